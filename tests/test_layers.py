@@ -94,6 +94,8 @@ LIBRARIES = {
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),
     "langgraph": ("pdp.doors.langchain",),
+    "pydantic_ai": ("pdp.doors.pydantic_ai",),
+    "pydantic_core": ("pdp.doors.pydantic_ai",),
 }
 
 

@@ -35,12 +35,12 @@ Session = ClientSession | AsyncClientSession
 class FrameworkCall:
     """A call that a framework is about to make of the tool that it knows as `name`.
 
-    `arguments` are JSON values, or the text of the model where the framework runs the tool with just that text.
+    `arguments` are what the tool gets, in the form of the framework.
     `run` is what the framework knows about the run, for a door whose session depends on it.
     """
 
     name: str
-    arguments: Mapping[str, Any] | str = field(repr=False)
+    arguments: Any = field(repr=False)
     tool_call_id: str = ""
     run: Any = field(default=None, repr=False)
 
@@ -60,15 +60,29 @@ class DenyLoopError(Exception):
         super().__init__(f"the same call was denied again and again: {refusal.text}")
 
 
+def frozen(arguments: Mapping[str, Any]) -> tuple[Any, bytes]:
+    """Return arguments as they run, and as they are asked about: the first are read from the second.
+
+    Raise `ValueError` for what does not survive as JSON.
+    """
+    text = json.dumps(arguments, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    read = json.loads(text)
+    if read != arguments:
+        raise ValueError("the arguments hold what JSON does not")
+    return read, text.encode()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form(Generic[R]):
-    """How a framework holds what a tool returned.
+    """How a framework holds the arguments and the result of a call.
 
-    `content` is what the model will see, `with_content` makes a result with another, and `failed` says whether the
-    framework wrote it in place of a tool's error. `steering` are exceptions by which the framework steers a run: they
-    go on untouched, since the call is not over.
+    `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
+    `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
+    whether the framework wrote it in place of a tool's error. `steering` are exceptions by which the framework steers a
+    run: they go on untouched, since the call is not over.
     """
 
+    freeze: Callable[[Any], tuple[Any, bytes]] = frozen
     content: Callable[[R], Any] = lambda result: result
     with_content: Callable[[R, Any], Any] = lambda _, content: content
     failed: Callable[[R], bool] = lambda _: False
@@ -79,13 +93,14 @@ PLAIN: Form[Any] = Form()
 
 
 class Admission:
-    """An allowed call: run the tool with `arguments`, which are what was asked about, then hand on its result.
-
-    `arguments` is empty where the call has a text.
-    """
+    """An allowed call: run the tool with `arguments`, which are what was asked about, then hand on its result."""
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], admitted: AdmittedCall | AsyncAdmittedCall, form: Form[Any]
+        self,
+        name: str,
+        arguments: Any,  # noqa: ANN401 - in the form of the framework
+        admitted: AdmittedCall | AsyncAdmittedCall,
+        form: Form[Any],
     ) -> None:
         self.arguments = arguments
         self._name = name
@@ -147,7 +162,7 @@ class _Question:
     name: str
     session: Session
     call: ToolCall
-    arguments: dict[str, Any]
+    arguments: Any
     identity: tuple[str | bytes, ...]
 
 
@@ -195,7 +210,7 @@ class Door:
         """Ask about a call. Only an `Admission` lets it run."""
         question = None
         try:
-            question = self._question(call)
+            question = self._question(call, form)
             if not isinstance(question.session, ClientSession):
                 raise ConfigurationError("a door with an `AsyncClientSession` serves coroutines only")
             return self._admission(question, question.session.admit(question.call, **self._options()), form)
@@ -206,13 +221,13 @@ class Door:
         """Do as `ask`, without holding up the event loop."""
         question = None
         try:
-            question = self._question(call)
+            question = self._question(call, form)
             admitted = await _awaited(question.session.admit, question.call, **self._options())
             return self._admission(question, admitted, form)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             return self._refusal(call, question, error)
 
-    def run(self, call: FrameworkCall, tool: Callable[[dict[str, Any]], R], form: Form[R] = PLAIN) -> R | Refusal:
+    def run(self, call: FrameworkCall, tool: Callable[[Any], R], form: Form[R] = PLAIN) -> R | Refusal:
         """Ask about a call, run its tool if it is allowed, and return what may be handed on.
 
         The error of a tool goes on, unless it may hold what must be redacted.
@@ -231,7 +246,7 @@ class Door:
         return admission.handed_on(result)
 
     async def run_async(
-        self, call: FrameworkCall, tool: Callable[[dict[str, Any]], Awaitable[R]], form: Form[R] = PLAIN
+        self, call: FrameworkCall, tool: Callable[[Any], Awaitable[R]], form: Form[R] = PLAIN
     ) -> R | Refusal:
         """Do as `run`, for a coroutine."""
         admission = await self.ask_async(call, form)
@@ -247,12 +262,12 @@ class Door:
             raise
         return await admission.handed_on_async(result)
 
-    def _question(self, call: FrameworkCall) -> _Question:
+    def _question(self, call: FrameworkCall, form: Form[Any]) -> _Question:
         if call.name not in self.tools:
             raise _UnknownToolError
         server, tool = self.tools[call.name]
         session = self.session_of(call.run)
-        arguments, text = frozen(call.arguments)
+        arguments, text = form.freeze(call.arguments)
         asked = ToolCall(server=server, tool=tool, arguments=text, tool_call_id=call.tool_call_id)
         return _Question(
             name=call.name,
@@ -284,20 +299,6 @@ class Door:
         what = str(error) if isinstance(error, PDPError) else type(error).__name__
         _LOG.error("a call of `%s` is denied, because asking about it failed: %s", call.name, what)
         return Refusal(text=refusals.undecided(call.name), ends_run=ends_run)
-
-
-def frozen(arguments: Mapping[str, Any] | str) -> tuple[dict[str, Any], bytes]:
-    """Return arguments as they run, and as they are asked about: the first are read from the second.
-
-    A text is asked about as it is. Raise `ValueError` for what does not survive as JSON.
-    """
-    if isinstance(arguments, str):
-        return {}, arguments.encode()
-    text = json.dumps(arguments, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    read: dict[str, Any] = json.loads(text)
-    if read != arguments:
-        raise ValueError("the arguments hold what JSON does not")
-    return read, text.encode()
 
 
 async def _awaited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on

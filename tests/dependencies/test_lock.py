@@ -20,8 +20,8 @@ from pdp.foundation.extras import DISTRIBUTION, EXTRA_OF
 EXTRAS = ("server", "mcp", "demo", "dev", "fuzz")
 # The lock of everything, and the one of what serves, which goes with the package.
 LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock", "tests/doors/adapters/requirements.lock")
-# The agent frameworks, which only the environment of `make doors` holds: what is imported of each, and its extra.
-FRAMEWORKS = {"langchain": "langchain"}
+# The agent frameworks, which only the environment of `make doors` holds: the distribution of what is imported.
+FRAMEWORKS = {"langchain": "langchain", "pydantic_ai": "pydantic-ai-slim"}
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -130,7 +130,7 @@ def test_the_lock_of_the_adapters_satisfies_the_project(project_root: Path, proj
     held = read_lock((project_root / LOCKS[2]).read_text(encoding="utf-8"))
     own = read_lock((project_root / LOCKS[0]).read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    wanted = [one for extra in ("server", *FRAMEWORKS.values()) for one in extras[extra]]
+    wanted = [one for extra in ("server", *(EXTRA_OF[name] for name in FRAMEWORKS)) for one in extras[extra]]
 
     assert [] == unmet([*project["project"]["dependencies"], *wanted], held), "run `make lock-doors`"
     for name in held.keys() & own.keys():
@@ -140,12 +140,12 @@ def test_the_lock_of_the_adapters_satisfies_the_project(project_root: Path, proj
 def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any]) -> None:
     """What the small installation lacks is known by the name of its import, with the extra that brings it."""
     extras = project["project"]["optional-dependencies"]
-    provides = {**metadata.packages_distributions(), **{name: [extra] for name, extra in FRAMEWORKS.items()}}
+    provides = {**metadata.packages_distributions(), **{name: [held] for name, held in FRAMEWORKS.items()}}
 
     homes = {
         library: {
             extra
-            for extra in ("server", "mcp", "parquet", "demo", *FRAMEWORKS.values())
+            for extra in ("server", "mcp", "parquet", "demo", *(EXTRA_OF[name] for name in FRAMEWORKS))
             for one in map(Requirement, extras[extra])
             if canonicalize_name(one.name) in map(canonicalize_name, provides.get(library, ()))
         }

@@ -66,6 +66,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
+        "python pydantic-ai": "tests/doors/adapters/test_pydantic_ai.py::test_the_page_does_what_it_says",
     },
     "policies/README.md": {
         "sh": f"{_PAGES}test_policies_commands_run",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError
 from pdp.model import Outcome
-from tests.doors.conformance import DoorConformance
+from tests.doors.conformance import DoorConformance, no_texts
 from tests.doors.desk import CountedTools, Driver, Step
 
 
@@ -59,7 +58,7 @@ class TestCore(DoorConformance):
     """The cases, without a framework."""
 
     driver = PlainDriver()
-    cannot = MappingProxyType({"text_that_is_no_call_does_not_run": "arguments come as values"})
+    cannot = no_texts("arguments come as values")
 
 
 def test_a_table_says_what_each_name_means() -> None:

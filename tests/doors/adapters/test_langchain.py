@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from langchain.agents import create_agent
@@ -19,7 +18,7 @@ from langgraph.types import Command, interrupt
 from pdp.doors.core import Door
 from pdp.doors.langchain import PDPMiddleware
 from tests.doors.adapters.page import asked, example
-from tests.doors.conformance import DoorConformance
+from tests.doors.conformance import DoorConformance, no_texts
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 
@@ -81,7 +80,7 @@ class TestLangChain(DoorConformance):
     """The cases, with LangChain's agent."""
 
     driver = LangChainDriver()
-    cannot = MappingProxyType({"text_that_is_no_call_does_not_run": "LangChain reads arguments before any tool call"})
+    cannot = no_texts("LangChain reads arguments before any tool call")
 
 
 def test_the_page_does_what_it_says() -> None:

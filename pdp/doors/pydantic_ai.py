@@ -1,0 +1,88 @@
+"""Pydantic AI: a capability that asks before each tool call of an agent.
+
+What runs is asked about: the arguments after validation, and after all that other capabilities did to them.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai import AbstractToolset, RunContext, ToolReturn, ToolsetTool, WrapperToolset
+from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
+from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, SkipToolExecution, ToolFailed
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal, frozen
+
+
+class PDPCapability(AbstractCapability[Any]):
+    """Asks a door about each tool call, in `Agent(…, capabilities=[PDPCapability(door)])`.
+
+    A door whose session is a function gets the `deps` of the run. A denied call is a tool that failed (`ToolFailed`).
+    A model that repeats a denied call again and again ends the run: `DenyLoopError`.
+    """
+
+    def __init__(self, door: Door) -> None:
+        super().__init__()
+        self._door = door
+
+    def get_ordering(self) -> CapabilityOrdering:
+        """Stand nearest to the tools, wherever the program lists it."""
+        return CapabilityOrdering(position="innermost")
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> AbstractToolset[Any]:
+        """Stand between the agent and all its tools, those of MCP servers included."""
+        return _AskingToolset(wrapped=toolset, door=self._door)
+
+
+@dataclass
+class _AskingToolset(WrapperToolset[Any]):
+    """The tools of a run. The framework makes copies of it, field by field."""
+
+    door: Door
+
+    async def call_tool(
+        self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
+    ) -> Any:  # noqa: ANN401 - whatever a tool returns
+        """Run the tool with what was asked about, if the call is allowed."""
+
+        async def run(arguments: dict[str, Any]) -> object:
+            return await self.wrapped.call_tool(name, arguments, ctx, tool)
+
+        call = FrameworkCall(name=name, arguments=tool_args, tool_call_id=ctx.tool_call_id or "", run=ctx.deps)
+        result = await self.door.run_async(call, run, _VALUES)
+        if not isinstance(result, Refusal):
+            return result
+        if result.ends_run:
+            raise DenyLoopError(result)
+        raise ToolFailed(result.text)
+
+
+def _freeze(arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return validated arguments, which may hold objects, and their JSON under the names of the tool's schema."""
+    copied = copy.deepcopy(arguments)
+    return copied, frozen(to_jsonable_python(copied, by_alias=True))[1]
+
+
+def _content(result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
+    """Return what the model sees as JSON; what is no JSON as it is."""
+    value = result.return_value if isinstance(result, ToolReturn) else result
+    try:
+        return value if isinstance(value, str) else to_jsonable_python(value, by_alias=True)
+    except PydanticSerializationError:
+        return value
+
+
+def _with_content(result: object, content: object) -> object:
+    # Without what the tool returned for the model or the program besides: it is not redacted.
+    return ToolReturn(return_value=content) if isinstance(result, ToolReturn) else content
+
+
+_VALUES: Form[Any] = Form(
+    freeze=_freeze,
+    content=_content,
+    with_content=_with_content,
+    steering=(ApprovalRequired, CallDeferred, SkipToolExecution),
+)

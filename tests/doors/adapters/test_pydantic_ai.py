@@ -1,0 +1,155 @@
+"""Pydantic AI's agent with its function model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import date
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_ai import Agent, ModelResponse, TextPart, Tool, ToolCallPart, ToolReturn
+from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolReturnPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from pdp.doors.core import Door
+from pdp.doors.pydantic_ai import PDPCapability
+from tests.doors.adapters.page import asked, example
+from tests.doors.conformance import DoorConformance
+from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
+
+
+def _model(steps: Sequence[Step]) -> FunctionModel:
+    left = list(enumerate(steps))
+
+    def answer(_: list[ModelMessage], __: AgentInfo) -> ModelResponse:
+        if not left:
+            return ModelResponse(parts=[TextPart("that is all")])
+        number, step = left.pop(0)
+        step.before()
+        arguments: Any = step.arguments
+        return ModelResponse(parts=[ToolCallPart(step.name, arguments, tool_call_id=f"call_{number}")])
+
+    return FunctionModel(answer)
+
+
+def _tool(name: str, tools: CountedTools) -> Tool[Any]:
+    def function(**arguments: Any) -> Any:
+        return tools(name, arguments)
+
+    return Tool.from_schema(function, name, name, {"type": "object", "properties": dict(SCHEMA)})
+
+
+def _shown(result: Any) -> list[str]:
+    parts = [part for message in result.all_messages() for part in message.parts]
+    return [str(part.content) for part in parts if isinstance(part, ToolReturnPart | RetryPromptPart)]
+
+
+class PydanticAIDriver(Driver):
+    """`Agent`, run with and without a loop."""
+
+    name = "pydantic_ai"
+
+    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Run the agent in a loop of its own."""
+        return asyncio.run(self.play_async(door, tools, steps, run))
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Await the agent."""
+        known = [_tool(PREFIX + name, tools) for name in NAMES]
+        agent = Agent(_model(steps), tools=known, capabilities=[PDPCapability(door)], deps_type=object)
+        return _shown(await agent.run("go", deps=run))
+
+
+class TestPydanticAI(DoorConformance):
+    """The cases, with the agent of Pydantic AI."""
+
+    driver = PydanticAIDriver()
+    cannot = MappingProxyType(
+        {"half_a_character_does_not_run": "the framework itself refuses such an answer of a model"}
+    )
+
+
+def test_the_page_does_what_it_says() -> None:
+    """Its agent asks before it calls a tool."""
+    tools = CountedTools()
+    with example("python pydantic-ai") as (defined, session, server):
+        model = _model([Step(tool="git_log", prefix="")])
+        agent = defined["agent_with_door"](session, model, [_tool("git_log", tools)])
+
+        assert ["done"] == _shown(agent.run_sync("go"))
+        assert [("git", "git_log")] == asked(server)
+
+
+class Person(BaseModel):
+    """A value of a class, as tools take and return it."""
+
+    name: str
+    email: str
+
+
+def test_what_runs_is_asked_about_after_validation() -> None:
+    """As the JSON of the objects that the tool gets."""
+    runs: list[Any] = []
+
+    def note(amount: int, day: date, who: Person) -> str:
+        runs.append((amount, day, who))
+        return "done"
+
+    written = '{"amount": "7", "day": "2026-01-02", "who": {"name": "Ann", "email": "a@example.com"}}'
+    with example("python pydantic-ai") as (_, session, server):
+        agent = Agent(
+            _model([Step(tool="note", prefix="", arguments=written)]),
+            tools=[note],
+            capabilities=[PDPCapability(Door(session, {"note": "desk/note"}))],
+        )
+        agent.run_sync("go")
+
+        expected = b'{"amount":7,"day":"2026-01-02","who":{"name":"Ann","email":"a@example.com"}}'
+        assert expected == server.sent("Authorize")[0].call.arguments_json
+        assert [(7, date(2026, 1, 2), Person(name="Ann", email="a@example.com"))] == runs
+
+
+class Rewrites(AbstractCapability[Any]):
+    """Changes arguments in the last hook that there is."""
+
+    async def before_tool_execute(self, *_: Any, **__: Any) -> Any:
+        """Return other arguments."""
+        return {"text": "rewritten"}
+
+
+def test_what_another_capability_changes_is_asked_about() -> None:
+    """Wherever the program lists the two."""
+    tools = CountedTools()
+    with example("python pydantic-ai") as (_, session, server):
+        door = PDPCapability(Door(session, MAPPED))
+        for capabilities in ([Rewrites(), door], [door, Rewrites()]):
+            agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=capabilities)
+            agent.run_sync("go")
+
+        assert [("note", {"text": "rewritten"})] * 2 == tools.runs
+        assert [b'{"text":"rewritten"}'] * 2 == [one.call.arguments_json for one in server.sent("Authorize")]
+
+
+def test_a_result_of_a_class_is_redacted_as_the_model_would_see_it() -> None:
+    """And what the tool returned besides is dropped."""
+    results = [[Person(name="Ann", email="ann@example.com")], ToolReturn(PEOPLE, content="ann@example.com")]
+    for result in results:
+        tools = CountedTools(returns=result)
+        with example("python pydantic-ai") as (_, session, server):
+            honest = server.honest
+
+            def decide(request: Any, _: Any, honest: Any = honest) -> Any:
+                decision = honest(request)
+                decision.obligations.add(id="redact_result", parameters_json=b'{"fields": ["[].email"]}')
+                return decision
+
+            server.decide = decide
+            door = PDPCapability(Door(session, MAPPED))
+            agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=[door])
+            shown = str(agent.run_sync("go").all_messages())
+
+            assert "[redacted]" in shown
+            assert "ann@example.com" not in shown
