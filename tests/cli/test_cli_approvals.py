@@ -82,6 +82,19 @@ def test_show_has_the_call_as_the_agent_wrote_it(approvals: Approvals, desk: Des
     assert "\x1b" not in "".join(lines)
 
 
+def test_show_has_every_blank_of_an_argument(approvals: Approvals, desk: Desk) -> None:
+    """Blanks can be counted, what draws nothing is escaped, and a name that the agent chose draws no field."""
+    name = "x" + " " * 80 + "target repo     named"
+    text = json.dumps({"repo": "a  b \u3164c", name: True}, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    request = desk.wait(arguments=text.encode())
+
+    lines = approvals("show", request.id).stdout.splitlines()
+
+    blank = r"\u0020"
+    assert rf'argument repo  "a {blank}b \u3164c"' in lines
+    assert f'argument       "x {blank * 79}target repo {blank * 4}named": true' in lines
+
+
 def test_approve_shows_asks_and_approves(approvals: Approvals, desk: Desk) -> None:
     """The question comes below what is approved, and the answer counts."""
     request = desk.wait()

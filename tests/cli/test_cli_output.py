@@ -24,6 +24,7 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
         ("plain, Grüße, 日本", "plain, Grüße, 日本"),
         ("a\x1b[2Jb", "a\\x1b[2Jb"),
         ("a\nb", "a\\nb"),
+        ("a\u3164\u034f\ufe0f\u2800b", "a\\u3164\\u034f\\ufe0f\\u2800b"),
         ("read\u202eetirw", "read\\u202eetirw"),
         ("a\u200bb", "a\\u200bb"),
     ],
@@ -33,7 +34,9 @@ def test_hidden_characters_are_shown(text: str, expected: str) -> None:
     assert expected == visible(text)
 
 
-@pytest.mark.parametrize("character", ["\x9b", "\u202e", "\ufeff", "\u200b", "\U000e0041", "\ud800"])
+@pytest.mark.parametrize(
+    "character", ["\x9b", "\u202e", "\ufeff", "\u200b", "\U000e0041", "\ud800", "\u3164", "\ufe0f"]
+)
 def test_json_hides_nothing(capsys: pytest.CaptureFixture[str], character: str) -> None:
     """What moves or hides text is an escape in JSON too, and the value is what it was."""
     print_json({"tool": f"Grüße{character}\n", "more": [1]})
@@ -41,6 +44,7 @@ def test_json_hides_nothing(capsys: pytest.CaptureFixture[str], character: str) 
     out = capsys.readouterr().out
     assert "Grüße" in out
     assert all(line.isprintable() for line in out.splitlines())
+    assert character not in out
     assert json.loads(out) == {"tool": f"Grüße{character}\n", "more": [1]}
 
 

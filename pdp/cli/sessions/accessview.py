@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestRe
 
 _PURPOSE_LINES = 4
 _SPACE = " \t\r\n"
+_PLAIN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 
 def access_state(request: RequestedAccess) -> str:
@@ -119,9 +121,9 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
     yield "request", request.access_request_id
     yield "state", access_state(request)
     yield "tool", f"{request.server}/{request.tool}"
-    yield from ((visible(f"argument {name}"), text) for name, text in _arguments(review.arguments_json))
-    yield from ((visible(f"target {one.path}"), ", ".join(one.provenance)) for one in review.targets)
-    yield "asked by", f"{', '.join(sorted({one.policy_id for one in request.questions}))}"
+    yield from (_named("argument", name, text) for name, text in _arguments(review.arguments_json))
+    yield from (_named("target", one.path, ", ".join(one.provenance)) for one in review.targets)
+    yield "policies", ", ".join(sorted({one.policy_id for one in request.questions}))
     yield "session", request.session_id
     yield "user", request.user
     yield "agent", request.agent
@@ -130,7 +132,7 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield "grants", " ".join(session.grants)
     yield from ((visible(f"term {name}"), term_text(value)) for name, value in terms_of(session).items())
-    yield "caller", request.asked_by
+    yield "asked by", request.asked_by
     yield "decision", request.decision_id
     yield "requested", time_text(request, "request_time")
     yield "answer by" if request.state == ACCESS_STATE_OPEN else "expires", time_text(request, "expire_time")
@@ -142,6 +144,18 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
         yield "calls", f"this one, or with --run up to {review.most_calls} like it"
     yield "log-in", "must be from the last five minutes" if review.critical else ""
     yield "digest", review.request_digest
+
+
+def _named(what: str, name: str, value: str) -> tuple[str, str]:
+    """Return a field with a name that an agent may have chosen: one that is no plain word stands in the value."""
+    if _PLAIN.fullmatch(name):
+        return f"{what} {name}", _exact(value)
+    return what, _exact(f"{json.dumps(name, ensure_ascii=False)}: {value}")
+
+
+def _exact(text: str) -> str:
+    """Write a JSON text so that its blanks can be counted: a field shows several as one."""
+    return re.sub("(?<= ) ", r"\\u0020", text)
 
 
 def _arguments(text: bytes) -> Iterator[tuple[str, str]]:

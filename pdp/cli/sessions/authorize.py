@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
@@ -62,7 +63,10 @@ def authorize(
         facts=os.fsencode(facts),
         tool_call_id=tool_call_id,
     )
-    answer = client.ask(call, known_obligations=known, wait=wait or 0.0)
+    answer = client.ask(call, known_obligations=known)
+    if wait and answer.waits:
+        click.echo(f"waits for a person; next: pdp approvals approve {answer.access_request_id}", err=True)
+        answer = client.ask(replace(call, request_id=answer.request_id), known_obligations=known, wait=wait)
     if as_json:
         print_json(_plain(answer))
     if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
