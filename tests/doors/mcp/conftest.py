@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +34,15 @@ def era(request: pytest.FixtureRequest) -> str:
     return found
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Run tests that are coroutines on asyncio."""
-    return "asyncio"
+# One loop for all tests: gRPC's own thread still speaks to that of an earlier one when it is closed.
+_RUNNER = asyncio.Runner()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    _RUNNER.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True

@@ -13,8 +13,6 @@ from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
 
-pytestmark = pytest.mark.anyio
-
 
 def text_of(said: Any) -> str:
     """Return the text of a result that says that its call failed."""

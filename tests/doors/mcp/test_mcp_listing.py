@@ -14,8 +14,6 @@ from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, approved, conversation
 from tests.doors.mcp.toolserver import TOOLS, ToolServer
 
-pytestmark = pytest.mark.anyio
-
 SEEN = ["read", "people", "large", "reset"]
 CHANGED = {"jsonrpc": "2.0", "method": TOOLS_CHANGED}
 

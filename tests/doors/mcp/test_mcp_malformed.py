@@ -16,8 +16,6 @@ from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import conversation
 from tests.doors.mcp.toolserver import ToolServer
 
-pytestmark = pytest.mark.anyio
-
 CALL = '{"jsonrpc":"2.0","id":"bad","method":"tools/call","params":{"name":"read","arguments":{"path":%s}}}'
 
 # The line, and the id of the error that answers it.

@@ -17,8 +17,6 @@ from tests.doors.mcp.relay import relay
 from tests.doors.mcp.toolserver import ToolServer
 from tests.machinery.servers.scripted import ScriptedServer, fitting_allow
 
-pytestmark = pytest.mark.anyio
-
 NO_DECISION = "The call of `files/read` did not run: no decision could be made about it. Try again later."
 
 

@@ -12,8 +12,6 @@ from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, conversation
 from tests.doors.mcp.toolserver import ToolServer
 
-pytestmark = pytest.mark.anyio
-
 SAMPLING = {"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 1}}
 CANNOT = {"code": -32603, "message": "the answer of the server cannot be handed on"}
 MAY_NOT_ASK = "the server asks for something that it may not ask the client for"

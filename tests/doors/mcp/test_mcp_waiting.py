@@ -6,13 +6,9 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
-
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import PATIENCE, approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
-
-pytestmark = pytest.mark.anyio
 
 
 def approve(pdp: RunningServer, session_id: str) -> str:
