@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,8 @@ def desk_bundle() -> dict[str, bytes]:
     """Return a bundle whose catalogue holds the tools as the server lists them."""
     listed = asyncio.run(desk_server(Desk()).list_tools())
     tools = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
-    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY)
+    # With a label the PDP takes reports of what came of calls.
+    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY, labels=("tainted",))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,9 +178,25 @@ class World:
         shown = approver.get_access_request(number)
         approver.approve_call(number, request_digest=shown.request_digest)
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """Return what was reported of calls."""
-        return [one for one in self.pdp.evidence.records if one["kind"] == "outcome"]
+    async def until_answered(self, handle: str) -> None:
+        """Wait until a call runs."""
+        async with asyncio.timeout(PATIENCE):
+            while message_of(await self.call("echo", {"text": "again"}, handle=handle))["result"]["isError"]:
+                pass
+
+    def reported(self, session_id: str) -> list[str]:
+        """Return what was reported of the calls of a session."""
+        return [
+            one["facts"]["status"]
+            for one in self.pdp.evidence.records
+            if one["kind"] == "call.reported" and one["session_id"] == session_id
+        ]
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until something is so."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():
+                await asyncio.to_thread(lambda: None)
 
 
 @asynccontextmanager
@@ -189,6 +206,7 @@ async def world(
     credentials: Credentials | None = None,
     passes: frozenset[str] = frozenset(),
     upstream: str = "",
+    address: str = "",
     json_answers: bool = False,
     wait: float = 0.0,
 ) -> AsyncIterator[World]:
@@ -199,7 +217,7 @@ async def world(
             app = desk_server(desk).streamable_http_app(json_response=json_answers)
             upstream = await opened.enter_async_context(behind(desk, app))
         client = await opened.enter_async_context(
-            AsyncClient(pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
+            AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
         )
         server = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
         listener = Listener("127.0.0.1:0")

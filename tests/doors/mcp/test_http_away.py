@@ -1,0 +1,119 @@
+"""The proxy over HTTP while the PDP or the server is away, or answers otherwise than a server of MCP does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pdp.testing.inprocess import RunningServer
+from tests.doors.mcp.conversation import MODERN, STATED
+from tests.doors.mcp.relay import relay
+from tests.doors.mcp.webworld import Desk, behind, message_of, world
+
+pytestmark = pytest.mark.anyio
+
+LIST = {"jsonrpc": "2.0", "id": 3, "method": "prompts/list", "params": {"_meta": STATED}}
+LISTING = {"mcp-protocol-version": MODERN, "mcp-method": "prompts/list"}
+
+
+async def test_without_the_pdp_nothing_runs(desk_pdp: RunningServer) -> None:
+    """A call is a deny that a model reads, other requests are status 503, and all is well once the PDP is back."""
+    async with relay(desk_pdp.address) as way, world(desk_pdp, address=way.address) as here:
+        _, handle = here.session()
+        _, unseen = here.session()
+        await here.call("echo", {"text": "before"}, handle=handle)
+        await way.close()
+        denied = [await here.call("echo", {"text": "away"}, handle=one) for one in (handle, unseen)]
+        other = await here.post(LIST, LISTING, handle=unseen)
+        await way.open()
+        await here.until_answered(handle)
+
+        assert [200, 200] == [one.status_code for one in denied]
+        assert all(message_of(one)["result"]["isError"] for one in denied)
+        assert 503 == other.status_code
+        assert "away" not in here.desk.texts
+
+
+async def test_without_the_server_a_call_is_an_error(desk_pdp: RunningServer) -> None:
+    """Nothing is said of where the server would be."""
+    async with world(desk_pdp, upstream="http://127.0.0.1:1/mcp") as here:
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert 502 == answer.status_code
+        assert "does not answer" in message_of(answer)["error"]["message"]
+        assert "127.0.0.1:1/" not in answer.text
+
+
+def answering(status: int, body: bytes = b"", **headers: str) -> Callable[[Any, Any, Any], Any]:
+    """Return an application that always answers the same."""
+
+    async def app(_: Any, __: Any, send: Any) -> None:
+        named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": named})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+ANSWER = b'{"jsonrpc":"2.0","id":3,"result":{"resultType":"complete","prompts":[]}}'
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        answering(302, location="http://127.0.0.1:1/other"),
+        answering(401, www_authenticate="Bearer realm=x"),
+        answering(500, b"the secret of the server"),
+        answering(200, b"<html>", content_type="text/html"),
+        answering(200, b"{", content_type="application/json"),
+        answering(200, ANSWER.replace(b"3", b"4"), content_type="application/json"),
+        answering(200, ANSWER, content_type="application/json", content_encoding="gzip"),
+        answering(200, b"data: {}\n\n", content_type="text/event-stream"),
+        answering(200, b"data: " + ANSWER.replace(b"3", b"4") + b"\n\n", content_type="text/event-stream"),
+        answering(202),
+    ],
+)
+async def test_a_strange_answer_is_not_handed_on(desk_pdp: RunningServer, app: Any) -> None:
+    """The client gets an error of the proxy's own, and nothing of what the server said."""
+    async with behind(Desk(), app) as url, world(desk_pdp, upstream=url) as here:
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert -32603 == message_of(answer)["error"]["code"]
+        assert answer.status_code == 502 or answer.headers["content-type"] == "text/event-stream"
+        assert {"location", "www-authenticate"}.isdisjoint(answer.headers)
+        assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+async def test_an_answer_in_a_stream_is_handed_on_with_any_line_ends(desk_pdp: RunningServer, end: bytes) -> None:
+    """A stream of another server is read as browsers read it."""
+    first, _, last = ANSWER.partition(b"{")[2].partition(b",")
+    lines = (b"\xef\xbb\xbf: comment", b"id: 1", b"data:{" + first, b"data: ," + last, b"", b"")
+    async with (
+        behind(Desk(), answering(200, end.join(lines), content_type="text/event-stream")) as url,
+        world(desk_pdp, upstream=url) as here,
+    ):
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert "id:" not in answer.text
+        assert '"prompts":[]' in answer.text
+
+
+async def test_an_error_of_the_server_is_handed_on(desk_pdp: RunningServer) -> None:
+    """A client finds the revision that both know by such an error; it has no id, for the server has not read so far."""
+    said = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32022,"message":"no","data":{"supported":["2025-11-25"]}}}'
+    async with (
+        behind(Desk(), answering(400, said, content_type="application/json")) as url,
+        world(desk_pdp, upstream=url) as here,
+    ):
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert 400 == answer.status_code
+        assert {"code": -32022, "message": "no", "data": {"supported": ["2025-11-25"]}} == message_of(answer)["error"]
+        assert 3 == message_of(answer)["id"]

@@ -1,0 +1,192 @@
+"""Streams over HTTP through the proxy: at once, until somebody closes them, and with what the server may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import MCPError
+from mcp.types import ListRootsResult
+
+from pdp.testing.inprocess import RunningServer
+from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
+from tests.doors.mcp.webworld import HANDLE, message_of, text_of, world
+
+pytestmark = pytest.mark.anyio
+
+CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "slow"}
+ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+def slow_call(steps: int = 1) -> dict[str, Any]:
+    """Return a call whose tool reports its progress and then waits."""
+    meta = {**STATED, "progressToken": "p"}
+    params = {"name": "slow", "arguments": {"steps": steps}, "_meta": meta}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+
+async def test_progress_is_handed_on_before_the_result(desk_pdp: RunningServer, era: str) -> None:
+    """An event reaches the client at once, and not with the result."""
+    steps: list[float] = []
+    async with world(desk_pdp) as here:
+        _, handle = here.session()
+
+        async def noted(progress: float, total: float | None, message: str | None) -> None:  # noqa: ARG001 - by name
+            steps.append(progress)
+            if len(steps) == 2:
+                here.desk.go_on.set()
+
+        async with here.client(era, handle) as client:
+            result = await client.call_tool("slow", {"steps": 2}, progress_callback=noted)
+
+        assert "done" == text_of(result)
+        assert [0, 1] == steps
+
+
+async def test_a_closed_stream_cancels_the_call_and_is_reported(desk_pdp: RunningServer) -> None:
+    """A client that leaves ends the call at the server, and the call that was allowed is reported as failed."""
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+        async with (
+            httpx2.AsyncClient(timeout=PATIENCE) as http,
+            http.stream("POST", here.url, json=slow_call(), headers={**ACCEPT, **CALL, HANDLE: handle}) as answer,
+        ):
+            assert "text/event-stream" in answer.headers["content-type"]
+            assert "no" == answer.headers["x-accel-buffering"]
+            await here.desk.begun.wait()
+        await here.until(lambda: here.reported(session_id))
+        here.desk.go_on.set()
+
+        assert ["failed"] == here.reported(session_id)
+        assert {"slow": 1} == here.desk.ran
+
+
+async def test_a_call_that_waits_for_a_person_never_runs_once_the_client_has_left(desk_pdp: RunningServer) -> None:
+    """What is still being asked about is not sent on for a client that is gone, even if the answer is yes."""
+    async with world(desk_pdp, wait=PATIENCE) as here:
+        session_id, handle = here.session()
+        calling = asyncio.ensure_future(here.call("asked", handle=handle))
+        await here.waiting(session_id)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await here.approve_a_call(session_id)
+        again = await here.call("echo", {"text": "later"}, handle=handle)
+
+        assert "later" in again.text
+        assert {"echo": 1} == here.desk.ran
+
+
+async def test_a_call_that_is_taken_back_while_it_is_asked_about_does_not_run(desk_pdp: RunningServer) -> None:
+    """With a handshake, a notification takes a request back: before it has reached the server, it never does."""
+    async with world(desk_pdp, wait=PATIENCE) as here:
+        session_id, handle = here.session()
+        async with here.client(LEGACY, handle) as client:
+            calling = asyncio.ensure_future(client.call_tool("asked"))
+            await here.waiting(session_id)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            await client.list_tools()
+            await here.approve_a_call(session_id)
+            await client.call_tool("echo", {"text": "later"})
+
+        assert {"echo": 1} == here.desk.ran
+
+
+async def ask_for_roots(pdp: RunningServer, passes: frozenset[str]) -> list[str]:
+    """Return what a client was asked for by a tool that asks for its roots, and what the tool got or heard."""
+    seen: list[str] = []
+
+    async def roots(_: Any) -> ListRootsResult:
+        seen.append("asked")
+        return ListRootsResult(roots=[])
+
+    async with world(pdp, passes=passes) as here:
+        _, handle = here.session()
+        async with here.client(LEGACY, handle, list_roots_callback=roots) as client:
+            try:
+                seen.append(text_of(await client.call_tool("question")))
+            except MCPError as error:
+                seen.append(str(error))
+    return seen
+
+
+@pytest.mark.filterwarnings("ignore:The roots capability is deprecated")
+async def test_what_a_server_asks_its_client_is_refused(desk_pdp: RunningServer) -> None:
+    """The proxy refuses it in the client's place."""
+    assert ["`roots/list` is not let pass"] == await ask_for_roots(desk_pdp, frozenset())
+
+
+@pytest.mark.filterwarnings("ignore:The roots capability is deprecated")
+async def test_what_a_server_may_ask_its_client_passes_with_the_answer(desk_pdp: RunningServer) -> None:
+    """With `--pass` the question goes down, and the answer up."""
+    assert ["asked", "0"] == await ask_for_roots(desk_pdp, frozenset({"roots/list"}))
+
+
+async def test_an_answer_to_nothing_is_not_sent_on(desk_pdp: RunningServer) -> None:
+    """A client cannot answer what no server has asked."""
+    async with world(desk_pdp) as here:
+        _, handle = here.session()
+        answer = await here.post({"jsonrpc": "2.0", "id": 5, "result": {}}, handle=handle)
+
+        assert 400 == answer.status_code
+        assert {} == here.desk.headers
+
+
+async def test_a_subscription_tells_of_a_revocation_and_ends(desk_pdp: RunningServer) -> None:
+    """A client that listens learns that its tools are gone, and hears nothing more."""
+    body = {
+        "jsonrpc": "2.0",
+        "id": "s",
+        "method": "subscriptions/listen",
+        "params": {"_meta": STATED, "notifications": {"toolsListChanged": True}},
+    }
+    sent = {**ACCEPT, "mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen"}
+    told: list[str] = []
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+        async with (
+            httpx2.AsyncClient(timeout=PATIENCE) as http,
+            http.stream("POST", here.url, json=body, headers={**sent, HANDLE: handle}) as answer,
+        ):
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    message = json.loads(line.removeprefix("data: "))
+                    told.append(message.get("method", "the end"))
+                    if len(told) == 1:
+                        here.revoke(session_id)
+
+        assert ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed", "the end"] == told
+
+
+async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: RunningServer) -> None:
+    """Another session of the PDP cannot use it, listen to it or end it."""
+    async with world(desk_pdp) as here:
+        _, mine = here.session()
+        _, other = here.session("bob")
+        greeting = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": LEGACY,
+                "capabilities": {},
+                "clientInfo": {"name": "raw", "version": "1"},
+            },
+        }
+        begun = await here.post(greeting, handle=mine)
+        session = {"mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
+        listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+        got = {
+            name: await here.post(listing, session, handle=handle)
+            for name, handle in (("mine", mine), ("other", other))
+        }
+        async with httpx2.AsyncClient() as http:
+            ended = await http.delete(here.url, headers={**session, HANDLE: other})
+
+        assert "tools" in message_of(got["mine"])["result"]
+        assert (404, 404) == (got["other"].status_code, ended.status_code)
