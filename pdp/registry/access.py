@@ -29,6 +29,8 @@ from pdp.sessions.store import AccessRequests, SessionHistory, Sessions
 
 # The number of requests that are read at a time.
 _STEP: Final = 100
+# States that end by themselves, and are stored on.
+_LIVE: Final = frozenset({AccessState.OPEN, AccessState.APPROVED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +179,8 @@ class Approvals:
         size = page_size_of(page_size)
         before = page_start_of(page_token, float, str)
         bundle, now = self._bundle(), self._now()
-        which = self._filter(session_id, user, caller, _stored_states(state))
+        ends_after = now.wall_at if state in _LIVE else 0.0
+        which = self._filter(session_id, user, caller, _stored_states(state), ends_after)
 
         def seen(request: AccessRequest) -> AccessView | None:
             found = self._view(request, bundle, now)
@@ -191,8 +194,8 @@ class Approvals:
 
     def open_now(self, *, session_id: str, user: str, caller: Caller) -> Iterator[AccessView]:
         """Yield the requests that are open, newest first."""
-        which = self._filter(session_id, user, caller, frozenset({AccessState.OPEN}))
         bundle, now = self._bundle(), self._now()
+        which = self._filter(session_id, user, caller, frozenset({AccessState.OPEN}), now.wall_at)
         for request in self._rows(which):
             seen = self._view(request, bundle, now)
             if seen.state is AccessState.OPEN:
@@ -247,13 +250,16 @@ class Approvals:
             raise NotFoundError("no such access request")
         return request
 
-    def _filter(self, session_id: str, user: str, caller: Caller, states: frozenset[AccessState]) -> AccessFilter:
+    def _filter(
+        self, session_id: str, user: str, caller: Caller, states: frozenset[AccessState], ends_after: float = 0.0
+    ) -> AccessFilter:
         return AccessFilter(
             tenant=caller.tenant,
             session_id=session_id,
             user=user,
             asked_by="" if _sees_all(caller) else caller.id,
             states=states,
+            ends_after=ends_after,
         )
 
     def _requests(self) -> AccessRequests:
@@ -280,7 +286,7 @@ def _require_another(caller: Caller, request: AccessRequest, chain: Sequence[Ses
 def _stored_states(state: AccessState | None) -> frozenset[AccessState]:
     if state is None:
         return frozenset()
-    return frozenset({AccessState.OPEN, AccessState.APPROVED}) if state is AccessState.EXPIRED else frozenset({state})
+    return _LIVE if state is AccessState.EXPIRED else frozenset({state})
 
 
 def _question(

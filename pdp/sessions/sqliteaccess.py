@@ -228,7 +228,9 @@ def _where(which: AccessFilter) -> tuple[list[str], list[Any]]:
     equal = {name: value for name, value in named.items() if value}
     conditions, found = [f"{name} = ?" for name in equal], [*equal.values()]
     if which.states:
-        conditions.append(f"state IN ({', '.join('?' * len(which.states))})")
+        # The sign keeps the index by state out: only those that have not ended are few enough to be sorted.
+        sign = "" if which.ends_after else "+"
+        conditions.append(f"{sign}state IN ({', '.join('?' * len(which.states))})")
         found += sorted(state.value for state in which.states)
     if which.ends_after:
         conditions.append("wall_at > ?")
@@ -308,7 +310,9 @@ CREATE TABLE IF NOT EXISTS access (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS access_by_session ON access (session_id, state);
 CREATE INDEX IF NOT EXISTS access_by_tree ON access (tree_id, state);
-CREATE INDEX IF NOT EXISTS access_by_caller ON access (asked_by, state);
+DROP INDEX IF EXISTS access_by_caller;
+CREATE INDEX IF NOT EXISTS access_of_caller ON access (asked_by, state, wall_at);
+CREATE INDEX IF NOT EXISTS access_by_state ON access (state, wall_at);
 CREATE INDEX IF NOT EXISTS access_by_age ON access (asked_at, id);
 CREATE INDEX IF NOT EXISTS access_by_revision ON access (revision);
 CREATE INDEX IF NOT EXISTS access_by_end ON access (ends_at);

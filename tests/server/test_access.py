@@ -19,7 +19,14 @@ from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.limits import Limits
 from pdp.model import Ask, Caller, Role
-from pdp.sessions.access import MOST_NOES, MOST_OPEN_OF_CALLER, MOST_OPEN_OF_SESSION, Unaskable
+from pdp.sessions.access import (
+    MOST_NOES,
+    MOST_OPEN_OF_CALLER,
+    MOST_OPEN_OF_SESSION,
+    REQUEST_SECONDS,
+    AccessRequest,
+    Unaskable,
+)
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import running_server
 from pdp.v1.access_pb2 import (
@@ -338,6 +345,25 @@ def test_nothing_is_approved_without_a_record(desk: Desk) -> None:
         assert desk.server.client("lead").deny_call(waits.id).state == ACCESS_STATE_DENIED
     finally:
         approvals._record_permits = lambda: True
+
+
+@pytest.mark.parametrize("look", ["list", "watch"])
+def test_who_looks_at_what_waits_reads_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
+    """What has expired is kept for a month, and stored as it was: it is not read to find what is open."""
+    desk.wait()
+    desk.server.clock.advance(REQUEST_SECONDS)
+    request = desk.wait()
+    read, select = [], desk.server.embedded.history.access().select
+
+    def counted(*words: Any, **more: Any) -> tuple[AccessRequest, ...]:
+        read.append(found := select(*words, **more))
+        return found
+
+    monkeypatch.setattr(desk.server.embedded.history.access(), "select", counted)
+    lead = desk.server.client("lead")
+    seen = list(lead.list_access_requests(state="open")) if look == "list" else [next(lead.watch_access_requests())]
+
+    assert [request.id] == [one.access_request_id for one in seen] == [one.id for page in read for one in page]
 
 
 STEPPING_UP = """

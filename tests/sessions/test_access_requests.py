@@ -213,6 +213,32 @@ def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> N
     assert ["d", "d"] == [use and use.decision_id for use in uses]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (
+            "count(*) FROM access WHERE state = 'open' AND asked_by = 'a' AND wall_at > 1",
+            "access_of_caller (asked_by=? AND state=? AND wall_at>?)",
+        ),
+        (
+            "id FROM access WHERE state IN ('open') AND wall_at > 1 ORDER BY asked_at DESC, id DESC LIMIT 9",
+            "access_by_state (state=? AND wall_at>?)",
+        ),
+        ("id FROM access WHERE +state IN ('used') ORDER BY asked_at DESC, id DESC LIMIT 9", "access_by_age"),
+        ("id FROM access WHERE tree_id = 'a' AND state = 'denied'", "access_by_tree (tree_id=? AND state=?)"),
+    ],
+)
+def test_what_has_expired_is_not_read(tmp_path: Path, wanted: str, index: str) -> None:
+    """Requests are kept for a month; a question, and those who look at what waits, read only what has not ended."""
+    with (
+        closing(SQLiteSessionHistory(tmp_path / "history.db")),
+        closing(apsw.Connection(str(tmp_path / "history.db"))) as other,
+    ):
+        plan = [str(row[3]) for row in other.execute(f"EXPLAIN QUERY PLAN SELECT {wanted}")]
+
+    assert plan[0].endswith(index)
+
+
 def test_answers_need_no_room_and_uses_do(tmp_path: Path) -> None:
     """On a disk that is nearly full a person can still say no, and no call uses what is left for that."""
     path = tmp_path / "history.db"
