@@ -24,8 +24,8 @@ _STEP_BYTES: Final = 1024 * 1024
 ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
 
 # A file of the first schema; `_UPGRADES` brings a new or an existing file to the current one.
-# `changes` tells other connections which sessions to read again; an insert writes no row there, because no connection
-# remembers anything about a session that did not exist. `forgotten_revision` is the latest revision whose
+# `changes` tells other connections which sessions to read again, and those who follow sessions what has happened; a cut
+# has no id there. `forgotten_revision` is the latest revision whose
 # changes were removed: a connection that has seen less must read everything again.
 _SCHEMA: Final = """
 CREATE TABLE meta (

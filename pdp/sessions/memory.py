@@ -23,9 +23,11 @@ from pdp.sessions.succession import (
     require_unchanged,
     successors_of,
 )
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
+from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
 
 T = TypeVar("T")
+
+_CHANGES_KEPT = 10_000
 
 
 class MemorySessionStore:
@@ -48,6 +50,9 @@ class MemorySessionStore:
         self._past: dict[str, None] = {}
         self._highest_number = 0
         self._high_water_at = 0.0
+        # The last revision of each session, in that order; a cut has no id.
+        self._changed: dict[str, int] = {}
+        self._revision = self._forgotten = 0
         self._closed = False
 
     def view(self, handle_digest: bytes) -> StoreView:
@@ -102,11 +107,27 @@ class MemorySessionStore:
             )
             return tuple(map(self._seen, nlargest(limit, found, key=_age)))
 
+    def revision(self) -> int:
+        """Return a number that rises with every change."""
+        with self._open():
+            return self._revision
+
+    def changed(self, *, after: int, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a revision."""
+        with self._open():
+            ids = sorted(session_id for session_id, revision in self._changed.items() if revision > after)
+            if not self._forgotten <= after <= self._revision or len(ids) > limit or "" in ids:
+                return None
+            sessions = tuple(self._seen(self._sessions[one]) for one in ids if one in self._sessions)
+            version = self._bundle.version if self._bundle else ""
+            return Changes(revision=self._revision, sessions=sessions, bundle_version=version)
+
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
         with self._open():
             self._cuts[cut.tenant, cut.user, cut.agent] = cut
             self._write([], cut.at)
+            self._note([""])
 
     def lift(self, cut: Cut) -> None:
         """Remove a cut."""
@@ -264,8 +285,17 @@ class MemorySessionStore:
         # Adopting can raise, so nothing is changed before all sessions are adopted.
         written = tuple(self._scopes.adopt(session) for session in sessions)
         self._sessions.update((session.id, session) for session in written)
+        self._revision += 1
+        self._note(session.id for session in written)
         self._high_water_at = max(self._high_water_at, wall_at)
         return written
+
+    def _note(self, session_ids: Iterable[str]) -> None:
+        for session_id in session_ids:
+            self._changed.pop(session_id, None)
+            self._changed[session_id] = self._revision
+        while len(self._changed) > _CHANGES_KEPT:
+            self._forgotten = self._changed.pop(next(iter(self._changed)))
 
 
 def _put_last(kept: dict[str, T], key: str, value: T, most: int) -> None:

@@ -30,8 +30,8 @@ from pdp.sessions.succession import (
     successors_of,
 )
 from pdp.sessions.turns import Turns
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
-from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on
+from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
+from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on, snapshot
 
 T = TypeVar("T")
 
@@ -112,12 +112,13 @@ class SQLiteSessionStore:
     def insert(self, session: Session, *, wall_at: float) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         with self._transaction(opens=True):
-            self._advance(wall_at)
+            revision = self._advance(wall_at)
             require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
             self._keep_scope(session.scope)
             self._connection.execute(_INSERT, row_of(session))
             if not self._connection.changes():
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
+            self._note(revision, [("session", session.id)])
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
         """Replace sessions, all or none. Each must be the direct successor of what is stored."""
@@ -134,14 +135,29 @@ class SQLiteSessionStore:
         if before is not None:
             condition += " AND (requested_at, id) < (?, ?)"
             values += before
-        with self._reading():
-            # One snapshot of sessions and scopes: another process can remove both.
-            self._connection.execute("BEGIN")
-            try:
-                found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
-                return applied(cuts_on(self._connection), found)
-            finally:
-                self._connection.execute("ROLLBACK")
+        # One snapshot of sessions and scopes: another process can remove both.
+        with self._reading(), snapshot(self._connection):
+            found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+            return applied(cuts_on(self._connection), found)
+
+    def revision(self) -> int:
+        """Return a number that rises with every change."""
+        return self._watcher.revision()
+
+    def changed(self, *, after: int, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a revision."""
+        with self._reading(), snapshot(self._connection):
+            revision, forgotten, version = self._connection.execute(_REVISIONS).get
+            # A higher revision than the latest is one of another file.
+            if not forgotten <= after <= revision:
+                return None
+            ids = [str(row_id) for (row_id,) in self._connection.execute(_CHANGED, (after, limit + 1)).fetchall()]
+            # A cut has no id, and comes first.
+            if len(ids) > limit or "" in ids:
+                return None
+            found = [session for one in ids if (session := self._reader.by_id(one)) is not None]
+            sessions = applied(cuts_on(self._connection), found)
+            return Changes(revision=revision, sessions=sessions, bundle_version=version)
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
@@ -307,8 +323,9 @@ class SQLiteSessionStore:
 
     def _cut(self, cut: Cut, sql: str, values: tuple[Value, ...]) -> None:
         with self._transaction():
-            self._advance(cut.at)
+            revision = self._advance(cut.at)
             self._connection.execute(sql, values)
+            self._note(revision, [("cut", "")])
 
     def _announce(self) -> None:
         # INVARIANT: no write is acknowledged before every reader, in every process, can see it.
@@ -460,6 +477,8 @@ _ADVANCE = (
     "UPDATE meta SET revision = revision + 1, high_water_at = max(high_water_at, ?) RETURNING schema_version, revision"
 )
 _NOTE = "INSERT INTO changes (revision, kind, id) VALUES (?, ?, ?)"
+_REVISIONS = "SELECT revision, forgotten_revision, bundle_version FROM meta"
+_CHANGED = "SELECT DISTINCT id FROM changes WHERE kind IN ('session', 'cut') AND revision > ? ORDER BY id LIMIT ?"
 _FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
 _ACTIVE = (
     "SELECT bundle_version, bundle_activated_at, bundle_activated_by,"

@@ -24,6 +24,7 @@ from pdp.sessions.values import (
     BundlePast,
     Captured,
     Change,
+    Changes,
     Charge,
     Charged,
     Counts,
@@ -97,6 +98,25 @@ class SessionLists(Protocol):
 
     def count_by_state(self) -> dict[SessionState, int]:
         """Return the number of sessions in each stored state."""
+        ...
+
+
+class SessionChanges(Protocol):
+    """What changed lately, for those who follow sessions; no decision about a call rests on it."""
+
+    def revision(self) -> int:
+        """Return a number that rises with every change of a session, every cut and every activation.
+
+        It may rise without one. It is the same for every process on the same data.
+        """
+        ...
+
+    def changed(self, *, after: int, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a revision, in the order of their ids.
+
+        A session that was removed is left out, and that one expires is no change. Return None when more than `limit`
+        have changed, when that can no longer be told, and after a cut: then the sessions must be listed again.
+        """
         ...
 
 
@@ -415,7 +435,7 @@ class BundleHistory(HighWaterMark, Protocol):
         ...
 
 
-class Sessions(SessionReader, SessionLists, SessionWriter, SessionLedger, Protocol):
+class Sessions(SessionReader, SessionLists, SessionChanges, SessionWriter, SessionLedger, Protocol):
     """All capabilities for sessions, and none for bundles."""
 
 

@@ -75,6 +75,15 @@ class StoreView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What changed up to a revision: the sessions, as they are now, and the version of the active bundle."""
+
+    revision: int
+    sessions: tuple[Session, ...]
+    bundle_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
     """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
 

@@ -187,6 +187,12 @@ class Watcher:
             self._read("", _no_session, BY_ID)
             return self._high_water_at
 
+    def revision(self) -> int:
+        """Return the revision of the last write."""
+        with self._lock:
+            self._read("", _no_session, BY_ID)
+            return self._revision
+
     def close(self) -> None:
         """Close the connection and forget all sessions."""
         with self._lock:
@@ -214,7 +220,7 @@ class Watcher:
                 chain = remembered(key)
                 if chain is not None:
                     return chain
-            with self._snapshot():
+            with snapshot(self._connection):
                 self._catch_up()
                 chain = remembered(key)
                 if chain is None:
@@ -225,14 +231,6 @@ class Watcher:
         except ENGINE_ERRORS as error:
             raise unavailable(error) from None
         return chain
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._connection.execute("ROLLBACK")
 
     def _catch_up(self) -> None:
         schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
@@ -262,6 +260,16 @@ class Watcher:
         for member in reversed(chain):
             self._recent.keep(member)
         return tuple(chain)
+
+
+@contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """Have all that is read in the `with` block be of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def cuts_on(connection: apsw.Connection) -> tuple[Cut, ...]:

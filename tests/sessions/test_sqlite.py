@@ -54,6 +54,8 @@ class TestSQLiteSessionStore(StoreContract):
 class TestForgetfulSQLiteSessionStore(StoreContract):
     """Run the published suite on a store that can remember next to nothing."""
 
+    forgetful = True
+
     def make_store(self, folder: Path) -> SessionStore:
         """Return an empty store."""
         return SQLiteSessionStore(folder / "sessions.db", sessions_kept=1, changes_kept=1)

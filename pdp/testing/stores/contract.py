@@ -13,6 +13,7 @@ from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
+from pdp.testing.stores.following import SessionChangesContract
 from pdp.testing.stores.history import BundleHistoryContract
 from pdp.testing.stores.lists import SessionListsContract
 from pdp.testing.stores.mark import HighWaterMarkContract
@@ -25,6 +26,7 @@ from pdp.testing.stores.writing import SessionWriterContract
 class StoreContract(
     SessionReaderContract,
     SessionListsContract,
+    SessionChangesContract,
     SessionWriterContract,
     SessionLedgerContract,
     BundleHistoryContract,

@@ -1,0 +1,117 @@
+"""The contract of `SessionChanges`."""
+
+# ruff: noqa: S101 - a published test suite: it asserts, and compares with literal numbers
+
+from __future__ import annotations
+
+from pdp.model import SessionState
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import Changes, Cut, SessionFilter
+from pdp.testing.stores.samples import insert_family, insert_over, make_bundle, make_session, revoked, successor_of
+from pdp.testing.stores.suite import StoreSuite
+
+
+class SessionChangesContract(StoreSuite):
+    """Who follows a store misses nothing, or is told to list again.
+
+    A subclass for a store that keeps hardly any changes says that it is `forgetful`.
+    """
+
+    forgetful = False
+
+    def told(self, changes: Changes | None, *names: str) -> Changes | None:
+        """Assert which sessions changed, and return the changes; None only if the store may have forgotten them."""
+        assert changes is not None or self.forgetful
+        assert changes is None or [session.id for session in changes.sessions] == [f"ses_{name}" for name in names]
+        return changes
+
+    def test_nothing_has_changed_since_the_latest_revision(self, store: SessionStore) -> None:
+        """And the revision is told with it."""
+        store.insert(make_session("a"), wall_at=1000.0)
+        latest = store.revision()
+
+        assert store.changed(after=latest, limit=9) == Changes(revision=latest, sessions=(), bundle_version="")
+
+    def test_inserted_and_changed_sessions_are_told_as_they_are_now(self, store: SessionStore) -> None:
+        """Each once, whatever has happened to it, and none that has not changed."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+        seen = store.revision()
+        narrowed = successor_of(session, labels=("read",))
+        ended = successor_of(narrowed, state=SessionState.ENDED)
+        store.update([narrowed, ended], wall_at=1000.0)
+        store.insert(make_session("b"), wall_at=1000.0)
+
+        changes = self.told(store.changed(after=seen, limit=9), "a", "b")
+        assert changes is None or changes.sessions[0] == ended
+        assert changes is None or changes.revision == store.revision() > seen
+
+    def test_what_is_below_a_changed_session_is_told(self, store: SessionStore) -> None:
+        """Its change is one of theirs."""
+        root, _, _ = insert_family(store)
+        seen = store.revision()
+        store.change_tree(root.id, revoked, wall_at=1000.0)
+
+        self.told(store.changed(after=seen, limit=9), "child", "grandchild", "root")
+
+    def test_what_a_call_settled_is_told(self, store: SessionStore) -> None:
+        """A label that an allowed call adds is a change of the session."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+        seen = store.revision()
+        store.settle((session,), lambda one: successor_of(one, labels=("read",)), wall_at=1000.0)
+
+        self.told(store.changed(after=seen, limit=9), "a")
+
+    def test_an_activation_is_told(self, store: SessionStore) -> None:
+        """With the sessions that it changed."""
+        store.insert(make_session("a"), wall_at=1000.0)
+        seen = store.revision()
+        store.activate_bundle(make_bundle("v1"), b"", lambda one: successor_of(one, entities_json="[1]"))
+
+        changes = self.told(store.changed(after=seen, limit=9), "a")
+        assert changes is None or changes.bundle_version == "v1"
+
+    def test_a_removed_session_is_left_out(self, store: SessionStore) -> None:
+        """It was over before."""
+        seen = store.revision()
+        insert_over(store, "a")
+        store.purge(over_before=3000.0, limit=9, wall_at=4000.0)
+
+        self.told(store.changed(after=seen, limit=9))
+
+    def test_after_a_cut_the_sessions_must_be_listed(self, store: SessionStore) -> None:
+        """It can concern any number of them; what changes afterwards is told one by one again."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+        seen = store.revision()
+        store.cut(Cut(tenant=session.tenant, at=1000.0, by="admin", reason="enough"))
+        store.insert(make_session("b", tenant="other"), wall_at=1000.0)
+
+        assert store.changed(after=seen, limit=9) is None
+        self.told(store.changed(after=store.revision() - 1, limit=9), "b")
+
+    def test_too_many_changes_are_not_told(self, store: SessionStore) -> None:
+        """As many as the limit are."""
+        seen = store.revision()
+        for name in "abc":
+            store.insert(make_session(name), wall_at=1000.0)
+
+        assert store.changed(after=seen, limit=2) is None
+        self.told(store.changed(after=seen, limit=3), "a", "b", "c")
+
+    def test_a_revision_that_is_yet_to_come_is_of_other_data(self, store: SessionStore) -> None:
+        """Of a store that has been replaced by its backup, for example."""
+        assert store.changed(after=store.revision() + 1, limit=9) is None
+
+    def test_a_change_is_told_as_a_list_shows_it(self, store: SessionStore) -> None:
+        """Also a session that a cut concerned before it changed."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+        store.cut(Cut(tenant=session.tenant, at=1000.0, by="admin", reason="enough"))
+        seen = store.revision()
+        store.update([successor_of(session, labels=("read",))], wall_at=1000.0)
+
+        changes = store.changed(after=seen, limit=9)
+        assert changes is not None
+        assert changes.sessions == store.select(SessionFilter(), limit=9)
