@@ -34,6 +34,7 @@ from pdp.observer import Event, Observer, TraceIds
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
 from pdp.registry.access import Approvals
+from pdp.registry.following import Following
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
@@ -70,7 +71,7 @@ class Embedded:
     """The PDP without a server.
 
     Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, answer access requests with `approvals`,
-    reload with `keeper`, explain with `explainer`.
+    follow sessions with `following`, reload with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -79,6 +80,7 @@ class Embedded:
     explainer: Explainer
     outcomes: Outcomes
     approvals: Approvals
+    following: Following
     sessions: SessionStore
     history: SessionHistory
 
@@ -169,6 +171,7 @@ def open_embedded(
         explainer=explainer,
         outcomes=outcomes,
         approvals=approvals,
+        following=Following(store, time),
         sessions=store,
         history=past,
     )
@@ -262,6 +265,7 @@ class App:
                 registrar=self.embedded.registrar,
                 outcomes=self.embedded.outcomes,
                 approvals=self.embedded.approvals,
+                following=self.embedded.following,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,

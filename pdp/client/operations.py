@@ -110,6 +110,7 @@ class Page(Generic[Item]):
 
 
 AUTHORIZE = Method(path="/pdp.v1.AuthorizationService/Authorize", reply=authorization_pb2.AuthorizeResponse)
+WATCH_SESSIONS = Method(path="/pdp.v1.SessionService/WatchSessions", reply=session_pb2.WatchSessionsResponse)
 BATCH_AUTHORIZE = Method(
     path="/pdp.v1.AuthorizationService/BatchAuthorize", reply=authorization_pb2.BatchAuthorizeResponse
 )

@@ -22,6 +22,7 @@ from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.events import presence
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.scope import scope_of
+from pdp.registry.seeing import sees_all
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState
 from pdp.sessions.lifecycle import earliest_end
@@ -246,7 +247,7 @@ class Approvals:
         # INVARIANT: an unknown request and a foreign one get the same error.
         if request is None or request.tenant != caller.tenant:
             raise NotFoundError("no such access request")
-        if not _sees_all(caller) and request.asked_by != caller.id:
+        if not sees_all(caller) and request.asked_by != caller.id:
             raise NotFoundError("no such access request")
         return request
 
@@ -257,7 +258,7 @@ class Approvals:
             tenant=caller.tenant,
             session_id=session_id,
             user=user,
-            asked_by="" if _sees_all(caller) else caller.id,
+            asked_by="" if sees_all(caller) else caller.id,
             states=states,
             ends_after=ends_after,
         )
@@ -271,10 +272,6 @@ class Approvals:
 
 def _position(request: AccessRequest) -> Position:
     return request.asked_at, request.id
-
-
-def _sees_all(caller: Caller) -> bool:
-    return not caller.roles.isdisjoint({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
 
 
 def _require_another(caller: Caller, request: AccessRequest, chain: Sequence[Session]) -> None:

@@ -23,7 +23,7 @@ from pdp.foundation.ids import handle_digest, new_handle, new_session_id
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import MOST_LABELS, Limits
-from pdp.model import Caller, Role, Scope, Session, SessionState
+from pdp.model import Caller, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
@@ -45,6 +45,7 @@ from pdp.registry.scope import (
     scope_of,
     scoped_tools,
 )
+from pdp.registry.seeing import sees, sees_all
 from pdp.registry.terms import session_terms
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
@@ -364,7 +365,7 @@ class Registrar:
             tenant=caller.tenant,
             user=user,
             agent=agent,
-            opened_by="" if _sees_all(caller) else caller.id,
+            opened_by="" if sees_all(caller) else caller.id,
             states=_stored_states(state),
         )
         # Few sessions out of many may have a computed state: smaller steps would query the store once for each.
@@ -538,9 +539,7 @@ class Registrar:
 
     def _visible(self, chain: tuple[Session, ...], caller: Caller) -> tuple[Session, ...]:
         # INVARIANT: an unknown session and a foreign one get the same error.
-        if not chain or chain[0].tenant != caller.tenant:
-            raise NotFoundError("no such session")
-        if not _sees_all(caller) and chain[0].opened_by != caller.id:
+        if not chain or not sees(caller, chain[0]):
             raise NotFoundError("no such session")
         return chain
 
@@ -606,10 +605,6 @@ def _selected(selector: Selector, caller: Caller) -> SessionFilter:
 
 def _position(session: Session) -> Position:
     return session.requested_at, session.id
-
-
-def _sees_all(caller: Caller) -> bool:
-    return not caller.roles.isdisjoint({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
 
 
 def _stored_states(state: SessionState | None) -> frozenset[SessionState]:

@@ -20,6 +20,7 @@ from pdp.model import (
     Decision,
     Obligation,
     Outcome,
+    Session,
     SessionState,
     Visibility,
 )
@@ -281,6 +282,19 @@ def session_message(view: SessionView) -> sessions.Session:
         terms_json=session.terms_json.encode("utf-8"),
         values_kept=view.values_kept,
         budgets=[sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets],
+    )
+
+
+def session_change(session: Session, state: SessionState) -> sessions.SessionChange:
+    """Return what those who follow a session are told of its change."""
+    return sessions.SessionChange(
+        session_id=session.id,
+        state=_STATES[state],
+        epoch=session.epoch,
+        expire_time=timestamp(session.deadline.wall_at),
+        user=session.user,
+        agent=session.agent,
+        parent_session_id=session.parent_id,
     )
 
 

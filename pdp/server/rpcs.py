@@ -72,6 +72,14 @@ def _sessions() -> tuple[RPC, ...]:
         _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, ending),
+        _row(
+            of,
+            "WatchSessions",
+            sessions.WatchSessionsRequest,
+            {pep, approver, auditor, admin},
+            Lane.SESSION_WATCHES,
+            shape=Shape.WATCH,
+        ),
     )
 
 

@@ -23,12 +23,14 @@ from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.registry.access import Approvals
+from pdp.registry.following import Following
 from pdp.registry.outcomes import Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.fields import in_fields
+from pdp.server.following import SessionFollowers
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.rpcs import (
     ACCESS,
@@ -98,6 +100,7 @@ class PDPServer:
         registrar: Registrar,
         outcomes: Outcomes,
         approvals: Approvals,
+        following: Following,
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
@@ -122,9 +125,10 @@ class PDPServer:
             healthy, every=check_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
         self._access = AccessHandlers(approvals, limits, clock, every=check_seconds)
+        self._followers = SessionFollowers(following, clock, limits, every=check_seconds)
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits),
-            SESSIONS: SessionHandlers(registrar, limits),
+            SESSIONS: SessionHandlers(registrar, limits, self._followers),
             ACCESS: self._access,
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
@@ -191,6 +195,7 @@ class PDPServer:
             self._release()
             raise
         self._sweeper.start()
+        self._followers.start()
         self._server.start()
         if self._control:
             _LOG.info("requests that end authority are also served at `%s`", self.address)
@@ -208,6 +213,7 @@ class PDPServer:
         """Take no new calls, give open ones `grace` seconds, and end. Calling it twice is harmless."""
         self.drain()
         self._access.end()
+        self._followers.stop()
         self._server.stop(grace).wait()
         if not self._released:
             self._release()
@@ -254,6 +260,8 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
         # One more watch of a caller is refused, and ends no other.
         Lane.ACCESS_WATCHES: Room(threads=32, bound=32, share=8),
+        # They hold no thread: what all of them take is bounded by their number.
+        Lane.SESSION_WATCHES: Room(threads=0, bound=2048, share=1024),
         Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),
         # One more watch ends the oldest, and waits for its thread.
         Lane.WATCHES: Room(threads=8, bound=16, share=16),

@@ -6,6 +6,7 @@ from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.registry.registrar import Registrar, SessionView
 from pdp.server.fields import moment_of, optional_id, optional_text, require_digest, require_id, require_text
+from pdp.server.following import SessionFollowers
 from pdp.server.messages import (
     grants,
     labels,
@@ -17,6 +18,7 @@ from pdp.server.messages import (
     wanted_state,
 )
 from pdp.serving.origin import Origin
+from pdp.serving.watches import Watch
 from pdp.v1 import session_pb2 as sessions
 
 # As in the audit service: clients accept four times as much.
@@ -26,9 +28,10 @@ _PAGE_BYTES = 1024 * 1024
 class SessionHandlers:
     """One method for each RPC; each takes the message and its origin."""
 
-    def __init__(self, registrar: Registrar, limits: Limits) -> None:
+    def __init__(self, registrar: Registrar, limits: Limits, followers: SessionFollowers) -> None:
         self._registrar = registrar
         self._limits = limits
+        self._followers = followers
 
     def request_session(
         self, request: sessions.RequestSessionRequest, origin: Origin
@@ -116,6 +119,10 @@ class SessionHandlers:
             caller=origin.caller,
         )
         return sessions.NarrowSessionResponse(session=session_message(view))
+
+    def watch_sessions(self, request: sessions.WatchSessionsRequest, _: Origin, watch: Watch) -> None:
+        """Begin to tell what changes of sessions."""
+        self._followers.add(request, watch)
 
 
 class _Page:

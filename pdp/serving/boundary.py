@@ -40,6 +40,7 @@ from pdp.serving.status import (
     internal_error,
     refusal_of,
 )
+from pdp.serving.watches import Watch
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -50,6 +51,7 @@ _HANDLERS = {
     Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
     Shape.FEED: grpc.unary_stream_rpc_method_handler,
     Shape.UPLOAD: grpc.stream_unary_rpc_method_handler,
+    Shape.WATCH: grpc.unary_stream_rpc_method_handler,
 }
 
 T = TypeVar("T")
@@ -150,6 +152,8 @@ class Boundary:
             full = self._attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
         if full is not None:
             self._refuse(rpc, call.caller, call.incoming, full)
+        elif rpc.shape is Shape.WATCH:
+            self._watch(call, wire)
         else:
             call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
             if rpc.shape is Shape.FEED:
@@ -158,6 +162,32 @@ class Boundary:
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
             call.lane.put(call.owner, call.run)
+
+    def _watch(self, call: _Call, wire: bytes) -> None:
+        """Hand a watch over to its handler, which must not wait. On gRPC's thread."""
+        rpc, metadata = call.route.rpc, call.incoming.metadata
+        watch = Watch(
+            call.caller,
+            call.incoming.begin(),
+            admits=partial(self._still_admits, call),
+            refuse=lambda error: self._refuse(rpc, call.caller, call.incoming, _refusal(rpc, metadata, error)),
+            leave=partial(call.lane.leave, call.owner),
+        )
+        refused = self._attempt(rpc, metadata, _begin_watch, call, wire, watch)
+        if refused is not None:
+            watch.close()
+            self._refuse(rpc, call.caller, call.incoming, refused)
+
+    def _still_admits(self, call: _Call) -> bool:
+        """Say whether a watch may go on: its caller may have been removed, or lost its role. End it if not."""
+        rpc, metadata, incoming = call.route.rpc, call.incoming.metadata, call.incoming
+        caller = self._attempt(rpc, metadata, self._identify, call.route, metadata, incoming.peer)
+        barred = caller if isinstance(caller, Refusal) else self._attempt(rpc, metadata, _require_role, rpc, caller)
+        if barred is None and caller != call.caller:
+            barred = _refusal(rpc, metadata, PermissionDeniedError(f"`{call.caller.id}` is another caller now"))
+        if barred is not None:
+            self._refuse(rpc, call.caller, incoming, barred)
+        return barred is None
 
     def give_up(self, call: _Call, error: PDPError) -> None:
         """End a call whose message does not arrive."""
@@ -377,6 +407,11 @@ def _open_feed(call: _Call, wire: bytes, over: threading.Event) -> Iterator[Any]
     origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
     answers: Iterator[Any] = call.route.handle(read(call.route.rpc.request, wire), origin, over)
     return answers
+
+
+def _begin_watch(call: _Call, wire: bytes, watch: Watch) -> None:
+    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
+    call.route.handle(read(call.route.rpc.request, wire), origin, watch)
 
 
 def _nothing() -> None:

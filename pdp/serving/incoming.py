@@ -14,12 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
-from grpc._cython.cygrpc import ReceiveMessageOperation, auth_context
+from grpc._cython.cygrpc import ReceiveMessageOperation, SendMessageOperation, auth_context
 from grpc._server import (
     _CANCELLED,
     _RECEIVE_MESSAGE_TOKEN,
+    _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN,
+    _SEND_MESSAGE_TOKEN,
+    _get_initial_metadata_operation,
     _is_rpc_state_active,
     _receive_message,
+    _send_message,
     _stream_response_in_pool,
     _unary_response_in_pool,
 )
@@ -34,7 +38,9 @@ _NO_FLAGS = 0
 _ANSWERING = ("rpc_event", "state", "behavior", "argument_thunk", "request_deserializer", "response_serializer")
 _KNOWN: Mapping[Any, tuple[str, ...]] = {
     _is_rpc_state_active: ("state",),
+    _get_initial_metadata_operation: ("state", "metadata"),
     _receive_message: ("state", "call", "request_deserializer"),
+    _send_message: ("state", "token"),
     _stream_response_in_pool: _ANSWERING,
     _unary_response_in_pool: _ANSWERING,
 }
@@ -97,6 +103,10 @@ class Incoming:
         if not active:
             then(None)
 
+    def begin(self) -> Outgoing:
+        """Begin to answer with messages that are sent without waiting."""
+        return Outgoing(self._event, self._state)
+
     def serve(self, behavior: Behavior, wire: bytes) -> None:
         """Answer with what `behavior` makes of a message."""
         self._run(self._answer, self._event, self._state, behavior, lambda: wire, None, None)
@@ -104,6 +114,48 @@ class Incoming:
     def exchange(self, behavior: Behavior) -> None:
         """Answer with what `behavior` makes of the messages of a stream."""
         self._run(self._answer, self._event, self._state, behavior, self._requests, None, None)
+
+
+class Outgoing:
+    """The answers to a call, sent one after another without waiting. One thread at a time may use it.
+
+    gRPC's own way waits until the client takes each message: a slow one would hold the thread.
+    """
+
+    __slots__ = ("_event", "_state")
+
+    def __init__(self, event: Any, state: Any) -> None:  # noqa: ANN401 - gRPC has no types
+        self._event, self._state = event, state
+
+    @property
+    def over(self) -> bool:
+        """Say whether the call has ended."""
+        return not _is_rpc_state_active(self._state)
+
+    @property
+    def idle(self) -> bool:
+        """Say whether gRPC has passed on the last message. It keeps one for a client that does not read."""
+        due: set[str] = self._state.due
+        return due.isdisjoint((_SEND_MESSAGE_TOKEN, _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN))
+
+    def cancel(self) -> None:
+        """End the call without a word."""
+        self._event.call.cancel()
+
+    def send(self, wire: bytes) -> None:
+        """Send a message, unless the call is over. It must be `idle`."""
+        state = self._state
+        with state.condition:
+            if not _is_rpc_state_active(state):
+                return
+            operations: tuple[Any, ...] = (SendMessageOperation(wire, _NO_FLAGS),)
+            token = _SEND_MESSAGE_TOKEN
+            if state.initial_metadata_allowed:
+                operations = (_get_initial_metadata_operation(state, None), *operations)
+                state.initial_metadata_allowed = False
+                token = _SEND_INITIAL_METADATA_AND_SEND_MESSAGE_TOKEN
+            self._event.call.start_server_batch(operations, _send_message(state, token))
+            state.due.add(token)
 
 
 class Entrance(ThreadPoolExecutor):

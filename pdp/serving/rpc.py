@@ -16,12 +16,16 @@ PUBLIC: Final = "public"
 
 
 class Shape(Enum):
-    """How messages flow: one and one answer; many, each answered; one and many answers; many and one answer."""
+    """How messages flow: one and one answer; many, each answered; one and many answers; many and one answer.
+
+    A watch is one message and many answers, and holds no thread.
+    """
 
     UNARY = "unary"
     EXCHANGE = "exchange"
     FEED = "feed"
     UPLOAD = "upload"
+    WATCH = "watch"
 
 
 class Lane(Enum):
@@ -42,6 +46,8 @@ class Lane(Enum):
     AUDIT = "audit"
     # Each watch has a thread for as long as it is open.
     ACCESS_WATCHES = "watches of access requests"
+    # These hold no thread; its calls are only counted.
+    SESSION_WATCHES = "watches of sessions"
     # Callers without credentials can fill these two lanes and no other.
     PROBES = "probes"
     WATCHES = "watches"

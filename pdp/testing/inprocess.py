@@ -136,6 +136,7 @@ def running_server(
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
             approvals=embedded.approvals,
+            following=embedded.following,
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,

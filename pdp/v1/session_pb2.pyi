@@ -314,3 +314,41 @@ class NarrowSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class WatchSessionsRequest(_message.Message):
+    __slots__ = ("since_revision", "session_id")
+    SINCE_REVISION_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    since_revision: int
+    session_id: str
+    def __init__(self, since_revision: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
+
+class WatchSessionsResponse(_message.Message):
+    __slots__ = ("changes", "revision", "reset", "bundle_version")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[SessionChange]
+    revision: int
+    reset: bool
+    bundle_version: str
+    def __init__(self, changes: _Optional[_Iterable[_Union[SessionChange, _Mapping]]] = ..., revision: _Optional[int] = ..., reset: _Optional[bool] = ..., bundle_version: _Optional[str] = ...) -> None: ...
+
+class SessionChange(_message.Message):
+    __slots__ = ("session_id", "state", "epoch", "expire_time", "user", "agent", "parent_session_id")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    PARENT_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    state: SessionState
+    epoch: int
+    expire_time: _timestamp_pb2.Timestamp
+    user: str
+    agent: str
+    parent_session_id: str
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., epoch: _Optional[int] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., parent_session_id: _Optional[str] = ...) -> None: ...

@@ -80,6 +80,11 @@ class SessionServiceStub:
                 request_serializer=pdp_dot_v1_dot_session__pb2.NarrowSessionRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_session__pb2.NarrowSessionResponse.FromString,
                 _registered_method=True)
+        self.WatchSessions = channel.unary_stream(
+                '/pdp.v1.SessionService/WatchSessions',
+                request_serializer=pdp_dot_v1_dot_session__pb2.WatchSessionsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_session__pb2.WatchSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer:
@@ -150,6 +155,14 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSessions(self, request, context):
+        """Sends what changes of the sessions that the caller may see, until the caller or the server ends it. Nothing in it
+        says that a call is allowed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +210,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.NarrowSession,
                     request_deserializer=pdp_dot_v1_dot_session__pb2.NarrowSessionRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_session__pb2.NarrowSessionResponse.SerializeToString,
+            ),
+            'WatchSessions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSessions,
+                    request_deserializer=pdp_dot_v1_dot_session__pb2.WatchSessionsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_session__pb2.WatchSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -443,6 +461,33 @@ class SessionService:
             '/pdp.v1.SessionService/NarrowSession',
             pdp_dot_v1_dot_session__pb2.NarrowSessionRequest.SerializeToString,
             pdp_dot_v1_dot_session__pb2.NarrowSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pdp.v1.SessionService/WatchSessions',
+            pdp_dot_v1_dot_session__pb2.WatchSessionsRequest.SerializeToString,
+            pdp_dot_v1_dot_session__pb2.WatchSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

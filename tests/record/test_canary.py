@@ -145,7 +145,7 @@ class _Speaker:
         role = Role(next(iter(OWN[rpc.method].roles)))
         metadata = (("authorization", f"Bearer {token or self._tokens[role]}"), *more)
         try:
-            if rpc.shape is Shape.FEED:
+            if rpc.shape in (Shape.FEED, Shape.WATCH):
                 feed = self._channel.unary_stream(path)(wire, metadata=metadata, timeout=PATIENCE)
                 next(feed)
                 feed.cancel()

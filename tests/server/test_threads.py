@@ -37,6 +37,7 @@ ELSEWHERE = {
     "pdp-alive",  # of workers
     "pdp-answers",  # of clients
     "pdp-stream",  # the same
+    "pdp-embedded",  # of doors
     "pdp-catch-up",
     "pdp-telemetry-end",
     "pdp-fetch-end",

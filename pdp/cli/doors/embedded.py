@@ -100,7 +100,7 @@ class EmbeddedServer:
                 on_failure()
 
         # A daemon, since another door may serve for days.
-        threading.Thread(target=run, daemon=True).start()
+        threading.Thread(target=run, name="pdp-embedded", daemon=True).start()
 
     def stop(self) -> None:
         """Serve no longer. Raise what kept this server from serving."""

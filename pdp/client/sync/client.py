@@ -470,6 +470,23 @@ class Client:
         finally:
             feed.cancel()
 
+    def watch_sessions(
+        self, *, since_revision: int = 0, session_id: str = ""
+    ) -> Iterator[session_pb2.WatchSessionsResponse]:
+        """Yield what changes of the sessions that the caller may see, until the server or the caller ends it.
+
+        The first message comes at once, and holds what has changed since a revision, that of an earlier message. After
+        a message with `reset` read again what you need. Nothing in it says that a call is allowed. Raise
+        `PDPClientError` when the watch breaks.
+        """
+        request = session_pb2.WatchSessionsRequest(since_revision=since_revision, session_id=session_id)
+        feed = self._calls.feed(operations.WATCH_SESSIONS, request)
+        try:
+            while (message := self._calls.next_of(feed)) is not None:
+                yield message
+        finally:
+            feed.cancel()
+
     def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
         """Return the running bundle, or a kept version; and why the last load failed."""
         return self._calls.manage(operations.get_bundle(version))

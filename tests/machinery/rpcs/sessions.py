@@ -30,6 +30,7 @@ from pdp.v1.session_pb2 import (
     RevokeSessionsResponse,
     Session,
     SessionState,
+    WatchSessionsRequest,
 )
 from tests.machinery.rpcs.asking import BIDI, DIGEST, FOREIGN_TOKENS, wanted
 from tests.machinery.rpcs.row import ERROR, RECORD, STORE, WATCHFUL, Row, Wrapped, opener, tenant
@@ -339,5 +340,19 @@ SESSIONS: Mapping[str, Row] = {
         seen_again={
             "labels": {ERROR},
         },
+    ),
+    "WatchSessions": Row(
+        # What has changed since the first bundle was activated.
+        ask=lambda session: WatchSessionsRequest(since_revision=1, session_id=session.id),
+        said=lambda found, _: next(map(_shown, found.changes), "not listed"),
+        roles={
+            "pep": opener("active", hidden="not listed"),
+            **dict.fromkeys(WATCHFUL, tenant("active", hidden="not listed")),
+        },
+        states={state: "not listed" if seen == "NOT_FOUND" else seen for state, seen in SEEN.items()},
+        wrong=(
+            (WatchSessionsRequest(since_revision=-1), "since_revision"),
+            (WatchSessionsRequest(session_id="ses 1"), "session_id"),
+        ),
     ),
 }

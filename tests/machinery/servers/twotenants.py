@@ -48,7 +48,7 @@ METHODS: Mapping[str, MethodDescriptor] = {
     for method in service.methods
 }
 # Of the other shapes a call has one message here, and one answer.
-_STREAMS = {Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream"}
+_STREAMS = {Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream", Shape.WATCH: "unary_stream"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

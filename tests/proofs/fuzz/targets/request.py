@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
@@ -26,13 +26,16 @@ from pdp.registry.registrar import SessionRequest
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
+from pdp.server.following import SessionFollowers
 from pdp.server.policies import PolicyHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
 from pdp.serving.decoding import read
+from pdp.serving.incoming import Outgoing
 from pdp.serving.origin import Origin
 from pdp.serving.rpc import RPC, Shape
 from pdp.serving.status import refusal_of
+from pdp.serving.watches import Watch
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import (
@@ -53,6 +56,8 @@ from pdp.v1.session_pb2 import (
     RequestSessionRequest,
     ReviewSessionRequest,
     RevokeSessionsRequest,
+    WatchSessionsRequest,
+    WatchSessionsResponse,
 )
 
 # They stand for the handle and the id of a session that is active, which are others each time.
@@ -88,6 +93,7 @@ _GOOD: dict[str, Message] = {
     "DenyCall": DenyCallRequest(access_request_id=REQUEST, reason="r"),
     "RevokeAccess": RevokeAccessRequest(session_id=SESSION, reason="r"),
     "ListAccessRequests": ListAccessRequestsRequest(session_id=SESSION, page_size=10),
+    "WatchSessions": WatchSessionsRequest(since_revision=1, session_id=SESSION),
     "WatchAccessRequests": WatchAccessRequestsRequest(user="alice"),
     "CheckBundle": CheckBundleRequest(files=[BundleFile(path="a.cedar", content=b"permit;")]),
     "Evaluate": EvaluateRequest(),
@@ -109,12 +115,23 @@ _FILES = bundle_files(
 )
 
 
+class _Sent:
+    """What a watch sends goes nowhere."""
+
+    over, idle = False, True
+
+    def send(self, wire: bytes) -> None:
+        """Take a message."""
+        assert WatchSessionsResponse.FromString(wire).revision >= 0
+
+
 @dataclass(slots=True)
 class _Service:
     """The handlers of all services, on a PDP of their own."""
 
     embedded: Embedded
     handlers: dict[str, object]
+    followers: SessionFollowers
     session_id: str
     handle: str
     served: int = 0
@@ -167,6 +184,12 @@ def _serve(service: _Service, row: RPC, message: Any) -> None:
     sent = (message,) if row.shape is Shape.UPLOAD else message
     over = threading.Event()
     origin = Origin(caller=caller, parent=TraceParent())
+    if row.shape is Shape.WATCH:
+        watch = Watch(caller, cast("Outgoing", _Sent()), admits=lambda: True, refuse=lambda _: None, leave=lambda: None)
+        handle(sent, origin, watch)
+        service.followers.look()
+        service.followers.stop()
+        return
     answer = handle(sent, origin, over) if row.shape is Shape.FEED else handle(sent, origin)
     if row.shape is Shape.FEED:
         over.set()
@@ -186,9 +209,10 @@ def _service() -> _Service:
     (_FOLDER / "record").mkdir(exist_ok=True)
     clock = FakeClock()
     embedded = open_embedded(policies, clock=clock, compile_files=compile_here)
+    followers = SessionFollowers(embedded.following, clock, DEFAULT_LIMITS, every=1.0)
     handlers: dict[str, object] = {
         "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, embedded.outcomes, DEFAULT_LIMITS),
-        "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS),
+        "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS, followers),
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
@@ -196,5 +220,7 @@ def _service() -> _Service:
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
     view, handle = embedded.registrar.request(wanted, _PEP)
     embedded.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
-    _OPEN.append(_Service(embedded=embedded, handlers=handlers, session_id=view.session.id, handle=handle))
+    _OPEN.append(
+        _Service(embedded=embedded, handlers=handlers, followers=followers, session_id=view.session.id, handle=handle)
+    )
     return _OPEN[0]

@@ -1,0 +1,207 @@
+"""Answers `WatchSessions`: tells all who follow sessions what has changed, on one thread for all of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pdp.clock import Clock
+from pdp.errors import InvalidRequestError, OverloadedError, PDPError, UnavailableError
+from pdp.foundation.repeating import Repeater
+from pdp.limits import Limits
+from pdp.model import Caller
+from pdp.registry.following import MOST_CHANGES, Followed, Following
+from pdp.registry.seeing import sees, sees_all
+from pdp.server.fields import optional_id
+from pdp.server.messages import session_change
+from pdp.serving.watches import Watch
+from pdp.v1 import session_pb2 as sessions
+
+_LOG = logging.getLogger("pdp.server")
+
+# The longest time between a change and its message, and between two messages of a watch, in seconds.
+_LOOK_SECONDS, _SIGN_OF_LIFE_SECONDS = 0.25, 15.0
+# Watches that begin with the past in one look: each can read the store.
+_MOST_CATCHING_UP = 50
+
+_Change = sessions.SessionChange
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Follower:
+    """One watch, and what it has not been told yet."""
+
+    watch: Watch
+    since: int
+    session_id: str
+    began: bool = False
+    reset: bool = False
+    pending: dict[str, _Change] = field(default_factory=dict)
+    # What it was told last.
+    bundle_version: str = ""
+    sent_at: float = 0.0
+
+    def take(self, changes: Mapping[str, _Change]) -> None:
+        """Add changes; too many become one word."""
+        if self.session_id:
+            changes = {self.session_id: changes[self.session_id]} if self.session_id in changes else {}
+        self.pending.update(changes)
+        if len(self.pending) > MOST_CHANGES:
+            self.pending.clear()
+            self.reset = True
+
+
+class SessionFollowers:
+    """The open watches of sessions. Safe for threads; `start` it before the first, and `stop` it."""
+
+    def __init__(self, following: Following, clock: Clock, limits: Limits, *, every: float) -> None:
+        self._following = following
+        self._clock = clock
+        self._alive = min(_SIGN_OF_LIFE_SECONDS, limits.stream_idle_seconds / 3)
+        self._patience = limits.stream_idle_seconds
+        self._arrived: list[_Follower] = []
+        self._arriving = threading.Lock()
+        # INVARIANT: only the thread of `look` uses the rest.
+        self._followers: list[_Follower] = []
+        self._seen, self._bundle_version = 0, ""
+        self._looks = Repeater("following", self._look_carefully, every=min(every, _LOOK_SECONDS))
+
+    def __len__(self) -> int:
+        """Return how many watches are open."""
+        return len(self._followers) + len(self._arrived)
+
+    def add(self, request: sessions.WatchSessionsRequest, watch: Watch) -> None:
+        """Begin a watch. Never waits. Raise `InvalidRequestError`."""
+        if request.since_revision < 0:
+            raise InvalidRequestError("since_revision", f"`{request.since_revision}` is negative")
+        session_id = optional_id("session_id", request.session_id)
+        follower = _Follower(watch=watch, since=request.since_revision, session_id=session_id)
+        with self._arriving:
+            self._arrived.append(follower)
+
+    def start(self) -> None:
+        """Begin to look for changes."""
+        self._looks.start()
+
+    def stop(self) -> None:
+        """End all watches."""
+        self._looks.stop()
+        for follower in (*self._followers, *self._arrived):
+            follower.watch.end(UnavailableError("the server stops"))
+            follower.watch.close()
+        self._followers, self._arrived = [], []
+
+    def look(self) -> None:
+        """Look for changes, and tell each follower those that it may see."""
+        self._let_go()
+        if not (self._arrived or self._followers):
+            return
+        if not self._followers:
+            self._catch_up()
+        elif self._following.revision() != self._seen:
+            self._spread(self._following.since(self._seen))
+        with self._arriving:
+            arrived, self._arrived = self._arrived, []
+        self._begin(arrived)
+        now = self._clock.now().boot_at
+        for follower in self._followers:
+            self._tell(follower, now)
+
+    def _look_carefully(self) -> None:
+        try:
+            self.look()
+        except PDPError as error:
+            _LOG.warning("those who follow sessions are not told of changes now: %s", error)
+        except Exception:  # noqa: BLE001 - the thread must go on
+            _LOG.exception("those who follow sessions could not be told of changes")
+
+    def _let_go(self) -> None:
+        for follower in self._followers:
+            if follower.watch.over:
+                follower.watch.close()
+        self._followers = [one for one in self._followers if not one.watch.over]
+
+    def _catch_up(self) -> None:
+        """Begin anew: what has changed until now is told to none."""
+        latest = self._following.revision()
+        changes = self._following.since(latest)
+        if changes is None:
+            raise UnavailableError("sessions change too fast")
+        self._seen, self._bundle_version = changes.revision, changes.bundle_version
+
+    def _spread(self, changes: Followed | None) -> None:
+        if changes is None:
+            for follower in self._followers:
+                self._reread(follower)
+            self._catch_up()
+            return
+        self._seen, self._bundle_version = changes.revision, changes.bundle_version
+        visible = _Visible(changes)
+        for follower in self._followers:
+            follower.take(visible.to(follower.watch.caller))
+
+    def _begin(self, arrived: Iterable[_Follower]) -> None:
+        """Take in watches that have arrived; what they have missed is told first."""
+        catching_up = 0
+        for follower in arrived:
+            if not follower.since or follower.since == self._seen:
+                self._followers.append(follower)
+            elif catching_up < _MOST_CATCHING_UP:
+                catching_up += 1
+                self._followers.append(follower)
+                missed = self._following.since(follower.since)
+                if missed is None:
+                    self._reread(follower)
+                else:
+                    follower.take(_Visible(missed).to(follower.watch.caller))
+            else:
+                with self._arriving:
+                    self._arrived.append(follower)
+
+    def _reread(self, follower: _Follower) -> None:
+        """Have a follower read anew; one of a single session is told how that is now."""
+        if not follower.session_id:
+            follower.reset = True
+            follower.pending.clear()
+        elif (found := self._following.one(follower.session_id)) and sees(follower.watch.caller, found[0]):
+            follower.pending[found[0].id] = session_change(*found)
+
+    def _tell(self, follower: _Follower, now: float) -> None:
+        watch = follower.watch
+        if not watch.idle:
+            if now - follower.sent_at >= self._patience:
+                watch.end(OverloadedError("the client does not read (limit `stream_idle_seconds`)"))
+            return
+        news = follower.pending or follower.reset or follower.bundle_version != self._bundle_version
+        if (news or not follower.began or now - follower.sent_at >= self._alive) and not watch.over:
+            watch.send(
+                sessions.WatchSessionsResponse(
+                    changes=follower.pending.values(),
+                    revision=self._seen,
+                    reset=follower.reset,
+                    bundle_version=self._bundle_version,
+                )
+            )
+            follower.began, follower.reset, follower.sent_at = True, False, now
+            follower.bundle_version = self._bundle_version
+            follower.pending.clear()
+
+
+class _Visible:
+    """The changes that each caller may see, found once for all of its watches."""
+
+    def __init__(self, changes: Followed) -> None:
+        self._changes = changes
+        self._messages = {session.id: session_change(session, state) for session, state in changes.sessions}
+        self._found: dict[tuple[str, str, bool], Mapping[str, _Change]] = {}
+
+    def to(self, caller: Caller) -> Mapping[str, _Change]:
+        """Return the changes of sessions that a caller may see, by id."""
+        key = caller.id, caller.tenant, sees_all(caller)
+        if key not in self._found:
+            self._found[key] = {
+                session.id: self._messages[session.id] for session, _ in self._changes.sessions if sees(caller, session)
+            }
+        return self._found[key]

@@ -1,0 +1,310 @@
+"""Who follows sessions: told of each change that they may see, and of nothing else, without a thread of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from pdp.app import Embedded, open_embedded
+from pdp.client import AsyncClient, Client, PDPClientError
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.callersfile import init_callers
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import AT_EACH_CALL, Caller, Role
+from pdp.registry.following import MOST_CHANGES
+from pdp.registry.registrar import SessionRequest
+from pdp.server.following import SessionFollowers
+from pdp.serving.incoming import Outgoing
+from pdp.serving.watches import Watch
+from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import ONE_OF_EACH_ROLE, RunningServer, running_server, write_folder
+from pdp.v1.session_pb2 import (
+    SESSION_STATE_ACTIVE,
+    SESSION_STATE_REQUESTED,
+    SESSION_STATE_REVOKED,
+    WatchSessionsRequest,
+    WatchSessionsResponse,
+)
+from tests.machinery.servers.running import PATIENCE, Serve, read_tokens
+
+PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}), authenticated_at=AT_EACH_CALL)
+OTHER = Caller(id="other", kind="token", roles=frozenset({Role.PEP}), authenticated_at=AT_EACH_CALL)
+FILES = bundle_files(
+    policies={"git": '@id("git/all") permit (principal, action, resource);'},
+    tools={"git": [tool("commit")]},
+    overlays={"git": "risk: mutating"},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['git/*']}}}",
+)
+WATCH = "/pdp.v1.SessionService/WatchSessions"
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    """Run a server with two gateways."""
+    with running_server(FILES, callers=(*ONE_OF_EACH_ROLE, OTHER)) as running:
+        yield running
+
+
+def requested(pep: Client) -> str:
+    """Request a session; return its id."""
+    opened = pep.request_session(user="alice", agent="coder", purpose="p", tools=("git/*",))
+    return opened.session.session_id
+
+
+def serving_threads() -> int:
+    """Return how many threads the server has."""
+    return sum(one.name.startswith("pdp-") for one in threading.enumerate())
+
+
+def approve(server: RunningServer, session_id: str) -> None:
+    """Approve a session."""
+    approver = server.client("approver")
+    approver.approve_session(session_id, request_digest=approver.get_session(session_id).request_digest)
+
+
+def following(client: Client, **how: object) -> Iterator[WatchSessionsResponse]:
+    """Begin a watch, and take its first message."""
+    feed = client.watch_sessions(**how)  # type: ignore[arg-type]  # the arguments of the method
+    first = next(feed)
+    assert first.changes == []
+    return feed
+
+
+def test_each_change_is_told(server: RunningServer) -> None:
+    """A request, its approval and its revocation, each with its state and epoch, and a revision that rises."""
+    feed = following(server.client("pep"))
+    session_id = requested(server.client("pep"))
+    told = [next(feed)]
+    approve(server, session_id)
+    told.append(next(feed))
+    server.client("approver").revoke_sessions(session_id=session_id, reason="enough")
+    told.append(next(feed))
+
+    states = [(one.changes[0].session_id, one.changes[0].state) for one in told]
+    assert states == [
+        (session_id, SESSION_STATE_REQUESTED),
+        (session_id, SESSION_STATE_ACTIVE),
+        (session_id, SESSION_STATE_REVOKED),
+    ]
+    assert sorted({one.revision for one in told}) == [one.revision for one in told]
+    assert [one.changes[0].epoch for one in told] == [1, 2, 3]
+    assert not any(one.reset for one in told)
+
+
+def test_a_gateway_is_told_of_its_own_sessions(server: RunningServer) -> None:
+    """And people of all in their tenant."""
+    own, people = following(server.client("other")), following(server.client("auditor"))
+    foreign, mine = requested(server.client("pep")), requested(server.client("other"))
+
+    assert [mine] == [one.session_id for one in next(own).changes]
+    seen: set[str] = set()
+    while len(seen) < 2:
+        seen |= {one.session_id for one in next(people).changes}
+    assert {foreign, mine} == seen
+
+
+def test_one_session_can_be_followed(server: RunningServer) -> None:
+    """Nothing is told of others."""
+    first, second = requested(server.client("pep")), requested(server.client("pep"))
+    feed = following(server.client("pep"), session_id=second)
+    approve(server, first)
+    approve(server, second)
+
+    assert [second] == [one.session_id for one in next(feed).changes]
+
+
+def test_what_was_missed_is_told_first(server: RunningServer) -> None:
+    """From the revision of the last message that the follower has."""
+    pep = server.client("pep")
+    seen = next(pep.watch_sessions()).revision
+    session_id = requested(pep)
+
+    first = next(pep.watch_sessions(since_revision=seen))
+    assert [session_id] == [one.session_id for one in first.changes]
+    assert not first.reset
+
+
+def test_who_is_too_far_behind_reads_anew(server: RunningServer) -> None:
+    """So does who knows a revision of other data."""
+    first = next(server.client("pep").watch_sessions(since_revision=2**40))
+
+    assert first.reset
+    assert first.changes == []
+
+
+def test_more_changes_than_can_be_told_are_a_reset(server: RunningServer) -> None:
+    """Of 300 sessions that were requested while the follower was away."""
+    pep = server.client("pep")
+    seen = next(pep.watch_sessions()).revision
+    for _ in range(300):
+        requested(pep)
+
+    first = next(pep.watch_sessions(since_revision=seen))
+    assert (True, 0) == (first.reset, len(first.changes))
+
+
+def test_another_bundle_is_told(server: RunningServer) -> None:
+    """Each message names the active one."""
+    before = server.client("author").get_bundle().bundle.version
+    feed = server.client("pep").watch_sessions()
+
+    assert before == next(feed).bundle_version
+    (server.policies / "git.cedar").write_text('@id("git/other") permit (principal, action, resource);')
+    server.client("author").reload_bundle()
+    assert server.client("author").get_bundle().bundle.version == next(feed).bundle_version
+
+
+def test_a_caller_without_a_role_for_it_is_refused(server: RunningServer) -> None:
+    """Like every caller that the table does not list."""
+    with pytest.raises(PDPClientError, match="may not call"):
+        next(server.client("author").watch_sessions())
+
+
+def test_a_removed_caller_is_told_nothing_more(serve: Serve, tmp_path: Path) -> None:
+    """It is asked for again with each message, signs of life included."""
+    path = init_callers(tmp_path, development=True)
+    known = KnownCallers(path, development=True)
+    running = serve(authenticator=TokenAuthenticator(known))
+    running.tokens = read_tokens(path)
+    feed = running.channel.unary_stream(WATCH)(
+        b"", metadata=(("authorization", f"Bearer {running.tokens['pep']}"),), timeout=PATIENCE
+    )
+    next(feed)
+    path.write_text(path.read_text().replace("pep:", "someone-else:").replace("[pep]", "[author]"))
+    known.reload()
+
+    code = None
+    while code is None:
+        # The server looks every hundredth of a second.
+        running.clock.advance(20.0)
+        time.sleep(0.02)
+        code = feed.code() if feed.done() else None
+    assert grpc.StatusCode.PERMISSION_DENIED is code
+
+
+def test_a_caller_has_a_thousand_watches_and_they_hold_no_thread(server: RunningServer) -> None:
+    """All are told of a change; one more is refused, until one ends."""
+    most = 1024
+    before = serving_threads()
+
+    async def watch() -> None:
+        metadata = (("authorization", f"Bearer {server.token('pep')}"),)
+        async with AsyncExitStack() as opened:
+            channels = [
+                # A connection has at most a hundred calls.
+                await opened.enter_async_context(
+                    grpc.aio.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)])
+                )
+                for _ in range(most // 90 + 1)
+            ]
+            feeds = [channels[number // 90].unary_stream(WATCH)(b"", metadata=metadata) for number in range(most)]
+            first = await asyncio.gather(*[feed.read() for feed in feeds])
+            assert before == serving_threads()
+            assert not any(WatchSessionsResponse.FromString(wire).changes for wire in first)
+            session_id = await asyncio.to_thread(requested, server.client("pep"))
+            for wire in await asyncio.gather(*[feed.read() for feed in feeds]):
+                assert [session_id] == [one.session_id for one in WatchSessionsResponse.FromString(wire).changes]
+
+            async def one_more() -> bytes:
+                extra: bytes = await channels[-1].unary_stream(WATCH)(b"", metadata=metadata).read()
+                return extra
+
+            with pytest.raises(grpc.aio.AioRpcError, match="full share"):
+                await one_more()
+            feeds[0].cancel()
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    with suppress(grpc.aio.AioRpcError):
+                        assert await one_more()
+                        return
+
+    asyncio.run(watch())
+
+
+def test_a_negative_revision_is_refused(server: RunningServer) -> None:
+    """By the name of the field."""
+    with pytest.raises(PDPClientError, match="since_revision"):
+        next(server.client("pep").watch_sessions(since_revision=-1))
+
+
+def test_the_client_for_asyncio_follows_too(server: RunningServer) -> None:
+    """With the same messages."""
+
+    async def follow() -> list[list[str]]:
+        async with AsyncClient(server.address, token=server.token("pep"), plaintext=True) as client:
+            feed = client.watch_sessions()
+            first = await anext(feed)
+            expected.append(await asyncio.to_thread(requested, server.client("pep")))
+            second = await anext(feed)
+            return [[one.session_id for one in message.changes] for message in (first, second)]
+
+    expected: list[str] = []
+    assert [[], expected] == asyncio.run(follow())
+
+
+class Slow:
+    """A client that takes what is sent only when the test says so."""
+
+    def __init__(self) -> None:
+        self.over, self.idle = False, True
+        self.sent: list[WatchSessionsResponse] = []
+
+    def send(self, wire: bytes) -> None:
+        """Keep a message until the client takes it."""
+        self.idle = False
+        self.sent.append(WatchSessionsResponse.FromString(wire))
+
+    def cancel(self) -> None:
+        """End the call."""
+        self.over = True
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[Embedded]:
+    """Return a PDP without a server."""
+    write_folder(tmp_path / "policies", FILES)
+    opened = open_embedded(tmp_path / "policies", compile_files=compile_here, clock=FakeClock())
+    yield opened
+    opened.close()
+
+
+def test_a_slow_client_holds_up_nobody_and_is_let_go(embedded: Embedded) -> None:
+    """What it has not taken is one message, then a word that it must read anew, and at last the end of its watch."""
+    clock, slow, quick = FakeClock(), Slow(), Slow()
+    left: list[Any] = []
+    followers = SessionFollowers(embedded.following, clock, DEFAULT_LIMITS, every=1.0)
+    for one in (slow, quick):
+        followers.add(
+            WatchSessionsRequest(),
+            Watch(
+                PEP, cast("Outgoing", one), admits=lambda: True, refuse=left.append, leave=lambda: left.append("left")
+            ),
+        )
+    followers.look()
+    told = 0
+    for number in range(MOST_CHANGES + 10):
+        wanted = SessionRequest(user="alice", agent="coder", purpose=f"{number}", tool_patterns=("git/*",))
+        embedded.registrar.request(wanted, PEP)
+        quick.idle = True
+        followers.look()
+        told += len(quick.sent[-1].changes)
+
+    assert (1, MOST_CHANGES + 10) == (len(slow.sent), told)
+    slow.idle = True
+    followers.look()
+    assert slow.sent[-1].reset
+    clock.advance(DEFAULT_LIMITS.stream_idle_seconds + 1)
+    quick.idle = True
+    followers.look()
+    followers.look()
+    assert (slow.over, quick.over, left, len(followers)) == (True, False, ["left"], 1)
