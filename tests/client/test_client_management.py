@@ -62,7 +62,13 @@ def test_every_rpc_has_its_row() -> None:
     files = [module.DESCRIPTOR for module in modules]
     rpcs = {rpc.name for file in files for service in file.services_by_name.values() for rpc in service.methods}
 
-    assert rpcs - WRAPPED.keys() == {"Authorize", "BatchAuthorize", "AuthorizeStream", "WatchAccessRequests"}
+    assert rpcs - WRAPPED.keys() == {
+        "Authorize",
+        "BatchAuthorize",
+        "AuthorizeStream",
+        "WatchAccessRequests",
+        "WatchSessions",
+    }
     assert WRAPPED.keys() <= rpcs
 
 
