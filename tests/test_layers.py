@@ -94,6 +94,7 @@ LIBRARIES = {
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),
     "langgraph": ("pdp.doors.langchain",),
+    "agents": ("pdp.doors.openai_agents",),
     "pydantic_ai": ("pdp.doors.pydantic_ai",),
     "pydantic_core": ("pdp.doors.pydantic_ai",),
 }

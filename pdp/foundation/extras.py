@@ -20,6 +20,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "prometheus_client": "server",
     "httpcore2": "mcp",
     "mcp": "demo",
+    "agents": "openai-agents",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai",
     "pyarrow": "parquet",

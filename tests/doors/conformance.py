@@ -1,6 +1,6 @@
 """What every adapter must do, whatever its framework: one table of cases, played by the framework's own agent.
 
-A subclass names its driver. What an adapter cannot have stands in `cannot`, with the reason.
+A subclass names its driver; `cannot.py` says what an adapter cannot have, and why.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pdp.doors.core import DenyLoopError, Door, Session
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import session_pb2
 from pdp.v1.decision_pb2 import Decision
+from tests.doors.cannot import CANNOT
 from tests.doors.desk import MAPPED, PEOPLE, CountedTools, Driver, Step, files
 from tests.machinery.ports import free_port
 from tests.machinery.servers.scripted import ScriptedServer
@@ -114,13 +115,11 @@ class DoorConformance:
     """The cases. Each has a sentence that says what must hold."""
 
     driver: ClassVar[Driver]
-    # Cases that this adapter cannot have, each with its reason.
-    cannot: ClassVar[Mapping[str, str]] = {}
     ways: ClassVar[Sequence[str]] = WAYS
 
     @pytest.fixture(autouse=True)
     def _can(self, request: pytest.FixtureRequest) -> None:
-        if why := self.cannot.get(request.function.__name__.removeprefix("test_")):
+        if why := CANNOT[self.driver.name].get(request.function.__name__.removeprefix("test_")):
             pytest.skip(why)
 
     @pytest.fixture(params=WAYS)
@@ -553,11 +552,6 @@ class DoorConformance:
         assert "could not be reported" in withheld
         assert "secret" not in withheld
         assert "revoked" not in withheld
-
-
-def no_texts(why: str) -> Mapping[str, str]:
-    """Return the cases about arguments as texts, for an adapter that gets them as values."""
-    return {"text_that_is_no_call_does_not_run": why, "a_key_twice_runs_as_it_was_asked_about": why}
 
 
 def opened(server: RunningServer) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError
 from pdp.model import Outcome
-from tests.doors.conformance import DoorConformance, no_texts
+from tests.doors.cannot import CANNOT
+from tests.doors.conformance import DoorConformance
 from tests.doors.desk import CountedTools, Driver, Step
 
 
@@ -58,7 +60,6 @@ class TestCore(DoorConformance):
     """The cases, without a framework."""
 
     driver = PlainDriver()
-    cannot = no_texts("arguments come as values")
 
 
 def test_a_table_says_what_each_name_means() -> None:
@@ -146,3 +147,22 @@ def test_a_text_says_what_to_do_next() -> None:
         "The call of `reset` was denied (forbid) and did not run. Do not retry this call. revert the commit instead."
         " Decision dec_1."
     ) == refusals.denied("reset", answer, "")
+
+
+def test_every_case_is_run_by_an_adapter() -> None:
+    """What an adapter cannot have is a case that there is, and that another one has."""
+    cases = {name.removeprefix("test_") for name in vars(DoorConformance) if name.startswith("test_")}
+    frameworks = [left_out for name, left_out in CANNOT.items() if name != "core"]
+
+    assert all(left_out.keys() <= cases and all(left_out.values()) for left_out in CANNOT.values())
+    assert set() == set.intersection(*(set(left_out) for left_out in frameworks))
+
+
+def test_every_adapter_runs_the_cases(project_root: Path) -> None:
+    """Each has its own class of them, and an entry of what it cannot have."""
+    folder = project_root / "tests" / "doors" / "adapters"
+    tested = {path.stem.removeprefix("test_") for path in folder.glob("test_*.py")}
+
+    assert tested | {"core"} == set(CANNOT)
+    assert all((project_root / "pdp" / "doors" / f"{name}.py").is_file() for name in tested)
+    assert all("(DoorConformance)" in (folder / f"test_{name}.py").read_text("utf-8") for name in tested)

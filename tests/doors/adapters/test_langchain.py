@@ -18,7 +18,7 @@ from langgraph.types import Command, interrupt
 from pdp.doors.core import Door
 from pdp.doors.langchain import PDPMiddleware
 from tests.doors.adapters.page import asked, example
-from tests.doors.conformance import DoorConformance, no_texts
+from tests.doors.conformance import DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 
@@ -80,7 +80,6 @@ class TestLangChain(DoorConformance):
     """The cases, with LangChain's agent."""
 
     driver = LangChainDriver()
-    cannot = no_texts("LangChain reads arguments before any tool call")
 
 
 def test_the_page_does_what_it_says() -> None:

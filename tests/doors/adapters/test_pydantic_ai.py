@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import date
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -67,9 +66,6 @@ class TestPydanticAI(DoorConformance):
     """The cases, with the agent of Pydantic AI."""
 
     driver = PydanticAIDriver()
-    cannot = MappingProxyType(
-        {"half_a_character_does_not_run": "the framework itself refuses such an answer of a model"}
-    )
 
 
 def test_the_page_does_what_it_says() -> None:
@@ -79,7 +75,7 @@ def test_the_page_does_what_it_says() -> None:
         model = _model([Step(tool="git_log", prefix="")])
         agent = defined["agent_with_door"](session, model, [_tool("git_log", tools)])
 
-        assert ["done"] == _shown(agent.run_sync("go"))
+        assert ["done"] == _shown(asyncio.run(agent.run("go")))
         assert [("git", "git_log")] == asked(server)
 
 
@@ -105,7 +101,7 @@ def test_what_runs_is_asked_about_after_validation() -> None:
             tools=[note],
             capabilities=[PDPCapability(Door(session, {"note": "desk/note"}))],
         )
-        agent.run_sync("go")
+        asyncio.run(agent.run("go"))
 
         expected = b'{"amount":7,"day":"2026-01-02","who":{"name":"Ann","email":"a@example.com"}}'
         assert expected == server.sent("Authorize")[0].call.arguments_json
@@ -127,7 +123,7 @@ def test_what_another_capability_changes_is_asked_about() -> None:
         door = PDPCapability(Door(session, MAPPED))
         for capabilities in ([Rewrites(), door], [door, Rewrites()]):
             agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=capabilities)
-            agent.run_sync("go")
+            asyncio.run(agent.run("go"))
 
         assert [("note", {"text": "rewritten"})] * 2 == tools.runs
         assert [b'{"text":"rewritten"}'] * 2 == [one.call.arguments_json for one in server.sent("Authorize")]
@@ -149,7 +145,7 @@ def test_a_result_of_a_class_is_redacted_as_the_model_would_see_it() -> None:
             server.decide = decide
             door = PDPCapability(Door(session, MAPPED))
             agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=[door])
-            shown = str(agent.run_sync("go").all_messages())
+            shown = str(asyncio.run(agent.run("go")).all_messages())
 
             assert "[redacted]" in shown
             assert "ann@example.com" not in shown

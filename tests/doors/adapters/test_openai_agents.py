@@ -1,0 +1,191 @@
+"""The runner of the OpenAI Agents SDK with a model of our own, and tools of a real MCP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import (
+    Agent,
+    FunctionTool,
+    Model,
+    ModelResponse,
+    RunConfig,
+    Runner,
+    ToolGuardrailFunctionOutput,
+    Usage,
+    WebSearchTool,
+    default_tool_error_function,
+    tool_output_guardrail,
+)
+from agents.items import TResponseStreamEvent
+from agents.mcp import MCPServerStdio
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+
+from pdp.doors.core import Door
+from pdp.doors.openai_agents import PDPGuardrails
+from pdp.errors import ConfigurationError
+from tests.doors.adapters.page import asked, example
+from tests.doors.conformance import DoorConformance
+from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
+
+_QUIET = RunConfig(tracing_disabled=True)
+
+
+class ScriptedModel(Model):
+    """A model that calls what it is told to call."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._left = list(enumerate(steps))
+
+    async def get_response(self, *_: Any, **__: Any) -> ModelResponse:
+        """Return the next call, or the end."""
+        if not self._left:
+            text = ResponseOutputText(text="that is all", type="output_text", annotations=[])
+            message = ResponseOutputMessage(
+                id="end", content=[text], role="assistant", status="completed", type="message"
+            )
+            return ModelResponse(output=[message], usage=Usage(), response_id=None)
+        number, step = self._left.pop(0)
+        step.before()
+        written = step.arguments if isinstance(step.arguments, str) else json.dumps(step.arguments)
+        call = ResponseFunctionToolCall(
+            name=step.name, arguments=written, call_id=f"call_{number}", type="function_call"
+        )
+        return ModelResponse(output=[call], usage=Usage(), response_id=None)
+
+    def stream_response(self, *_: Any, **__: Any) -> AsyncIterator[TResponseStreamEvent]:
+        """Not used here."""
+        raise NotImplementedError
+
+
+def _tool(name: str, tools: CountedTools) -> FunctionTool:
+    async def invoke(context: Any, written: str) -> Any:
+        try:
+            return tools(name, json.loads(written))
+        except Exception as error:  # noqa: BLE001 - as every tool that `function_tool` makes
+            return default_tool_error_function(context, error)
+
+    schema: dict[str, Any] = {"type": "object", "properties": dict(SCHEMA)}
+    return FunctionTool(
+        name=name, description=name, params_json_schema=schema, on_invoke_tool=invoke, strict_json_schema=False
+    )
+
+
+def _shown(result: Any) -> list[str]:
+    return [str(item.output) for item in result.new_items if item.type == "tool_call_output_item"]
+
+
+class OpenAIAgentsDriver(Driver):
+    """`Runner.run`."""
+
+    name = "openai_agents"
+
+    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Run the agent in a loop of its own."""
+        return asyncio.run(self.play_async(door, tools, steps, run))
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Await the agent."""
+        known = PDPGuardrails(door).guarded([_tool(PREFIX + name, tools) for name in NAMES])
+        agent: Agent[Any] = Agent(name="desk", model=ScriptedModel(steps), tools=known)
+        return _shown(await Runner.run(agent, "go", context=run, max_turns=100, run_config=_QUIET))
+
+
+class TestOpenAIAgents(DoorConformance):
+    """The cases, with the runner of the OpenAI Agents SDK."""
+
+    driver = OpenAIAgentsDriver()
+
+
+def test_the_page_does_what_it_says() -> None:
+    """Its agent asks before it calls a tool."""
+    tools = CountedTools()
+    with example("python openai-agents") as (defined, session, server):
+        model = ScriptedModel([Step(tool="git_log", prefix="")])
+        agent = defined["agent_with_door"](session, model, [_tool("git_log", tools)])
+
+        assert ["done"] == _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
+        assert [("git", "git_log")] == asked(server)
+
+
+def test_a_tool_that_runs_elsewhere_is_refused() -> None:
+    """No guardrail would see its calls."""
+    with example("python openai-agents") as (_, session, _server):
+        guardrails = PDPGuardrails(Door(session, MAPPED))
+
+        with pytest.raises(ConfigurationError, match="`web_search` is no function tool"):
+            guardrails.guarded([WebSearchTool()])
+
+
+def test_another_guardrail_is_kept() -> None:
+    """It comes before the door's, and may reject what the door would have handed on."""
+
+    @tool_output_guardrail
+    def never(_: Any) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.reject_content("not that")
+
+    tools = CountedTools()
+    with example("python openai-agents") as (_, session, server):
+        tool = _tool(Step().name, tools)
+        tool.tool_output_guardrails = [never]
+        guarded = PDPGuardrails(Door(session, MAPPED)).guarded([tool])
+        agent: Agent[Any] = Agent(name="desk", model=ScriptedModel([Step()]), tools=guarded)
+
+        assert ["not that"] == _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
+        assert [("desk", "note")] == asked(server)
+
+
+def test_a_call_that_the_framework_holds_for_approval_is_asked_about_after_it() -> None:
+    """So an approval of the framework opens nothing that the PDP denies."""
+    tools = CountedTools()
+    with example("python openai-agents") as (_, session, server):
+        tool = _tool(Step().name, tools)
+        tool.needs_approval = True
+        guarded = PDPGuardrails(Door(session, MAPPED)).guarded([tool])
+        agent: Agent[Any] = Agent(name="desk", model=ScriptedModel([Step()]), tools=guarded)
+        held = asyncio.run(Runner.run(agent, "go", run_config=_QUIET))
+        before = asked(server)
+        state = held.to_state()
+        state.approve(held.interruptions[0])
+        result = asyncio.run(Runner.run(agent, state, run_config=_QUIET))
+
+        assert [] == before
+        assert "done" == _shown(result)[-1]
+        assert [("desk", "note")] == asked(server)
+
+
+_SERVER = """
+from mcp.server import MCPServer
+server = MCPServer("desk")
+
+@server.tool()
+def note(text: str) -> str:
+    return text.upper()
+
+server.run("stdio")
+"""
+
+
+def test_the_tools_of_an_mcp_server_are_asked_about(tmp_path: Path) -> None:
+    """The guardrails are those of the server, and its tools have none of their own."""
+    program = tmp_path / "server.py"
+    program.write_text(_SERVER, encoding="utf-8")
+
+    async def run(session: Any) -> list[str]:
+        guardrails = PDPGuardrails(Door(session, {"note": "desk/note"}))
+        parameters: Any = {"command": sys.executable, "args": [str(program)]}
+        async with MCPServerStdio(parameters, **guardrails.of_server) as server:
+            agent: Agent[Any] = Agent(name="desk", model=ScriptedModel([Step(prefix="")]), mcp_servers=[server])
+            return _shown(await Runner.run(agent, "go", run_config=_QUIET))
+
+    with example("python openai-agents") as (_, session, server):
+        (shown,) = asyncio.run(run(session))
+
+        assert "HELLO" in shown
+        assert [("desk", "note")] == asked(server)

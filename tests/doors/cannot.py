@@ -1,0 +1,18 @@
+"""Which cases an adapter cannot have, each with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+_TEXTS = ("text_that_is_no_call_does_not_run", "a_key_twice_runs_as_it_was_asked_about")
+_HALF = "half_a_character_does_not_run"
+_REFUSED = "the framework itself refuses such an answer of a model"
+
+# The adapters by the names of their modules; each runs all other cases.
+CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
+    "core": dict.fromkeys(_TEXTS, "arguments come as values"),
+    "langchain": dict.fromkeys(_TEXTS, "the framework reads the arguments before any call of a tool"),
+    "pydantic_ai": {_HALF: _REFUSED},
+    "openai_agents": {_HALF: _REFUSED},
+}
