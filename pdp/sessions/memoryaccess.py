@@ -8,7 +8,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
-from pdp.clock import Instant
+from pdp.clock import Deadline, Instant
 from pdp.errors import NotFoundError
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
@@ -16,10 +16,11 @@ from pdp.sessions.store import RETRY_SECONDS
 
 
 class _Receipt(NamedTuple):
-    """The use of an approval that tells its retries, and how many tries count on it."""
+    """The use of an approval that tells its retries until `end`, and how many tries count on it."""
 
     request_id: str
     used_at: float
+    end: Deadline
     tries: int
     decision_id: str
 
@@ -79,7 +80,9 @@ class MemoryAccessRequests:
             if retry_digest:
                 # To the end of the table: what is at its front is oldest.
                 self._receipts.pop(retry_digest, None)
-                self._receipts[retry_digest] = _Receipt(after.id, now.wall_at, 1, decision_id)
+                self._receipts[retry_digest] = _Receipt(
+                    after.id, now.wall_at, Deadline.after(now, RETRY_SECONDS), 1, decision_id
+                )
                 if len(self._receipts) > self._most:
                     del self._receipts[next(iter(self._receipts))]
             return Use(after, retry_digest, now.wall_at, decision_id)
@@ -138,8 +141,7 @@ class MemoryAccessRequests:
     def expire(self, now: Instant) -> int:
         """Remove the arguments of requests that are no longer open, and what tells retries of old uses."""
         with self._answering():
-            old = now.wall_at - RETRY_SECONDS
-            for digest in [key for key, one in self._receipts.items() if one.used_at <= old]:
+            for digest in [key for key, one in self._receipts.items() if one.end.passed(now)]:
                 del self._receipts[digest]
             return self._expire(now)
 
@@ -176,7 +178,7 @@ class MemoryAccessRequests:
 
     def _retried(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
         receipt = self._receipts.get(retry_digest)
-        if receipt is None or receipt.used_at <= now.wall_at - RETRY_SECONDS:
+        if receipt is None or receipt.end.passed(now):
             return None
         request = self._requests.get(receipt.request_id)
         if request is None or not access.counts_for(request, call):

@@ -82,7 +82,9 @@ class SQLiteAccessRequests:
                 return None
             after = self._write(access.used(found), None)
             if retry_digest:
-                self._connection.execute(_SIGN, (retry_digest, after.id, now.wall_at, decision_id))
+                self._connection.execute(
+                    _SIGN, (retry_digest, after.id, now.wall_at, decision_id, now.boot_at, now.boot_id)
+                )
         return Use(after, retry_digest, now.wall_at, decision_id)
 
     def give_back(self, use: Use) -> None:
@@ -185,7 +187,8 @@ class SQLiteAccessRequests:
     def _retried(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
         if not retry_digest:
             return None
-        row = self._connection.execute(_RECEIPT, (retry_digest, now.wall_at - RETRY_SECONDS)).fetchone()
+        before = (now.wall_at - RETRY_SECONDS, now.boot_id, now.boot_at - RETRY_SECONDS)
+        row = self._connection.execute(_RECEIPT, (retry_digest, *before)).fetchone()
         request = self._one(str(row[0])) if row else None
         if row is None or request is None or not access.counts_for(request, call):
             return None
@@ -327,7 +330,9 @@ CREATE TABLE IF NOT EXISTS access_uses (
   request_id TEXT NOT NULL,
   used_at REAL NOT NULL,
   tries INTEGER NOT NULL,
-  decision_id TEXT NOT NULL
+  decision_id TEXT NOT NULL,
+  boot_at REAL NOT NULL,
+  boot_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS access_uses_by_age ON access_uses (used_at);
 """
@@ -339,7 +344,7 @@ UPDATE access SET tree_id = coalesce(content ->> '$.ancestor_ids[#-1]', session_
 _UPGRADES: Final = (
     ("access", "tree_id", _ADD_TREES),
     # It is created anew: its rows are good for a minute.
-    ("access_uses", "decision_id", "DROP TABLE access_uses"),
+    ("access_uses", "boot_id", "DROP TABLE access_uses"),
 )
 _NEXT_REVISION: Final = "UPDATE access_revision SET revision = revision + 1 RETURNING revision"
 _WRITE: Final = """
@@ -365,9 +370,12 @@ UPDATE access SET key = NULL, sealed = NULL
 WHERE key IS NOT NULL AND (state != 'open' OR wall_at <= ? OR (boot_id = ? AND boot_at <= ?))
 """
 _FORGET: Final = "DELETE FROM access WHERE id IN (SELECT id FROM access WHERE ends_at < ? LIMIT ?)"
-_RECEIPT: Final = "SELECT request_id, used_at, decision_id FROM access_uses WHERE retry_digest = ? AND used_at > ?"
+_RECEIPT: Final = """
+SELECT request_id, used_at, decision_id FROM access_uses
+WHERE retry_digest = ? AND used_at > ? AND NOT (boot_id = ? AND boot_at <= ?)
+"""
 _JOIN: Final = "UPDATE access_uses SET tries = tries + 1 WHERE retry_digest = ?"
-_SIGN: Final = "INSERT OR REPLACE INTO access_uses VALUES (?, ?, ?, 1, ?)"
+_SIGN: Final = "INSERT OR REPLACE INTO access_uses VALUES (?, ?, ?, 1, ?, ?, ?)"
 _LEAVE: Final = """
 UPDATE access_uses SET tries = tries - 1 WHERE retry_digest = ? AND request_id = ? AND used_at = ? RETURNING tries
 """

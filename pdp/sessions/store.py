@@ -228,9 +228,9 @@ class AccessRequests(Protocol):
     def use(self, call: BoundCall, retry_digest: bytes, now: Instant, decision_id: str = "") -> Use | None:
         """Use an approval that covers a call, once, for a decision; None without one.
 
-        A call whose `retry_digest` was used with less than `RETRY_SECONDS` before uses nothing, if that approval covers
-        it, was not revoked and is of the same bundle: what it returns is that use. Of any number of calls at the same
-        time, in any number of processes, only as many use an approval as it covers.
+        A call whose `retry_digest` was used with less than `RETRY_SECONDS` before, on both clocks, uses nothing, if the
+        approval covers it, was not revoked and is of the same bundle: what it returns is that use. Of any number of
+        calls at the same time, in any number of processes, only as many use an approval as it covers.
         """
         ...
 

@@ -203,7 +203,7 @@ def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> N
     with closing(apsw.Connection(str(path))) as other:
         other.execute(
             "DROP INDEX access_by_tree; ALTER TABLE access DROP COLUMN tree_id;"
-            "ALTER TABLE access_uses DROP COLUMN decision_id"
+            "ALTER TABLE access_uses DROP COLUMN boot_id; ALTER TABLE access_uses DROP COLUMN decision_id"
         )
     with closing(SQLiteSessionHistory(path)) as history:
         asked = history.access().ask(request("3", bound(b"1")), CANARY, at(1000.0))

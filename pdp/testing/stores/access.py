@@ -370,6 +370,8 @@ class AccessRequestsContract(StoreSuite):
         assert store.access().use(bound(bundle_version="v2"), b"retry", at(late)) is None
         assert store.access().use(bound(asks=_FORBIDS), b"retry", at(late)) is None
         assert store.access().use(bound(), b"retry", at(1000.0 + RETRY_SECONDS)) is None
+        set_back = Instant(wall_at=1000.0, boot_at=1000.0 + RETRY_SECONDS, boot_id="boot")
+        assert store.access().use(bound(), b"retry", set_back) is None
 
     def test_a_use_can_be_given_back(self, store: SessionHistory) -> None:
         """Then it was never made: the call, or a retry of it, uses the approval."""
