@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -86,6 +87,8 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     try:
+        if stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode) and not sys.stdin.isatty():
+            raise ValueError("such as /dev/null, which no event loop can wait for")
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
     except ValueError:
