@@ -40,7 +40,14 @@ def event_of(request: AccessRequest | None, decision: Decision) -> Event | None:
     """Return the event of a decision that has opened a request or used an approval; None for any other."""
     if request is None or not (decision.allowed or request.decision_id == decision.id):
         return None
-    used = {"used": str(request.used), "calls": str(request.most_uses)} if decision.allowed else {}
+    used = {}
+    if decision.allowed:
+        used = {
+            "used": str(request.used),
+            "calls": str(request.most_uses),
+            # Who allowed the call: the one person to ask about it.
+            "approved_by": request.answered_by,
+        }
     kind = EventKind.ACCESS_USED if decision.allowed else EventKind.ACCESS_REQUESTED
     return access_event(
         kind, request, at=decision.decided_at, caller_id=decision.caller.id, decision_id=decision.id, **used

@@ -412,7 +412,9 @@ def test_a_call_waits_is_approved_and_goes_on(asking: tuple[Desk, str]) -> None:
     kinds = [one["kind"] for one in desk.server.evidence.records if one["kind"].startswith("access.")]
     assert kinds == ["access.requested", "access.approved", "access.used", "access.requested"]
     used = desk.records("access.used")[0]["facts"]
-    assert (answered.decision_id, "1", "1") == (used["decision_id"], used["used"], used["calls"])
+    assert (answered.decision_id, "1", "1", "lead") == tuple(
+        used[name] for name in ("decision_id", "used", "calls", "approved_by")
+    )
 
 
 def test_a_no_counts_for_the_session(asking: tuple[Desk, str]) -> None:
