@@ -95,6 +95,8 @@ LIBRARIES = {
     "langchain_core": ("pdp.doors.langchain",),
     "langgraph": ("pdp.doors.langchain",),
     "agents": ("pdp.doors.openai_agents",),
+    "fastmcp": ("pdp.doors.fastmcp",),
+    "mcp_types": ("pdp.doors.fastmcp",),
     "pydantic_ai": ("pdp.doors.pydantic_ai",),
     "pydantic_core": ("pdp.doors.pydantic_ai",),
 }

@@ -24,6 +24,7 @@ from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.doors.traces import current_trace
 from pdp.errors import ConfigurationError, PDPError
+from pdp.model import Visibility
 
 _LOG = logging.getLogger(__name__)
 
@@ -227,6 +228,19 @@ class Door:
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             return self._refusal(call, question, error)
 
+    async def visible(self, run: Any) -> frozenset[str]:  # noqa: ANN401 - whatever a framework knows about a run
+        """Return the framework's names of the tools that the session of a run can see; none when that is unknown.
+
+        Being listed gives no authority: each call is asked about.
+        """
+        try:
+            listed = await _awaited(self.session_of(run).list_tools)
+        except Exception as error:  # noqa: BLE001 - fails closed: what may be seen is not known
+            _LOG.warning("no tool is listed: %s", _told(error))
+            return frozenset()
+        seen = {(one.server, one.tool) for one in listed if one.visibility is not Visibility.NEVER}
+        return frozenset(name for name, meant in self.tools.items() if meant in seen)
+
     def run(self, call: FrameworkCall, tool: Callable[[Any], R], form: Form[R] = PLAIN) -> R | Refusal:
         """Ask about a call, run its tool if it is allowed, and return what may be handed on.
 
@@ -295,10 +309,13 @@ class Door:
         if isinstance(error, _UnknownToolError):
             _LOG.warning("a call is denied: the door has no entry for the tool `%s`", one_line(call.name))
             return Refusal(text=refusals.unknown(call.name), ends_run=ends_run)
-        # Of others without the text, which can hold arguments.
-        what = str(error) if isinstance(error, PDPError) else type(error).__name__
-        _LOG.error("a call of `%s` is denied, because asking about it failed: %s", call.name, what)
+        _LOG.error("a call of `%s` is denied, because asking about it failed: %s", call.name, _told(error))
         return Refusal(text=refusals.undecided(call.name), ends_run=ends_run)
+
+
+def _told(error: Exception) -> str:
+    """Return what a log may hold of an error. The text of another's can hold arguments."""
+    return str(error) if isinstance(error, PDPError) else type(error).__name__
 
 
 async def _awaited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on

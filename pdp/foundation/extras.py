@@ -21,6 +21,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "httpcore2": "mcp",
     "mcp": "demo",
     "agents": "openai-agents",
+    "fastmcp": "fastmcp",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai",
     "pyarrow": "parquet",

@@ -21,7 +21,12 @@ EXTRAS = ("server", "mcp", "demo", "dev", "fuzz")
 # The lock of everything, and the one of what serves, which goes with the package.
 LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock", "tests/doors/adapters/requirements.lock")
 # The agent frameworks, which only the environment of `make doors` holds: the distribution of what is imported.
-FRAMEWORKS = {"agents": "openai-agents", "langchain": "langchain", "pydantic_ai": "pydantic-ai-slim"}
+FRAMEWORKS = {
+    "agents": "openai-agents",
+    "fastmcp": "fastmcp",
+    "langchain": "langchain",
+    "pydantic_ai": "pydantic-ai-slim",
+}
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 

@@ -15,4 +15,11 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
     "langchain": dict.fromkeys(_TEXTS, "the framework reads the arguments before any call of a tool"),
     "pydantic_ai": {_HALF: _REFUSED},
     "openai_agents": {_HALF: _REFUSED},
+    "fastmcp": {
+        **dict.fromkeys(_TEXTS, "the server of MCP reads the arguments before any middleware"),
+        _HALF: "no message of MCP can hold it",
+        "what_is_no_number_does_not_run": "its client sends `null` instead, which is what is asked about and runs",
+        "a_decision_has_the_frameworks_id_of_the_call": "MCP has no id of a call that a retry keeps",
+        "a_model_that_only_repeats_a_denied_call_is_stopped": "a server ends no run of its client",
+    },
 }

@@ -1,0 +1,94 @@
+"""FastMCP: a middleware of an MCP server that asks before each call of its tools, and lists only what a session sees.
+
+Add it last, so that it is nearest to the tools: what a middleware after it does to a call is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastmcp.server.dependencies import get_http_headers
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.tools.base import Tool, ToolResult
+from mcp_types import CallToolRequestParams, CallToolResult, ListToolsRequest
+
+from pdp.client import AsyncClient, Client
+from pdp.doors.core import Door, Form, FrameworkCall, Refusal, Session
+from pdp.errors import ConfigurationError
+
+SESSION_HEADER = "x-pdp-session"
+
+
+def session_of_header(client: Client | AsyncClient) -> Callable[[object], Session]:
+    """Return the session of a door for a server that speaks HTTP: that of the handle in `X-PDP-Session`.
+
+    A request without the header has no session, and its calls are denied.
+    """
+
+    def session(_: object) -> Session:
+        handle = get_http_headers(include_all=True).get(SESSION_HEADER)
+        if not handle:
+            raise ConfigurationError(f"the request has no header `{SESSION_HEADER}`")
+        return client.attach(handle)
+
+    return session
+
+
+class PDPMiddleware(Middleware):
+    """Asks a door about each call: `server.add_middleware(PDPMiddleware(door))`.
+
+    A door whose session is a function gets the `MiddlewareContext` of the request; `session_of_header` makes one.
+    Resources and prompts are not asked about.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def on_call_tool(
+        self,
+        context: MiddlewareContext[CallToolRequestParams],
+        call_next: CallNext[CallToolRequestParams, ToolResult],
+    ) -> ToolResult:
+        """Run the tool with what was asked about, if the call is allowed."""
+        message = context.message
+
+        async def tool(arguments: dict[str, Any]) -> ToolResult:
+            asked = message.model_copy(update={"arguments": arguments})
+            return await call_next(context.copy(message=asked))
+
+        call = FrameworkCall(name=message.name, arguments=message.arguments or {}, run=context)
+        result = await self._door.run_async(call, tool, _RESULTS)
+        # A server ends no run of its client: one that repeats a denied call is told the same each time.
+        return ToolResult(content=result.text, is_error=True) if isinstance(result, Refusal) else result
+
+    async def on_list_tools(
+        self, context: MiddlewareContext[ListToolsRequest], call_next: CallNext[ListToolsRequest, Sequence[Tool]]
+    ) -> Sequence[Tool]:
+        """List the tools that the session sees. This hides tools; calls are asked about anyway."""
+        visible = await self._door.visible(context)
+        return [tool for tool in await call_next(context) if tool.name in visible]
+
+
+def _content(result: Any) -> Any:  # noqa: ANN401 - a `ToolResult`, or what stands for a call that is not over
+    """Return a result as MCP sends it."""
+    if not isinstance(result, ToolResult):
+        return result
+    sent: dict[str, Any] = {
+        "content": [block.model_dump(mode="json", by_alias=True, exclude_none=True) for block in result.content],
+        "isError": result.is_error,
+    }
+    if result.structured_content is not None:
+        sent["structuredContent"] = result.structured_content
+    return sent
+
+
+def _with_content(_: ToolResult, content: dict[str, Any]) -> ToolResult:
+    return ToolResult.from_mcp_result(CallToolResult.model_validate(content))
+
+
+def _failed(result: object) -> bool:
+    return isinstance(result, ToolResult) and result.is_error
+
+
+_RESULTS: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed)

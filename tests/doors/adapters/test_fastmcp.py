@@ -1,0 +1,155 @@
+"""A server of FastMCP, with its own client, in process and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from fastmcp import Client, FastMCP
+from fastmcp.tools.base import Tool, ToolResult
+from fastmcp.utilities.tests import asgi_server
+
+from pdp.client import AsyncClient
+from pdp.doors.core import Door
+from pdp.doors.fastmcp import PDPMiddleware, session_of_header
+from pdp.testing.inprocess import RunningServer
+from tests.doors.adapters.page import asked, example
+from tests.doors.conformance import DoorConformance, opened
+from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
+
+
+class CountedTool(Tool):
+    """A tool that does not look at its arguments."""
+
+    function: Any
+
+    async def run(self, arguments: dict[str, Any]) -> ToolResult:
+        """Run with what it is given."""
+        return ToolResult(content=self.function(self.name, arguments))
+
+
+def _server(door: Door, tools: CountedTools) -> FastMCP[Any]:
+    server: FastMCP[Any] = FastMCP("desk")
+    schema = {"type": "object", "properties": dict(SCHEMA)}
+    for name in NAMES:
+        server.add_tool(CountedTool(name=PREFIX + name, description=name, parameters=schema, function=tools))
+    server.add_middleware(PDPMiddleware(door))
+    return server
+
+
+async def _play(client: Client[Any], steps: Sequence[Step]) -> list[str]:
+    shown = []
+    for step in steps:
+        step.before()
+        arguments: Any = step.arguments
+        result = await client.call_tool(step.name, arguments, raise_on_error=False)
+        shown.append("".join(getattr(block, "text", "") for block in result.content))
+    return shown
+
+
+class FastMCPDriver(Driver):
+    """A server with the middleware, and a client that makes the calls."""
+
+    name = "fastmcp"
+
+    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Run server and client in a loop of their own."""
+        return asyncio.run(self.play_async(door, tools, steps, run))
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Play the steps through a client in process; each server here serves one run."""
+        of_run = copy.copy(door)
+        vars(of_run)["session_of"] = lambda _: door.session_of(run)
+        async with Client(_server(of_run, tools)) as client:
+            return await _play(client, steps)
+
+
+class TestFastMCP(DoorConformance):
+    """The cases, with a server of FastMCP."""
+
+    driver = FastMCPDriver()
+
+
+def test_the_page_does_what_it_says() -> None:
+    """Its server asks before it runs a tool."""
+
+    async def run(server: Any) -> str:
+        @server.tool  # type: ignore[untyped-decorator,unused-ignore]
+        def git_log(path: str) -> str:
+            return f"log of {path}"
+
+        async with Client(server) as client:
+            return str((await client.call_tool("git_log", {"path": "/srv"})).data)
+
+    with example("python fastmcp") as (defined, session, server):
+        assert "log of /srv" == asyncio.run(run(defined["server_with_door"](session)))
+        assert [("git", "git_log")] == asked(server)
+
+
+def test_only_what_a_session_sees_is_listed(server: RunningServer) -> None:
+    """A tool that is not listed is denied all the same when it is called by name."""
+    tools = CountedTools()
+
+    async def run(handle: str) -> tuple[list[str], list[str]]:
+        async with (
+            AsyncClient(server.address, token=server.token("pep"), plaintext=True, timeout=60.0) as pdp,
+            Client(_server(Door(pdp.attach(handle), MAPPED), tools)) as client,
+        ):
+            listed = sorted(one.name for one in await client.list_tools())
+            return listed, await _play(client, [Step(tool="closed")])
+
+    listed, (denied,) = asyncio.run(run(opened(server)[1]))
+
+    assert sorted(f"{PREFIX}{name}" for name in NAMES if name not in ("closed", "unmapped")) == listed
+    assert [] == asyncio.run(run("pdps_" + "a" * 43))[0]
+    assert "was denied" in denied
+    assert [] == tools.runs
+
+
+def test_the_session_is_that_of_the_header(server: RunningServer) -> None:
+    """Of each request by itself; without the header there is none."""
+    tools = CountedTools()
+
+    async def run() -> list[list[str]]:
+        async with AsyncClient(server.address, token=server.token("pep"), plaintext=True, timeout=60.0) as pdp:
+            door = Door(session_of_header(pdp), MAPPED)
+            async with asgi_server(_server(door, tools)) as served:
+                shown = []
+                for headers in ({"X-PDP-Session": opened(server)[1]}, {}, {"X-PDP-Session": "pdps_wrong"}):
+                    async with served.client(headers=headers) as client:
+                        shown.append(await _play(client, [Step()]))
+                return shown
+
+    (done,), (without,), (wrong,) = asyncio.run(run())
+
+    assert 1 == len(tools.runs)
+    assert "done" == done
+    assert "no decision" in without
+    assert "(session_not_found)" in wrong
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_structured_content_is_redacted_too(server: RunningServer, *, structured: bool) -> None:
+    """As in every result of MCP."""
+    people = [{"name": "Ann", "email": "ann@example.com"}]
+
+    class Structured(CountedTool):
+        async def run(self, arguments: dict[str, Any]) -> ToolResult:
+            self.function(self.name, arguments)
+            return ToolResult(content=people, structured_content={"result": people} if structured else None)
+
+    async def run(handle: str) -> str:
+        async with AsyncClient(server.address, token=server.token("pep"), plaintext=True, timeout=60.0) as pdp:
+            desk: FastMCP[Any] = FastMCP("desk")
+            desk.add_tool(Structured(name=f"{PREFIX}people", parameters={"type": "object"}, function=CountedTools()))
+            desk.add_middleware(PDPMiddleware(Door(pdp.attach(handle), MAPPED)))
+            async with Client(desk) as client:
+                return str(await client.call_tool(f"{PREFIX}people", {}))
+
+    shown = asyncio.run(run(opened(server)[1]))
+
+    assert "Ann" in shown
+    assert "ann@example.com" not in shown
