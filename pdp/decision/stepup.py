@@ -19,14 +19,10 @@ from pdp.foundation.jsontext import canonical_as_typed, key_paths, parse_object
 from pdp.limits import MOST_ADVICE, MOST_POLICIES, Limits
 from pdp.model import Ask, Basis, Caller, CallRequest, Ruling, SessionState, Targets
 from pdp.policy.provenance import names_outside
-from pdp.policy.tools.catalogue import Tool
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import SessionHistory, SessionReader
-
-# The group and the risk of tools of which a person must see every call.
-CRITICAL, _DESTRUCTIVE = "critical", "destructive"
 
 # What the agent reads when no person is asked.
 UNASKED = {
@@ -96,7 +92,7 @@ class People:
             names=_digest(key, b"names", *bound, *key_paths(arguments)),
             targets=frozenset([_digest(key, b"target", *bound, *name) for name in names or ()]),
             asks=ruling.asks,
-            run=0 if names is None or is_critical(tool) else _run(ruling.asks),
+            run=0 if names is None or tool.critical else _run(ruling.asks),
         )
         return Waiting(
             snapshot=snapshot,
@@ -145,11 +141,6 @@ class People:
                 requests.answer(one.id, partial(access.lapse, now=now))
                 lapsed = True
         return lapsed
-
-
-def is_critical(tool: Tool) -> bool:
-    """Say whether a person must see every call of a tool, and must have logged in a short time before."""
-    return tool.risk == _DESTRUCTIVE or CRITICAL in tool.groups
 
 
 def _request(waiting: Waiting, decision_id: str) -> AccessRequest:

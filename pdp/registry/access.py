@@ -9,7 +9,6 @@ from typing import Final, Literal
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.decision.accessevents import access_event
-from pdp.decision.stepup import CRITICAL
 from pdp.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnavailableError, WrongStateError
 from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import Limits
@@ -17,6 +16,7 @@ from pdp.model import Caller, Role, Session
 from pdp.observer import EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.schema import APPROVE_CALL
+from pdp.policy.tools.catalogue import CRITICAL
 from pdp.registry.accessreview import AccessReview, AccessView, review, view
 from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.events import presence

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pdp.clock import Instant
 from pdp.decision.gate import gate
 from pdp.decision.snapshot import Snapshot
-from pdp.decision.stepup import is_critical
 from pdp.foundation.jsontext import canonical, digest, parse_object
 from pdp.limits import Limits
 from pdp.model import Call, Session
@@ -78,7 +77,7 @@ def review(
     """Return a request with what its reader may see; `arguments` are empty when the reader may not see them."""
     request = seen.request
     tool = bundle.catalogue.tools.get(request.call.action)
-    critical = tool is not None and is_critical(tool)
+    critical = tool is not None and tool.critical
     reviewed = AccessReview(
         view=seen,
         session=chain[0] if for_approver and chain else None,

@@ -10,6 +10,7 @@ from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy
 from pdp.policy.lint.permits import is_open
 from pdp.policy.lint.truth import cannot_fail, depends_on_call, refuted
 from pdp.policy.obligations import ADVICE, OBLIGATION, STEP_UP, STEP_UP_RUN
+from pdp.policy.tools.catalogue import CRITICAL
 
 # The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
@@ -25,6 +26,18 @@ def never_matches(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
     if reason := why_never(policy, bundle):
         advice = _NO_TOOLS_HELP if reason == _NO_TOOLS else _NEVER_HELP
         yield Finding(message=f"{policy.effect} `{policy.id}` can never match: {reason}", help=advice)
+
+
+def idle_run(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a `@step_up_run` on a forbid that matches only calls of which a person must see each."""
+    of_tools = [one.tool for one in policy.environments if one.tool]
+    if STEP_UP_RUN in policy.annotations and of_tools and not any(one.targets and not one.critical for one in of_tools):
+        yield Finding(
+            message=f"forbid `{policy.id}`: an approval is for one call only, whatever `@{STEP_UP_RUN}` says: each "
+            f"tool that it can match is destructive or in the group `{CRITICAL}`, or names no targets",
+            help="say in the overlay of a tool what its calls name outside, `targets: […]`, or remove the line",
+            at=[f"@{STEP_UP_RUN}"],
+        )
 
 
 def why_never(policy: LintPolicy, bundle: LintBundle) -> str:

@@ -55,6 +55,7 @@ LINTS = (
     Lint("opaque-parameter", "a rule about what policies cannot see", _each(arguments.opaque_parameter)),
     Lint("overflow", "arithmetic on a number that the agent chooses", _each(arguments.overflow)),
     Lint("never-matches", "a policy that no call can match", _each(match.never_matches)),
+    Lint("idle-run", "a `@step_up_run` on a forbid whose calls a person must see each", _each(match.idle_run)),
     Lint("shadowed", "a policy that never changes an outcome", match.shadowed),
     Lint("unknown-name", "a user, agent, group, server or grant that looks like a mistake", names.unknown_names),
     Lint("unknown-label", "a label that `bundle.yaml` does not declare", _each(names.unknown_labels)),

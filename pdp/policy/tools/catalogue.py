@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 from pdp.errors import BundleError, InvalidJSONError, Problem
 from pdp.foundation.jsontext import MINTING_KEYS, definition_digest, former_definition_digest, parse
@@ -21,6 +21,7 @@ from pdp.policy.tools.targetpaths import TargetPath, known_paths
 from pdp.policy.tools.typing import input_type
 
 __all__ = [
+    "CRITICAL",
     "RISKS",
     "Catalogue",
     "Risk",
@@ -30,6 +31,8 @@ __all__ = [
     "tool_definitions",
 ]
 
+# The group of tools of which a person must see every call, as of those that are destructive.
+CRITICAL: Final = "critical"
 _SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _RESERVED_SERVER = "pdp"
 _TOOL_NAME_CHARACTERS = 128
@@ -90,6 +93,11 @@ class Tool:
     def action_groups(self) -> tuple[str, ...]:
         """Return all groups of the tool's action: its risk group, then the others."""
         return (self.risk, *self.groups)
+
+    @property
+    def critical(self) -> bool:
+        """Return whether a person must see every call, and must have logged in a short time before."""
+        return self.risk == "destructive" or CRITICAL in self.groups
 
     @property
     def resource_type(self) -> str:

@@ -43,6 +43,11 @@ CASES = [
         policy(f"permit (principal, {TRANSFER}, resource)", 'when { context.caller.id == "gateway" }', AGENT),
     ),
     (
+        "idle-run",
+        policy(FORBID, note='@step_up("May it?")\n@step_up_run("5")'),
+        policy(FORBID, note='@step_up("May it?")'),
+    ),
+    (
         "raw-string",
         policy(FORBID, 'when { context.input.to == "mallory" }'),
         policy(FORBID, 'unless { context.input.to == "shop" }'),
@@ -197,6 +202,17 @@ def test_overlay_that_types_a_number_mends_the_rule() -> None:
 
     assert "{transfer: {parameters: {amount: {type: decimal}}}}" == line
     assert [] == codes(rule, bank=f"risk: mutating\ntools: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [("risk: mutating, targets: [to]", []), ("risk: destructive, targets: [to]", ["idle-run"])],
+)
+def test_a_run_needs_targets_and_no_great_harm(overlay: str, expected: list[str]) -> None:
+    """A tool that says what its calls name outside can have runs, unless a person must see each of its calls."""
+    run = policy(FORBID, note='@step_up("May it?")\n@step_up_run("5")')
+
+    assert expected == codes(run, bank=f"tools: {{transfer: {{{overlay}}}, balance: {{risk: read_only}}}}\n")
 
 
 def test_reference_to_nobody_is_found() -> None:

@@ -63,6 +63,7 @@ CASES: dict[str, dict[str, bytes]] = {
     "never-matches-scope": files(
         policy('permit (principal in Agent::"clerk", action == Action::"bank/transfer", resource)', AGENT)
     ),
+    "idle-run": files(policy(FORBID, note='@step_up("May it?")\n@step_up_run("5")')),
     "shadowed": files(
         policy('permit (principal, action == Action::"bank/transfer", resource)', AGENT) + policy(FORBID, name="y")
     ),
