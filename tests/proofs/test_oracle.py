@@ -427,7 +427,7 @@ EXPECTED = (
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
     *("policy:guard/sum", "policy:guard/targets"),
     *("deed:read", "policy:source/tainted", "policy:source/clean", "policy:source/issued"),
-    *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed"),
+    *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed", "explained with counts"),
     *("basis:approval_required", "lifted", "lifted in a chain", "unasked: denied"),
     *("deed:answer yes", "deed:answer no", "deed:answer revoked", "refused:answer yes", "refused:answer revoked"),
 )

@@ -410,9 +410,9 @@ class World:
             decision = product.embedded.authorizer.authorize(CallRequest(call=call), caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
-        # What is counted has a test of its own.
-        if explanation is not None and decision.session_id and decision.ruling.counted is None:
+        if explanation is not None and decision.session_id:
             assert_explains(explanation, decision)
+            self._counts["explained with counts"] += decision.ruling.counted is not None
         product.latest = decision
         if decision.access_request_id not in product.questions.values() and decision.access_request_id:
             # A new one, if the oracle says so too.
