@@ -28,6 +28,7 @@ from tests.machinery.oracle.choices import (
     PATTERNS,
     READS,
     RESULTS,
+    RUNS,
     TERMS,
     WRITES,
     on_thing,
@@ -52,6 +53,7 @@ class Machine(RuleBasedStateMachine):
     world: World
     recent: list[tuple[str, ToolCall]]
     waiting: list[tuple[str, str, ToolCall]]
+    tried: list[str]
     turn: int
 
     def _session(self, number: int) -> str:
@@ -98,7 +100,7 @@ class Machine(RuleBasedStateMachine):
         self.world = World(COUNTS, remembering_on_disk=on_disk)
         # Sessions that are as old as the bundle do not know what they have called.
         self.world.clock.advance(1.0)
-        self.recent, self.turn, self.waiting = [], 0, []
+        self.recent, self.turn, self.waiting, self.tried = [], 0, [], []
         self._open(granted)
         second = self.world.request(user="bob", agent="helper", patterns=PATTERNS[1], duration=1200.0)
         self.world.approve(second, ("all",))
@@ -111,6 +113,7 @@ class Machine(RuleBasedStateMachine):
         self._read()
         self._use_up()
         self._ask_people()
+        self._ask_once_for_many()
 
     def _read(self) -> None:
         """Write to what results held, from the session that read them and from one below it."""
@@ -166,6 +169,30 @@ class Machine(RuleBasedStateMachine):
         for _ in range(2):
             self._call(counting, ADD)
 
+    def _ask_once_for_many(self) -> None:
+        """Have a person allow a run of calls; try some of them again."""
+        name = self.world.request(
+            user="alice", agent="coder", patterns=PATTERNS[3], duration=900.0, labels=("tainted",), terms=b""
+        )
+        self.world.approve(name, ("all",))
+        asked = self.world.call(name, RUNS[0])
+        self.world.answer(asked.question, "yes", 3)
+        # The first ones do not belong to the run.
+        for wanted in (*RUNS[3:], *RUNS[:3]):
+            self._try(name, wanted)
+            self._retry(0)
+        # Just before a retry is another call, and then.
+        for seconds in (59.75, 0.25):
+            self.world.clock.advance(seconds)
+            self._retry(0)
+
+    def _try(self, name: str, wanted: ToolCall) -> None:
+        self.tried = [*self.tried[-5:], self.world.try_call(name, wanted)]
+
+    def _retry(self, place: int) -> None:
+        if self.tried:
+            self.world.retry(self.tried[-1 - place % len(self.tried)])
+
     @rule(session=st.integers(0, 11), wanted=st.sampled_from(CALLS))
     def call(self, session: int, wanted: ToolCall) -> None:
         """Call."""
@@ -207,6 +234,35 @@ class Machine(RuleBasedStateMachine):
         COUNTS["steps"] += 1
         if self.recent:
             self._call(*self.recent[-1 - place % len(self.recent)])
+
+    @rule(session=st.integers(0, 7), wanted=st.sampled_from((*CALLS, *COUNTED, *RUNS)), again=st.booleans())
+    def try_call(self, session: int, wanted: ToolCall, *, again: bool) -> None:
+        """Call in such a way that the call can be tried again, and perhaps do so."""
+        COUNTS["steps"] += 1
+        self._try(self._session(session), wanted)
+        if again:
+            self._retry(0)
+
+    @rule(place=st.integers(0, 5))
+    def try_again(self, place: int) -> None:
+        """Try a call again: what it took before counts for it, and nothing else does."""
+        COUNTS["steps"] += 1
+        self._retry(place)
+
+    @rule(
+        session=st.integers(0, 5),
+        wanted=st.lists(st.sampled_from(RUNS), min_size=2, max_size=5),
+        calls=st.integers(1, 4),
+    )
+    def ask_once_for_many(self, session: int, wanted: list[ToolCall], calls: int) -> None:
+        """Ask a person about one call, have so many like it allowed, and make others."""
+        COUNTS["steps"] += 1
+        name = self._session(session)
+        asked = self.world.call(name, wanted[0])
+        if asked.question:
+            self.world.answer(asked.question, "yes", calls)
+        for one in wanted[1:]:
+            self._try(name, one)
 
     @rule(session=st.integers(0, 7), wanted=st.sampled_from(BAD))
     def call_badly(self, session: int, wanted: ToolCall) -> None:
@@ -428,7 +484,8 @@ EXPECTED = (
     *("policy:guard/sum", "policy:guard/targets"),
     *("deed:read", "policy:source/tainted", "policy:source/clean", "policy:source/issued"),
     *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed", "explained with counts"),
-    *("basis:approval_required", "lifted", "lifted in a chain", "unasked: denied"),
+    *("basis:approval_required", "lifted", "lifted in a chain", "lifted in a run", "unasked: denied"),
+    *("tried again and allowed", "tried again and lifted"),
     *("deed:answer yes", "deed:answer no", "deed:answer revoked", "refused:answer yes", "refused:answer revoked"),
 )
 

@@ -93,6 +93,7 @@ when { context.opaque.contains("meta") || (context.input has tags && context.inp
 
 @id("guard/tainted")
 @step_up("May it write after what it has read?")
+@step_up_run("3")
 forbid (principal, action in [Action::"mutating", Action::"destructive"], resource)
 when { context.session.labels.contains("tainted") };
 
@@ -102,6 +103,7 @@ when { context.session.labels.contains("tainted") };
 
 @id("guard/hours")
 @step_up("May it write at this hour?")
+@step_up_run("2")
 forbid (principal, action == Action::"notes/add", resource)
 when { context.now.toTime() >= duration("40m") && context.now.toTime() < duration("90m") };
 

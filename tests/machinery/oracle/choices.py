@@ -99,6 +99,14 @@ WRITES = tuple(
     ToolCall(server="notes", tool="add", arguments=f'{{"text":"{text}"}}'.encode())
     for text in ("item_1", "item_2", "ann@x.com", "Eve@x.com", "bob@x.com", "secret")
 )
+# What one answer can allow together, and what only looks like it: to other targets, and with other names.
+RUNS = tuple(
+    ToolCall(server="notes", tool="add", arguments=f'{{"text":"{text}"{more}}}'.encode())
+    for text, more in (
+        *(("ann@x.com", ',"count":1'), ("ann@x.com", ',"count":2'), ("Ann@X.com", ',"count":3'), ("ann@x.com", "")),
+        *(("bob@x.com", ',"count":1'), ("ann@x.com\u200b", ',"count":1'), ("", ',"count":1')),
+    )
+)
 READS = (
     ToolCall(server="repo", tool="read", arguments=on_thing("acme", "plan")),
     ToolCall(server="repo", tool="read", arguments=on_thing("acme", "secret")),

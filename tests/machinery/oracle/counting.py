@@ -54,18 +54,21 @@ class Counting(Sessions):
         """Say whether a session may have made calls that were not counted."""
         return any(session.approved <= self.since[name] for name in names.both())
 
-    def counted(self, session: Session, names: Names) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
-        """Return the counts that a session sees, and what is done."""
+    def counted(
+        self, session: Session, names: Names, itself: Collection[str] = ()
+    ) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
+        """Return the counts that a session sees, and what is done; a retry does not see `itself`, counted before."""
         made = {name: session.calls.get(name, (0, 0)) for name in names.both()}
+        made |= {name: (max(made[name][0] - 1, 0), made[name][1]) for name in names.both() & set(itself)}
         return (
             tuple((name, made[name][0]) for name in names.counts),
             tuple(name for name in names.done if made[name][0] > made[name][1]),
         )
 
-    def memory(self, session: Session) -> JSON:
+    def memory(self, session: Session, itself: Collection[str] = ()) -> JSON:
         """Return what policies see of it in the context, which has neither where no policy of the bundle reads it."""
         names = names_in(self.bundle.policies)
-        counts, done = self.counted(session, names)
+        counts, done = self.counted(session, names, itself)
         return ({"counts": dict(counts)} if names.counts else {}) | ({"done": list(done)} if names.done else {})
 
     def counted_as(self, tool: Tool) -> frozenset[str]:

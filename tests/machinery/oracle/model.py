@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.machinery.oracle.counting import OLDER, Counting, names_in
+from tests.machinery.oracle.counting import OLDER, Counting, Names, names_in
 from tests.machinery.oracle.held import read
-from tests.machinery.oracle.judge import JSON, Answer, Tool, Uid, mapped, parsed, require_schema, typed
-from tests.machinery.oracle.outside import Form, seen
-from tests.machinery.oracle.people import People, bound, soonest
+from tests.machinery.oracle.judge import JSON, Answer, Ask, Tool, Uid, mapped, parsed, require_schema, typed
+from tests.machinery.oracle.outside import Form, named_outside, seen
+from tests.machinery.oracle.people import RETRY_SECONDS, People, Try, Wanted, bound, keys, run_of, soonest
 from tests.machinery.oracle.sessions import Session, Time
 
 __all__ = ["Oracle", "Session", "Time"]
@@ -34,11 +34,23 @@ class Oracle(Counting):
         # What results held, by the name of the session at the top.
         self.held: dict[str, dict[Form, str]] = {}
         self.people = People()
+        # Which tries were charged for, and when.
+        self._charged: dict[Try, float] = {}
 
     def call(
-        self, name: str, tenant: str, caller: str, server: str, tool: str, arguments: bytes, digest: str, told: bytes
+        self,
+        name: str,
+        tenant: str,
+        caller: str,
+        server: str,
+        tool: str,
+        arguments: bytes,
+        digest: str,
+        told: bytes,
+        *,
+        request_id: str = "",
     ) -> Answer:
-        """Say what is decided about a call."""
+        """Say what is decided about a call, which a gateway can try again under the same `request_id`."""
         own, action = self.sessions.get(name), f"{server}/{tool}"
         try:
             facts, _ = typed(self.bundle.facts, (), parsed(told))
@@ -62,7 +74,8 @@ class Oracle(Counting):
         except ValueError:
             return Answer("invalid_arguments")
         context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
-        return self._judged(chain, (tenant, caller), known, values, resource, context)
+        made = (tenant, caller, request_id, name, server, tool, digest, arguments, told) if request_id else None
+        return self._judged(chain, (tenant, caller), known, values, resource, context, made)
 
     def _judged(
         self,
@@ -72,17 +85,19 @@ class Oracle(Counting):
         values: JSON,
         resource: Uid,
         context: JSON,
+        made: Try,
     ) -> Answer:
         own, action = chain[0], f"{tool.server}/{tool.name}"
         names = names_in(self.bundle.policies, (action, tool.risk, *tool.groups))
-        counts, done = self.counted(own, names)
+        itself = self.counted_as(tool) if self._is_charged(made) else frozenset[str]()
+        counts, done = self.counted(own, names, itself)
         for one in chain:
             if self.older(one, names):
                 unknown = Answer("budget_exhausted", resource=resource, advice=(OLDER,), counts=counts, done=done)
                 return _seen_below(own, one, unknown)
         answers = []
         for one in chain:
-            facts = context | {"targets": self.targets(one, tool, values)} | self.memory(one)
+            facts = context | {"targets": self.targets(one, tool, values)} | self.memory(one, itself)
             answer = self.about(one, action, one.user, resource, facts)
             answers.append((one, answer._replace(counts=counts, done=done)))
         held = [(one, answer.otherwise or answer) for one, answer in answers]
@@ -93,30 +108,70 @@ class Oracle(Counting):
             return _seen_below(own, first, answer._replace(counts=counts, done=done))
         asking = [one for _, one in answers if one.asks]
         asks = {ask for one in asking for ask in one.asks}
-        about = (own.name, bound(action, tool.digest, values), self.bundle, asks)
-        if asks and not self.people.approved(self._now(), *about):
+        wanted = self._wanted(chain, gateway, tool, values, asks, made)
+        if asks and not self.people.approved(self._now(), wanted):
             end = soonest(self._now(), [one.end for one in chain])
-            waits = _waiting(asking, self.people.ask(self._now(), gateway, *about, end, chain[-1].name), resource)
+            waits = _waiting(asking, self.people.ask(self._now(), wanted, end), resource)
             return waits._replace(counts=counts, done=done)
-        short, debits = self.spend(chain, tool, values)
+        short, debits = self._charge(chain, tool, values, names, made)
         if short is not None:
             return _seen_below(own, short, Answer("budget_exhausted"))
-        self.count(chain, tool)
         return answer._replace(
             counts=counts,
             done=done,
             labels=self.label(chain, tool.labels),
             debits=tuple(debits.items()),
             lifted=tuple(sorted({ask[1] for ask in asks})),
-            question=self.people.use(self._now(), *about) if asks else "",
+            question=self.people.use(self._now(), wanted) if asks else "",
         )
 
-    def answer(self, name: str, word: str) -> bool:
-        """Answer a question, as a person; say whether it counts."""
+    def _is_charged(self, made: Try) -> bool:
+        """Say whether a call is a retry of one that has taken its share of budgets and is counted."""
+        return made is not None and self._charged.get(made, -RETRY_SECONDS) > self._now()[0] - RETRY_SECONDS
+
+    def _charge(
+        self, chain: tuple[Session, ...], tool: Tool, values: JSON, names: Names, made: Try
+    ) -> tuple[Session | None, JSON]:
+        """Take what a call costs and count it, once for all its tries; return what `spend` returns."""
+        if self._is_charged(made):
+            return None, {}
+        short, debits = self.spend(chain, tool, values)
+        if short is None:
+            self.count(chain, tool)
+            if made and (names.both() or self.counted_as(tool) or self.costs(chain, tool, values)):
+                self._charged[made] = self._now()[0]
+        return short, debits
+
+    def _wanted(
+        self,
+        chain: tuple[Session, ...],
+        gateway: tuple[str, str],
+        tool: Tool,
+        values: JSON,
+        asks: set[Ask],
+        made: Try,
+    ) -> Wanted:
+        action, outside = f"{tool.server}/{tool.name}", named_outside(tool.targets, tool.texts, values)
+        return Wanted(
+            gateway=gateway,
+            session=chain[0].name,
+            root=chain[-1].name,
+            tool=(action, tool.digest),
+            call=bound(action, tool.digest, values),
+            bundle=self.bundle,
+            asks=frozenset(asks),
+            keys=frozenset(keys(values)),
+            outside=outside or frozenset(),
+            run=run_of(tool, sorted(asks), outside) if asks else 0,
+            made=made,
+        )
+
+    def answer(self, name: str, word: str, calls: int = 1) -> bool:
+        """Answer a question, as a person, a yes for so many calls; say whether it counts."""
         (question,) = (one for one in self.people.questions if one.name == name)
-        session = self.sessions[question.session]
+        session = self.sessions[question.about.session]
         end = soonest(self._now(), [one.end for one in (session, *session.parents)])
-        return self.people.answer(self._now(), name, word, end)
+        return self.people.answer(self._now(), name, word, end, calls)
 
     def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
         """Return what a session sees of where the names in a call come from."""

@@ -180,7 +180,7 @@ class Sessions:
 
         Return that one, and what its own session has used up of each budget.
         """
-        due = [(s, *one) for s in chain for name in s.terms for one in self._due(s, name, tool, values)]
+        due = self.costs(chain, tool, values)
         for session, _, cost, after, most in due:
             if cost < 0 or after > most or after * 10_000 >= 2**63:
                 return session, {}
@@ -188,6 +188,10 @@ class Sessions:
             session.spent[place] = after
         own = {place[0]: after for session, place, _, after, _ in due if session is chain[0]}
         return None, {name: _amount(name, own[name]) for name in sorted(own)}
+
+    def costs(self, chain: Sequence[Session], tool: Tool, values: JSON) -> list[tuple[Any, ...]]:
+        """Return what a call would take of each budget in its chain."""
+        return [(s, *one) for s in chain for name in s.terms for one in self._due(s, name, tool, values)]
 
     def left(self, session: Session) -> dict[str, str]:
         """Return what is left of each budget of a session that waits or is active."""

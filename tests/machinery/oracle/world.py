@@ -71,6 +71,15 @@ class ToolCall:
     caller: str = "gateway-1"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Try:
+    """One call that a gateway tries again as it was: by the session's name, and with the digest that it stated."""
+
+    session: str
+    wanted: ToolCall
+    digest: str
+
+
 @dataclass
 class Product:
     """One real PDP, with its own ids and handles for the sessions that the oracle knows by name."""
@@ -129,6 +138,8 @@ class World:
         self._calls = count()
         # What was asked for each session, but for the digest, which is in no key.
         self._asked: set[tuple[str, ToolCall]] = set()
+        # The calls that can be tried again, by their request ids.
+        self._tries: dict[str, Try] = {}
         self._opened = ExitStack()
         self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
         self._opened.enter_context(patch("pdp.bundles.loading.load_bundle", _load_once))
@@ -318,8 +329,8 @@ class World:
         memory = self.products[0].embedded.keeper._bundles._memory
         memory.of_sessions, memory.of_actions = LRUCache(3), LRUCache(3)
 
-    def answer(self, name: str, word: Literal["yes", "no", "revoked"]) -> None:
-        """Answer what a person was asked about a call, or take a yes back."""
+    def answer(self, name: str, word: Literal["yes", "no", "revoked"], calls: int = 1) -> None:
+        """Answer what a person was asked about a call, yes for so many calls, or take a yes back."""
         now = no_earlier(self.clock.now(), self.oracle._latest)
 
         def say(product: Product) -> None:
@@ -328,23 +339,48 @@ class World:
             assert found is not None
             chain = product.embedded.sessions.get(found.call.session_id)
             change = {
-                "yes": partial(access.approve, now=now, by="ann", session_end=earliest_end(chain, now)),
+                "yes": partial(access.approve, now=now, by="ann", session_end=earliest_end(chain, now), uses=calls),
                 "no": partial(access.deny, now=now, by="ann", reason="r"),
                 "revoked": partial(access.revoke, now=now, by="ann", reason="r"),
             }[word]
             requests.answer(found.id, change)
 
-        self._all(f"answer {word}", say, happens=self.oracle.answer(name, word))
+        self._all(f"answer {word}", say, happens=self.oracle.answer(name, word, calls))
 
     # Calls.
 
+    def try_call(self, name: str, wanted: ToolCall) -> str:
+        """Call in such a way that the call can be tried again; return its request id."""
+        request_id = f"try-{len(self._tries)}"
+        self._tries[request_id] = Try(session=name, wanted=wanted, digest=self._digest(wanted))
+        self._call(name, wanted, self._tries[request_id].digest, request_id)
+        return request_id
+
+    def retry(self, request_id: str) -> Answer:
+        """Try a call again, as it was."""
+        one = self._tries[request_id]
+        return self._call(one.session, one.wanted, one.digest, request_id, again=True)
+
     def call(self, name: str, wanted: ToolCall) -> Answer:
         """Ask all three about a call, compare, and return what all say."""
+        return self._call(name, wanted, self._digest(wanted))
+
+    def _digest(self, wanted: ToolCall) -> str:
         tool = self.oracle.bundle.tools.get(f"{wanted.server}/{wanted.tool}")
-        digest = {"none": "", "wrong": "sha256:" + "0" * 64, "right": tool.digest if tool else ""}[wanted.digest]
+        return {"none": "", "wrong": "sha256:" + "0" * 64, "right": tool.digest if tool else ""}[wanted.digest]
+
+    def _call(self, name: str, wanted: ToolCall, digest: str, request_id: str = "", *, again: bool = False) -> Answer:
         caller = CALLERS[wanted.caller]
         expected = self.oracle.call(
-            name, caller.tenant, caller.id, wanted.server, wanted.tool, wanted.arguments, digest, wanted.facts
+            name,
+            caller.tenant,
+            caller.id,
+            wanted.server,
+            wanted.tool,
+            wanted.arguments,
+            digest,
+            wanted.facts,
+            request_id=request_id,
         )
         for product in self.products:
             call = Call(
@@ -355,7 +391,8 @@ class World:
                 definition_digest=digest,
                 facts_json=wanted.facts,
             )
-            found, looked_up = self._answer(product, call, caller, expected.question)
+            request = CallRequest(call=call, request_id=request_id)
+            found, looked_up = self._answer(product, request, caller, expected.question, again=again)
 
             assert expected == found, f"{name} {wanted}: {looked_up}: {found}, expected {expected}"
 
@@ -368,6 +405,9 @@ class World:
         self._counts["saw counts"] += any(count for _, count in expected.counts)
         self._counts["saw what is done"] += bool(expected.done)
         self._counts["lifted"] += bool(expected.lifted)
+        self._counts["tried again and allowed"] += again and expected.basis == "permit"
+        self._counts["tried again and lifted"] += again and bool(expected.lifted)
+        self._counts["lifted in a run"] += bool(expected.lifted and self.oracle.people.runs(expected.question))
         self._counts["lifted in a chain"] += bool(expected.lifted and self.oracle.sessions[name].parents)
         self._counts.update(line for line in expected.advice if line.startswith("unasked"))
         self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
@@ -403,11 +443,13 @@ class World:
                 speaker = self._approver(name)
                 self._check_view(name, product.embedded.registrar.get(product.ids[name], caller=speaker))
 
-    def _answer(self, product: Product, call: Call, caller: Caller, question: str) -> tuple[Answer, CacheResult]:
-        # Explained first: the call can change its session.
-        explanation = self._explanation(product, call, caller)
+    def _answer(
+        self, product: Product, request: CallRequest, caller: Caller, question: str, *, again: bool
+    ) -> tuple[Answer, CacheResult]:
+        # Explained first: the call can change its session. What is explained is never a retry.
+        explanation = None if again else self._explanation(product, request.call, caller)
         try:
-            decision = product.embedded.authorizer.authorize(CallRequest(call=call), caller)
+            decision = product.embedded.authorizer.authorize(request, caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
         if explanation is not None and decision.session_id:
