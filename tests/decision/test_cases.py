@@ -76,9 +76,7 @@ def test_every_attribute_of_a_decision_is_shown(tmp_path: Path) -> None:
     """Each name that the telemetry has for a decision's span stands in the span of at least one case, and no other."""
     # Those of more policies than a case has are shown by `tests/record/test_many_policies.py`.
     of_many = {names.POLICIES_LEFT_OUT, names.ERRORS_LEFT_OUT}
-    # And those of calls that a person can allow by `tests/decision/test_stepup.py`.
-    of_people = {names.POLICIES_LIFTED, names.ACCESS_REQUEST}
-    known = {one.name for one in names.ATTRIBUTES if names.DECIDED in one.on} - of_many - of_people
+    known = {one.name for one in names.ATTRIBUTES if names.DECIDED in one.on} - of_many
 
     shown: set[str] = set()
     for number, case in enumerate(CASES):

@@ -7,7 +7,9 @@ from typing import Final
 from pdp.model import Basis
 
 POLICIES: Final = frozenset({Basis.PERMIT, Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR})
-AUTHORIZER: Final = frozenset({Basis.INVALID_ARGUMENTS, Basis.ANCESTOR_DENIED, Basis.BUDGET_EXHAUSTED})
+AUTHORIZER: Final = frozenset(
+    {Basis.INVALID_ARGUMENTS, Basis.ANCESTOR_DENIED, Basis.BUDGET_EXHAUSTED, Basis.APPROVAL_REQUIRED}
+)
 # No case shows them.
-UNSHOWN: Final = frozenset({Basis.APPROVAL_REQUIRED, Basis.RECORD_UNAVAILABLE, Basis.LEDGER_UNAVAILABLE})
+UNSHOWN: Final = frozenset({Basis.RECORD_UNAVAILABLE, Basis.LEDGER_UNAVAILABLE})
 ELSEWHERE: Final = POLICIES | AUTHORIZER | UNSHOWN

@@ -14,6 +14,7 @@ from pdp.decision.cache import DecisionCache
 from pdp.decision.explanation import Explanation
 from pdp.errors import PDPError
 from pdp.model import Call, Caller, CallRequest, CallStatus, Decision
+from pdp.registry.access import AccessSelector
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
@@ -50,6 +51,7 @@ class EmbeddedWay:
         self._clock = FakeClock()
         self._sessions = Sessions()
         self.ids = self._sessions.ids
+        self.questions = self._sessions.questions
         write_folder(self._folder, files_of(case.bundle))
         self._pdp: Embedded = open_embedded(
             self._folder,
@@ -104,7 +106,7 @@ class EmbeddedWay:
             token = self._pdp.outcomes.token(decision)
             report = OutcomeReport(outcome_token=token, status=CallStatus.FAILED)
             self._pdp.outcomes.report(report, CALLERS[step.caller])
-        return self._seen(decision)
+        return self._seen(decision, step)
 
     def _report(self, step: Step, call: Call, decision: Decision) -> None:
         """Report what a result held, as the client would."""
@@ -199,7 +201,22 @@ class EmbeddedWay:
         self._bundle = bundle
         return {"changed": differs}
 
-    def _seen(self, decision: Decision) -> Seen:
+    def _approve_call(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        request_id, calls = self.questions[step.subject], step.given.get("calls", 1)
+        shown = self._pdp.approvals.get(request_id, caller=caller).request_digest
+        self._pdp.approvals.approve(request_id, request_digest=shown, calls=calls, caller=caller)
+        return {}
+
+    def _deny_call(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        self._pdp.approvals.deny(self.questions[step.subject], reason="no need", caller=caller)
+        return {}
+
+    def _revoke_call(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        selector = AccessSelector(kind="request", value=self.questions[step.subject])
+        self._pdp.approvals.revoke(selector, reason="no longer needed", caller=caller)
+        return {}
+
+    def _seen(self, decision: Decision, step: Step) -> Seen:
         ruling = decision.ruling
         return Seen(
             allowed=decision.allowed,
@@ -211,6 +228,8 @@ class EmbeddedWay:
             labels_added=decision.labels_added,
             obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
             advice=ruling.advice,
+            question=self._sessions.asked(decision.access_request_id, step),
+            lifted=ruling.policies_lifted,
             cache=decision.cache_result.value,
             debits=dict(decision.debits),
             user=decision.user,

@@ -95,12 +95,16 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "list": ((), (), ("always", "depends", "never")),
     "call": (
         ("session",),
-        ("arguments", "digest", "facts", "result", "fails"),
+        ("arguments", "digest", "facts", "result", "fails", "request_id"),
         (
             *("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis"),
-            *("adds", "debits", "obligations", "advice", "span"),
+            *("adds", "debits", "obligations", "advice", "question", "lifts", "span"),
         ),
     ),
+    # What people answer to the `question` of a call that waits for them.
+    "approve_call": ((), ("calls",), ()),
+    "deny_call": ((), (), ()),
+    "revoke_call": ((), (), ()),
     "reload": ((), (), ("changed",)),
     "advance": ((), (), ()),
     "step_wall": ((), (), ()),
@@ -181,13 +185,15 @@ def read_cases(file: str, content: bytes) -> Iterator[Case]:
         top = load_section(file, content)
     except BundleError as error:
         raise SlipError(str(error)) from None
-    _require(top, ("bundle", "cases"), ())
+    _require(top, ("bundle", "cases"), ("change",))
+    # What all cases of the file change in it.
+    bundle = changed(load_bundle(top["bundle"]), top.get("change", {}))
     for one in top["cases"]:
         _require(one, ("case", "steps"), ("bundle", "trusts", "beyond_oracle"))
         yield Case(
             theme=file.removesuffix(".yaml"),
             name=one["case"],
-            bundle=changed(load_bundle(top["bundle"]), one.get("bundle", {})),
+            bundle=changed(bundle, one.get("bundle", {})),
             steps=tuple(_step(step) for step in one["steps"]),
             trusts=tuple(one.get("trusts", ())),
             beyond_oracle=one.get("beyond_oracle", ""),

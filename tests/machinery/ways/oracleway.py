@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pdp.decision.stepup import UNASKED
 from pdp.foundation.jsontext import definition_digest
 from pdp.testing.bundles import OPEN_SESSIONS
 from pdp.testing.clock import FakeClock
 from tests.machinery.oracle.judge import Answer, Bundle, Tool, Uid, entity, parsed
 from tests.machinery.oracle.model import Oracle, Session, Time
 from tests.machinery.ways.notation import Case, Step, changed, definition_of, plain, schema_of, written
-from tests.machinery.ways.ways import CALLERS, RefusedError, Seen, ends_at, move_time, stated_digest
+from tests.machinery.ways.ways import CALLERS, RefusedError, Seen, Sessions, ends_at, move_time, stated_digest
 
 # The oracle knows what it cannot express by one word.
 _KINDS = dict.fromkeys(("number", "anything", "hidden", "payments", "broken"), "opaque")
 
-# Who may see a session, and whether a bundle loads, is nothing that the oracle knows: it takes the case's word.
+# Who may see a session and answer for a call, and whether a bundle loads, is nothing that the oracle knows: it takes
+# the case's word.
 _UNKNOWN_TO_IT = ("NotFoundError", "BundleError")
+
+# The oracle has a word for each reason why no person is asked.
+_UNASKED = {f"unasked: {why.value}": said for why, said in UNASKED.items()}
 
 
 class OracleWay:
@@ -27,6 +32,7 @@ class OracleWay:
         self._clock = FakeClock()
         self._oracle = Oracle(self._now)
         self._bundle = case.bundle
+        self._sessions = Sessions()
         self._shown: dict[str, Mapping[str, str]] = {}
         self._oracle.activate(oracle_bundle(case.bundle))
 
@@ -34,18 +40,26 @@ class OracleWay:
         """Take a step that is no call; what the oracle does not do, it is not asked."""
         if move_time(self._clock, step):
             return {}
-        if step.refused in _UNKNOWN_TO_IT:
+        if step.refused in _UNKNOWN_TO_IT or (step.verb.endswith("_call") and step.refused == "PermissionDeniedError"):
             raise RefusedError((step.refused,), "the case says so")
         found: Mapping[str, Any] = getattr(self, f"_{step.verb}")(step)
         return found
 
-    def call(self, step: Step, _: str) -> Seen:
+    def call(self, step: Step, request_id: str) -> Seen:
         """Ask about a call."""
         server, _, tool = step.subject.partition("/")
         caller = CALLERS[step.caller]
         digest = stated_digest(self._bundle, step)
         answer = self._oracle.call(
-            step.given["session"], caller.tenant, caller.id, server, tool, step.arguments, digest, step.facts
+            step.given["session"],
+            caller.tenant,
+            caller.id,
+            server,
+            tool,
+            step.arguments,
+            digest,
+            step.facts,
+            request_id=request_id,
         )
         if answer.basis == "refused":
             raise RefusedError(("InvalidRequestError",), "the oracle refuses")
@@ -115,6 +129,19 @@ class OracleWay:
         scope = self._oracle.expansion(session) if state == "requested" else session.scope
         return {"state": state, "tools": sorted(scope), "left": self._oracle.left(session)}
 
+    def _approve_call(self, step: Step) -> Mapping[str, Any]:
+        asked, calls = self._sessions.questions[step.subject], step.given.get("calls", 1)
+        _require(step, happened=self._oracle.answer(asked, "yes", calls))
+        return {}
+
+    def _deny_call(self, step: Step) -> Mapping[str, Any]:
+        _require(step, happened=self._oracle.answer(self._sessions.questions[step.subject], "no"))
+        return {}
+
+    def _revoke_call(self, step: Step) -> Mapping[str, Any]:
+        _require(step, happened=self._oracle.answer(self._sessions.questions[step.subject], "revoked"))
+        return {}
+
     def _reload(self, step: Step) -> Mapping[str, Any]:
         bundle = changed(self._bundle, step.subject or {})
         differs = bundle != self._bundle
@@ -136,7 +163,9 @@ class OracleWay:
             ancestor_basis=answer.ancestor_basis,
             labels_added=answer.labels,
             obligations=answer.obligations,
-            advice=answer.advice,
+            advice=tuple(_UNASKED.get(line, line) for line in answer.advice),
+            question=self._sessions.asked(answer.question, step),
+            lifted=answer.lifted,
             debits=dict(answer.debits),
             partly={
                 "pdp.obligations": tuple(dict.fromkeys(name for name, _ in answer.obligations)) or None,

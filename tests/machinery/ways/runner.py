@@ -12,7 +12,7 @@ from tests.machinery.ways.notation import Case, Step, plain
 from tests.machinery.ways.ways import CALLERS, ProductWay, RefusedError, Seen, Way
 
 # The policies were asked, so the call was mapped to a resource.
-ASKED = frozenset({"permit", "forbid", "default_deny", "policy_error"})
+ASKED = frozenset({"permit", "forbid", "default_deny", "policy_error", "approval_required"})
 
 _ALWAYS = frozenset(
     {
@@ -56,7 +56,7 @@ class Told:
 def run(case: Case, way: Way) -> None:
     """Run a case through the oracle, or any other way that only answers."""
     for number, step in enumerate(case.steps):
-        seen = _attempt(step, way, f"call-{number}")
+        seen = _attempt(step, way, _request_id(step, number))
         if isinstance(seen, Seen):
             _check_answer(step, seen, expected_cache=seen.cache)
 
@@ -66,7 +66,7 @@ def run_product(case: Case, way: ProductWay) -> None:
     told = Told()
     calls = refused = 0
     for number, step in enumerate(case.steps):
-        seen = _attempt(step, way, f"call-{number}")
+        seen = _attempt(step, way, _request_id(step, number))
         told.take(step)
         calls += isinstance(seen, Seen)
         refused += seen is None
@@ -79,6 +79,11 @@ def run_product(case: Case, way: ProductWay) -> None:
             _check_answer(step, seen, expected_cache=expected_cache(step, remembers=way.remembers))
             _check_span(step, seen, way, told)
             _check_record(step, seen, way)
+
+
+def _request_id(step: Step, number: int) -> str:
+    # Each call is another one, unless the case says that it is a retry.
+    return str(step.given.get("request_id", f"call-{number}"))
 
 
 def expected_cache(step: Step, *, remembers: bool) -> str:
@@ -121,6 +126,8 @@ def _check_answer(step: Step, seen: Seen, *, expected_cache: str | None) -> None
         labels_added=tuple(given.get("adds", ())),
         obligations=tuple(sorted(_obligation(one) for one in given.get("obligations", ()))),
         advice=tuple(given.get("advice", ())),
+        question=None if seen.question is None else given.get("question", ""),
+        lifted=tuple(given.get("lifts", ())),
         cache=expected_cache,
         debits=None if seen.debits is None else given.get("debits", {}),
         # Checked against the request that opened the session, in span and record.
@@ -158,6 +165,8 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
         names.ANCESTOR_ID: seen.ancestor or None,
         names.ANCESTOR_BASIS: seen.ancestor_basis or None,
         names.LABELS_ADDED: seen.labels_added or None,
+        names.ACCESS_REQUEST: way.questions.get(step.given.get("question", "")),
+        names.POLICIES_LIFTED: seen.lifted or None,
         names.DEBITS: tuple(step.given.get("debits", ())) or None,
     }
     assert expected == {name: named.get(name) for name in expected}, step.place
@@ -173,7 +182,7 @@ def expected_names(expected: Mapping[str, Any], stated: Mapping[str, Any], seen:
     charged = expected.get(names.DEBITS) or "budget_exhausted" in (seen.basis, seen.ancestor_basis)
     found = set(_ALWAYS) | (_OF_A_SESSION if seen.session else set())
     found |= {name for name, value in expected.items() if value is not None}
-    found |= {"pdp.phase.ledger_us"} if seen.labels_added or charged else set()
+    found |= {"pdp.phase.ledger_us"} if seen.labels_added or charged or expected.get(names.ACCESS_REQUEST) else set()
     if seen.basis in ASKED or seen.ancestor_basis in ASKED:
         found |= {names.RESOURCE_TYPE, names.RESOURCE_ID}
     found |= {name for name, value in stated.items() if value is not None}
@@ -207,6 +216,8 @@ def _check_record(step: Step, seen: Seen, way: ProductWay) -> None:
     }
     assert expected == {name: record[name] for name in expected}, step.place
     assert tuple(record.get("labels_added", ())) == seen.labels_added, step.place
+    assert record.get("access_request_id") == span.get(names.ACCESS_REQUEST), step.place
+    assert tuple(record.get("policies_lifted", ())) == seen.lifted, step.place
     assert record.get("debits", {}) == step.given.get("debits", {}), step.place
     asked = [{"id": name, "parameters": json.loads(parameters)} for name, parameters in seen.obligations]
     assert asked == record["obligations"], step.place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -45,6 +46,7 @@ class ServiceWay:
         self._streams: dict[str, AuthorizationStream] = {}
         self._sessions = Sessions()
         self.ids = self._sessions.ids
+        self.questions = self._sessions.questions
 
     def take(self, step: Step) -> Mapping[str, Any]:
         """Take a step that is no call."""
@@ -77,7 +79,7 @@ class ServiceWay:
             self._server.client(step.caller).report_outcome(answer, result=plain(step.given["result"]))
         if step.given.get("fails"):
             self._server.client(step.caller).report_outcome(answer, succeeded=False)
-        return self._seen(answer)
+        return self._seen(answer, step)
 
     def _ask(self, call: ToolCall, caller: str) -> Answer:
         client = self._server.client(caller, [*KNOWN, *self._bundle.get("obligations", ())])
@@ -151,7 +153,22 @@ class ServiceWay:
         self._bundle = bundle
         return {"changed": differs}
 
-    def _seen(self, answer: Answer) -> Seen:
+    def _approve_call(self, step: Step, client: Client) -> Mapping[str, Any]:
+        request_id, calls = self.questions[step.subject], step.given.get("calls", 1)
+        # What is over has no digest.
+        shown = client.get_access_request(request_id).request_digest or "sha256:" + "0" * 64
+        client.approve_call(request_id, request_digest=shown, calls=calls)
+        return {}
+
+    def _deny_call(self, step: Step, client: Client) -> Mapping[str, Any]:
+        client.deny_call(self.questions[step.subject], reason="no need")
+        return {}
+
+    def _revoke_call(self, step: Step, client: Client) -> Mapping[str, Any]:
+        client.revoke_access(reason="no longer needed", access_request_id=self.questions[step.subject])
+        return {}
+
+    def _seen(self, answer: Answer, step: Step) -> Seen:
         return Seen(
             allowed=answer.allowed,
             basis=answer.basis,
@@ -161,12 +178,22 @@ class ServiceWay:
             ancestor_basis=answer.ancestor_basis,
             labels_added=answer.labels_added,
             obligations=tuple((one.id, one.parameters_json.decode("utf-8")) for one in answer.obligations),
-            # Our own line comes first, and then what is wrong with arguments.
-            advice=() if answer.basis == "invalid_arguments" else answer.advice[1:],
+            advice=self._advice(answer),
+            # An allow does not say whose answer it rests on.
+            question=None if answer.allowed else self._sessions.asked(answer.access_request_id, step),
+            lifted=answer.policies_lifted,
             cache=answer.cache_result,
             user=answer.user,
             agent=answer.agent,
         )
+
+    def _advice(self, answer: Answer) -> tuple[str, ...]:
+        """Return what policies advise: our own line comes first, then what is wrong with arguments, or is asked."""
+        if answer.basis == "invalid_arguments":
+            return ()
+        policies = "".join(self._bundle["policies"].values())
+        asked = re.findall(r'@step_up\("([^"]*)"\)', policies) if answer.waits else ()
+        return tuple(line for line in answer.advice[1:] if line not in asked)
 
 
 @contextmanager

@@ -48,8 +48,10 @@ class RefusedError(Exception):
 class Seen:
     """What is said about a call; sessions by the name that the case gives them.
 
-    `cache` or `debits` None: nothing is said of it.
+    `cache`, `debits` or `question` None: nothing is said of it.
     `obligations` are ids with their parameters as JSON, `advice` only what policies say.
+    `question` is what a person is asked about the call, or was, by the name that the case gives it, and `lifted` the
+    forbids that the answer lifts.
     `partly` holds attributes of the span as far as a way without spans knows them.
     """
 
@@ -62,6 +64,8 @@ class Seen:
     labels_added: tuple[str, ...] = ()
     obligations: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
+    question: str | None = ""
+    lifted: tuple[str, ...] = ()
     cache: str | None = None
     debits: Mapping[str, int | str] | None = None
     user: str | None = None
@@ -88,12 +92,14 @@ class ProductWay(Way, Protocol):
     serves: bool
     evidence: Evidence
     ids: dict[str, str]
+    questions: dict[str, str]
 
 
 class Sessions:
-    """What the case's names for sessions stand for."""
+    """What the case's names for sessions stand for, and those for what people are asked."""
 
     def __init__(self) -> None:
+        self.questions: dict[str, str] = {}
         self.ids: dict[str, str] = {}
         self.handles: dict[str, str] = {"": ""}
         self.shown: dict[str, str] = {}
@@ -107,6 +113,13 @@ class Sessions:
     def named(self, session_id: str) -> str:
         """Return the case's name for a session."""
         return next((name for name, one in self.ids.items() if one == session_id), session_id)
+
+    def asked(self, request_id: str, step: Step) -> str:
+        """Return the case's name for what a person is asked about a call; what is new gets the name in the step."""
+        name = step.given.get("question", "")
+        if request_id and name and request_id not in self.questions.values():
+            self.questions.setdefault(name, request_id)
+        return next((name for name, one in self.questions.items() if one == request_id), request_id)
 
 
 def move_time(clock: FakeClock, step: Step) -> bool:
