@@ -80,7 +80,7 @@ class Bundle:
         self.added_labels: Mapping[str, frozenset[str]] = {
             action: frozenset(tool.adds_labels) for action, tool in contents.catalogue.tools.items() if tool.adds_labels
         }
-        self.takes_values = _sees_targets(parts.policies)
+        self.takes_values = _compares_names(parts.policies)
         # In the words of `foundation.names.KINDS`.
         self.target_kinds = tuple(
             sorted({one.kind for tool in contents.catalogue.tools.values() for one in tool.targets or () if one.kind})
@@ -154,7 +154,7 @@ class Bundle:
         """
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
-        other.takes_values = _sees_targets(policies)
+        other.takes_values = _compares_names(policies)
         other._count(policies)  # noqa: SLF001 - a copy of this very class
         other._by_action = _by_action(policies)  # noqa: SLF001 - the same
         return other
@@ -431,8 +431,10 @@ def policy_json(policy: PolicySource) -> dict[str, Any]:
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in found}
 
 
-def _sees_targets(policies: Iterable[PolicySource]) -> bool:
-    return any(View.of([policy.reads]).sees("targets") for policy in policies)
+def _compares_names(policies: Iterable[PolicySource]) -> bool:
+    """Say whether policies see where names come from: of a call's targets, or of those that a person is shown."""
+    views = [View.of([policy.reads]) for policy in policies]
+    return any(view.sees("targets") or view.sees("provenance") for view in views)
 
 
 def _by_action(policies: Sequence[PolicySource]) -> dict[str | None, list[int]]:

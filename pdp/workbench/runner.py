@@ -150,12 +150,12 @@ class _SuiteRun:
         opening = (*stage.opening, *self._before(case, stage, approvals)) if case.after else stage.opening
         if case.step is Step.APPROVE_CALL:
             asked = stage.approve_call(self._call(named), by=case.by)
+            _require_none(approvals)
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         call = self._call(named, may_be_unknown=case.expect.basis is Basis.UNKNOWN_TOOL)
         decision, snapshot, answers = stage.call(call, stage.gateway, approved=case.call in case.approvals)
         approvals.difference_update([case.call] if _asks(answers) else [])
-        if approvals:
-            raise IdleApprovalError(min(approvals))
+        _require_none(approvals)
         return decision.ruling, Facts(
             bundle=self._bundle,
             asked=answers,
@@ -246,6 +246,12 @@ class IdleApprovalError(CaseError):
 
     def __init__(self, call: str) -> None:
         super().__init__(f"call `{call}` of `approvals` never waits for a person")
+
+
+def _require_none(approvals: set[str]) -> None:
+    """Raise `IdleApprovalError` for a call that no person was asked about."""
+    if approvals:
+        raise IdleApprovalError(min(approvals))
 
 
 def _asks(answers: Iterable[Asked]) -> bool:

@@ -204,8 +204,9 @@ class Stage:
     def approve_call(self, call: Call, *, by: str = "") -> Asked:
         """Ask the policies whether a user may approve a call, by default the session's approver; return what they said.
 
-        The call is made before, so that they see what a person is asked about it, if that is anything. Raise
-        `CaseError` when the arguments cannot be read.
+        The call is made before, so that they see what a person is asked about it, if that is anything. Where the names
+        of its targets come from rests on what earlier calls have returned. Raise `CaseError` when the arguments cannot
+        be read.
         """
         decision, _, _ = self.call(call, self.gateway)
         waits = self._history.access().get(decision.access_request_id)
@@ -215,7 +216,10 @@ class Stage:
             arguments = parse_object(call.arguments_json, self._limits)
         except InvalidJSONError as error:
             raise CaseError(f"the arguments cannot be read: {error}") from None
-        last, session, provenances = self._line[-1], chain[0], self._bundle.provenances
+        last, session = self._line[-1], chain[0]
+        # As a person would be shown it: in any session of the chain.
+        seen = self._bundle.provenances.of(chain, tool, arguments, self.find)
+        words = waits.provenance if waits else tuple(sorted({word for one in seen for word in one.provenance}))
         approver = self._approver(replace(last, approver=by or last.approver))
         asked = SessionQuestion(
             action=APPROVE_CALL,
@@ -229,7 +233,7 @@ class Stage:
                 action=tool.action,
                 risk=tool.risk,
                 groups=tool.groups,
-                provenance=waits.provenance if waits else provenances.of(chain, tool, arguments)[0].provenance,
+                provenance=words,
                 questions=tuple(ask.question for ask in waits.call.asks) if waits else (),
             ),
         )

@@ -132,7 +132,7 @@ class Case:
     A table is expanded: each of its cells is a separate case, which `name` identifies. `line` is the line of the
     expectation, `now` is unix seconds. One of `call` (a name) and `step` is given, and with Step.APPROVE_CALL both.
     `after` are the calls that the session makes before, in order, and `approvals` the calls that a person approves each
-    time one is asked. `by` is the user who approves a call, empty for the
+    time one is asked; with Step.APPROVE_CALL, calls of `after`. `by` is the user who approves a call, empty for the
     session's approver.
     """
 

@@ -77,8 +77,10 @@ class CaseReader:
             fields.problem(entry.problem("a case has either a call or a `step`, not both", "step"))
         if not with_call and "after" in entry:
             fields.problem(entry.problem("`after` needs a call: a `step` comes before all calls", "after"))
-        if step is not None and "approvals" in entry:
-            fields.problem(entry.problem("`approvals` needs a call and no `step`", "approvals"))
+        if not with_call and "approvals" in entry:
+            fields.problem(entry.problem("`approvals` needs a call: a `step` comes before all calls", "approvals"))
+        if step is Step.APPROVE_CALL and "approvals" in entry and "after" not in entry:
+            fields.problem(entry.problem("with `step: approve_call`, `approvals` names calls of `after`", "approvals"))
         if step is not Step.APPROVE_CALL and "by" in entry:
             fields.problem(entry.problem("`by` needs `step: approve_call`", "by"))
         by = fields.text(entry, "by", "") if "by" in entry else ""

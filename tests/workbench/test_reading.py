@@ -176,6 +176,10 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, call: read, by: ada, expect: allow}", "`by` needs `step: approve_call`"),
         ("{case: a, session: work, step: approve_call, expect: allow}", "a case needs either `call` or `calls`"),
         ("{case: a, session: work, approvals: [read], step: approve, expect: allow}", "`approvals` needs a call"),
+        (
+            "{case: a, session: work, approvals: [read], call: read, step: approve_call, expect: allow}",
+            "with `step: approve_call`, `approvals` names calls of `after`",
+        ),
         ("{case: a, session: work, approvals: [], call: read, expect: allow}", "`approvals` must hold names of calls"),
         ("{case: a, session: work, approvals: [raed], call: read, expect: allow}", "unknown call: `raed`"),
         ("{case: a, session: work, after: [], call: read, expect: allow}", "`after` must be a list of calls"),

@@ -713,6 +713,60 @@ when {
     assert [] == [result.problems for result in run(found, [suite(cases)]).results if not result.passed]
 
 
+# A result cannot issue what its call had asked for.
+LISTING = HEAD.replace("{tool: files/read, arguments: {path: notes}}", "{tool: files/read, arguments: {path: all}}")
+
+
+@cache
+def answering() -> Bundle:
+    """Return a bundle where a person is asked about writes after a read, and may allow those to what was issued."""
+    policy = """
+@id("asking/answer")
+permit (principal, action == Action::"pdp/approve_call", resource) when { context.provenance == ["issued"] };
+"""
+    files = {
+        **material_files(),
+        "files.cedar": ASKING.encode(),
+        "asking.cedar": policy.encode(),
+        "tools/files.yaml": (
+            b"tools:\n"
+            b"  read: {risk: read_only, adds_labels: [seen], issues: [id]}\n"
+            b"  write: {risk: mutating, targets: [path]}\n"
+        ),
+        "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
+    }
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize(
+    ("said", "expect", "problem"),
+    [
+        ("after: [{call: read, result: {id: notes}}]", "allow", ""),
+        ("after: [{call: read, result: {id: notes}}, write], approvals: [write]", "allow", ""),
+        ("after: [{call: read, result: {id: others}}]", "deny default_deny", ""),
+        ("after: [{call: read, result: {id: notes}, labels: [seen]}]", "allow", ""),
+        ("after: [{call: read, failed: true}]", "deny default_deny", ""),
+        ("after: [read], approvals: [read]", "allow", "call `read` of `approvals` never waits for a person"),
+        ("after: [read, write]", "allow", "call `write` of `after` must be allowed, and is denied: approval_required"),
+    ],
+)
+def test_an_approver_sees_what_earlier_calls_returned(said: str, expect: str, problem: str) -> None:
+    """Policies about the approval of a call see where its targets come from, after calls that people approved too."""
+    cases = f"  - {{case: c, session: work, {said}, call: write, step: approve_call, expect: {expect}}}\n"
+    result = run(answering(), [suite(cases, LISTING)]).results[0]
+
+    assert [problem] * bool(problem) == [one[: len(problem)] for one in result.problems]
+
+
+def test_where_a_name_comes_from_is_known_where_nobody_is_asked() -> None:
+    """A call that waits for nobody has the same targets, so a case about its approval sees the same of them."""
+    fewer = [policy for policy in answering().policies.values() if policy.id != "files/no-write-after-read"]
+    case = "{case: c, session: work, after: [{call: read, result: {id: notes}}], call: write, step: approve_call"
+    result = run(answering().with_policies(fewer), [suite(f"  - {case}, expect: allow}}\n", LISTING)]).results[0]
+
+    assert () == result.problems
+
+
 def test_facts_answer_again() -> None:
     """What a case rested on is kept, so that the same question has the same answer."""
     result = only("  - {case: one, session: child, call: read, expect: allow}\n")
