@@ -287,7 +287,7 @@ class Ruling:
     `resource_type` and `resource_id` name the resource of the call; empty when it was not mapped.
     `logged_arguments` holds the arguments that the bundle allows to be recorded, each as name and JSON text.
     `targets` is what the session sees of the call's targets, `counted` what it sees of its earlier calls; None where no
-    policy can see them.
+    policy can see them. `ancestor_counted` is what the session above sees that denied the call.
     `obligations` are those of the permits that an allow rests on, for a session below others also of the permits of
     these; sorted, each once. `advice` are the lines of the forbids that a deny rests on.
     `asks` are the forbids that a person can lift, of all sessions of the chain, where a call is denied only until then:
@@ -309,6 +309,7 @@ class Ruling:
     counted: Counted | None = None
     ancestor_id: str = ""
     ancestor_basis: Basis | None = None
+    ancestor_counted: Counted | None = None
     obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
     asks: tuple[Ask, ...] = field(default=(), repr=False)

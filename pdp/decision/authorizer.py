@@ -255,12 +255,12 @@ class Authorizer:
         read = reading.part(seen.resource, seen.context, seen.targets)
         by_reading = read_key(bundle.version, chain, call, read, place)
         if (found := self._cache.get(by_reading, now)) is not None:
-            ruling = of_this_call(found.ruling, tool, seen)
+            ruling = of_this_call(found.ruling, chain, tool, seen)
             if by_call:
                 self._cache.put(by_call, ruling, found.end, now)
             return ruling, CacheResult.HIT, None
         general = judge_chain(bundle, chain, seen, at)
-        ruling = of_this_call(general, tool, seen)
+        ruling = of_this_call(general, chain, tool, seen)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
             return ruling, CacheResult.BYPASS, None
         end = earliest_end(chain, now)
@@ -281,7 +281,7 @@ class Authorizer:
             facts, ruling = replace(facts, counted=seen.counted), seen.unknown
         tool = snapshot.bundle.catalogue.tools[request.call.action]
         ruling = ruling or judge_chain(snapshot.bundle, snapshot.chain, facts, snapshot.wall_at)
-        return of_this_call(ruling, tool, facts), CacheResult.BYPASS, seen
+        return of_this_call(ruling, snapshot.chain, tool, facts), CacheResult.BYPASS, seen
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()

@@ -103,7 +103,7 @@ class CallExplainer:
             for place, session in enumerate(chain)
         )
         would = of_chain(chain, [side.ruling for side in sides])
-        ruling = refused.ruling if refused else of_this_call(unknown or would, tool, seen)
+        ruling = refused.ruling if refused else of_this_call(unknown or would, chain, tool, seen)
         opaque = tuple(seen.context["opaque"])
         targets = bundle.provenances.each(chain, tool, parse_object(call.arguments_json, self._limits), find)
         return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque, targets=targets)

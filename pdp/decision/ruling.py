@@ -14,7 +14,7 @@ from typing import Any
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
-from pdp.model import Basis, Call, Outcome, Ruling, Session, Targets
+from pdp.model import Basis, Call, Counted, Outcome, Ruling, Session, Targets
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import TOO_MANY_OBLIGATIONS
 from pdp.policy.provenance import FindNames, found_nowhere
@@ -154,8 +154,13 @@ def _with_obligations(own: Ruling, above: Ruling) -> Ruling:
     return replace(own, obligations=tuple(sorted({*own.obligations, *above.obligations})))
 
 
-def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
-    """Return the ruling with this call's resource, and the arguments that may be recorded."""
+def of_this_call(ruling: Ruling, chain: Sequence[Session], tool: Tool, facts: Facts) -> Ruling:
+    """Return the ruling with this call's resource, what policies saw of it, and the arguments that may be recorded."""
+    above: Counted | None = None
+    if facts.counted and ruling.ancestor_id:
+        above = next(
+            seen for session, seen in zip(chain, facts.counted, strict=True) if session.id == ruling.ancestor_id
+        )
     return replace(
         ruling,
         resource_type=facts.resource[0],
@@ -164,6 +169,7 @@ def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
         logged_arguments=facts.logged,
         targets=facts.targets[0] if facts.targets else None,
         counted=facts.counted[0] if facts.counted else None,
+        ancestor_counted=above,
     )
 
 

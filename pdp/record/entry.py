@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
 from pdp.limits import MOST_POLICIES
-from pdp.model import CacheResult, Caller, Debited, Decision, Obligation, Ruling
+from pdp.model import CacheResult, Caller, Counted, Debited, Decision, Obligation, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
@@ -154,6 +154,8 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
     else:
         resource = f'"resource_digest":{_text(keyed_digest(key, ruling.resource_id))}'
     ancestor_basis = ruling.ancestor_basis.value if ruling.ancestor_basis else ""
+    counts, done = _counted("", ruling.counted)
+    above = "".join(_counted("ancestor_", ruling.ancestor_counted))
     targets = links = ""
     if ruling.targets is not None:
         targets = f'"targets":{_texts(ruling.targets.provenance)},'
@@ -163,13 +165,13 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         caller=caller,
         to_duration=(
             f'{{{_access(decision.access_request_id)}"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
-            f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
+            f'{above}"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
             f"{_arguments(ruling.logged_arguments)}"
             f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
             f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
             f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
-            f'"catalogue_digest":{_text(decision.catalogue_digest)},{_debits(decision.debits)}'
-            f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},"duration_us":'
+            f'"catalogue_digest":{_text(decision.catalogue_digest)},{counts}{_debits(decision.debits)}'
+            f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},{done}"duration_us":'
         ),
         to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
@@ -209,6 +211,16 @@ def _lifted(policies: tuple[str, ...]) -> str:
 
 def _debits(taken: Debited) -> str:
     return f'"debits":{json_text(dict(taken))},' if taken else ""
+
+
+def _counted(whose: str, seen: Counted | None) -> tuple[str, str]:
+    """Return the counts that policies saw, and the names that they saw as done, as fields; of very many only some."""
+    if seen is None:
+        return "", ""
+    first, more = dict(seen.counts[:MOST_POLICIES]), len(seen.counts) - MOST_POLICIES
+    left_out = f'"{whose}counts_left_out":{more},' if more > 0 else ""
+    counts = f'"{whose}counts":{json_text(first)},{left_out}' if first else ""
+    return counts, f"{_bounded(f'{whose}done', seen.done)}," if seen.done else ""
 
 
 def _obligations(asked: tuple[Obligation, ...]) -> str:

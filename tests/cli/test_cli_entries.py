@@ -121,6 +121,21 @@ def test_labels_that_a_call_added_are_shown() -> None:
     assert "labels_added" not in tail_line(record)
 
 
+def test_what_a_call_took_and_saw_is_shown() -> None:
+    """What is used up of budgets since, and the counts that policies saw, of a session above too."""
+    record = found()[2].record()
+    said = {
+        "debits": {"max_calls": 3, "max_sum": "12.5000"},
+        "counts": {"github/create_issue": 2},
+        "done": ["github/get_issue", "read_only"],
+        "ancestor_counts": {"github/create_issue": 9},
+    }
+    line = tail_line(record | said)
+
+    assert "done=github/get_issue read_only debits.max_calls=3 debits.max_sum=12.5000" in line
+    assert "counts.github/create_issue=2 ancestor_counts.github/create_issue=9" in line
+
+
 def test_a_report_names_its_call() -> None:
     """By the id of its decision, which its own entry shows too."""
     facts = {"decision_id": "dec_1", "action": "a/b", "status": "failed", "labels_added": ["x"]}

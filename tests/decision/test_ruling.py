@@ -11,7 +11,7 @@ import pytest
 from pdp.decision.ruling import ancestor_deny, call_facts, caller_facts, deny, judge_chain, of_chain, of_this_call
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Call, Obligation, Outcome, Ruling, Session
+from pdp.model import Basis, Call, Counted, Obligation, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.question import Facts, Question, question_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -259,7 +259,17 @@ def test_a_ruling_of_this_call(bundle: Bundle, name: str, *, shown: bool) -> Non
         logged_arguments=(("item", '"x"'),),
     )
 
-    assert expected == of_this_call(ALLOW, bundle.catalogue.tools[f"shop/{name}"], facts)
+    assert expected == of_this_call(ALLOW, (OWN,), bundle.catalogue.tools[f"shop/{name}"], facts)
+
+
+def test_a_ruling_holds_what_the_deciding_session_has_seen(bundle: Bundle) -> None:
+    """What the session of the call sees of its earlier calls, and what the one above sees that denies the call."""
+    seen = tuple(Counted((("shop/buy", number),)) for number in range(3))
+    facts = Facts(action="shop/buy", resource=("Thing", "x"), context={}, counted=seen)
+    tool = bundle.catalogue.tools["shop/buy"]
+    found = [of_this_call(one, (OWN, PARENT, ROOT), tool, facts) for one in (ALLOW, ancestor_deny(ROOT, FORBID))]
+
+    assert [(seen[0], None), (seen[0], seen[2])] == [(one.counted, one.ancestor_counted) for one in found]
 
 
 def test_facts_stand_in_no_representation() -> None:

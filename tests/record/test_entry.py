@@ -11,7 +11,7 @@ import pytest
 
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
-from pdp.model import CacheResult, Decision, Obligation, Targets
+from pdp.model import CacheResult, Counted, Decision, Obligation, Targets
 from pdp.observer import Event, EventKind
 from pdp.record.entry import Entries
 from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
@@ -75,6 +75,31 @@ def test_what_a_call_took_of_budgets_is_written() -> None:
 
     found = [json.loads(entries.decision(one) + b"}").get("debits") for one in (bare, charged, bare)]
     assert [None, {"max_calls": 3, "max_sum": "12.5000"}, None] == found
+
+
+def test_what_policies_saw_of_earlier_calls_is_written() -> None:
+    """Of the session, and of the one above that denied the call; nothing where no policy saw anything."""
+    own, above = Counted((("a/b", 0), ("mutating", 3)), ("a/c",)), Counted((("a/b", 7),), ())
+    names = ("counts", "done", "ancestor_counts", "ancestor_done")
+
+    written = [
+        record_of(ruling=replace(a_decision().ruling, counted=one, ancestor_counted=other))
+        for one, other in ((None, None), (Counted(), None), (own, None), (own, above))
+    ]
+    counted = {"counts": {"a/b": 0, "mutating": 3}, "done": ["a/c"]}
+    assert [{}, {}, counted, counted | {"ancestor_counts": {"a/b": 7}}] == [
+        {name: record[name] for name in names if name in record} for record in written
+    ]
+
+
+def test_of_very_many_counts_some_are_written() -> None:
+    """The first by name, and how many more there are."""
+    counts = tuple((f"a/{number:03}", number) for number in range(70))
+    seen = Counted(counts, tuple(name for name, _ in counts))
+    record = record_of(ruling=replace(a_decision().ruling, counted=seen))
+
+    assert (dict(counts[:64]), 6) == (record["counts"], record["counts_left_out"])
+    assert ([name for name, _ in counts[:64]], 6) == (record["done"], record["done_left_out"])
 
 
 def test_obligations_are_written_with_what_their_author_wrote() -> None:

@@ -6,7 +6,7 @@ Long texts and long lists are shortened here, for people; `--json` and `pdp audi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -28,6 +28,9 @@ _INDENT = 4
 _FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
 # Digests and ids that mean nothing to a person, and positions in traces.
 _HIDDEN = frozenset({"scope_id", "scope_before", "request_digest", "traceparent", "tracelink", "bundle_version"})
+# What a call changed, and what policies saw of earlier ones: lists, and numbers by name.
+_LISTS = ("labels_added", "done", "ancestor_done")
+_NUMBERS = ("debits", "counts", "ancestor_counts")
 # The answer of the policies; the entry that follows has the question.
 _DECIDED = frozenset({"action", "basis", "policies", "errors", "principal", "grants"})
 
@@ -60,8 +63,8 @@ def reason(record: Record) -> str:
     if record["kind"] == DECISION:
         named_ones = [*_list(record, "policies"), *_list(record, "errors")]
         detail = text_of(record, "detail")
-        labels = {"labels_added": added} if (added := _list(record, "labels_added")) else {}
-        pairs = map(_pair, [*_facts(record, "arguments").items(), *labels.items()])
+        lists = {name: added for name in _LISTS if (added := _list(record, name))}
+        pairs = map(_pair, [*_facts(record, "arguments").items(), *lists.items(), *_numbers(record)])
         return " ".join([text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *pairs])
     facts = _facts(record, "facts")
     if record["kind"] == EventKind.SESSION_DECIDED:
@@ -70,6 +73,11 @@ def reason(record: Record) -> str:
     caller = text_of(record, "caller_id")
     shown = {name: value for name, value in facts.items() if value and name not in _HIDDEN and value != caller}
     return " ".join(map(_pair, sorted(shown.items())))
+
+
+def _numbers(record: Record) -> Iterator[tuple[str, object]]:
+    for field in _NUMBERS:
+        yield from ((f"{field}.{name}", value) for name, value in _facts(record, field).items())
 
 
 def tail_line(record: Record) -> str:

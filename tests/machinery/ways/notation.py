@@ -98,7 +98,7 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
         ("arguments", "digest", "facts", "result", "fails", "request_id"),
         (
             *("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis"),
-            *("adds", "debits", "obligations", "advice", "question", "lifts", "span"),
+            *("adds", "debits", "obligations", "advice", "question", "lifts", "sees", "span"),
         ),
     ),
     # What people answer to the `question` of a call that waits for them.

@@ -218,6 +218,9 @@ def _check_record(step: Step, seen: Seen, way: ProductWay) -> None:
     assert tuple(record.get("labels_added", ())) == seen.labels_added, step.place
     assert record.get("access_request_id") == span.get(names.ACCESS_REQUEST), step.place
     assert tuple(record.get("policies_lifted", ())) == seen.lifted, step.place
+    if "sees" in step.given:
+        # Of a call that a session above denies, what that one sees.
+        assert record.get("ancestor_counts", record.get("counts")) == step.given["sees"], step.place
     assert record.get("debits", {}) == step.given.get("debits", {}), step.place
     asked = [{"id": name, "parameters": json.loads(parameters)} for name, parameters in seen.obligations]
     assert asked == record["obligations"], step.place
