@@ -25,7 +25,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
 from pdp.policy.hints import hints
-from pdp.policy.schema import APPROVE_CALL, SESSION_ACTIONS
+from pdp.policy.schema import APPROVE_CALL, APPROVE_SESSION, SESSION_ACTIONS
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import ResourceMapping
 from pdp.workbench.reading import DEFAULT_NOW
@@ -40,6 +40,8 @@ _MOST_SUITES = 4
 _MOST_ACTIONS = 4
 _MOST_SESSIONS = 48
 _MOST_CALLS = 48
+# Of each tool, calls whose approval is asked about.
+_MOST_APPROVALS = 4
 _MOST_MOMENTS = 4
 _MOST_MEMBERS = 6
 _MOST_POLICIES = 40
@@ -70,6 +72,17 @@ class _Clues:
         return tuple(sorted(name for one, name in self.named if one == kind))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What a case is about: a call, a step of its session, or with both the approval of the call."""
+
+    call: NamedCall | None = None
+    step: Step | None = None
+
+    def __str__(self) -> str:
+        return " of ".join([*([self.step.value] if self.step else []), *([self.call.name] if self.call else [])])
+
+
 def generated_suites(
     bundle: Bundle, versions: Sequence[PolicySource], suites: Sequence[Suite], limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Suite, ...]:
@@ -79,7 +92,10 @@ def generated_suites(
     """
     actions = _actions(bundle, versions)
     # Another policy must permit what a forbid denies: values from the others are tried as well, but later.
-    others = (one for action in actions for one in bundle.slice(action).policies)
+    others = [one for action in actions for one in bundle.slice(action).policies]
+    if APPROVE_CALL in actions:
+        # What makes calls wait for a person.
+        others = [*(one for one in bundle.policies.values() if one.step_up), *others]
     asked = list(dict.fromkeys((*versions, *islice(others, _MOST_POLICIES))))
     named = frozenset(uid for one in asked for uid in one.entities)
     clues = _Clues(values=hints(one.text for one in asked), named=named, actions=actions)
@@ -89,9 +105,8 @@ def generated_suites(
 
 def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...]:
     """Return some of the actions that a policy can match, first those that it names."""
-    # An approval of a call takes a call that waits for it: none is made up.
-    steps = (action for action in SESSION_ACTIONS if action != APPROVE_CALL)
-    known = (*steps, *sorted(bundle.catalogue.tools))
+    # A policy for any action is rarely about the last one.
+    known = (*(one for one in SESSION_ACTIONS if one != APPROVE_CALL), *sorted(bundle.catalogue.tools), APPROVE_CALL)
     matched = [action for action in known if any(one.may_match(bundle.groups_of(action)) for one in versions)]
     itself = {action for one in versions for action in one.actions or ()}
     return tuple(sorted(matched, key=lambda action: action not in itself)[:_MOST_ACTIONS])
@@ -118,27 +133,51 @@ def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: i
     moments = list(islice(times, _MOST_MOMENTS))
     opened, calls, cases = dict(ground.sessions), {}, []
     for action in clues.actions:
-        asked: list[NamedCall | Step] = [step for step in Step if step.value == action]
-        asked += islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
-        every = [*product(sessions, asked, moments)]
+        every = [*product(sessions, _asked(bundle, clues, ground, limits, action), moments)]
         # Neighbours are decided alike: a mixture shows more. Each run has the same mixture.
         random.Random(action).shuffle(every)  # noqa: S311 - nothing secret
         for session, what, now in every[: most // len(clues.actions)]:
             # Only what a call needs, so that no rule about the scope of sessions interferes.
-            opening = session
-            if isinstance(what, NamedCall):
-                opening, calls[what.name] = replace(session, name=f"{session.name} {action}", tools=(action,)), what
+            opening, call = session, what.call
+            if call is not None:
+                opening = replace(session, name=f"{session.name} {call.action}", tools=(call.action,))
+                calls[call.name] = call
             opened[opening.name] = opening
             cases.append(_case(opening, what, now))
     return replace(ground, file=GENERATED, name=GENERATED, sessions=opened, calls=calls, cases=tuple(cases))
 
 
-def _case(session: NamedSession, what: NamedCall | Step, now: float) -> Case:
-    step, call = (what, "") if isinstance(what, Step) else (None, what.name)
-    words = what.value if isinstance(what, Step) else what.name
-    name = f"{words}; {session.agent} for {session.user} in `{session.name}`, at {utc_text(now)}"
+def _asked(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action: str) -> list[_Asked]:
+    """Return what to ask about an action: calls of a tool, a step, or approvals of calls of different tools."""
+    if action != APPROVE_CALL:
+        calls = islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
+        return [*(_Asked(step=step) for step in Step if step.value == action), *(_Asked(call=one) for one in calls)]
+    return [
+        _Asked(step=Step.APPROVE_CALL, call=one)
+        for tool in _kinds_of_tools(bundle, clues)
+        for one in islice(_calls(bundle, clues, ground, limits, tool.action), _MOST_APPROVALS)
+    ]
+
+
+def _kinds_of_tools(bundle: Bundle, clues: _Clues) -> list[Tool]:
+    """Return the tools that policies name, and one of each kind that policies about approvals can tell apart."""
+    tools = bundle.catalogue.tools
+    named = [tools[one] for one in clues.values.get("context.action", ()) if one in tools]
+    kinds = {(one.risk, one.groups, one.targets is None): one for one in tools.values()}
+    return list(islice({one.action: one for one in (*named, *kinds.values())}.values(), _MOST_CALLS // _MOST_APPROVALS))
+
+
+def _case(session: NamedSession, what: _Asked, now: float) -> Case:
+    name = f"{what}; {session.agent} for {session.user} in `{session.name}`, at {utc_text(now)}"
     return Case(
-        file=GENERATED, line=0, name=name, now=now, session=session.name, call=call, step=step, expect=Expectation()
+        file=GENERATED,
+        line=0,
+        name=name,
+        now=now,
+        session=session.name,
+        call=what.call.name if what.call else "",
+        step=what.step,
+        expect=Expectation(),
     )
 
 
@@ -154,6 +193,7 @@ def _sessions(bundle: Bundle, clues: _Clues, suite: Suite) -> Iterator[NamedSess
     choices: dict[str, list[Any]] = {
         "user": _members(directory, clues, "User", "UserGroup"),
         "agent": _members(directory, clues, "Agent", "AgentGroup"),
+        "approver": _members(directory, clues, "User", "UserGroup") if _is_approved(clues) else [],
         "grants": [(), grants, *((one,) for one in grants)] if grants else [],
         "labels": [(), *((one,) for one in sorted(map(str, labels)))] if labels else [],
         "purpose": [one for one in compared.get("purpose", ()) if one],
@@ -166,6 +206,10 @@ def _sessions(bundle: Bundle, clues: _Clues, suite: Suite) -> Iterator[NamedSess
         change = {name: chance.choice(values) for name, values in choices.items() if values and chance.random() < _HALF}
         words = "".join(f" {name}={_shown(value)}" for name, value in change.items())
         yield replace(one, **change, name=f"{one.name}{words}", line=0)
+
+
+def _is_approved(clues: _Clues) -> bool:
+    return not {APPROVE_SESSION, APPROVE_CALL}.isdisjoint(clues.actions)
 
 
 def _members(directory: Directory, clues: _Clues, kind: str, group: str) -> list[str]:

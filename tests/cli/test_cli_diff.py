@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.testing.bundles import tool
+from pdp.testing.bundles import OPEN_SESSIONS, tool
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import POLICIES, write_bundle
 
@@ -239,6 +239,39 @@ def test_an_operator_that_is_changed_is_found_out(run: Run) -> None:
     told = json.loads(narrower.stdout)
     assert {("files/tag-both", "newly_denied")} == {(one["change"], one["effect"]) for one in told["generated"]}
     assert [] == told["undecided"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "action"),
+    [
+        ('principal == User::"bob"', "approve_session"),
+        ('principal == User::"bob"', "approve_call"),
+        ('context.action == "files/write"', "approve_call"),
+        ('context.risk == "read_only" && context.user == User::"alice"', "approve_call"),
+        ('context.questions.contains("May it write?")', "approve_call"),
+    ],
+)
+def test_who_may_approve_is_found_out(run: Run, condition: str, action: str) -> None:
+    """No case asks who approves sessions and calls: approvals that show the change are made up."""
+    asking = (
+        '\n@id("files/asks") @step_up("May it write?") forbid (principal, action == Action::"files/write", resource);'
+    )
+    permit = (
+        f'\n@id("files/new") permit (principal, action == Action::"pdp/{action}", resource)\n  when {{ {condition} }};'
+    )
+    sessions = OPEN_SESSIONS.replace('"pdp/approve_call"\n', '"pdp/request_session"\n')
+    if action == "approve_session":
+        sessions = sessions.replace("approve_session", "request_session")
+    old, new = written(Path("old"), WIDER + asking), written(Path("new"), WIDER + asking + permit)
+    for folder in (old, new):
+        (folder / "sessions.cedar").write_text(sessions, encoding="utf-8")
+
+    done = run("diff", str(old), str(new), "--json")
+
+    assert 2 == done.exit_code
+    told = json.loads(done.stdout)
+    assert [] == told["undecided"]
+    assert {("files/new", "newly_allowed")} == {(one["change"], one["effect"]) for one in told["generated"]}
 
 
 def test_what_no_call_shows_is_undecided(run: Run) -> None:
