@@ -87,6 +87,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "cedar asking": f"{_HERE}test_people_are_asked_as_shown",
         "yaml asked": f"{_HERE}test_people_are_asked_as_shown",
         "yaml history": f"{_HERE}test_cases_with_a_history_pass",
+        "yaml parts": f"{_HERE}test_cases_about_parts_of_names_pass",
         "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml results": f"{_HERE}test_results_are_read",
         "yaml targets": f"{_HERE}test_targets_are_read",
@@ -209,6 +210,16 @@ def test_cases_with_a_history_pass(project_root: Path) -> None:
     results = run(bundle, [read_suite("tests/history_test.yaml", text.encode("utf-8"))]).results
 
     assert [(), ()] == [result.problems for result in results]
+
+
+def test_cases_about_parts_of_names_pass(project_root: Path) -> None:
+    """The cases that the guide shows about owner and repository pass with the example's bundle."""
+    folder = project_root / "policies"
+    (text,) = blocks(folder / "README.md", "yaml parts")
+    bundle = load_bundle(read_folder(folder, DEFAULT_LIMITS), DEFAULT_LIMITS, compile_here)
+    results = run(bundle, [read_suite("tests/parts_test.yaml", text.encode("utf-8"))]).results
+
+    assert [(), (), ()] == [result.problems for result in results]
 
 
 def test_targets_are_read(project_root: Path) -> None:

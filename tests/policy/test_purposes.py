@@ -44,3 +44,36 @@ def test_a_purpose_names_whole_words(value: str, expected: bool) -> None:  # noq
 
     assert name is not None
     assert expected == PURPOSE.names(name)
+
+
+# What a person or a program could take for the repository, or for a part of its name.
+NEAR_ACME_SHOP = (
+    *("acme", "shop", "shop/acme", "acme/acme", "acme/", "/shop", "/acme/shop", "acme/shop/", "acme//shop"),
+    *(
+        "acme/shop2",
+        "acme/shops",
+        "acme/sho",
+        "acme/shop.git",
+        "acme/shop-x",
+        "acme/shop/tree",
+        "cme/shop",
+        "x/acme/shop",
+    ),
+    *("acme.shop", "acme-shop", "acme_shop", "acme shop", "acme / shop", "acme\\shop", "acme%2fshop", "acme:shop"),
+    *("acmeshop", "@acme/shop", "acme@shop", "acme/shop@main", "acme/shop#3", "acme/./shop", "acme/../shop", "acme/*"),
+    *("\u0430cme/shop", "acme/sh\u043ep", "acme\u2215shop", "acme\uff0fshop", "acme\u200b/shop", "acme/shop\u200b"),
+    *("\uff41cme/shop", "acme/\u017fhop", "https://acme/shop", "github.com/acme/shop", "acme/shop ", " acme/shop"),
+)
+
+
+@pytest.mark.parametrize("purpose", ["Fix issue 3 in acme/shop", "In acme/shop: fix issue 3.", "(acme/shop) issue 3"])
+@pytest.mark.parametrize("kind", [None, "text", "id"])
+def test_a_repository_is_named_as_a_whole(purpose: str, kind: str | None) -> None:
+    """By owner and name together, and by nothing that is like it, nor by one of the two."""
+    found = [
+        value
+        for value in ("acme/shop", *NEAR_ACME_SHOP)
+        if (name := name_of(value, kind)) and Purpose(purpose).names(name)
+    ]
+
+    assert ["acme/shop"] == found
