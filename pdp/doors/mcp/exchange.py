@@ -87,6 +87,8 @@ class Exchange:
             return
         self._sent = True
         sent = self._conversation.headers(self._headers)
+        if self._modern and request.method == methods.CALL:
+            sent |= http.mirrored(request, self._gate.definitions.schema(request.params["name"]))
         async with self._upstream.exchange("POST", sent, request.raw) as answer:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
@@ -35,6 +36,8 @@ _TO_CLIENT = frozenset({"retry-after", VERSION, "x-accel-buffering"})
 _ONCE = frozenset({HANDLE, SESSION, VERSION, METHOD, NAME, "host", "origin", "content-type", "content-length"})
 
 _NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_MOST_MIRRORED, _MOST_DEPTH = 64, 16
 _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
 
@@ -95,6 +98,28 @@ def disagreement(message: Message, headers: Headers) -> str:
     if isinstance(inside, str) and (modern or name is not None) and (name is None or decoded(name) != inside):
         return f"the header `{NAME}` is not the name in the message"
     return ""
+
+
+def mirrored(call: Message, schema: object) -> dict[str, str]:
+    """Return the headers that repeat arguments of a call, as the tool's schema wants it (`x-mcp-header`).
+
+    They are made from the message, so that they cannot say anything else. A name that is no header's is left out.
+    """
+    headers: dict[str, str] = {}
+    waiting: list[tuple[tuple[str, ...], object]] = [((), schema)]
+    while waiting:
+        path, one = waiting.pop()
+        if not isinstance(one, dict):
+            continue
+        wanted = one.get("x-mcp-header")
+        if path and isinstance(wanted, str) and _TOKEN.fullmatch(wanted):
+            value = call.part("params", "arguments", *path)
+            if value is not None and value[0] not in "n[{" and len(headers) < _MOST_MIRRORED:
+                headers[f"mcp-param-{wanted.lower()}"] = encoded(json.loads(value) if value[0] == '"' else value)
+        inside = one.get("properties")
+        if isinstance(inside, dict) and len(path) < _MOST_DEPTH:
+            waiting += [((*path, name), each) for name, each in inside.items()]
+    return headers
 
 
 def decoded(value: str) -> str | None:

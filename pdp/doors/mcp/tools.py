@@ -32,6 +32,7 @@ class Definitions:
         self._listed_at = -math.inf
         self._digests: dict[str, str] = {}
         self._listing: dict[str, str] = {}
+        self._schemas: dict[str, Any] = {}
 
     @property
     def known(self) -> bool:
@@ -41,6 +42,10 @@ class Definitions:
     def digest(self, tool: str) -> str:
         """Return the digest of a tool's definition; of one that the server does not list, one that no tool has."""
         return self._digests.get(tool) or _NOT_LISTED
+
+    def schema(self, tool: str) -> Any:  # noqa: ANN401 - any JSON value, as the server has written it
+        """Return the schema of a tool's arguments; None for a tool that is not listed."""
+        return self._schemas.get(tool)
 
     def add(self, definitions: Iterable[Any], *, first: bool) -> None:
         """Take the definitions of a page, the first of a list or a further one.
@@ -59,6 +64,7 @@ class Definitions:
             if name in here or self._listing.get(name, digest) != digest:
                 digest = ""
             here.add(name)
+            self._schemas[name] = definition.get("inputSchema")
             self._listing[name] = self._digests[name] = digest
 
     def begin(self) -> None:

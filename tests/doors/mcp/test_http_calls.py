@@ -151,3 +151,16 @@ async def test_a_call_that_a_person_approves_meanwhile_runs(desk_pdp: RunningSer
 
         assert "asked" == text_of(result)
         assert 1 == here.desk.ran["asked"]
+
+
+async def test_headers_that_repeat_arguments_say_what_the_message_says(desk_pdp: RunningServer) -> None:
+    """A server can want arguments in headers too (`x-mcp-header`): they are the proxy's, whatever the client wrote."""
+    async with world(desk_pdp) as here:
+        _, handle = here.session()
+        async with here.client(MODERN, handle) as client:
+            result = await client.call_tool("routed", {"region": "süd", "shard": 7})
+        other = await here.call("routed", {"region": "north"}, handle=handle, mcp_param_region="south")
+
+        assert "süd 7" == text_of(result)
+        assert "north 0" in other.text
+        assert "north" == here.desk.headers["mcp-param-region"]

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import Context, MCPServer
+from pydantic import Field
 
 from pdp.client import AsyncClient
 from pdp.doors import listening
@@ -77,6 +78,15 @@ def desk_server(desk: Desk) -> MCPServer:
         """Do what a person must approve first."""
         desk.ran["asked"] += 1
         return "asked"
+
+    @server.tool()
+    def routed(
+        region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
+        shard: Annotated[int, Field(json_schema_extra={"x-mcp-header": "Shard"})] = 0,
+    ) -> str:
+        """Be routed by arguments that headers repeat."""
+        desk.ran["routed"] += 1
+        return f"{region} {shard}"
 
     @server.tool()
     def reflect(how: str) -> str:
