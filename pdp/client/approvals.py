@@ -107,7 +107,10 @@ def unapproved(answer: Answer, request: RequestedAccess, waited: float) -> Answe
         case access_pb2.ACCESS_STATE_REVOKED:
             told = f"the approval of this call was taken back{why}: do not ask for it again; tell the user"
         case _:
-            told = "no person answered in time: tell the user, and ask again only if the user wants it"
+            told = (
+                "no person answered before the request, its session or the rules ended: tell the user, and ask again "
+                "only if the user wants it"
+            )
     return replace(answer, advice=(told,))
 
 

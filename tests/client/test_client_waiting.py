@@ -153,7 +153,7 @@ def test_an_approved_call_goes_on(people: People, address: str, ask: Ask) -> Non
     ("state", "reason", "advice"),
     [
         (ACCESS_STATE_DENIED, "not him", "a person refused this call (`not him`): do not ask for it again"),
-        (ACCESS_STATE_EXPIRED, "", "no person answered in time"),
+        (ACCESS_STATE_EXPIRED, "", "no person answered before the request, its session or the rules ended"),
         (access_pb2.ACCESS_STATE_REVOKED, "", "the approval of this call was taken back: do not ask for it again"),
     ],
 )
