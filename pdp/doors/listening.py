@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,7 +25,7 @@ _LOOPBACK_NAMES = ("127.0.0.1", "[::1]", "localhost")
 
 
 class Listener:
-    """A port that is open, and not yet served.
+    """A port that is open, and not yet served. Use it with `with`.
 
     Raise `ConfigurationError` for an address that cannot be opened, or that others reach without TLS.
     """
@@ -43,6 +43,12 @@ class Listener:
         except OSError as error:
             raise ConfigurationError(f"cannot listen on `{address}`: {reason_of(error)}") from None
         self.port: int = self.socket.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
     @property
     def url(self) -> str:

@@ -187,7 +187,7 @@ def mcp(
     """
     log_to_stderr(LogSettings(level="warning"))
     if web.given:
-        _require_web_alone(command)
+        _require_web_alone(command, web)
         if not name:
             raise click.UsageError("pass --server with the server's name in the catalogue")
         return serve_web(load_settings(), connection, web, server=name, passes=frozenset(passes), wait=wait)
@@ -316,8 +316,10 @@ def _handle(file: str | None, descriptor: int | None) -> str:
             os.close(descriptor)
 
 
-def _require_web_alone(command: Sequence[str]) -> None:
+def _require_web_alone(command: Sequence[str], web: WebOptions) -> None:
     """Raise `UsageError` for what does not go with a server at a URL."""
+    if not (web.upstream and web.listen):
+        raise click.UsageError("--upstream and --listen belong together")
     if command:
         raise click.UsageError("pass the command of a server, or --upstream and --listen, but not both")
     context = click.get_current_context()

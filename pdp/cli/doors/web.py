@@ -37,9 +37,9 @@ class WebOptions:
     allowed_origin: tuple[str, ...]
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """Return the flags that are given."""
-        return tuple(f"--{one.name.replace('_', '-')}" for one in fields(self) if getattr(self, one.name))
+    def given(self) -> bool:
+        """Say whether one of them is given."""
+        return any(getattr(self, one.name) for one in fields(self))
 
 
 def web_options(function: C) -> Callable[..., Any]:
@@ -77,8 +77,6 @@ def serve_web(
     wait: float,
 ) -> int:
     """Serve until the process is asked to end."""
-    if not web.upstream or not web.listen:
-        raise click.UsageError("--upstream and --listen belong together")
     keep_memory_private()
     return asyncio.run(_until_stopped(settings, connection, web, server, passes, wait))
 
@@ -116,14 +114,19 @@ async def _serve(
     from pdp.doors.mcp.upstream import Upstream  # noqa: PLC0415
     from pdp.doors.web import Doorstep  # noqa: PLC0415
 
-    credentials = Credentials(_path(web.headers_file))
-    listener = Listener(web.listen or "", certificate=_path(web.listen_tls_certificate), key=_path(web.listen_tls_key))
-    if not (listener.hosts or web.allowed_host):
-        raise click.UsageError("beyond loopback --allowed-host is needed: the name by which clients call the proxy")
     async with AsyncExitStack() as opened:
         upstream = await opened.enter_async_context(
-            Upstream(web.upstream or "", credentials=credentials, ca_file=_path(web.upstream_tls_roots))
+            Upstream(
+                web.upstream or "",
+                credentials=Credentials(_path(web.headers_file)),
+                ca_file=_path(web.upstream_tls_roots),
+            )
         )
+        listener = opened.enter_context(
+            Listener(web.listen or "", certificate=_path(web.listen_tls_certificate), key=_path(web.listen_tls_key))
+        )
+        if not (listener.hosts or web.allowed_host):
+            raise click.UsageError("beyond loopback --allowed-host is needed: the name by which clients call the proxy")
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
         door = HTTPDoor(
             server=server,

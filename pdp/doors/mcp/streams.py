@@ -93,7 +93,7 @@ async def watch(conversation: Conversation, reply: Reply, changed: str) -> None:
     while True:
         with suppress(PDPClientError):
             now = await conversation.gate.seen()
-            if changed and before is not None and now != before:
+            if changed and now != before and (before is not None or now is None):
                 await reply.event(changed)
             if now is None:
                 return

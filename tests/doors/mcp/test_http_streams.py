@@ -21,6 +21,14 @@ CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": 
 ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
+GREETING = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}},
+}
+
+
 def slow_call(steps: int = 1) -> dict[str, Any]:
     """Return a call whose tool reports its progress and then waits."""
     meta = {**STATED, "progressToken": "p"}
@@ -163,22 +171,31 @@ async def test_a_subscription_tells_of_a_revocation_and_ends(desk_pdp: RunningSe
         assert ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed", "the end"] == told
 
 
+async def test_the_stream_of_a_session_of_mcp_ends_with_the_session(desk_pdp: RunningServer) -> None:
+    """With a handshake, the same is told on the stream that a client opens, and then it ends."""
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+        begun = await here.post(GREETING, handle=handle)
+        session = {"mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": LEGACY, HANDLE: handle}
+        async with (
+            httpx2.AsyncClient(timeout=PATIENCE) as http,
+            http.stream("GET", here.url, headers={"accept": "text/event-stream", **session}) as answer,
+        ):
+            here.revoke(session_id)
+            lines = [line async for line in answer.aiter_lines() if line.startswith("data: ")]
+            told = [json.loads(line.removeprefix("data: "))["method"] for line in lines]
+            after = await http.get(here.url, headers={"accept": "text/event-stream", **session})
+
+        assert ["notifications/tools/list_changed"] == told
+        assert 403 == after.status_code
+
+
 async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: RunningServer) -> None:
     """Another session of the PDP cannot use it, listen to it or end it."""
     async with world(desk_pdp) as here:
         _, mine = here.session()
         _, other = here.session("bob")
-        greeting = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": LEGACY,
-                "capabilities": {},
-                "clientInfo": {"name": "raw", "version": "1"},
-            },
-        }
-        begun = await here.post(greeting, handle=mine)
+        begun = await here.post(GREETING, handle=mine)
         session = {"mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": LEGACY}
         listing = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
         got = {

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,8 +130,13 @@ class World:
 
     pdp: RunningServer
     desk: Desk
+    server: MCPServer
     url: str
     listener: Listener
+
+    def at(self, url: str) -> World:
+        """Return the same with another proxy."""
+        return replace(self, url=url)
 
     def session(self, user: str = "alice") -> tuple[str, str]:
         """Return id and handle of an active session for all tools."""
@@ -222,18 +227,19 @@ async def world(
 ) -> AsyncIterator[World]:
     """Run the server and the proxy before it."""
     desk = Desk()
+    tools = desk_server(desk)
     async with AsyncExitStack() as opened:
         if not upstream:
-            app = desk_server(desk).streamable_http_app(json_response=json_answers)
+            app = tools.streamable_http_app(json_response=json_answers)
             upstream = await opened.enter_async_context(behind(desk, app))
         client = await opened.enter_async_context(
             AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
         )
-        server = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
-        listener = Listener("127.0.0.1:0")
+        behind_it = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
+        listener = opened.enter_context(Listener("127.0.0.1:0"))
         door = HTTPDoor(
             server="desk",
-            upstream=server,
+            upstream=behind_it,
             session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait)),
             doorstep=Doorstep(hosts=listener.hosts, origins=listener.origins),
             pdp_command="pdp {}".format,
@@ -241,7 +247,7 @@ async def world(
         )
         serving = asyncio.ensure_future(listening.serve(door, listener))
         try:
-            yield World(pdp=pdp, desk=desk, url=listener.url + PATH, listener=listener)
+            yield World(pdp=pdp, desk=desk, server=tools, url=listener.url + PATH, listener=listener)
         finally:
             desk.go_on.set()
             serving.cancel()
@@ -261,13 +267,13 @@ async def behind(desk: Desk, app: Any) -> AsyncIterator[str]:
 
     server = uvicorn.Server(uvicorn.Config(noting, port=0, log_config=None, timeout_graceful_shutdown=1))
     server.capture_signals = _no_signals  # type: ignore[method-assign]
-    listener = Listener("127.0.0.1:0")
-    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
-    try:
-        yield f"http://127.0.0.1:{listener.port}/mcp"
-    finally:
-        server.should_exit = True
-        await serving
+    with Listener("127.0.0.1:0") as listener:
+        serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+        try:
+            yield f"http://127.0.0.1:{listener.port}/mcp"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def _no_signals() -> Any:
