@@ -6,15 +6,19 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Peers
+from pdp.bundles.unfit import unfit_sessions
 from pdp.clock import Clock, Instant, no_earlier
+from pdp.errors import OverloadedError, UnavailableError
 from pdp.model import Session, SessionState
 from pdp.observer import Event, EventKind, Observer
+from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
-from pdp.sessions.store import BundleHistory
+from pdp.sessions.store import BundleHistory, SessionLists
 from pdp.sessions.values import ActiveBundle
 
 
@@ -31,11 +35,15 @@ class Activation:
     expected: str | None = None
 
 
+class BundleSessions(BundleHistory, SessionLists, Protocol):
+    """Bundles, and the sessions that they are about."""
+
+
 class Activations:
     """Activates one bundle at a time, and sends it to `peers`, the other workers, first."""
 
     def __init__(
-        self, *, history: BundleHistory, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
+        self, *, history: BundleSessions, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
     ) -> None:
         self._history = history
         self._bundles = bundles
@@ -79,8 +87,16 @@ class Activations:
                 active, content, recaptured, captured=captured, expected=how.expected
             )
             if not active.same_as(before):
-                self._tell(active, before, changed, now)
+                self._tell(active, before, changed, now, self.unfit_sessions(bundle))
             return before is None or before.version != bundle.version
+
+    def unfit_sessions(self, bundle: Bundle) -> int:
+        """Count the active sessions whose terms do not fit a bundle; 0 when they cannot be read now."""
+        try:
+            return unfit_sessions(bundle, self._history, no_earlier(self._clock.now(), self._history.high_water_at()))
+        except (UnavailableError, OverloadedError):
+            # What is activated is active, whoever can be counted.
+            return 0
 
     def _prepare(self, loaded: Loaded) -> None:
         # Before the activation: until the others have this bundle too, they answer by the previous one. Outside the
@@ -90,9 +106,9 @@ class Activations:
             self._peers.tell(Compiled(delivery=loaded.verified.delivery, parts=loaded.bundle.parts).written())
 
     def _tell(
-        self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant
+        self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant, unfit: int
     ) -> None:
-        facts = _facts(active, before, len(changed))
+        facts = _facts(active, before, len(changed), unfit)
         self._observer.event(
             Event(kind=EventKind.BUNDLE_ACTIVATED, at=now.wall_at, caller_id=active.activated_by, facts=facts)
         )
@@ -100,7 +116,7 @@ class Activations:
             self._observer.event(_session_event(session, active.activated_by, now))
 
 
-def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: int) -> Mapping[str, str]:
+def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: int, unfit: int) -> Mapping[str, str]:
     facts = {
         "version": active.version,
         "before": before.version if before else "",
@@ -109,6 +125,7 @@ def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: 
         "number": str(active.number or ""),
         "signed_by": active.signed_by,
         "sessions_changed": str(sessions_changed),
+        "sessions_unfit": str(unfit or ""),
     }
     return {name: fact for name, fact in facts.items() if fact}
 

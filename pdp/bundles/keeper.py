@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from pdp.bundles.activation import Activation, Activations
+from pdp.bundles.activation import Activation, Activations, BundleSessions
 from pdp.bundles.delivery import BundleSource, Delivery
 from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.peers import Peers, Seen, SourceView, read_news
@@ -30,7 +30,6 @@ from pdp.limits import Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
-from pdp.sessions.store import BundleHistory
 from pdp.sessions.values import ActiveBundle
 
 _LOG = logging.getLogger("pdp")
@@ -79,7 +78,7 @@ class BundleKeeper:
         *,
         source: BundleSource,
         compile_files: Compile,
-        history: BundleHistory,
+        history: BundleSessions,
         clock: Clock,
         observer: Observer,
         limits: Limits,
@@ -225,6 +224,13 @@ class BundleKeeper:
         verified = self._trust.verify(self._known(version))
         how = Activation(by=by, reason=reason, chosen=True)
         return self._activations.activate(self._bundles.load(verified), how)
+
+    def unfit_sessions(self, bundle: Bundle) -> int:
+        """Count the active sessions whose terms do not fit a bundle; 0 when they cannot be read now.
+
+        While that bundle is active, all their calls are denied.
+        """
+        return self._activations.unfit_sessions(bundle)
 
     def hear(self, news: bytes) -> None:
         """Take the news of another worker; after unusable news, catch up from the store later."""

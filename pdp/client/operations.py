@@ -306,11 +306,13 @@ def narrow_session(
     )
 
 
-def get_bundle(version: str) -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
+def get_bundle(
+    version: str, *, with_sessions: bool = False
+) -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
     """Show a bundle; without a version, the running one."""
     return Operation(
         method=_policy_method("GetBundle", policy_pb2.GetBundleResponse),
-        request=policy_pb2.GetBundleRequest(version=version),
+        request=policy_pb2.GetBundleRequest(version=version, with_sessions=with_sessions),
         read=_unchanged,
     )
 

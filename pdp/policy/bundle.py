@@ -293,6 +293,14 @@ class Bundle:
         except InvalidArgumentsError:
             raise _TermsError from None
 
+    def fits_terms(self, terms_json: str) -> bool:
+        """Say whether the terms of a session fit the schema; all calls of any other session are denied."""
+        try:
+            self._terms(terms_json)
+        except _TermsError:
+            return False
+        return True
+
     def _variant(self) -> Bundle:
         other = copy.copy(self)
         other._within, other._slices, other._kept = {}, {}, KeptParts()  # noqa: SLF001 - a copy of this very class

@@ -64,6 +64,7 @@ class PolicyHandlers:
             load_errors=[str(problem) for problem in status.load_errors],
             source_version=status.source_version,
             tool_readings=_tool_readings(bundle) if bundle and request.with_readings else (),
+            sessions_unfit=self._keeper.unfit_sessions(bundle) if bundle and request.with_sessions else 0,
         )
 
     def list_bundles(self, _: policies.ListBundlesRequest, __: Origin) -> policies.ListBundlesResponse:
@@ -78,18 +79,22 @@ class PolicyHandlers:
         version = require_digest("version", request.version)
         reason = optional_text("reason", request.reason, self._limits.text_characters)
         changed = self._keeper.activate(version, by=origin.caller.id, reason=reason)
-        return policies.ActivateBundleResponse(bundle=self._now_running(), changed=changed)
+        running, unfit = self._now_running()
+        return policies.ActivateBundleResponse(bundle=running, changed=changed, sessions_unfit=unfit)
 
     def reload_bundle(self, _: policies.ReloadBundleRequest, origin: Origin) -> policies.ReloadBundleResponse:
         """Load what the source holds now."""
         changed = self._keeper.reload(by=origin.caller.id)
-        return policies.ReloadBundleResponse(bundle=self._now_running(), changed=changed)
+        running, unfit = self._now_running()
+        return policies.ReloadBundleResponse(bundle=running, changed=changed, sessions_unfit=unfit)
 
-    def _now_running(self) -> policies.Bundle:
-        bundle = _running_message(self._keeper.status())
-        if bundle is None:
+    def _now_running(self) -> tuple[policies.Bundle, int]:
+        """Return the running bundle, and how many sessions it denies because of their terms."""
+        status = self._keeper.status()
+        shown = _running_message(status)
+        if shown is None or status.bundle is None:
             raise BundleUnavailableError("another worker has activated another bundle; try again")
-        return bundle
+        return shown, self._keeper.unfit_sessions(status.bundle)
 
     def check_bundle(self, requests: Sequence[policies.CheckBundleRequest], _: Origin) -> policies.CheckBundleResponse:
         """Check a bundle without loading it."""

@@ -73,24 +73,28 @@ class Bundle(_message.Message):
     def __init__(self, version: _Optional[str] = ..., name: _Optional[str] = ..., label: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., tool_count: _Optional[int] = ..., activate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_by: _Optional[str] = ..., reason: _Optional[str] = ..., active: _Optional[bool] = ..., chosen: _Optional[bool] = ..., number: _Optional[int] = ..., signed_by: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
-    __slots__ = ("version", "with_readings")
+    __slots__ = ("version", "with_readings", "with_sessions")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WITH_READINGS_FIELD_NUMBER: _ClassVar[int]
+    WITH_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     version: str
     with_readings: bool
-    def __init__(self, version: _Optional[str] = ..., with_readings: _Optional[bool] = ...) -> None: ...
+    with_sessions: bool
+    def __init__(self, version: _Optional[str] = ..., with_readings: _Optional[bool] = ..., with_sessions: _Optional[bool] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
-    __slots__ = ("bundle", "load_errors", "source_version", "tool_readings")
+    __slots__ = ("bundle", "load_errors", "source_version", "tool_readings", "sessions_unfit")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     LOAD_ERRORS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
     TOOL_READINGS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     load_errors: _containers.RepeatedScalarFieldContainer[str]
     source_version: str
     tool_readings: _containers.RepeatedCompositeFieldContainer[_reading_pb2.ToolReading]
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ..., source_version: _Optional[str] = ..., tool_readings: _Optional[_Iterable[_Union[_reading_pb2.ToolReading, _Mapping]]] = ...) -> None: ...
+    sessions_unfit: int
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ..., source_version: _Optional[str] = ..., tool_readings: _Optional[_Iterable[_Union[_reading_pb2.ToolReading, _Mapping]]] = ..., sessions_unfit: _Optional[int] = ...) -> None: ...
 
 class ListBundlesRequest(_message.Message):
     __slots__ = ()
@@ -111,24 +115,28 @@ class ActivateBundleRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ActivateBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed")
+    __slots__ = ("bundle", "changed", "sessions_unfit")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+    sessions_unfit: int
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ...) -> None: ...
 
 class ReloadBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ReloadBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed")
+    __slots__ = ("bundle", "changed", "sessions_unfit")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+    sessions_unfit: int
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ...) -> None: ...
 
 class BundleFile(_message.Message):
     __slots__ = ("path", "content")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.testing.bundles import SCHEMA
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import POLICIES, Server, start_server, stop_server, write_bundle
 
@@ -162,6 +163,40 @@ def test_going_back_to_an_earlier_version(ask: Run, server: Server) -> None:
     assert "the new one denies every call" == listed[0]["reason"]
     assert re.search(rf"^{first[7:19]} +active, chosen +\S+Z +author ", table.stdout, re.MULTILINE)
     assert table.stderr.startswith("the source holds ")
+
+
+def test_sessions_that_a_bundle_denies_are_told(ask: Run, server: Server) -> None:
+    """After an activation and before it: the number of sessions whose terms do not fit its schema."""
+    wanted = (
+        "--user",
+        "alice",
+        "--agent",
+        "coder",
+        "--purpose",
+        "p",
+        "--tool",
+        "files/*",
+        "--terms",
+        '{"ticket":"T-1"}',
+    )
+    session = ask("session", "request", *wanted, "--handle-file", "handle").stdout.strip()
+    approved = ask("session", "approve", session, "--yes")
+    first = json.loads(ask("bundle", "list", "--json").stdout)[0]["version"]
+    write_bundle(server.folder / "policies", schema=SCHEMA)
+
+    without = ask("bundle", "reload")
+    running = json.loads(ask("bundle", "list", "--json").stdout)[0]["version"]
+    tried, again = (
+        ask("bundle", "activate", first, "--dry-run"),
+        ask("bundle", "activate", running, "--dry-run", "--json"),
+    )
+    back = ask("bundle", "activate", first)
+
+    warning = "warning: the terms of 1 active session do not fit its schema: all their calls are denied\n"
+    assert (0, warning) == (approved.exit_code, without.stderr)
+    assert (f"would be active: bundle `test`, {first}\n", "") == (tried.stdout, tried.stderr)
+    assert (1, False) == tuple(json.loads(again.stdout)[name] for name in ("sessions_unfit", "changed"))
+    assert (f"now active: bundle `test`, {first}\n", "") == (back.stdout, back.stderr)
 
 
 @pytest.mark.parametrize(("prefix", "problem"), [("", "more than one version"), ("zz", "no version that the server")])

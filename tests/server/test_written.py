@@ -249,6 +249,7 @@ ANY_VALUE_WILL_DO = {
     "validate": "yes or no",
     "skip_request_validation": "yes or no",
     "with_readings": "yes or no",
+    "with_sessions": "yes or no",
     "tried": "yes or no",
     "files.content": "what is wrong with a bundle is the answer of CheckBundle",
     "template_links.principal.type": "the engine's, shown by `template_links`",

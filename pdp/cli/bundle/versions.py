@@ -13,7 +13,7 @@ from pdp.cli.output import print_json, print_table, progress
 from pdp.client import Client
 from pdp.errors import ConfigurationError
 from pdp.model import Role
-from pdp.v1.policy_pb2 import Bundle
+from pdp.v1.policy_pb2 import ActivateBundleResponse, Bundle, ReloadBundleResponse
 
 _SCHEME = "sha256:"
 _SHOWN_DIGITS = 12
@@ -55,17 +55,25 @@ def list_(*, client: Client, as_json: bool) -> None:
 @bundle.command(epilog="Example:  pdp bundle activate 3f2a91c0 --reason 'the new one denies every call'")
 @click.argument("version")
 @click.option("--reason", default="", help="The reason, for the record.")
+@click.option(
+    "--dry-run", is_flag=True, help="Activate nothing; say how many sessions a version that is kept would deny."
+)
 @json_option
 @with_client(Role.AUTHOR)
-def activate(*, client: Client, version: str, reason: str, as_json: bool) -> None:
+def activate(*, client: Client, version: str, reason: str, dry_run: bool, as_json: bool) -> None:
     """Activate a version that the server keeps, or that the source delivered and the server did not activate.
 
     The first digits of the version are enough. It stays active until the source delivers content that was never active
-    before, or a person activates or reloads a bundle.
+    before, or a person activates or reloads a bundle. Sessions whose terms do not fit its schema are denied every call.
     """
+    full = _full_version(client, version)
+    if dry_run:
+        kept = client.get_bundle(full, with_sessions=True)
+        _say(kept.bundle, "would be active", unfit=kept.sessions_unfit, as_json=as_json)
+        return
     with progress("activating the bundle in every worker"):
-        done = client.activate_bundle(_full_version(client, version), reason=reason)
-    _say(done.bundle, changed=done.changed, as_json=as_json)
+        done = client.activate_bundle(full, reason=reason)
+    _say_active(done, as_json=as_json)
 
 
 @bundle.command("reload", epilog="Example:  pdp bundle reload")
@@ -75,7 +83,7 @@ def reload_(*, client: Client, as_json: bool) -> None:
     """Make the server load what its source holds now: the folder, the packed file or the URL."""
     with progress("loading what the source holds"):
         done = client.reload_bundle()
-    _say(done.bundle, changed=done.changed, as_json=as_json)
+    _say_active(done, as_json=as_json)
 
 
 def _full_version(client: Client, prefix: str) -> str:
@@ -89,11 +97,19 @@ def _full_version(client: Client, prefix: str) -> str:
     return found[0]
 
 
-def _say(running: Bundle, *, changed: bool, as_json: bool) -> None:
+def _say_active(done: ActivateBundleResponse | ReloadBundleResponse, *, as_json: bool) -> None:
+    words = "now active" if done.changed else "already active"
+    _say(done.bundle, words, unfit=done.sessions_unfit, as_json=as_json, changed=done.changed)
+
+
+def _say(one: Bundle, words: str, *, unfit: int, as_json: bool, changed: bool = False) -> None:
     if as_json:
-        print_json({"changed": changed, "bundle": _shown(running)})
+        print_json({"changed": changed, "bundle": _shown(one), "sessions_unfit": unfit})
         return
-    click.echo(f"{'now active' if changed else 'already active'}: bundle `{running.name}`, {running.version}")
+    click.echo(f"{words}: bundle `{one.name}`, {one.version}")
+    if unfit:
+        sessions = "1 active session" if unfit == 1 else f"{unfit} active sessions"
+        click.echo(f"warning: the terms of {sessions} do not fit its schema: all their calls are denied", err=True)
 
 
 def _short(version: str) -> str:

@@ -494,9 +494,12 @@ class AsyncClient:
         finally:
             feed.cancel()
 
-    async def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
-        """Return the running bundle, or a kept version; and why the last load failed."""
-        return await self._calls.manage(operations.get_bundle(version))
+    async def get_bundle(self, version: str = "", *, with_sessions: bool = False) -> policy_pb2.GetBundleResponse:
+        """Return the running bundle, or a kept version; and why the last load failed.
+
+        With `with_sessions` also how many sessions it would deny because of their terms.
+        """
+        return await self._calls.manage(operations.get_bundle(version, with_sessions=with_sessions))
 
     async def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
         """Return the bundles that can be activated again, newest activation first."""
