@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -99,6 +99,10 @@ $(DOORS)/ready: $(ADAPTERS)/requirements.lock pyproject.toml
 
 doors: $(DOORS)/ready  ## run the tests of the adapters with the real agent frameworks
 	$(DOORS)/bin/python -m pytest $(ADAPTERS)
+
+# Each run of one framework is a program that starts anew: all cases with it take minutes.
+doors-long: $(DOORS)/ready  ## run the long tests of the adapters
+	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 
 # The versions that both environments hold are those of the product's lock. The project itself is not locked.
 lock-doors: $(TOOLS)/ready  ## lock what the tests of the adapters need, with hashes

@@ -95,6 +95,7 @@ LIBRARIES = {
     "langchain_core": ("pdp.doors.langchain",),
     "langgraph": ("pdp.doors.langchain",),
     "agents": ("pdp.doors.openai_agents",),
+    "claude_agent_sdk": ("pdp.doors.claude_agent",),
     "fastmcp": ("pdp.doors.fastmcp",),
     "mcp_types": ("pdp.doors.fastmcp",),
     "pydantic_ai": ("pdp.doors.pydantic_ai",),

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
-from pdp.client import AsyncClientSession, ClientSession, ToolCall, ToolCallDenied, ToolResultWithheld
+from pdp.client import Answer, AsyncClientSession, ClientSession, ToolCall, ToolCallDenied, ToolResultWithheld
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.errors import one_line
 from pdp.client.fulfilling import met_ids
@@ -108,6 +108,11 @@ class Admission:
         self._admitted = admitted
         self._form = form
 
+    @property
+    def answer(self) -> Answer:
+        """Return the answer that allowed the call."""
+        return self._admitted.answer
+
     def handed_on(self, result: R) -> R | Refusal:
         """Report what the tool returned, and return what may be handed on of it."""
         try:
@@ -153,7 +158,7 @@ class Admission:
             # Without its text, which can hold values of the result.
             _LOG.error("a result of `%s` is withheld, because handling it failed: %s", self._name, type(error).__name__)
             why = "handling it failed"
-        return Refusal(text=refusals.withheld(self._name, why, self._admitted.answer))
+        return Refusal(text=refusals.withheld(self._name, why, self.answer))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +200,7 @@ class Door:
     ) -> None:
         self.tools = tool_table(tools)
         self._session = session
-        self._wait = wait
+        self.wait = wait
         self._approval = approval
         self._met = met_ids(met)
         self._repeats = Repeats(most_repeats)
@@ -293,7 +298,7 @@ class Door:
 
     def _options(self) -> dict[str, Any]:
         traceparent, tracestate = current_trace()
-        return {"met": self._met, "wait": self._wait, "traceparent": traceparent, "tracestate": tracestate}
+        return {"met": self._met, "wait": self.wait, "traceparent": traceparent, "tracestate": tracestate}
 
     def _admission(self, question: _Question, admitted: AdmittedCall | AsyncAdmittedCall, form: Form[Any]) -> Admission:
         self._repeats.allowed(*question.identity)

@@ -21,6 +21,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "httpcore2": "mcp",
     "mcp": "demo",
     "agents": "openai-agents",
+    "claude_agent_sdk": "claude-agent",
     "fastmcp": "fastmcp",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai",

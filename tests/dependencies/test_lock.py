@@ -23,6 +23,7 @@ LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock", "tests/doors/a
 # The agent frameworks, which only the environment of `make doors` holds: the distribution of what is imported.
 FRAMEWORKS = {
     "agents": "openai-agents",
+    "claude_agent_sdk": "claude-agent-sdk",
     "fastmcp": "fastmcp",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai-slim",

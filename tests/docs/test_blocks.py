@@ -66,6 +66,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
+        "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",
         "python fastmcp": "tests/doors/adapters/test_fastmcp.py::test_the_page_does_what_it_says",
         "python openai-agents": "tests/doors/adapters/test_openai_agents.py::test_the_page_does_what_it_says",
         "python pydantic-ai": "tests/doors/adapters/test_pydantic_ai.py::test_the_page_does_what_it_says",

@@ -15,6 +15,15 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
     "langchain": dict.fromkeys(_TEXTS, "the framework reads the arguments before any call of a tool"),
     "pydantic_ai": {_HALF: _REFUSED},
     "openai_agents": {_HALF: _REFUSED},
+    "claude_agent": {
+        **dict.fromkeys(_TEXTS, "the framework reads the arguments before any hook"),
+        _HALF: "the answers of a model are UTF-8",
+        "what_is_no_number_does_not_run": "the answers of a model are JSON",
+        "fields_of_a_result_are_redacted": "the error of a tool cannot be replaced, so such calls are denied",
+        "the_error_of_a_tool_with_redacted_results_is_not_told": "such calls are denied",
+        "a_number_runs_as_it_was_asked_about": "it rounds before it asks: what runs is asked about",
+        "calls_of_many_runs_are_not_mixed_up": "each run is a program of its own, which is too large for fifty",
+    },
     "fastmcp": {
         **dict.fromkeys(_TEXTS, "the server of MCP reads the arguments before any middleware"),
         _HALF: "no message of MCP can hold it",

@@ -84,6 +84,8 @@ class Driver:
     """
 
     name = ""
+    # What the framework's names of tools begin with.
+    prefix = PREFIX
 
     def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
         """Play the steps one after the other, in one run of the agent."""

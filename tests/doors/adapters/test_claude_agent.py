@@ -1,0 +1,181 @@
+"""The Claude Agent SDK with its real program, and a model of our own behind it.
+
+Each run of an agent is a program that starts anew, so most of the cases are *long*.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    ResultMessage,
+    SdkMcpTool,
+    create_sdk_mcp_server,
+    query,
+)
+
+from pdp.client import Client
+from pdp.doors.claude_agent import PDPHooks
+from pdp.doors.core import DenyLoopError, Door, Refusal
+from pdp.testing.inprocess import RunningServer
+from tests.doors.adapters.messages import Block, Messages, served
+from tests.doors.adapters.page import asked, example
+from tests.doors.conformance import DoorConformance, opened
+from tests.doors.desk import NAMES, SCHEMA, CountedTools, Driver, Step
+
+_PREFIX = "mcp__desk__"
+_TABLE = {f"{_PREFIX}{name}": f"desk/{name}" for name in NAMES[:-1]}
+
+
+def _model(steps: Sequence[Step], prefix: str = _PREFIX) -> tuple[Messages, list[Any]]:
+    left = list(enumerate(steps))
+
+    def answer() -> list[Block]:
+        if not left:
+            return [{"type": "text", "text": "that is all"}]
+        number, step = left.pop(0)
+        step.before()
+        name = f"{prefix}{step.tool}"
+        return [{"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": json.dumps(step.arguments)}]
+
+    return Messages(answer), left
+
+
+def _tool(name: str, tools: CountedTools) -> SdkMcpTool[Any]:
+    async def function(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"content": [{"type": "text", "text": str(tools(name, arguments))}]}
+
+    schema = {"type": "object", "properties": dict(SCHEMA)}
+    return SdkMcpTool(name=name, description=name, input_schema=schema, handler=function)
+
+
+async def _run(options: Any, messages: Messages) -> str:
+    """Run the agent, and return how its run ended. Nothing of this machine's own settings is used."""
+    with TemporaryDirectory() as folder, served(messages):
+        options.cwd, options.setting_sources, options.permission_mode = folder, [], "bypassPermissions"
+        options.env = {
+            "ANTHROPIC_BASE_URL": messages.url,
+            "ANTHROPIC_API_KEY": "none",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "CLAUDE_CONFIG_DIR": folder,
+            "DISABLE_AUTOUPDATER": "1",
+            "ENABLE_TOOL_SEARCH": "false",
+            "HOME": folder,
+            "IS_SANDBOX": "1",
+        }
+        last = ""
+        async for message in query(prompt="go", options=options):
+            if isinstance(message, ResultMessage):
+                last = str(message)
+        return last
+
+
+class ClaudeAgentDriver(Driver):
+    """`query`, with tools in this process."""
+
+    name = "claude_agent"
+    prefix = _PREFIX
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Run the program once."""
+        messages, left = _model(steps)
+        server = create_sdk_mcp_server("desk", tools=[_tool(name, tools) for name in NAMES])
+        if run is not None:
+            session_of = door.session_of
+            vars(door)["session_of"] = lambda _: session_of(run)
+        options = ClaudeAgentOptions(mcp_servers={"desk": server}, tools=[], hooks=PDPHooks(door).hooks)
+        ended = await _run(options, messages)
+        if left:
+            raise DenyLoopError(Refusal(text=f"the run ended before the model did: {ended}"))
+        return messages.shown
+
+
+@pytest.mark.long
+class TestClaudeAgent(DoorConformance):
+    """The cases, with the program of the Claude Agent SDK."""
+
+    driver = ClaudeAgentDriver()
+    ways = ("asyncio",)
+
+
+def test_the_page_does_what_it_says() -> None:
+    """Its agent asks before it calls a tool."""
+    tools = CountedTools()
+    messages, _ = _model([Step(tool="log")], "mcp__git__")
+    with example("python claude-agent") as (defined, session, server):
+        options = defined["options_with_door"](session, create_sdk_mcp_server("git", tools=[_tool("log", tools)]))
+        asyncio.run(_run(options, messages))
+
+        assert ["done"] == messages.shown
+        assert [("git", "git_log")] == asked(server)
+
+
+def test_calls_are_asked_about_in_the_real_program(server: RunningServer) -> None:
+    """The least that must hold in every run of the tests: an allow, a deny, a tool without an entry, another allow."""
+    tools = CountedTools()
+    steps = [Step(), Step(tool="closed"), Step(tool="unmapped"), Step(tool="people"), Step(arguments={"amount": 2})]
+    with Client(server.address, token=server.token("pep"), plaintext=True, timeout=60.0) as client:
+        door = Door(client.attach(opened(server)[1]), _TABLE)
+        done, denied, unknown, redacted, again = asyncio.run(ClaudeAgentDriver().play_async(door, tools, steps))
+
+    assert [("note", {"text": "hello"}), ("note", {"amount": 2})] == tools.runs
+    assert "done" == done == again
+    assert "(default_deny)" in denied
+    assert "(unknown_tool)" in unknown
+    assert "did not run" in redacted
+
+
+def test_a_hook_that_would_raise_denies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The framework would run the tool."""
+
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("inner words")
+
+    tools = CountedTools()
+    with example("python claude-agent") as (_, session, _server):
+        door = Door(session, _TABLE)
+        monkeypatch.setattr(door, "ask_async", broken)
+        (shown,) = asyncio.run(ClaudeAgentDriver().play_async(door, tools, [Step()]))
+
+    assert [] == tools.runs
+    assert "No decision could be made" in shown
+    assert "inner words" not in shown
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_built_in_tools_are_asked_about(tmp_path: Path, *, allowed: bool) -> None:
+    """They need entries like others; a result that must be withheld ends the run."""
+    file = tmp_path / "written"
+    messages, _ = _model([Step(tool="Bash", arguments={"command": f"touch {file}", "description": "touch"})], "")
+    with example("python claude-agent") as (_, session, server):
+        door = Door(session, {"Bash": "shell/run"} if allowed else _TABLE)
+        asyncio.run(_run(ClaudeAgentOptions(tools=["Bash"], hooks=PDPHooks(door).hooks), messages))
+
+        assert allowed == file.exists()
+        assert [("shell", "run")] * allowed == asked(server)
+
+
+def test_a_result_of_a_built_in_tool_that_must_be_withheld_ends_the_run() -> None:
+    """The framework keeps the original of a result whose replacement has another form."""
+    messages, _ = _model([Step(tool="Bash", arguments={"command": "echo canary", "description": "echo"})], "")
+    with example("python claude-agent") as (_, session, server):
+        honest = server.honest
+
+        def decide(request: Any, _: Any) -> Any:
+            decision = honest(request)
+            decision.obligations.add(id="max_result_bytes", parameters_json=b'{"bytes": 1}')
+            return decision
+
+        server.decide = decide
+        hooks = PDPHooks(Door(session, {"Bash": "shell/run"})).hooks
+        ended = asyncio.run(_run(ClaudeAgentOptions(tools=["Bash"], hooks=hooks), messages))
+
+    assert [] == messages.shown
+    assert "that is all" not in ended
