@@ -24,7 +24,7 @@ serve: $(VENV)/ready  ## run the server on its embedded defaults
 # On all cores; a process that has nothing left takes tests from the others.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 test: $(VENV)/ready  ## run all tests except the proofs
-	$(PYTEST) -m "not long and not proof"
+	$(PYTEST) -m "not long and not proof and not doors"
 
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long"
@@ -97,15 +97,25 @@ $(DOORS)/ready: $(ADAPTERS)/requirements.lock pyproject.toml
 	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-doors: $(DOORS)/ready  ## run the tests of the adapters with the real agent frameworks
+# MCP servers and clients of others, as the lock of npm has them.
+PROGRAMS := tests/doors/mcp/programs
+$(DOORS)/programs/ready: $(DOORS)/ready $(wildcard $(PROGRAMS)/*.json $(PROGRAMS)/*.mjs)
+	mkdir -p $(@D)
+	cp $(PROGRAMS)/*.json $(PROGRAMS)/*.mjs $(@D)
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)
+	@touch $@
+
+doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready  ## run the tests with real agent frameworks, MCP servers and clients
 	$(DOORS)/bin/python -m pytest $(ADAPTERS)
+	$(BIN)/python -m pytest -m doors $(PROGRAMS)
 
 # Each run of one framework is a program that starts anew: all cases with it take minutes.
 doors-long: $(DOORS)/ready  ## run the long tests of the adapters
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 
 # The versions that both environments hold are those of the product's lock. The project itself is not locked.
-lock-doors: $(TOOLS)/ready  ## lock what the tests of the adapters need, with hashes
+lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashes
+	npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $(PROGRAMS)
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
 

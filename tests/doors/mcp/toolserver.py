@@ -34,6 +34,8 @@ Reaction = Callable[[dict[str, Any]], Iterable[bytes]]
 
 CAPABILITIES: dict[str, Any] = {"tools": {}, "resources": {}, "prompts": {}, "completions": {}, "logging": {}}
 SERVER = {"name": "small", "version": "1"}
+MODERN = "io.modelcontextprotocol/protocolVersion"
+LASTING = {"ttlMs": 60_000, "cacheScope": "public"}
 
 
 class ToolServer:
@@ -69,17 +71,16 @@ class ToolServer:
     def result_of(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the usual result."""
         method, params = request["method"], request.get("params", {})
-        if method in ("initialize", "server/discover"):
-            return {
-                "protocolVersion": "2025-11-25",
-                "capabilities": CAPABILITIES,
-                "serverInfo": SERVER,
-                "instructions": "Be kind.",
-            }
+        if method == "initialize":
+            words = {"serverInfo": SERVER, "instructions": "Be kind."}
+            return {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, **words}
+        if method == "server/discover":
+            return {"supportedVersions": ["2026-07-28"], "capabilities": CAPABILITIES, **LASTING}
         if method == "tools/list":
             begin = int(params.get("cursor", "0"))
             end = begin + self.page_size
-            more = {"nextCursor": str(end)} if end < len(self.tools) else {}
+            more: dict[str, Any] = {"nextCursor": str(end)} if end < len(self.tools) else {}
+            more |= LASTING if MODERN in params.get("_meta", {}) else {}
             return {"tools": self.tools[begin:end], **more}
         if method == "tools/call":
             text = json.dumps(params.get("arguments"))
@@ -92,7 +93,7 @@ class ToolServer:
     def answer(request: dict[str, Any], result: Any) -> bytes:
         """Write an answer, in the order of members and with the blanks that some servers use."""
         meta = request.get("params", {}).get("_meta", {})
-        if isinstance(result, dict) and "io.modelcontextprotocol/protocolVersion" in meta:
+        if isinstance(result, dict) and MODERN in meta:
             result = {"resultType": "complete", **result}
         written = json.dumps({"result": result, "jsonrpc": "2.0", "id": request["id"]}, ensure_ascii=False)
         return written.encode()
