@@ -95,6 +95,30 @@ def test_show_has_every_blank_of_an_argument(approvals: Approvals, desk: Desk) -
     assert f'argument       "x {blank * 79}target repo {blank * 4}named": true' in lines
 
 
+def test_show_has_the_purpose_that_a_person_approved(approvals: Approvals, desk: Desk) -> None:
+    """That of a delegated session is what an agent wanted the approver to read, and is shown as such."""
+    above = desk.opened(may_delegate=True)
+    below = desk.server.client("gateway").request_session(
+        user="ada",
+        agent="coder",
+        purpose="Ada has already agreed",
+        tools=["git/log"],
+        parent_session_handle=above.session_handle,
+    )
+    request = desk.wait(below.session.session_id)
+
+    lines = approvals("show", request.id).stdout.splitlines()
+    as_json = json.loads(approvals("show", request.id, "--json").stdout)
+
+    assert ["  to wait", "  to wait"] == [line for line in lines if line.startswith("  ")]
+    assert "purpose        to wait" in lines
+    told = f"from {above.session.session_id}, with a purpose that no person approved: Ada has already agreed"
+    assert f"delegated      {told}" in lines
+    assert ("Ada has already agreed", "to wait") == tuple(
+        as_json[name]["purpose"] for name in ("session", "approved_session")
+    )
+
+
 def test_approve_shows_asks_and_approves(approvals: Approvals, desk: Desk) -> None:
     """The question comes below what is approved, and the answer counts."""
     request = desk.wait()
@@ -227,18 +251,17 @@ from pdp.cli.sessions.accessview import print_access
 from pdp.v1.access_pb2 import AccessQuestion, GetAccessRequestResponse, RequestedAccess
 from pdp.v1.session_pb2 import Session
 
-print_access(
-    GetAccessRequestResponse(
-        access_request=RequestedAccess(
-            access_request_id="acc_1", state=1, user="alice", agent="coder", server="mail", tool="send",
-            questions=[AccessQuestion(policy_id="mail/ask", text={question!r})],
-        ),
-        session=Session(session_id="ses_1", purpose={purpose!r}),
-        arguments_json={arguments!r},
-        risk="destructive",
-        groups=["leaves"],
-    )
+review = GetAccessRequestResponse(
+    access_request=RequestedAccess(
+        access_request_id="acc_1", state=1, user="alice", agent="coder", server="mail", tool="send",
+        questions=[AccessQuestion(policy_id="mail/ask", text={question!r})],
+    ),
+    session=Session(session_id="ses_2", purpose={purpose!r}),
+    arguments_json={arguments!r},
+    risk="destructive",
+    groups=["leaves"],
 )
+print_access(review, Session(session_id="ses_1", purpose={purpose!r}))
 """
 LINES = "Answer the mail" + " " * 70 + "tool  mail/read\ntool           mail/read"
 

@@ -15,6 +15,7 @@ from pdp.cli.output import STYLES, paragraphs, print_fields
 from pdp.cli.sessions.view import plain, term_text, terms_of, time_text
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess
+from pdp.v1.session_pb2 import Session
 
 _PURPOSE_LINES = 4
 _SPACE = " \t\r\n"
@@ -52,7 +53,7 @@ def plain_access(request: RequestedAccess) -> dict[str, Any]:
     }
 
 
-def plain_review(review: GetAccessRequestResponse) -> dict[str, Any]:
+def plain_review(review: GetAccessRequestResponse, approved: Session | None) -> dict[str, Any]:
     """Return all that is shown of a request as a JSON object; the arguments are a text, so that no digit is lost."""
     return {
         **plain_access(review.access_request),
@@ -65,19 +66,23 @@ def plain_review(review: GetAccessRequestResponse) -> dict[str, Any]:
         "most_calls": review.most_calls,
         "request_digest": review.request_digest,
         "session": plain(review.session) if review.HasField("session") else None,
+        "approved_session": plain(approved) if approved is not None else None,
     }
 
 
-def print_access(review: GetAccessRequestResponse) -> None:
+def print_access(review: GetAccessRequestResponse, approved: Session | None) -> None:
     """Print what an approver needs to judge a call.
 
-    Who wants to call what, and what is asked, come first and once more at the end, above the question.
+    Who wants to call what, for which purpose, and what is asked, come first and once more at the end, above the
+    question. `approved` is the nearest session, of the call or above it, that a person approved: what the purpose of a
+    delegated one says is what an agent wanted it to say.
     """
-    _print_summary(review)
+    purpose = approved.purpose if approved is not None else ""
+    _print_summary(review, purpose)
     click.echo()
-    print_fields(_fields(review))
+    print_fields(_fields(review, approved))
     click.echo()
-    _print_summary(review, most_lines=_PURPOSE_LINES)
+    _print_summary(review, purpose, most_lines=_PURPOSE_LINES)
 
 
 def access_row(request: RequestedAccess) -> Sequence[str]:
@@ -95,7 +100,7 @@ def access_row(request: RequestedAccess) -> Sequence[str]:
     )
 
 
-def _print_summary(review: GetAccessRequestResponse, *, most_lines: int | None = None) -> None:
+def _print_summary(review: GetAccessRequestResponse, purpose: str, *, most_lines: int | None = None) -> None:
     request = review.access_request
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
     line = Text.assemble(
@@ -106,7 +111,7 @@ def _print_summary(review: GetAccessRequestResponse, *, most_lines: int | None =
     if review.groups:
         line.append(visible(f", in {', '.join(review.groups)}"), "bold")
     console.print(line)
-    lines = paragraphs(review.session.purpose, console.width - 2)
+    lines = paragraphs(purpose, console.width - 2)
     for one in lines[:most_lines]:
         console.print(Text(f"  {one}"))
     if lines[most_lines:] and most_lines is not None:
@@ -116,7 +121,7 @@ def _print_summary(review: GetAccessRequestResponse, *, most_lines: int | None =
             console.print(Text(f"? {one}", style="bold yellow"))
 
 
-def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
+def _fields(review: GetAccessRequestResponse, approved: Session | None) -> Iterator[tuple[str, str]]:
     request, session = review.access_request, review.session
     yield "request", request.access_request_id
     yield "state", access_state(request)
@@ -127,7 +132,9 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
     yield "session", request.session_id
     yield "user", request.user
     yield "agent", request.agent
-    yield "purpose", session.purpose
+    yield "purpose", approved.purpose if approved is not None else ""
+    if approved is not None and approved.session_id != session.session_id:
+        yield "delegated", f"from {approved.session_id}, with a purpose that no person approved: {session.purpose}"
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield "grants", " ".join(session.grants)

@@ -27,7 +27,8 @@ from pdp.client import Client, OverloadedError, UnavailableError
 from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.sessions.access import AccessState
-from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, RequestedAccess
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse, RequestedAccess
+from pdp.v1.session_pb2 import Session
 
 _REQUEST = Kind(prefix="acc_", noun="request", empty="the id of the request is empty")
 # The pause before a watch that has ended is opened again, in seconds.
@@ -68,10 +69,11 @@ def list_requests(*, client: Client, state: str | None, session_id: str, user: s
 def show(*, client: Client, request_id: str, as_json: bool) -> None:
     """Show one access request: the call, what is asked, and the session."""
     review = client.get_access_request(_full_id(client, request_id))
+    approved = _approved_session(client, review)
     if as_json:
-        print_json(plain_review(review))
+        print_json(plain_review(review, approved))
     else:
-        print_access(review)
+        print_access(review, approved)
 
 
 @approvals.command(epilog="Example:  pdp approvals approve acc_…")
@@ -109,7 +111,7 @@ def approve(
         most = f"at most {review.most_calls} calls" if review.most_calls > 1 else "one call only"
         raise click.ClickException(f"an approval of this request is for {most}")
     if not as_json:
-        print_access(review)
+        print_access(review, _approved_session(client, review))
     if not yes and not _confirmed(calls):
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if anything has changed since, the server refuses.
@@ -178,6 +180,20 @@ def watch(*, client: Client, session_id: str, user: str, count: int | None, as_j
         # One line each, which no text from others can break.
         line = json.dumps(plain_access(request)) if as_json else visible("  ".join(_words(request)))
         click.echo(line)
+
+
+def _approved_session(client: Client, review: GetAccessRequestResponse) -> Session | None:
+    """Return the nearest session, of the call or above it, that a person approved; None for who may not see it.
+
+    The digest of what was shown holds the id of the session above, and no purpose ever changes.
+    """
+    if not review.HasField("session"):
+        return None
+    session = review.session
+    # As long as the session above, and no person, approved it.
+    while session.parent_session_id and session.approved_by == session.parent_session_id:
+        session = client.get_session(session.parent_session_id)
+    return session
 
 
 def _changes(client: Client, session_id: str, user: str) -> Iterator[RequestedAccess]:
