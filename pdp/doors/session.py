@@ -16,6 +16,7 @@ from pdp.client import (
     PDPClientError,
     UnavailableError,
 )
+from pdp.doors.feeds import SessionFeed
 from pdp.doors.tasks import Task
 from pdp.errors import ConfigurationError
 from pdp.v1 import session_pb2
@@ -23,6 +24,8 @@ from pdp.v1 import session_pb2
 _LOG = logging.getLogger(__name__)
 
 _AGAIN_SECONDS, _LONGEST_PAUSE = 0.5, 5.0
+# How often a session that waits is looked at while its feed is silent: that it expires is no change.
+_LOOK_SECONDS = 15.0
 _MOST_START_SECONDS, _MOST_END_SECONDS = 20.0, 5.0
 
 
@@ -47,6 +50,10 @@ class DoorSession(Protocol):
         """
         ...
 
+    async def changed(self) -> None:
+        """Wait until the session, or whether there is one, may have changed since the last time."""
+        ...
+
     async def close(self) -> None:
         """End what this door began."""
         ...
@@ -57,13 +64,19 @@ class GivenSession:
 
     def __init__(self, session: AsyncClientSession) -> None:
         self._session = session
+        self._feed = SessionFeed(session)
 
     async def current(self) -> AsyncClientSession:
         """Return the session, whatever its state: the server decides about each call."""
         return self._session
 
+    async def changed(self) -> None:
+        """Wait for the server's feed."""
+        await self._feed.changed()
+
     async def close(self) -> None:
-        """Do nothing."""
+        """Follow the session no longer."""
+        await self._feed.close()
 
 
 class RequestedSession:
@@ -89,6 +102,9 @@ class RequestedSession:
         self._missing = NoSessionError("The policy decision point has not answered yet. Try again in a moment.")
         # Whether the server has answered the request for a session.
         self._answered = asyncio.Event()
+        # Whether a person has, or nothing more will come of the request.
+        self._decided = asyncio.Event()
+        self._feed: SessionFeed | None = None
         self._opening = asyncio.ensure_future(self._open())
 
     async def current(self) -> AsyncClientSession:
@@ -104,10 +120,21 @@ class RequestedSession:
             raise NoSessionError(str(self._missing), self._missing.tools)
         return self._session
 
+    async def changed(self) -> None:
+        """Wait for a person's answer, and then for the server's feed."""
+        if not self._decided.is_set():
+            await self._decided.wait()
+        elif self._feed is not None:
+            await self._feed.changed()
+        else:
+            await asyncio.Event().wait()
+
     async def close(self) -> None:
         """Leave the task; the last door ends its session, or the request for it."""
         self._opening.cancel()
         await asyncio.wait([self._opening])
+        if self._feed is not None:
+            await self._feed.close()
         # A server that is away lets the session end by its own time.
         with suppress(PDPClientError, TimeoutError):
             async with asyncio.timeout(_MOST_END_SECONDS):
@@ -123,8 +150,11 @@ class RequestedSession:
             )
         finally:
             self._answered.set()
+            self._decided.set()
 
     async def _until_answered(self, handle: str, session: session_pb2.Session) -> None:
+        attached = self._client.attach(handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval)
+        self._feed = SessionFeed(attached)
         while session.state == session_pb2.SESSION_STATE_REQUESTED:
             command = self._pdp_command(f"session approve {session.session_id}")
             self._missing = NoSessionError(
@@ -133,12 +163,12 @@ class RequestedSession:
                 frozenset(f"{tool.server}/{tool.tool}" for tool in session.tools),
             )
             self._answered.set()
-            await asyncio.sleep(_AGAIN_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._feed.changed()
             session = await self._patiently(partial(self._client.get_session, session.session_id))
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
-            self._session = self._client.attach(
-                handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval
-            )
+            self._session = attached
             return
         state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
         reason = f": {session.reason}" if session.reason else ""

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from pdp.client import control, tasks
 from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
 from pdp.client.connection import Connection, checked_timeout
-from pdp.client.errors import from_status
+from pdp.client.errors import PDPClientError, from_status
 from pdp.client.operations import (
     AUTHORIZE,
     AUTHORIZE_STREAM,
@@ -84,8 +84,11 @@ class AsyncCalls:
         return tasks.Exchange(begin, timeout=self._timeout, describe=self._connection.describe)
 
     def feed(self, method: Method[Any], request: Message) -> tasks.Feed:
-        """Begin a watch."""
-        return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
+        """Begin a watch. Raise `PDPClientError` when the client is closed."""
+        try:
+            return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
+        except (grpc.aio.UsageError, ValueError):
+            raise PDPClientError("the connection was closed") from None
 
     async def next_of(self, feed: tasks.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import tasks
@@ -10,6 +10,7 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
+from pdp.v1 import session_pb2
 
 if TYPE_CHECKING:  # The client creates sessions, so a real import would be circular.
     from pdp.client.aio.client import AsyncClient
@@ -119,6 +120,13 @@ class AsyncClientSession:
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as this session sees it."""
         return await self._client.list_tools(self.handle, session_id=self.id)
+
+    def changes(self, *, since_revision: int = 0) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
+        """Yield what changes of this session, as `AsyncClient.watch_sessions` does.
+
+        Of all sessions of the gateway where this one's id is not known.
+        """
+        return self._client.watch_sessions(since_revision=since_revision, session_id=self.id)
 
     async def report_outcome(
         self,

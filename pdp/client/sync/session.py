@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import threads
@@ -12,6 +12,7 @@ from pdp.client.sync.admitted import AdmittedCall
 from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
+from pdp.v1 import session_pb2
 
 if TYPE_CHECKING:  # The client creates sessions, so a real import would be circular.
     from pdp.client.sync.client import Client
@@ -117,6 +118,13 @@ class ClientSession:
     def list_tools(self) -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as this session sees it."""
         return self._client.list_tools(self.handle, session_id=self.id)
+
+    def changes(self, *, since_revision: int = 0) -> Iterator[session_pb2.WatchSessionsResponse]:
+        """Yield what changes of this session, as `Client.watch_sessions` does.
+
+        Of all sessions of the gateway where this one's id is not known.
+        """
+        return self._client.watch_sessions(since_revision=since_revision, session_id=self.id)
 
     def report_outcome(
         self,

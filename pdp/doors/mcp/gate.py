@@ -150,6 +150,10 @@ class Gate:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
         await allowed.call.failed()
 
+    async def changed(self) -> None:
+        """Wait until the session may see other tools than before."""
+        await self._session.changed()
+
     async def visible(self) -> frozenset[str]:
         """Return the tools that the session can see; those that it asked for while it waits for a person.
 

@@ -22,8 +22,8 @@ _LOG = logging.getLogger(__name__)
 # Requests of the client that have no answer yet, and subscriptions among them.
 MOST_OPEN = 256
 _LIST_SECONDS = 30.0
-# How often the proxy looks for a change of the tools that the session can see.
-_LOOK_SECONDS = 3.0
+# How often the proxy looks for other tools while nothing is said to have changed: that a session expires is no change.
+_LOOK_SECONDS = 15.0
 # How long the proxy waits for what is left to do when it closes.
 _END_SECONDS = 1.0
 
@@ -262,7 +262,9 @@ class Proxy:
                 before, self.gate.shown = self.gate.shown, now
                 if before is not None and now != before:
                     await self._tell_tools_changed()
-            await asyncio.sleep(_LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self.gate.changed()
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:

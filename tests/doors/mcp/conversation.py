@@ -211,9 +211,10 @@ async def conversation(
         data_dir=Path("/nonexistent"),
     ) as client:
         it = Conversation(server or ToolServer(), era)
+        session = door or GivenSession(client.attach(handle, wait_for_approval=wait))
         it.proxy = Proxy(
             server="files",
-            session=door or GivenSession(client.attach(handle, wait_for_approval=wait)),
+            session=session,
             to_client=it.to_client,
             to_server=it.to_server,
             pdp_command="pdp {}".format,
@@ -232,3 +233,4 @@ async def conversation(
                 with suppress(asyncio.CancelledError):
                     await task
             await it.proxy.close()
+            await session.close()
