@@ -5,9 +5,10 @@ OPEN → APPROVED → USED | REVOKED | EXPIRED; OPEN → DENIED | EXPIRED. All b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pdp.clock import Deadline, Instant
@@ -37,6 +38,7 @@ class AccessState(Enum):
     EXPIRED = "expired"
 
 
+_NOTHING_ELSE: Final[Mapping[AccessState, str]] = MappingProxyType({})
 _LIVE: Final = frozenset({AccessState.OPEN, AccessState.APPROVED})
 
 
@@ -196,13 +198,13 @@ def deny(request: AccessRequest, now: Instant, *, by: str, reason: str) -> Acces
 
     The no counts in the whole tree of the session, until that is over.
     """
-    _require(request, now, AccessState.OPEN)
+    _require(request, now, AccessState.OPEN, otherwise={AccessState.APPROVED: "revoke the approval"})
     return _answered(request, AccessState.DENIED, now, by, reason)
 
 
 def revoke(request: AccessRequest, now: Instant, *, by: str, reason: str) -> AccessRequest:
     """Return the request whose approval was taken back. Raise `WrongStateError` unless APPROVED."""
-    _require(request, now, AccessState.APPROVED)
+    _require(request, now, AccessState.APPROVED, otherwise={AccessState.OPEN: "deny it"})
     return _answered(request, AccessState.REVOKED, now, by, reason)
 
 
@@ -304,10 +306,13 @@ def _in_run(request: AccessRequest, call: BoundCall) -> bool:
     )
 
 
-def _require(request: AccessRequest, now: Instant, state: AccessState) -> None:
+def _require(
+    request: AccessRequest, now: Instant, state: AccessState, *, otherwise: Mapping[AccessState, str] = _NOTHING_ELSE
+) -> None:
     present = state_of(request, now)
     if present is not state:
-        raise WrongStateError(f"the access request is {present.value}, not {state.value}")
+        instead = f"; {otherwise[present]} instead" if present in otherwise else ""
+        raise WrongStateError(f"the access request is {present.value}, not {state.value}{instead}")
 
 
 def _answered(request: AccessRequest, state: AccessState, now: Instant, by: str, reason: str) -> AccessRequest:

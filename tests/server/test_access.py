@@ -292,11 +292,14 @@ def test_a_session_loses_all_its_approvals(desk: Desk) -> None:
 
 
 def test_a_request_that_was_not_approved_is_not_revoked(desk: Desk) -> None:
-    """There is nothing to take back; the caller is told to look again."""
-    request = desk.wait()
+    """Who ends authority in a hurry is told what ends this; and a no that came too late, that there is a yes."""
+    request, lead = desk.wait(), desk.server.client("lead")
 
-    with pytest.raises(Exception, match="open, not approved"):
-        desk.server.client("lead").revoke_access(access_request_id=request.id, reason="enough")
+    with pytest.raises(Exception, match="open, not approved; deny it instead"):
+        lead.revoke_access(access_request_id=request.id, reason="enough")
+    desk.approve(request)
+    with pytest.raises(Exception, match="approved, not open; revoke the approval instead"):
+        lead.deny_call(request.id)
 
 
 def test_nobody_else_sees_arguments(desk: Desk) -> None:
