@@ -10,7 +10,9 @@ from typing import NamedTuple
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "corpus"
 CRASHES = FOLDER / "crashes"
-TARGETS = ("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list")
+TARGETS = (
+    *("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list", "mcp_message"),
+)
 
 
 class Target(NamedTuple):
