@@ -723,6 +723,31 @@ def test_a_yes_does_not_last(world: World, meanwhile: Callable[[World], None]) -
     assert "permit" != late.basis
 
 
+@pytest.mark.parametrize("meanwhile", [60.0, -60.0, 0.0])
+def test_a_retry_is_allowed_for_a_minute(world: World, meanwhile: float) -> None:
+    """By either clock, also when the wall clock is set meanwhile; then another person's answer is needed."""
+    name = world.request(
+        user="alice",
+        agent="coder",
+        patterns=("notes/*",),
+        duration=3600.0,
+        labels=("tainted",),
+        attributes={"level": 3},
+    )
+    world.approve(name, ("all",))
+    asked = world.call(name, ADD)
+    world.answer(asked.question, "yes")
+    request_id = world.try_call(name, ADD)
+    bases = [world.retry(request_id).basis]
+    world.clock.step_wall(meanwhile)
+    world.clock.advance(59.75)
+    bases.append(world.retry(request_id).basis)
+    world.clock.advance(0.25)
+    bases.append(world.retry(request_id).basis)
+
+    assert ["permit", "approval_required" if meanwhile > 0 else "permit", "approval_required"] == bases
+
+
 def test_the_oracle_is_independent() -> None:
     """The oracle imports nothing of the product, and its model of sessions is short."""
     files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting, people)]

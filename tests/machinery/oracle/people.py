@@ -71,8 +71,8 @@ class People:
 
     def __init__(self) -> None:
         self.questions: list[Question] = []
-        # By which try which yes was used, and when.
-        self._uses: dict[Try, tuple[Question, float]] = {}
+        # By which try which yes was used, and until when it can be tried again.
+        self._uses: dict[Try, tuple[Question, Time]] = {}
 
     def approved(self, now: Time, wanted: Wanted) -> bool:
         """Say whether there is a yes to a call, or the call is a retry of one that has used a yes."""
@@ -88,7 +88,7 @@ class People:
         if found.used == found.uses:
             found.state = "used"
         if wanted.made:
-            self._uses[wanted.made] = found, now[0]
+            self._uses[wanted.made] = found, _after(now, RETRY_SECONDS)
         return found.name
 
     def runs(self, name: str) -> bool:
@@ -139,8 +139,10 @@ class People:
         return next((one for one in good if one.about.call == wanted.call), good[0] if good else None)
 
     def _retried(self, now: Time, wanted: Wanted) -> Question | None:
-        found, used_at = self._uses.get(wanted.made, (None, 0.0))
-        if wanted.made is None or found is None or used_at <= now[0] - RETRY_SECONDS:
+        if wanted.made not in self._uses:
+            return None
+        found, end = self._uses[wanted.made]
+        if over(end, now):
             return None
         return found if found.state in ("yes", "used") and found.covers(wanted) else None
 
