@@ -18,6 +18,7 @@ import pytest
 from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
 from pdp.model import ValueClass
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
+from pdp.sessions.memoryvalues import MOST_TAINTED, MOST_TRUSTED
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import Charge, Debit, HeldValues, Report
@@ -320,6 +321,31 @@ def test_memory_that_values_take_is_bounded() -> None:
 
     assert taken < 20 * 1024 * 1024
     assert 14 == len(history.values().trees(after="", limit=100))
+
+
+def test_values_take_as_much_of_a_file_as_the_page_says(tmp_path: Path, project_root: Path) -> None:
+    """4,608 of a tree, less than 400 KiB; and the room of a tree that has gone is used again."""
+    page = (project_root / "pdp" / "deployment" / "README.md").read_text(encoding="utf-8")
+    path, trees = tmp_path / "history.db", [f"ses_{number:026}" for number in range(5)]
+
+    def fill(history: SessionHistory, names: list[str]) -> None:
+        for name in [name for name in names for _ in range(10)]:
+            digests = [secrets.token_bytes(16) for _ in range(520)]
+            history.values().keep(HeldValues(tree_id=name, clean=tuple(digests[60:]), tainted=tuple(digests[:60])))
+        assert {MOST_TRUSTED + MOST_TAINTED} == {history.values().count(name) for name in names}
+
+    SQLiteSessionHistory(path).close()
+    before = path.stat().st_size
+    with closing(SQLiteSessionHistory(path)) as history:
+        fill(history, trees)
+    full = path.stat().st_size
+    with closing(SQLiteSessionHistory(path)) as history:
+        history.values().forget(trees)
+        fill(history, [f"{name}b" for name in trees])
+
+    assert f"at most {MOST_TRUSTED + MOST_TAINTED:,} digests" in page
+    assert (full - before) / len(trees) < 400 * 1024
+    assert path.stat().st_size < full * 1.1
 
 
 def test_what_results_held_is_read_while_others_write(tmp_path: Path) -> None:
