@@ -259,7 +259,8 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
         # One more watch of a caller is refused, and ends no other.
-        Lane.ACCESS_WATCHES: Room(threads=32, bound=32, share=8),
+        Lane.ACCESS_WATCHES: Room(threads=16, bound=16, share=8),
+        Lane.GATEWAY_ACCESS_WATCHES: Room(threads=24, bound=24, share=8),
         # They hold no thread: what all of them take is bounded by their number.
         Lane.SESSION_WATCHES: Room(threads=0, bound=2048, share=1024),
         Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),

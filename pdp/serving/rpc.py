@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, Literal
 
 from google.protobuf.message import Message
@@ -44,8 +46,9 @@ class Lane(Enum):
     AUTHORING = "authoring"
     # A question can read many records, and first those that the index does not hold yet.
     AUDIT = "audit"
-    # Each watch has a thread for as long as it is open.
+    # Each watch has a thread for as long as it is open. Those of gateways cannot keep people from watching.
     ACCESS_WATCHES = "watches of access requests"
+    GATEWAY_ACCESS_WATCHES = "watches of access requests by gateways"
     # These hold no thread; its calls are only counted.
     SESSION_WATCHES = "watches of sessions"
     # Callers without credentials can fill these two lanes and no other.
@@ -53,8 +56,14 @@ class Lane(Enum):
     WATCHES = "watches"
 
 
-# A caller with the role of a gateway does not enter these, whatever its other roles are.
-_WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
+# A caller with the role of a gateway does not enter these, whatever its other roles are, but the lanes beside them.
+_OF_GATEWAYS: Final[Mapping[Lane, Lane]] = MappingProxyType(
+    {
+        Lane.ENDING: Lane.GATEWAY_ENDING,
+        Lane.ACTIVATION: Lane.GATEWAY_ENDING,
+        Lane.ACCESS_WATCHES: Lane.GATEWAY_ACCESS_WATCHES,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +89,7 @@ class RPC:
 
     def lane_for(self, caller: Caller) -> Lane:
         """Return the lane in which a call of this caller is served."""
-        barred = Role.PEP in caller.roles and self.lane in _WITHOUT_GATEWAYS
-        return Lane.GATEWAY_ENDING if barred else self.lane
+        return _OF_GATEWAYS.get(self.lane, self.lane) if Role.PEP in caller.roles else self.lane
 
     @property
     def handler(self) -> str:

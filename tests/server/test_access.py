@@ -584,6 +584,16 @@ def test_a_caller_has_its_share_of_watches(watch: Callable[..., Watching]) -> No
         assert time.monotonic() < deadline
 
 
+def test_gateways_do_not_keep_people_from_watching(watch: Callable[..., Watching]) -> None:
+    """However many watch, of whatever tenant: they have threads of their own."""
+    theirs = [watch(name) for name in ("gateway", "sidecar", "foreign-gateway") for _ in range(8)]
+    for one in theirs:
+        one.next()
+
+    assert not _opens(watch("spare-gateway"))
+    assert _opens(watch("lead"))
+
+
 def _opens(watching: Watching) -> bool:
     try:
         return watching.next() is not None

@@ -20,6 +20,8 @@ PEP, APPROVER = frozenset({Role.PEP}), frozenset({Role.APPROVER})
 CALLERS = (
     Caller(id="gateway", kind="token", roles=PEP),
     Caller(id="sidecar", kind="token", roles=PEP),
+    Caller(id="spare-gateway", kind="token", roles=PEP),
+    Caller(id="foreign-gateway", kind="token", roles=PEP, tenant="elsewhere"),
     Caller(id="lead", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
     Caller(id="ada", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
     Caller(id="bob", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
