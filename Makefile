@@ -93,7 +93,8 @@ DOORS := .venv-doors
 ADAPTERS := tests/doors/adapters
 $(DOORS)/ready: $(ADAPTERS)/requirements.lock pyproject.toml
 	$(PYTHON) -m venv --clear $(DOORS)
-	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(ADAPTERS)/requirements.lock
+	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  -r $(ADAPTERS)/requirements.lock
 	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -106,7 +107,7 @@ $(DOORS)/programs/ready: $(DOORS)/ready $(wildcard $(PROGRAMS)/*.json $(PROGRAMS
 	@touch $@
 
 doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready  ## run the tests with real agent frameworks, MCP servers and clients
-	$(DOORS)/bin/python -m pytest $(ADAPTERS)
+	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
 	$(BIN)/python -m pytest -m doors $(PROGRAMS)
 
 # Each run of one framework is a program that starts anew: all cases with it take minutes.

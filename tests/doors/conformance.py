@@ -29,6 +29,7 @@ from tests.machinery.servers.scripted import ScriptedServer
 
 # How a run is played: by functions, by coroutines, or by coroutines with a client for threads.
 WAYS = ("threads", "asyncio", "mixed")
+COROUTINES = WAYS[1:]
 _DEEP = '{"value": ' + "[" * 300 + "]" * 300 + "}"
 
 

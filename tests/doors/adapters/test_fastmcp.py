@@ -17,7 +17,7 @@ from pdp.doors.core import Door
 from pdp.doors.fastmcp import PDPMiddleware, session_of_header
 from pdp.testing.inprocess import RunningServer
 from tests.doors.adapters.page import asked, example
-from tests.doors.conformance import DoorConformance, opened
+from tests.doors.conformance import COROUTINES, DoorConformance, opened
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 
@@ -55,10 +55,6 @@ class FastMCPDriver(Driver):
 
     name = "fastmcp"
 
-    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
-        """Run server and client in a loop of their own."""
-        return asyncio.run(self.play_async(door, tools, steps, run))
-
     async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
         """Play the steps through a client in process; each server here serves one run."""
         of_run = copy.copy(door)
@@ -71,6 +67,7 @@ class TestFastMCP(DoorConformance):
     """The cases, with a server of FastMCP."""
 
     driver = FastMCPDriver()
+    ways = COROUTINES
 
 
 def test_the_page_does_what_it_says() -> None:

@@ -31,7 +31,7 @@ from pdp.doors.core import Door
 from pdp.doors.openai_agents import PDPGuardrails
 from pdp.errors import ConfigurationError
 from tests.doors.adapters.page import asked, example
-from tests.doors.conformance import DoorConformance
+from tests.doors.conformance import COROUTINES, DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 _QUIET = RunConfig(tracing_disabled=True)
@@ -86,10 +86,6 @@ class OpenAIAgentsDriver(Driver):
 
     name = "openai_agents"
 
-    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
-        """Run the agent in a loop of its own."""
-        return asyncio.run(self.play_async(door, tools, steps, run))
-
     async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
         """Await the agent."""
         known = PDPGuardrails(door).guarded([_tool(PREFIX + name, tools) for name in NAMES])
@@ -101,6 +97,7 @@ class TestOpenAIAgents(DoorConformance):
     """The cases, with the runner of the OpenAI Agents SDK."""
 
     driver = OpenAIAgentsDriver()
+    ways = COROUTINES
 
 
 def test_the_page_does_what_it_says() -> None:

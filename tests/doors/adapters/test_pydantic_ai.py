@@ -16,7 +16,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pdp.doors.core import Door
 from pdp.doors.pydantic_ai import PDPCapability
 from tests.doors.adapters.page import asked, example
-from tests.doors.conformance import DoorConformance
+from tests.doors.conformance import COROUTINES, DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 
@@ -51,10 +51,6 @@ class PydanticAIDriver(Driver):
 
     name = "pydantic_ai"
 
-    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
-        """Run the agent in a loop of its own."""
-        return asyncio.run(self.play_async(door, tools, steps, run))
-
     async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
         """Await the agent."""
         known = [_tool(PREFIX + name, tools) for name in NAMES]
@@ -66,6 +62,7 @@ class TestPydanticAI(DoorConformance):
     """The cases, with the agent of Pydantic AI."""
 
     driver = PydanticAIDriver()
+    ways = COROUTINES
 
 
 def test_the_page_does_what_it_says() -> None:
