@@ -60,7 +60,7 @@ class Connection:
         cls,
         address: str | None,
         *,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
         tls_certificate: str | Path | None = None,
@@ -210,11 +210,13 @@ def _credentials(
     )
 
 
-def _token(token: str | None, token_file: str | Path | None) -> Callable[[], str]:
+def _token(token: str | Callable[[], str] | None, token_file: str | Path | None) -> Callable[[], str]:
     if token is not None and token_file is not None:
         raise ConfigurationError("`token` and `token_file` cannot be combined")
     if token_file is not None:
         return TokenFile(Path(token_file)).token
+    if callable(token):
+        return lambda: _checked_token(token())
     fixed = "" if token is None else _checked_token(token)
     return lambda: fixed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,9 +13,14 @@ from typing import Any, TypeAlias
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+# Brings the secret handle of a session.
+HANDLE = "x-pdp-session"
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TIMEOUT, TOO_LARGE, UNSUPPORTED = 400, 403, 404, 405, 408, 413, 415
 
+_ONCE = frozenset({HANDLE, "content-length", "content-type", "host", "origin"})
 # How long a client may take to send a body.
 _BODY_SECONDS = 30.0
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -50,6 +55,20 @@ class Doorstep:
             raise RefusedRequestError(FORBIDDEN, "the header `host` names no host of this door: see --allowed-host")
         if "origin" in headers and headers["origin"].lower() not in self.origins:
             raise RefusedRequestError(FORBIDDEN, "pages of this `origin` may not call this door: see --allowed-origin")
+
+
+def read_headers(raw: RawHeaders, once: Collection[str] = ()) -> Mapping[str, str]:
+    """Return headers by name, in lower case.
+
+    Raise `RefusedRequestError` when one that may be there once only is there twice: readers could take either.
+    """
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        text = name.decode("latin-1").lower()
+        if text in headers and (text in _ONCE or text in once):
+            raise RefusedRequestError(BAD_REQUEST, f"the header `{text}` is there twice")
+        headers[text] = value.decode("latin-1").strip()
+    return headers
 
 
 def is_json(headers: Mapping[str, str]) -> bool:

@@ -64,6 +64,20 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     return rfc8785.dumps(value)
 
 
+def canonical_unchanged(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:  # noqa: ANN401 - any JSON value of `parse`
+    """Write a parsed JSON value by RFC 8785, for readers who may take its numbers as they were typed.
+
+    Raise `InvalidJSONError` for a number that would be written otherwise, such as `1.0`, `1e2` or one of 30 digits.
+    """
+    try:
+        written = canonical(_with_doubles(value))
+    except rfc8785.FloatDomainError:
+        raise InvalidJSONError("a number is beyond the range of doubles") from None
+    if canonical_as_typed(parse(written, limits, minting=True)) != canonical_as_typed(value):
+        raise InvalidJSONError("a number is not written as RFC 8785 writes it, or has more digits than a double")
+    return written
+
+
 def canonical_as_typed(value: Any) -> str:  # noqa: ANN401 - any JSON value of `parse`
     """Write a parsed JSON value in one form, and every number as it was typed.
 

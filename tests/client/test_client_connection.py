@@ -94,6 +94,17 @@ def test_a_malformed_token_is_refused(token: str) -> None:
         Client(token=token)
 
 
+def test_a_token_comes_from_a_function(server: ScriptedServer, address: str) -> None:
+    """Each call presents the one that the function returns then; a call without a valid one is denied, and not sent."""
+    tokens = iter([TOKEN, "another", "two words"])
+
+    with Client(address, token=lambda: next(tokens)) as client:
+        answers = [client.ask(CALL) for _ in range(3)]
+
+    assert [f"Bearer {TOKEN}", "Bearer another"] == [sent["authorization"] for sent in server.metadata]
+    assert [True, True, False] == [answer.allowed for answer in answers]
+
+
 def test_a_token_comes_from_a_file(server: ScriptedServer, address: str, tmp_path: Path) -> None:
     """The line end of the file is not part of the token."""
     file = tmp_path / "pep.token"

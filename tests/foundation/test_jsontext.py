@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.foundation.jsontext import canonical_as_typed, key_paths, parse
+from pdp.errors import InvalidJSONError
+from pdp.foundation.jsontext import canonical_as_typed, canonical_unchanged, key_paths, parse
 
 DIGITS = "123456789012345678901234567890"
 
@@ -38,6 +39,30 @@ DIGITS = "123456789012345678901234567890"
 def test_texts_that_say_the_same_have_one_form(texts: list[str], canonical: str) -> None:
     """Order of keys, blanks and escapes do not matter; the type and the digits of a number do."""
     assert [canonical] * len(texts) == [canonical_as_typed(parse(text.encode())) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('{ "b": 1, "a": [true, null, 0.1] }', b'{"a":[true,null,0.1],"b":1}'),
+        ("9007199254740991", b"9007199254740991"),
+        ("-0", b"0"),
+        ("1e+300", b"1e+300"),
+        ('"\\u00e4"', b'"\xc3\xa4"'),
+    ],
+)
+def test_what_rfc_8785_leaves_as_it_is_can_be_written_by_it(text: str, written: bytes) -> None:
+    """Keys are sorted and blanks are left out; numbers stay what they are."""
+    assert written == canonical_unchanged(parse(text.encode()))
+
+
+@pytest.mark.parametrize(
+    "number", ["1.0", "0.10", "-0.0", "1e2", "9007199254740993", "9" * 30, "1e400", "0.1234567890123456789"]
+)
+def test_a_number_that_rfc_8785_changes_is_refused(number: str) -> None:
+    """One with another type or other digits would not be what was asked about."""
+    with pytest.raises(InvalidJSONError, match="number"):
+        canonical_unchanged(parse(f'{{"a": [{number}]}}'.encode()))
 
 
 JSON = st.recursive(

@@ -44,6 +44,7 @@ class Client:
     `control_address` is where the server separately serves calls that end authority; None means
     `PDP_CONTROL_ADDRESS`. The client sends them there first, and to `address` when there is no answer or the call was
     not begun.
+    `token` is a bearer token, or a function that returns the one for the call that is about to be made.
     `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
     Without it a server on loopback is verified with `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else
@@ -65,7 +66,7 @@ class Client:
         address: str | None = None,
         *,
         control_address: str | None = None,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
         tls_certificate: str | Path | None = None,

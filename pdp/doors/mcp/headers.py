@@ -10,18 +10,16 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import PROTOCOL_VERSION, STATED
+from pdp.doors.web import RawHeaders, read_headers
 
-# As ASGI has them: names in lower case.
-RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 Headers: TypeAlias = Mapping[str, str]
 
-HANDLE, SESSION, VERSION, METHOD, NAME = (
-    "x-pdp-session",
+SESSION, VERSION, METHOD, NAME = (
     "mcp-session-id",
     "mcp-protocol-version",
     "mcp-method",
@@ -33,7 +31,7 @@ MODERN = "2026-07-28"
 # What a client may tell the server. All else stays here: credentials, cookies, and what a server could trust.
 _TO_SERVER = frozenset({"accept", "accept-language", METHOD, NAME, VERSION, "traceparent", "tracestate", "user-agent"})
 _TO_CLIENT = frozenset({"retry-after", VERSION, "x-accel-buffering"})
-_ONCE = frozenset({HANDLE, SESSION, VERSION, METHOD, NAME, "host", "origin", "content-type", "content-length"})
+_ONCE = frozenset({SESSION, VERSION, METHOD, NAME})
 
 _NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
@@ -42,19 +40,9 @@ _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
 
 
-class RepeatedHeaderError(Exception):
-    """A header that may be there once is there twice: readers could take either."""
-
-
 def read(raw: RawHeaders) -> Headers:
-    """Return headers by name. Raise `RepeatedHeaderError` for one that may be there once only."""
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        text = name.decode("latin-1").lower()
-        if text in headers and text in _ONCE:
-            raise RepeatedHeaderError(f"the header `{text}` is there twice")
-        headers[text] = value.decode("latin-1").strip()
-    return headers
+    """Return headers by name. Raise `RefusedRequestError` for one that may be there once only and is there twice."""
+    return read_headers(raw, _ONCE)
 
 
 def to_server(headers: Headers) -> dict[str, str]:

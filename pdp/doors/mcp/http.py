@@ -19,6 +19,7 @@ from pdp.doors.session import DoorSession
 from pdp.doors.web import (
     BAD_REQUEST,
     FORBIDDEN,
+    HANDLE,
     NOT_ALLOWED,
     NOT_FOUND,
     ClientGoneError,
@@ -42,7 +43,7 @@ _OK, _ACCEPTED, _INTERNAL, _UNAVAILABLE = 200, 202, 500, 503
 
 _HANDLE = re.compile(r"[\x21-\x7e]{1,512}")
 _MISSING = (
-    f"This proxy needs the handle of a session of the policy decision point in the header `{http.HANDLE}`. "
+    f"This proxy needs the handle of a session of the policy decision point in the header `{HANDLE}`. "
     "Do not retry; tell the user."
 )
 _OVER = "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
@@ -111,10 +112,7 @@ class HTTPDoor:
         await self._background.close()
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        try:
-            headers = http.read(scope["headers"])
-        except http.RepeatedHeaderError as error:
-            raise RefusedRequestError(BAD_REQUEST, str(error)) from None
+        headers = http.read(scope["headers"])
         self._doorstep.check(headers)
         if scope["path"] != PATH:
             raise RefusedRequestError(NOT_FOUND)
@@ -240,7 +238,7 @@ class HTTPDoor:
 
     async def _party(self, headers: http.Headers) -> tuple[Party | None, str]:
         """Return whose request this is, or why nobody's."""
-        handle = headers.get(http.HANDLE, "")
+        handle = headers.get(HANDLE, "")
         if not _HANDLE.fullmatch(handle):
             return None, _MISSING
         party = self._parties.known(handle)

@@ -17,6 +17,7 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
+from pdp.doors.web import RefusedRequestError
 from pdp.errors import ConfigurationError
 from pdp.foundation.loopback import is_loopback
 from pdp.foundation.ownership import require_own
@@ -135,7 +136,7 @@ class Upstream:
 def _checked(response: httpcore2.Response) -> UpstreamAnswer:
     try:
         headers = http.read(response.headers)
-    except http.RepeatedHeaderError:
+    except RefusedRequestError:
         raise UpstreamError("The server behind this proxy answers with a header twice.") from None
     if response.status in _REDIRECTS:
         raise UpstreamError("The server behind this proxy answers with a redirect, which is not followed.")
