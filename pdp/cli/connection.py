@@ -49,10 +49,13 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
 
 
 @asynccontextmanager
-async def connect_async(role: Role, settings: Settings, connection: ConnectionOptions) -> AsyncIterator[AsyncClient]:
-    """Open a client for asyncio."""
+async def connect_async(
+    role: Role, settings: Settings, connection: ConnectionOptions, token: Callable[[], str] | None = None
+) -> AsyncIterator[AsyncClient]:
+    """Open a client for asyncio; one that asks on behalf of callers presents the `token` of each."""
     with reaching(settings, connection) as address:
-        async with AsyncClient(address, **_as(role, settings, connection)) as client:
+        who = _as(role, settings, connection) if token is None else _on_behalf(settings, connection, token)
+        async with AsyncClient(address, **who) as client:
             yield client
 
 
@@ -70,12 +73,24 @@ def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]
 
 def _as(role: Role, settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
     # The server prefers a token to a certificate, so a command with a certificate sends no token by default.
-    # A server other than that of the settings has another control address.
     return {
-        "control_address": connection.control_address or (None if connection.address else settings.control_address),
+        "control_address": _control_address(settings, connection),
         "token_file": connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
         **ways(settings, connection),
     }
+
+
+def _on_behalf(settings: Settings, connection: ConnectionOptions, token: Callable[[], str]) -> dict[str, Any]:
+    return {
+        "control_address": _control_address(settings, connection),
+        "token": token,
+        **ways(settings, connection),
+    }
+
+
+def _control_address(settings: Settings, connection: ConnectionOptions) -> str | None:
+    # A server other than that of the settings has another control address.
+    return connection.control_address or (None if connection.address else settings.control_address)
 
 
 def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "session": CommandEntry("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
     "approvals": CommandEntry("pdp.cli.sessions.approvals", "List and answer calls that wait for a person."),
     "mcp": CommandEntry("pdp.cli.doors.mcp", "Run an MCP server, and ask before every call of its tools."),
+    "door": CommandEntry("pdp.cli.doors.group", "Serve what asks the server in other words, such as AuthZEN."),
     "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
     "new": CommandEntry("pdp.cli.author.new", "Create a policy folder."),
     "test": CommandEntry("pdp.cli.author.test", "Run the tests of a policy folder."),

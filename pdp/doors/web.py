@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 # Of ASGI.
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -108,8 +109,11 @@ async def read_body(headers: Mapping[str, str], receive: Receive, *, most: int) 
         raise RefusedRequestError(TIMEOUT, f"the body has not come within {_BODY_SECONDS:g} seconds") from None
 
 
-async def until_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Do work until it ends, or until the client has gone: then it is cancelled. To be called after the whole body."""
+async def until_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T | None:
+    """Return what work comes to; None when the client has gone before, and the work was cancelled.
+
+    To be called after the whole body.
+    """
     working, going = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait([working, going], return_when=asyncio.FIRST_COMPLETED)
@@ -117,8 +121,7 @@ async def until_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
         for task in (working, going):
             task.cancel()
         await asyncio.wait([working, going])
-    with suppress(asyncio.CancelledError):
-        working.result()
+    return None if working.cancelled() else working.result()
 
 
 async def _gone(receive: Receive) -> None:

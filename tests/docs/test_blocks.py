@@ -64,6 +64,10 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "python guard": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
         "python fulfil": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
     },
+    "pdp/doors/AUTHZEN.md": {
+        "json answer": "tests/doors/authzen/test_authzen_page.py::test_the_page_shows_what_is_asked_and_answered",
+        "json question": "tests/doors/authzen/test_authzen_page.py::test_the_page_shows_what_is_asked_and_answered",
+    },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
         "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",

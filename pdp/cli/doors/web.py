@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, fields
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pdp.cli.connection import connect_async
+from pdp.cli.doors.serving import ListenOptions, path_of, until_stopped
 from pdp.cli.options import ConnectionOptions
 from pdp.config import Settings
 from pdp.doors.isolation import keep_memory_private
@@ -78,25 +77,7 @@ def serve_web(
 ) -> int:
     """Serve until the process is asked to end."""
     keep_memory_private()
-    return asyncio.run(_until_stopped(settings, connection, web, server, passes, wait))
-
-
-async def _until_stopped(
-    settings: Settings,
-    connection: ConnectionOptions,
-    web: WebOptions,
-    server: str,
-    passes: frozenset[str],
-    wait: float,
-) -> int:
-    loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(_serve(settings, connection, web, server, passes, wait))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, serving.cancel)
-    await asyncio.wait([serving])
-    if not serving.cancelled():
-        serving.result()
-    return 0
+    return asyncio.run(until_stopped(_serve(settings, connection, web, server, passes, wait)))
 
 
 async def _serve(
@@ -108,41 +89,36 @@ async def _serve(
     wait: float,
 ) -> None:
     # Imported here: only this needs the extra.
-    from pdp.doors.listening import Listener, serve  # noqa: PLC0415
+    from pdp.doors.listening import serve  # noqa: PLC0415
     from pdp.doors.mcp.credentials import Credentials  # noqa: PLC0415
     from pdp.doors.mcp.http import PATH, HTTPDoor  # noqa: PLC0415
     from pdp.doors.mcp.upstream import Upstream  # noqa: PLC0415
-    from pdp.doors.web import Doorstep  # noqa: PLC0415
 
     async with AsyncExitStack() as opened:
         upstream = await opened.enter_async_context(
             Upstream(
                 web.upstream or "",
-                credentials=Credentials(_path(web.headers_file)),
-                ca_file=_path(web.upstream_tls_roots),
+                credentials=Credentials(path_of(web.headers_file)),
+                ca_file=path_of(web.upstream_tls_roots),
             )
         )
-        listener = opened.enter_context(
-            Listener(web.listen or "", certificate=_path(web.listen_tls_certificate), key=_path(web.listen_tls_key))
+        listening = ListenOptions(
+            listen=web.listen or "",
+            listen_tls_certificate=web.listen_tls_certificate,
+            listen_tls_key=web.listen_tls_key,
+            allowed_host=web.allowed_host,
+            allowed_origin=web.allowed_origin,
         )
-        if not (listener.hosts or web.allowed_host):
-            raise click.UsageError("beyond loopback --allowed-host is needed: the name by which clients call the proxy")
+        listener, doorstep = opened.enter_context(listening.opened())
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
         door = HTTPDoor(
             server=server,
             upstream=upstream,
             session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait)),
-            doorstep=Doorstep(
-                hosts=listener.hosts | {host.lower() for host in web.allowed_host},
-                origins=listener.origins | {origin.lower() for origin in web.allowed_origin},
-            ),
+            doorstep=doorstep,
             pdp_command="pdp {}".format,
             passes=passes,
         )
         opened.push_async_callback(door.close)
         click.echo(f"serving `{server}` at {listener.url}{PATH}", err=True)
         await serve(door, listener)
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)

@@ -1,0 +1,16 @@
+"""`pdp door`: the doors that are processes of their own, by what they speak."""
+
+from __future__ import annotations
+
+import click
+
+from pdp.cli.doors.authzen import authzen
+from pdp.cli.groups import Group
+
+
+@click.group(cls=Group)
+def door() -> None:
+    """Serve what asks the server in other words, such as AuthZEN."""
+
+
+door.add_command(authzen)
