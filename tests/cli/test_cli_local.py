@@ -348,6 +348,7 @@ _A_FILE = "what it prints is itself a file, in a format of its own"
 _BY_CODE = "it writes files that the caller has named, and its exit code says whether"
 WITHOUT_JSON = {
     "serve": "it runs until it is stopped; its log has `log.format`",
+    "mcp": "it speaks MCP on stdout, until its client stops it",
     "fmt": _BY_CODE,
     "new": _BY_CODE,
     "schema": _A_FILE,

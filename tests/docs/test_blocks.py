@@ -36,6 +36,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "sh": f"{_PAGES}test_readme_commands_run",
         "sh serve": f"{_PAGES}test_readme_commands_run",
         "sh package": "tests/proofs/test_package.py::test_the_quick_start_runs_from_the_package",
+        "json mcp": f"{_PAGES}test_readme_mcp_configuration_works",
         "python": f"{_PAGES}test_readme_python_runs",
         "console": f"{_PAGES}test_grpcurl_body_is_a_request",
     },

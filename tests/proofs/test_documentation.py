@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
+from mcp import Client as MCPClient
+from mcp import StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.types import TextContent
 
 from pdp.config import describe
 from pdp.limits import DEFAULT_LIMITS
@@ -311,3 +316,35 @@ def test_limits_table_is_current(project_root: Path) -> None:
 def readme(project_root: Path) -> str:
     """Return the text of the README."""
     return (project_root / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_mcp_configuration_works(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """Whoever puts it into an MCP client gets one allowed and one denied call after a person's yes."""
+    (text,) = blocks(project_root / "README.md", "json mcp")
+    subprocess.run(["git", "init", "--quiet", str(place)], check=True)
+    programs = Path(sys.executable).parent
+    configured = text.replace("/srv/app/.venv/bin", str(programs)).replace("/srv/app", str(place))
+    (server,) = json.loads(configured)["mcpServers"].values()
+    environment = environment | {"XDG_STATE_HOME": str(place / "state")}
+
+    async def task() -> tuple[str, str]:
+        parameters = StdioServerParameters(command=server["command"], args=server["args"], env=environment)
+        async with MCPClient(stdio_client(parameters)) as client:
+
+            async def call(tool: str) -> str:
+                (content,) = (await client.call_tool(tool, {"repo_path": str(place)})).content
+                assert isinstance(content, TextContent)
+                return content.text
+
+            found = re.search(r"`(pdp session approve [^`]*)`", await call("git_status"))
+            assert found is not None
+            await asyncio.to_thread(run, f"{found.group(1)} --yes", place, environment)
+            async with asyncio.timeout(PAGE_SECONDS):
+                while "Waiting for approval" in (allowed := await call("git_status")):  # noqa: ASYNC110 - the proxy is another process
+                    await asyncio.sleep(0.1)
+            return allowed, await call("git_reset")
+
+    allowed, denied = asyncio.run(task())
+
+    assert "Repository status" in allowed
+    assert denied.startswith("Denied (forbid): the call of `git/git_reset` did not run")

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -205,8 +205,8 @@ def mcp(
         raise click.UsageError("--request asks for a session: leave out the handle of another")
     if not (user and agent):
         raise click.UsageError("--request needs --user and --agent")
-    if embedded and connection.address:
-        raise click.UsageError("--embedded asks no server: leave out --address")
+    if embedded:
+        connection = _to_itself()
     wish = Wish(
         user=user,
         agent=agent,
@@ -314,6 +314,27 @@ def _handle(file: str | None, descriptor: int | None) -> str:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _to_itself() -> ConnectionOptions:
+    """Return the connection of a proxy to its own server, whatever variables say about another.
+
+    Raise `UsageError` for a flag about another.
+    """
+    context = click.get_current_context()
+    for field in fields(ConnectionOptions):
+        if context.get_parameter_source(field.name) is ParameterSource.COMMANDLINE:
+            option = field.name.replace("_", "-")
+            raise click.UsageError(f"--{option} does not go with --embedded, which asks no other server")
+    return ConnectionOptions(
+        address=None,
+        control_address=None,
+        token_file=None,
+        tls_roots=None,
+        tls_certificate=None,
+        tls_key=None,
+        plaintext=False,
+    )
 
 
 def _require_web_alone(command: Sequence[str], web: WebOptions) -> None:
