@@ -26,7 +26,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai",
     "pyarrow": "parquet",
-    "uvicorn": "mcp",
+    "uvicorn": "authzen",
 }
 
 

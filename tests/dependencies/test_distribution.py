@@ -48,7 +48,13 @@ def test_the_wrong_name_would_be_found(advice: str) -> None:
 
 @pytest.mark.parametrize(
     ("library", "extra", "arguments"),
-    [("cedarpy", "server", "serve"), ("mcp", "demo", "tools import x --command y"), ("apsw", "server", "store check")],
+    [
+        ("cedarpy", "server", "serve"),
+        ("mcp", "demo", "tools import x --command y"),
+        ("apsw", "server", "store check"),
+        ("uvicorn", "authzen", "door authzen --listen 127.0.0.1:0"),
+        ("httpcore2", "mcp", "mcp --server x --upstream http://127.0.0.1:1/ --listen 127.0.0.1:0"),
+    ],
 )
 def test_a_command_says_which_extra_it_needs(library: str, extra: str, arguments: str, tmp_path: Path) -> None:
     """A command whose library is not installed says in one line what brings it."""

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import click
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.serving import ListenOptions, until_stopped
+from pdp.cli.doors.serving import ListenOptions, serve, until_stopped
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import LogSettings, Settings
@@ -124,9 +124,6 @@ async def _serve(
     *,
     own_caller: bool,
 ) -> None:
-    # Imported here: only this needs the extra.
-    from pdp.doors.listening import serve  # noqa: PLC0415
-
     public = None if public_url is None else _PUBLIC_URL.fullmatch(public_url)
     if public_url is not None and public is None:
         raise click.UsageError("--public-url must be https, with a host and no path, such as `https://pdp.example.org`")

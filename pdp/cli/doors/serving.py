@@ -42,6 +42,13 @@ class ListenOptions:
             yield listener, Doorstep(hosts=listener.hosts | allowed, origins=listener.origins | origins)
 
 
+async def serve(door: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASGI application
+    """Serve a door until this is cancelled."""
+    from pdp.doors.listening import serve as listen  # noqa: PLC0415
+
+    await listen(door, listener)
+
+
 async def until_stopped(serving: Coroutine[Any, Any, None]) -> int:
     """Serve until the process is asked to end."""
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(serving)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.serving import ListenOptions, path_of, until_stopped
+from pdp.cli.doors.serving import ListenOptions, path_of, serve, until_stopped
 from pdp.cli.options import ConnectionOptions
 from pdp.config import Settings
 from pdp.doors.isolation import keep_memory_private
@@ -89,7 +89,6 @@ async def _serve(
     wait: float,
 ) -> None:
     # Imported here: only this needs the extra.
-    from pdp.doors.listening import serve  # noqa: PLC0415
     from pdp.doors.mcp.credentials import Credentials  # noqa: PLC0415
     from pdp.doors.mcp.http import PATH, HTTPDoor  # noqa: PLC0415
     from pdp.doors.mcp.upstream import Upstream  # noqa: PLC0415
