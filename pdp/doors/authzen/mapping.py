@@ -49,6 +49,9 @@ class Mapped:
             tool=tool,
             arguments=arguments,
             session_handle=handle,
+            definition_digest=question.definition_digest,
+            request_id=question.request_id,
+            tool_call_id=question.tool_call_id,
             facts=_written("subject.properties", facts) if facts else None,
         )
 

@@ -42,8 +42,8 @@ class InvalidQuestionError(Exception):
 class Question:
     """One question. The properties are those of the three entities; `subject` is the id of the user.
 
-    `agent` is empty when it is not stated. `knows` are the obligations that the caller meets, and `reports` says that
-    it reports what came of the call.
+    `agent`, `definition_digest`, `request_id` and `tool_call_id` are empty when they are not stated. `knows` are the
+    obligations that the caller meets, and `reports` says that it reports what came of the call.
     """
 
     subject: str
@@ -55,6 +55,9 @@ class Question:
     resource_properties: Mapping[str, Any] = field(repr=False)
     arguments: Mapping[str, Any] = field(repr=False)
     agent: str
+    definition_digest: str
+    request_id: str
+    tool_call_id: str
     knows: frozenset[str]
     reports: bool
 
@@ -82,9 +85,7 @@ def read_question(body: Mapping[str, Any]) -> Question:
     """Return the one question of a body. Raise `InvalidQuestionError`."""
     subject, action, resource = (_entity(body, name) for name in _REQUIRED)
     context = _object(body, "context")
-    agent, reports, knows = context.get("agent", ""), context.get("reports_outcome", False), _texts(context)
-    if not isinstance(agent, str):
-        raise InvalidQuestionError("`context.agent` is not a text")
+    reports = context.get("reports_outcome", False)
     if not isinstance(reports, bool):
         raise InvalidQuestionError("`context.reports_outcome` is neither true nor false")
     return Question(
@@ -96,8 +97,11 @@ def read_question(body: Mapping[str, Any]) -> Question:
         resource_id=resource["id"],
         resource_properties=_object(resource, "properties", "resource."),
         arguments=_object(context, "arguments", "context."),
-        agent=agent,
-        knows=knows,
+        agent=_text(context, "agent"),
+        definition_digest=_text(context, "definition_digest"),
+        request_id=_text(context, "request_id"),
+        tool_call_id=_text(context, "tool_call_id"),
+        knows=_texts(context, "known_obligations"),
         reports=reports,
     )
 
@@ -172,8 +176,15 @@ def _object(value: Mapping[str, Any], name: str, where: str = "") -> Mapping[str
     return found
 
 
-def _texts(context: Mapping[str, Any]) -> frozenset[str]:
-    known = context.get("known_obligations", [])
-    if not isinstance(known, list) or not all(isinstance(one, str) for one in known):
-        raise InvalidQuestionError("`context.known_obligations` is not a list of texts")
-    return frozenset(known)
+def _text(context: Mapping[str, Any], name: str) -> str:
+    found = context.get(name, "")
+    if not isinstance(found, str):
+        raise InvalidQuestionError(f"`context.{name}` is not a text")
+    return found
+
+
+def _texts(context: Mapping[str, Any], name: str) -> frozenset[str]:
+    found = context.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InvalidQuestionError(f"`context.{name}` is not a list of texts")
+    return frozenset(found)

@@ -19,6 +19,7 @@ UNKNOWN_CALLER: Final = "the policy decision point does not know this caller"
 # By the reason that the server gives with an error. Everything else is no decision.
 _STATUSES: Final[Mapping[str, tuple[int, str]]] = {
     "INVALID_FIELD": (BAD_REQUEST, "the policy decision point refuses a field of the call, or of the facts"),
+    "REQUEST_ID_CONFLICT": (BAD_REQUEST, "`context.request_id` was used for another call"),
     "MESSAGE_TOO_LARGE": (BAD_REQUEST, "the call is too large"),
     "UNAUTHENTICATED": (UNAUTHORIZED, UNKNOWN_CALLER),
     "PERMISSION_DENIED": (FORBIDDEN, "this caller may not ask about calls of this session"),

@@ -222,6 +222,31 @@ def test_an_obligation_comes_with_its_parameters(gateway: Gateway) -> None:
     assert [{"id": "redact_result", "parameters": {"fields": ["[].email"]}}] == body["context"]["obligations"]
 
 
+def test_a_tool_that_was_changed_since_its_approval_is_denied(gateway: Gateway) -> None:
+    """Where the gateway says how it sees the tool's definition now."""
+    body = gateway.call("desk/note", definition_digest="sha256:" + "0" * 64)
+
+    assert [] == gateway.ran
+    assert "tool_changed" == body["context"]["reason"]
+
+
+def test_a_repeated_question_with_an_id_gets_the_same_decision(gateway: Gateway) -> None:
+    """Without one it is a new decision, and an id that was used for another call is refused."""
+    ids = [gateway.call("desk/note", request_id=one)["context"]["evaluation_id"] for one in ("first", "first", "", "")]
+    other = gateway.post(EVALUATION, call_of("desk/note", {"text": "x"}, request_id="first"))
+
+    assert ids[0] == ids[1]
+    assert 3 == len(set(ids))
+    assert 400 == other.status_code
+
+
+def test_the_models_id_of_a_call_is_in_its_span(gateway: Gateway, server: RunningServer) -> None:
+    """As the gateway states it."""
+    gateway.call("desk/note", tool_call_id="call_7")
+
+    assert "call_7" == server.evidence.decision_spans[-1]["gen_ai.tool.call.id"]
+
+
 def test_a_decision_joins_the_trace(gateway: Gateway, server: RunningServer) -> None:
     """Of the header `traceparent`; a malformed one is left out."""
     trace = "0af7651916cd43dd8448eb211c80319c"

@@ -48,6 +48,8 @@ MALFORMED: dict[str, bytes] = {
     "a null subject": changed('{"type": "user", "id": "alice"}', "null"),
     "properties that are a list": changed('"id": "alice"', '"id": "alice", "properties": []'),
     "an agent that is no text": changed('"arguments"', '"agent": 1, "arguments"'),
+    "an id that is no text": changed('"arguments"', '"request_id": 7, "arguments"'),
+    "no digest": changed('"arguments"', '"definition_digest": "md5:x", "arguments"'),
     "obligations that are no list": changed('"arguments"', '"known_obligations": "x", "arguments"'),
     "obligations that are no texts": changed('"arguments"', '"known_obligations": [1], "arguments"'),
     "a report that is no boolean": changed('"arguments"', '"reports_outcome": 1, "arguments"'),
