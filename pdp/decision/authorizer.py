@@ -14,6 +14,7 @@ from pdp.decision.accessevents import event_of
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
 from pdp.decision.counts import SeenCounts
 from pdp.decision.gate import gate
+from pdp.decision.gatewords import Refusal
 from pdp.decision.ledger import Ledger, Settled, unsettled
 from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
@@ -32,8 +33,9 @@ from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
 from pdp.observer import Observer, TraceIds
-from pdp.policy.counting import CountedNames
+from pdp.policy.plan import Plan
 from pdp.policy.question import Facts
+from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.turns import Turns
@@ -137,97 +139,120 @@ class Authorizer:
         caller: Caller,
         parent: TraceParent,
         started: int,
+        tries_left: int | None = None,
     ) -> tuple[Decision, Snapshot]:
-        """Return the decision, and the snapshot with what the call changed."""
-        action, bundle = request.call.action, snapshot.bundle
-        if not (bundle.counted and snapshot.chain and action in bundle.catalogue.tools):
-            return self._decide_now(snapshot, request, facts, caller, parent, started, _TRIES_AGAIN)
-        if not (action in bundle.counted_as or bundle.slice(action).counted):
-            return self._decide_now(snapshot, request, facts, caller, parent, started, _TRIES_AGAIN)
-        tries = _TRIES_AT_COUNTS if bundle.slice(action).counted else _TRIES_AGAIN
-        with ExitStack() as turn:
-            try:
-                # One after another in a tree, or all are decided on counts that the first of them changes.
-                turn.enter_context(self._turns[hash(snapshot.chain[-1].id) % _TURNS].turn())
-            except OverloadedError:
-                settled = unsettled(snapshot, "too many calls of the session wait for each other")
-                decision_id, now = self._decision_id(request, caller, snapshot.now, None), perf_counter_ns()
-                looked_up, times = CacheResult.NONE, (started, now, now)
-                whole = (settled.ruling, settled, looked_up)
-                return self._answer(snapshot, request, caller, parent, *whole, decision_id=decision_id, times=times)
-            return self._decide_now(snapshot, request, facts, caller, parent, started, tries)
+        """Return the decision, and the snapshot with what the call changed.
 
-    def _decide_now(
-        self,
-        snapshot: Snapshot,
-        request: CallRequest,
-        facts: Mapping[str, Any],
-        caller: Caller,
-        parent: TraceParent,
-        started: int,
-        tries_left: int,
-    ) -> tuple[Decision, Snapshot]:
-        refused, seen = gate(snapshot, request.call), None
+        `tries_left` says how often the call can be decided again; None while it has not had its turn.
+        """
+        passed = gate(snapshot, request.call)
         gated = perf_counter_ns()
-        if refused is None:
-            ruling, looked_up, seen = self._ruling(snapshot, request, caller, facts)
-        else:
-            ruling, looked_up = refused.ruling, CacheResult.NONE
-        # A deny by the gate, and a call that a person can allow, has an id of its own: a retry that passes later is
-        # another decision.
-        settled_here = refused is None and ruling.basis is not Basis.APPROVAL_REQUIRED
-        decision_id = self._decision_id(request, caller, snapshot.now, ruling.outcome if settled_here else None)
-        times = (started, gated, perf_counter_ns())
-        try:
-            settled = self._ledger.settle(snapshot, request, caller, ruling, decision_id, seen)
-        except ConflictError:
-            if seen is not None:
-                # Those that wait for each other must not meet again.
-                pause = min(_LONGEST_PAUSE, 0.001 * 2 ** (_TRIES_AT_COUNTS - tries_left))
-                sleep(uniform(0.0, pause))  # noqa: S311 - it keeps no secret
+        if isinstance(passed, Refusal):
+            return self._refuse(snapshot, request, caller, parent, passed.ruling, started, gated)
+        plan = snapshot.bundle.plan(passed)
+        if plan.in_turn and tries_left is None:
+            return self._decide_in_turn(snapshot, plan, request, facts, caller, parent, started)
+        ruling, looked_up, seen = self._ruling(snapshot, plan, request, caller, facts)
+        # A call that a person can allow has an id of its own: a retry that is allowed later is another decision.
+        decision_id = self._decision_id(request, caller, snapshot.now, None if ruling.asks else ruling.outcome)
+        times, settled = (started, gated, perf_counter_ns()), None
+        if plan.settles or ruling.asks:
+            left = _TRIES_AGAIN if tries_left is None else tries_left
             try:
-                anew = self._snapshots.of_handle(request.call.session_handle, caller)
-            except UnavailableError as error:
-                settled = unsettled(snapshot, str(error))
-            else:
-                # The facts were typed by this bundle, and a batch is decided by one.
-                if tries_left and anew.bundle.version == snapshot.bundle.version:
-                    return self._decide_now(anew, request, facts, caller, parent, started, tries_left - 1)
-                settled = unsettled(snapshot, "the session or the active bundle changes too fast")
-        whole = (ruling, settled, looked_up)
-        return self._answer(snapshot, request, caller, parent, *whole, decision_id=decision_id, times=times)
+                settled = self._ledger.settle(snapshot, request, caller, ruling, decision_id, seen)
+            except ConflictError:
+                anew = self._anew(snapshot, request, caller, left, pause=seen is not None)
+                if isinstance(anew, Snapshot):
+                    return self._decide(anew, request, facts, caller, parent, started, left - 1)
+                settled = anew
+        ids = (decision_id, *self._trace_ids(parent, caller))
+        decision = _decision(ids, ruling, looked_up, snapshot, passed, request, caller, times)
+        return self._answer(decision, settled, snapshot, request, parent, times)
 
-    def _answer(
+    def _refuse(
         self,
         snapshot: Snapshot,
         request: CallRequest,
         caller: Caller,
         parent: TraceParent,
         ruling: Ruling,
+        started: int,
+        gated: int,
+    ) -> tuple[Decision, Snapshot]:
+        """Deny a call about which no policy is asked.
+
+        The deny has an id of its own: a retry that passes later is another decision.
+        """
+        tool = snapshot.bundle.catalogue.tool(request.call.server, request.call.tool)
+        ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(parent, caller))
+        times = (started, gated, perf_counter_ns())
+        decision = _decision(ids, ruling, CacheResult.NONE, snapshot, tool, request, caller, times)
+        return self._answer(decision, None, snapshot, request, parent, times)
+
+    def _decide_in_turn(
+        self,
+        snapshot: Snapshot,
+        plan: Plan,
+        request: CallRequest,
+        facts: Mapping[str, Any],
+        caller: Caller,
+        parent: TraceParent,
+        started: int,
+    ) -> tuple[Decision, Snapshot]:
+        """Decide about a call after those of its tree that came before: else the first changes the counts of all."""
+        tries = _TRIES_AT_COUNTS if plan.policies.counted else _TRIES_AGAIN
+        with ExitStack() as turn:
+            try:
+                turn.enter_context(self._turns[hash(snapshot.chain[-1].id) % _TURNS].turn())
+            except OverloadedError:
+                refused = deny(Basis.LEDGER_UNAVAILABLE, "too many calls of the session wait for each other")
+                return self._refuse(snapshot, request, caller, parent, refused, started, perf_counter_ns())
+            return self._decide(snapshot, request, facts, caller, parent, started, tries)
+
+    def _anew(
+        self, snapshot: Snapshot, request: CallRequest, caller: Caller, tries_left: int, *, pause: bool
+    ) -> Snapshot | Settled:
+        """Return the snapshot by which to decide again about a call whose session has changed, or the deny."""
+        if pause:
+            # Those that wait for each other must not meet again.
+            longest = min(_LONGEST_PAUSE, 0.001 * 2 ** (_TRIES_AT_COUNTS - tries_left))
+            sleep(uniform(0.0, longest))  # noqa: S311 - it keeps no secret
+        try:
+            anew = self._snapshots.of_handle(request.call.session_handle, caller)
+        except UnavailableError as error:
+            return unsettled(snapshot, str(error))
+        # The facts were typed by this bundle, and a batch is decided by one.
+        if tries_left and anew.bundle.version == snapshot.bundle.version:
+            return anew
+        return unsettled(snapshot, "the session or the active bundle changes too fast")
+
+    def _answer(
+        self,
+        decision: Decision,
         settled: Settled | None,
-        looked_up: CacheResult,
-        *,
-        decision_id: str,
+        snapshot: Snapshot,
+        request: CallRequest,
+        parent: TraceParent,
         times: tuple[int, int, int],
     ) -> tuple[Decision, Snapshot]:
-        trace = self._trace_ids(parent, caller)
-        use = settled.use if settled is not None else None
+        """Return the decision as it is recorded, and the snapshot with what the call changed."""
+        whole = decision if settled is None else _with_settled(decision, settled, times)
+        answered = self._observer.decision(whole, parent)
+        if answered.ruling is not decision.ruling and request.request_id:
+            self._retries.part(decision.caller.id, request.request_id)
+        if settled is None:
+            return answered, snapshot
         # A try before this one has used the approval, and was told: it is one use, of one decision.
-        retried = use is not None and use.decision_id != decision_id
-        decision_id = use.decision_id if use is not None else decision_id
-        decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
-        answered = self._observer.decision(decision, parent)
-        if settled is not None and not retried and (told := event_of(settled.access, answered)) is not None:
-            self._observer.event(told)
-        if answered.ruling is not ruling and request.request_id:
-            self._retries.part(caller.id, request.request_id)
-        if settled is not None and not answered.allowed:
+        retried = whole.id != decision.id
+        if not retried and (event := event_of(settled.access, answered)) is not None:
+            self._observer.event(event)
+        if not answered.allowed:
             # It could not be recorded: what was not allowed is not done.
             self._ledger.undo(settled)
-        return answered, settled.snapshot if settled else snapshot
+        return answered, settled.snapshot
 
     def _ruling(
-        self, snapshot: Snapshot, request: CallRequest, caller: Caller, facts: Mapping[str, Any]
+        self, snapshot: Snapshot, plan: Plan, request: CallRequest, caller: Caller, facts: Mapping[str, Any]
     ) -> tuple[Ruling, CacheResult, SeenCounts | None]:
         """Ask the cache, then the policies. INVARIANT: the gate has passed the call on the same snapshot.
 
@@ -236,14 +261,11 @@ class Authorizer:
         Where they see counts, which are returned too, it is not asked.
         """
         bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
-        call, action = request.call, request.call.action
-        tool, policies = bundle.catalogue.tools[action], bundle.slice(action)
+        call, tool, policies = request.call, plan.tool, plan.policies
         reading = policies.reading
         place = reading.place_in_time(at)
-        by_call = (
-            None if policies.sees_targets or policies.counted else call_key(bundle.version, chain, call, caller, place)
-        )
-        if by_call and reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
+        by_call = call_key(bundle.version, chain, call, caller, place) if plan.by_call else None
+        if by_call and (found := self._cache.get(by_call, now)) is not None:
             return found.ruling, CacheResult.HIT, None
         try:
             find = names_in_results(self._history, chain, call.session_handle)
@@ -251,7 +273,7 @@ class Authorizer:
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE, None
         if not reading.cacheable:
-            return self._ruling_past_cache(snapshot, request, caller, seen, policies.counted)
+            return self._ruling_past_cache(snapshot, plan, request, caller, seen)
         read = reading.part(seen.resource, seen.context, seen.targets)
         by_reading = read_key(bundle.version, chain, call, read, place)
         if (found := self._cache.get(by_reading, now)) is not None:
@@ -270,18 +292,17 @@ class Authorizer:
         return ruling, CacheResult.MISS, None
 
     def _ruling_past_cache(
-        self, snapshot: Snapshot, request: CallRequest, caller: Caller, facts: Facts, names: CountedNames
+        self, snapshot: Snapshot, plan: Plan, request: CallRequest, caller: Caller, facts: Facts
     ) -> tuple[Ruling, CacheResult, SeenCounts | None]:
         ruling, seen = None, None
-        if names:
+        if names := plan.policies.counted:
             try:
                 seen = self._ledger.counts(snapshot, request, caller, names)
             except (UnavailableError, OverloadedError) as error:
                 return deny(Basis.LEDGER_UNAVAILABLE, str(error)), CacheResult.BYPASS, None
             facts, ruling = replace(facts, counted=seen.counted), seen.unknown
-        tool = snapshot.bundle.catalogue.tools[request.call.action]
         ruling = ruling or judge_chain(snapshot.bundle, snapshot.chain, facts, snapshot.wall_at)
-        return of_this_call(ruling, snapshot.chain, tool, facts), CacheResult.BYPASS, seen
+        return of_this_call(ruling, snapshot.chain, plan.tool, facts), CacheResult.BYPASS, seen
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()
@@ -291,26 +312,19 @@ class Authorizer:
 
 
 def _decision(
-    decision_id: str,
+    ids: tuple[str, str, str],
     ruling: Ruling,
-    settled: Settled | None,
     looked_up: CacheResult,
     snapshot: Snapshot,
+    tool: Tool | None,
     request: CallRequest,
     caller: Caller,
     times: tuple[int, int, int],
-    *,
-    trace: tuple[str, str],
 ) -> Decision:
     own = snapshot.chain[0] if snapshot.chain else None
-    call = request.call
-    tool = snapshot.bundle.catalogue.tools.get(call.action)
+    call, bundle = request.call, snapshot.bundle
+    decision_id, trace_id, span_id = ids
     started, gated, ended = times
-    phases: tuple[tuple[str, float], ...] = (("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000))
-    if settled is not None:
-        ruled, ended = ended, perf_counter_ns()
-        ruling, phases = settled.ruling, (*phases, ("ledger", (ended - ruled) / 1000))
-    waits_for = settled.access if settled is not None else None
     return Decision(
         id=decision_id,
         ruling=ruling,
@@ -328,23 +342,37 @@ def _decision(
         tool=call.tool,
         arguments_digest=digest(call.arguments_json),
         definition_digest=call.definition_digest,
-        catalogue_digest=tool.definition_digest if tool and tool.server == call.server else "",
-        bundle_version=snapshot.bundle.version,
+        catalogue_digest=tool.definition_digest if tool else "",
+        bundle_version=bundle.version,
         cache_result=looked_up,
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
-        reportable=ruling.outcome is Outcome.ALLOW and snapshot.bundle.takes_reports,
-        labels_added=settled.labels_added if settled is not None else (),
-        debits=settled.debits if settled is not None else (),
-        access_request_id=waits_for.id if waits_for else "",
-        access_ends_at=waits_for.deadline.wall_at if waits_for and not ruling.allowed else 0.0,
-        counted_as=settled.counted_as if settled is not None else (),
-        phases=phases,
+        reportable=bundle.takes_reports and ruling.allowed,
+        phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,
-        trace_id=trace[0],
-        span_id=trace[1],
+        trace_id=trace_id,
+        span_id=span_id,
+    )
+
+
+def _with_settled(decision: Decision, settled: Settled, times: tuple[int, int, int]) -> Decision:
+    """Return a decision with what the ledger made of it."""
+    (started, _, ruled), ended = times, perf_counter_ns()
+    ruling, access = settled.ruling, settled.access
+    return replace(
+        decision,
+        id=settled.use.decision_id if settled.use is not None else decision.id,
+        ruling=ruling,
+        duration_us=(ended - started) / 1000,
+        reportable=settled.snapshot.bundle.takes_reports and ruling.allowed,
+        labels_added=settled.labels_added,
+        debits=settled.debits,
+        access_request_id=access.id if access else "",
+        access_ends_at=access.deadline.wall_at if access and not ruling.allowed else 0.0,
+        counted_as=settled.counted_as,
+        phases=(*decision.phases, ("ledger", (ended - ruled) / 1000)),
     )
 
 

@@ -12,6 +12,7 @@ from pdp.decision.budgets import foreseen
 from pdp.decision.counts import SeenCounts, never_called, seen_counts
 from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.decision.gate import gate
+from pdp.decision.gatewords import Refusal
 from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.decision.values import names_in_results
@@ -76,7 +77,8 @@ class CallExplainer:
         that the bundle does not declare, and what `find` raises.
         """
         facts = caller_facts(snapshot.bundle, call, self._limits)
-        refused = gate(snapshot, call)
+        passed = gate(snapshot, call)
+        refused = passed if isinstance(passed, Refusal) else None
         explained = partial(
             Explanation,
             action=call.action,

@@ -10,22 +10,22 @@ from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.lifecycle import state_of
 
 
-def gate(snapshot: Snapshot, call: Call) -> Refusal | None:
-    """Return the first check that fails, or None when the policies may be asked."""
+def gate(snapshot: Snapshot, call: Call) -> Tool | Refusal:
+    """Return the tool about which the policies may be asked, or the first check that fails."""
     if not snapshot.chain:
         return Refusal(rows.NO_SESSION, snapshot, call)
     for above, session in enumerate(snapshot.chain):
         if (row := _of_state(snapshot, session)) is not None:
             return Refusal(row, snapshot, call, above)
-    tool = snapshot.bundle.catalogue.tools.get(call.action)
-    if tool is None or tool.server != call.server:
+    tool = snapshot.bundle.catalogue.tool(call.server, call.tool)
+    if tool is None:
         return Refusal(rows.UNKNOWN_TOOL, snapshot, call)
     if (row := _of_call(call, tool)) is not None:
         return Refusal(row, snapshot, call)
     for above, session in enumerate(snapshot.chain):
         if (row := _of_reach(snapshot, session, tool)) is not None:
             return Refusal(row, snapshot, call, above)
-    return None
+    return tool
 
 
 def _of_state(snapshot: Snapshot, session: Session) -> Row | None:

@@ -15,7 +15,7 @@ from pdp.decision.snapshot import Snapshot
 from pdp.decision.stepup import People, Waiting
 from pdp.errors import ConflictError, OverloadedError, UnavailableError
 from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
-from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling
+from pdp.model import Basis, Call, Caller, CallRequest, Debited, Ruling
 from pdp.policy.budgets import BudgetMemory
 from pdp.policy.counting import CountedNames
 from pdp.sessions.access import AccessRequest, Use
@@ -81,9 +81,7 @@ class Ledger:
         """
         if ruling.basis is Basis.APPROVAL_REQUIRED:
             return self._step_up(snapshot, request, caller, ruling, decision_id, seen)
-        bundle = snapshot.bundle
-        # A shortcut, since this runs for each call and most bundles have none of these.
-        if not (bundle.added_labels or bundle.has_budgets or bundle.counted) or ruling.outcome is not Outcome.ALLOW:
+        if not ruling.allowed:
             return None
         return self._allow(snapshot, request, caller, ruling, decision_id, seen, None)
 

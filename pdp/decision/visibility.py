@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pdp.decision.gate import gate
+from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import NotFoundError, WrongStateError
 from pdp.model import Call, Session, SessionState, Targets, Visibility
@@ -63,7 +64,7 @@ def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> 
 
 def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
     call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
-    if gate(snapshot, call) is not None:
+    if isinstance(gate(snapshot, call), Refusal):
         return Visibility.NEVER
     seen = policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller_id, wall_at=snapshot.wall_at)
     return Visibility.DEPENDS if seen is Visibility.ALWAYS and _limited(snapshot, tool) else seen

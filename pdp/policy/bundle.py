@@ -20,6 +20,7 @@ from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
+from pdp.policy.plan import Plan
 from pdp.policy.provenance import Provenances
 from pdp.policy.question import Facts, question_of
 from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
@@ -80,7 +81,6 @@ class Bundle:
         self.added_labels: Mapping[str, frozenset[str]] = {
             action: frozenset(tool.adds_labels) for action, tool in contents.catalogue.tools.items() if tool.adds_labels
         }
-        self.takes_values = _compares_names(parts.policies)
         # In the words of `foundation.names.KINDS`.
         self.target_kinds = tuple(
             sorted({one.kind for tool in contents.catalogue.tools.values() for one in tool.targets or () if one.kind})
@@ -103,6 +103,7 @@ class Bundle:
         self._session_schema = cedarpy.Schema.from_str(self._schema)
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
+        self._plans: dict[str, Plan] = {}
         self._kept = KeptParts()
         self._memory = memory or EntityMemory()
         # Identifies this bundle in the keys of the memory: many variants can have the same version.
@@ -114,11 +115,6 @@ class Bundle:
     def parts(self) -> CompiledParts:
         """Return what was found in its files, for a process that need not compile them again."""
         return CompiledParts(policies=tuple(self.policies.values()), terms=self._declared_terms)
-
-    @property
-    def takes_reports(self) -> bool:
-        """Say whether a report of what came of a call can make a difference: by labels, or by values."""
-        return bool(self.labels or self.counted.done) or self.takes_values
 
     def unapproved_labels(self, session: Session) -> frozenset[str]:
         """Return the labels of a session that widen now, but did not when the session was approved.
@@ -154,7 +150,6 @@ class Bundle:
         """
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
-        other.takes_values = _compares_names(policies)
         other._count(policies)  # noqa: SLF001 - a copy of this very class
         other._by_action = _by_action(policies)  # noqa: SLF001 - the same
         return other
@@ -189,6 +184,20 @@ class Bundle:
             with self._lock:
                 found = self._slices.get(action) or self._slices.setdefault(action, self._make_slice(action))
         return found
+
+    def plan(self, tool: Tool) -> Plan:
+        """Return how the calls of a tool of the catalogue are decided."""
+        action = tool.action
+        # Two threads may make it; both are the same.
+        return self._plans.get(action) or self._plans.setdefault(
+            action,
+            Plan.of(
+                tool,
+                self.slice(action),
+                counted_as=self.counted_as.get(action, ()),
+                has_budgets=self.has_budgets,
+            ),
+        )
 
     def groups_of(self, action: str) -> tuple[str, ...]:
         """Return an action and its groups: a scope that names one of these can match it."""
@@ -243,6 +252,9 @@ class Bundle:
     def _count(self, policies: Iterable[PolicySource]) -> None:
         """Find under which names calls are counted: those that any policy reads."""
         self.counted = CountedNames.of(policy.reads for policy in policies)
+        self.takes_values = _compares_names(policies)
+        # Whether a report of what came of a call can make a difference: by labels, or by values.
+        self.takes_reports = bool(self.labels or self.counted.done) or self.takes_values
         found = {
             action: sorted(self.counted.all.intersection(self.groups_of(action))) for action in self.catalogue.tools
         }
@@ -303,7 +315,8 @@ class Bundle:
 
     def _variant(self) -> Bundle:
         other = copy.copy(self)
-        other._within, other._slices, other._kept = {}, {}, KeptParts()  # noqa: SLF001 - a copy of this very class
+        other._within, other._slices, other._plans = {}, {}, {}  # noqa: SLF001 - a copy of this very class
+        other._kept = KeptParts()  # noqa: SLF001 - the same
         other._mark, other._lock, other._origin = object(), threading.Lock(), self  # noqa: SLF001 - the same
         return other
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pdp.clock import Instant
 from pdp.decision.gate import gate
+from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot
 from pdp.foundation.jsontext import canonical, digest, parse_object
 from pdp.limits import Limits
@@ -67,7 +68,7 @@ def view(request: AccessRequest, chain: Sequence[Session], bundle: Bundle, now: 
         arguments_json=b"",
         definition_digest=request.call.definition_digest,
     )
-    live = bool(chain) and gate(snapshot, call) is None
+    live = bool(chain) and not isinstance(gate(snapshot, call), Refusal)
     return AccessView(request=request, state=state_of(request, now, bundle_version=bundle.version, live=live))
 
 

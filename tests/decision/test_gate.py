@@ -51,8 +51,8 @@ def session_of(bundle: Bundle, name: str = "s", parent: Session | None = None, *
 def ruling_of(bundle: Bundle, *chain: Session, call: Call | None = None, now: Instant = NOW) -> Ruling | None:
     """Ask the gate about a call of `a/b`, by default."""
     snapshot = Snapshot(bundle=bundle, chain=chain, now=now, wall_at=now.wall_at)
-    refused = gate(snapshot, call or Call(session_handle="", server="a", tool="b"))
-    return refused.ruling if refused else None
+    passed = gate(snapshot, call or Call(session_handle="", server="a", tool="b"))
+    return passed.ruling if isinstance(passed, Refusal) else None
 
 
 def denied(basis: Basis) -> Ruling:

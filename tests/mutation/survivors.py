@@ -23,10 +23,6 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
     },
     "pdp.decision.ledger": {
         (
-            "Ledger.settle: not (bundle.added_labels or bundle.has_budgets) or ruling.outcome is not Outcome.… => "
-            "ruling.outcome is not Outcome.…"
-        ): _SLOWER,
-        (
             "Ledger.settle: …apshot, request, self._limits) if bundle.has_budgets else () => "
             "…apshot, request, self._limits)"
         ): _SLOWER,

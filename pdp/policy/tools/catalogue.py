@@ -121,6 +121,12 @@ class Catalogue:
         """Return the names of all servers, sorted."""
         return tuple(sorted({tool.server for tool in self.tools.values()}))
 
+    def tool(self, server: str, name: str) -> Tool | None:
+        """Return a tool of a server; None when the server has no tool with this name."""
+        tool = self.tools.get(f"{server}/{name}")
+        # A name may hold a slash: `a/b` of `c` is not `b` of `c/a`.
+        return tool if tool is not None and tool.server == server else None
+
 
 def load_catalogue(files: Mapping[str, bytes], declared: Declared = ANYTHING) -> Catalogue:
     """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
