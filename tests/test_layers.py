@@ -53,7 +53,7 @@ LIBRARIES = {
     "cedarpy": ("pdp.policy",),
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
     "yaml": ("pdp.foundation.yamltext", "pdp.config"),
-    "cachetools": ("pdp.foundation.lrucache", "pdp.sessions"),
+    "cachetools": ("pdp.sessions",),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
     "rfc8785": ("pdp.foundation.jsontext",),
