@@ -86,40 +86,45 @@ class Identity:
                 close()
 
     def _web_tokens(self, jwt: JWTSettings, clock: Clock) -> WebTokenAuthenticator:
-        keys = self._from_url(jwt, clock) if jwt.keys_url else self._from_file(jwt, clock)
-        rules = TokenRules(
-            issuer=jwt.issuer,
-            audience=jwt.audience,
-            algorithms=frozenset(jwt.algorithms),
-            types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
-            leeway_seconds=jwt.leeway_seconds,
-            longest_seconds=jwt.longest_seconds,
-            person_claim=jwt.person_claim,
-            groups_claim=jwt.groups_claim,
-            id_claim=jwt.id_claim,
-        )
-        return WebTokenAuthenticator(self._callers, keys, rules, clock=clock, denied=self._denied)
-
-    def _from_file(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
-        keys = keys_of_file(jwt, clock)
-        self._refresh(keys, every=_FILE_SECONDS)
-        return keys
-
-    def _from_url(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
-        keys, close = keys_of_url(jwt, clock)
+        keys, refresher, close = issuer_keys(jwt, clock)
         self._closing.append(close)
-        self._refresh(keys, every=jwt.keys_poll_seconds)
-        return keys
-
-    def _refresh(self, keys: TrustedKeys, *, every: float) -> None:
-        refresher = Repeater("jwt-keys", keys.refresh, every=every)
-        keys.wake = refresher.wake
         self._refreshers.append(refresher)
+        return WebTokenAuthenticator(self._callers, keys, rules_of(jwt), clock=clock, denied=self._denied)
 
 
 def denied_of(settings: Settings) -> DenyList:
     """Return the deny-list. Raise `ConfigurationError` when the file is invalid."""
     return DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+
+
+def rules_of(jwt: JWTSettings) -> TokenRules:
+    """Return what a token must say."""
+    return TokenRules(
+        issuer=jwt.issuer,
+        audience=jwt.audience,
+        algorithms=frozenset(jwt.algorithms),
+        types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
+        leeway_seconds=jwt.leeway_seconds,
+        longest_seconds=jwt.longest_seconds,
+        person_claim=jwt.person_claim,
+        groups_claim=jwt.groups_claim,
+        id_claim=jwt.id_claim,
+    )
+
+
+def issuer_keys(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Repeater, Callable[[], None]]:
+    """Return the issuer's keys, what reads them again, and a function that ends a reading.
+
+    Raise `ConfigurationError` when a file holds no usable key.
+    """
+    if jwt.keys_url:
+        keys, close = keys_of_url(jwt, clock)
+        refresher = Repeater("jwt-keys", keys.refresh, every=jwt.keys_poll_seconds)
+    else:
+        keys, close = keys_of_file(jwt, clock), lambda: None
+        refresher = Repeater("jwt-keys", keys.refresh, every=_FILE_SECONDS)
+    keys.wake = refresher.wake
+    return keys, refresher, close
 
 
 def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:

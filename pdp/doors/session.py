@@ -17,7 +17,7 @@ from pdp.client import (
     UnavailableError,
 )
 from pdp.doors.feeds import SessionFeed
-from pdp.doors.tasks import Task
+from pdp.doors.tasks import Joined
 from pdp.errors import ConfigurationError
 from pdp.v1 import session_pb2
 
@@ -38,6 +38,10 @@ class NoSessionError(Exception):
     def __init__(self, text: str, tools: frozenset[str] = frozenset()) -> None:
         super().__init__(text)
         self.tools = tools
+
+
+class CredentialRefusedError(Exception):
+    """What a client presents is not accepted: it must present something else."""
 
 
 class DoorSession(Protocol):
@@ -79,6 +83,18 @@ class GivenSession:
         await self._feed.close()
 
 
+class Joining(Protocol):
+    """How a door comes to the session of a task: `pdp.doors.tasks.Task` shares one with other doors."""
+
+    async def join(self, client: AsyncClient) -> Joined:
+        """Return the session, requested now if there is none. Raise `PDPClientError` or `ConfigurationError`."""
+        ...
+
+    async def leave(self, client: AsyncClient) -> None:
+        """End the session, unless others need it. Raise `PDPClientError` if that fails."""
+        ...
+
+
 class RequestedSession:
     """The session of a task, which the door requests or joins when it opens, and leaves when it closes.
 
@@ -89,7 +105,7 @@ class RequestedSession:
     def __init__(
         self,
         client: AsyncClient,
-        task: Task,
+        task: Joining,
         *,
         pdp_command: Callable[[str], str],
         wait_for_approval: float = 0.0,
@@ -128,6 +144,11 @@ class RequestedSession:
             await self._feed.changed()
         else:
             await asyncio.Event().wait()
+
+    @property
+    def refused(self) -> bool:
+        """Say whether there is no session and will be none: a person said no, or nobody answered in time."""
+        return self._opening.done() and self._session is None
 
     async def close(self) -> None:
         """Leave the task; the last door ends its session, or the request for it."""
@@ -168,6 +189,9 @@ class RequestedSession:
                     await self._feed.changed()
             session = await self._patiently(partial(self._client.get_session, session.session_id))
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
+            # Followed on only if somebody asks: a door over HTTP has many sessions, and a server few feeds.
+            await self._feed.close()
+            self._feed = SessionFeed(attached)
             self._session = attached
             return
         state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()

@@ -19,7 +19,8 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 # Brings the secret handle of a session.
 HANDLE = "x-pdp-session"
 
-BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TIMEOUT, TOO_LARGE, UNSUPPORTED = 400, 403, 404, 405, 408, 413, 415
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED = 400, 401, 403, 404, 405
+TIMEOUT, TOO_LARGE, UNSUPPORTED = 408, 413, 415
 
 _ONCE = frozenset({HANDLE, "content-length", "content-type", "host", "origin"})
 # How long a client may take to send a body.
@@ -31,9 +32,10 @@ _JSON = re.compile(r"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?
 class RefusedRequestError(Exception):
     """A request is answered with a status, and with a text for people unless that is empty."""
 
-    def __init__(self, status: int, text: str = "") -> None:
+    def __init__(self, status: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
         self.status = status
+        self.headers = headers or {}
 
 
 class ClientGoneError(Exception):

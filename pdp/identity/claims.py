@@ -37,6 +37,12 @@ def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
     return texts if len(texts) == len(several) else None
 
 
+def client_of(claims: Claims) -> str:
+    """Return the client to which the token was issued; empty when no claim says it, or when two differ."""
+    named = {claims[name] for name in _CLIENT_CLAIMS if isinstance(claims.get(name), str)}
+    return named.pop() if len(named) == 1 else ""
+
+
 def sign_of_program(claims: Claims) -> str:
     """Return the sign of a program, also of one that acts for a person; empty without a sign."""
     subject = claims["sub"]

@@ -17,7 +17,7 @@ from joserfc.jws import JWSRegistry
 
 from pdp.errors import InvalidJSONError
 from pdp.foundation.jsontext import parse_object
-from pdp.identity.claims import claim_at, is_sign, sign_of_program, texts_at
+from pdp.identity.claims import claim_at, client_of, is_sign, sign_of_program, texts_at
 from pdp.identity.denied import web_token_digests
 from pdp.identity.keysets import KeySet, VerifyingKey
 
@@ -70,11 +70,12 @@ class VerifiedToken:
 
     `no_person` says why it does not count as a person's; it is empty when the token has a positive sign of a person and
     none of a program. `authenticated_at` is 0.0 when the token does not say when the person last authenticated
-    (`auth_time`). `name` is the text of the claim with the id of a caller that is known by a group. `digests` are those
-    that can deny the token.
+    (`auth_time`). `client` is the program that it was issued to, empty when that is not clear. `name` is the text of
+    the claim with the id of a caller that is known by a group. `digests` are those that can deny the token.
     """
 
     subject: str
+    client: str
     name: str
     groups: tuple[str, ...]
     token_id: str
@@ -191,6 +192,7 @@ def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) 
         raise TokenRefusedError(f"its `{rules.groups_claim}` is not a list of strings")
     return VerifiedToken(
         subject=subject,
+        client=client_of(claims),
         name=name if isinstance(name, str) else "",
         groups=groups,
         token_id=_text(claims, "jti") if "jti" in claims else "",

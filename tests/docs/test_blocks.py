@@ -12,6 +12,8 @@ import pytest
 
 from pdp.bench.recorded import read_calls
 from pdp.config import load
+from pdp.doors.accesstokens import read_identities
+from pdp.doors.mcp.admission import ProtectedResource
 from pdp.errors import Problem
 from pdp.foundation.yamltext import load_section
 from pdp.identity.callers import read_callers
@@ -68,6 +70,10 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/doors/AUTHZEN.md": {
         "json answer": "tests/doors/authzen/test_authzen_page.py::test_the_page_shows_what_is_asked_and_answered",
         "json question": "tests/doors/authzen/test_authzen_page.py::test_the_page_shows_what_is_asked_and_answered",
+    },
+    "pdp/doors/mcp/README.md": {
+        "yaml door": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
+        "yaml identities": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
     },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
@@ -153,6 +159,21 @@ def test_callers_are_read(project_root: Path, tmp_path: Path) -> None:
     for text in shown:
         file.write_text(text, encoding="utf-8")
         read_callers(file, development=True)
+
+
+def test_settings_and_identities_of_a_door_are_read(project_root: Path, tmp_path: Path) -> None:
+    """What the page shows of access tokens is what the proxy takes."""
+    page = project_root / "pdp" / "doors" / "mcp" / "README.md"
+    file = tmp_path / "shown.yaml"
+    file.touch(mode=0o600)
+    [settings], [identities] = blocks(page, "yaml door"), blocks(page, "yaml identities")
+
+    file.write_text(settings, encoding="utf-8")
+    jwt = load(environ={}, file=str(file)).jwt
+    assert ProtectedResource(url=jwt.audience, issuer=jwt.issuer).url == "https://mcp.example.org/mcp"
+
+    file.write_text(identities, encoding="utf-8")
+    assert read_identities(file, "github").tools == ("github/*",)
 
 
 def test_settings_are_read(project_root: Path, tmp_path: Path) -> None:

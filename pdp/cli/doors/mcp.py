@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.embedded import SETTINGS_FILE, EmbeddedServer, data_folder, embedded_settings
 from pdp.cli.doors.guarding import guarded
-from pdp.cli.doors.web import WebOptions, serve_web, web_options
+from pdp.cli.doors.web import WebOptions, web_options
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import (
     HANDLE_VARIABLE,
@@ -79,6 +79,7 @@ _SECTIONS = {
         "--listen",
         "--listen-tls-certificate",
         "--listen-tls-key",
+        "--access-tokens",
         "--allowed-host",
         "--allowed-origin",
     ),
@@ -190,7 +191,17 @@ def mcp(
         _require_web_alone(command, web)
         if not name:
             raise click.UsageError("pass --server with the server's name in the catalogue")
-        return serve_web(load_settings(), connection, web, server=name, passes=frozenset(passes), wait=wait)
+        # Imported here: only this needs the extra `mcp`.
+        from pdp.cli.doors.proxying import WebProxy  # noqa: PLC0415
+
+        return WebProxy(
+            settings=load_settings(),
+            connection=connection,
+            web=web,
+            server=name,
+            passes=frozenset(passes),
+            wait=wait,
+        ).serve()
     if not command:
         raise click.UsageError("pass the command of a server after `--`, or --upstream and --listen")
     before = _Before(command=command, server=name or _server_of(command), passes=frozenset(passes), run_as=run_as)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from pdp.client import PDPClientError
 from pdp.doors.mcp import answers
@@ -22,7 +22,6 @@ from pdp.doors.session import DoorSession
 
 # Of one session of the PDP: its sessions of MCP, and its requests without an answer.
 MOST_CONVERSATIONS, MOST_OPEN = 16, 256
-MOST_PARTIES = 1024
 # How long a definition is taken for what the server does, and a session for one that lives; calls are asked each time.
 _FRESH_SECONDS, LIVELY_SECONDS = 10.0, 3.0
 _LOOK_SECONDS = 2.0
@@ -139,13 +138,18 @@ class Conversation:
         return headers
 
 
+# Returns the conversation of a session of MCP, by its id, in a session of the PDP.
+ConversationOf: TypeAlias = Callable[[DoorSession, str], Conversation]
+
+
 class Party:
     """One session of the PDP, and its conversations."""
 
-    def __init__(self, make: Callable[[str], Conversation]) -> None:
-        self._make = make
+    def __init__(self, session: DoorSession, conversation_of: ConversationOf) -> None:
+        self.session = session
+        self._make = partial(conversation_of, session)
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
-        self.plain = make("")
+        self.plain = self._make("")
         self.open = 0
         self._lively_until = 0.0
 
@@ -183,40 +187,3 @@ class Party:
             return False
         self._lively_until = time.monotonic() + LIVELY_SECONDS
         return True
-
-
-class Parties:
-    """The sessions that clients have brought, by their handle: bounded, and those that were used last are kept.
-
-    `session_of` returns the session of a handle.
-    """
-
-    def __init__(
-        self, session_of: Callable[[str], DoorSession], conversation_of: Callable[[DoorSession, str], Conversation]
-    ) -> None:
-        self._session_of = session_of
-        self._conversation_of = conversation_of
-        self._parties: OrderedDict[bytes, Party] = OrderedDict()
-
-    def known(self, handle: str) -> Party | None:
-        """Return the party of a handle that has been valid before."""
-        key = _key(handle)
-        if key in self._parties:
-            self._parties.move_to_end(key)
-        return self._parties.get(key)
-
-    def new(self, handle: str) -> Party:
-        """Return a party for a handle about which nothing is known yet. It is not kept."""
-        session = self._session_of(handle)
-        return Party(lambda mcp_session: self._conversation_of(session, mcp_session))
-
-    def keep(self, handle: str, party: Party) -> Party:
-        """Keep a party whose handle is valid, and return the one that is kept."""
-        kept = self._parties.setdefault(_key(handle), party)
-        while len(self._parties) > MOST_PARTIES:
-            self._parties.popitem(last=False)
-        return kept
-
-
-def _key(handle: str) -> bytes:
-    return hashlib.sha256(handle.encode("utf-8")).digest()

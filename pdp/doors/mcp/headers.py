@@ -19,7 +19,8 @@ from pdp.doors.web import RawHeaders, read_headers
 
 Headers: TypeAlias = Mapping[str, str]
 
-SESSION, VERSION, METHOD, NAME = (
+TASK, SESSION, VERSION, METHOD, NAME = (
+    "x-pdp-task",
     "mcp-session-id",
     "mcp-protocol-version",
     "mcp-method",
@@ -31,7 +32,7 @@ MODERN = "2026-07-28"
 # What a client may tell the server. All else stays here: credentials, cookies, and what a server could trust.
 _TO_SERVER = frozenset({"accept", "accept-language", METHOD, NAME, VERSION, "traceparent", "tracestate", "user-agent"})
 _TO_CLIENT = frozenset({"retry-after", VERSION, "x-accel-buffering"})
-_ONCE = frozenset({SESSION, VERSION, METHOD, NAME})
+_ONCE = frozenset({TASK, "authorization", SESSION, VERSION, METHOD, NAME})
 
 _NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")

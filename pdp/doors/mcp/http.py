@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
+from contextlib import nullcontext
 
-from pdp.client import PDPClientError
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.conversations import MOST_OPEN, Background, Conversation, Parties, Party
+from pdp.doors.mcp.admission import AWAY, WELL_KNOWN, Admission, ProtectedResource, TokenSource
+from pdp.doors.mcp.conversations import MOST_OPEN, Background, Conversation, Party
 from pdp.doors.mcp.exchange import Exchange
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.replies import Reply
@@ -19,7 +19,6 @@ from pdp.doors.session import DoorSession
 from pdp.doors.web import (
     BAD_REQUEST,
     FORBIDDEN,
-    HANDLE,
     NOT_ALLOWED,
     NOT_FOUND,
     ClientGoneError,
@@ -41,19 +40,12 @@ _MOST_UNKNOWN_BYTES, _MOST_HELD_BYTES = 64 * 1024, 16 * MOST_BYTES
 
 _OK, _ACCEPTED, _INTERNAL, _UNAVAILABLE = 200, 202, 500, 503
 
-_HANDLE = re.compile(r"[\x21-\x7e]{1,512}")
-_MISSING = (
-    f"This proxy needs the handle of a session of the policy decision point in the header `{HANDLE}`. "
-    "Do not retry; tell the user."
-)
-_OVER = "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
-_AWAY = "The policy decision point does not answer. Try again later."
-
 
 class HTTPDoor:
     """The proxy before one server, as an ASGI application.
 
-    `session_of` returns the session of a handle. `pdp_command` and `passes` are those of `Gate`.
+    `session_of` returns the session of a handle. `pdp_command` and `passes` are those of `Gate`. With `tokens` clients
+    may present access tokens for `resource` instead of a handle.
     """
 
     def __init__(
@@ -65,7 +57,10 @@ class HTTPDoor:
         doorstep: Doorstep,
         pdp_command: Callable[[str], str],
         passes: frozenset[str] = frozenset(),
+        tokens: TokenSource | None = None,
+        resource: ProtectedResource | None = None,
     ) -> None:
+        self._resource = resource
         self._upstream = upstream
         self._doorstep = doorstep
         self._background = Background()
@@ -82,7 +77,7 @@ class HTTPDoor:
                 mcp_session=mcp_session,
             )
 
-        self._parties = Parties(session_of, conversation_of)
+        self._admission = Admission(session_of, conversation_of, tokens=tokens, resource=resource)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -94,7 +89,7 @@ class HTTPDoor:
         except RefusedRequestError as refused:
             # What has not been read of the request is not.
             allowed = {"allow": "DELETE, GET, POST"} if refused.status == NOT_ALLOWED else {}
-            headers = {"connection": "close", **allowed}
+            headers = {"connection": "close", **allowed, **refused.headers}
             text = answers.error(None, answers.INVALID_REQUEST, str(refused)) if str(refused) else ""
             await reply.message(text, status=refused.status, headers=headers)
         except ClientGoneError:
@@ -114,6 +109,9 @@ class HTTPDoor:
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = http.read(scope["headers"])
         self._doorstep.check(headers)
+        if self._resource is not None and scope["path"].startswith(WELL_KNOWN) and scope["method"] == "GET":
+            await reply.message(self._resource.metadata)
+            return
         if scope["path"] != PATH:
             raise RefusedRequestError(NOT_FOUND)
         if scope["method"] == "POST":
@@ -127,7 +125,7 @@ class HTTPDoor:
 
     async def _post(self, headers: http.Headers, receive: Receive, reply: Reply) -> None:
         require_plain_json(headers)
-        party, missing = await self._party(headers)
+        party, missing = await self._admission.party(headers)
         body = await read_body(headers, receive, most=MOST_BYTES if party is not None else _MOST_UNKNOWN_BYTES)
         try:
             message = Message.read(body)
@@ -139,13 +137,15 @@ class HTTPDoor:
             await reply.message(told, status=BAD_REQUEST)
             return
         if party is not None and message.method != methods.CALL and not missing:
-            missing = await self._lives(party)
+            missing = await self._admission.lives(party)
         if party is None or missing:
             await _refuse(message, missing, reply)
             return
         self._held += len(body)
         try:
-            await self._take(party, message, headers, receive, reply)
+            # A subscription does nothing for the task.
+            with nullcontext() if message.method == methods.LISTEN else self._admission.using(party):
+                await self._take(party, message, headers, receive, reply)
         finally:
             self._held -= len(body)
 
@@ -217,9 +217,9 @@ class HTTPDoor:
     # What has no message: the stream of a session of MCP, and its end.
 
     async def _bare(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
-        party, missing = await self._party(headers)
-        if party is None or missing or (missing := await self._lives(party)):
-            raise RefusedRequestError(_UNAVAILABLE if missing == _AWAY else FORBIDDEN, missing)
+        party, missing = await self._admission.party(headers)
+        if party is None or missing or (missing := await self._admission.lives(party)):
+            raise RefusedRequestError(_UNAVAILABLE if missing == AWAY else FORBIDDEN, missing)
         mcp_session = headers.get(http.SESSION, "")
         if not mcp_session or headers.get(http.VERSION, "") >= http.MODERN:
             raise RefusedRequestError(NOT_ALLOWED)
@@ -234,33 +234,10 @@ class HTTPDoor:
         party.end(mcp_session)
         await send_on(self._upstream, method, conversation, headers, reply)
 
-    # Sessions and bodies.
-
-    async def _party(self, headers: http.Headers) -> tuple[Party | None, str]:
-        """Return whose request this is, or why nobody's."""
-        handle = headers.get(HANDLE, "")
-        if not _HANDLE.fullmatch(handle):
-            return None, _MISSING
-        party = self._parties.known(handle)
-        if party is not None:
-            return party, ""
-        party = self._parties.new(handle)
-        if missing := await self._lives(party):
-            return None, missing
-        return self._parties.keep(handle, party), ""
-
-    async def _lives(self, party: Party) -> str:
-        """Say why a session may not be used; empty if it may."""
-        try:
-            return "" if await party.lives() else _OVER
-        except PDPClientError as error:
-            _LOG.warning("a session cannot be looked at: %s", error)
-            return _AWAY
-
 
 async def _refuse(message: Message, missing: str, reply: Reply) -> None:
     """Say why there is no session: where clients show it, which is in an answer."""
-    away = missing == _AWAY
+    away = missing == AWAY
     if not message.method or message.id is None:
         raise RefusedRequestError(_UNAVAILABLE if away else FORBIDDEN, missing)
     status = _UNAVAILABLE if away and message.method != methods.CALL else _OK

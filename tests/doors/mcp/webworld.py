@@ -22,16 +22,20 @@ from pydantic import Field
 from pdp.client import AsyncClient
 from pdp.doors import listening
 from pdp.doors.listening import Listener
+from pdp.doors.mcp.admission import ProtectedResource
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import PATH, HTTPDoor
 from pdp.doors.mcp.upstream import Upstream
 from pdp.doors.session import GivenSession
+from pdp.doors.tokensessions import TokenSessions
 from pdp.doors.web import Doorstep
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
+from tests.machinery.credentials.issuer import ISSUER
 
 HANDLE = "X-PDP-Session"
+RESOURCE = "https://door.example.org/mcp"
 SECRET = "tok-8e1f0a6c5b"  # noqa: S105 - of a test
 _DIRECTORY = """
 users: {alice: {}, bob: {}, approver: {}}
@@ -224,6 +228,7 @@ async def world(
     address: str = "",
     json_answers: bool = False,
     wait: float = 0.0,
+    tokens_of: Callable[[AsyncClient], TokenSessions] | None = None,
 ) -> AsyncIterator[World]:
     """Run the server and the proxy before it."""
     desk = Desk()
@@ -237,6 +242,9 @@ async def world(
         )
         behind_it = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
         listener = opened.enter_context(Listener("127.0.0.1:0"))
+        tokens = tokens_of(client) if tokens_of else None
+        if tokens is not None:
+            opened.push_async_callback(tokens.close)
         door = HTTPDoor(
             server="desk",
             upstream=behind_it,
@@ -244,6 +252,8 @@ async def world(
             doorstep=Doorstep(hosts=listener.hosts, origins=listener.origins),
             pdp_command="pdp {}".format,
             passes=passes,
+            tokens=tokens,
+            resource=ProtectedResource(url=RESOURCE, issuer=ISSUER) if tokens else None,
         )
         serving = asyncio.ensure_future(listening.serve(door, listener))
         try:

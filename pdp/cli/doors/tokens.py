@@ -1,0 +1,43 @@
+"""The sessions of access tokens, as `pdp mcp --access-tokens` has them. Needs the extra `server`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pdp.callersettings import issuer_keys, rules_of
+from pdp.client import AsyncClient
+from pdp.clock import SystemClock
+from pdp.config import JWTSettings
+from pdp.doors.accesstokens import AccessTokens, read_identities
+from pdp.doors.mcp.admission import ProtectedResource
+from pdp.doors.tokensessions import TokenSessions
+from pdp.errors import ConfigurationError
+
+
+def token_sessions(
+    opened: AsyncExitStack,
+    client: AsyncClient,
+    jwt: JWTSettings,
+    file: Path,
+    *,
+    server: str,
+    pdp_command: Callable[[str], str],
+    wait: float,
+) -> tuple[TokenSessions, ProtectedResource]:
+    """Return what opens sessions for access tokens, until `opened` closes, and what clients are told of it."""
+    if not jwt.issuer:
+        raise ConfigurationError(
+            "--access-tokens needs the settings `jwt.issuer`, `jwt.audience` and the issuer's keys"
+        )
+    resource = ProtectedResource(url=jwt.audience, issuer=jwt.issuer)
+    identities = read_identities(file, server)
+    clock = SystemClock()
+    keys, refresher, close = issuer_keys(jwt, clock)
+    opened.enter_context(refresher)
+    opened.callback(close)
+    tokens = AccessTokens(keys, rules_of(jwt), identities, clock=clock)
+    sessions = TokenSessions(client, tokens, identities, pdp_command=pdp_command, wait_for_approval=wait)
+    opened.push_async_callback(sessions.close)
+    return sessions, resource
