@@ -1,0 +1,95 @@
+"""TLS at the proxy over HTTP: towards its clients, and towards the server behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from pdp.doors import listening
+from pdp.doors.listening import Listener
+from pdp.doors.mcp.upstream import Upstream, UpstreamError
+from pdp.errors import ConfigurationError
+from tests.machinery.credentials.authority import Authority
+
+pytestmark = pytest.mark.anyio
+
+
+async def greeting(scope: Any, _: Any, send: Any) -> None:
+    """Answer every request."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+
+
+@asynccontextmanager
+async def served(listener: Listener) -> AsyncIterator[str]:
+    """Serve the greeting, and provide its URL."""
+    with listener:
+        serving = asyncio.ensure_future(listening.serve(greeting, listener))
+        try:
+            yield f"https://localhost:{listener.port}/"
+        finally:
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+
+
+@pytest.fixture
+def authority() -> Authority:
+    """Return an authority whose certificates nobody else trusts."""
+    return Authority()
+
+
+def listener_of(authority: Authority, folder: Path) -> Listener:
+    """Return a listener with a certificate of the authority, whose roots are in `roots.pem`."""
+    files = authority.files(folder)
+    return Listener("127.0.0.1:0", certificate=files.certificate, key=files.key)
+
+
+async def test_clients_are_served_over_tls(authority: Authority, tmp_path: Path) -> None:
+    """The certificate is that of the files, and its own pages are of https."""
+    listener = listener_of(authority, tmp_path)
+    trusting = ssl.create_default_context(cafile=tmp_path / "roots.pem")
+    async with served(listener) as url, httpx2.AsyncClient(verify=trusting) as http:
+        answer = await http.get(url)
+
+    assert "https" == answer.text
+    assert f"https://localhost:{listener.port}" in listener.origins
+
+
+async def test_the_server_is_known_by_its_certificate(authority: Authority, tmp_path: Path) -> None:
+    """With the right roots the server is asked, and with others it is not sent a byte."""
+    async with served(listener_of(authority, tmp_path)) as url:
+        (tmp_path / "others.pem").write_bytes(Authority("others").roots)
+        async with Upstream(url, ca_file=tmp_path / "roots.pem") as right, right.exchange("GET", {}) as answer:
+            body = await answer.body()
+        async with Upstream(url, ca_file=tmp_path / "others.pem") as wrong:
+            with pytest.raises(UpstreamError, match="does not answer"):
+                async with wrong.exchange("GET", {}):
+                    pass
+
+    assert b"https" == body
+
+
+def test_a_key_of_another_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
+    """What does not fit together is told when the proxy starts."""
+    certificate, _ = authority.server().write(tmp_path, "one")
+    _, key = authority.server().write(tmp_path, "two")
+
+    with pytest.raises(ConfigurationError, match="are not a certificate and its key"):
+        Listener("127.0.0.1:0", certificate=certificate, key=key)
+
+
+def test_roots_that_are_none_are_refused(tmp_path: Path) -> None:
+    """The message names the file."""
+    file = tmp_path / "roots.pem"
+    file.write_text("no roots", encoding="ascii")
+
+    with pytest.raises(ConfigurationError, match="holds no certificates"):
+        Upstream("https://localhost/", ca_file=file)
