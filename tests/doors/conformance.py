@@ -39,7 +39,7 @@ class Stage:
     def __init__(self, driver: Driver, way: str, address: str, token: str, handle: str) -> None:
         self.handle = handle
         self._driver = driver
-        self._way = way
+        self.way = way
         self._options: dict[str, Any] = {"token": token, "plaintext": True}
         self._address = address
         self.shown: list[str] = []
@@ -55,7 +55,7 @@ class Stage:
     ) -> list[str]:
         """Play the steps in one run of the agent; return what the model saw."""
         client_options = {"timeout": timeout, **self._options}
-        if self._way == "threads":
+        if self.way == "threads":
             with Client(self._address, **client_options) as client:
                 shown = self._driver.play(self._door(client, handles, options), tools, steps, run)
         else:
@@ -72,15 +72,28 @@ class Stage:
         run: Any,
         options: dict[str, Any],
     ) -> list[str]:
-        if self._way == "mixed":
+        if self.way == "mixed":
             with Client(self._address, **client_options) as client:
                 return await self._driver.play_async(self._door(client, handles, options), tools, steps, run)
         async with AsyncClient(self._address, **client_options) as client:
             return await self._driver.play_async(self._door(client, handles, options), tools, steps, run)
 
+    async def cancelled(
+        self, tools: CountedTools, step: Step, asked: threading.Event, released: threading.Event
+    ) -> None:
+        """Play a step, and cancel the run once its question has reached the server, which then answers."""
+        options = {"timeout": 60.0, **self._options}
+        playing = asyncio.ensure_future(self._play_async(options, tools, [step], None, None, {}))
+        await asyncio.to_thread(asked.wait, 60)
+        playing.cancel()
+        released.set()
+        await asyncio.wait([playing])
+        # Some frameworks turn it into an error of their own.
+        assert playing.cancelled() or playing.exception() is not None
+
     def many(self, runs: Mapping[Any, Step], tools: CountedTools, handles: Mapping[Any, str]) -> dict[Any, str]:
         """Play one step in each of many runs at the same time; return what each model saw."""
-        if self._way != "threads":
+        if self.way != "threads":
             return asyncio.run(self._many_async(runs, tools, handles))
         shown: dict[Any, str] = {}
         with Client(self._address, timeout=60.0, **self._options) as client:
@@ -275,6 +288,24 @@ class DoorConformance:
 
         assert [] == tools.runs
         assert "no decision" in shown
+
+    def test_a_run_that_is_cancelled_while_it_asks_runs_nothing(self, lying: tuple[ScriptedServer, Stage]) -> None:
+        """Not even when the answer comes after that."""
+        scripted, stage = lying
+        if stage.way == "threads":
+            pytest.skip("nothing cancels a function")
+        tools = CountedTools()
+        asked = threading.Event()
+
+        def late(request: Any, _: Any) -> Decision:
+            asked.set()
+            scripted.released.wait(30)
+            return scripted.honest(request)
+
+        scripted.decide = late
+        asyncio.run(stage.cancelled(tools, Step(), asked, scripted.released))
+
+        assert [] == tools.runs
 
     @pytest.mark.parametrize(
         "lie",

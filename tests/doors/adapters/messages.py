@@ -91,7 +91,10 @@ def served(messages: Messages) -> Iterator[None]:
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True  # a program that is killed leaves its connections open
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         messages.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -71,9 +72,11 @@ async def _run(options: Any, messages: Messages) -> str:
             "IS_SANDBOX": "1",
         }
         last = ""
-        async for message in query(prompt="go", options=options):
-            if isinstance(message, ResultMessage):
-                last = str(message)
+        answers: Any = query(prompt="go", options=options)
+        async with aclosing(answers):
+            async for message in answers:
+                if isinstance(message, ResultMessage):
+                    last = str(message)
         return last
 
 
