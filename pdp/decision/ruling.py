@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
@@ -24,6 +25,8 @@ from pdp.policy.tools.mapping import map_resource
 
 # A record is one line; of a longer value it holds only the length.
 _LOGGED_CHARACTERS = 512
+_FIELDS = tuple(field.name for field in fields(Ruling))
+_values_of = attrgetter(*_FIELDS)
 
 
 def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any]:
@@ -161,7 +164,7 @@ def of_this_call(ruling: Ruling, chain: Sequence[Session], tool: Tool, facts: Fa
         above = next(
             seen for session, seen in zip(chain, facts.counted, strict=True) if session.id == ruling.ancestor_id
         )
-    return replace(
+    return _changed(
         ruling,
         resource_type=facts.resource[0],
         resource_id=facts.resource[1],
@@ -171,6 +174,14 @@ def of_this_call(ruling: Ruling, chain: Sequence[Session], tool: Tool, facts: Fa
         counted=facts.counted[0] if facts.counted else None,
         ancestor_counted=above,
     )
+
+
+def _changed(ruling: Ruling, **values: Any) -> Ruling:  # noqa: ANN401 - the values of any fields
+    """Return a ruling with other values.
+
+    `dataclasses.replace` looks for the fields each time, and this runs for each call that is decided anew.
+    """
+    return Ruling(**dict(zip(_FIELDS, _values_of(ruling), strict=True)) | values)
 
 
 def deny(basis: Basis, detail: str = "") -> Ruling:
