@@ -85,7 +85,7 @@ class Gate:
         self._ask_server = ask_server
         self._pdp_command = pdp_command
         self._passes = passes
-        self._listing = asyncio.Lock()
+        self._listing: asyncio.Future[None] | None = None
 
     async def ask(self, request: Message) -> AllowedCall:
         """Ask whether a request may reach the server. Raise `RefusedError` when it may not.
@@ -183,7 +183,7 @@ class Gate:
         if "error" in said.value:
             return said.text
         try:
-            self.definitions.add(page(said)[0], first="cursor" not in request.params)
+            self.definitions.add(page(said)[0], first=request.params.get("cursor") is None)
             visible = await self.visible()
             self.shown = visible if self.shown is None else self.shown
             return shown(said, visible, modern=_modern(request)).text
@@ -247,25 +247,31 @@ class Gate:
         return said.with_members((), {"result": written}).text
 
     async def _know_definitions(self, request: Message) -> None:
-        async with self._listing:
+        """Have the tools listed if they are not known. Calls that come meanwhile wait for the same list."""
+        if self._listing is None or self._listing.done():
             if self.definitions.known:
                 return
             # The server may need to know whose request it is: the proxy asks as the client does.
             stated = {name: request.meta[name] for name in STATED if name in request.meta}
-            params: dict[str, Any] = {"_meta": stated} if stated else {}
-            found = self.definitions = Definitions(lasting=self._lasting)
-            # What the server says meanwhile counts: that its tools have changed makes this list an old one.
-            found.begin()
-            try:
-                for number in range(MOST_PAGES):
-                    tools, cursor = page(await self._ask_server(LIST, params))
-                    found.add(tools, first=not number)
-                    if not cursor:
-                        break
-                    params = {**params, "cursor": cursor}
-            except BaseException:
-                found.forget()
-                raise
+            self._listing = asyncio.ensure_future(self._list({"_meta": stated} if stated else {}))
+            # Whoever waits for it hears of its failure; maybe nobody does any more.
+            self._listing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.shield(self._listing)
+
+    async def _list(self, params: dict[str, Any]) -> None:
+        found = self.definitions = Definitions(lasting=self._lasting)
+        # What the server says meanwhile counts: that its tools have changed makes this list an old one.
+        found.begin()
+        try:
+            for number in range(MOST_PAGES):
+                tools, cursor = page(await self._ask_server(LIST, params))
+                found.add(tools, first=not number)
+                if not cursor:
+                    break
+                params = {**params, "cursor": cursor}
+        except BaseException:
+            found.forget()
+            raise
 
     def _question(self, request: Message) -> tuple[str, bytes]:
         """Return the tool of the catalogue that a request is about, and its arguments as they are written."""

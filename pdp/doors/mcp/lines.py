@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from pdp.doors.mcp.messages import MOST_BYTES
 
 _CHUNK = 64 * 1024
+# Enough for a method and an id.
+_KEPT = 4 * 1024
 
 
-async def lines(source: asyncio.StreamReader) -> AsyncIterator[bytes | None]:
-    """Yield each line without its end; None for one that is longer than a message may be. It is not kept."""
-    held, too_long = bytearray(), False
+class TooLong(NamedTuple):
+    """What is kept of a line that is longer than a message may be."""
+
+    begin: bytes
+    end: bytes
+
+
+async def lines(source: asyncio.StreamReader) -> AsyncIterator[bytes | TooLong]:
+    """Yield each line without its end. Of one that is longer than a message may be, only its two ends are kept."""
+    held, long = bytearray(), None
     while chunk := await source.read(_CHUNK):
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            whole, long = bytes(held + part), too_long or len(held) + len(part) > MOST_BYTES
-            held, too_long = bytearray(), False
-            yield None if long else whole
-        too_long = too_long or len(held) + len(rest) > MOST_BYTES
-        if too_long:
+            long = _longer(long, held, part)
+            yield long or bytes(held + part)
+            held, long = bytearray(), None
+        if long := _longer(long, held, rest):
             held.clear()
         else:
             held += rest
-    if held or too_long:
-        yield None if too_long else bytes(held)
+    if held or long:
+        yield long or bytes(held)
+
+
+def _longer(long: TooLong | None, held: bytearray, part: bytes) -> TooLong | None:
+    if long is not None:
+        return long._replace(end=(long.end + part)[-_KEPT:])
+    if len(held) + len(part) <= MOST_BYTES:
+        return None
+    return TooLong(bytes((held + part)[:_KEPT]), bytes((held[-_KEPT:] + part)[-_KEPT:]))
 
 
 class Sender:

@@ -30,6 +30,8 @@ _LARGEST_ID = 2**53 - 1
 # There is no other. Some readers take `Method` for `method`, and the last of both counts.
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
+# A last member of an object that is an id. Within a text its quotes would be escaped.
+_LAST_ID = re.compile(rb',\s*"id"\s*:\s*(-?\d{1,16}|"[\x20\x21\x23-\x5b\x5d-\x7e]*")\s*\}\s*$')
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
@@ -144,17 +146,32 @@ class Message:
         return replace(self, text=text, value=json.loads(text))
 
 
-def refused_id(raw: bytes, *, request: bool) -> MessageId | None:
+def refused_id(begin: bytes, end: bytes = b"", *, request: bool) -> MessageId | None:
     """Return the id of a request, or of an answer, that is refused, so that the one who waits hears of it.
 
-    None where the text does not tell. It is read as far as it can be; what it says goes to nobody.
+    None where the text does not tell. It is read as far as it can be; what it says goes to nobody. Of a text that is
+    too long there are only two ends: the id is often last.
     """
-    text = raw.decode("utf-8", "replace")
+    seen = _readable_members(begin.decode("utf-8", "replace"))
+    last = _LAST_ID.search(end)
+    if last is not None:
+        seen.append(("id", json.loads(last[1])))
+    numbers = [value for name, value in seen if name == "id"]
+    if len(numbers) != 1 or request is not any(name == "method" for name, _ in seen):
+        return None
+    with suppress(InvalidMessageError, UnicodeEncodeError):
+        str(numbers[0]).encode("utf-8")
+        return _id_of({"id": numbers[0]})
+    return None
+
+
+def _readable_members(text: str) -> list[tuple[str, Any]]:
+    """Return the members of an object as far as they can be read."""
     seen: list[tuple[str, Any]] = []
     with suppress(ValueError, IndexError, RecursionError):
         at = _after_blanks(text, 0)
         if text[at] != "{":
-            return None
+            return []
         at = _after_blanks(text, at + 1)
         while text[at] == '"':
             name, at = _DECODER.raw_decode(text, at)
@@ -164,13 +181,7 @@ def refused_id(raw: bytes, *, request: bool) -> MessageId | None:
             value, at = _DECODER.raw_decode(text, _after_blanks(text, at + 1))
             seen.append((name, value))
             at = _after_comma(text, at)
-    numbers = [value for name, value in seen if name == "id"]
-    if len(numbers) != 1 or request is not any(name == "method" for name, _ in seen):
-        return None
-    with suppress(InvalidMessageError, UnicodeEncodeError):
-        str(numbers[0]).encode("utf-8")
-        return _id_of({"id": numbers[0]})
-    return None
+    return seen
 
 
 def _id_of(value: Mapping[str, Any]) -> MessageId | None:

@@ -13,6 +13,7 @@ from typing import Any
 from pdp.client import PDPClientError
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.gate import AllowedCall, Gate, RefusedError
+from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
@@ -27,6 +28,7 @@ _LOOK_SECONDS = 15.0
 # How long the proxy waits for what is left to do when it closes.
 _END_SECONDS = 1.0
 
+_SHOWN = 64
 _UNHANDLED = "this proxy could not handle the message"
 
 
@@ -72,18 +74,18 @@ class Proxy:
 
     # From the client.
 
-    async def from_client(self, line: bytes | None) -> None:
-        """Take one line of the client; None for one that is too large."""
-        if line is not None and not line.strip():
+    async def from_client(self, line: bytes | TooLong) -> None:
+        """Take one line of the client."""
+        if isinstance(line, bytes) and not line.strip():
             return
         message = None
         try:
-            if line is None:
+            if isinstance(line, TooLong):
                 raise InvalidMessageError("the message is too large")
             message = Message.read_line(line)
             await self._client_sent(message)
         except InvalidMessageError as error:
-            number = refused_id(line, request=True) if line is not None else None
+            number = _refused_id(line, request=True)
             await self._to_client(answers.error(number, answers.PARSE_ERROR, str(error)))
         except ConnectionError:
             raise
@@ -134,7 +136,7 @@ class Proxy:
             self._open[request.id] = _Open(request=request)
             await self._to_server(request.raw)
         else:
-            unknown = f"`{request.method}` is not let pass"
+            unknown = f"`{request.method[:_SHOWN]}` is not let pass"
             await self._to_client(answers.error(request.id, answers.METHOD_NOT_FOUND, unknown))
 
     async def _ask(self, found: _Open) -> None:
@@ -153,12 +155,12 @@ class Proxy:
 
     # From the server.
 
-    async def from_server(self, line: bytes | None) -> None:
-        """Take one line of the server; None for one that is too large."""
-        if line is not None and not line.strip():
+    async def from_server(self, line: bytes | TooLong) -> None:
+        """Take one line of the server."""
+        if isinstance(line, bytes) and not line.strip():
             return
         try:
-            if line is None:
+            if isinstance(line, TooLong):
                 raise InvalidMessageError("the message is too large")
             await self._server_sent(Message.read_line(line))
         except InvalidMessageError as error:
@@ -178,9 +180,9 @@ class Proxy:
         else:
             await self._server_asked(message)
 
-    async def _answered_with_nothing(self, line: bytes | None) -> None:
+    async def _answered_with_nothing(self, line: bytes | TooLong) -> None:
         """Have an answer that is dropped count as an error, so that nobody waits for it for ever."""
-        number = refused_id(line, request=False) if line is not None else None
+        number = _refused_id(line, request=False)
         if number in self._open or number in self._own:
             told = answers.error(number, answers.INTERNAL_ERROR, "the answer of the server cannot be handed on")
             await self._server_answered(Message.read(told.encode("utf-8")))
@@ -227,7 +229,7 @@ class Proxy:
         if message.id is None:
             return
         if not self.gate.lets_server_ask(message.method):
-            self._refuse_server(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
+            self._refuse_server(message.id, answers.METHOD_NOT_FOUND, f"`{message.method[:_SHOWN]}` is not let pass")
         elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
             self._refuse_server(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")
         else:
@@ -305,3 +307,8 @@ class Proxy:
     def _closed(self, message_id: MessageId | None) -> None:
         if message_id is not None:
             self._open.pop(message_id, None)
+
+
+def _refused_id(line: bytes | TooLong, *, request: bool) -> MessageId | None:
+    begin, end = line if isinstance(line, TooLong) else (line, b"")
+    return refused_id(begin, end, request=request)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pdp.doors.mcp.lines import Sender, lines
+from pdp.doors.mcp.lines import Sender, TooLong, lines
 from pdp.doors.mcp.proxy import Proxy
 from pdp.doors.session import DoorSession
 from pdp.errors import ConfigurationError, reason_of
@@ -96,7 +96,7 @@ async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return reader, asyncio.StreamWriter(transport, protocol, None, loop)
 
 
-async def _feed(source: asyncio.StreamReader, take: Callable[[bytes | None], Awaitable[None]]) -> None:
+async def _feed(source: asyncio.StreamReader, take: Callable[[bytes | TooLong], Awaitable[None]]) -> None:
     with suppress(ConnectionError):
         async for line in lines(source):
             await take(line)

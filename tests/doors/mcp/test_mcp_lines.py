@@ -8,17 +8,19 @@ import os
 import pytest
 
 from pdp.doors.mcp import lines as module
-from pdp.doors.mcp.lines import Sender, lines
+from pdp.doors.mcp.lines import Sender, TooLong, lines
 
 LONG = 1000
+CUT = TooLong(b"abxxxxxx", b"xxxxxxcd")
 
 
 @pytest.fixture(autouse=True)
 def _short_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", LONG)
+    monkeypatch.setattr(module, "_KEPT", 8)
 
 
-async def read(*chunks: bytes) -> list[bytes | None]:
+async def read(*chunks: bytes) -> list[bytes | TooLong]:
     """Return the lines of what comes in these chunks, and then ends."""
     source = asyncio.StreamReader()
 
@@ -45,14 +47,14 @@ async def read(*chunks: bytes) -> list[bytes | None]:
         (b"a\r\n\r\nb\r", [b"a\r", b"\r", b"b\r"]),
         (b"a\rb\x0b\x0c\x1c\xc2\x85\xe2\x80\xa8c\n", [b"a\rb\x0b\x0c\x1c\xc2\x85\xe2\x80\xa8c"]),
         (b"x" * LONG + b"\ny", [b"x" * LONG, b"y"]),
-        (b"x" * (LONG + 1) + b"\ny", [None, b"y"]),
-        (b"x" * (LONG + 1), [None]),
-        (b"a\n" + b"x" * 5 * LONG + b"\n\n" + b"x" * LONG + b"\nb\n", [b"a", None, b"", b"x" * LONG, b"b"]),
+        (b"ab" + b"x" * LONG + b"cd\ny", [CUT, b"y"]),
+        (b"ab" + b"x" * 3 * LONG + b"cd", [CUT]),
+        (b"a\nab" + b"x" * 5 * LONG + b"cd\n\n" + b"x" * LONG + b"\nb\n", [b"a", CUT, b"", b"x" * LONG, b"b"]),
     ],
 )
 @pytest.mark.parametrize("size", [1, 2, 7, LONG - 1, LONG, LONG + 1, 100_000])
-async def test_lines_come_whole(text: bytes, found: list[bytes | None], size: int) -> None:
-    """Only a line feed ends one; what is too long is None, and what follows it is read."""
+async def test_lines_come_whole(text: bytes, found: list[bytes | TooLong], size: int) -> None:
+    """Only a line feed ends one; of what is too long its two ends are kept, and what follows it is read."""
     chunks = [text[begin : begin + size] for begin in range(0, len(text), size)]
 
     assert found == await read(*chunks)

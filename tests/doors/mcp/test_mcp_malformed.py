@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.doors.mcp import messages
+from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.messages import MOST_BYTES
 from pdp.doors.mcp.proxy import MOST_OPEN
 from pdp.doors.mcp.tools import Definitions
@@ -144,14 +145,29 @@ async def test_an_id_of_an_open_request_is_refused(pdp: RunningServer) -> None:
     assert {"read": 2} == server.ran
 
 
-async def test_a_message_that_is_too_large_is_refused(pdp: RunningServer) -> None:
-    """It is not kept, and the next call works."""
+@pytest.mark.parametrize(
+    ("begin", "end", "number"),
+    [
+        (b'{"jsonrpc":"2.0","id":"it","method":"tools/call","params":{"x":"xxx', b'xx"}}', "it"),
+        (b'{"method":"tools/call","params":{"x":"xxx', b'xx"},"jsonrpc":"2.0","id":17}', 17),
+        (b'{"method":"tools/call","params":{"x":"xxx', b'xx"},"jsonrpc":"2.0", "id" : "i t" } \r', "i t"),
+        (b'{"method":"tools/call","params":{"x":"xxx', b'xx,\\"id\\":17}"}}', None),
+        (b'{"method":"tools/call","params":{"x":"xxx', b'xx","id":17}}', None),
+        (b'{"id":1,"method":"tools/call","params":{"x":"xxx', b'xx"},"id":17}', None),
+        (b'{"id":1,"result":{"x":"xxx', b'xx"}}', None),
+        (b"xxx", b"xxx", None),
+    ],
+)
+async def test_a_message_that_is_too_large_is_refused(
+    pdp: RunningServer, begin: bytes, end: bytes, number: Any
+) -> None:
+    """By its id, where one of its ends has it for sure, and the next call works."""
     async with conversation(pdp) as it:
-        await it.proxy.from_client(None)
+        await it.proxy.from_client(TooLong(begin, end))
         said = json.loads(it.seen[-1])
         await it.call("read")
 
-    assert {"code": -32700, "message": "the message is too large"} == said["error"]
+    assert (number, {"code": -32700, "message": "the message is too large"}) == (said["id"], said["error"])
     assert {"read": 1} == it.server.ran
 
 

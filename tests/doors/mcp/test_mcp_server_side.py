@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.proxy import MOST_OPEN
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, conversation
@@ -45,6 +47,44 @@ async def test_an_answer_that_cannot_be_read_is_an_error(pdp: RunningServer, nam
 
     assert said["error"] == CANNOT
     assert after["result"]["isError"] is False
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ('{"jsonrpc":"2.0","id":"it","result":{"x":"xxx', 'xxx"}}'),
+        ('{"result":{"x":"xxx', 'xxx"},"jsonrpc":"2.0","id":"it"}'),
+    ],
+)
+async def test_an_answer_that_is_too_large_is_an_error(pdp: RunningServer, begin: str, end: str) -> None:
+    """Nobody waits for it."""
+    server = ToolServer()
+    server.reactions["tools/call"] = lambda _: []
+    async with conversation(pdp, server=server) as it:
+        await it.say(it.request("tools/call", {"name": "read"}, "it"))
+        await it.until(lambda: bool(server.ran))
+        await it.proxy.from_server(TooLong(begin.encode(), end.encode()))
+        said = await it.answer("it")
+
+    assert said["error"] == CANNOT
+
+
+async def test_calls_wait_for_the_same_list_of_tools(pdp: RunningServer) -> None:
+    """When it fails, all that wait are denied, and the next call asks again."""
+    server = ToolServer()
+    server.reactions["tools/list"] = lambda _: []
+    async with conversation(pdp, server=server) as it:
+        calling = asyncio.gather(*(it.call("read") for _ in range(5)))
+        await it.until(lambda: bool(server.sent("tools/list")))
+        (listing,) = [json.loads(line) for line in server.sent("tools/list")]
+        await it.write({"jsonrpc": "2.0", "id": listing["id"], "error": {"code": 1, "message": ""}})
+        said = await calling
+        server.reactions.clear()
+        after = await it.call("read")
+
+    assert [True] * 5 == [one["result"]["isError"] for one in said]
+    assert after["result"]["isError"] is False
+    assert 2 == len(server.sent("tools/list"))
 
 
 async def test_an_unreadable_list_of_tools_denies_the_call(pdp: RunningServer, era: str) -> None:
