@@ -12,6 +12,7 @@ CORPUS = FOLDER / "corpus"
 CRASHES = FOLDER / "crashes"
 TARGETS = (
     *("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list", "mcp_message"),
+    "authzen_question",
 )
 
 
