@@ -91,8 +91,11 @@ class AccessRequests:
         if request.state != access_pb2.ACCESS_STATE_OPEN:
             # The arguments are kept only while the call waits.
             return True
-        same = jsontext.parse(arguments, LIMITS) == jsontext.parse(found.arguments_json, LIMITS)
-        return same and denial.get("expires_at") == timestamp(request.expire_time.seconds)
+        # Python takes 1 for true.
+        sent, kept = (
+            jsontext.canonical_as_typed(jsontext.parse(text, LIMITS)) for text in (arguments, found.arguments_json)
+        )
+        return sent == kept and denial.get("expires_at") == timestamp(request.expire_time.seconds)
 
     def _task(self, request: RequestedAccess) -> Mapping[str, Any]:
         status = _STATUSES.get(request.state, "failed")

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pdp.client import AsyncClient
 from pdp.doors.authzen.access import ACCEPTED, CREATED, PENDING, AccessProblemError, AccessRequests
@@ -50,7 +50,7 @@ _NO_CONTENT, _BUSY = 204, 503
 _BEARER = re.compile(r"Bearer (?P<token>[\x21-\x7e]{1,8192})", re.IGNORECASE)
 _ONCE: Final = frozenset({"authorization", "content-encoding", "traceparent", REQUEST_ID})
 
-Headers = Mapping[str, str]
+Headers: TypeAlias = Mapping[str, str]
 
 
 class CallerToken:

@@ -142,6 +142,15 @@ def test_a_submission_is_bound_to_the_denied_call(gateway: Gateway, session_id: 
     assert f"{_PROBLEM}invalid_denial_binding" == answer.json()["type"]
 
 
+def test_true_is_not_one(gateway: Gateway, session_id: str) -> None:
+    """An argument of another type is another call."""
+    assert session_id
+    body = submission(*denied(gateway, 1))
+    body["context"]["arguments"]["amount"] = True
+
+    assert 400 == gateway.post(REQUESTS, body).status_code
+
+
 def test_a_task_is_shown_in_its_session_only(gateway: Gateway, server: RunningServer, session_id: str) -> None:
     """Its id is not enough: without the handle, or with that of another session, there is no task."""
     assert session_id
