@@ -294,3 +294,44 @@ def _called(name: str, run: Run, folder: Path) -> list[Any]:
     """Return what the client has made of the answers to its calls."""
     steps = SERVERS[name].steps(folder)
     return [one for one, (method, _) in zip(run.told[-len(steps) :], steps, strict=True) if method == "tools/call"]
+
+
+# To the greeting, to what is smuggled or its cover, and to the last ping.
+_ANSWERS = 3
+GREETING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "small", "version": "1"}}
+
+
+def smuggled(command: list[str], tool: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hide a call in a ping, between carriage returns, and ping again; return the answers."""
+    call = {"jsonrpc": "2.0", "id": "hidden", "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    lines = [
+        json.dumps({"jsonrpc": "2.0", "id": "greeting", "method": "initialize", "params": GREETING}),
+        json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        f'{{"jsonrpc":"2.0","id":"outer","method":"ping","params":{{"x":[\r{json.dumps(call)}\r]}}}}',
+        json.dumps({"jsonrpc": "2.0", "id": "last", "method": "ping"}),
+    ]
+    seen: list[dict[str, Any]] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n".join([*lines, ""]).encode())
+        process.stdin.flush()
+        while len(seen) < _ANSWERS:
+            seen.append(json.loads(process.stdout.readline()))
+        process.stdin.close()
+    return seen
+
+
+def test_no_call_is_smuggled_past_the_proxy(tmp_path: Path) -> None:
+    """A real server on Python runs a call between carriage returns; with the proxy it never gets the line."""
+    command, arguments = SERVERS["time"].command(tmp_path), {"timezone": "UTC"}
+    tools = [tool("get_current_time", {"timezone": {"type": "string"}}, ["timezone"])]
+
+    direct = smuggled(command, "get_current_time", arguments)
+    with allowing({"time": tools}, tmp_path) as before:
+        proxied = smuggled([*before("time"), *command], "get_current_time", arguments)
+
+    assert {"greeting", "hidden", "last"} == {one["id"] for one in direct}
+    found = {one["id"]: one for one in proxied}
+    assert {"greeting", "outer", "last"} == found.keys()
+    assert "a carriage return within a line" == found["outer"]["error"]["message"]
