@@ -111,7 +111,8 @@ doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready  ## run the tests wi
 	$(BIN)/python -m pytest -m doors $(PROGRAMS)
 
 # Each run of one framework is a program that starts anew: all cases with it take minutes.
-doors-long: $(DOORS)/ready  ## run the long tests of the adapters
+doors-long: $(VENV)/ready $(DOORS)/ready  ## run the long tests of the adapters, and check their types against the frameworks
+	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(addsuffix .py,$(addprefix pdp/doors/,langchain pydantic_ai openai_agents fastmcp claude_agent))
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 
 # The versions that both environments hold are those of the product's lock. The project itself is not locked.

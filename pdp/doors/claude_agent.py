@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 _HOOK_SECONDS = 120.0
 _MCP = "mcp__"
 
-Hook = Callable[[Any, Any, Any], Awaitable[dict[str, Any]]]
+Hook = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 class PDPHooks:

@@ -186,6 +186,7 @@ class Door:
     `approval` is a command or a link for that person, with `{id}` for the id of the request.
     `met` are obligations of the bundle that the tools meet themselves.
     After `most_repeats` denies of the same call in a row, the next one ends the run.
+    Raise `ConfigurationError` for a table that could be misread, and for an `approval` without `{id}`.
     """
 
     def __init__(
@@ -198,6 +199,8 @@ class Door:
         met: Collection[str] = (),
         most_repeats: int = 5,
     ) -> None:
+        if "{id}" not in approval or "{" in approval.replace("{id}", ""):
+            raise ConfigurationError(f"`approval` must say `{{id}}` and no other field: `{approval}`")
         self.tools = tool_table(tools)
         self._session = session
         self.wait = wait

@@ -86,4 +86,4 @@ def _failed(result: Result) -> bool:
     return isinstance(result, ToolMessage) and result.status == "error"
 
 
-_MESSAGES: Form[Result] = Form(content=_content, with_content=_with_content, failed=_failed, steering=(GraphBubbleUp,))
+_MESSAGES: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed, steering=(GraphBubbleUp,))

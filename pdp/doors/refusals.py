@@ -14,7 +14,7 @@ NO_RETRY = "Do not retry this call"
 def denied(tool: str, answer: Answer, approval: str) -> str:
     """Return the text for a deny. `approval` says how a person approves a call, with `{id}` for that of the request."""
     if answer.waits:
-        how = approval.format(id=answer.access_request_id)
+        how = approval.replace("{id}", answer.access_request_id)
         return (
             f"The call of `{tool}` did not run: a person must approve exactly this call first. "
             f"Tell the user how: {how} . Make the same call again only after that.{_decision(answer)}"

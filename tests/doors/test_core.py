@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.client import Answer
+from pdp.client import Answer, Client
 from pdp.doors import refusals
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall, Refusal, frozen
 from pdp.doors.repeats import Repeats
@@ -85,6 +85,13 @@ def test_a_table_that_could_be_misread_starts_no_door(tools: Tools, told: str) -
     """Two entries for a name, a name without a meaning, and no entry at all."""
     with pytest.raises(ConfigurationError, match=told):
         tool_table(tools)
+
+
+@pytest.mark.parametrize("approval", ["", "ask somebody", "https://desk.example/{request}", "{id} {}"])
+def test_a_way_to_approve_names_the_request(approval: str) -> None:
+    """A door that could not tell how a call is approved does not start."""
+    with Client("127.0.0.1:1", plaintext=True) as client, pytest.raises(ConfigurationError, match="`approval` must"):
+        Door(client.attach("pdps_secret"), {"log": "git/log"}, approval=approval)
 
 
 def test_what_runs_is_read_from_what_was_asked_about() -> None:
