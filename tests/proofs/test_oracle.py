@@ -748,6 +748,24 @@ def test_a_retry_is_allowed_for_a_minute(world: World, meanwhile: float) -> None
     assert ["permit", "approval_required" if meanwhile > 0 else "permit", "approval_required"] == bases
 
 
+def test_a_session_from_when_no_policy_looked_sees_no_results(world: World) -> None:
+    """It was requested below another one, under a bundle without rules about targets: its names are unseen."""
+    wanted: dict[str, Any] = {"user": "alice", "agent": "coder", "patterns": PATTERNS[1], "may_delegate": True}
+    above = world.request(duration=3600.0, **wanted)
+    world.approve(above, ())
+    world.read(above, READS[0], RESULTS[0])
+    world.reload(4)
+    below = world.request(parent=above, duration=900.0, **wanted)
+    world.reload(0)
+    lowest = world.request(parent=below, duration=900.0, **wanted)
+    for name in (below, lowest):
+        world.read(name, READS[0], RESULTS[0])
+    found = [world.call(name, WRITES[0]) for name in (above, below, lowest)]
+
+    assert ["forbid", "permit", "permit"] == [one.basis for one in found]
+    assert ("source/issued",) == found[0].policies
+
+
 def test_the_oracle_is_independent() -> None:
     """The oracle imports nothing of the product, and its model of sessions is short."""
     files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting, people)]

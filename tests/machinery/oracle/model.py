@@ -37,6 +37,16 @@ class Oracle(Counting):
         # Which tries were charged for, and when.
         self._charged: dict[Try, float] = {}
 
+    def request(self, session: Session, caller: str, parent: str = "") -> bool:
+        """Ask for a session; it becomes active at once where its parent may delegate."""
+        above = self.sessions.get(parent)
+        session.blind = above is not None and (above.blind or not self.looks_at_results())
+        return super().request(session, caller, parent)
+
+    def looks_at_results(self) -> bool:
+        """Say whether a policy sees where names come from."""
+        return "context.targets" in self.bundle.policies
+
     def call(
         self,
         name: str,
@@ -97,7 +107,7 @@ class Oracle(Counting):
                 return _seen_below(own, one, unknown)
         answers = []
         for one in chain:
-            facts = context | {"targets": self.targets(one, tool, values)} | self.memory(one, itself)
+            facts = context | {"targets": self.targets(one, tool, values, blind=own.blind)} | self.memory(one, itself)
             answer = self.about(one, action, one.user, resource, facts)
             answers.append((one, answer._replace(counts=counts, done=done)))
         held = [(one, answer.otherwise or answer) for one, answer in answers]
@@ -173,13 +183,13 @@ class Oracle(Counting):
         end = soonest(self._now(), [one.end for one in (session, *session.parents)])
         return self.people.answer(self._now(), name, word, end, calls)
 
-    def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
-        """Return what a session sees of where the names in a call come from."""
+    def targets(self, session: Session, tool: Tool, arguments: JSON, *, blind: bool) -> JSON:
+        """Return what a session sees of where the names in a call come from; `blind` is the one that calls."""
         asked = next(one for one in (session, *session.parents) if not one.delegated)
         (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
         held = [one for name in self.bundle.known for one in user["attrs"].get(name, [])]
         known = [one if isinstance(one, str) else one.get("__entity", one)["id"] for one in held]
-        results = self.held.get((session, *session.parents)[-1].name, {})
+        results = {} if blind else self.held.get((session, *session.parents)[-1].name, {})
         named = session.terms.get("targets", [])
         return seen(tool.targets, tool.texts, arguments, named, asked.purpose, known, results)
 

@@ -62,6 +62,8 @@ class Session:
     approved: float = 0.0
     # How many calls were allowed under a name, and how many of them failed.
     calls: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # It cannot see what results held: it was requested below another one while no policy looked.
+    blind: bool = False
 
 
 class Sessions:

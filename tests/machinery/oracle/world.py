@@ -429,7 +429,13 @@ class World:
 
     def read(self, name: str, wanted: ToolCall, result: Any) -> None:
         """Make a call, and report what its result held if it is allowed and a policy looks."""
-        if self.call(name, wanted).basis != "permit" or "context.targets" not in self.oracle.bundle.policies:
+        if self.call(name, wanted).basis != "permit" or not self.oracle.looks_at_results():
+            return
+        if self.oracle.sessions[name].blind:
+            for product in self.products:
+                assert product.latest is not None
+                assert product.embedded.outcomes.reading(product.latest, product.handles[name]) is None
+            self._counts["read in vain"] += 1
             return
         for product in self.products:
             _report(product, name, wanted, result)
