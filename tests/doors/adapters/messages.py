@@ -18,6 +18,7 @@ class Messages:
     def __init__(self, answer: Callable[[], list[Block]]) -> None:
         self.answer = answer
         self.shown: list[str] = []
+        self._known: set[str] = set()
         self.url = ""
 
     def events(self, request: Any) -> list[dict[str, Any]]:
@@ -47,15 +48,12 @@ class Messages:
         return [*events, {"type": "message_delta", "delta": stop, "usage": usage}, {"type": "message_stop"}]
 
     def read(self, request: Any) -> None:
-        """Keep what the model is shown of the calls, each once."""
-        results = [
-            block
-            for message in request["messages"]
-            if isinstance(message["content"], list)
-            for block in message["content"]
-            if block.get("type") == "tool_result"
-        ]
-        self.shown += [_text(block["content"]) for block in results[len(self.shown) :]]
+        """Keep what the model is shown of each call, once: later requests repeat it."""
+        for message in request["messages"]:
+            for block in message["content"] if isinstance(message["content"], list) else ():
+                if block.get("type") == "tool_result" and block["tool_use_id"] not in self._known:
+                    self._known.add(block["tool_use_id"])
+                    self.shown.append(_text(block["content"]))
 
 
 def _text(content: Any) -> str:

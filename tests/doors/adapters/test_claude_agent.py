@@ -182,3 +182,19 @@ def test_a_result_of_a_built_in_tool_that_must_be_withheld_ends_the_run() -> Non
 
     assert [] == messages.shown
     assert "that is all" not in ended
+
+
+def test_the_tools_of_subagents_are_asked_about(tmp_path: Path) -> None:
+    """The call of a subagent, and what it calls itself."""
+    file = tmp_path / "written"
+    bash = Step(tool="Bash", arguments={"command": f"touch {file}", "description": "touch"})
+    task = {"description": "touch", "prompt": "touch a file", "subagent_type": "general-purpose"}
+    messages, left = _model([Step(tool="Agent", arguments=task), bash], "")
+    with example("python claude-agent") as (_, session, server):
+        hooks = PDPHooks(Door(session, {"Agent": "shell/agent"})).hooks
+        asyncio.run(_run(ClaudeAgentOptions(tools=["Agent", "Bash"], hooks=hooks), messages))
+
+        assert [] == left
+        assert not file.exists()
+        assert any("(unknown_tool)" in text for text in messages.shown)
+        assert [("shell", "agent")] == asked(server)
