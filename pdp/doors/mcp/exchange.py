@@ -124,7 +124,7 @@ class Exchange:
         mcp_session = answer.headers.get(http.SESSION, "")
         if not mcp_session:
             return {}
-        if not http.is_session(mcp_session) or self._upstream.credentials.shown_in(mcp_session):
+        if not http.is_session(mcp_session):
             raise UpstreamError(_STRANGE)
         self._party.begin(mcp_session)
         return {http.SESSION: mcp_session}

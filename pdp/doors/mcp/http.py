@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -94,6 +95,10 @@ class HTTPDoor:
             await reply.message(text, status=refused.status, headers=headers)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            # The proxy ends. Its server would write how it came here into the log.
+            if reply.begun and not reply.ended:
+                await reply.end()
         except Exception as error:  # noqa: BLE001 - fails closed: nothing more of this request is sent on, or shown
             # Without its text, which can hold arguments.
             _LOG.error("a request could not be handled: %s", type(error).__name__)

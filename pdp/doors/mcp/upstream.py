@@ -127,7 +127,10 @@ class Upstream:
                 content=body,
                 extensions={"timeout": limits},
             ) as response:
-                yield _checked(response)
+                answer = _checked(response)
+                if any(map(self.credentials.shown_in, answer.headers.values())):
+                    raise UpstreamError("The server behind this proxy shows a credential of this proxy.")
+                yield answer
         except _FAILURES as error:
             _LOG.warning("the server behind the proxy cannot be asked: %s", type(error).__name__)
             raise UpstreamError("The server behind this proxy does not answer. Try again later.") from None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
+from pdp.doors.mcp.credentials import Credentials
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import MODERN, STATED
+from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
 from tests.doors.mcp.relay import relay
-from tests.doors.mcp.webworld import Desk, behind, message_of, world
+from tests.doors.mcp.webworld import HANDLE, SECRET, Desk, behind, message_of, private_file, world
 
 pytestmark = pytest.mark.anyio
 
@@ -117,3 +121,36 @@ async def test_an_error_of_the_server_is_handed_on(desk_pdp: RunningServer) -> N
         assert 400 == answer.status_code
         assert {"code": -32022, "message": "no", "data": {"supported": ["2025-11-25"]}} == message_of(answer)["error"]
         assert 3 == message_of(answer)["id"]
+
+
+async def test_a_secret_in_a_header_is_not_handed_on(desk_pdp: RunningServer, tmp_path: Path) -> None:
+    """A server could show what it was sent in a header, too."""
+    credentials = Credentials(private_file(tmp_path, f"Authorization: Bearer {SECRET}"))
+    app = answering(200, ANSWER, content_type="application/json", mcp_protocol_version=SECRET)
+    async with (
+        behind(Desk(), app) as url,
+        world(desk_pdp, upstream=url, credentials=credentials) as here,
+    ):
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert 502 == answer.status_code
+        assert SECRET not in str(answer.headers) + answer.text
+
+
+async def test_a_proxy_that_ends_ends_its_streams(desk_pdp: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that listens sees the end, and the log no failure."""
+    listening = {**LISTING, "mcp-method": "subscriptions/listen"}
+    body = {**LIST, "method": "subscriptions/listen", "params": {"_meta": STATED, "notifications": {}}}
+    async with httpx2.AsyncClient(timeout=PATIENCE) as http, AsyncExitStack() as opened:
+        async with world(desk_pdp) as here:
+            _, handle = here.session()
+            sent = {"accept": "application/json, text/event-stream", HANDLE: handle, **listening}
+            answer = await opened.enter_async_context(http.stream("POST", here.url, json=body, headers=sent))
+            lines = answer.aiter_lines()
+            first = await anext(lines)
+        rest = [line async for line in lines]
+
+    assert first.startswith("event:")
+    assert rest
+    assert "Exception in ASGI application" not in caplog.text
