@@ -76,7 +76,7 @@ def charge_of(
     return Charge(
         debits=tuple([one.debit for one in owed]),
         retry_digest=retry_digest(request, caller),
-        at=snapshot.now.wall_at,
+        now=snapshot.now,
         addends=tuple(
             [Addend(session.id, name, session.deadline.wall_at) for session in snapshot.chain for name in names]
         ),

@@ -39,7 +39,7 @@ def seen_counts(
     """
     chain = snapshot.chain
     digest = retry_digest(request, caller) if request.request_id else b""
-    found = history.counts([session.id for session in chain], names.all, retry_digest=digest, at=snapshot.now.wall_at)
+    found = history.counts([session.id for session in chain], names.all, retry_digest=digest, now=snapshot.now)
     own = frozenset(snapshot.bundle.counted_as.get(request.call.action, ())) if found.retried else frozenset[str]()
     rows = {
         (session.id, name): _without(found.of.get((session.id, name), Count()), less=name in own)

@@ -9,10 +9,11 @@ from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
+from pdp.clock import Deadline, Instant
 from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.memoryaccess import MemoryAccessRequests
 from pdp.sessions.memoryvalues import MemoryValues
-from pdp.sessions.store import RETRY_SECONDS, AccessRequests, ResultValues, SessionHistory
+from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32
@@ -21,9 +22,10 @@ MOVED = "the session has called something meanwhile; try again"
 
 
 class _Receipt(NamedTuple):
-    """When a call was charged, and how many tries of it count on that."""
+    """When a call was charged, until when a retry of it is not, and how many tries of it count on that."""
 
     charged_at: float
+    end: Deadline
     tries: int
 
 
@@ -89,7 +91,7 @@ class MemorySessionHistory:
         with self._lock:
             self._require_open()
             receipt = self._receipts.get(charge.retry_digest)
-            if receipt and receipt.charged_at > charge.at - RETRY_SECONDS:
+            if receipt and not receipt.end.passed(charge.now):
                 self._receipts[charge.retry_digest] = receipt._replace(tries=receipt.tries + 1)
                 return Charged(charged_at=receipt.charged_at)
             after = [self._after(debit) for debit in charge.debits]
@@ -106,7 +108,7 @@ class MemorySessionHistory:
             if charge.retry_digest:
                 # To the end of the table: what is at its front is oldest.
                 self._receipts.pop(charge.retry_digest, None)
-                self._receipts[charge.retry_digest] = _Receipt(charge.at, 1)
+                self._receipts[charge.retry_digest] = _Receipt(charge.at, Deadline.after(charge.now, RETRY_SECONDS), 1)
                 if len(self._receipts) > self._most:
                     # A retry of that call is then charged once more.
                     del self._receipts[next(iter(self._receipts))]
@@ -135,7 +137,12 @@ class MemorySessionHistory:
             return {name: used for (owner, name), (used, _) in self._used.items() if owner == session_id}
 
     def counts(
-        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+        self,
+        session_ids: Collection[str],
+        names: Collection[str],
+        *,
+        retry_digest: bytes = b"",
+        now: Instant = BEGINNING,
     ) -> Counts:
         """Return the counts of some sessions under some names."""
         with self._lock:
@@ -145,7 +152,7 @@ class MemorySessionHistory:
             return Counts(
                 {of: count for of, count in found.items() if count != Count()},
                 self._begun_at,
-                receipt is not None and receipt.charged_at > at - RETRY_SECONDS,
+                receipt is not None and not receipt.end.passed(now),
             )
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
@@ -271,10 +278,15 @@ class ReopeningHistory:
         return self._history().used(session_id)
 
     def counts(
-        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+        self,
+        session_ids: Collection[str],
+        names: Collection[str],
+        *,
+        retry_digest: bytes = b"",
+        now: Instant = BEGINNING,
     ) -> Counts:
         """Return the counts of some sessions under some names."""
-        return self._history().counts(session_ids, names, retry_digest=retry_digest, at=at)
+        return self._history().counts(session_ids, names, retry_digest=retry_digest, now=now)
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
         """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""

@@ -20,6 +20,7 @@ from pdp.foundation.sealing import Sealed, sealed, unsealed
 from pdp.model import Ask
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.database import upgrade_tables
 from pdp.sessions.store import RETRY_SECONDS
 
 _ROWS_OF_A_STEP: Final = 500
@@ -219,10 +220,7 @@ class SQLiteAccessRequests:
 
 def prepare_access(connection: apsw.Connection) -> None:
     """Create the tables of access requests where they are missing, and bring older ones up to date."""
-    for table, column, upgrade in _UPGRADES:
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        if columns and column not in columns:
-            connection.execute(upgrade)
+    upgrade_tables(connection, _UPGRADES)
     connection.execute(_SCHEMA)
 
 

@@ -17,15 +17,23 @@ from typing import Any, Final
 
 import apsw
 
+from pdp.clock import Instant
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.sessions.database import ENGINE_ERRORS, committing, identity_of, require_sound_engine, unavailable
+from pdp.sessions.database import (
+    ENGINE_ERRORS,
+    committing,
+    identity_of,
+    require_sound_engine,
+    unavailable,
+    upgrade_tables,
+)
 from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.sqliteaccess import SQLiteAccessRequests, prepare_access
 from pdp.sessions.sqlitecounts import SQLiteCounts
 from pdp.sessions.sqlitevalues import VALUES_SCHEMA, SQLiteValues
-from pdp.sessions.store import RETRY_SECONDS, AccessRequests, ResultValues
+from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, ResultValues
 from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 
 _VERSION: Final = 1
@@ -126,15 +134,16 @@ class SQLiteSessionHistory:
         """Take all debits of a charge and add to its counts, or nothing."""
         try:
             with self._writing():
-                before = (charge.retry_digest, charge.at - RETRY_SECONDS)
-                charged_at = self._connection.execute(_JOIN, before).get if charge.retry_digest else None
+                receipt = _recent(charge.retry_digest, charge.now)
+                charged_at = self._connection.execute(_JOIN, receipt).get if charge.retry_digest else None
                 if charged_at is not None:
                     return Charged(charged_at=float(charged_at))
                 used = tuple([self._take(debit) for debit in charge.debits])
                 self._counts.require_seen(charge.seen)
                 self._counts.add(charge.addends)
                 if charge.retry_digest:
-                    self._connection.execute(_SIGN, (charge.retry_digest, charge.at))
+                    now = charge.now
+                    self._connection.execute(_SIGN, (charge.retry_digest, now.wall_at, now.boot_at, now.boot_id))
         except _ExhaustedError as error:
             return Charged(exhausted=error.debit)
         return Charged(used=used, charged_at=charge.at)
@@ -160,13 +169,18 @@ class SQLiteSessionHistory:
         return {budget: Used(used, window) for budget, used, window in rows}
 
     def counts(
-        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+        self,
+        session_ids: Collection[str],
+        names: Collection[str],
+        *,
+        retry_digest: bytes = b"",
+        now: Instant = BEGINNING,
     ) -> Counts:
         """Return the counts of some sessions under some names."""
         with self._answering():
             # Before the counts: when the charge is taken back in between, these are not as they will be `seen`.
-            before = (retry_digest, at - RETRY_SECONDS)
-            retried = bool(retry_digest) and self._connection.execute(_RETRIED, before).get is not None
+            receipt = _recent(retry_digest, now)
+            retried = bool(retry_digest) and self._connection.execute(_RETRIED, receipt).get is not None
             return self._counts.of(session_ids, names, retried=retried)
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
@@ -212,6 +226,7 @@ class SQLiteSessionHistory:
             self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             # Processes that start together wait for each other here.
             with self._transaction():
+                upgrade_tables(self._connection, _UPGRADES)
                 self._connection.execute(_SCHEMA + VALUES_SCHEMA)
                 prepare_access(self._connection)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
@@ -316,6 +331,11 @@ class SQLiteSessionHistory:
             yield
 
 
+def _recent(retry_digest: bytes, now: Instant) -> tuple[bytes, float, str, float]:
+    """Return the values for what finds a charge of the same call that is less than `RETRY_SECONDS` old."""
+    return retry_digest, now.wall_at - RETRY_SECONDS, now.boot_id, now.boot_at - RETRY_SECONDS
+
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS history (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -340,10 +360,16 @@ CREATE INDEX IF NOT EXISTS budgets_by_end ON budgets (ends_at);
 CREATE TABLE IF NOT EXISTS receipts (
   retry_digest BLOB PRIMARY KEY,
   charged_at REAL NOT NULL,
-  tries INTEGER NOT NULL
+  tries INTEGER NOT NULL,
+  boot_at REAL NOT NULL,
+  boot_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS receipts_by_age ON receipts (charged_at);
 """
+_UPGRADES: Final = (
+    # It is created anew: its rows are good for a minute.
+    ("receipts", "boot_id", "DROP TABLE receipts"),
+)
 _FIRST: Final = "INSERT INTO history VALUES (1, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP: Final = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _KEPT: Final = "SELECT digest FROM reports WHERE decision_id = ?"
@@ -358,8 +384,9 @@ RETURNING used
 """
 _GIVE_BACK: Final = "UPDATE budgets SET used = used - ? WHERE session_id = ? AND budget = ? AND window = ?"
 _USED: Final = "SELECT budget, used, window FROM budgets WHERE session_id = ?"
-_JOIN: Final = "UPDATE receipts SET tries = tries + 1 WHERE retry_digest = ? AND charged_at > ? RETURNING charged_at"
-_SIGN: Final = "INSERT OR REPLACE INTO receipts VALUES (?, ?, 1)"
+_RECENT: Final = "retry_digest = ? AND charged_at > ? AND NOT (boot_id = ? AND boot_at <= ?)"
+_JOIN: Final = f"UPDATE receipts SET tries = tries + 1 WHERE {_RECENT} RETURNING charged_at"  # noqa: S608 - words of our own
+_SIGN: Final = "INSERT OR REPLACE INTO receipts VALUES (?, ?, 1, ?, ?)"
 _LEAVE: Final = "UPDATE receipts SET tries = tries - 1 WHERE retry_digest = ? AND charged_at = ? RETURNING tries"
 _TEAR: Final = "DELETE FROM receipts WHERE retry_digest = ?"
-_RETRIED: Final = "SELECT 1 FROM receipts WHERE retry_digest = ? AND charged_at > ?"
+_RETRIED: Final = f"SELECT 1 FROM receipts WHERE {_RECENT}"  # noqa: S608 - words of our own

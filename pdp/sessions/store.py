@@ -38,6 +38,8 @@ from pdp.sessions.values import (
 
 # How long after a charge, or the use of an approval, a retry of the same call takes nothing.
 RETRY_SECONDS: Final = 60.0
+# A moment for those who ask about no retry.
+BEGINNING: Final = Instant(wall_at=0.0, boot_at=0.0, boot_id="")
 
 
 class HighWaterMark(Protocol):
@@ -352,9 +354,9 @@ class SessionHistory(Protocol):
     def charge(self, charge: Charge) -> Charged:
         """Take all debits of a charge and add to its counts, or nothing when too little is left for one of the debits.
 
-        A charge with the `retry_digest` of one from less than `RETRY_SECONDS` before takes nothing, and is never
-        refused. Raise `ConflictError` when a count is not as it was `seen`: the call must be decided again; and
-        `OverloadedError` when others write for too long. Then nothing is taken.
+        A charge with the `retry_digest` of one from less than `RETRY_SECONDS` before, on both clocks, takes nothing,
+        and is never refused. Raise `ConflictError` when a count is not as it was `seen`: the call must be decided
+        again; and `OverloadedError` when others write for too long. Then nothing is taken.
         """
         ...
 
@@ -371,11 +373,16 @@ class SessionHistory(Protocol):
         ...
 
     def counts(
-        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+        self,
+        session_ids: Collection[str],
+        names: Collection[str],
+        *,
+        retry_digest: bytes = b"",
+        now: Instant = BEGINNING,
     ) -> Counts:
         """Return the counts of some sessions under some names, all as of one moment.
 
-        `retry_digest` and `at` are those of the charge that would follow.
+        `retry_digest` and `now` are those of the charge that would follow.
         """
         ...
 

@@ -201,7 +201,7 @@ class Addend(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """All that one call takes of budgets and adds to counts, at a time in unix seconds.
+    """All that one call takes of budgets and adds to counts, at one moment.
 
     `retry_digest` is the same for each retry of the call, and for no other call; empty when it cannot be retried.
     `seen` holds the counts for which the call was allowed, by the session and the name.
@@ -209,9 +209,14 @@ class Charge:
 
     debits: tuple[Debit, ...]
     retry_digest: bytes
-    at: float
+    now: Instant
     addends: tuple[Addend, ...] = ()
     seen: Mapping[tuple[str, str], Count] = field(default_factory=dict)
+
+    @property
+    def at(self) -> float:
+        """Return the moment in unix seconds."""
+        return self.now.wall_at
 
 
 class Charged(NamedTuple):

@@ -13,6 +13,7 @@ from pathlib import Path
 from pdp.errors import ConflictError
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.values import Addend, Charge, Count, Debit
+from pdp.testing.stores.samples import make_moment
 
 SESSIONS = ("ses_child", "ses_parent")
 
@@ -22,7 +23,7 @@ def charge(history: SQLiteSessionHistory, most: int) -> Iterator[tuple[int, ...]
     debits = tuple(
         Debit(session_id=name, budget="max_calls", amount=1, most=most, window=0, ends_at=5000.0) for name in SESSIONS
     )
-    while used := history.charge(Charge(debits=debits, retry_digest=b"", at=1000.0)).used:
+    while used := history.charge(Charge(debits=debits, retry_digest=b"", now=make_moment(1000.0))).used:
         yield used
 
 
@@ -35,7 +36,7 @@ def count(history: SQLiteSessionHistory, most: int) -> Iterator[tuple[int, ...]]
         if any(one.made >= most for one in seen.values()):
             return
         try:
-            history.charge(Charge(debits=(), retry_digest=b"", at=1000.0, addends=addends, seen=seen))
+            history.charge(Charge(debits=(), retry_digest=b"", now=make_moment(1000.0), addends=addends, seen=seen))
         except ConflictError:
             continue
         yield tuple(one.made + 1 for one in seen.values())

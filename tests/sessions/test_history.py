@@ -23,6 +23,7 @@ from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import Charge, Debit, HeldValues, Report
 from pdp.testing.stores.past import SessionHistoryContract
+from pdp.testing.stores.samples import make_moment
 
 CHARGING = Path(__file__).parent / "charging_process.py"
 REPORT = Report(decision_id="dec_1", digest=b"1", reported_at=1000.0)
@@ -201,7 +202,10 @@ def test_memory_keeps_what_tells_retries_of_the_last_charges() -> None:
     """An older call that is tried again is charged again, and never more than the budget holds."""
     history = MemorySessionHistory(most=2)
     debit = Debit(session_id="ses_a", budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
-    charges = [Charge(debits=(debit,), retry_digest=name, at=1000.0) for name in (b"a", b"b", b"c", b"c", b"b", b"a")]
+    charges = [
+        Charge(debits=(debit,), retry_digest=name, now=make_moment(1000.0))
+        for name in (b"a", b"b", b"c", b"c", b"b", b"a")
+    ]
 
     assert [(1,), (2,), (3,), (), (), (4,)] == [history.charge(one).used for one in charges]
 

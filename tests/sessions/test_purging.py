@@ -22,7 +22,7 @@ from pdp.sessions.values import Charge, Debit, HeldValues, Report, SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from pdp.testing.stores.samples import insert_over, make_session
+from pdp.testing.stores.samples import insert_over, make_moment, make_session
 from pdp.testing.waiting import wait_until
 from tests.machinery.servers.server_process import ServerProcess
 
@@ -70,11 +70,11 @@ def test_budgets_go_with_their_sessions() -> None:
         for name, ends_at in ends.items()
     }
     for name, debit in debits.items():
-        history.charge(Charge(debits=(debit,), retry_digest=name.encode(), at=9_939.0))
+        history.charge(Charge(debits=(debit,), retry_digest=name.encode(), now=make_moment(9_939.0)))
     Purge(MemorySessionStore(), history, clock, keep_ended_seconds=60.0, keep_reports_seconds=900.0).run(lambda _: True)
 
     assert {"old": False, "fresh": True, "live": True} == {name: bool(history.used(name)) for name in ends}
-    assert (2,) == history.charge(Charge(debits=(debits["live"],), retry_digest=b"live", at=9_950.0)).used
+    assert (2,) == history.charge(Charge(debits=(debits["live"],), retry_digest=b"live", now=make_moment(9_950.0))).used
 
 
 def test_values_go_as_soon_as_the_root_is_over(store: SessionStore) -> None:

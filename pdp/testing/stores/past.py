@@ -14,6 +14,7 @@ import pytest
 from pdp.errors import AlreadyReportedError, ConflictError, StoreUnavailableError
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.sessions.values import Addend, Charge, Charged, Count, Debit, Report, Used
+from pdp.testing.stores.samples import make_moment
 from pdp.testing.stores.valuekeeping import ResultValuesContract
 
 
@@ -26,7 +27,7 @@ def _debit(session_id: str = "ses_a", budget: str = "max_calls", *, amount: int 
 
 
 def _charge(*debits: Debit, retry: bytes = b"", at: float = 1000.0) -> Charge:
-    return Charge(debits=debits, retry_digest=retry, at=at)
+    return Charge(debits=debits, retry_digest=retry, now=make_moment(at))
 
 
 def _call(*sessions: str, retry: bytes = b"", at: float = 1000.0, **seen: Count) -> Charge:
@@ -34,7 +35,7 @@ def _call(*sessions: str, retry: bytes = b"", at: float = 1000.0, **seen: Count)
     return Charge(
         debits=(),
         retry_digest=retry,
-        at=at,
+        now=make_moment(at),
         addends=tuple(Addend(name, "a", 5000.0) for name in sessions),
         seen={("ses_a", name): count for name, count in seen.items()},
     )
@@ -138,12 +139,15 @@ class SessionHistoryContract(ResultValuesContract):
     def test_a_retry_takes_nothing(self, store: SessionHistory) -> None:
         """Also when nothing is left, until its charge is too old; then it is a charge of its own."""
         first = _charge(_debit(most=2), retry=b"call")
-        late = replace(first, at=1000.0 + RETRY_SECONDS)
+        late = replace(first, now=make_moment(1000.0 + RETRY_SECONDS))
+        # A wall clock that was set back stands still until it is where it was.
+        set_back = replace(first, now=replace(first.now, boot_at=1000.0 + RETRY_SECONDS))
 
         assert store.charge(first) == Charged(used=(1,), charged_at=1000.0)
         assert store.charge(_charge(_debit(most=2), retry=b"other")).used == (2,)
-        assert store.charge(replace(first, at=999.0 + RETRY_SECONDS)) == Charged(charged_at=1000.0)
+        assert store.charge(replace(first, now=make_moment(999.0 + RETRY_SECONDS))) == Charged(charged_at=1000.0)
         assert store.charge(late).exhausted == first.debits[0]
+        assert store.charge(set_back).exhausted == first.debits[0]
         assert store.used("ses_a") == {"max_calls": Used(2, 0)}
 
     def test_what_was_refused_can_be_charged_later(self, store: SessionHistory) -> None:
@@ -176,7 +180,7 @@ class SessionHistoryContract(ResultValuesContract):
         """A later charge of the same call has replaced it."""
         charge = _charge(_debit(), retry=b"call")
         first = store.charge(charge)
-        store.charge(replace(charge, at=2000.0))
+        store.charge(replace(charge, now=make_moment(2000.0)))
         store.take_back(charge, first.charged_at)
 
         assert store.used("ses_a")["max_calls"].used == 2
@@ -234,7 +238,7 @@ class SessionHistoryContract(ResultValuesContract):
             with pytest.raises(ConflictError):
                 store.charge(stale)
         assert store.used("ses_a") == {}
-        assert store.counts(["ses_a"], ["a"], retry_digest=b"call", at=1000.0).retried is False
+        assert store.counts(["ses_a"], ["a"], retry_digest=b"call", now=make_moment(1000.0)).retried is False
         store.charge(_call("ses_a", a=Count(1)))
         assert store.counts(["ses_a"], ["a"]).of == {("ses_a", "a"): Count(2)}
 
@@ -250,7 +254,7 @@ class SessionHistoryContract(ResultValuesContract):
         first = _call("ses_a", retry=b"call", a=Count())
         store.charge(first)
         known = [
-            store.counts(["ses_a"], ["a"], retry_digest=digest, at=at).retried
+            store.counts(["ses_a"], ["a"], retry_digest=digest, now=make_moment(at)).retried
             for digest, at in (
                 (b"call", 1000.0),
                 (b"call", 999.0 + RETRY_SECONDS),

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from pdp.clock import Deadline
+from pdp.clock import Deadline, Instant
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.store import SessionWriter
 from pdp.sessions.values import ActiveBundle
@@ -32,6 +32,11 @@ def make_session(name: str, parent: Session | None = None, **changes: Any) -> Se
         ancestor_ids=(parent.id, *parent.ancestor_ids) if parent else (),
     )
     return replace(session, **changes)
+
+
+def make_moment(at: float) -> Instant:
+    """Return a moment that both clocks show as `at`."""
+    return Instant(wall_at=at, boot_at=at, boot_id="boot-1")
 
 
 def make_scope(*tools: str) -> Scope:
