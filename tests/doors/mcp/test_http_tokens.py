@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from mcp.client.auth.utils import extract_resource_metadata_from_www_auth
+from mcp.shared.auth import ProtectedResourceMetadata
 
 from pdp.client import AsyncClient
 from pdp.doors.accesstokens import AccessTokens, Identities, read_identities
@@ -167,6 +169,9 @@ async def test_without_a_token_a_client_learns_where_to_get_one(desk_pdp: Runnin
         assert {"resource": RESOURCE, "authorization_servers": [ISSUER], "bearer_methods_supported": ["header"]} == (
             metadata.json()
         )
+        # As the SDK for clients reads both.
+        assert f"https://door.example.org{place}" == extract_resource_metadata_from_www_auth(answer)
+        assert ISSUER == str(ProtectedResourceMetadata.model_validate_json(metadata.content).authorization_servers[0])
 
 
 @pytest.mark.parametrize("claims", [{"sub": "eve@example.org"}, {"client_id": "other"}, {"azp": "other"}])
