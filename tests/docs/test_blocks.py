@@ -75,6 +75,9 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml door": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
         "yaml identities": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
     },
+    "pdp/doors/ENVOY.md": {
+        "yaml envoy": "tests/doors/envoy/real/test_envoy_program.py::test_envoy_accepts_the_page",
+    },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
         "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pdp.cli.doors.authzen import authzen
+from pdp.cli.doors.envoy import envoy
 from pdp.cli.groups import Group
 
 
@@ -14,3 +15,4 @@ def door() -> None:
 
 
 door.add_command(authzen)
+door.add_command(envoy)

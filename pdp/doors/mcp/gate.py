@@ -26,7 +26,8 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.values import ERROR_BASIS
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
-from pdp.doors.mcp.methods import ASKED, BESIDES, CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
+from pdp.doors.mcp.methods import CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
+from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
 from pdp.foundation.obligations import REDACT_RESULT
@@ -38,14 +39,6 @@ _LOG = logging.getLogger(__name__)
 AskServer = Callable[[str, Mapping[str, Any]], Awaitable[Message]]
 
 _COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
-
-
-class RefusedError(Exception):
-    """A request does not reach the server. `answer` is what the client gets."""
-
-    def __init__(self, answer: str) -> None:
-        super().__init__("refused")
-        self.answer = answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +86,7 @@ class Gate:
         The arguments that are asked about are the text of the request, byte for byte.
         """
         try:
-            tool, arguments = self._question(request)
+            tool, arguments = question(request)
             return await self._allowed(request, tool, arguments)
         except RefusedError:
             raise
@@ -273,28 +266,6 @@ class Gate:
             found.forget()
             raise
 
-    def _question(self, request: Message) -> tuple[str, bytes]:
-        """Return the tool of the catalogue that a request is about, and its arguments as they are written."""
-        members = ASKED.get(request.method, ("name", "arguments"))
-        if unknown := request.params.keys() - BESIDES - set(members):
-            problem = f"`params.{min(unknown)[:_SHOWN]}` is not let pass"
-            raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
-        if request.method in ASKED:
-            parts = {name: request.part("params", name) for name in ASKED[request.method]}
-            held = ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if text is not None)
-            return request.method, f"{{{held}}}".encode()
-        tool = request.params.get("name")
-        problem = ""
-        if not isinstance(tool, str) or not tool:
-            problem = "`params.name` is not the name of a tool"
-        elif tool in ASKED:
-            problem = "`params.name` is the name of a method"
-        elif not isinstance(request.params.get("arguments", {}), dict):
-            problem = "`params.arguments` is not an object"
-        if problem:
-            raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
-        return str(tool), (request.part("params", "arguments") or "{}").encode()
-
 
 def denial(answer: Answer, pdp_command: Callable[[str], str]) -> str:
     """Return what a model is told about a call that did not run."""
@@ -329,5 +300,4 @@ def _text(value: object) -> str:
 
 
 _NO_RETRY = "do not retry"
-_SHOWN = 64
 _FAILED = "The call did not run: this proxy could not ask about it. Try again later."

@@ -12,9 +12,10 @@ from typing import Any
 
 from pdp.client import PDPClientError
 from pdp.doors.mcp import answers, methods
-from pdp.doors.mcp.gate import AllowedCall, Gate, RefusedError
+from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
+from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
 

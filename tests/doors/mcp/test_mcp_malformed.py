@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.doors.mcp import messages
+from pdp.doors.mcp import gate, messages
 from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.messages import MOST_BYTES
 from pdp.doors.mcp.proxy import MOST_OPEN
@@ -220,7 +220,7 @@ async def test_a_fault_of_the_proxy_runs_nothing(
     async with conversation(pdp) as it:
         said = []
         for owner, name in (
-            (it.proxy.gate, "_question"),
+            (gate, "question"),
             (it.proxy.gate, "_allowed"),
             (Definitions, "digest"),
             (it.proxy.gate, "lets_pass"),

@@ -1,0 +1,98 @@
+"""Ask the PDP about a request, for a door that sees no result."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.client import (
+    Answer,
+    AsyncClient,
+    NotFoundError,
+    PDPClientError,
+    ToolCall,
+    WrongStateError,
+)
+from pdp.client.fulfilling import duties_of
+from pdp.client.values import ERROR_BASIS
+from pdp.doors.web import HANDLE
+
+_LOG = logging.getLogger(__name__)
+
+MISSING: Final = (
+    f"This gateway needs the handle of a session of the policy decision point in the header `{HANDLE}`. "
+    "Do not retry; tell the user."
+)
+OVER: Final = (
+    "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
+)
+AWAY: Final = "The policy decision point does not answer. Try again later."
+UNREPORTED: Final = (
+    "the call did not run: what it brings into the session cannot be reported from here; do not retry it"
+)
+
+# Without a comma: Envoy joins two headers of one name with it.
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{1,512}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class NoSessionHereError(Exception):
+    """A request belongs to no session that lives. The message is for the agent."""
+
+
+class UnreportedError(Exception):
+    """The server has allowed a call about whose result it must be told, which this door never sees."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(UNREPORTED)
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Asks one server. With `without_reports` the operator accepts that nothing is told of what calls bring."""
+
+    client: AsyncClient
+    without_reports: bool = False
+
+    async def allowed(self, handle: str, call: ToolCall, *, traceparent: str, tracestate: str) -> Answer:
+        """Return the answer that allows a call.
+
+        Raise `ToolCallDenied`, `UnreportedError` and `NoSessionHereError` when the call must not be made. Obligations
+        are about results or about people, and so unknown here.
+        """
+        session = self.client.attach(_checked(handle))
+        answer = await session.ask(call, known_obligations=(), traceparent=traceparent, tracestate=tracestate)
+        if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
+            _LOG.warning("there is no decision about a call: %s", answer.error)
+        duties_of(answer, knows=())
+        if answer.outcome_token and not self.without_reports:
+            # The server has allowed a call that will not be made.
+            with suppress(PDPClientError):
+                await session.report_outcome(answer, succeeded=False)
+            raise UnreportedError(answer)
+        return answer
+
+    async def require_session(self, handle: str) -> None:
+        """Raise `NoSessionHereError` unless a session lives, for what passes without a decision."""
+        try:
+            await self.client.attach(_checked(handle)).list_tools()
+        except (WrongStateError, NotFoundError):
+            raise NoSessionHereError(OVER) from None
+        except PDPClientError as error:
+            _LOG.warning("a session cannot be looked at: %s", error)
+            raise NoSessionHereError(AWAY) from None
+
+
+def is_traceparent(text: object) -> bool:
+    """Say whether a value is a `traceparent` of W3C."""
+    return isinstance(text, str) and bool(_TRACEPARENT.fullmatch(text))
+
+
+def _checked(handle: str) -> str:
+    if not _HANDLE.fullmatch(handle):
+        raise NoSessionHereError(MISSING)
+    return handle

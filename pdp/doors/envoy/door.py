@@ -1,0 +1,47 @@
+"""The door of Envoy without its transport: one question of Envoy, one answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
+from pdp.doors.envoy.mcprequests import MCPRequests
+from pdp.doors.envoy.replies import Refuse, Reply
+from pdp.doors.envoy.requests import Request
+from pdp.doors.web import FORBIDDEN, RefusedRequestError
+
+_LOG = logging.getLogger(__name__)
+
+SERVER: Final = "server"
+_INTERNAL: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvoyDoor:
+    """Answers Envoy's questions about HTTP requests. What a route is for is said by its `context_extensions`."""
+
+    mcp: MCPRequests
+
+    async def check(
+        self, question: CheckRequest, metadata: Mapping[str, str], patience: float | None = None
+    ) -> CheckResponse:
+        """Return what Envoy is to do with a request, which waits for `patience` seconds. Never raises."""
+        try:
+            request = Request.read(question, metadata, patience)
+            reply = await self._reply(request)
+            return reply.sent(request.headers)
+        except RefusedRequestError as refused:
+            return Refuse(status=refused.status).sent()
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, nothing is sent on
+            # Without its text, which can hold arguments.
+            _LOG.error("a request could not be handled: %s", type(error).__name__)
+            return Refuse(status=_INTERNAL).sent()
+
+    async def _reply(self, request: Request) -> Reply:
+        if request.route.keys() == {SERVER} and request.route[SERVER]:
+            return await self.mcp.reply(request, request.route[SERVER])
+        _LOG.error("a request is denied: its route names no server in its `context_extensions`")
+        return Refuse(status=FORBIDDEN)

@@ -1,0 +1,139 @@
+"""What becomes of a request to an MCP server: read as the MCP proxy reads it, and answered before it is sent on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.client import ToolCall, ToolCallDenied
+from pdp.doors.envoy.asking import AWAY, UNREPORTED, Asking, NoSessionHereError, UnreportedError, is_traceparent
+from pdp.doors.envoy.replies import Pass, Refuse, Reply
+from pdp.doors.envoy.requests import Request
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.gate import denial
+from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.questions import RefusedError, question
+from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
+
+_LOG = logging.getLogger(__name__)
+
+_OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
+_FAILED: Final = "The call did not run: this gateway could not ask about it. Try again later."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MCPRequests:
+    """Decides about requests of MCP. `passes` and `pdp_command` are those of the MCP proxy's `Gate`."""
+
+    asking: Asking
+    pdp_command: Callable[[str], str] = "pdp {}".format
+    passes: frozenset[str] = frozenset()
+
+    async def reply(self, request: Request, server: str) -> Reply:
+        """Say what becomes of a request to the MCP server that the catalogue knows as `server`."""
+        try:
+            if request.method == "POST":
+                return await self._post(request, server)
+            if request.method in ("GET", "DELETE"):
+                return await self._bare(request)
+            raise RefusedRequestError(NOT_ALLOWED)
+        except RefusedRequestError as refused:
+            text = str(refused)
+            return Refuse(
+                status=refused.status, body=answers.error(None, answers.INVALID_REQUEST, text) if text else ""
+            )
+
+    async def _post(self, request: Request, server: str) -> Reply:
+        require_plain_json(request.headers)
+        try:
+            message = Message.read(request.body)
+        except InvalidMessageError as error:
+            return Refuse(status=BAD_REQUEST, body=answers.error(None, answers.PARSE_ERROR, str(error)))
+        if problem := http.disagreement(message, request.headers):
+            return Refuse(status=BAD_REQUEST, body=answers.error(message.id, answers.HEADER_MISMATCH, problem))
+        if not message.method:
+            return await self._answer(request, message)
+        if message.id is None:
+            return await self._notification(request, message)
+        return await self._request(request, message, server)
+
+    async def _request(self, request: Request, message: Message, server: str) -> Reply:
+        if message.method == methods.CALL or message.method in methods.ASKED:
+            return await self._call(request, message, server)
+        if message.method not in methods.PASSED and message.method not in self.passes:
+            told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
+            return Refuse(status=NOT_FOUND if http.is_modern(message) else _OK, body=told)
+        try:
+            await self.asking.require_session(request.handle)
+        except NoSessionHereError as missing:
+            away = str(missing) == AWAY
+            return Refuse(status=_UNAVAILABLE if away else _OK, body=answers.refusal(message, str(missing)))
+        return Pass()
+
+    async def _call(self, request: Request, message: Message, server: str) -> Reply:
+        try:
+            async with asyncio.timeout(request.patience):
+                return await self._asked(request, message, server)
+        except RefusedError as refused:
+            return Refuse(status=_OK, body=refused.answer)
+        except NoSessionHereError as missing:
+            return Refuse(status=_OK, body=answers.refusal(message, str(missing)))
+        except UnreportedError as unreported:
+            decision = answers.decision_of(unreported.answer)
+            return Refuse(
+                status=_OK, body=answers.refusal(message, f"Denied: {UNREPORTED}.", decision), decision=decision
+            )
+        except ToolCallDenied as denied:
+            decision = answers.decision_of(denied.answer)
+            told = denial(denied.answer, self.pdp_command)
+            return Refuse(status=_OK, body=answers.refusal(message, told, decision), decision=decision)
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
+            # Without its text, which can hold arguments.
+            _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
+            return Refuse(status=_OK, body=answers.refusal(message, _FAILED))
+
+    async def _asked(self, request: Request, message: Message, server: str) -> Reply:
+        tool, arguments = question(message)
+        traceparent, tracestate = request.traceparent, request.tracestate
+        if is_traceparent(inside := message.meta.get("traceparent")):
+            state = message.meta.get("tracestate")
+            traceparent, tracestate = str(inside), state if isinstance(state, str) else ""
+        answer = await self.asking.allowed(
+            request.handle,
+            ToolCall(server=server, tool=tool, arguments=arguments),
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
+        return Pass(decision=answers.decision_of(answer))
+
+    async def _notification(self, request: Request, message: Message) -> Reply:
+        if message.method not in methods.SAID:
+            return Refuse(status=_ACCEPTED)
+        return await self._in_session(request)
+
+    async def _answer(self, request: Request, message: Message) -> Reply:
+        """Let an answer of the client pass that can hold nothing, or where the operator lets the server ask."""
+        if message.value.get("result") != {} and not self.passes & methods.SERVER_ASKS:
+            raise RefusedRequestError(FORBIDDEN, "an answer to what the server may not ask")
+        return await self._in_session(request)
+
+    async def _bare(self, request: Request) -> Reply:
+        """Let the stream of a session of MCP, and its end, pass."""
+        if request.body:
+            raise RefusedRequestError(BAD_REQUEST, f"a {request.method} has no body")
+        if not http.is_session(request.headers.get(http.SESSION, "")):
+            raise RefusedRequestError(NOT_ALLOWED)
+        if request.headers.get(http.VERSION, "") >= http.MODERN:
+            raise RefusedRequestError(NOT_ALLOWED)
+        return await self._in_session(request)
+
+    async def _in_session(self, request: Request) -> Reply:
+        try:
+            await self.asking.require_session(request.handle)
+        except NoSessionHereError as missing:
+            raise RefusedRequestError(_UNAVAILABLE if str(missing) == AWAY else FORBIDDEN, str(missing)) from None
+        return Pass()

@@ -1,0 +1,65 @@
+"""An HTTP request as Envoy tells it to the door: read with care, because Envoy leaves out what it does not buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest
+from pdp.doors.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
+
+_PARTIAL = "x-envoy-auth-partial-body"
+_NO_BODY = frozenset({"", "0"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request. Names of headers are in lower case; `route` is what the route says about itself.
+
+    `traceparent` and `tracestate` are those of Envoy's own question, which waits for `patience` seconds; None for ever.
+    """
+
+    method: str
+    target: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    route: Mapping[str, str]
+    traceparent: str = ""
+    tracestate: str = ""
+    patience: float | None = None
+
+    @classmethod
+    def read(cls, check: CheckRequest, metadata: Mapping[str, str], patience: float | None = None) -> Self:
+        """Read a question. Raise `RefusedRequestError` for one whose body is not all there."""
+        http = check.attributes.request.http
+        headers = {name.lower(): value.strip() for name, value in http.headers.items()}
+        if len(headers) < len(http.headers):
+            raise RefusedRequestError(BAD_REQUEST, "a header is there twice")
+        if http.method == "CONNECT" or "upgrade" in headers:
+            raise RefusedRequestError(BAD_REQUEST, "the protocol cannot be changed: nothing would be asked about then")
+        if headers.get(_PARTIAL, "false") != "false":
+            raise RefusedRequestError(TOO_LARGE, "the body is larger than what the gateway shows of it")
+        announced = headers.get("content-length", "") not in _NO_BODY or "transfer-encoding" in headers
+        if http.body or (announced and not http.raw_body):
+            raise RefusedRequestError(BAD_REQUEST, "the gateway does not show the bytes of the body: see `pdp doctor`")
+        return cls(
+            method=http.method,
+            target=http.path,
+            headers=headers,
+            body=http.raw_body,
+            route=dict(check.attributes.context_extensions),
+            traceparent=metadata.get("traceparent", ""),
+            tracestate=metadata.get("tracestate", ""),
+            patience=patience,
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Say whether the gateway shows bodies at all: only then is an empty one empty."""
+        return _PARTIAL in self.headers
+
+    @property
+    def handle(self) -> str:
+        """Return what the request brings as the secret handle of its session."""
+        return self.headers.get(HANDLE, "")

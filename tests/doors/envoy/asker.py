@@ -1,0 +1,185 @@
+"""The door of Envoy in this process, and what asks it as Envoy does: a request runs only when the door lets it pass."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import grpc
+
+from pdp.client import AsyncClient
+from pdp.doors.envoy.asking import Asking
+from pdp.doors.envoy.door import EnvoyDoor
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
+from pdp.doors.envoy.mcprequests import MCPRequests
+from pdp.doors.envoy.port import serving
+from pdp.testing.inprocess import RunningServer
+
+CHECK = "/envoy.service.auth.v3.Authorization/Check"
+HANDLE = "x-pdp-session"
+MODERN = "2026-07-28"
+META = "io.modelcontextprotocol/"
+STATED = {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}
+SECONDS = 60.0
+
+
+def opened(server: RunningServer, tools: str = "desk/*", user: str = "alice") -> tuple[str, str]:
+    """Return id and handle of a new session that a person has approved."""
+    wanted = server.client("pep").request_session(user=user, agent="coder", purpose="Test", tools=[tools])
+    shown = wanted.session
+    server.client("approver").approve_session(shown.session_id, request_digest=shown.request_digest)
+    return shown.session_id, wanted.session_handle
+
+
+def request(method: str, params: Any = None, number: Any = 1) -> bytes:
+    """Return a request of the era with a handshake."""
+    said = {"jsonrpc": "2.0", "id": number, "method": method, **({} if params is None else {"params": params})}
+    return json.dumps(said).encode()
+
+
+def call(name: str, arguments: Any = None, **more: Any) -> bytes:
+    """Return a call of a tool."""
+    return request("tools/call", {"name": name, "arguments": {} if arguments is None else arguments, **more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What Envoy is told: to send the request on, or what to answer in place of the upstream."""
+
+    allowed: bool
+    status: int = 200
+    text: str = field(default="", repr=False)
+    headers: Mapping[str, str]
+    removed: tuple[str, ...] = ()
+    metadata: Mapping[str, Any]
+
+    @property
+    def body(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.text)
+
+    @property
+    def shown(self) -> str:
+        """Return what a model sees of a denied call."""
+        assert not self.allowed
+        assert 200 == self.status
+        result = self.body["result"]
+        assert result["isError"] is True
+        return str(result["content"][0]["text"])
+
+
+class Asker:
+    """Asks the door as Envoy does, and keeps in `ran` what was sent on."""
+
+    def __init__(
+        self, address: str, handle: str, route: Mapping[str, str], channel: grpc.Channel | None = None
+    ) -> None:
+        self.handle = handle
+        self.address = address
+        self.ran: list[bytes] = []
+        self.shown: list[str] = []
+        self._route = route
+        self._channel = channel or grpc.insecure_channel(address)
+        self._check = self._channel.unary_unary(
+            CHECK, request_serializer=CheckRequest.SerializeToString, response_deserializer=CheckResponse.FromString
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def http(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        route: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        seconds: float = SECONDS,
+    ) -> Told:
+        """Ask about any request. An empty value leaves a header out."""
+        sent = {HANDLE: self.handle, "x-envoy-auth-partial-body": "false", ":method": method, ":path": path}
+        if body:
+            sent |= {"content-type": "application/json", "content-length": str(len(body))}
+        sent |= {name.lower(): value for name, value in (headers or {}).items()}
+        question = CheckRequest()
+        seen = question.attributes.request.http
+        seen.method, seen.path, seen.raw_body = method, path, body
+        seen.headers.update({name: value for name, value in sent.items() if value})
+        question.attributes.context_extensions.update(self._route if route is None else route)
+        return self.ask(question, metadata, seconds)
+
+    def ask(self, question: CheckRequest, metadata: Mapping[str, str] | None = None, seconds: float = SECONDS) -> Told:
+        """Ask a question as it is."""
+        answer = self._check(question, metadata=tuple((metadata or {}).items()), timeout=seconds)
+        self.shown.append(str(answer))
+        if 0 == answer.status.code and answer.HasField("ok_response"):
+            self.ran.append(question.attributes.request.http.raw_body)
+        denied = answer.denied_response
+        added = denied.headers or answer.ok_response.response_headers_to_add
+        return Told(
+            allowed=answer.HasField("ok_response") and 0 == answer.status.code,
+            status=denied.status.code or 200,
+            text=denied.body,
+            headers={one.header.key: one.header.value for one in added},
+            removed=tuple(answer.ok_response.headers_to_remove),
+            metadata={name: value.string_value for name, value in answer.dynamic_metadata.fields.items()},
+        )
+
+    def post(self, body: bytes, **headers: str) -> Told:
+        """Ask about a message of MCP. Of names of headers, `_` is `-`."""
+        return self.http("POST", "/mcp", body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+class _Loop:
+    """One event loop for all doors: gRPC's own thread still speaks to that of an earlier one when it is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="envoy-doors").start()
+
+    def run(self, work: Any) -> Any:
+        """Return what a coroutine returns."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+
+
+_LOOP = _Loop()
+
+
+@contextmanager
+def door(
+    server: RunningServer | None,
+    handle: str = "",
+    *,
+    address: str = "",
+    route: Mapping[str, str] | None = None,
+    passes: frozenset[str] = frozenset(),
+    without_reports: bool = False,
+    timeout: float = SECONDS,
+) -> Iterator[Asker]:
+    """Run the door before a server, and provide what asks it."""
+    token = server.token("pep") if server else "sesame"
+    address = address or (server.address if server else "")
+
+    async def begin() -> tuple[AsyncExitStack, str]:
+        stack = AsyncExitStack()
+        client = await stack.enter_async_context(AsyncClient(address, token=token, plaintext=True, timeout=timeout))
+        asking = Asking(client=client, without_reports=without_reports)
+        app = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes))
+        return stack, await stack.enter_async_context(serving(app, "127.0.0.1:0"))
+
+    stack, listens = _LOOP.run(begin())
+    try:
+        with Asker(listens, handle, {"server": "desk"} if route is None else route) as asker:
+            yield asker
+    finally:
+        _LOOP.run(stack.aclose())

@@ -1,0 +1,144 @@
+"""Whatever is wrong with the PDP, with the door or with the question, nothing is sent on that was not allowed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from pdp.doors.envoy import mcprequests
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest
+from pdp.doors.mcp.messages import Message
+from pdp.testing.inprocess import RunningServer
+from pdp.v1 import decision_pb2
+from pdp.v1.decision_pb2 import Decision
+from tests.doors.envoy.asker import Asker, call, door, opened, request
+from tests.machinery.servers.scripted import ScriptedServer, fitting_allow
+
+NO_DECISION = "no decision could be made about it. Try again later."
+HANDLE = "pdps_secret"
+
+
+@pytest.fixture
+def lying() -> Iterator[ScriptedServer]:
+    """Return a PDP that answers as a test says."""
+    server = ScriptedServer()
+    yield server
+    server.stop()
+
+
+def test_a_pdp_that_is_away_denies() -> None:
+    """A call is answered with a result, and everything else with 503."""
+    with door(None, HANDLE, address="127.0.0.1:1", timeout=5.0) as asker:
+        assert asker.post(call("note")).shown.endswith(NO_DECISION)
+        assert 503 == asker.post(request("tools/list")).status
+        assert 503 == asker.http("GET", "/mcp", headers={"mcp-session-id": "s1"}).status
+        assert [] == asker.ran
+
+
+def test_a_slow_pdp_denies_in_time(lying: ScriptedServer) -> None:
+    """Its late answer changes nothing."""
+
+    def late(asked: Any, _: Any) -> Decision:
+        lying.released.wait(30)
+        return fitting_allow(asked)
+
+    lying.decide = late
+    with door(None, HANDLE, address=lying.start(), timeout=0.3) as asker:
+        began = time.monotonic()
+        told = asker.post(call("note"))
+        assert 20 > time.monotonic() - began
+        assert told.shown.endswith(NO_DECISION)
+        lying.released.set()
+        assert [] == asker.ran
+
+
+def test_the_door_answers_before_envoy_stops_waiting(lying: ScriptedServer) -> None:
+    """So that the model is told; the door answers the next question."""
+    lying.decide = lambda asked, _: fitting_allow(asked) if lying.released.wait(30) else Decision()
+    with door(None, HANDLE, address=lying.start()) as asker:
+        told = asker.http("POST", "/mcp", call("note"), seconds=2.0)
+        assert "could not ask about it. Try again later." in told.shown
+        lying.released.set()
+        assert asker.post(call("note")).allowed
+
+
+LIES: dict[str, Callable[[Decision], Any]] = {
+    "another tool": lambda said: setattr(said, "tool", "closed"),
+    "another server": lambda said: setattr(said, "server", "elsewhere"),
+    "other arguments": lambda said: setattr(said, "arguments_digest", "sha256:0"),
+    "no outcome": lambda said: setattr(said, "outcome", decision_pb2.OUTCOME_UNSPECIFIED),
+    "an unknown outcome": lambda said: setattr(said, "outcome", 9),
+    "an unknown obligation": lambda said: said.obligations.add(id="wash_hands", parameters_json=b"{}"),
+    "an obligation about the result": lambda said: said.obligations.add(
+        id="max_result_bytes", parameters_json=b'{"bytes": 1000}'
+    ),
+    "a notice": lambda said: said.obligations.add(id="notice", parameters_json=b'{"text": "hello"}'),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_an_answer_that_does_not_fit_denies(lying: ScriptedServer, name: str) -> None:
+    """One about another call, with an unknown outcome, or with an obligation."""
+
+    def lie(asked: Any, _: Any) -> Decision:
+        said = fitting_allow(asked)
+        LIES[name](said)
+        return said
+
+    lying.decide = lie
+    with door(None, HANDLE, address=lying.start()) as asker:
+        assert "did not run" in asker.post(call("note")).shown
+        assert [] == asker.ran
+
+
+def test_the_arguments_are_asked_about_as_they_are_written(lying: ScriptedServer) -> None:
+    """Byte for byte, with every number and blank."""
+    arguments = (
+        b'{ "value" : [1, 1.0, 9007199254740993, 123456789012345678901234567890, -0], "text":"\\u00e9\xf0\x9f\x98\x80"}'
+    )
+    with door(None, HANDLE, address=lying.start()) as asker:
+        asker.post(call("note").replace(b"{}", arguments))
+
+    assert [arguments] == [one.call.arguments_json for one in lying.sent("Authorize")]
+
+
+def test_a_fault_of_the_door_denies(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text is neither shown nor logged."""
+
+    def broken(*_: Any) -> Any:
+        raise ValueError("the secret plan")
+
+    caplog.set_level(logging.DEBUG)
+    _, handle = opened(server)
+    with door(server, handle) as asker:
+        with patch.object(mcprequests, "question", broken):
+            assert "could not ask about it" in asker.post(call("note")).shown
+        monkeypatch.setattr(Message, "read", broken)
+        assert 500 == asker.post(call("note")).status
+
+    assert [] == asker.ran
+    assert "secret plan" not in "".join([caplog.text, *asker.shown])
+
+
+@pytest.mark.parametrize("question", [CheckRequest(), CheckRequest(attributes={"context_extensions": {"server": "d"}})])
+def test_a_question_without_a_request_is_a_deny(envoy: Asker, question: CheckRequest) -> None:
+    """As of another protocol than HTTP."""
+    assert not envoy.ask(question).allowed
+
+
+def test_a_body_that_comes_as_text_is_refused(envoy: Asker) -> None:
+    """Envoy may have changed it, so it is not what would run."""
+    question = CheckRequest()
+    seen = question.attributes.request.http
+    seen.method, seen.body = "POST", call("note").decode()
+    seen.headers.update({"content-type": "application/json", "x-pdp-session": envoy.handle})
+    question.attributes.context_extensions["server"] = "desk"
+
+    assert 400 == envoy.ask(question).status
