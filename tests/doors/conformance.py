@@ -86,8 +86,9 @@ class Stage:
         playing = asyncio.ensure_future(self._play_async(options, tools, [step], None, None, {}))
         await asyncio.to_thread(asked.wait, 60)
         playing.cancel()
-        released.set()
+        # A server in this process hears of it by a message, so the answer comes when all of the run is over.
         await asyncio.wait([playing])
+        released.set()
         # Some frameworks turn it into an error of their own.
         assert playing.cancelled() or playing.exception() is not None
 
