@@ -10,6 +10,9 @@ from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError
 
 _MESSAGE = "message"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_ID = re.compile(rb"[\x21-\x7e]{1,256}")
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 _MARK = b"\xef\xbb\xbf"
 
 # A line that no reader takes for an event, and that keeps a connection open.
@@ -31,10 +34,12 @@ class Event(NamedTuple):
 class EventReader:
     """Reads events from pieces of a stream, as the HTML standard describes it, and each as soon as it has ended.
 
-    Ids are not kept: a client cannot resume a stream of this proxy.
+    `last_id` and `pause` (seconds) say where and when a server wants a stream that it has closed to be asked for again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last_id: str = "", pause: float = 1.0) -> None:
+        self.last_id = last_id
+        self.pause = pause
         self._line = bytearray()
         self._texts: list[bytes] = []
         self._kind = _MESSAGE
@@ -73,6 +78,10 @@ class EventReader:
             self._texts.append(value)
         elif name == b"event":
             self._kind = value.decode("utf-8", "replace") or _MESSAGE
+        elif name == b"id" and _ID.fullmatch(value):
+            self.last_id = value.decode("ascii")
+        elif name == b"retry" and _MILLISECONDS.fullmatch(value):
+            self.pause = min(max(int(value) / 1000, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
     def _event(self) -> Event:
         event = Event(b"\n".join(self._texts), self._kind)

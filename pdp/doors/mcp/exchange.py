@@ -11,6 +11,7 @@ from typing import Any
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import Conversation, Party
+from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.gate import AllowedCall
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError
@@ -137,22 +138,39 @@ class Exchange:
         if self._request.method == methods.INITIALIZE:
             headers |= self._begun(answer)
         await self._reply.stream(headers)
+        reader = EventReader()
+        if await self._events(answer, reader):
+            return
+        # A server of the era with a handshake can close a stream before its answer, to be asked for the rest.
+        while self._conversation.mcp_session and reader.last_id:
+            await asyncio.sleep(reader.pause)
+            again = {**self._conversation.headers(self._headers), http.LAST_EVENT: reader.last_id}
+            async with self._upstream.exchange("GET", again) as rest:
+                if rest.status != _OK or not http.is_stream(rest.headers):
+                    break
+                reader = EventReader(reader.last_id, reader.pause)
+                if await self._events(rest, reader):
+                    return
+        raise UpstreamError(_NO_ANSWER)
+
+    async def _events(self, answer: UpstreamAnswer, reader: EventReader) -> bool:
+        """Hand on the events of a stream. Say whether the answer was among them."""
         watching: asyncio.Task[None] | None = None
         try:
-            async with aclosing(answer.messages()) as messages:
+            async with aclosing(answer.messages(reader)) as messages:
                 async for message in messages:
                     if message is None:
                         await self._reply.keep_alive()
                     elif message.id == self._request.id and not message.method:
                         await self._answered(message)
-                        return
+                        return True
                     else:
                         await passing(message, self._conversation, self._reply, request=self._request)
                     if message is not None and message.method == methods.ACKNOWLEDGED and watching is None:
                         watching = asyncio.ensure_future(self._watch())
         finally:
             await ended(watching)
-        raise UpstreamError(_NO_ANSWER)
+        return False
 
     async def _watch(self) -> None:
         changed = answers.tools_changed(self._request.id) if wants_tools_changed(self._request) else ""

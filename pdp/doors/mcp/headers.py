@@ -26,6 +26,7 @@ TASK, SESSION, VERSION, METHOD, NAME = (
     "mcp-method",
     "mcp-name",
 )
+LAST_EVENT = "last-event-id"
 # The first revision without a handshake. Revisions are dates, in the order of their texts.
 MODERN = "2026-07-28"
 

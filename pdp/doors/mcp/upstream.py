@@ -59,12 +59,12 @@ class UpstreamAnswer:
                 raise UpstreamError("The server's answer is too large.")
         return bytes(held)
 
-    async def messages(self) -> AsyncGenerator[Message | None]:
+    async def messages(self, reader: EventReader | None = None) -> AsyncGenerator[Message | None]:
         """Yield the messages of a stream of events as they come; None for a sign that it is still open.
 
         What is no message is dropped. Raise `UpstreamError` when the stream breaks off.
         """
-        reader = EventReader()
+        reader = reader or EventReader()
         async for piece in self.pieces:
             try:
                 events = tuple(reader.feed(piece))

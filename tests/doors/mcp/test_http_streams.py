@@ -13,7 +13,7 @@ from mcp.types import ListRootsResult
 
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
-from tests.doors.mcp.webworld import HANDLE, message_of, text_of, world
+from tests.doors.mcp.webworld import HANDLE, KeptEvents, message_of, text_of, world
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,18 @@ async def test_progress_is_handed_on_before_the_result(desk_pdp: RunningServer, 
 
         assert "done" == text_of(result)
         assert [0, 1] == steps
+
+
+async def test_a_stream_that_a_server_closes_early_is_asked_for_again(desk_pdp: RunningServer) -> None:
+    """The client sees one stream without a break, and the call is reported as it ended."""
+    async with world(desk_pdp, events=KeptEvents()) as here:
+        session_id, handle = here.session()
+        async with here.client(LEGACY, handle) as client:
+            result = await client.call_tool("polled")
+
+        assert "after all" == text_of(result)
+        assert {"polled": 1} == here.desk.ran
+        assert ["succeeded"] == here.reported(session_id)
 
 
 async def test_a_closed_stream_cancels_the_call_and_is_reported(desk_pdp: RunningServer) -> None:

@@ -18,6 +18,7 @@ import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from pydantic import Field
 
 from pdp.client import AsyncClient
@@ -59,6 +60,26 @@ class Desk:
     headers: dict[str, str] = field(default_factory=dict)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class KeptEvents(EventStore):
+    """The events of all streams, in order, so that a client can ask for the rest of one."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, Any]] = []
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        """Keep an event, and return its id."""
+        self.kept.append((stream_id, message))
+        return str(len(self.kept))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        """Send what came after an event on its stream."""
+        stream = self.kept[int(last_event_id) - 1][0]
+        for number, (one, message) in enumerate(self.kept, 1):
+            if one == stream and number > int(last_event_id) and message is not None:
+                await send_callback(EventMessage(message, str(number)))
+        return stream
 
 
 def desk_server(desk: Desk) -> MCPServer:
@@ -110,6 +131,15 @@ def desk_server(desk: Desk) -> MCPServer:
         await desk.go_on.wait()
         desk.ran["slow to the end"] += 1
         return "done"
+
+    @server.tool()
+    async def polled(ctx: Context[Any, Any]) -> str:
+        """Close the stream, and have the client ask for the rest."""
+        desk.ran["polled"] += 1
+        await ctx.report_progress(1, 2)
+        await ctx.close_sse_stream()
+        await ctx.report_progress(2, 2)
+        return "after all"
 
     @server.tool()
     async def question(ctx: Context[Any, Any]) -> str:
@@ -228,6 +258,7 @@ async def world(
     upstream: str = "",
     address: str = "",
     json_answers: bool = False,
+    events: EventStore | None = None,
     wait: float = 0.0,
     tokens_of: Callable[[AsyncClient], TokenSessions] | None = None,
 ) -> AsyncIterator[World]:
@@ -238,7 +269,7 @@ async def world(
         # On a machine that is busy with other tests, a late answer must not become a deny.
         opened.enter_context(patch("pdp.doors.mcp.conversations._LOOK_SECONDS", PATIENCE))
         if not upstream:
-            app = tools.streamable_http_app(json_response=json_answers)
+            app = tools.streamable_http_app(json_response=json_answers, event_store=events, retry_interval=100)
             upstream = await opened.enter_async_context(behind(desk, app))
         client = await opened.enter_async_context(
             AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
