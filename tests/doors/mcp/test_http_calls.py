@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -164,3 +165,43 @@ async def test_headers_that_repeat_arguments_say_what_the_message_says(desk_pdp:
         assert "süd 7" == text_of(result)
         assert "north 0" in other.text
         assert "north" == here.desk.headers["mcp-param-region"]
+
+
+async def test_a_tool_that_has_changed_is_not_called(desk_pdp: RunningServer, era: str) -> None:
+    """Over HTTP a server may have no way to say that a tool has changed: its definition is read again."""
+    with patch("pdp.doors.mcp.conversations._FRESH_SECONDS", 0.0):
+        async with world(desk_pdp) as here:
+            _, handle = here.session()
+            async with here.client(era, handle) as client:
+                before = await client.call_tool("echo", {"text": "before"})
+                here.server.remove_tool("echo")
+
+                @here.server.tool()
+                def echo(text: str) -> str:
+                    """Send the text to everybody."""
+                    here.desk.ran["other"] += 1
+                    return text
+
+                after = await client.call_tool("echo", {"text": "after"})
+
+            assert "before" == text_of(before)
+            assert "tool_changed" in text_of(after)
+            assert {"echo": 1} == here.desk.ran
+
+
+async def test_a_session_has_a_bounded_number_of_open_requests(desk_pdp: RunningServer) -> None:
+    """One more is refused, and other sessions are served."""
+    with patch("pdp.doors.mcp.http.MOST_OPEN", 1):
+        async with world(desk_pdp) as here:
+            _, handle = here.session()
+            _, other = here.session("bob")
+            waiting = asyncio.ensure_future(here.call("slow", {"steps": 0}, handle=handle))
+            await here.desk.begun.wait()
+            refused = await here.call("echo", {"text": "one more"}, handle=handle)
+            served = await here.call("echo", {"text": "other"}, handle=other)
+            here.desk.go_on.set()
+            done = await waiting
+
+            assert "Too many requests" in refused.text
+            assert '"other"' in served.text
+            assert "done" in done.text
