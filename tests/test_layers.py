@@ -52,7 +52,7 @@ ABOUT_MORE = {
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
-    "yaml": ("pdp.foundation.yamltext", "pdp.config"),
+    "yaml": ("pdp.foundation.yamltext", "pdp.config", "pdp.doctor.envoyfile"),
     "cachetools": ("pdp.sessions",),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),

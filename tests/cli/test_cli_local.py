@@ -344,11 +344,14 @@ def test_settings_are_listed_by_section(run: Run) -> None:
 
 
 # Why a command has no `--json`: what a script needs of it is there without.
+_A_DOOR = "it runs until it is stopped"
 _A_FILE = "what it prints is itself a file, in a format of its own"
 _BY_CODE = "it writes files that the caller has named, and its exit code says whether"
 WITHOUT_JSON = {
     "serve": "it runs until it is stopped; its log has `log.format`",
     "mcp": "it speaks MCP on stdout, until its client stops it",
+    "door authzen": _A_DOOR,
+    "door envoy": _A_DOOR,
     "fmt": _BY_CODE,
     "new": _BY_CODE,
     "schema": _A_FILE,

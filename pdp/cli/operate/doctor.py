@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import click
 
@@ -13,21 +14,31 @@ from pdp.cli.root import NO
 from pdp.clock import SystemClock
 from pdp.config import Settings, describe
 from pdp.doctor import Deployment, Finding, Level, examine
+from pdp.doctor.envoyholes import examine_envoy
 from pdp.errors import ConfigurationError
 
 
 @click.command(epilog="Example:  pdp doctor --config /etc/pdp/pdp.yaml")
+@click.argument("file", required=False)
+@click.option("--door", type=click.Choice(["envoy"]), help="Check FILE, which configures what asks this door.")
 @json_option
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_loader(*(row.name for row in describe()))
-def doctor(*, load_settings: Callable[[], Settings], as_json: bool, deny: str | None) -> None:
+def doctor(
+    *, load_settings: Callable[[], Settings], as_json: bool, deny: str | None, door: str | None, file: str | None
+) -> None:
     """Check a deployment, and say what to fix.
 
     Takes the settings of `pdp serve`. Run it as the same user, before the server starts or while it runs. Changes
     nothing; sends an empty request to receivers of telemetry. Exit code 0: a server can run. 1: something must be
     fixed. 2: nothing could be checked.
+
+    With `--door envoy FILE` it reads a configuration of Envoy, and names each hole through which a request reaches a
+    server unasked.
     """
-    findings = tuple(_examined(load_settings))
+    if (door is None) is not (file is None):
+        raise click.UsageError("a door and a file go together: `pdp doctor --door envoy FILE`")
+    findings = tuple(_examined(load_settings) if file is None else examine_envoy(Path(file)))
     worst = {one.level for one in findings}
     bad = Level.PROBLEM in worst or (deny is not None and Level.WARNING in worst)
     if as_json:

@@ -1,0 +1,150 @@
+"""Name each hole in a configuration of Envoy through which a request reaches a server unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pdp.doctor.envoyfile import Node, of_type, part, parts, read_configuration
+from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES, Rule, on
+from pdp.doctor.finding import Finding, Level, fine, problem, warning
+from pdp.errors import ConfigurationError
+from pdp.foundation.loopback import is_loopback
+
+_FILTER, _ROUTER = "ext_authz.v3.ExtAuthz", "router.v3.Router"
+_ROUTE_KEYS: Final = ({"server"}, {"table"})
+
+
+def examine_envoy(path: Path) -> Iterator[Finding]:
+    """Yield the findings about a configuration of Envoy, from a file."""
+    try:
+        document = read_configuration(path)
+    except ConfigurationError as error:
+        yield problem("file", str(error), "name the configuration that Envoy starts with")
+        return
+    if part(document, "dynamic_resources"):
+        yield warning("file", "`dynamic_resources`: what comes from elsewhere is not looked at", "look there too")
+    managers = list(of_type(document, "HttpConnectionManager"))
+    if not managers:
+        yield problem("file", "there is no HTTP connection manager, so nothing is asked about", "name another file")
+    for manager in managers:
+        name = f"listener {manager.get('stat_prefix', '')}".strip()
+        yield from _held(name, manager, MANAGER_RULES, "paths have one form, and streams end")
+        yield from _filters(name, manager, document)
+
+
+def _held(check: str, node: Node, rules: Iterable[Rule], well: str) -> Iterator[Finding]:
+    found = [
+        Finding(check=check, level=rule.level, found=rule.found, remedy=rule.remedy)
+        for rule in rules
+        if rule.shows(node)
+    ]
+    yield from found or [fine(check, well)]
+
+
+def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
+    filters = parts(manager, "http_filters")
+    kinds = [str(part(one, "typed_config").get("@type", "")) for one in filters]
+    asking = [number for number, kind in enumerate(kinds) if kind.endswith(_FILTER)]
+    if not asking:
+        yield problem(listener, "there is no filter `ext_authz`: nothing is asked about", "add it before the router")
+        return
+    for number in asking:
+        name = str(filters[number].get("name", ""))
+        config = part(filters[number], "typed_config")
+        body = part(config, "with_request_body")
+        rules = (*FILTER_RULES, *(BODY_RULES if body else ()))
+        # The rules about the body are about a part of the filter.
+        yield from _held(
+            f"filter {name}", {**config, **body}, rules, "nothing is sent on without an answer about all of it"
+        )
+        if on("disabled")(filters[number]):
+            yield problem(f"filter {name}", "the filter is disabled: nothing is asked about", "take `disabled` out")
+        yield from _after(name, filters[number + 1 :], kinds[number + 1 :])
+        yield from _cluster(part(config, "grpc_service", "envoy_grpc").get("cluster_name"), document)
+        yield from _routes(name, manager)
+
+
+def _after(name: str, filters: list[Node], kinds: list[str]) -> Iterator[Finding]:
+    for one, kind in zip(filters, kinds, strict=True):
+        if not kind.endswith(_ROUTER):
+            yield warning(
+                f"filter {name}",
+                f"`{one.get('name', '')}` comes after it, and can change what was asked about",
+                "have `ext_authz` last before the router, unless that filter changes neither path, headers nor body",
+            )
+
+
+def _cluster(name: Any, document: Node) -> Iterator[Finding]:  # noqa: ANN401 - any YAML value
+    for cluster in parts(part(document, "static_resources"), "clusters"):
+        if cluster.get("name") == name and not cluster.get("transport_socket"):
+            away = [one for one in _addresses(cluster) if not is_loopback(one)]
+            if away:
+                yield problem(
+                    f"cluster {name}",
+                    f"the door at `{away[0]}` is asked without TLS: anyone on the way could allow everything",
+                    "give the cluster a `transport_socket` with TLS, a certificate of its own and the door's authority",
+                )
+
+
+def _addresses(value: Any) -> Iterator[str]:  # noqa: ANN401 - any YAML value
+    if isinstance(value, dict):
+        if "port_value" in value and isinstance(value.get("address"), str):
+            yield value["address"]
+        for one in value.values():
+            yield from _addresses(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _addresses(one)
+
+
+# Routes.
+
+
+def _routes(name: str, manager: Node) -> Iterator[Finding]:
+    config = part(manager, "route_config")
+    for host in parts(config, "virtual_hosts"):
+        if "matcher" in host:
+            yield warning(f"host {host.get('name', '')}", "`matcher` is not looked at", "use `routes`")
+        for number, route in enumerate(parts(host, "routes"), 1):
+            if "route" not in route:
+                continue  # Envoy answers by itself
+            match = part(route, "match")
+            path = next((match[one] for one in ("path", "prefix", "path_separated_prefix") if one in match), number)
+            check = f"route {path}"
+            levels = [_of_filter(one, name) for one in (config, host, route)]
+            inside = [_of_filter(one, name) for one in parts(part(route, "route", "weighted_clusters"), "clusters")]
+            found = list(_route(check, [one for one in levels if one], [one for one in inside if one], route))
+            yield from found or [fine(check, "asked about, for the server that it names")]
+
+
+def _of_filter(level: Node, name: str) -> Node:
+    """Return what a route, or what is around it, says to the filter."""
+    found = part(level, "typed_per_filter_config", name)
+    # A wrapper that can disable a filter, too.
+    return {**found, **part(found, "config")} if str(found.get("@type", "")).endswith(".FilterConfig") else found
+
+
+def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> Iterator[Finding]:
+    if any(on("disabled")(one) for one in (*levels, *inside)):
+        yield problem(check, "the filter is disabled: nothing is asked about", "take `disabled` out")
+        return
+    said: dict[str, Any] = {}
+    for one in (*levels, *inside):
+        settings = part(one, "check_settings")
+        said |= part(settings, "context_extensions")
+        if on("disable_request_body_buffering")(settings):
+            yield problem(check, "the door does not see the body", "take `disable_request_body_buffering` out")
+        if body := part(settings, "with_request_body"):
+            yield from (found for found in _held(check, body, BODY_RULES, "") if found.level is not Level.OK)
+    if said.keys() not in _ROUTE_KEYS:
+        yield problem(
+            check,
+            "the route names neither its `server` nor its `table`, or both: the door denies everything",
+            "set `check_settings.context_extensions: {server: NAME}`",
+        )
+    if part(route, "route").get("upgrade_configs"):
+        yield problem(check, "`upgrade_configs`: nothing is asked about after an upgrade", "take it out")
+    if said.keys() == {"table"} and {"prefix_rewrite", "regex_rewrite", "path_rewrite"} & part(route, "route").keys():
+        yield problem(check, "the path is rewritten after it was asked about", "take the rewrite out")

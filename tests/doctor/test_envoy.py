@@ -1,0 +1,153 @@
+"""`pdp doctor --door envoy`: the configuration of the page has no hole, and each hole that is made in it is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pdp.cli.root import root
+from pdp.doctor import Level
+from pdp.doctor.envoyholes import examine_envoy
+from tests.machinery.pages import blocks
+
+PROBLEM, WARNING = Level.PROBLEM, Level.WARNING
+# The beginnings of lines: of a filter, of its fields, and of fields of a route.
+FILTER, FIELD, OF_FILTER, OF_ROUTE = (f"\n{' ' * width}" for width in (18, 22, 20, 32))
+LUA = 'typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}'
+TYPE = f'{OF_ROUTE[:-2]}"@type"'
+ROUTER = f"{FILTER}- name: envoy.filters.http.router"
+EXTENSIONS = "context_extensions: {server: git}"
+
+# What is replaced by what, and what is found then.
+HOLES: dict[str, tuple[str, str, Level, str]] = {
+    "a door that may be away": ("allow: false", "allow: true", PROBLEM, "`failure_mode_allow`"),
+    "the same in Envoy's other form": ("failure_mode_allow: false", "failureModeAllow: true", PROBLEM, "`failure_mode"),
+    "a part of the body": ("message: false", "message: true", PROBLEM, "`allow_partial_message`"),
+    "a body as text": ("pack_as_bytes: true", "pack_as_bytes: false", PROBLEM, "`pack_as_bytes`"),
+    "a huge body": ("262144", "99262144", PROBLEM, "`max_request_bytes`"),
+    "no body": ("with_request_body", "x_with_request_body", PROBLEM, "no `with_request_body`"),
+    "no gRPC": ("grpc_service:", "http_service:", PROBLEM, "does not ask over gRPC"),
+    "another version": ("api_version: V3", "api_version: V2", PROBLEM, "version 3"),
+    "no timeout": ("timeout: 2s", "x: 2s", WARNING, "`grpc_service.timeout`"),
+    "no status": ("status_on_error", "x_status_on_error", WARNING, "looks like a deny"),
+    "a status of success": ("code: ServiceUnavailable", "code: OK", PROBLEM, "is no error"),
+    "a share of requests": ("failure_mode_allow:", f"filter_enabled: {{}}{FIELD}x:", PROBLEM, "skip"),
+    "another route later": ("failure_mode_allow:", f"clear_route_cache: true{FIELD}x:", PROBLEM, "again"),
+    "some headers": ("failure_mode_allow:", f"allowed_headers: {{}}{FIELD}x:", PROBLEM, "not see all"),
+    "raw headers": ("failure_mode_allow:", f"encode_raw_headers: true{FIELD}x:", PROBLEM, "a form"),
+    "no path normalisation": ("normalize_path: true", "normalize_path: false", PROBLEM, "not normalized"),
+    "several slashes": ("merge_slashes: true", "x: true", WARNING, "not merged"),
+    "escaped slashes": ("slashes_action: REJECT_REQUEST", "slashes_action: KEEP_UNCHANGED", PROBLEM, "`%2f`"),
+    "underscores": ("headers_with_underscores_action: REJECT_REQUEST", "x: y", WARNING, "underscores"),
+    "streams without end": ("max_stream_duration", "x_max_stream_duration", WARNING, "no end"),
+    "upgrades": ("stat_prefix: agents", "upgrade_configs: [{upgrade_type: websocket}]", PROBLEM, "change its protocol"),
+    "handles in the log": ("%REQ(:METHOD)%", "%REQ(X-PDP-Session)%", PROBLEM, "secret handles"),
+    "routes from elsewhere": ("route_config:", "x_route_config:", WARNING, "come from elsewhere"),
+    "a route that is not asked about": (
+        f"check_settings:{OF_ROUTE}{EXTENSIONS}",
+        "disabled: true",
+        PROBLEM,
+        "disabled",
+    ),
+    "a route without a server": (EXTENSIONS, "context_extensions: {}", PROBLEM, "neither its `server`"),
+    "a route with both": (EXTENSIONS, "context_extensions: {server: a, table: b}", PROBLEM, "neither its `server`"),
+    "a route of another filter": (f"ext_authz:{TYPE}", f"other:{TYPE}", PROBLEM, "neither its `server`"),
+    "a route without its body": (
+        EXTENSIONS,
+        f"{EXTENSIONS}{OF_ROUTE}disable_request_body_buffering: true",
+        PROBLEM,
+        "the body",
+    ),
+    "a route that upgrades": (
+        "timeout: 0s",
+        "timeout: 0s, upgrade_configs: [{upgrade_type: websocket}]",
+        PROBLEM,
+        "after an upgrade",
+    ),
+    "a path that changes": ("cluster: git, timeout: 0s}", "cluster: git, prefix_rewrite: /x}", PROBLEM, "rewritten"),
+    "a filter after it": (ROUTER, f"{FILTER}- name: lua{OF_FILTER}{LUA}{ROUTER}", WARNING, "`lua` comes after it"),
+    "a filter that is off": (
+        "- name: envoy.filters.http.ext_authz",
+        f"- name: envoy.filters.http.ext_authz{OF_FILTER}disabled: true",
+        PROBLEM,
+        "is disabled",
+    ),
+    "no filter": (f"ext_authz.v3.ExtAuthz{FIELD}", f"other.v3.Other{FIELD}", PROBLEM, "no filter `ext_authz`"),
+    "no listener": ("v3.HttpConnectionManager", "v3.TcpProxy", PROBLEM, "no HTTP connection manager"),
+    "a door far away": ("127.0.0.1, port_value: 9191", "10.0.0.7, port_value: 9191", PROBLEM, "without TLS"),
+    "resources from elsewhere": (
+        "static_resources:",
+        "dynamic_resources: {lds_config: {}}\nstatic_resources:",
+        WARNING,
+        "from elsewhere",
+    ),
+    "a key twice": (
+        "failure_mode_allow:",
+        f"failure_mode_allow: false{FIELD}failureModeAllow:",
+        PROBLEM,
+        "appears twice",
+    ),
+    "no YAML": ("static_resources:", "static_resources: [", PROBLEM, "line "),
+}
+
+
+@pytest.fixture
+def page(project_root: Path) -> str:
+    """Return the configuration of the page."""
+    (text,) = blocks(project_root / "pdp" / "doors" / "ENVOY.md", "yaml envoy")
+    return text
+
+
+def test_the_page_has_no_hole(page: str, tmp_path: Path) -> None:
+    """Every part is looked at, and found well."""
+    file = tmp_path / "envoy.yaml"
+    file.write_text(page, encoding="utf-8")
+
+    found = list(examine_envoy(file))
+
+    assert {Level.OK} == {one.level for one in found}
+    assert ["listener agents", "filter envoy.filters.http.ext_authz", "route /mcp"] == [one.check for one in found]
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_a_hole_is_named(page: str, tmp_path: Path, name: str) -> None:
+    """With what closes it."""
+    old, new, level, says = HOLES[name]
+    assert old in page
+    text = page.replace(old, new)
+    if name == "a path that changes":
+        text = text.replace("{server: git}", "{table: api}")
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    found = [one for one in examine_envoy(file) if says in one.found]
+
+    assert [level] * len(found) == [one.level for one in found]
+    assert found
+    assert all(one.remedy for one in found)
+
+
+def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    """It is named."""
+    (found,) = examine_envoy(tmp_path / "nowhere.yaml")
+
+    assert "nowhere.yaml" in found.found
+    assert PROBLEM is found.level
+
+
+def test_the_command_tells(page: str, tmp_path: Path) -> None:
+    """Exit code 0 when nothing must be fixed, and 1 when something must; a file needs its door."""
+    sound, holed = tmp_path / "sound.yaml", tmp_path / "holed.yaml"
+    sound.write_text(page, encoding="utf-8")
+    holed.write_text(page.replace("allow: false", "allow: true"), encoding="utf-8")
+
+    well = CliRunner().invoke(root, ["doctor", "--json", "--door", "envoy", str(sound)])
+    bad = CliRunner().invoke(root, ["doctor", "--json", "--door", "envoy", str(holed)])
+    wrong = [CliRunner().invoke(root, ["doctor", *words]) for words in ([str(sound)], ["--door", "envoy"])]
+
+    assert (0, True) == (well.exit_code, json.loads(well.stdout)["sound"])
+    assert (1, False) == (bad.exit_code, json.loads(bad.stdout)["sound"])
+    assert [2, 2] == [one.exit_code for one in wrong]
