@@ -7,6 +7,7 @@ import hmac
 import json
 import re
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Any
 
 import rfc8785
@@ -20,7 +21,11 @@ MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
 _ACTED_ON = ("name", "description", "inputSchema", "outputSchema", "annotations")
 # The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
 _SAFE_INTEGER = 2**53 - 1
-_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+# A text, or all that follows its beginning when it has no end: looking for an end from every further quote too would
+# take the square of the length.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 _FRACTION_OR_EXPONENT = re.compile("[.E]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -188,18 +193,10 @@ def _refuse_constant(_: str) -> None:
 
 
 def _check_depth(text: bytes, limits: Limits) -> None:
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        token = match.group()
-        if token == b'"':
-            # Searching for a string's end from every further quote too would take the square of the text's length.
-            raise InvalidJSONError(f"not JSON (at character {len(text[: match.start()].decode('utf-8', 'replace'))})")
-        if token in b"[{":
-            depth += 1
-            if depth > limits.arguments_depth:
-                raise InvalidJSONError(f"deeper than {limits.arguments_depth} levels (limit `arguments_depth`)")
-        elif token in b"]}":
-            depth -= 1
+    # There can be millions of brackets: they are counted without a loop of our own.
+    brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > limits.arguments_depth:
+        raise InvalidJSONError(f"deeper than {limits.arguments_depth} levels (limit `arguments_depth`)")
 
 
 def _check_values(value: Any, limits: Limits) -> None:  # noqa: ANN401 - any JSON value

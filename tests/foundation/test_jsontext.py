@@ -113,3 +113,33 @@ def test_paths_of_keys_hold_no_value(text: str, paths: list[list[object]]) -> No
 
     assert sorted(paths, key=json.dumps) == sorted(map(json.loads, found), key=json.dumps)
     assert sorted(set(found)) == list(found)
+
+
+DEEP = {"deeper than 32 levels (limit `arguments_depth`)"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"[" * 33 + b"]" * 33, DEEP),
+        (b'{"a":' * 33 + b"1" + b"}" * 33, DEEP),
+        (b'["\\"' + b"[" * 33, {"not JSON"}),
+        (b'["[[]", "\\"", ' + b"[" * 32, DEEP),
+        (b'["' + b"[" * 40, {"not JSON"}),
+        (b'["' + b'\\"' * 40_000 + b"[" * 40, {"not JSON"}),
+        (b'["\\', {"not JSON"}),
+        (b"]" * 40 + b"[" * 40, {"not JSON"}),
+        (b'["' + b"[" * 40 + b'"]', set()),
+        (b"[" * 32 + b"]" * 32, set()),
+        (b"[" + b"[]," * 2_000 + b"[]]", set()),
+    ],
+)
+def test_depth_is_that_of_brackets_outside_texts(text: bytes, why: set[str]) -> None:
+    """Brackets in texts do not count, and a text without an end is refused as one."""
+    refused = set()
+    try:
+        parse(text)
+    except InvalidJSONError as error:
+        refused = {str(error).partition(" (at")[0]}
+
+    assert why == refused
