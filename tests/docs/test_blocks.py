@@ -77,6 +77,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "pdp/doors/ENVOY.md": {
         "yaml envoy": "tests/doors/envoy/real/test_envoy_program.py::test_envoy_accepts_the_page",
+        "yaml table": "tests/doors/envoy/test_envoy_http.py::test_the_page_shows_a_table",
     },
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",

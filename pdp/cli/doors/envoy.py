@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,8 +18,10 @@ from pdp.cli.options import ConnectionOptions, SectionedCommand, connection_opti
 from pdp.config import LogSettings, Settings
 from pdp.doors.envoy.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
+from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.port import serving
+from pdp.doors.envoy.tables import Table, read_tables
 from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.errors import ConfigurationError
@@ -26,7 +29,7 @@ from pdp.model import Role
 
 _SECTIONS = {
     "For Envoy": ("--listen", "--listen-tls-certificate", "--listen-tls-key", "--listen-tls-clients"),
-    "For the requests": ("--pass", "--without-reports"),
+    "For the requests": ("--pass", "--http-table", "--without-reports"),
     "For the connection to the policy decision point": (
         "--address",
         "--control-address",
@@ -80,6 +83,7 @@ class _PortOptions:
     type=click.Choice(sorted(PASSABLE)),
     help="Let this method of MCP pass.",
 )
+@click.option("--http-table", metavar="FILE", help="Which HTTP requests are which calls, for routes that name a table.")
 @click.option(
     "--without-reports",
     is_flag=True,
@@ -96,6 +100,7 @@ def envoy(
     listen_tls_key: str | None,
     listen_tls_clients: str | None,
     passes: tuple[str, ...],
+    http_table: str | None,
     without_reports: bool,
 ) -> int:
     """Answer Envoy's questions about HTTP requests (ext_authz).
@@ -108,7 +113,8 @@ def envoy(
     port = _PortOptions(
         listen=listen, certificate=listen_tls_certificate, key=listen_tls_key, clients=listen_tls_clients
     )
-    work = _serve(load_settings(), connection, port, frozenset(passes), without_reports=without_reports)
+    tables = {} if http_table is None else read_tables(Path(http_table))
+    work = _serve(load_settings(), connection, port, frozenset(passes), tables, without_reports=without_reports)
     return asyncio.run(until_stopped(work))
 
 
@@ -117,6 +123,7 @@ async def _serve(
     connection: ConnectionOptions,
     port: _PortOptions,
     passes: frozenset[str],
+    tables: Mapping[str, Table],
     *,
     without_reports: bool,
 ) -> None:
@@ -124,7 +131,7 @@ async def _serve(
     async with AsyncExitStack() as opened:
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
         asking = Asking(client=client, without_reports=without_reports)
-        door = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes))
+        door = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables))
         address = await opened.enter_async_context(serving(door, port.listen, credentials=credentials))
         click.echo(f"serving Envoy at {address}", err=True)
         await asyncio.Event().wait()

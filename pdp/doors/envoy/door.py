@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
+from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.replies import Refuse, Reply
 from pdp.doors.envoy.requests import Request
@@ -15,7 +16,8 @@ from pdp.doors.web import FORBIDDEN, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 
-SERVER: Final = "server"
+# Of the `context_extensions` of a route, which has one of the two.
+SERVER, TABLE = "server", "table"
 _INTERNAL: Final = 500
 
 
@@ -24,6 +26,7 @@ class EnvoyDoor:
     """Answers Envoy's questions about HTTP requests. What a route is for is said by its `context_extensions`."""
 
     mcp: MCPRequests
+    http: HTTPRequests
 
     async def check(
         self, question: CheckRequest, metadata: Mapping[str, str], patience: float | None = None
@@ -43,5 +46,7 @@ class EnvoyDoor:
     async def _reply(self, request: Request) -> Reply:
         if request.route.keys() == {SERVER} and request.route[SERVER]:
             return await self.mcp.reply(request, request.route[SERVER])
-        _LOG.error("a request is denied: its route names no server in its `context_extensions`")
+        if request.route.keys() == {TABLE} and request.route[TABLE] in self.http.tables:
+            return await self.http.reply(request, request.route[TABLE])
+        _LOG.error("a request is denied: its route names neither its server nor a table that there is")
         return Refuse(status=FORBIDDEN)

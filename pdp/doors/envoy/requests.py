@@ -55,11 +55,6 @@ class Request:
         )
 
     @property
-    def whole(self) -> bool:
-        """Say whether the gateway shows bodies at all: only then is an empty one empty."""
-        return _PARTIAL in self.headers
-
-    @property
     def handle(self) -> str:
         """Return what the request brings as the secret handle of its session."""
         return self.headers.get(HANDLE, "")

@@ -16,8 +16,10 @@ from pdp.client import AsyncClient
 from pdp.doors.envoy.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
+from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.port import serving
+from pdp.doors.envoy.tables import Table
 from pdp.testing.inprocess import RunningServer
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
@@ -26,6 +28,21 @@ MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 STATED = {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}
 SECONDS = 60.0
+# The desk as an HTTP service.
+TABLE = """
+desk:
+  GET /: {tool: desk/note}
+  GET /notes/{text}: {tool: desk/note, query: [amount, value], integers: [amount]}
+  DELETE /amounts/{amount}: {tool: desk/note, integers: [amount]}
+  POST /notes: {tool: desk/note, body: true}
+  PUT /notes/{text}/entries: {tool: desk/note, body: true}
+  GET /closed: {tool: desk/closed}
+  GET /people: {tool: desk/people}
+  POST /pay/{amount}: {tool: desk/pay, integers: [amount]}
+  GET /both/{text}: {tool: desk/note}
+  GET /both/me: {tool: desk/note}
+"""
+ROUTE = {"table": "desk"}
 
 
 def opened(server: RunningServer, tools: str = "desk/*", user: str = "alice") -> tuple[str, str]:
@@ -163,6 +180,7 @@ def door(
     address: str = "",
     route: Mapping[str, str] | None = None,
     passes: frozenset[str] = frozenset(),
+    tables: Mapping[str, Table] | None = None,
     without_reports: bool = False,
     timeout: float = SECONDS,
 ) -> Iterator[Asker]:
@@ -174,7 +192,9 @@ def door(
         stack = AsyncExitStack()
         client = await stack.enter_async_context(AsyncClient(address, token=token, plaintext=True, timeout=timeout))
         asking = Asking(client=client, without_reports=without_reports)
-        app = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes))
+        app = EnvoyDoor(
+            mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables or {})
+        )
         return stack, await stack.enter_async_context(serving(app, "127.0.0.1:0"))
 
     stack, listens = _LOOP.run(begin())

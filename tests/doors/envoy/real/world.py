@@ -126,24 +126,33 @@ class Envoy:
         return Reply(status=answer.status, headers=found, text=text)
 
 
-def configuration(*, door: int, backend: int, listener: int) -> str:
-    """Return the configuration of the page with other ports, and the server that the tests have."""
+MCP = {"context_extensions: {server: git}": "context_extensions: {server: desk}"}
+HTTP = {
+    "match: {path: /mcp}": "match: {prefix: /}",
+    "context_extensions: {server: git}": "context_extensions: {table: desk}",
+}
+
+
+def configuration(changes: Mapping[str, str], *, door: int, backend: int, listener: int) -> str:
+    """Return the configuration of the page with other ports, and for what the tests have."""
     (text,) = blocks(PAGE, "yaml envoy")
     for shown, port in ((10000, listener), (9191, door), (9000, backend)):
         assert f"port_value: {shown}}}" in text
         text = text.replace(f"port_value: {shown}}}", f"port_value: {port}}}")
-    assert "context_extensions: {server: git}" in text
-    return text.replace("context_extensions: {server: git}", "context_extensions: {server: desk}")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
 
 
 @contextmanager
-def running_envoy(folder: Path, *, door: int, backend: int) -> Iterator[Envoy]:
-    """Run Envoy while the `with` block runs."""
+def running_envoy(folder: Path, *, door: int, backend: int, changes: Mapping[str, str] = MCP) -> Iterator[Envoy]:
+    """Run Envoy while the `with` block runs, with changes to the configuration of the page."""
     if not PROGRAM.exists():
         pytest.fail("Envoy is absent: run `make doors`")
     port = free_port()
     written, log = folder / "envoy.yaml", folder / "envoy.log"
-    written.write_text(configuration(door=door, backend=backend, listener=port), encoding="utf-8")
+    written.write_text(configuration(changes, door=door, backend=backend, listener=port), encoding="utf-8")
     with (
         log.open("wb") as out,
         subprocess.Popen(
