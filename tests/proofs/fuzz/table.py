@@ -13,6 +13,7 @@ CRASHES = FOLDER / "crashes"
 TARGETS = (
     *("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list", "mcp_message"),
     "authzen_question",
+    "envoy_request",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import subprocess
 from collections.abc import Iterator
@@ -9,11 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.transport_security import TransportSecuritySettings
 
-from pdp.testing.inprocess import RunningServer
+from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.envoy.asker import MODERN, STATED, call, door, opened, request
 from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy
+from tests.doors.mcp.webworld import Desk, behind, desk_bundle, desk_server, text_of
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
 
@@ -275,3 +281,38 @@ def test_a_pdp_that_is_away_is_told(tmp_path: Path) -> None:
 
     assert "Try again later." in said.shown
     assert [] == backend.got
+
+
+@pytest.mark.parametrize("era", [MODERN, "legacy"])
+def test_the_real_client_of_mcp_sees_denies(tmp_path: Path, era: str) -> None:
+    """Before a real server, in both eras: an allowed call runs once, and a denied one is told to the model."""
+    with running_server(desk_bundle()) as pdp, door(pdp, without_reports=True) as asker:
+        _, handle = opened(pdp)
+        found = asyncio.run(_with_real_client(tmp_path, int(asker.address.rpartition(":")[2]), handle, era))
+
+    listed, denied, allowed, ran = found
+    # This door cannot filter lists.
+    assert {"echo", "hidden"} <= listed
+    assert "Denied (forbid): the call of `desk/hidden` did not run" in denied
+    assert "grüße 🙂" == allowed
+    assert {"echo": 1} == ran
+
+
+async def _with_real_client(
+    folder: Path, port: int, handle: str, era: str
+) -> tuple[set[str], str, str, dict[str, int]]:
+    desk = Desk()
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    app = desk_server(desk).streamable_http_app(transport_security=security)
+    async with behind(desk, app) as url:
+        backend = int(url.split(":")[2].partition("/")[0])
+        with running_envoy(folder, door=port, backend=backend) as envoy:
+            async with httpx2.AsyncClient(headers={"x-pdp-session": handle}, timeout=60) as http:
+                transport = streamable_http_client(f"http://127.0.0.1:{envoy.port}/mcp", http_client=http)
+                async with Client(transport, mode=MODERN if era == MODERN else "legacy") as client:
+                    listed = {tool.name for tool in (await client.list_tools()).tools}
+                    denied = await client.call_tool("hidden")
+                    allowed = await client.call_tool("echo", {"text": "grüße 🙂"})
+    assert "x-pdp-session" not in desk.headers
+    assert denied.is_error
+    return listed, text_of(denied), text_of(allowed), dict(desk.ran)
