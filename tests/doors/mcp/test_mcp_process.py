@@ -268,6 +268,7 @@ def test_a_line_without_an_end_is_not_kept(door: Callable[..., Door]) -> None:
 def test_a_server_that_reads_nothing_costs_no_memory(door: Callable[..., Door]) -> None:
     """The client's lines wait in the client, and the proxy still ends."""
     it = door("deaf").start()
+    wait_until(it.kept.exists, seconds=PATIENCE)
     writing = threading.Thread(target=lambda: _write_until_broken(it), daemon=True)
     writing.start()
     writing.join(2.0)
