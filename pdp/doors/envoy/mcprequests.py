@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 from pdp.client import ToolCall, ToolCallDenied
 from pdp.doors.envoy.asking import AWAY, UNREPORTED, Asking, NoSessionHereError, UnreportedError, is_traceparent
@@ -22,6 +23,8 @@ from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, Refuse
 _LOG = logging.getLogger(__name__)
 
 _OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
+# Headers that repeat arguments for what is in front of a server.
+_MIRRORED: Final = "mcp-param-"
 _FAILED: Final = "The call did not run: this gateway could not ask about it. Try again later."
 
 
@@ -53,7 +56,7 @@ class MCPRequests:
             message = Message.read(request.body)
         except InvalidMessageError as error:
             return Refuse(status=BAD_REQUEST, body=answers.error(None, answers.PARSE_ERROR, str(error)))
-        if problem := http.disagreement(message, request.headers):
+        if problem := http.disagreement(message, request.headers) or _not_mirrored(message, request.headers):
             return Refuse(status=BAD_REQUEST, body=answers.error(message.id, answers.HEADER_MISMATCH, problem))
         if not message.method:
             return await self._answer(request, message)
@@ -137,3 +140,24 @@ class MCPRequests:
         except NoSessionHereError as missing:
             raise RefusedRequestError(_UNAVAILABLE if str(missing) == AWAY else FORBIDDEN, str(missing)) from None
         return Pass()
+
+
+def _not_mirrored(message: Message, headers: Mapping[str, str]) -> str:
+    """Name a header that claims to repeat an argument, and repeats none; empty for none.
+
+    Which argument it must be says the schema of the tool, which this door does not see: the server looks at that.
+    """
+    claimed = [http.decoded(value) for name, value in headers.items() if name.startswith(_MIRRORED)]
+    if claimed and not set(_texts(message.params.get("arguments"))).issuperset(claimed):
+        return f"a header `{_MIRRORED}…` repeats no argument of the message"
+    return ""
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, bool):
+        yield str(value).lower()
+    elif isinstance(value, str | int | Decimal):
+        yield str(value)

@@ -302,6 +302,32 @@ def test_the_era_without_a_handshake_needs_its_headers(envoy: Asker, headers: di
 
 
 @pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ("Zürich", False),
+        ("=?base64?WsO8cmljaA==?=", True),
+        ("=?base64?WsO8cmljaA=?=", False),
+        ("7", True),
+        ("1.50", True),
+        ("true", True),
+        ("inside", True),
+        ("elsewhere", False),
+        ("region", False),
+        ("7,7", False),
+    ],
+)
+def test_a_header_that_repeats_an_argument_must_repeat_one(envoy: Asker, value: str, fits: bool) -> None:  # noqa: FBT001 - a row of the table
+    """What is in front of a server may go by it."""
+    given = {"region": "Zürich", "shard": 7, "share": 1.5, "on": True, "more": {"x": "inside"}}
+    body = call("note", {"value": given}).replace(b"1.5", b"1.50")
+
+    told = envoy.http("POST", "/mcp", body, {"mcp-param-region": value.encode().decode("latin-1")})
+
+    assert fits is told.allowed
+    assert fits or (400, -32020) == (told.status, told.body["error"]["code"])
+
+
+@pytest.mark.parametrize(
     "route",
     [{}, {"server": ""}, {"server": "elsewhere"}, {"Server": "desk"}, {"server": "desk", "more": "x"}],
 )
