@@ -10,7 +10,7 @@ from pdp.doctor.envoyfile import Node, of_type, part, parts, read_configuration
 from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES, Rule, on
 from pdp.doctor.finding import Finding, Level, fine, problem, warning
 from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import is_loopback, is_loopback_address
 
 _FILTER, _ROUTER = "ext_authz.v3.ExtAuthz", "router.v3.Router"
 _ROUTE_KEYS: Final = ({"server"}, {"table"})
@@ -63,6 +63,9 @@ def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
             yield problem(f"filter {name}", "the filter is disabled: nothing is asked about", "take `disabled` out")
         yield from _after(name, filters[number + 1 :], kinds[number + 1 :])
         yield from _cluster(part(config, "grpc_service", "envoy_grpc").get("cluster_name"), document)
+        direct = part(config, "grpc_service", "google_grpc")
+        if direct and not (direct.get("channel_credentials") or is_loopback_address(str(direct.get("target_uri")))):
+            yield _without_tls(f"filter {name}", direct.get("target_uri"), "`google_grpc` `channel_credentials`")
         yield from _routes(name, manager)
 
 
@@ -81,11 +84,15 @@ def _cluster(name: Any, document: Node) -> Iterator[Finding]:  # noqa: ANN401 - 
         if cluster.get("name") == name and not cluster.get("transport_socket"):
             away = [one for one in _addresses(cluster) if not is_loopback(one)]
             if away:
-                yield problem(
-                    f"cluster {name}",
-                    f"the door at `{away[0]}` is asked without TLS: anyone on the way could allow everything",
-                    "give the cluster a `transport_socket` with TLS, a certificate of its own and the door's authority",
-                )
+                yield _without_tls(f"cluster {name}", away[0], "the cluster a `transport_socket`")
+
+
+def _without_tls(check: str, address: object, place: str) -> Finding:
+    return problem(
+        check,
+        f"the door at `{address}` is asked without TLS: anyone on the way could allow everything",
+        f"give {place} with TLS, a certificate of its own and the door's authority",
+    )
 
 
 def _addresses(value: Any) -> Iterator[str]:  # noqa: ANN401 - any YAML value

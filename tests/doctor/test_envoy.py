@@ -78,6 +78,12 @@ HOLES: dict[str, tuple[str, str, Level, str]] = {
     "no filter": (f"ext_authz.v3.ExtAuthz{FIELD}", f"other.v3.Other{FIELD}", PROBLEM, "no filter `ext_authz`"),
     "no listener": ("v3.HttpConnectionManager", "v3.TcpProxy", PROBLEM, "no HTTP connection manager"),
     "a door far away": ("127.0.0.1, port_value: 9191", "10.0.0.7, port_value: 9191", PROBLEM, "without TLS"),
+    "a door far away, asked in another way": (
+        "envoy_grpc: {cluster_name: pdp-door}",
+        "google_grpc: {target_uri: 'door.example.org:9191'}",
+        PROBLEM,
+        "without TLS",
+    ),
     "resources from elsewhere": (
         "static_resources:",
         "dynamic_resources: {lds_config: {}}\nstatic_resources:",

@@ -56,6 +56,23 @@ def test_a_call_that_needs_a_person_says_so(envoy: Asker) -> None:
     assert "`pdp approvals approve " in envoy.post(call("pay", {"amount": 1})).shown
 
 
+def test_an_approved_call_is_sent_on_once(server: RunningServer, desk_door: str) -> None:
+    """Exactly this call, and not one with other arguments."""
+    session, handle = opened(server)
+    approver = server.client("approver")
+    with Asker(desk_door, handle, {"server": "desk"}) as asker:
+        asker.post(call("pay", {"amount": 1}))
+        (waiting,) = approver.list_access_requests(session_id=session)
+        shown = approver.get_access_request(waiting.access_request_id)
+        approver.approve_call(waiting.access_request_id, request_digest=shown.request_digest)
+        other = asker.post(call("pay", {"amount": 2}))
+        first = asker.post(call("pay", {"amount": 1}))
+        again = asker.post(call("pay", {"amount": 1}))
+
+    assert [False, True, False] == [one.allowed for one in (other, first, again)]
+    assert [call("pay", {"amount": 1})] == asker.ran
+
+
 @pytest.mark.parametrize("name", ["people", "access", "big"])
 def test_an_obligation_is_a_deny(envoy: Asker, name: str) -> None:
     """This door sees no results and shows no notices, so it knows none."""
