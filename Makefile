@@ -117,7 +117,7 @@ $(DOORS)/envoy/ready: $(DOORS)/ready $(ENVOY)/requirements.lock
 
 doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready  ## run the tests with real agent frameworks, MCP servers and clients, and Envoy
 	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
-	$(BIN)/python -m pytest -m doors $(PROGRAMS) $(ENVOY)
+	$(PYTEST) -m doors tests/doors
 
 # Each run of one framework is a program that starts anew: all cases with it take minutes.
 doors-long: $(VENV)/ready $(DOORS)/ready  ## run the long tests of the adapters, and check their types against the frameworks

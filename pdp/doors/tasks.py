@@ -18,8 +18,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pdp.client import AsyncClient, InvalidRequestError, NotFoundError, PDPClientError, WrongStateError
+from pdp.client import AsyncClient, NotFoundError, PDPClientError, WrongStateError
 from pdp.doors.wish import Wish
+from pdp.errors import ConfigurationError
 from pdp.foundation.files import lock_file, open_private, replacing
 from pdp.foundation.ownership import require_own
 from pdp.v1 import session_pb2
@@ -61,7 +62,8 @@ class Task:
     async def join(self, client: AsyncClient) -> Joined:
         """Return the session of this task, requested now if no door has done so.
 
-        Raise `PDPClientError` when it cannot be requested, and `ConfigurationError` when others could read the folder.
+        Raise `PDPClientError` when it cannot be requested, and `ConfigurationError` when others could read the folder
+        or the task is somebody else's.
         """
         for folder in (self.folder.parent, self.folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,7 +127,7 @@ class Task:
         except (OSError, ValueError):
             return None
         if (about["user"], about["agent"]) != (self.wish.user, self.wish.agent):
-            raise InvalidRequestError(f"the task is one of agent `{about['agent']}` for user `{about['user']}`")
+            raise ConfigurationError(f"the task is one of agent `{about['agent']}` for user `{about['user']}`")
         try:
             session = await client.get_session(about["session_id"])
         except NotFoundError:

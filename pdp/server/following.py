@@ -113,9 +113,18 @@ class SessionFollowers:
         try:
             self.look()
         except PDPError as error:
+            self._turn_away(error)
             _LOG.warning("those who follow sessions are not told of changes now: %s", error)
         except Exception:  # noqa: BLE001 - the thread must go on
             _LOG.exception("those who follow sessions could not be told of changes")
+
+    def _turn_away(self, error: PDPError) -> None:
+        """Refuse the watches that have arrived: they cannot begin."""
+        with self._arriving:
+            arrived, self._arrived = self._arrived, []
+        for follower in arrived:
+            follower.watch.end(error)
+            follower.watch.close()
 
     def _let_go(self) -> None:
         for follower in self._followers:

@@ -187,8 +187,8 @@ def test_sessions_that_a_bundle_denies_are_told(ask: Run, server: Server) -> Non
     without = ask("bundle", "reload")
     running = json.loads(ask("bundle", "list", "--json").stdout)[0]["version"]
     tried, again = (
-        ask("bundle", "activate", first, "--dry-run"),
-        ask("bundle", "activate", running, "--dry-run", "--json"),
+        ask("bundle", "activate", first, "--preview"),
+        ask("bundle", "activate", running, "--preview", "--json"),
     )
     back = ask("bundle", "activate", first)
 

@@ -56,18 +56,18 @@ def list_(*, client: Client, as_json: bool) -> None:
 @click.argument("version")
 @click.option("--reason", default="", help="The reason, for the record.")
 @click.option(
-    "--dry-run", is_flag=True, help="Activate nothing; say how many sessions a version that is kept would deny."
+    "--preview", is_flag=True, help="Activate nothing; say how many sessions a version that is kept would deny."
 )
 @json_option
 @with_client(Role.AUTHOR)
-def activate(*, client: Client, version: str, reason: str, dry_run: bool, as_json: bool) -> None:
+def activate(*, client: Client, version: str, reason: str, preview: bool, as_json: bool) -> None:
     """Activate a version that the server keeps, or that the source delivered and the server did not activate.
 
     The first digits of the version are enough. It stays active until the source delivers content that was never active
     before, or a person activates or reloads a bundle. Sessions whose terms do not fit its schema are denied every call.
     """
     full = _full_version(client, version)
-    if dry_run:
+    if preview:
         kept = client.get_bundle(full, with_sessions=True)
         _say(kept.bundle, "would be active", unfit=kept.sessions_unfit, as_json=as_json)
         return

@@ -94,9 +94,8 @@ class Evaluations:
     async def report(self, asked: Asked) -> None:
         """Report what came of an allowed call. Raise `InvalidQuestionError` and `NoDecisionError`."""
         token, succeeded, labels = read_report(asked.body)
-        reported = Answer(
-            outcome=Outcome.ALLOW, basis=Basis.PERMIT.value, server="", tool="", request_id="", outcome_token=token
-        )
+        # Nothing of it is sent but the token, which the server knows: it says nothing about a call.
+        reported = Answer(outcome=Outcome.DENY, basis="", server="", tool="", request_id="", outcome_token=token)
         try:
             await self.client.report_outcome(reported, succeeded=succeeded, labels=labels)
         except PDPClientError as error:

@@ -13,6 +13,9 @@ from tests.doors.mcp.conversation import FILES
 from tests.doors.mcp.doorprocess import PDP, DoorProcess, environment, run_pdp
 from tests.machinery.servers.server_process import PATIENCE
 
+# Processes of several programs: `make doors` runs them.
+pytestmark = pytest.mark.doors
+
 WISH = ("--request", "to test", "--user", "alice", "--agent", "coder")
 
 

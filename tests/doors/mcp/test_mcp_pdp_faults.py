@@ -64,9 +64,7 @@ async def test_a_pdp_that_is_slow_denies_in_time(pdp: RunningServer) -> None:
             await it.call("read")
             way.flowing.clear()
             said = await it.call("read", {"path": "/late"})
-            before = len(pdp.evidence.decision_records)
             way.flowing.set()
-            await it.until(lambda: len(pdp.evidence.decision_records) > before)
             await it.call("people")
 
     assert (True, NO_DECISION) == (said["result"]["isError"], text_of(said))

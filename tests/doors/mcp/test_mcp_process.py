@@ -20,6 +20,9 @@ from pdp.testing.waiting import wait_until
 from tests.doors.mcp import oddserver, toolserver
 from tests.doors.mcp.conversation import approved
 
+# Processes of several programs: `make doors` runs them.
+pytestmark = pytest.mark.doors
+
 PATIENCE = 60
 GREETING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "small", "version": "1"}}
 CALL = {"jsonrpc": "2.0", "id": "call", "method": "tools/call", "params": {"name": "read", "arguments": {"n": 1.0}}}

@@ -350,6 +350,7 @@ SESSIONS: Mapping[str, Row] = {
             **dict.fromkeys(WATCHFUL, tenant("active", hidden="not listed")),
         },
         states={state: "not listed" if seen == "NOT_FOUND" else seen for state, seen in SEEN.items()},
+        without_bundle="OK",
         wrong=(
             (WatchSessionsRequest(since_revision=-1), "since_revision"),
             (WatchSessionsRequest(session_id="ses 1"), "session_id"),
