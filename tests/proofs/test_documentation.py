@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from google.protobuf import json_format
@@ -325,7 +326,6 @@ def test_readme_mcp_configuration_works(project_root: Path, place: Path, environ
     programs = Path(sys.executable).parent
     configured = text.replace("/srv/app/.venv/bin", str(programs)).replace("/srv/app", str(place))
     (server,) = json.loads(configured)["mcpServers"].values()
-    environment = environment | {"XDG_STATE_HOME": str(place / "state")}
 
     async def task() -> tuple[str, str]:
         parameters = StdioServerParameters(command=server["command"], args=server["args"], env=environment)
@@ -344,7 +344,10 @@ def test_readme_mcp_configuration_works(project_root: Path, place: Path, environ
                     await asyncio.sleep(0.1)
             return allowed, await call("git_reset")
 
-    allowed, denied = asyncio.run(task())
+    # A path that is short: a socket's may have 107 bytes.
+    with TemporaryDirectory(prefix="pdp-") as state:
+        environment = environment | {"XDG_STATE_HOME": state}
+        allowed, denied = asyncio.run(task())
 
     assert "Repository status" in allowed
     assert denied.startswith("Denied (forbid): the call of `git/git_reset` did not run")

@@ -1,7 +1,7 @@
 """A server inside a door: one machine, one person, and no server to run.
 
 Doors with the same data folder share it. One of them serves, on a socket in that folder; when it ends, another takes
-over. People approve at the same socket: `embedded.yaml` in the folder tells their commands where it is.
+over. People approve at the same socket; the commands that they are told name it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pdp.foundation.ownership import require_own
 if TYPE_CHECKING:
     from pdp.app import App
 
-SETTINGS_FILE = "embedded.yaml"
+_SETTINGS_FILE = "embedded.yaml"
 _LOCK, _SOCKET = "embedded.lock", "server.sock"
 _GRACE_SECONDS = 1.0
 _FILE = """# Written by `pdp mcp --embedded`, for the commands of the person who approves.
@@ -54,7 +54,7 @@ def embedded_settings(folder: Path, policies: Path) -> Settings:
     folder = folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own(folder, "others could answer instead of the server")
-    file = folder / SETTINGS_FILE
+    file = folder / _SETTINGS_FILE
     words = {"data_dir": folder, "address": f"unix:{folder / _SOCKET}", "folder": policies.resolve()}
     text = _FILE.format(**{name: json.dumps(str(word)) for name, word in words.items()}).encode()
     if file.exists():

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.embedded import SETTINGS_FILE, EmbeddedServer, data_folder, embedded_settings
+from pdp.cli.doors.embedded import EmbeddedServer, data_folder, embedded_settings
 from pdp.cli.doors.guarding import guarded
 from pdp.cli.doors.web import WebOptions, web_options
 from pdp.cli.operate.logs import log_to_stderr
@@ -235,7 +235,8 @@ def mcp(
         folder = Path(chosen) if chosen else data_folder(Path(policies), os.environ)
         settings = embedded_settings(folder, Path(policies))
         server = EmbeddedServer(settings)
-        options: tuple[str, ...] = ("--config", str(Path(settings.data_dir) / SETTINGS_FILE))
+        # Flags, since variables about another server would win over a file.
+        options: tuple[str, ...] = ("--data-dir", settings.data_dir, "--address", settings.server.address)
         told = partial(_pdp, options=options)
     else:
         settings = load_settings()

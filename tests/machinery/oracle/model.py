@@ -12,7 +12,18 @@ from tests.machinery.oracle.counting import OLDER, Counting, Names, names_in
 from tests.machinery.oracle.held import read
 from tests.machinery.oracle.judge import JSON, Answer, Ask, Tool, Uid, mapped, parsed, require_schema, typed
 from tests.machinery.oracle.outside import Form, named_outside, seen
-from tests.machinery.oracle.people import RETRY_SECONDS, People, Try, Wanted, bound, keys, run_of, soonest
+from tests.machinery.oracle.people import (
+    RETRY_SECONDS,
+    People,
+    Try,
+    Wanted,
+    after,
+    bound,
+    keys,
+    over,
+    run_of,
+    soonest,
+)
 from tests.machinery.oracle.sessions import Session, Time
 
 __all__ = ["Oracle", "Session", "Time"]
@@ -35,7 +46,7 @@ class Oracle(Counting):
         self.held: dict[str, dict[Form, str]] = {}
         self.people = People()
         # Which tries were charged for, and when.
-        self._charged: dict[Try, float] = {}
+        self._charged: dict[Try, Time] = {}
 
     def request(self, session: Session, caller: str, parent: str = "") -> bool:
         """Ask for a session; it becomes active at once where its parent may delegate."""
@@ -137,7 +148,7 @@ class Oracle(Counting):
 
     def _is_charged(self, made: Try) -> bool:
         """Say whether a call is a retry of one that has taken its share of budgets and is counted."""
-        return made is not None and self._charged.get(made, -RETRY_SECONDS) > self._now()[0] - RETRY_SECONDS
+        return made in self._charged and not over(self._charged[made], self._now())
 
     def _charge(
         self, chain: tuple[Session, ...], tool: Tool, values: JSON, names: Names, made: Try
@@ -149,7 +160,7 @@ class Oracle(Counting):
         if short is None:
             self.count(chain, tool)
             if made and (names.both() or self.counted_as(tool) or self.costs(chain, tool, values)):
-                self._charged[made] = self._now()[0]
+                self._charged[made] = after(self._now(), RETRY_SECONDS)
         return short, debits
 
     def _wanted(

@@ -88,7 +88,7 @@ class People:
         if found.used == found.uses:
             found.state = "used"
         if wanted.made:
-            self._uses[wanted.made] = found, _after(now, RETRY_SECONDS)
+            self._uses[wanted.made] = found, after(now, RETRY_SECONDS)
         return found.name
 
     def runs(self, name: str) -> bool:
@@ -118,7 +118,7 @@ class People:
         for one in former:
             one.state = "replaced"
         name = f"question-{len(self.questions)}"
-        self.questions.append(Question(name=name, about=wanted, end=_first(_after(now, 900.0), end)))
+        self.questions.append(Question(name=name, about=wanted, end=_first(after(now, 900.0), end)))
         return name
 
     def answer(self, now: Time, name: str, word: str, end: Time, calls: int) -> bool:
@@ -129,7 +129,7 @@ class People:
         if word == "yes":
             if calls > max(1, question.about.run):
                 return False
-            question.uses, question.end = calls, _first(_after(now, 600.0), end)
+            question.uses, question.end = calls, _first(after(now, 600.0), end)
         question.state = word
         return True
 
@@ -193,7 +193,8 @@ def soonest(now: Time, ends: Sequence[Time]) -> Time:
     return found
 
 
-def _after(now: Time, seconds: float) -> Time:
+def after(now: Time, seconds: float) -> Time:
+    """Return the moment some seconds later."""
     return now[0] + seconds, now[1] + seconds, now[2]
 
 
