@@ -19,6 +19,19 @@ from pdp.model import Role
 C = TypeVar("C", bound=Callable[..., Any])
 
 HANDLE_VARIABLE = "PDP_SESSION_HANDLE"
+# For the help of commands that list their options by subject: those for the connection to the server.
+CONNECTION_FLAGS = (
+    "--address",
+    "--control-address",
+    "--token-file",
+    "--tls-roots",
+    "--tls-certificate",
+    "--tls-key",
+    "--plaintext",
+    "--config",
+    "--data-dir",
+)
+
 _SETTING = "setting_"
 
 _HANDLE = re.compile(r"[\x21-\x7e]+")

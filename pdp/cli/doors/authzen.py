@@ -12,7 +12,7 @@ import click
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.serving import ListenOptions, serve, until_stopped
 from pdp.cli.operate.logs import log_to_stderr
-from pdp.cli.options import ConnectionOptions, SectionedCommand, connection_options, with_loader
+from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import LogSettings, Settings
 from pdp.doors.authzen.door import AuthZENDoor, CallerToken
 from pdp.doors.authzen.mapping import Mapped, object_types
@@ -31,18 +31,7 @@ _SECTIONS = {
         "--allowed-origin",
     ),
     "For the meaning of questions": ("--object", "--fact"),
-    "For the connection to the policy decision point": (
-        "--own-caller",
-        "--address",
-        "--control-address",
-        "--token-file",
-        "--tls-roots",
-        "--tls-certificate",
-        "--tls-key",
-        "--plaintext",
-        "--config",
-        "--data-dir",
-    ),
+    "For the connection to the policy decision point": ("--own-caller", *CONNECTION_FLAGS),
 }
 
 

@@ -14,7 +14,7 @@ import click
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.serving import path_of, until_stopped
 from pdp.cli.operate.logs import log_to_stderr
-from pdp.cli.options import ConnectionOptions, SectionedCommand, connection_options, with_loader
+from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import LogSettings, Settings
 from pdp.doors.envoy.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
@@ -30,17 +30,7 @@ from pdp.model import Role
 _SECTIONS = {
     "For Envoy": ("--listen", "--listen-tls-certificate", "--listen-tls-key", "--listen-tls-clients"),
     "For the requests": ("--pass", "--http-table", "--without-reports"),
-    "For the connection to the policy decision point": (
-        "--address",
-        "--control-address",
-        "--token-file",
-        "--tls-roots",
-        "--tls-certificate",
-        "--tls-key",
-        "--plaintext",
-        "--config",
-        "--data-dir",
-    ),
+    "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 
 

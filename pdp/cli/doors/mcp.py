@@ -20,6 +20,7 @@ from pdp.cli.doors.guarding import guarded
 from pdp.cli.doors.web import WebOptions, web_options
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import (
+    CONNECTION_FLAGS,
     HANDLE_VARIABLE,
     ConnectionOptions,
     SectionedCommand,
@@ -83,17 +84,7 @@ _SECTIONS = {
         "--allowed-host",
         "--allowed-origin",
     ),
-    "For the connection to the policy decision point": (
-        "--address",
-        "--control-address",
-        "--token-file",
-        "--tls-roots",
-        "--tls-certificate",
-        "--tls-key",
-        "--plaintext",
-        "--config",
-        "--data-dir",
-    ),
+    "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 
 
