@@ -64,7 +64,7 @@ class PDPHooks:
         if any(one.id == REDACT_RESULT for one in admission.answer.obligations):
             await admission.failed_async()
             _LOG.warning("a call of `%s` is denied: nothing can be redacted here", call.name)
-            return _denied(Refusal(text=refusals.undecided(call.name)))
+            return _denied(Refusal(text=refusals.unmet(admission.answer, call=call.name)))
         self._pending.put(_key(given), admission)
         return {}
 
@@ -128,5 +128,5 @@ def _content(response: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
 
 
 _RESPONSES: Form[Any] = Form(content=_content)
-_OTHERWISE = f"The result of this call is withheld: it is not the call that was asked about. {refusals.NO_RETRY}."
-_BROKEN = f"No decision could be made about a call. {refusals.NO_RETRY}; tell the user."
+_OTHERWISE = f"The result of this call is withheld: it is not the call that was asked about; {refusals.NO_RETRY}."
+_BROKEN = f"The door failed at a call: {refusals.NO_RETRY}; tell the user."

@@ -158,7 +158,7 @@ class Admission:
             # Without its text, which can hold values of the result.
             _LOG.error("a result of `%s` is withheld, because handling it failed: %s", self._name, type(error).__name__)
             why = "handling it failed"
-        return Refusal(text=refusals.withheld(self._name, why, self.answer))
+        return Refusal(text=refusals.withheld(self.answer, why, call=self._name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +204,7 @@ class Door:
         self.tools = tool_table(tools)
         self._session = session
         self.wait = wait
-        self._approval = approval
+        self._approval = lambda number: approval.replace("{id}", number)
         self._met = met_ids(met)
         self._repeats = Repeats(most_repeats)
 
@@ -313,12 +313,12 @@ class Door:
             answer = error.answer
             if answer.basis == ERROR_BASIS:
                 _LOG.warning("there is no decision about a call of `%s`: %s", call.name, answer.error)
-            return Refusal(text=refusals.denied(call.name, answer, self._approval), ends_run=ends_run)
+            return Refusal(text=refusals.denied(answer, self._approval, call=call.name), ends_run=ends_run)
         if isinstance(error, _UnknownToolError):
             _LOG.warning("a call is denied: the door has no entry for the tool `%s`", one_line(call.name))
             return Refusal(text=refusals.unknown(call.name), ends_run=ends_run)
         _LOG.error("a call of `%s` is denied, because asking about it failed: %s", call.name, _told(error))
-        return Refusal(text=refusals.undecided(call.name), ends_run=ends_run)
+        return Refusal(text=refusals.UNDECIDED, ends_run=ends_run)
 
 
 def _told(error: Exception) -> str:

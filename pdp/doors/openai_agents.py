@@ -25,7 +25,7 @@ from pdp.doors.pending import Pending
 from pdp.doors.refusals import NO_RETRY
 from pdp.errors import ConfigurationError
 
-_NEVER_ASKED = f"The result of this call is withheld: the call was not asked about. {NO_RETRY}."
+_NEVER_ASKED = f"The result of this call is withheld: the call was not asked about; {NO_RETRY}."
 
 
 class PDPGuardrails:

@@ -1,43 +1,84 @@
-"""What a model is told of a call that did not run, or whose result it must not see.
+"""What every door says of a call that did not run, or whose result must not be seen: one text for each case.
 
-A text says what to do next, and is the same for the same deny. It names no policy, and nothing that an error has said.
+A text is for a model. It says what to do next, and is the same for the same deny. It names no policy, and nothing that
+an error has said.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from pdp.client import Answer
 from pdp.client.values import ERROR_BASIS
+from pdp.model import Basis
 
-NO_RETRY = "Do not retry this call"
+NO_RETRY: Final = "do not retry it"
+
+AWAY: Final = "The policy decision point does not answer. Try again later."
+SESSION_OVER: Final = (
+    "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
+)
+UNDECIDED: Final = "The call did not run: no decision could be made about it. Try again later, or tell the user."
+
+APPROVAL: Final = "pdp approvals approve {}".format
 
 
-def denied(tool: str, answer: Answer, approval: str) -> str:
-    """Return the text for a deny. `approval` says how a person approves a call, with `{id}` for that of the request."""
+def denied(answer: Answer, approval: Callable[[str], str], *, call: str = "") -> str:
+    """Return the text for a deny of the PDP. `call` is the tool as the model knows it, or else as the catalogue does.
+
+    `approval` returns the command or the link by which a person approves the call, for the id of the request.
+    """
     if answer.waits:
-        how = approval.replace("{id}", answer.access_request_id)
         return (
-            f"The call of `{tool}` did not run: a person must approve exactly this call first. "
-            f"Tell the user how: {how} . Make the same call again only after that.{_decision(answer)}"
+            f"The call of {_named(answer, call)} did not run: a person must approve exactly this call first. Tell the "
+            f"user how: `{approval(answer.access_request_id)}`. Make the same call again after that.{_decision(answer)}"
         )
     if answer.basis == ERROR_BASIS:
-        return f"{undecided(tool)}{_decision(answer)}"
-    advice = "".join(f" {line}." for line in answer.advice)
-    return f"The call of `{tool}` was denied ({answer.basis}) and did not run. {NO_RETRY}.{advice}{_decision(answer)}"
+        return unmet(answer, call=call) if answer.unmet_obligations else f"{UNDECIDED}{_decision(answer)}"
+    why = [*answer.advice] or [NO_RETRY]
+    if answer.basis == Basis.TOOL_CHANGED.value:
+        why.append(f"a policy author sees what has changed with `pdp tools diff {answer.server}`")
+    return f"{_denied(_named(answer, call), answer.basis, *why)}{_decision(answer)}"
 
 
-def unknown(tool: str) -> str:
-    """Return the text for a tool that the door does not know."""
-    return f"The call of `{tool}` was denied (unknown_tool) and did not run. {NO_RETRY}."
+def unknown(call: str) -> str:
+    """Return the text for a tool that the door has no entry for."""
+    return _denied(f"`{call}`", Basis.UNKNOWN_TOOL.value, "this door has no entry for the tool", NO_RETRY)
 
 
-def undecided(tool: str) -> str:
-    """Return the text for a call about which there is no reliable decision."""
-    return f"The call of `{tool}` did not run: no decision could be made about it. {NO_RETRY}; tell the user."
+def unmet(answer: Answer, *, call: str = "") -> str:
+    """Return the text for a call with an obligation that cannot be met here."""
+    why = "it has an obligation that cannot be met here"
+    return f"{_denied(_named(answer, call), 'unknown_obligation', why, NO_RETRY)}{_decision(answer)}"
 
 
-def withheld(tool: str, why: str, answer: Answer) -> str:
+def unreported(answer: Answer) -> str:
+    """Return the text for a call whose result should be reported, from a door that sees no results."""
+    why = "what it brings into the session cannot be reported from here"
+    return f"{_denied(_named(answer), 'outcome_not_reported', why, NO_RETRY)}{_decision(answer)}"
+
+
+def withheld(answer: Answer, why: str, *, call: str = "") -> str:
     """Return the text for a result that must not be handed on."""
-    return f"The call of `{tool}` ran, and its result is withheld: {why}. {NO_RETRY}.{_decision(answer)}"
+    what = f"The call of {_named(answer, call)} was made, and its result is withheld"
+    return f"{what}: {why}; {NO_RETRY}.{_decision(answer)}"
+
+
+def without_session(door: str, header: str) -> str:
+    """Return the text for a request without a handle. `door` is what the client thinks it calls, such as `proxy`."""
+    return (
+        f"This {door} needs the handle of a session of the policy decision point in the header `{header}`. "
+        "Do not retry; tell the user."
+    )
+
+
+def _denied(named: str, basis: str, *why: str) -> str:
+    return f"Denied ({basis}): the call of {named} did not run; {'; '.join(why)}."
+
+
+def _named(answer: Answer, call: str = "") -> str:
+    return f"`{call or f'{answer.server}/{answer.tool}'}`"
 
 
 def _decision(answer: Answer) -> str:

@@ -16,6 +16,7 @@ from pdp.client import (
     PDPClientError,
     UnavailableError,
 )
+from pdp.doors import refusals
 from pdp.doors.feeds import SessionFeed
 from pdp.doors.tasks import Joined
 from pdp.errors import ConfigurationError
@@ -210,8 +211,6 @@ class RequestedSession:
                 if not told and self._answered.is_set():
                     _LOG.warning("the session cannot be opened now: %s", error)
                     told = True
-                self._missing = NoSessionError(
-                    "The policy decision point does not answer, so no tool may be called. Try again later."
-                )
+                self._missing = NoSessionError(refusals.AWAY)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -189,7 +189,8 @@ class DoorConformance:
         denied, done = stage.play(tools, Step(tool="closed"), Step())
 
         assert [("note", {"text": "hello"})] == tools.runs
-        assert "closed` was denied (default_deny) and did not run. Do not retry this call." in denied
+        assert "Denied (default_deny): the call of `" in denied
+        assert "closed` did not run; no rule permits this call: do not retry it" in denied
         assert "Decision dec_" in denied
         assert "desk/" not in denied
         assert "done" == done
@@ -371,7 +372,7 @@ class DoorConformance:
         (done,) = stage.play(tools, Step(tool="access"), met=["log_access"])
 
         assert 1 == len(tools.runs)
-        assert "no decision" in denied
+        assert "Denied (unknown_obligation)" in denied
         assert "done" == done
 
     def test_fields_of_a_result_are_redacted(self, stage: Stage) -> None:

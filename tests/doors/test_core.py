@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from pdp.client import Answer, Client
-from pdp.doors import refusals
+from pdp.client import Client
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall, Refusal, frozen
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError
-from pdp.model import Outcome
 from tests.doors.cannot import CANNOT
 from tests.doors.conformance import DoorConformance
 from tests.doors.desk import CountedTools, Driver, Step
@@ -135,25 +133,6 @@ def test_the_call_denied_longest_ago_is_forgotten_first() -> None:
 
     assert not repeats.denied("first")
     assert repeats.denied("1023")
-
-
-def test_a_text_says_what_to_do_next() -> None:
-    """With advice and the decision, and the same each time."""
-    answer = Answer(
-        outcome=Outcome.DENY,
-        basis="forbid",
-        server="git",
-        tool="reset",
-        request_id="1",
-        policies=("guardrails/secret",),
-        decision_id="dec_1",
-        advice=("revert the commit instead",),
-    )
-
-    assert (
-        "The call of `reset` was denied (forbid) and did not run. Do not retry this call. revert the commit instead."
-        " Decision dec_1."
-    ) == refusals.denied("reset", answer, "")
 
 
 def test_every_case_is_run_by_an_adapter() -> None:

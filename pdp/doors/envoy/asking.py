@@ -6,7 +6,6 @@ import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 from pdp.client import (
     Answer,
@@ -18,21 +17,10 @@ from pdp.client import (
 )
 from pdp.client.fulfilling import duties_of
 from pdp.client.values import ERROR_BASIS
+from pdp.doors import refusals
 from pdp.doors.web import HANDLE
 
 _LOG = logging.getLogger(__name__)
-
-MISSING: Final = (
-    f"This gateway needs the handle of a session of the policy decision point in the header `{HANDLE}`. "
-    "Do not retry; tell the user."
-)
-OVER: Final = (
-    "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
-)
-AWAY: Final = "The policy decision point does not answer. Try again later."
-UNREPORTED: Final = (
-    "the call did not run: what it brings into the session cannot be reported from here; do not retry it"
-)
 
 # Without a comma: Envoy joins two headers of one name with it.
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{1,512}")
@@ -47,7 +35,7 @@ class UnreportedError(Exception):
     """The server has allowed a call about whose result it must be told, which this door never sees."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(UNREPORTED)
+        super().__init__(refusals.unreported(answer))
         self.answer = answer
 
 
@@ -81,10 +69,10 @@ class Asking:
         try:
             await self.client.attach(_checked(handle)).list_tools()
         except (WrongStateError, NotFoundError):
-            raise NoSessionHereError(OVER) from None
+            raise NoSessionHereError(refusals.SESSION_OVER) from None
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
-            raise NoSessionHereError(AWAY) from None
+            raise NoSessionHereError(refusals.AWAY) from None
 
 
 def is_traceparent(text: object) -> bool:
@@ -94,5 +82,5 @@ def is_traceparent(text: object) -> bool:
 
 def _checked(handle: str) -> str:
     if not _HANDLE.fullmatch(handle):
-        raise NoSessionHereError(MISSING)
+        raise NoSessionHereError(refusals.without_session("gateway", HANDLE))
     return handle

@@ -6,19 +6,19 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from pdp.client import Answer, ToolCall, ToolCallDenied
 from pdp.client.values import ERROR_BASIS
-from pdp.doors.envoy.asking import AWAY, UNREPORTED, Asking, NoSessionHereError, UnreportedError
+from pdp.doors import refusals
+from pdp.doors.envoy.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.envoy.tables import Placeholder, Table, Template
 from pdp.doors.mcp.answers import decision_of
-from pdp.doors.mcp.gate import denial
 from pdp.doors.mcp.messages import Span, members
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_FOUND, RefusedRequestError, require_plain_json
 from pdp.errors import InvalidJSONError
@@ -47,10 +47,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HTTPRequests:
-    """Decides about requests by tables, which routes name. `pdp_command` is that of the MCP proxy's `Gate`."""
+    """Decides about requests by tables, which routes name."""
 
     asking: Asking
-    pdp_command: Callable[[str], str] = "pdp {}".format
     tables: Mapping[str, Table] = field(default_factory=dict)
 
     async def reply(self, request: Request, name: str) -> Reply:
@@ -67,14 +66,14 @@ class HTTPRequests:
         except NoSessionHereError as missing:
             return _told(FORBIDDEN, str(missing))
         except UnreportedError as unreported:
-            return _told(FORBIDDEN, f"Denied: {UNREPORTED}.", unreported.answer)
+            return _told(FORBIDDEN, str(unreported), unreported.answer)
         except ToolCallDenied as denied:
             undecided = denied.answer.basis == ERROR_BASIS and not denied.answer.unmet_obligations
-            text = denial(denied.answer, self.pdp_command)
+            text = refusals.denied(denied.answer, refusals.APPROVAL)
             return _told(_UNAVAILABLE if undecided else FORBIDDEN, text, denied.answer)
         except TimeoutError:
             _LOG.warning("there is no decision about a call within the time that Envoy waits")
-            return _told(_UNAVAILABLE, AWAY)
+            return _told(_UNAVAILABLE, refusals.AWAY)
 
 
 def call_of(request: Request, table: Table) -> ToolCall:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from pdp.client import ToolCall, ToolCallDenied
-from pdp.doors.envoy.asking import AWAY, UNREPORTED, Asking, NoSessionHereError, UnreportedError, is_traceparent
+from pdp.doors import refusals
+from pdp.doors.envoy.asking import Asking, NoSessionHereError, UnreportedError, is_traceparent
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.gate import denial
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
@@ -25,15 +25,13 @@ _LOG = logging.getLogger(__name__)
 _OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
 # Headers that repeat arguments for what is in front of a server.
 _MIRRORED: Final = "mcp-param-"
-_FAILED: Final = "The call did not run: this gateway could not ask about it. Try again later."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MCPRequests:
-    """Decides about requests of MCP. `passes` and `pdp_command` are those of the MCP proxy's `Gate`."""
+    """Decides about requests of MCP. `passes` is that of the MCP proxy's `Gate`."""
 
     asking: Asking
-    pdp_command: Callable[[str], str] = "pdp {}".format
     passes: frozenset[str] = frozenset()
 
     async def reply(self, request: Request, server: str) -> Reply:
@@ -73,7 +71,7 @@ class MCPRequests:
         try:
             await self.asking.require_session(request.handle)
         except NoSessionHereError as missing:
-            away = str(missing) == AWAY
+            away = str(missing) == refusals.AWAY
             return Refuse(status=_UNAVAILABLE if away else _OK, body=answers.refusal(message, str(missing)))
         return Pass()
 
@@ -87,17 +85,15 @@ class MCPRequests:
             return Refuse(status=_OK, body=answers.refusal(message, str(missing)))
         except UnreportedError as unreported:
             decision = answers.decision_of(unreported.answer)
-            return Refuse(
-                status=_OK, body=answers.refusal(message, f"Denied: {UNREPORTED}.", decision), decision=decision
-            )
+            return Refuse(status=_OK, body=answers.refusal(message, str(unreported), decision), decision=decision)
         except ToolCallDenied as denied:
             decision = answers.decision_of(denied.answer)
-            told = denial(denied.answer, self.pdp_command)
+            told = refusals.denied(denied.answer, refusals.APPROVAL)
             return Refuse(status=_OK, body=answers.refusal(message, told, decision), decision=decision)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             # Without its text, which can hold arguments.
             _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
-            return Refuse(status=_OK, body=answers.refusal(message, _FAILED))
+            return Refuse(status=_OK, body=answers.refusal(message, refusals.UNDECIDED))
 
     async def _asked(self, request: Request, message: Message, server: str) -> Reply:
         tool, arguments = question(message)
@@ -138,7 +134,9 @@ class MCPRequests:
         try:
             await self.asking.require_session(request.handle)
         except NoSessionHereError as missing:
-            raise RefusedRequestError(_UNAVAILABLE if str(missing) == AWAY else FORBIDDEN, str(missing)) from None
+            raise RefusedRequestError(
+                _UNAVAILABLE if str(missing) == refusals.AWAY else FORBIDDEN, str(missing)
+            ) from None
         return Pass()
 
 

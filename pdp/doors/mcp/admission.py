@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from pdp.client import PDPClientError
+from pdp.doors import refusals
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import ConversationOf, Party
 from pdp.doors.session import CredentialRefusedError, DoorSession, NoSessionError
@@ -27,12 +28,6 @@ _LOG = logging.getLogger(__name__)
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MOST_PARTIES = 1024
 
-AWAY = "The policy decision point does not answer. Try again later."
-_MISSING = (
-    f"This proxy needs the handle of a session of the policy decision point in the header `{HANDLE}`. "
-    "Do not retry; tell the user."
-)
-_OVER = "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
 _ENDED = "The session of this task is over. The next request asks for another one, which a person must approve."
 
 _HANDLE = re.compile(r"[\x21-\x7e]{1,512}")
@@ -119,7 +114,7 @@ class Admission:
             return await self._of_token(self._tokens, headers)
         handle = headers.get(HANDLE, "")
         if not _HANDLE.fullmatch(handle):
-            return None, _MISSING
+            return None, refusals.without_session("proxy", HANDLE)
         key = hashlib.sha256(handle.encode("ascii")).digest()
         party = self._by_handle.get(key)
         if party is None:
@@ -132,10 +127,10 @@ class Admission:
     async def lives(self, party: Party) -> str:
         """Say why a session may not be used; empty if it may."""
         try:
-            return "" if await party.lives() else _OVER
+            return "" if await party.lives() else refusals.SESSION_OVER
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
-            return AWAY
+            return refusals.AWAY
 
     def using(self, party: Party) -> AbstractContextManager[None]:
         """Keep the session of a party from ending as idle while the `with` block runs."""
@@ -154,11 +149,11 @@ class Admission:
         except CredentialRefusedError:
             raise self._unauthorized("invalid_token") from None
         except UnavailableError:
-            return None, AWAY
+            return None, refusals.AWAY
         except NoSessionError as missing:
             return None, str(missing)
         party = _kept(self._by_token, session, Party(session, self._conversation_of))
-        if (why := await self.lives(party)) == _OVER:
+        if (why := await self.lives(party)) == refusals.SESSION_OVER:
             tokens.forget(session)
             return None, _ENDED
         return (None, why) if why else (party, "")

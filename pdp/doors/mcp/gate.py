@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.client import (
-    Answer,
     NotFoundError,
     PDPClientError,
     ToolCall,
@@ -23,7 +22,7 @@ from pdp.client import (
     WrongStateError,
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
-from pdp.client.values import ERROR_BASIS
+from pdp.doors import refusals
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
@@ -31,7 +30,7 @@ from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
 from pdp.foundation.obligations import REDACT_RESULT
-from pdp.model import Basis, Visibility
+from pdp.model import Visibility
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Gate:
         self._server = server
         self._session = session
         self._ask_server = ask_server
-        self._pdp_command = pdp_command
+        self._approval = lambda number: pdp_command(f"approvals approve {number}")
         self._passes = passes
         self._listing: asyncio.Future[None] | None = None
 
@@ -93,14 +92,12 @@ class Gate:
         except NoSessionError as missing:
             raise RefusedError(answers.refusal(request, str(missing))) from None
         except ToolCallDenied as denied:
-            told = answers.refusal(
-                request, denial(denied.answer, self._pdp_command), answers.decision_of(denied.answer)
-            )
-            raise RefusedError(told) from None
+            told = refusals.denied(denied.answer, self._approval)
+            raise RefusedError(answers.refusal(request, told, answers.decision_of(denied.answer))) from None
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             # Without its text, which can hold arguments.
             _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
-            raise RefusedError(answers.refusal(request, _FAILED)) from None
+            raise RefusedError(answers.refusal(request, refusals.UNDECIDED)) from None
 
     async def handed_on(self, allowed: AllowedCall, said: Message) -> str:
         """Report what came of an allowed request, and return what the client gets of it."""
@@ -108,11 +105,12 @@ class Gate:
             return await self._handed_on(allowed, said)
         except ToolResultWithheld as withheld:
             # Without what went wrong elsewhere, which the exception tells too.
-            why = f"The call was made, and its result is withheld: {withheld.why}."
+            why = withheld.why
         except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
             _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
-            why = "The call was made, and its result is withheld, because handling it failed. Do not retry."
-        return answers.refusal(allowed.request, why, answers.decision_of(allowed.call.answer))
+            why = "handling it failed"
+        answer = allowed.call.answer
+        return answers.refusal(allowed.request, refusals.withheld(answer, why), answers.decision_of(answer))
 
     def passed(self, request: Message, said: Message) -> str:
         """Return what the client gets of the answer to a request that was not asked about."""
@@ -267,26 +265,6 @@ class Gate:
             raise
 
 
-def denial(answer: Answer, pdp_command: Callable[[str], str]) -> str:
-    """Return what a model is told about a call that did not run."""
-    call = f"`{answer.server}/{answer.tool}`"
-    if answer.waits:
-        command = pdp_command(f"approvals approve {answer.access_request_id}")
-        return (
-            f"The call of {call} did not run: a person must approve exactly this call first. Tell the user to run "
-            f"`{command}`, and make the same call again after that."
-        )
-    if answer.basis == ERROR_BASIS and not answer.unmet_obligations and not answer.decision_id:
-        return f"The call of {call} did not run: no decision could be made about it. Try again later."
-    why = [f"Denied ({answer.basis}): the call of {call} did not run", *answer.advice]
-    if answer.basis == Basis.TOOL_CHANGED.value:
-        why.append(f"a policy author sees what has changed with `pdp tools diff {answer.server}`")
-    if not any(_NO_RETRY in line for line in answer.advice):
-        why.append(f"{_NO_RETRY} it")
-    decision = f" Decision {answer.decision_id}." if answer.decision_id else ""
-    return f"{'; '.join(why)}.{decision}"
-
-
 def _failure(error: str) -> dict[str, Any]:
     return {"content": [{"type": "text", "text": error}], "isError": True}
 
@@ -297,7 +275,3 @@ def _modern(request: Message) -> bool:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-_NO_RETRY = "do not retry"
-_FAILED = "The call did not run: this proxy could not ask about it. Try again later."

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from pdp.doors import refusals
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.admission import AWAY, WELL_KNOWN, Admission, ProtectedResource, TokenSource
+from pdp.doors.mcp.admission import WELL_KNOWN, Admission, ProtectedResource, TokenSource
 from pdp.doors.mcp.conversations import MOST_OPEN, Background, Conversation, Party
 from pdp.doors.mcp.exchange import Exchange
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
@@ -224,7 +225,7 @@ class HTTPDoor:
     async def _bare(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
         party, missing = await self._admission.party(headers)
         if party is None or missing or (missing := await self._admission.lives(party)):
-            raise RefusedRequestError(_UNAVAILABLE if missing == AWAY else FORBIDDEN, missing)
+            raise RefusedRequestError(_UNAVAILABLE if missing == refusals.AWAY else FORBIDDEN, missing)
         mcp_session = headers.get(http.SESSION, "")
         if not mcp_session or headers.get(http.VERSION, "") >= http.MODERN:
             raise RefusedRequestError(NOT_ALLOWED)
@@ -242,7 +243,7 @@ class HTTPDoor:
 
 async def _refuse(message: Message, missing: str, reply: Reply) -> None:
     """Say why there is no session: where clients show it, which is in an answer."""
-    away = missing == AWAY
+    away = missing == refusals.AWAY
     if not message.method or message.id is None:
         raise RefusedRequestError(_UNAVAILABLE if away else FORBIDDEN, missing)
     status = _UNAVAILABLE if away and message.method != methods.CALL else _OK

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pdp.client import Answer
 from pdp.doors.mcp import answers
-from pdp.doors.mcp.gate import denial
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.tools import acknowledging, announcing
-from pdp.model import Outcome
 
 DECISION = {"decision_id": "dec_1"}
 
@@ -53,42 +49,6 @@ def request(method: str, **params: Any) -> Message:
 def test_a_refusal_is_a_result_for_a_call_alone(asked: Message, decision: dict[str, str] | None, told: str) -> None:
     """Clients show a model the text of a result, and hide that of an error."""
     assert told == answers.refusal(asked, "no", decision)
-
-
-DENIED = Answer(outcome=Outcome.DENY, basis="forbid", server="files", tool="read", request_id="r")
-
-
-@pytest.mark.parametrize(
-    ("answer", "text"),
-    [
-        (DENIED, "Denied (forbid): the call of `files/read` did not run; do not retry it."),
-        (
-            replace(DENIED, decision_id="dec_1", advice=("Ask the owner.", "do not retry it")),
-            "Denied (forbid): the call of `files/read` did not run; Ask the owner.; do not retry it. Decision dec_1.",
-        ),
-        (
-            replace(DENIED, basis="tool_changed"),
-            (
-                "Denied (tool_changed): the call of `files/read` did not run; "
-                "a policy author sees what has changed with `pdp tools diff files`; do not retry it."
-            ),
-        ),
-        (
-            replace(DENIED, basis="error", error="127.0.0.1:1 is away", policies=("files/secret",)),
-            "The call of `files/read` did not run: no decision could be made about it. Try again later.",
-        ),
-        (
-            replace(DENIED, basis="approval_required", access_request_id="acr_1"),
-            (
-                "The call of `files/read` did not run: a person must approve exactly this call first. Tell the user "
-                "to run `pdp approvals approve acr_1`, and make the same call again after that."
-            ),
-        ),
-    ],
-)
-def test_a_denial_tells_a_model_what_to_do(answer: Answer, text: str) -> None:
-    """It names no policy and nothing of an error."""
-    assert text == denial(answer, "pdp {}".format)
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ async def test_what_cannot_be_redacted_is_withheld(pdp: RunningServer, answer: d
     async with conversation(pdp, server=server) as it:
         said = await it.call("people")
 
-    assert text_of(said).startswith("The call was made, and its result is withheld: ")
+    assert text_of(said).startswith("The call of `files/people` was made, and its result is withheld: ")
     assert b"example.com" not in b"".join(it.seen)
     assert {"people": 1} == server.ran
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pdp.doors import refusals
 from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.proxy import MOST_OPEN
 from pdp.testing.inprocess import RunningServer
@@ -97,7 +98,7 @@ async def test_an_unreadable_list_of_tools_denies_the_call(pdp: RunningServer, e
     async with conversation(pdp, era, server=server) as it:
         said = await it.call("read")
 
-    assert said["result"]["content"][0]["text"].startswith("The call did not run: this proxy could not ask about it.")
+    assert said["result"]["content"][0]["text"] == refusals.UNDECIDED
     assert not server.ran
 
 
@@ -248,8 +249,9 @@ async def test_a_result_of_an_unknown_kind_is_withheld(pdp: RunningServer, kind:
         said = await it.call("read")
 
     (block,) = said["result"]["content"]
-    assert block["text"] == (
-        "The call was made, and its result is withheld: the result is of a kind that this proxy does not know."
+    assert block["text"].startswith(
+        "The call of `files/read` was made, and its result is withheld: "
+        "the result is of a kind that this proxy does not know; do not retry it."
     )
     assert said["result"]["isError"] is True
 

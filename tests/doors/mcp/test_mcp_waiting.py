@@ -51,9 +51,9 @@ async def test_a_call_that_is_not_awaited_names_the_command(pdp: RunningServer, 
         same = await it.call("reset", {"path": "/a"})
         again = await it.call("reset", {"path": "/a"})
 
-    assert first["result"]["content"][0]["text"] == (
-        "The call of `files/reset` did not run: a person must approve exactly this call first. Tell the user to run "
-        f"`pdp approvals approve {number}`, and make the same call again after that."
+    assert first["result"]["content"][0]["text"].startswith(
+        "The call of `files/reset` did not run: a person must approve exactly this call first. Tell the user how: "
+        f"`pdp approvals approve {number}`. Make the same call again after that."
     )
     assert first["result"]["_meta"]["agent-pdp/decision"]["basis"] == "approval_required"
     assert {} == ran
