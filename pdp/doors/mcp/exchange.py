@@ -19,7 +19,7 @@ from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
 from pdp.doors.mcp.tools import wants_tools_changed
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
-from pdp.doors.web import NOT_FOUND, is_json
+from pdp.doors.web import BAD_REQUEST, NOT_FOUND, is_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,10 +87,15 @@ class Exchange:
             told = answers.error(request.id, answers.METHOD_NOT_FOUND, f"`{request.method}` is not let pass")
             await self._reply.message(told, status=NOT_FOUND if self._modern else _OK)
             return
-        self._sent = True
         sent = self._conversation.headers(self._headers)
         if self._modern and request.method == methods.CALL:
-            sent |= http.mirrored(request, self._gate.definitions.schema(request.params["name"]))
+            wanted = http.repeated(request, self._gate.definitions.schema(request.params["name"]))
+            if problem := http.misrepeated(wanted, self._headers):
+                told = answers.error(request.id, answers.HEADER_MISMATCH, problem)
+                await self._reply.message(told, status=BAD_REQUEST)
+                return
+            sent |= {name: value for name, value in wanted.items() if value is not None}
+        self._sent = True
         async with self._upstream.exchange("POST", sent, request.raw) as answer:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)

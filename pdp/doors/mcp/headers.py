@@ -11,6 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TypeAlias
 
 from pdp.doors.mcp.messages import Message
@@ -37,7 +38,8 @@ _ONCE = frozenset({TASK, "authorization", SESSION, VERSION, METHOD, NAME})
 
 _NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_MOST_MIRRORED, _MOST_DEPTH = 64, 16
+_MOST_REPEATED, _MOST_DEPTH = 64, 16
+_DECIMAL = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?")
 _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
 
@@ -72,14 +74,19 @@ def is_modern(message: Message) -> bool:
     return any(name in message.meta for name in STATED)
 
 
+def unstated(message: Message, headers: Headers) -> str:
+    """Say that a request of the era without a handshake does not state its version; empty if it does."""
+    modern = is_modern(message) or (headers.get(VERSION, "") >= MODERN and message.id is not None and message.method)
+    if modern and PROTOCOL_VERSION not in message.meta:
+        return f"`_meta` does not state `{PROTOCOL_VERSION}`, as each request of this version of MCP must"
+    return ""
+
+
 def disagreement(message: Message, headers: Headers) -> str:
     """Name what the headers of a request say other than the message does; empty for nothing."""
     modern = is_modern(message)
-    version = headers.get(VERSION)
-    if modern and version != message.meta.get(PROTOCOL_VERSION):
+    if modern and headers.get(VERSION) != message.meta.get(PROTOCOL_VERSION):
         return f"the header `{VERSION}` is not the version that the message states"
-    if not modern and version is not None and version >= MODERN and message.id is not None and message.method:
-        return f"the header `{VERSION}` is of an era in which each message states its version"
     method = headers.get(METHOD)
     if method != message.method and (modern or method is not None):
         return f"the header `{METHOD}` is not the method of the message"
@@ -90,26 +97,49 @@ def disagreement(message: Message, headers: Headers) -> str:
     return ""
 
 
-def mirrored(call: Message, schema: object) -> dict[str, str]:
+def repeated(call: Message, schema: object) -> dict[str, str | None]:
     """Return the headers that repeat arguments of a call, as the tool's schema wants it (`x-mcp-header`).
 
-    They are made from the message, so that they cannot say anything else. A name that is no header's is left out.
+    They are made from the message; None for an argument that is not there. A name that is no header's is left out.
     """
-    headers: dict[str, str] = {}
+    headers: dict[str, str | None] = {}
     waiting: list[tuple[tuple[str, ...], object]] = [((), schema)]
     while waiting:
         path, one = waiting.pop()
         if not isinstance(one, dict):
             continue
         wanted = one.get("x-mcp-header")
-        if path and isinstance(wanted, str) and _TOKEN.fullmatch(wanted):
-            value = call.part("params", "arguments", *path)
-            if value is not None and value[0] not in "n[{" and len(headers) < _MOST_MIRRORED:
-                headers[f"mcp-param-{wanted.lower()}"] = encoded(json.loads(value) if value[0] == '"' else value)
+        if path and isinstance(wanted, str) and _TOKEN.fullmatch(wanted) and len(headers) < _MOST_REPEATED:
+            headers[f"mcp-param-{wanted.lower()}"] = _as_header(call.part("params", "arguments", *path))
         inside = one.get("properties")
         if isinstance(inside, dict) and len(path) < _MOST_DEPTH:
             waiting += [((*path, name), each) for name, each in inside.items()]
     return headers
+
+
+def misrepeated(wanted: Mapping[str, str | None], headers: Headers) -> str:
+    """Name the first of a client's headers that does not repeat its argument; empty for none."""
+    for name, value in wanted.items():
+        if not _repeats(headers.get(name), value):
+            return f"the header `{name}` is not the argument that it repeats"
+    return ""
+
+
+def _as_header(value: str | None) -> str | None:
+    """Return a JSON value as a header; None for one that is absent, or that no header can repeat."""
+    if value is None or value[0] in "n[{":
+        return None
+    return encoded(json.loads(value) if value[0] == '"' else value)
+
+
+def _repeats(theirs: str | None, value: str | None) -> bool:
+    """Say whether a client's header repeats an argument; a number can be written in more than one way."""
+    if theirs is None or value is None:
+        return theirs is value
+    one, other = decoded(theirs), decoded(value)
+    if one is None or other is None or one == other:
+        return one is not None
+    return bool(_DECIMAL.fullmatch(one) and _DECIMAL.fullmatch(other)) and Decimal(one) == Decimal(other)
 
 
 def decoded(value: str) -> str | None:

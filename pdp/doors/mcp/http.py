@@ -138,10 +138,13 @@ class HTTPDoor:
         except InvalidMessageError as error:
             await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
             return
-        if problem := http.disagreement(message, headers):
-            told = answers.error(message.id, answers.HEADER_MISMATCH, problem)
-            await reply.message(told, status=BAD_REQUEST)
-            return
+        for code, problem in (
+            (answers.INVALID_PARAMS, http.unstated(message, headers)),
+            (answers.HEADER_MISMATCH, http.disagreement(message, headers)),
+        ):
+            if problem:
+                await reply.message(answers.error(message.id, code, problem), status=BAD_REQUEST)
+                return
         if party is not None and message.method != methods.CALL and not missing:
             missing = await self._admission.lives(party)
         if party is None or missing:

@@ -155,16 +155,28 @@ async def test_a_call_that_a_person_approves_meanwhile_runs(desk_pdp: RunningSer
 
 
 async def test_headers_that_repeat_arguments_say_what_the_message_says(desk_pdp: RunningServer) -> None:
-    """A server can want arguments in headers too (`x-mcp-header`): they are the proxy's, whatever the client wrote."""
+    """A server can want arguments in headers too (`x-mcp-header`), and gets them as the message has them."""
     async with world(desk_pdp) as here:
         _, handle = here.session()
         async with here.client(MODERN, handle) as client:
+            await client.list_tools()
             result = await client.call_tool("routed", {"region": "süd", "shard": 7})
-        other = await here.call("routed", {"region": "north"}, handle=handle, mcp_param_region="south")
 
         assert "süd 7" == text_of(result)
-        assert "north 0" in other.text
-        assert "north" == here.desk.headers["mcp-param-region"]
+        assert "=?base64?c8O8ZA==?=" == here.desk.headers["mcp-param-region"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"mcp_param_region": "south"}, {"mcp_param_region": "north", "mcp_param_shard": "1"}]
+)
+async def test_a_header_that_repeats_no_argument_is_refused(desk_pdp: RunningServer, headers: dict[str, str]) -> None:
+    """One that is missing, says something else, or repeats what is not there: what reads headers only would err."""
+    async with world(desk_pdp) as here:
+        _, handle = here.session()
+        answer = await here.call("routed", {"region": "north"}, handle=handle, **headers)
+
+        assert (400, -32020) == (answer.status_code, message_of(answer)["error"]["code"])
+        assert 0 == here.desk.ran["routed"]
 
 
 async def test_a_tool_that_has_changed_is_not_called(desk_pdp: RunningServer, era: str) -> None:
