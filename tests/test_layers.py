@@ -65,7 +65,7 @@ LIBRARIES = {
         "pdp.testing",
         "pdp.telemetry.transport_grpc",
         "pdp.bench",
-        "pdp.doors.envoy.port",
+        "pdp.doors.grpcport",
     ),
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),

@@ -1,17 +1,19 @@
-"""The door of Envoy without its transport: one question of Envoy, one answer."""
+"""The door of Envoy: one question of Envoy, one answer."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.replies import Refuse, Reply
 from pdp.doors.envoy.requests import Request
+from pdp.doors.grpcport import Method, serving
 from pdp.doors.web import FORBIDDEN, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
@@ -19,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 # Of the `context_extensions` of a route, which has one of the two.
 SERVER, TABLE = "server", "table"
 _INTERNAL: Final = 500
+_SERVICE: Final = "envoy.service.auth.v3.Authorization"
+MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,11 @@ class EnvoyDoor:
 
     mcp: MCPRequests
     http: HTTPRequests
+
+    def serving(self, address: str, credentials: Any = None) -> AbstractAsyncContextManager[str]:  # noqa: ANN401 - gRPC has no types
+        """Answer at an address while the block runs, as `pdp.doors.grpcport.serving` does."""
+        methods = {"Check": Method(question=CheckRequest, answer=self.check)}
+        return serving(_SERVICE, methods, address, most_bytes=MOST_BYTES, credentials=credentials)
 
     async def check(
         self, question: CheckRequest, metadata: Mapping[str, str], patience: float | None = None

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from pdp.client import Answer, ToolCall, ToolCallDenied
 from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
-from pdp.doors.envoy.asking import Asking, NoSessionHereError, UnreportedError
+from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.envoy.tables import Placeholder, Table, Template

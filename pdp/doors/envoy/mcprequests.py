@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from pdp.client import ToolCall, ToolCallDenied
 from pdp.doors import refusals
-from pdp.doors.envoy.asking import Asking, NoSessionHereError, UnreportedError, is_traceparent
+from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
+from pdp.doors.traces import trace_of
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
 
 _LOG = logging.getLogger(__name__)
@@ -97,10 +98,7 @@ class MCPRequests:
 
     async def _asked(self, request: Request, message: Message, server: str) -> Reply:
         tool, arguments = question(message)
-        traceparent, tracestate = request.traceparent, request.tracestate
-        if is_traceparent(inside := message.meta.get("traceparent")):
-            state = message.meta.get("tracestate")
-            traceparent, tracestate = str(inside), state if isinstance(state, str) else ""
+        traceparent, tracestate = trace_of(message.meta, request.traceparent, request.tracestate)
         answer = await self.asking.allowed(
             request.handle,
             ToolCall(server=server, tool=tool, arguments=arguments),

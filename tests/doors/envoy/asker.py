@@ -13,12 +13,11 @@ from typing import Any, Self
 import grpc
 
 from pdp.client import AsyncClient
-from pdp.doors.envoy.asking import Asking
+from pdp.doors.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
-from pdp.doors.envoy.port import serving
 from pdp.doors.envoy.tables import Table
 from pdp.testing.inprocess import RunningServer
 
@@ -195,7 +194,7 @@ def door(
         app = EnvoyDoor(
             mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables or {})
         )
-        return stack, await stack.enter_async_context(serving(app, "127.0.0.1:0"))
+        return stack, await stack.enter_async_context(app.serving("127.0.0.1:0"))
 
     stack, listens = _LOOP.run(begin())
     try:

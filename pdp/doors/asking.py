@@ -1,4 +1,4 @@
-"""Ask the PDP about a request, for a door that sees no result."""
+"""Ask the PDP about a request of a gateway, in the session of the handle that the request brings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pdp.client import (
     Answer,
     AsyncClient,
+    AsyncClientSession,
     NotFoundError,
     PDPClientError,
     ToolCall,
@@ -22,9 +23,8 @@ from pdp.doors.web import HANDLE
 
 _LOG = logging.getLogger(__name__)
 
-# Without a comma: Envoy joins two headers of one name with it.
+# Without a comma: gateways join two headers of one name with it.
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{1,512}")
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class NoSessionHereError(Exception):
@@ -41,18 +41,24 @@ class UnreportedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Asks one server. With `without_reports` the operator accepts that nothing is told of what calls bring."""
+    """Asks one server. With `without_reports` the operator accepts that nothing is told of what unseen calls bring."""
 
     client: AsyncClient
     without_reports: bool = False
 
+    def session(self, handle: str) -> AsyncClientSession:
+        """Return the session of a handle. Raise `NoSessionHereError` for what is no handle."""
+        if not _HANDLE.fullmatch(handle):
+            raise NoSessionHereError(refusals.without_session("gateway", HANDLE))
+        return self.client.attach(handle)
+
     async def allowed(self, handle: str, call: ToolCall, *, traceparent: str, tracestate: str) -> Answer:
-        """Return the answer that allows a call.
+        """Return the answer that allows a call whose result this door will not see.
 
         Raise `ToolCallDenied`, `UnreportedError` and `NoSessionHereError` when the call must not be made. Obligations
         are about results or about people, and so unknown here.
         """
-        session = self.client.attach(_checked(handle))
+        session = self.session(handle)
         answer = await session.ask(call, known_obligations=(), traceparent=traceparent, tracestate=tracestate)
         if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
             _LOG.warning("there is no decision about a call: %s", answer.error)
@@ -67,20 +73,9 @@ class Asking:
     async def require_session(self, handle: str) -> None:
         """Raise `NoSessionHereError` unless a session lives, for what passes without a decision."""
         try:
-            await self.client.attach(_checked(handle)).list_tools()
+            await self.session(handle).list_tools()
         except (WrongStateError, NotFoundError):
             raise NoSessionHereError(refusals.SESSION_OVER) from None
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
             raise NoSessionHereError(refusals.AWAY) from None
-
-
-def is_traceparent(text: object) -> bool:
-    """Say whether a value is a `traceparent` of W3C."""
-    return isinstance(text, str) and bool(_TRACEPARENT.fullmatch(text))
-
-
-def _checked(handle: str) -> str:
-    if not _HANDLE.fullmatch(handle):
-        raise NoSessionHereError(refusals.without_session("gateway", HANDLE))
-    return handle
