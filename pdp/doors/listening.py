@@ -13,9 +13,9 @@ from typing import Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pdp.doors.portcertificate import PortCertificate
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
-from pdp.foundation.ownership import require_own
 
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
 # For the headers of a request, from the first moment of the connection.
@@ -155,13 +155,4 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
         return None
     if certificate is None or key is None:
         raise ConfigurationError("a certificate needs its key, and a key its certificate")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        for path in (certificate, key):
-            require_own(path, "anyone could impersonate the proxy")
-        context.load_cert_chain(certificate, key)
-    except ssl.SSLError:
-        raise ConfigurationError(f"`{certificate}` and `{key}` are not a certificate and its key, in PEM") from None
-    except OSError as error:
-        raise ConfigurationError(f"cannot read `{certificate}` and `{key}`: {reason_of(error)}") from None
-    return context
+    return PortCertificate(certificate, key).context

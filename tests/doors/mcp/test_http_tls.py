@@ -77,6 +77,35 @@ async def test_the_server_is_known_by_its_certificate(authority: Authority, tmp_
     assert b"https" == body
 
 
+async def serial_at(port: int, roots: Path) -> int:
+    """Return the number of the certificate that a new connection gets, which names no host."""
+    trusting = ssl.create_default_context(cafile=roots)
+    trusting.check_hostname = False
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="")
+    shown = writer.get_extra_info("peercert")
+    writer.close()
+    return int(shown["serialNumber"], 16)
+
+
+async def test_a_renewed_certificate_is_used_without_a_restart(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """New connections get it as soon as its key is there too; until then they get the last good one."""
+    listener = listener_of(authority, tmp_path)
+    (tmp_path / "renewed").mkdir()
+    files = authority.files(tmp_path / "renewed")
+    async with served(listener):
+        first = await serial_at(listener.port, tmp_path / "roots.pem")
+        (tmp_path / "server.pem").write_bytes(files.certificate.read_bytes())
+        half = [await serial_at(listener.port, tmp_path / "roots.pem") for _ in range(2)]
+        (tmp_path / "server.key.pem").write_bytes(files.key.read_bytes())
+        renewed = await serial_at(listener.port, tmp_path / "roots.pem")
+
+    assert [first, first] == half
+    assert first != renewed
+    assert 1 == caplog.text.count("the last good one stays in use")
+
+
 def test_a_key_of_another_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     """What does not fit together is told when the proxy starts."""
     certificate, _ = authority.server().write(tmp_path, "one")

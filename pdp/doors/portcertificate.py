@@ -1,0 +1,67 @@
+"""The certificate of a door's port over HTTP, read again for each connection once its files have changed."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+
+from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.ownership import require_own
+
+_LOG = logging.getLogger(__name__)
+
+_State = tuple[tuple[int, ...], ...]
+
+
+class PortCertificate:
+    """A certificate and its key, in PEM; the last good ones stay in use while the files do not match.
+
+    `context` is what a port serves with. Connections that are open keep what they began with. Raise
+    `ConfigurationError` when the files are invalid, or when others could change them.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate = certificate
+        self._key = key
+        self._seen = self._state()
+        self._current = self.context = self._read()
+        # Called for each handshake, whether or not the client names a host.
+        self.context.sni_callback = self._chosen
+
+    def _chosen(self, connection: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        """Have a connection use the files as they are now. Never raises: the handshake would fail."""
+        seen = self._state()
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._current = self._read()
+                _LOG.info("the certificate in `%s` was read again; new connections use it", self._certificate)
+            except ConfigurationError as error:
+                _LOG.error("the certificate could not be read again, so the last good one stays in use: %s", error)
+        connection.context = self._current
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        pair = f"`{self._certificate}` and `{self._key}`"
+        try:
+            for path in (self._certificate, self._key):
+                require_own(path, "anyone could impersonate the proxy")
+            # Without a password: nobody is there to be asked for one.
+            context.load_cert_chain(self._certificate, self._key, password="")
+        except ssl.SSLError:
+            raise ConfigurationError(f"{pair} are not a certificate and its key, in PEM") from None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {pair}: {reason_of(error)}") from None
+        return context
+
+    def _state(self) -> _State:
+        return tuple(_state_of(path) for path in (self._certificate, self._key))
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode
