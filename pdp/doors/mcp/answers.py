@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from pdp.client import Answer
 from pdp.doors.mcp.messages import Message, MessageId
-from pdp.doors.mcp.methods import CALL, SUBSCRIPTION_ID, TOOLS_CHANGED
+from pdp.doors.mcp.methods import CALL, PROGRESS, SUBSCRIPTION_ID, TOOLS_CHANGED
 
 # JSON-RPC's own codes, and one of ours outside of the ranges that JSON-RPC and MCP keep.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -51,6 +52,16 @@ def tools_changed(subscription: MessageId | None = None) -> str:
     if subscription is not None:
         said["params"] = {"_meta": {SUBSCRIPTION_ID: subscription}}
     return _written(said)
+
+
+def progress_alone(told: Message) -> str:
+    """Return a server's notification of progress with its numbers, and without its text."""
+    kept = {"progressToken": told.part("params", "progressToken")}
+    for name in ("progress", "total"):
+        value = told.params.get(name)
+        kept[name] = told.part("params", name) if isinstance(value, int | float | Decimal) else None
+    params = ",".join(f"{json.dumps(name)}:{text}" for name, text in kept.items() if text is not None)
+    return f'{{"jsonrpc":"2.0","method":"{PROGRESS}","params":{{{params}}}}}'
 
 
 def request(message_id: str, method: str, params: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.client import (
+    Answer,
     NotFoundError,
     PDPClientError,
     ToolCall,
@@ -25,7 +26,19 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
-from pdp.doors.mcp.methods import CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
+from pdp.doors.mcp.methods import (
+    CALL,
+    GREETINGS,
+    LIST,
+    LOGGED,
+    PASSED,
+    PING,
+    PROGRESS,
+    SERVER_ASKS,
+    STATED,
+    TOLD,
+    TOOLS_CHANGED,
+)
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
@@ -78,6 +91,8 @@ class Gate:
         self._approval = lambda number: pdp_command(f"approvals approve {number}")
         self._passes = passes
         self._listing: asyncio.Future[None] | None = None
+        # Whether a call was allowed whose result must be redacted.
+        self._redacts = False
 
     async def ask(self, request: Message) -> AllowedCall:
         """Ask whether a request may reach the server. Raise `RefusedError` when it may not.
@@ -128,6 +143,22 @@ class Gate:
         if allowed is not None:
             return await self.handed_on(allowed, said)
         return await self.listed(request, said) if request.method == LIST else self.passed(request, said)
+
+    def told(self, message: Message) -> Message | None:
+        """Return what the client gets of a notification of the server; None for nothing.
+
+        A text of the server that belongs to no result cannot be redacted. It may hold what a result held, so that none
+        is handed on after the first call whose result must be redacted.
+        """
+        if message.method not in TOLD or self._reveals(message):
+            return None
+        if message.method == TOOLS_CHANGED:
+            self.definitions.forget()
+        if self._redacts and message.method == LOGGED:
+            return None
+        if self._redacts and message.method == PROGRESS:
+            return Message.read(answers.progress_alone(message).encode("utf-8"))
+        return message
 
     def lets_pass(self, method: str) -> bool:
         """Say whether the client's requests of this method reach the server unasked."""
@@ -218,6 +249,7 @@ class Gate:
             traceparent=_text(request.meta.get("traceparent")),
             tracestate=_text(request.meta.get("tracestate")),
         )
+        self._redacts |= _redacts(admitted.answer)
         return AllowedCall(request=request, call=admitted)
 
     async def _handed_on(self, allowed: AllowedCall, said: Message) -> str:
@@ -228,7 +260,7 @@ class Gate:
         kept = await call.handed_on()
         if problem := self.fits(said):
             raise ToolResultWithheld(call.answer, problem)
-        if text is None and any(one.id == REDACT_RESULT for one in call.answer.obligations):
+        if text is None and _redacts(call.answer):
             raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
         if text is None or kept == result:
             return said.text
@@ -263,6 +295,10 @@ class Gate:
         except BaseException:
             found.forget()
             raise
+
+
+def _redacts(answer: Answer) -> bool:
+    return any(one.id == REDACT_RESULT for one in answer.obligations)
 
 
 def _failure(error: str) -> dict[str, Any]:

@@ -57,6 +57,7 @@ TOLD = frozenset(
     }
 )
 TOOLS_CHANGED = "notifications/tools/list_changed"
+LOGGED, PROGRESS = "notifications/message", "notifications/progress"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 # Requests of the server, which ask the client's model, person or disk.

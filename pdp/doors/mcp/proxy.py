@@ -207,16 +207,15 @@ class Proxy:
         await self._to_client(await self.gate.answered(found.request, found.allowed, said))
 
     async def _server_told(self, message: Message) -> None:
-        if message.method not in methods.TOLD:
+        told = self.gate.told(message)
+        if told is None:
             return
-        if message.method == methods.TOOLS_CHANGED:
-            self.gate.definitions.forget()
-        if message.method == methods.CANCELLED:
-            number = message.params.get("requestId")
+        if told.method == methods.CANCELLED:
+            number = told.params.get("requestId")
             self._server_asks -= {one for one in self._server_asks if one == number}
-        if message.method == methods.ACKNOWLEDGED:
-            message = self._acknowledged(message)
-        await self._to_client(message.raw)
+        if told.method == methods.ACKNOWLEDGED:
+            told = self._acknowledged(told)
+        await self._to_client(told.raw)
 
     def _acknowledged(self, message: Message) -> Message:
         number = message.meta.get(methods.SUBSCRIPTION_ID)

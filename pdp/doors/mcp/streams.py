@@ -66,12 +66,10 @@ async def passing(
         _LOG.warning("an answer of the server is dropped, because nothing was asked there")
     elif message.id is not None:
         await _asking(message, conversation, reply)
-    elif message.method in methods.TOLD and not gate.fits(message):
-        if message.method == methods.TOOLS_CHANGED:
-            gate.definitions.forget()
-        if message.method == methods.ACKNOWLEDGED and request is not None:
-            message = acknowledging(request, message)
-        await reply.event(message.text)
+    elif (told := gate.told(message)) is not None:
+        if told.method == methods.ACKNOWLEDGED and request is not None:
+            told = acknowledging(request, told)
+        await reply.event(told.text)
 
 
 async def _asking(message: Message, conversation: Conversation, reply: Reply) -> None:

@@ -203,6 +203,33 @@ async def test_a_field_is_redacted(pdp: RunningServer, era: str) -> None:
     assert ("resultType" in said["result"]) is (era == "2026-07-28")
 
 
+async def test_what_is_said_beside_a_redacted_result_has_no_text(pdp: RunningServer) -> None:
+    """Progress goes on as numbers, log messages do not: their texts could hold what a result must not show."""
+    step: dict[str, Any] = {"progressToken": "p", "progress": 1, "total": 2.0}
+    says = [
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {**step, "message": "ann@example.com"}},
+        {"jsonrpc": "2.0", "method": "notifications/progress", "params": {**step, "total": "ann@example.com"}},
+        {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "ann@example.com"}},
+        {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "file:///open"}},
+    ]
+    server = ToolServer()
+    server.results["people"] = people()
+    server.reactions["tools/call"] = lambda one: [
+        *(json.dumps(said).encode() for said in says),
+        server.answer(one, server.result_of(one)),
+    ]
+
+    async with conversation(pdp, server=server) as it:
+        await it.call("read")
+        before = list(it.told)
+        await it.call("people")
+
+    assert says == before
+    without_total = {"progressToken": "p", "progress": 1}
+    shown = [{**says[0], "params": step}, {**says[1], "params": without_total}, says[3]]
+    assert shown == it.told[len(says) :]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
