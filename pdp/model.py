@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pdp.clock import Deadline
 
@@ -116,12 +116,49 @@ AT_EACH_CALL = inf
 Debited = tuple[tuple[str, int | str], ...]
 
 
+class Asked(Protocol):
+    """What a gateway asks about: a session, or a call that waits for a person."""
+
+    @property
+    def tenant(self) -> str:
+        """Return the tenant of the session."""
+        ...
+
+    @property
+    def user(self) -> str:
+        """Return the user of the session."""
+        ...
+
+    @property
+    def agent(self) -> str:
+        """Return the agent of the session."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """For whom a gateway may ask: the ids of tenants, users and agents. `users` and `agents` are None for all."""
+
+    tenants: frozenset[str]
+    users: frozenset[str] | None = None
+    agents: frozenset[str] | None = None
+
+    def include(self, asked: Asked) -> bool:
+        """Say whether the gateway may ask about this."""
+        return (
+            asked.tenant in self.tenants
+            and (self.users is None or asked.user in self.users)
+            and (self.agents is None or asked.agent in self.agents)
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """A caller of the API: an id, its kind of identity (`token`, …), its roles and its tenant.
 
     `authenticated_at` (unix seconds) is when a person last proved their identity: 0.0 when that is unknown, and
-    `AT_EACH_CALL` for a person who is assumed to be present.
+    `AT_EACH_CALL` for a person who is assumed to be present. `bounds` says for whom a gateway may ask, None for its
+    whole tenant.
     """
 
     id: str
@@ -129,6 +166,11 @@ class Caller:
     roles: frozenset[Role]
     tenant: str = "default"
     authenticated_at: float = 0.0
+    bounds: Bounds | None = None
+
+    def may_ask_about(self, asked: Asked) -> bool:
+        """Say whether this is within the caller's tenant, or within its bounds if it has some."""
+        return asked.tenant == self.tenant if self.bounds is None else self.bounds.include(asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,9 @@ _TRIES = 3
 class Snapshot:
     """The inputs of one decision: the bundle, the session with its ancestors (nearest first), and the time.
 
-    `chain` is empty without a session of the caller's tenant. `wall_at` is the unchanged wall clock, for policies;
-    `now` never goes back, for deadlines. `activation` is that of the bundle, read with the chain; None without a chain.
+    `chain` is empty without a session that the caller may ask about. `wall_at` is the unchanged wall clock, which
+    policies see; `now` never goes back, for deadlines. `activation` is that of the bundle, read with the chain; None
+    without a chain.
     """
 
     bundle: Bundle
@@ -98,10 +99,13 @@ def _taken(
     caller: Caller,
     activation: ActiveBundle | None = None,
 ) -> Snapshot:
+    # INVARIANT: a session that the caller may not ask about is the same as an unknown one. `Caller.may_ask_about`
+    # without its call, which every decision would pay.
+    bounds = caller.bounds
+    seen = chain and (chain[0].tenant == caller.tenant if bounds is None else bounds.include(chain[0]))
     return Snapshot(
         bundle=bundle,
-        # INVARIANT: a session of another tenant is the same as an unknown one.
-        chain=chain if chain and chain[0].tenant == caller.tenant else (),
+        chain=chain if seen else (),
         now=no_earlier(now, high_water_at),
         wall_at=now.wall_at,
         activation=activation,

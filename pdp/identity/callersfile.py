@@ -25,6 +25,8 @@ _DEVELOPMENT = "# For development on this machine alone: a server that others ca
 _GIVEN_TOKEN = re.compile(r"[\x21-\x7e]{32,8192}")
 _BY_HAND = "this command cannot change a file of this form: change it by hand"
 
+_ROLES = frozenset(role.value for role in Role)
+
 Entry = Mapping[str, object]
 
 
@@ -209,7 +211,16 @@ def _scalar(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
+        return f"[{', '.join(map(_listed, value))}]"
+    return _quoted(value)
+
+
+def _listed(value: object) -> str:
+    """Return an entry of a list; names of roles need no quotes, and ids could read as numbers."""
+    return value if isinstance(value, str) and value in _ROLES else _quoted(value)
+
+
+def _quoted(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 

@@ -37,12 +37,14 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
     names = ", ".join(f"`{entry.id}`" for entry in entries)
     if len({entry.tenant for entry in entries}) > 1:
         raise NoCallerError(f"its groups belong to several tenants: {names}")
+    if len({entry.bounds for entry in entries}) > 1:
+        raise NoCallerError(f"its groups may ask for different users, agents or tenants: {names}")
     if not CALLER_ID.fullmatch(token.name):
         raise NoCallerError(f"the claim that `jwt.id_claim` names is not a caller id; its groups are {names}")
     if token.name in callers.ids:
         raise NoCallerError(f"`{token.name}` is the id of another caller; its groups are {names}")
     roles = frozenset[Role]().union(*(entry.roles for entry in entries))
-    return Caller(id=token.name, kind="jwt", roles=roles, tenant=entries[0].tenant)
+    return Caller(id=token.name, kind="jwt", roles=roles, tenant=entries[0].tenant, bounds=entries[0].bounds)
 
 
 def _beside_approver(caller: Caller) -> str:

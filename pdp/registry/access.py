@@ -22,7 +22,7 @@ from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.events import presence
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.scope import scope_of
-from pdp.registry.seeing import sees_all
+from pdp.registry.seeing import sees_all, sees_request, tenant_seen
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState
 from pdp.sessions.lifecycle import earliest_end
@@ -184,6 +184,8 @@ class Approvals:
         which = self._filter(session_id, user, caller, _stored_states(state), ends_after)
 
         def seen(request: AccessRequest) -> AccessView | None:
+            if not sees_request(caller, request):
+                return None
             found = self._view(request, bundle, now)
             return found if state in (None, found.state) else None
 
@@ -199,7 +201,7 @@ class Approvals:
         which = self._filter(session_id, user, caller, frozenset({AccessState.OPEN}), now.wall_at)
         for request in self._rows(which):
             seen = self._view(request, bundle, now)
-            if seen.state is AccessState.OPEN:
+            if seen.state is AccessState.OPEN and sees_request(caller, request):
                 yield seen
 
     def changed(self, *, after: int, session_id: str, user: str, caller: Caller) -> Iterator[AccessView]:
@@ -208,7 +210,8 @@ class Approvals:
         bundle, now = self._bundle(), self._now()
         while page := self._requests().changed(which, after=after, limit=_STEP):
             for request in page:
-                yield self._view(request, bundle, now)
+                if sees_request(caller, request):
+                    yield self._view(request, bundle, now)
             after = page[-1].revision
 
     def _revoke(
@@ -245,9 +248,7 @@ class Approvals:
     def _visible(self, request_id: str, caller: Caller) -> AccessRequest:
         request = self._requests().get(request_id)
         # INVARIANT: an unknown request and a foreign one get the same error.
-        if request is None or request.tenant != caller.tenant:
-            raise NotFoundError("no such access request")
-        if not sees_all(caller) and request.asked_by != caller.id:
+        if request is None or not sees_request(caller, request):
             raise NotFoundError("no such access request")
         return request
 
@@ -255,7 +256,7 @@ class Approvals:
         self, session_id: str, user: str, caller: Caller, states: frozenset[AccessState], ends_after: float = 0.0
     ) -> AccessFilter:
         return AccessFilter(
-            tenant=caller.tenant,
+            tenant=tenant_seen(caller),
             session_id=session_id,
             user=user,
             asked_by="" if sees_all(caller) else caller.id,

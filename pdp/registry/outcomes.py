@@ -219,7 +219,7 @@ class Outcomes:
 
     def _live(self, allowed: _Allowed, caller: Caller, now: Instant) -> tuple[Session, ...]:
         chain = self._sessions.get(allowed.session_id)
-        if not chain or chain[0].tenant != caller.tenant:
+        if not chain or not caller.may_ask_about(chain[0]):
             raise NotFoundError("no such session")
         for session in chain:
             state = state_of(session, now)

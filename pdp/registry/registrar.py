@@ -23,7 +23,7 @@ from pdp.foundation.ids import handle_digest, new_handle, new_session_id
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import MOST_LABELS, Limits
-from pdp.model import Caller, Scope, Session, SessionState
+from pdp.model import Bounds, Caller, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
@@ -45,7 +45,7 @@ from pdp.registry.scope import (
     scope_of,
     scoped_tools,
 )
-from pdp.registry.seeing import sees, sees_all
+from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.terms import session_terms
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
@@ -362,7 +362,7 @@ class Registrar:
         before = page_start_of(page_token, float, str)
         bundle, now = self._bundle(), self._now()
         which = SessionFilter(
-            tenant=caller.tenant,
+            tenant=tenant_seen(caller),
             user=user,
             agent=agent,
             opened_by="" if sees_all(caller) else caller.id,
@@ -373,8 +373,8 @@ class Registrar:
         step = min(size, _STEP) if state is None else _STEP
 
         def seen(session: Session) -> SessionView | None:
-            # EXPIRED is computed, so the store cannot filter by it.
-            if state not in (None, state_of(session, now)):
+            # EXPIRED is computed, so the store cannot filter by it; nor by the bounds of a gateway.
+            if state not in (None, state_of(session, now)) or not sees(caller, session):
                 return None
             return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
 
@@ -443,6 +443,9 @@ class Registrar:
                 "duration",
                 f"must be more than 0 and at most {self._limits.session_seconds:g} s (limit `session_seconds`)",
             )
+        # A child is of its parent's tenant, whoever requests it.
+        tenant = parents[0].tenant if parents else caller.tenant
+        _require_within(caller.bounds, wanted)
         captured = bundle.directory.capture(wanted.user, wanted.agent)
         if captured is None:
             if ("User", wanted.user) in bundle.directory.entities:
@@ -467,7 +470,7 @@ class Registrar:
             duration=float(duration),
             requested_at=now.wall_at,
             deadline=Deadline.after(now, bundle.request_seconds),
-            tenant=caller.tenant,
+            tenant=tenant,
             environment=wanted.environment,
             opened_by=caller.id,
             parent_id=parents[0].id if parents else "",
@@ -570,6 +573,15 @@ class Registrar:
 def _expiry(session: Session, now: Instant) -> Event:
     facts = {"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)}
     return Event.of_session(EventKind.SESSION_EXPIRED, session, at=now.wall_at, facts=facts)
+
+
+def _require_within(bounds: Bounds | None, wanted: SessionRequest) -> None:
+    """Refuse a user or agent for whom the caller may not ask, whether the directory has it or not."""
+    if bounds is None:
+        return
+    for name, asked, listed in (("user", wanted.user, bounds.users), ("agent", wanted.agent, bounds.agents)):
+        if listed is not None and asked not in listed:
+            raise InvalidRequestError(name, f"`{asked}` is not among the {name}s of this caller")
 
 
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:

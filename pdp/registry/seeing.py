@@ -1,8 +1,9 @@
-"""Which sessions a caller may see: people those of their tenant, a gateway those that it opened."""
+"""Which sessions a caller may see: people those of their tenant, a gateway those that it opened and may ask about."""
 
 from __future__ import annotations
 
-from pdp.model import Caller, Role, Session
+from pdp.model import Asked, Caller, Role, Session
+from pdp.sessions.access import AccessRequest
 
 _SEEING = frozenset({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
 
@@ -14,4 +15,20 @@ def sees_all(caller: Caller) -> bool:
 
 def sees(caller: Caller, session: Session) -> bool:
     """Say whether a caller may see a session."""
-    return session.tenant == caller.tenant and (sees_all(caller) or session.opened_by == caller.id)
+    return _sees(caller, session, session.opened_by)
+
+
+def sees_request(caller: Caller, request: AccessRequest) -> bool:
+    """Say whether a caller may see an access request."""
+    return _sees(caller, request, request.asked_by)
+
+
+def tenant_seen(caller: Caller) -> str:
+    """Return the tenant to which a list can be restricted before `sees` is asked; empty for several."""
+    return caller.tenant if caller.bounds is None else ""
+
+
+def _sees(caller: Caller, asked: Asked, by: str) -> bool:
+    if sees_all(caller):
+        return asked.tenant == caller.tenant
+    return by == caller.id and caller.may_ask_about(asked)

@@ -13,7 +13,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.limits import Limits
 from pdp.model import Caller
 from pdp.registry.following import MOST_CHANGES, Followed, Following
-from pdp.registry.seeing import sees, sees_all
+from pdp.registry.seeing import sees
 from pdp.server.fields import optional_id
 from pdp.server.messages import session_change
 from pdp.serving.watches import Watch
@@ -204,13 +204,12 @@ class _Visible:
     def __init__(self, changes: Followed) -> None:
         self._changes = changes
         self._messages = {session.id: session_change(session, state) for session, state in changes.sessions}
-        self._found: dict[tuple[str, str, bool], Mapping[str, _Change]] = {}
+        self._found: dict[Caller, Mapping[str, _Change]] = {}
 
     def to(self, caller: Caller) -> Mapping[str, _Change]:
         """Return the changes of sessions that a caller may see, by id."""
-        key = caller.id, caller.tenant, sees_all(caller)
-        if key not in self._found:
-            self._found[key] = {
+        if caller not in self._found:
+            self._found[caller] = {
                 session.id: self._messages[session.id] for session, _ in self._changes.sessions if sees(caller, session)
             }
-        return self._found[key]
+        return self._found[caller]

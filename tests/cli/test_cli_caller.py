@@ -15,7 +15,7 @@ import pytest
 
 from pdp.identity.callers import KnownCallers, TokenCaller
 from pdp.identity.callersfile import CallersFile
-from pdp.model import Role
+from pdp.model import Bounds, Role
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import Server
 
@@ -71,6 +71,24 @@ def test_a_caller_is_added(run: Run) -> None:
     assert token not in done.output + CALLERS.read_text()
     assert [0o600, 0o600] == [stat.S_IMODE(path.stat().st_mode) for path in (file, CALLERS)]
     assert CALLERS.read_text().startswith(before)
+
+
+def test_a_gateway_is_added_with_those_for_whom_it_may_ask(run: Run) -> None:
+    """The lists of the command are those of the entry, an id that reads like a number too, and the list shows them."""
+    run("init")
+
+    lists = ("--for-user", "bob", "--for-user", "007", "--for-tenant", "default", "--for-tenant", "acme")
+    done = run("caller", "add", "door", "--role", "pep", *lists)
+    run("caller", "rotate", "door")
+
+    caller = known(Path(".pdp/tokens/door.token").read_text().strip())
+    assert (0, True) == (done.exit_code, caller is not None)
+    assert caller is not None
+    expected = Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "007"}))
+    assert expected == caller.caller.bounds
+    assert "users bob, 007; tenants default, acme" in run("caller", "list").stdout
+    listed = json.loads(run("caller", "list", "--json").stdout)[-1]
+    assert (["bob", "007"], [], ["default", "acme"]) == (listed["users"], listed["agents"], listed["tenants"])
 
 
 def test_a_token_is_printed_when_asked(run: Run) -> None:

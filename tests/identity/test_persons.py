@@ -15,7 +15,7 @@ from pdp.identity.callers import KnownCallers
 from pdp.identity.denied import DenyList
 from pdp.identity.keysets import TrustedKeys
 from pdp.identity.tokens import TokenRules
-from pdp.model import Caller, Role
+from pdp.model import Bounds, Caller, Role
 from pdp.testing.clock import FakeClock
 from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, NOW, Issuer
 
@@ -84,6 +84,7 @@ approvers: {jwt_group: '%s', roles: [approver]}
 others: {jwt_group: others, roles: [auditor]}
 gateways: {jwt_group: gateways, roles: [pep]}
 admins: {jwt_group: admins, roles: [admin]}
+bounded: {jwt_group: bounded, roles: [pep], users: [bob]}
 elsewhere: {jwt_group: elsewhere, roles: [auditor], tenant: acme}
 bob: {jwt_subject: bob, roles: [auditor]}
 """
@@ -237,6 +238,13 @@ def test_groups_add_up_but_never_to_both_sides(desk: Desk, groups: list[str], ro
     assert roles == desk.caller(claims, GROUPS % "boss", groups_claim="groups").roles
 
 
+def test_a_group_says_for_whom_its_gateways_may_ask(desk: Desk) -> None:
+    """The lists of an entry for a group bind each of its members."""
+    caller = desk.caller(KEYCLOAK_PERSON | {"groups": ["bounded"]}, GROUPS % "boss", groups_claim="groups")
+
+    assert Bounds(tenants=frozenset({"default"}), users=frozenset({"bob"})) == caller.bounds
+
+
 def test_the_subject_goes_before_the_groups(desk: Desk) -> None:
     """Whoever has an entry of their own has what that gives, and no more by a group."""
     claims = KEYCLOAK_PERSON | {"sub": "bob", "groups": ["boss"]}
@@ -263,6 +271,10 @@ def test_the_id_can_be_another_claim(desk: Desk) -> None:
         pytest.param({"groups": ["boss", 1]}, {}, "its `groups` is not a list of strings", id="a number"),
         pytest.param({"groups": {"boss": True}}, {}, "its `groups` is not a list of strings", id="an object"),
         pytest.param({"groups": ["boss", "elsewhere"]}, {}, "its groups belong to several tenants", id="tenants"),
+        pytest.param(
+            {"groups": ["gateways", "bounded"]}, {}, "its groups may ask for different users, agents", id="lists"
+        ),
+        pytest.param({"groups": ["bounded", "others"]}, {}, "its groups may ask for different users", id="other role"),
         pytest.param(
             {"groups": ["boss"]}, {"id_claim": "nick"}, "the claim that `jwt.id_claim` names is not a", id="no name"
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import grpc
@@ -11,9 +11,11 @@ import pytest
 from pdp.model import Role
 from pdp.server.rpcs import ACCESS, RPCS
 from pdp.serving.rpc import PUBLIC
-from tests.machinery.rpcs.row import EVERYONE, REFUSED
+from pdp.v1.session_pb2 import WatchSessionsResponse
+from tests.machinery.rpcs.asking import wanted
+from tests.machinery.rpcs.row import ANY, EVERYONE, REFUSED
 from tests.machinery.rpcs.table import ALL
-from tests.machinery.servers.twotenants import SIBLING, TENANTS, Answer, Subject, World, two_tenants
+from tests.machinery.servers.twotenants import NARROW, SIBLING, TENANTS, Answer, Subject, World, two_tenants
 
 PATHS = {rpc.method: path for path, rpc in RPCS.items()}
 
@@ -27,6 +29,12 @@ HIDDEN = {
     "nothing",
     "nothing to revoke",
 }
+# What a gateway may call about a session that it names by id or handle.
+ASKED = [
+    name
+    for name, row in ALL.items()
+    if (cells := row.roles.get("pep", ANY)).own != cells.unknown and name != "ReportOutcome"
+]
 # Differs from answer to answer.
 FRESH = ("decision_id", "trace_id", "span_id", "duration_us")
 
@@ -72,18 +80,84 @@ def test_who_is_no_caller_calls_nothing(world: World, method: str, tenant_id: st
     assert {grpc.StatusCode.OK if public else grpc.StatusCode.UNAUTHENTICATED} == codes
 
 
+@pytest.mark.parametrize("tenant_id", TENANTS)
+@pytest.mark.parametrize("method", ASKED)
+def test_what_a_gateway_may_not_ask_about_is_unknown(world: World, method: str, tenant_id: str) -> None:
+    """From the moment at which its entry has lists, a session outside them is answered like none, byte by byte."""
+    (elsewhere,) = (one for one in TENANTS if one != tenant_id)
+    caller, cells = world.actor(tenant_id, NARROW), ALL[method].roles["pep"]
+    world.narrow(tenant_id, {})
+    make = subject_of(world, method)
+    own, foreign, unknown = make(tenant_id, NARROW), make(elsewhere, Role.PEP.value), Subject()
+
+    def answer(subject: Subject, lists: Mapping[str, list[str]]) -> Answer:
+        world.narrow(tenant_id, lists)
+        return caller.ask(PATHS[method], ALL[method].ask(subject))
+
+    outside: list[tuple[Subject, Mapping[str, list[str]]]] = [
+        (own, {"users": ["bob"]}),
+        (own, {"agents": ["helper"], "users": ["ada"]}),
+        (foreign, {"users": ["ada"]}),
+    ]
+    for subject, lists in outside:
+        assert plain(answer(unknown, lists), unknown) == plain(answer(subject, lists), subject)
+    everything = {"users": ["ada"], "agents": ["coder"], "tenants": [tenant_id, elsewhere]}
+    assert (cells.other, cells.own) == (
+        word(method, answer(foreign, everything), foreign),
+        word(method, answer(own, everything), own),
+    )
+
+
+@pytest.mark.parametrize("tenant_id", TENANTS)
+def test_nothing_is_reported_of_a_session_that_a_gateway_may_not_ask_about(world: World, tenant_id: str) -> None:
+    """A report with a token from before is refused as if the session were gone."""
+    caller, row = world.actor(tenant_id, NARROW), ALL["ReportOutcome"]
+    world.narrow(tenant_id, {})
+    own = world.active(tenant_id, NARROW)
+
+    def reported(**lists: list[str]) -> str:
+        world.narrow(tenant_id, lists)
+        return word("ReportOutcome", caller.ask(PATHS["ReportOutcome"], row.ask(own)), own)
+
+    assert [row.states["unknown"], "OK"] == [reported(users=["bob"]), reported(users=["ada"])]
+
+
+@pytest.mark.parametrize("tenant_id", TENANTS)
+def test_a_session_is_requested_only_for_those_listed(world: World, tenant_id: str) -> None:
+    """A user or agent outside the lists is refused in the same words, whether the directory has it or not."""
+    caller, path = world.actor(tenant_id, NARROW), PATHS["RequestSession"]
+
+    def refused(name: str, value: str) -> str:
+        answer = caller.ask(path, wanted(**{"user": "ada", "agent": "coder", name: value}))
+        return f"{answer.code.name} {answer.details}".replace(value, "ID")
+
+    world.narrow(tenant_id, {"users": ["ada"], "agents": ["coder"]})
+    found = {
+        refused(name, value) for name, there in (("user", "bob"), ("agent", "helper")) for value in (there, "nobody")
+    }
+
+    said = "INVALID_ARGUMENT `{0}`: `ID` is not among the {0}s of this caller"
+    assert {said.format("user"), said.format("agent")} == found
+    assert grpc.StatusCode.OK is caller.ask(path, wanted(user="ada", agent="coder")).code
+
+
 def subjects_of(world: World, method: str, tenant_id: str) -> dict[str, Subject]:
     """Return a fresh session for each cell."""
     (elsewhere,) = (one for one in TENANTS if one != tenant_id)
-    # A caller can have few open access requests, so only a session that needs one has one.
-    asked = world.asked if RPCS[PATHS[method]].service == ACCESS else world.active
-    make = world.waiting if ALL[method].waits else asked
+    make = subject_of(world, method)
     return {
         "own": make(tenant_id, Role.PEP.value),
         "other": make(tenant_id, SIBLING),
         "foreign": make(elsewhere, Role.PEP.value),
         "unknown": Subject(bundle_version=world.bundle_version),
     }
+
+
+def subject_of(world: World, method: str) -> Callable[[str, str], Subject]:
+    """Return how a session is made that an RPC can be asked about."""
+    # A caller can have few open access requests, so only a session that needs one has one.
+    asked = world.asked if RPCS[PATHS[method]].service == ACCESS else world.active
+    return world.waiting if ALL[method].waits else asked
 
 
 def word(method: str, answer: Answer, session: Subject) -> str:
@@ -97,6 +171,9 @@ def plain(answer: Answer, asked: Subject) -> Answer:
     """Return an answer, byte by byte, without what is fresh in each and with one name for what was asked about."""
     message = answer.message
     if message is not None:
+        if isinstance(message, WatchSessionsResponse):
+            # Of the whole store, in which other sessions may have changed since the answer before.
+            message.ClearField("revision")
         decided = (getattr(message, "decision", None), *getattr(message, "decisions", ()))
         for decision in decided:
             for name in FRESH if decision is not None else ():

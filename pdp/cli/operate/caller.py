@@ -16,7 +16,7 @@ from pdp.cli.output import print_json, print_table
 from pdp.clock import utc_text
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
-from pdp.identity.callers import CALLER_ID, CREDENTIALS, read_callers, time_at
+from pdp.identity.callers import CALLER_ID, CREDENTIALS, LISTS, read_callers, time_at
 from pdp.identity.callersfile import (
     CallersFile,
     Entry,
@@ -53,7 +53,7 @@ def list_(*, settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json([_plain(caller_id, entry) for caller_id, entry in entries.items()])
         return
-    columns = ("caller", "credential", "roles", "tenant", "expires")
+    columns = ("caller", "credential", "roles", "tenant", "asks for", "expires")
     print_table(columns, [_row(_plain(caller_id, entry)) for caller_id, entry in entries.items()])
 
 
@@ -73,6 +73,17 @@ def _token_options(function: C) -> C:
     return function
 
 
+def _asking_options(function: C) -> C:
+    """Offer the options for whom a gateway may ask."""
+    for name, text in (
+        ("tenant", "A tenant about whose sessions a gateway may ask. [its own]"),
+        ("agent", "An agent for which a gateway may ask; repeat the option for several. [all]"),
+        ("user", "A user for whom a gateway may ask; repeat the option for several. [all]"),
+    ):
+        function = click.option(f"--for-{name}", f"{name}s", metavar="ID", multiple=True, help=text)(function)
+    return function
+
+
 @caller.command(epilog="Example:  pdp caller add ci-gateway --role pep --expires-in 720h")
 @click.argument("caller_id", metavar="ID")
 @click.option(
@@ -84,6 +95,7 @@ def _token_options(function: C) -> C:
     help="A role of the caller; repeat the option for several.",
 )
 @click.option("--tenant", default="default", show_default=True, help="The tenant of the caller.")
+@_asking_options
 @click.option("--spiffe-id", help="Identify the caller by the SPIFFE id of its certificate, without a token.")
 @click.option("--jwt-subject", help="Identify the caller by the subject of a JSON Web Token.")
 @click.option("--jwt-group", help="Apply the entry to a group that JSON Web Tokens name.")
@@ -96,6 +108,9 @@ def add(
     caller_id: str,
     roles: tuple[str, ...],
     tenant: str,
+    users: tuple[str, ...],
+    agents: tuple[str, ...],
+    tenants: tuple[str, ...],
     spiffe_id: str | None,
     jwt_subject: str | None,
     jwt_group: str | None,
@@ -111,7 +126,9 @@ def add(
         raise click.UsageError(f"`{caller_id}` is not a caller id: it must match {CALLER_ID.pattern}")
     named = {"spiffe_id": spiffe_id, "jwt_subject": jwt_subject, "jwt_group": jwt_group}
     other = {name: value for name, value in named.items() if value is not None}
+    lists = {"users": users, "agents": agents, "tenants": tenants}
     rest = {"roles": list(roles), **({"tenant": tenant} if tenant != "default" else {})}
+    rest |= {name: list(ids) for name, ids in lists.items() if ids}
     with editing(settings.callers_file) as file:
         if caller_id in file.entries:
             raise ConfigurationError(f"caller `{caller_id}` already exists; `pdp caller rotate` gives it a new token")
@@ -289,6 +306,7 @@ def _plain(caller_id: str, entry: Entry) -> dict[str, object]:
         "value": "" if name == "token_sha256" else entry.get(name, ""),
         "roles": entry.get("roles", []),
         "tenant": entry.get("tenant", "default"),
+        **{name: entry.get(name, []) for name in LISTS},
         "expires_at": entry.get("expires_at", ""),
         "development": entry.get("development", False),
     }
@@ -298,4 +316,5 @@ def _row(plain: dict[str, Any]) -> tuple[str, ...]:
     credential = " ".join(filter(None, (plain["credential"].replace("_", " "), plain["value"])))
     development = " (development)" if plain["development"] else ""
     roles = ", ".join(map(str, plain["roles"]))
-    return plain["caller"], credential + development, roles, plain["tenant"], plain["expires_at"] or "never"
+    asks = "; ".join(f"{name} {', '.join(plain[name])}" for name in LISTS if plain[name])
+    return plain["caller"], credential + development, roles, plain["tenant"], asks, plain["expires_at"] or "never"

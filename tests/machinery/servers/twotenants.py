@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -40,6 +41,8 @@ CERTIFIED, TOKENED = "certified", "tokened"
 TENANTS = (CERTIFIED, TOKENED)
 # Opens sessions that are none of `pep`, in each tenant.
 SIBLING = "sibling"
+# A gateway whose entry a test gives lists, in each tenant.
+NARROW = "narrow"
 
 METHODS: Mapping[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
@@ -112,9 +115,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The server's callers by tenant and name; each tenant has one for each role, and `sibling`.
+    """The server's callers by tenant and name; each tenant has one for each role, `sibling` and `narrow`.
 
-    `nobody` holds, for each tenant, a stranger with a good credential of its kind that makes no caller.
+    `nobody` holds, for each tenant, a stranger with a good credential of its kind that makes no caller. `narrow` gives
+    the gateway of that name in a tenant the lists for whom it may ask, from now on.
     """
 
     actors: Mapping[tuple[str, str], Actor]
@@ -122,6 +126,7 @@ class World:
     bundle_version: str
     embedded: Embedded
     clock: FakeClock
+    narrow: Callable[[str, Mapping[str, list[str]]], None]
 
     def actor(self, tenant: str, name: str) -> Actor:
         """Return a caller of a tenant, by the name of its role."""
@@ -167,7 +172,7 @@ def two_tenants(folder: Path) -> Iterator[World]:
     tls = authority.files(folder)
     keys = folder / "keys.json"
     keys.write_bytes(issuer.jwks())
-    names = (*(role.value for role in Role), SIBLING)
+    names = (*(role.value for role in Role), SIBLING, NARROW)
     approvers = {_caller_id(tenant, "approver"): {"groups": ["leads"]} for tenant in TENANTS}
     files = files_of(changed(BUNDLE, {"directory": {"users": approvers}}))
     write_folder(folder / "policies", files)
@@ -184,7 +189,8 @@ def two_tenants(folder: Path) -> Iterator[World]:
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
     prepare(settings)
-    settings.callers_file.write_text("\n".join(_caller_lines(tenant, name) for tenant in TENANTS for name in names))
+    lines = {(tenant, name): _caller_line(tenant, name) for tenant in TENANTS for name in names}
+    settings.callers_file.write_text("\n".join(lines.values()))
     clock = FakeClock()
     app = build(settings, clock=clock)
     app.start()
@@ -205,7 +211,20 @@ def two_tenants(folder: Path) -> Iterator[World]:
 
         actors = {(tenant, name): actor(tenant, name) for tenant in TENANTS for name in names}
         nobody = {CERTIFIED: Actor(channel=anybody), TOKENED: Actor(channel=anybody, token=issuer.token(sub="nobody"))}
-        yield World(actors=actors, nobody=nobody, bundle_version=version_of(files), embedded=app.embedded, clock=clock)
+
+        def narrow(tenant: str, lists: Mapping[str, list[str]]) -> None:
+            changed_line = {(tenant, NARROW): _caller_line(tenant, NARROW, lists)}
+            settings.callers_file.write_text("\n".join((lines | changed_line).values()))
+            app.reload_callers()
+
+        yield World(
+            actors=actors,
+            nobody=nobody,
+            bundle_version=version_of(files),
+            embedded=app.embedded,
+            clock=clock,
+            narrow=narrow,
+        )
 
 
 def _by_certificate(tenant: str, name: str) -> bool:
@@ -221,11 +240,12 @@ def _spiffe_id(tenant: str, name: str) -> str:
     return f"spiffe://example.org/{tenant}/{name}"
 
 
-def _caller_lines(tenant: str, name: str) -> str:
-    role = Role.PEP.value if name == SIBLING else name
+def _caller_line(tenant: str, name: str, lists: Mapping[str, list[str]] = MappingProxyType({})) -> str:
+    role = Role.PEP.value if name in (SIBLING, NARROW) else name
     known = (
         f"spiffe_id: '{_spiffe_id(tenant, name)}'"
         if _by_certificate(tenant, name)
         else f"jwt_subject: {_caller_id(tenant, name)}"
     )
-    return f"{_caller_id(tenant, name)}: {{{known}, roles: [{role}], tenant: {tenant}}}"
+    listed = "".join(f", {one}: [{', '.join(ids)}]" for one, ids in lists.items())
+    return f"{_caller_id(tenant, name)}: {{{known}, roles: [{role}], tenant: {tenant}{listed}}}"
