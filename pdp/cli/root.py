@@ -30,6 +30,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "session": CommandEntry("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
     "approvals": CommandEntry("pdp.cli.sessions.approvals", "List and answer calls that wait for a person."),
+    "whoami": CommandEntry(
+        "pdp.cli.sessions.whoami", "Show who the server takes you for: id, roles, tenants, and how you proved it."
+    ),
     "mcp": CommandEntry("pdp.cli.doors.mcp", "Run an MCP server, and ask before every call of its tools."),
     "door": CommandEntry("pdp.cli.doors.group", "Serve what asks the server in other words, such as AuthZEN."),
     "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),

@@ -18,7 +18,7 @@ from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import Answer, ListedTool
 from pdp.model import Visibility
-from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import authorization_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
 _REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession")
@@ -122,6 +122,15 @@ _VISIBILITIES = {
     authorization_pb2.VISIBILITY_DEPENDS: Visibility.DEPENDS,
     authorization_pb2.VISIBILITY_ALWAYS: Visibility.ALWAYS,
 }
+
+
+def get_caller() -> Operation[caller_pb2.GetCallerResponse, caller_pb2.Caller]:
+    """Show the caller."""
+    return Operation(
+        method=Method(path="/pdp.v1.CallerService/GetCaller", reply=caller_pb2.GetCallerResponse),
+        request=caller_pb2.GetCallerRequest(),
+        read=lambda reply: reply.caller,
+    )
 
 
 def list_tools(

@@ -15,6 +15,7 @@ from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.v1 import access_pb2 as access
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import caller_pb2 as callers
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import session_pb2 as sessions
@@ -24,6 +25,7 @@ SESSIONS = "pdp.v1.SessionService"
 ACCESS = "pdp.v1.AccessService"
 POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
+CALLERS = "pdp.v1.CallerService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The former name of the same service, which most tools still try.
@@ -121,6 +123,10 @@ def _audit() -> tuple[RPC, ...]:
     )
 
 
+def _callers() -> tuple[RPC, ...]:
+    return (_row(CALLERS, "GetCaller", callers.GetCallerRequest, _EVERY_CALLER, Lane.CALLS),)
+
+
 def _standard() -> tuple[RPC, ...]:
     info = ServerReflectionRequest
     return (
@@ -135,5 +141,8 @@ def _standard() -> tuple[RPC, ...]:
 
 
 RPCS: Mapping[str, RPC] = MappingProxyType(
-    {row.path: row for row in (*_authorization(), *_sessions(), *_access(), *_policies(), *_audit(), *_standard())}
+    {
+        row.path: row
+        for row in (*_authorization(), *_sessions(), *_access(), *_policies(), *_audit(), *_callers(), *_standard())
+    }
 )

@@ -29,6 +29,7 @@ from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
+from pdp.server.callers import CallerHandlers
 from pdp.server.fields import in_fields
 from pdp.server.following import SessionFollowers
 from pdp.server.policies import Evaluator, PolicyHandlers
@@ -36,6 +37,7 @@ from pdp.server.rpcs import (
     ACCESS,
     AUDIT,
     AUTHORIZATION,
+    CALLERS,
     CONTROL,
     HEALTH,
     OLD_REFLECTION,
@@ -132,6 +134,7 @@ class PDPServer:
             ACCESS: self._access,
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
+            CALLERS: CallerHandlers(),
             HEALTH: self._health,
         }
         if reflection:

@@ -408,3 +408,18 @@ def test_a_running_server_reads_the_change_by_itself(own_server: Server, run: Ru
 
     refused = run(*asked, "old.token", env=given)
     assert (2, True) == (refused.exit_code, "unauthenticated" in refused.stderr)
+
+
+def test_a_caller_sees_who_it_is(ask: Run, server: Server) -> None:
+    """The server says whose token a command sends, by default the approver's, and does not repeat the token."""
+    token = (server.folder / ".pdp/tokens/admin.token").read_text().strip()
+
+    approver = ask("whoami")
+    admin = ask("whoami", "--json", "--token-file", str(server.folder / ".pdp/tokens/admin.token"))
+
+    assert "caller      approver\nroles       approver\n" in approver.stdout
+    assert "proved      with each call (for development)\n" in approver.stdout
+    assert {"caller_id": "admin", "roles": ["admin"], "tenants": ["default"]}.items() <= json.loads(
+        admin.stdout
+    ).items()
+    assert token not in admin.output

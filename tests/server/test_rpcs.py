@@ -15,14 +15,25 @@ from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.server.service import PDPServer
 from pdp.serving.rpc import PUBLIC, RPC, Shape
-from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, caller_pb2, policy_pb2, session_pb2
 from tests.machinery.rpcs.table import ALL
 from tests.machinery.servers.running import PATIENCE, Running, Serve
+
+MODULES = (
+    authorization_pb2,
+    session_pb2,
+    access_pb2,
+    policy_pb2,
+    audit_pb2,
+    caller_pb2,
+    health_pb2,
+    reflection_pb2,
+)
 
 
 def described() -> Iterator[tuple[str, MethodDescriptor]]:
     """Yield path and description of every RPC of the API and of the standard services."""
-    for module in (authorization_pb2, session_pb2, access_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2):
+    for module in MODULES:
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield f"/{service.full_name}/{method.name}", method

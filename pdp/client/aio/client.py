@@ -31,7 +31,7 @@ from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -218,6 +218,10 @@ class AsyncClient:
         reading = answer.result_reading if succeeded and self._report_values else None
         held = read_result(reading, result)
         await self._calls.manage(operations.report_outcome(answer, succeeded=succeeded, labels=labels, held=held))
+
+    async def get_caller(self) -> caller_pb2.Caller:
+        """Return what the server knows of this caller: id, roles, tenants, and how it is proved."""
+        return await self._calls.manage(operations.get_caller())
 
     async def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""

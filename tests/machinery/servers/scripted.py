@@ -14,6 +14,7 @@ from pdp.v1 import (
     access_pb2_grpc,
     audit_pb2_grpc,
     authorization_pb2_grpc,
+    caller_pb2_grpc,
     decision_pb2,
     policy_pb2_grpc,
     session_pb2_grpc,
@@ -78,6 +79,7 @@ class ScriptedServer:
             (access_pb2_grpc, "AccessService"),
             (policy_pb2_grpc, "PolicyService"),
             (audit_pb2_grpc, "AuditService"),
+            (caller_pb2_grpc, "CallerService"),
         ):
             register = getattr(module, f"add_{service}Servicer_to_server")
             register(self._servicer(getattr(module, f"{service}Servicer")), self._server)

@@ -26,6 +26,7 @@ from pdp.registry.registrar import SessionRequest
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
+from pdp.server.callers import CallerHandlers
 from pdp.server.following import SessionFollowers
 from pdp.server.policies import PolicyHandlers
 from pdp.server.rpcs import RPCS
@@ -216,6 +217,7 @@ def _service() -> _Service:
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
+        "pdp.v1.CallerService": CallerHandlers(),
     }
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
     view, handle = embedded.registrar.request(wanted, _PEP)

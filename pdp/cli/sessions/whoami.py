@@ -1,0 +1,55 @@
+"""`pdp whoami`: what the server knows of the caller."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+import click
+
+from pdp.cli.connection import with_client
+from pdp.cli.options import json_option
+from pdp.cli.output import print_fields, print_json
+from pdp.client import Client
+from pdp.model import Role
+from pdp.v1.caller_pb2 import Caller
+
+
+@click.command(epilog="Example:  pdp whoami --token-file ~/.pdp/token")
+@json_option
+@with_client(Role.APPROVER)
+def whoami(*, client: Client, as_json: bool) -> None:
+    """Show who the server takes you for: id, roles, tenants, and how you proved it.
+
+    Shows no secret. `proved` is when a person last proved their identity, which destructive tools need lately.
+    """
+    caller = client.get_caller()
+    if as_json:
+        print_json(_plain(caller))
+        return
+    print_fields(
+        [
+            ("caller", caller.caller_id),
+            ("roles", ", ".join(caller.roles)),
+            ("tenants", ", ".join(caller.tenants)),
+            ("credential", caller.credential),
+            ("proved", "with each call (for development)" if caller.always_present else _proved(caller)),
+        ]
+    )
+
+
+def _plain(caller: Caller) -> dict[str, Any]:
+    return {
+        "caller_id": caller.caller_id,
+        "roles": list(caller.roles),
+        "tenants": list(caller.tenants),
+        "credential": caller.credential,
+        "authenticate_time": _proved(caller),
+        "always_present": caller.always_present,
+    }
+
+
+def _proved(caller: Caller) -> str:
+    if not caller.HasField("authenticate_time"):
+        return ""
+    return caller.authenticate_time.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
