@@ -135,13 +135,13 @@ def get_caller() -> Operation[caller_pb2.GetCallerResponse, caller_pb2.Caller]:
 
 def list_tools(
     session_handle: str, session_id: str = ""
-) -> Operation[authorization_pb2.ListToolsResponse, tuple[ListedTool, ...]]:
-    """Ask which tools a session can call; a known `session_id` must be in the reply."""
+) -> Operation[authorization_pb2.ListToolsResponse, tuple[str, tuple[ListedTool, ...]]]:
+    """Ask which tools a session can call, and for its public id; a known `session_id` must be in the reply."""
 
-    def read(reply: authorization_pb2.ListToolsResponse) -> tuple[ListedTool, ...]:
+    def read(reply: authorization_pb2.ListToolsResponse) -> tuple[str, tuple[ListedTool, ...]]:
         if session_id and reply.session_id != session_id:
             raise PDPClientError(f"the list of tools is for another session than `{session_id}`")
-        return tuple(_listed(tool) for tool in reply.tools)
+        return reply.session_id, tuple(_listed(tool) for tool in reply.tools)
 
     return Operation(
         method=Method(path="/pdp.v1.AuthorizationService/ListTools", reply=authorization_pb2.ListToolsResponse),

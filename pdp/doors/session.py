@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from pdp.client import (
     UnavailableError,
 )
 from pdp.doors import refusals
-from pdp.doors.feeds import SessionFeed
+from pdp.doors.feeds import SessionsFeed, heard
 from pdp.doors.tasks import Joined
 from pdp.errors import ConfigurationError
 from pdp.v1 import session_pb2
@@ -55,8 +55,11 @@ class DoorSession(Protocol):
         """
         ...
 
-    async def changed(self) -> None:
-        """Wait until the session, or whether there is one, may have changed since the last time."""
+    def hearing(self) -> AbstractContextManager[asyncio.Event]:
+        """Provide an event that is set whenever the session, or whether there is one, may have changed.
+
+        That it expires is no change.
+        """
         ...
 
     async def close(self) -> None:
@@ -65,23 +68,27 @@ class DoorSession(Protocol):
 
 
 class GivenSession:
-    """A session whose handle the door was given, and which others end."""
+    """A session whose handle the door was given, and which others end. It is followed by a feed of its own, or `feed`.
 
-    def __init__(self, session: AsyncClientSession) -> None:
+    Make it where the event loop runs.
+    """
+
+    def __init__(self, session: AsyncClientSession, feed: SessionsFeed | None = None) -> None:
         self._session = session
-        self._feed = SessionFeed(session)
+        self._own = SessionsFeed(lambda since: session.changes(since_revision=since))
+        self._feed = feed or self._own
 
     async def current(self) -> AsyncClientSession:
         """Return the session, whatever its state: the server decides about each call."""
         return self._session
 
-    async def changed(self) -> None:
-        """Wait for the server's feed."""
-        await self._feed.changed()
+    def hearing(self) -> AbstractContextManager[asyncio.Event]:
+        """Provide an event that the server's feed sets."""
+        return self._feed.hearing(lambda: self._session.id)
 
     async def close(self) -> None:
         """Follow the session no longer."""
-        await self._feed.close()
+        await self._own.close()
 
 
 class Joining(Protocol):
@@ -99,8 +106,8 @@ class Joining(Protocol):
 class RequestedSession:
     """The session of a task, which the door requests or joins when it opens, and leaves when it closes.
 
-    `pdp_command` returns a whole command of `pdp` for its words, as a person must type it.
-    Make it where the event loop runs.
+    `pdp_command` returns a whole command of `pdp` for its words, as a person must type it. It is followed by a feed of
+    its own, or `feed`. Make it where the event loop runs.
     """
 
     def __init__(
@@ -110,18 +117,20 @@ class RequestedSession:
         *,
         pdp_command: Callable[[str], str],
         wait_for_approval: float = 0.0,
+        feed: SessionsFeed | None = None,
     ) -> None:
         self._client = client
         self._task = task
+        self._session_id = ""
+        self._own = SessionsFeed(self._changes)
+        self._feed = feed or self._own
         self._pdp_command = pdp_command
         self._wait_for_approval = wait_for_approval
         self._session: AsyncClientSession | None = None
         self._missing = NoSessionError("The policy decision point has not answered yet. Try again in a moment.")
         # Whether the server has answered the request for a session.
         self._answered = asyncio.Event()
-        # Whether a person has, or nothing more will come of the request.
-        self._decided = asyncio.Event()
-        self._feed: SessionFeed | None = None
+        self._listening: set[asyncio.Event] = set()
         self._opening = asyncio.ensure_future(self._open())
 
     async def current(self) -> AsyncClientSession:
@@ -137,14 +146,15 @@ class RequestedSession:
             raise NoSessionError(str(self._missing), self._missing.tools)
         return self._session
 
-    async def changed(self) -> None:
-        """Wait for a person's answer, and then for the server's feed."""
-        if not self._decided.is_set():
-            await self._decided.wait()
-        elif self._feed is not None:
-            await self._feed.changed()
-        else:
-            await asyncio.Event().wait()
+    @contextmanager
+    def hearing(self) -> Iterator[asyncio.Event]:
+        """Provide an event that a person's answer sets, and the server's feed."""
+        with self._feed.hearing(lambda: self._session_id) as changed:
+            self._listening.add(changed)
+            try:
+                yield changed
+            finally:
+                self._listening.discard(changed)
 
     @property
     def refused(self) -> bool:
@@ -155,8 +165,7 @@ class RequestedSession:
         """Leave the task; the last door ends its session, or the request for it."""
         self._opening.cancel()
         await asyncio.wait([self._opening])
-        if self._feed is not None:
-            await self._feed.close()
+        await self._own.close()
         # A server that is away lets the session end by its own time.
         with suppress(PDPClientError, TimeoutError):
             async with asyncio.timeout(_MOST_END_SECONDS):
@@ -172,11 +181,24 @@ class RequestedSession:
             )
         finally:
             self._answered.set()
-            self._decided.set()
+            for changed in self._listening:
+                changed.set()
 
     async def _until_answered(self, handle: str, session: session_pb2.Session) -> None:
         attached = self._client.attach(handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval)
-        self._feed = SessionFeed(attached)
+        self._session_id = session.session_id
+        with self._feed.hearing(lambda: self._session_id) as changed:
+            session = await self._until_decided(session, changed)
+        if session.state == session_pb2.SESSION_STATE_ACTIVE:
+            self._session = attached
+            return
+        state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+        reason = f": {session.reason}" if session.reason else ""
+        self._missing = NoSessionError(
+            f"The request for a session is {state}{reason}. No tool may be called. Do not retry; tell the user."
+        )
+
+    async def _until_decided(self, session: session_pb2.Session, changed: asyncio.Event) -> session_pb2.Session:
         while session.state == session_pb2.SESSION_STATE_REQUESTED:
             command = self._pdp_command(f"session approve {session.session_id}")
             self._missing = NoSessionError(
@@ -185,21 +207,16 @@ class RequestedSession:
                 frozenset(f"{tool.server}/{tool.tool}" for tool in session.tools),
             )
             self._answered.set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._feed.changed()
+            await heard(changed, _LOOK_SECONDS)
+            changed.clear()
             session = await self._patiently(partial(self._client.get_session, session.session_id))
-        if session.state == session_pb2.SESSION_STATE_ACTIVE:
-            # Followed on only if somebody asks: a door over HTTP has many sessions, and a server few feeds.
-            await self._feed.close()
-            self._feed = SessionFeed(attached)
-            self._session = attached
-            return
-        state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
-        reason = f": {session.reason}" if session.reason else ""
-        self._missing = NoSessionError(
-            f"The request for a session is {state}{reason}. No tool may be called. Do not retry; tell the user."
-        )
+        return session
+
+    async def _changes(self, since: int) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
+        """Follow this session alone, once there is one."""
+        await self._answered.wait()
+        async for message in self._client.watch_sessions(since_revision=since, session_id=self._session_id):
+            yield message
 
     async def _patiently(self, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
         """Ask until the server answers."""

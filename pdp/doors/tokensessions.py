@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from pdp.client import AsyncClient, NotFoundError, WrongStateError
 from pdp.doors.accesstokens import AccessTokens, Claimant, Identities
+from pdp.doors.feeds import SessionsFeed
 from pdp.doors.session import DoorSession, NoSessionError, RequestedSession
 from pdp.doors.tasks import Joined
 
@@ -58,6 +59,7 @@ class TokenSessions:
         self._pdp_command = pdp_command
         self._wait_for_approval = wait_for_approval
         self._clock = clock
+        self._feed = SessionsFeed(lambda since: client.watch_sessions(since_revision=since))
         self._kept: dict[_Key, _Kept] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._looking = asyncio.ensure_future(self._look_again())
@@ -75,7 +77,11 @@ class TokenSessions:
             self._require_room(claimant)
             opening = _Opening(claimant, task or self._identities.purpose, self._identities)
             session = RequestedSession(
-                self._client, opening, pdp_command=self._pdp_command, wait_for_approval=self._wait_for_approval
+                self._client,
+                opening,
+                pdp_command=self._pdp_command,
+                wait_for_approval=self._wait_for_approval,
+                feed=self._feed,
             )
             kept = self._kept[key] = _Kept(session=session, used_at=self._clock())
         kept.used_at = self._clock()
@@ -104,6 +110,7 @@ class TokenSessions:
         self._looking.cancel()
         self._end(list(self._kept))
         await asyncio.gather(self._looking, *self._ending, return_exceptions=True)
+        await self._feed.close()
 
     def _require_room(self, claimant: Claimant) -> None:
         open_ones = Counter(subject for subject, _, _ in self._kept)

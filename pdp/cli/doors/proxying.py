@@ -16,6 +16,7 @@ from pdp.cli.doors.web import WebOptions
 from pdp.cli.options import ConnectionOptions
 from pdp.client import AsyncClient
 from pdp.config import Settings
+from pdp.doors.feeds import SessionsFeed
 from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import PATH, HTTPDoor
@@ -56,10 +57,12 @@ class WebProxy:
             )
             listener, doorstep = opened.enter_context(listening.opened())
             client = await opened.enter_async_context(connect_async(Role.PEP, self.settings, self.connection))
+            feed = SessionsFeed(lambda since: client.watch_sessions(since_revision=since))
+            opened.push_async_callback(feed.close)
             door = HTTPDoor(
                 server=self.server,
                 upstream=upstream,
-                session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=self.wait)),
+                session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=self.wait), feed),
                 doorstep=doorstep,
                 pdp_command=_pdp_command,
                 passes=self.passes,

@@ -225,6 +225,13 @@ class AsyncClient:
 
     async def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
+        _, tools = await self.identified_tools(session_handle, session_id=session_id)
+        return tools
+
+    async def identified_tools(
+        self, session_handle: str, *, session_id: str = ""
+    ) -> tuple[str, tuple[ListedTool, ...]]:
+        """Return the public id of a session, and every tool of the catalogue as it sees it."""
         return await self._calls.manage(operations.list_tools(session_handle, session_id))
 
     @asynccontextmanager

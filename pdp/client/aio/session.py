@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import tasks
@@ -25,7 +26,7 @@ class AsyncClientSession:
 
     @property
     def id(self) -> str:
-        """Return the public id (`ses_…`)."""
+        """Return the public id (`ses_…`); empty while it is not known, until the first `list_tools`."""
         return self._held.id
 
     @property
@@ -119,7 +120,9 @@ class AsyncClientSession:
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as this session sees it."""
-        return await self._client.list_tools(self.handle, session_id=self.id)
+        session_id, tools = await self._client.identified_tools(self.handle, session_id=self.id)
+        self._held = replace(self._held, id=session_id)
+        return tools
 
     def changes(self, *, since_revision: int = 0) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
         """Yield what changes of this session, as `AsyncClient.watch_sessions` does.

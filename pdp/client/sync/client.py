@@ -224,6 +224,11 @@ class Client:
 
     def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
+        _, tools = self.identified_tools(session_handle, session_id=session_id)
+        return tools
+
+    def identified_tools(self, session_handle: str, *, session_id: str = "") -> tuple[str, tuple[ListedTool, ...]]:
+        """Return the public id of a session, and every tool of the catalogue as it sees it."""
         return self._calls.manage(operations.list_tools(session_handle, session_id))
 
     @contextmanager

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import threads
@@ -27,7 +28,7 @@ class ClientSession:
 
     @property
     def id(self) -> str:
-        """Return the public id (`ses_…`)."""
+        """Return the public id (`ses_…`); empty while it is not known, until the first `list_tools`."""
         return self._held.id
 
     @property
@@ -117,7 +118,9 @@ class ClientSession:
 
     def list_tools(self) -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as this session sees it."""
-        return self._client.list_tools(self.handle, session_id=self.id)
+        session_id, tools = self._client.identified_tools(self.handle, session_id=self.id)
+        self._held = replace(self._held, id=session_id)
+        return tools
 
     def changes(self, *, since_revision: int = 0) -> Iterator[session_pb2.WatchSessionsResponse]:
         """Yield what changes of this session, as `Client.watch_sessions` does.

@@ -23,7 +23,7 @@ from pdp.doors.session import DoorSession
 # Of one session of the PDP: its sessions of MCP, and its requests without an answer.
 MOST_CONVERSATIONS, MOST_OPEN = 16, 256
 # How long a definition is taken for what the server does, and a session for one that lives; calls are asked each time.
-_FRESH_SECONDS, LIVELY_SECONDS = 10.0, 3.0
+_FRESH_SECONDS, _LIVELY_SECONDS = 10.0, 3.0
 _LOOK_SECONDS = 2.0
 _LIST_SECONDS, _END_SECONDS = 30.0, 5.0
 
@@ -176,14 +176,14 @@ class Party:
 
         What it has said is believed for a moment.
         """
-        if time.monotonic() < self._lively_until:
-            return True
+        return time.monotonic() < self._lively_until or await self.seen() is not None
+
+    async def seen(self) -> frozenset[str] | None:
+        """Return the tools that the session can see; None when it is over. Raise `PDPClientError` as `lives`."""
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 seen = await self.plain.gate.seen()
         except TimeoutError:
             raise PDPClientError("the policy decision point does not answer in time") from None
-        if seen is None:
-            return False
-        self._lively_until = time.monotonic() + LIVELY_SECONDS
-        return True
+        self._lively_until = 0.0 if seen is None else time.monotonic() + _LIVELY_SECONDS
+        return seen

@@ -179,7 +179,7 @@ class Exchange:
 
     async def _watch(self) -> None:
         changed = answers.tools_changed(self._request.id) if wants_tools_changed(self._request) else ""
-        await watch(self._conversation, self._reply, changed)
+        await watch(self._party, self._reply, changed)
         self.take_back()
 
     async def _fail(self, why: str) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,9 +173,9 @@ class Gate:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
         await allowed.call.failed()
 
-    async def changed(self) -> None:
-        """Wait until the session may see other tools than before."""
-        await self._session.changed()
+    def hearing(self) -> AbstractContextManager[asyncio.Event]:
+        """Provide an event that is set whenever the session may see other tools than before."""
+        return self._session.hearing()
 
     async def visible(self) -> frozenset[str]:
         """Return the tools that the session can see; those that it asked for while it waits for a person.

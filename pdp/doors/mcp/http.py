@@ -236,7 +236,7 @@ class HTTPDoor:
         if conversation is None:
             raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
         if method == "GET":
-            await until_gone(listen(self._upstream, conversation, headers, reply), receive)
+            await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
             if reply.begun and not reply.ended:
                 await reply.end()
             return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdp.client import PDPClientError
+from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.doors.mcp.lines import TooLong
@@ -258,15 +259,15 @@ class Proxy:
 
     async def watch_tools(self) -> None:
         """Tell the client whenever the session can see other tools than before. Runs until it is cancelled."""
-        while True:
-            with suppress(PDPClientError):
-                now = await self.gate.visible()
-                before, self.gate.shown = self.gate.shown, now
-                if before is not None and now != before:
-                    await self._tell_tools_changed()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self.gate.changed()
+        with self.gate.hearing() as changed:
+            while True:
+                changed.clear()
+                with suppress(PDPClientError):
+                    now = await self.gate.visible()
+                    before, self.gate.shown = self.gate.shown, now
+                    if before is not None and now != before:
+                        await self._tell_tools_changed()
+                await heard(changed, _LOOK_SECONDS)
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:

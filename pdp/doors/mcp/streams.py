@@ -7,9 +7,10 @@ import logging
 from contextlib import aclosing, suppress
 
 from pdp.client import PDPClientError
+from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.conversations import LIVELY_SECONDS, MOST_OPEN, Conversation
+from pdp.doors.mcp.conversations import MOST_OPEN, Conversation, Party
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.tools import acknowledging
@@ -19,10 +20,14 @@ from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, RefusedRequestErr
 _LOG = logging.getLogger(__name__)
 
 _OK, BAD_GATEWAY = 200, 502
+# How often a stream looks whether its session lives while it hears of no change: that a session expires is none.
+_LOOK_SECONDS = 15.0
 _HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
 
 
-async def listen(upstream: Upstream, conversation: Conversation, headers: http.Headers, reply: Reply) -> None:
+async def listen(
+    upstream: Upstream, party: Party, conversation: Conversation, headers: http.Headers, reply: Reply
+) -> None:
     """Hand on what the server says in a session of MCP, until it ends or the session of the PDP does."""
     try:
         async with upstream.exchange("GET", conversation.headers(headers)) as answer:
@@ -30,7 +35,7 @@ async def listen(upstream: Upstream, conversation: Conversation, headers: http.H
                 await reply.nothing(status_of(answer.status) if answer.status != _OK else BAD_GATEWAY)
                 return
             await reply.stream(http.to_client(answer.headers))
-            watching = asyncio.ensure_future(_end_with_session(conversation, reply, asyncio.current_task()))
+            watching = asyncio.ensure_future(_end_with_session(party, reply, asyncio.current_task()))
             try:
                 async with aclosing(answer.messages()) as messages:
                     async for message in messages:
@@ -85,18 +90,20 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
         conversation.background.begin(conversation.tell_server(told))
 
 
-async def watch(conversation: Conversation, reply: Reply, changed: str) -> None:
+async def watch(party: Party, reply: Reply, changed: str) -> None:
     """Send `changed`, unless it is empty, whenever the session can see other tools. Return when the session is over."""
     before: frozenset[str] | None = None
-    while True:
-        with suppress(PDPClientError):
-            now = await conversation.gate.seen()
-            if changed and now != before and (before is not None or now is None):
-                await reply.event(changed)
-            if now is None:
-                return
-            before = now
-        await asyncio.sleep(LIVELY_SECONDS)
+    with party.session.hearing() as heard_of:
+        while True:
+            heard_of.clear()
+            with suppress(PDPClientError):
+                now = await party.seen()
+                if changed and now != before and (before is not None or now is None):
+                    await reply.event(changed)
+                if now is None:
+                    return
+                before = now
+            await heard(heard_of, _LOOK_SECONDS)
 
 
 async def ended(task: asyncio.Task[None] | None) -> None:
@@ -106,8 +113,8 @@ async def ended(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-async def _end_with_session(conversation: Conversation, reply: Reply, stream: asyncio.Task[None] | None) -> None:
-    await watch(conversation, reply, answers.tools_changed())
+async def _end_with_session(party: Party, reply: Reply, stream: asyncio.Task[None] | None) -> None:
+    await watch(party, reply, answers.tools_changed())
     if stream is not None:
         stream.cancel()
 

@@ -40,6 +40,31 @@ async def test_without_the_pdp_nothing_runs(desk_pdp: RunningServer) -> None:
         assert "away" not in here.desk.texts
 
 
+async def test_a_revocation_that_the_feed_missed_ends_a_stream(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the PDP is away nothing is heard; once it is back, the feed tells what has changed meanwhile."""
+    monkeypatch.setattr("pdp.doors.feeds._AGAIN_SECONDS", 0.05)
+    listening = {**LISTING, "mcp-method": "subscriptions/listen"}
+    body = {**LIST, "method": "subscriptions/listen", "params": {"_meta": STATED, "notifications": {}}}
+    async with (
+        relay(desk_pdp.address) as way,
+        world(desk_pdp, address=way.address) as here,
+        httpx2.AsyncClient(timeout=PATIENCE) as http,
+    ):
+        session_id, handle = here.session()
+        sent = {"accept": "application/json, text/event-stream", HANDLE: handle, **listening}
+        async with http.stream("POST", here.url, json=body, headers=sent) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            await way.close()
+            here.revoke(session_id)
+            await way.open()
+            rest = [line async for line in lines]
+
+    assert any("its session is over" in line for line in rest)
+
+
 async def test_without_the_server_a_call_is_an_error(desk_pdp: RunningServer) -> None:
     """Nothing is said of where the server would be."""
     async with world(desk_pdp, upstream="http://127.0.0.1:1/mcp") as here:

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from pdp.client import AsyncClient
 from pdp.doors import listening
+from pdp.doors.feeds import SessionsFeed
 from pdp.doors.listening import Listener
 from pdp.doors.mcp.admission import ProtectedResource
 from pdp.doors.mcp.credentials import Credentials
@@ -268,6 +269,8 @@ async def world(
     async with AsyncExitStack() as opened:
         # On a machine that is busy with other tests, a late answer must not become a deny.
         opened.enter_context(patch("pdp.doors.mcp.conversations._LOOK_SECONDS", PATIENCE))
+        # Streams must hear of changes from the feed.
+        opened.enter_context(patch("pdp.doors.mcp.streams._LOOK_SECONDS", 10 * PATIENCE))
         if not upstream:
             app = tools.streamable_http_app(json_response=json_answers, event_store=events, retry_interval=100)
             upstream = await opened.enter_async_context(behind(desk, app))
@@ -279,10 +282,12 @@ async def world(
         tokens = tokens_of(client) if tokens_of else None
         if tokens is not None:
             opened.push_async_callback(tokens.close)
+        feed = SessionsFeed(lambda since: client.watch_sessions(since_revision=since))
+        opened.push_async_callback(feed.close)
         door = HTTPDoor(
             server="desk",
             upstream=behind_it,
-            session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait)),
+            session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait), feed),
             doorstep=Doorstep(hosts=listener.hosts, origins=listener.origins),
             pdp_command="pdp {}".format,
             passes=passes,
