@@ -11,16 +11,14 @@ import click
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
-from pdp.cli.doors.serving import until_stopped
-from pdp.cli.operate.logs import log_to_stderr
+from pdp.cli.doors.serving import run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
-from pdp.config import LogSettings, Settings
+from pdp.config import Settings
 from pdp.doors.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.tables import Table, read_tables
-from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.model import Role
 
@@ -65,11 +63,8 @@ def envoy(
     A process of its own, which asks the server over gRPC before Envoy sends a request on. Each request brings the
     handle of its session in the header X-PDP-Session. `pdp/doors/ENVOY.md` has the configuration of Envoy.
     """
-    log_to_stderr(LogSettings(level="warning"))
-    keep_memory_private()
     tables = {} if http_table is None else read_tables(Path(http_table))
-    work = _serve(load_settings(), connection, port, frozenset(passes), tables, without_reports=without_reports)
-    return asyncio.run(until_stopped(work))
+    return run(_serve(load_settings(), connection, port, frozenset(passes), tables, without_reports=without_reports))
 
 
 async def _serve(

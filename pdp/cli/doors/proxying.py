@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 import click
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.serving import ListenOptions, path_of, serve, until_stopped
+from pdp.cli.doors.serving import path_of, run, serve
 from pdp.cli.doors.web import WebOptions
 from pdp.cli.options import ConnectionOptions
 from pdp.client import AsyncClient
 from pdp.config import Settings
 from pdp.doors.feeds import SessionsFeed
-from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import PATH, HTTPDoor
 from pdp.doors.mcp.upstream import Upstream
@@ -38,8 +36,7 @@ class WebProxy:
 
     def serve(self) -> int:
         """Serve until the process is asked to end."""
-        keep_memory_private()
-        return asyncio.run(until_stopped(self._serve()))
+        return run(self._serve())
 
     async def _serve(self) -> None:
         web = self.web
@@ -48,14 +45,7 @@ class WebProxy:
             upstream = await opened.enter_async_context(
                 Upstream(web.upstream or "", credentials=credentials, ca_file=path_of(web.upstream_tls_roots))
             )
-            listening = ListenOptions(
-                listen=web.listen or "",
-                listen_tls_certificate=web.listen_tls_certificate,
-                listen_tls_key=web.listen_tls_key,
-                allowed_host=web.allowed_host,
-                allowed_origin=web.allowed_origin,
-            )
-            listener, doorstep = opened.enter_context(listening.opened())
+            listener, doorstep = opened.enter_context(web.listening.opened())
             client = await opened.enter_async_context(connect_async(Role.PEP, self.settings, self.connection))
             feed = SessionsFeed(lambda since: client.watch_sessions(since_revision=since))
             opened.push_async_callback(feed.close)

@@ -47,7 +47,7 @@ PATIENCE = 60.0
 def test_a_mistake_is_one_line(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
     """It names the option, or what to do."""
     # The memory of the tests stays readable.
-    with patch("pdp.cli.doors.authzen.keep_memory_private"):
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
         done = CliRunner().invoke(root, ["door", "authzen", "--data-dir", str(tmp_path), "--plaintext", *words])
 
     assert 2 == done.exit_code

@@ -43,7 +43,7 @@ def test_a_mistake_is_one_line(
     token.touch(mode=0o600)
     token.write_text("sesame-sesame-sesame")
     # The memory of the tests stays readable.
-    with patch("pdp.cli.doors.envoy.keep_memory_private"):
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
         done = CliRunner().invoke(root, ["door", "envoy", "--data-dir", str(tmp_path), "--plaintext", *words])
 
     assert 2 == done.exit_code

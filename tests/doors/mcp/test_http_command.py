@@ -50,7 +50,7 @@ HTTP = ("--server", "desk", "--upstream", "http://127.0.0.1:1/mcp", "--listen", 
 def test_what_does_not_go_together_is_refused(words: tuple[str, ...], says: str) -> None:
     """Each mistake is one line that names the option."""
     # The memory of the tests stays readable.
-    with patch("pdp.cli.doors.proxying.keep_memory_private"):
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
         done = CliRunner().invoke(root, ["mcp", *words])
 
     assert 2 == done.exit_code
@@ -61,7 +61,7 @@ def test_access_tokens_need_an_issuer(tmp_path: Path) -> None:
     """Without one no token could be believed."""
     token = private_file(tmp_path, "pdpt_x")
     way = ("--address", "127.0.0.1:1", "--token-file", str(token), "--plaintext")
-    with patch("pdp.cli.doors.proxying.keep_memory_private"):
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
         done = CliRunner().invoke(root, ["mcp", *HTTP, *way, "--access-tokens", str(token)])
 
     assert 2 == done.exit_code
