@@ -21,23 +21,12 @@ from pdp.testing.inprocess import running_server
 from tests.doors.mcp import toolserver
 from tests.doors.mcp.programs import pythonclient, tap
 from tests.doors.mcp.programs.differences import CLIENT, OWN, SERVER, seen
+from tests.doors.mcp.programs.installed import METHODS, NODE, ROOT
 
 pytestmark = pytest.mark.doors
 
-ROOT = Path(__file__).parents[4]
-# Where `make doors` installs the programs of npm.
-NODE = ROOT / ".venv-doors" / "programs"
 PATIENCE = 60
 AT_ONE_TIME = 3
-METHODS = (
-    tool("resources/read", {"uri": {"type": "string"}}, ["uri"]),
-    tool("prompts/get", {"name": {"type": "string"}, "arguments": {"type": "object"}}, ["name"]),
-    tool(
-        "completion/complete",
-        {"ref": {"type": "object"}, "argument": {"type": "object"}, "context": {"type": "object"}},
-        ["ref"],
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
