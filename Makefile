@@ -89,6 +89,7 @@ upgrade: lock  ## upgrade all versions, and lock them
 audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version; needs the network
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
 
+# Besides what it installs, `make doors` needs node with npm, git, and chromium.
 # The agent frameworks that have adapters, in an environment of their own: the product never imports them.
 DOORS := .venv-doors
 ADAPTERS := tests/doors/adapters

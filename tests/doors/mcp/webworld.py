@@ -262,8 +262,9 @@ async def world(
     events: EventStore | None = None,
     wait: float = 0.0,
     tokens_of: Callable[[AsyncClient], TokenSessions] | None = None,
+    name: str = "",
 ) -> AsyncIterator[World]:
-    """Run the server and the proxy before it."""
+    """Run the server and the proxy before it. The proxy may be called by `name` too, and from pages of that host."""
     desk = Desk()
     tools = desk_server(desk)
     async with AsyncExitStack() as opened:
@@ -279,6 +280,7 @@ async def world(
         )
         behind_it = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
         listener = opened.enter_context(Listener("127.0.0.1:0"))
+        names = {f"{name}:{listener.port}"} if name else set()
         tokens = tokens_of(client) if tokens_of else None
         if tokens is not None:
             opened.push_async_callback(tokens.close)
@@ -288,7 +290,9 @@ async def world(
             server="desk",
             upstream=behind_it,
             session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait), feed),
-            doorstep=Doorstep(hosts=listener.hosts, origins=listener.origins),
+            doorstep=Doorstep(
+                hosts=listener.hosts | names, origins=listener.origins | {f"http://{one}" for one in names}
+            ),
             pdp_command="pdp {}".format,
             passes=passes,
             tokens=tokens,

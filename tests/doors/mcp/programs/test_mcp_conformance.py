@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +22,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.mcp.conversation import PATIENCE
 from tests.doors.mcp.programs import conformanceserver
 from tests.doors.mcp.programs.installed import ENGINE, METHODS, NODE
+from tests.doors.mcp.webprocess import program, web_door
 from tests.doors.mcp.webworld import Desk, behind
 from tests.machinery.ports import free_port
 
@@ -87,7 +87,11 @@ async def test_the_package_says_the_same_with_and_without_the_proxy(tmp_path: Pa
         }
         pdp = opened.enter_context(running_server(_bundle({name: await _tools(url) for name, url in urls.items()})))
         handle = _handle(pdp, *urls)
-        doors = {name: await opened.enter_async_context(_proxy(pdp, name, url, tmp_path)) for name, url in urls.items()}
+        passes = [word for method in sorted(PASSABLE) for word in ("--pass", method)]
+        doors = {
+            name: (await opened.enter_async_context(web_door(pdp, name, url, tmp_path, *passes))).last_word
+            for name, url in urls.items()
+        }
         seen = await asyncio.gather(
             *(_both(urls[name], doors[name], revision, tmp_path, handle) for name, revision in RUNS)
         )
@@ -140,48 +144,14 @@ async def _judged(url: str, revision: str, folder: Path, handle: str = "") -> di
 
 
 @asynccontextmanager
-async def _saying(*words: str, **variables: str) -> AsyncIterator[str]:
-    """Run a program until the block ends, and provide the first line that it says on stderr."""
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")} | variables,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    async with asyncio.timeout(PATIENCE):
-        said = (await process.stderr.readline()).decode()
-    rest = asyncio.ensure_future(process.stderr.read())
-    try:
-        yield said
-    finally:
-        process.kill()
-        await process.wait()
-        await rest
-
-
-@asynccontextmanager
 async def _everything() -> AsyncIterator[str]:
     """Run the server that can do everything, and provide its URL."""
     # It cannot be told to choose a port.
     port = free_port()
-    program = NODE / "node_modules/.bin/mcp-server-everything"
-    async with _saying("node", str(program), "streamableHttp", PORT=str(port)) as said:
-        assert "listening" in said
+    file = NODE / "node_modules/.bin/mcp-server-everything"
+    async with program("node", str(file), "streamableHttp", variables={"PORT": str(port)}) as server:
+        assert "listening" in server.said
         yield f"http://127.0.0.1:{port}/mcp"
-
-
-@asynccontextmanager
-async def _proxy(pdp: RunningServer, name: str, url: str, folder: Path) -> AsyncIterator[str]:
-    """Run `pdp mcp` before a server, and provide its URL."""
-    token = folder / "token"
-    token.write_text(pdp.token("pep"), encoding="ascii")
-    passes = [word for method in sorted(PASSABLE) for word in ("--pass", method)]
-    async with _saying(
-        *(sys.executable, "-m", "pdp.cli", "mcp", "--server", name, "--upstream", url, "--listen", "127.0.0.1:0"),
-        *("--address", pdp.address, "--token-file", str(token), "--plaintext", *passes),
-    ) as said:
-        yield said.split()[-1]
 
 
 async def _tools(url: str) -> list[dict[str, Any]]:
