@@ -242,19 +242,22 @@ def revoke_sessions(
     *, session_id: str, user: str, agent: str, tenant: str, reason: str
 ) -> Operation[session_pb2.RevokeSessionsResponse, tuple[str, ...]]:
     """Revoke the sessions that one selector names."""
-    selectors = {"session_id": session_id, "user": user, "agent": agent, "tenant": tenant}
-    given = {name: value for name, value in selectors.items() if value}
-    if len(given) != 1:
-        raise InvalidRequestError(
-            f"exactly one of `session_id`, `user`, `agent` and `tenant` is required, not {len(given)}"
-        )
-    request = session_pb2.RevokeSessionsRequest(reason=reason)
-    for name, value in given.items():
-        setattr(request, name, value)
     return Operation(
         method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
-        request=request,
+        request=_revocation(session_id, user, agent, tenant, reason=reason),
         read=lambda reply: tuple(reply.session_ids),
+    )
+
+
+def preview_revocation(
+    *, session_id: str, user: str, agent: str, tenant: str
+) -> Operation[session_pb2.RevokeSessionsResponse, session_pb2.RevokeSessionsResponse]:
+    """Show what a revocation would revoke."""
+    # INVARIANT: no reason is sent. A server that does not know `validate_only` then refuses, and revokes nothing.
+    return Operation(
+        method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
+        request=_revocation(session_id, user, agent, tenant, validate_only=True),
+        read=_unchanged,
     )
 
 
@@ -279,7 +282,7 @@ def get_session(session_id: str) -> Operation[session_pb2.GetSessionResponse, Se
 
 
 def list_sessions(
-    *, state: str, user: str, agent: str, page_size: int, page_token: str
+    *, state: str, user: str, agent: str, tenant: str, summaries: bool, page_size: int, page_token: str
 ) -> Operation[session_pb2.ListSessionsResponse, Page[Session]]:
     """List one page of sessions."""
     name = f"SESSION_STATE_{state.upper()}" if state else "SESSION_STATE_UNSPECIFIED"
@@ -291,6 +294,8 @@ def list_sessions(
             state=name,
             user=user,
             agent=agent,
+            tenant=tenant,
+            summaries=summaries,
             page_size=page_size,
             page_token=page_token,
         ),
@@ -467,6 +472,21 @@ def is_approved(session: Session) -> bool:
 def still_waiting(session: Session, wait: float) -> SessionNotApprovedError:
     """Return the error for a session that was not approved within `wait` seconds."""
     return SessionNotApprovedError(f"session `{session.session_id}` was not approved within {wait:g} s")
+
+
+def _revocation(
+    session_id: str, user: str, agent: str, tenant: str, *, reason: str = "", validate_only: bool = False
+) -> session_pb2.RevokeSessionsRequest:
+    selectors = {"session_id": session_id, "user": user, "agent": agent, "tenant": tenant}
+    given = {name: value for name, value in selectors.items() if value}
+    if len(given) != 1:
+        raise InvalidRequestError(
+            f"exactly one of `session_id`, `user`, `agent` and `tenant` is required, not {len(given)}"
+        )
+    request = session_pb2.RevokeSessionsRequest(reason=reason, validate_only=validate_only)
+    for name, value in given.items():
+        setattr(request, name, value)
+    return request
 
 
 def _opened(reply: session_pb2.RequestSessionResponse) -> session_pb2.RequestSessionResponse:

@@ -55,6 +55,7 @@ from pdp.sessions.values import Change, Cut, SessionFilter
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
+_MOST_REVOCABLE = 100
 
 # The approver of a tool with this risk must have authenticated recently.
 _HIGH_RISK = "destructive"
@@ -81,14 +82,15 @@ class SessionRequest:
 class SessionView:
     """A session as people and PEPs see it: with its current state, and what an approval would approve.
 
+    A summary has no `tools` and no `request_digest`.
     `budgets` and `values_kept` are filled only by `Registrar.get`: the first while the session waits or is active, the
     second while it is active.
     """
 
     session: Session
     state: SessionState
-    tools: tuple[ScopedTool, ...]
-    request_digest: str
+    tools: tuple[ScopedTool, ...] = ()
+    request_digest: str = ""
     budgets: tuple[BudgetState, ...] = ()
     values_kept: int = 0
 
@@ -104,6 +106,14 @@ class Review:
     tools: tuple[ReviewedTool, ...]
     known_grants: Grants
     bundle_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocable:
+    """What a revocation would reach now: `count` sessions, of which `newest` are at most 100, without their tools."""
+
+    count: int
+    newest: tuple[SessionView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +306,16 @@ class Registrar:
             return tuple(sorted(session.id for session in changed))
         return self._revoke_many(_selected(selector, caller), change, reason, caller, now)
 
+    def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
+        """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
+        now = self._now()
+        if selector.kind == "session":
+            which = SessionFilter(id=self._chain(selector.value, caller)[0].id)
+        else:
+            which = replace(_selected(selector, caller), ends_after=now.wall_at, requested_until=now.wall_at)
+        count, newest = self._sessions.live_families(which, wall_at=now.wall_at, limit=_MOST_REVOCABLE)
+        return Revocable(count=count, newest=tuple(self._summary(session, now) for session in newest))
+
     def _revoke_many(
         self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant
     ) -> tuple[str, ...]:
@@ -349,6 +369,8 @@ class Registrar:
         state: SessionState | None,
         user: str,
         agent: str,
+        tenant: str = "",
+        summaries: bool = False,
         page_size: int,
         page_token: str,
         caller: Caller,
@@ -356,13 +378,16 @@ class Registrar:
     ) -> tuple[tuple[SessionView, ...], str]:
         """Return a page of sessions, newest first, and the token of the next page (empty at the end).
 
-        `fits` is called for each session in turn; the first that does not fit begins the next page.
+        `fits` is called for each session in turn; the first that does not fit begins the next page. Summaries have
+        neither the tools nor the digest of what an approval would approve.
         """
         size = page_size_of(page_size)
         before = page_start_of(page_token, float, str)
-        bundle, now = self._bundle(), self._now()
+        bundle, now = None if summaries else self._bundle(), self._now()
+        if tenant and tenant_seen(caller) not in ("", tenant):
+            return (), ""
         which = SessionFilter(
-            tenant=tenant_seen(caller),
+            tenant=tenant or tenant_seen(caller),
             user=user,
             agent=agent,
             opened_by="" if sees_all(caller) else caller.id,
@@ -376,6 +401,8 @@ class Registrar:
             # EXPIRED is computed, so the store cannot filter by it; nor by the bounds of a gateway.
             if state not in (None, state_of(session, now)) or not sees(caller, session):
                 return None
+            if bundle is None:
+                return self._summary(session, now)
             return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
 
         rows = rows_of(
@@ -552,19 +579,21 @@ class Registrar:
             raise WrongStateError(f"the session is already {state.value}")
 
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
-        session = chain[0]
+        view = self._summary(chain[0], now)
+        waiting = view.state is SessionState.REQUESTED
+        scope = expansion(view.session, chain[1:], bundle) if waiting else view.session.scope
+        return replace(
+            view,
+            tools=scoped_tools(scope, bundle) if scope else (),
+            request_digest=request_digest_of(view.session, scope, bundle) if waiting and scope else "",
+        )
+
+    def _summary(self, session: Session, now: Instant) -> SessionView:
         state = state_of(session, now)
         if state is SessionState.EXPIRED:
             # `ExpiryNotices` passes it on once.
             self._observer.event(_expiry(session, now))
-        waiting = state is SessionState.REQUESTED
-        scope = expansion(session, chain[1:], bundle) if waiting else session.scope
-        return SessionView(
-            session=session,
-            state=state,
-            tools=scoped_tools(scope, bundle) if scope else (),
-            request_digest=request_digest_of(session, scope, bundle) if waiting and scope else "",
-        )
+        return SessionView(session=session, state=state)
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())

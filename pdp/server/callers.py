@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isinf
 
-from pdp.model import Caller
+from pdp.model import Bounds, Caller
 from pdp.server.fields import write_timestamp
 from pdp.serving.origin import Origin
 from pdp.v1 import caller_pb2 as callers
@@ -19,10 +19,13 @@ class CallerHandlers:
 
 
 def _caller_message(caller: Caller) -> callers.Caller:
+    bounds = caller.bounds or Bounds(tenants=frozenset({caller.tenant}))
     message = callers.Caller(
         caller_id=caller.id,
         roles=sorted(role.value for role in caller.roles),
-        tenants=[caller.tenant],
+        tenants=sorted(bounds.tenants),
+        users=sorted(bounds.users or ()),
+        agents=sorted(bounds.agents or ()),
         credential=caller.kind,
         always_present=isinf(caller.authenticated_at),
     )

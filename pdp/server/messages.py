@@ -248,6 +248,23 @@ def wanted_state(number: int) -> SessionState | None:
 
 def session_message(view: SessionView) -> sessions.Session:
     """Return a session as callers see it: without its handle, and without what the directory says."""
+    session, message = view.session, summary_message(view)
+    message.tool_patterns.extend(session.tool_patterns)
+    message.tools.extend(map(_tool, view.tools))
+    message.tool_count = len(view.tools)
+    message.request_digest = view.request_digest
+    message.label_origins.extend(
+        sessions.LabelOrigin(label=label, decision_id=by) for label, by in sorted(session.label_origins.items())
+    )
+    message.user_attributes_json = session.user_attributes_json.encode("utf-8")
+    message.terms_json = session.terms_json.encode("utf-8")
+    message.values_kept = view.values_kept
+    message.budgets.extend(sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets)
+    return message
+
+
+def summary_message(view: SessionView) -> sessions.Session:
+    """Return a session as lists show it: without its tools, and without what was vouched for or agreed on."""
     session = view.session
     return sessions.Session(
         session_id=session.id,
@@ -255,9 +272,6 @@ def session_message(view: SessionView) -> sessions.Session:
         user=session.user,
         agent=session.agent,
         purpose=session.purpose,
-        tool_patterns=session.tool_patterns,
-        tools=map(_tool, view.tools),
-        request_digest=view.request_digest,
         duration=duration(session.duration),
         request_time=timestamp(session.requested_at),
         approve_time=_moment(session.approved_at),
@@ -268,9 +282,6 @@ def session_message(view: SessionView) -> sessions.Session:
         may_delegate=session.may_delegate,
         grants=session.grants,
         labels=session.labels,
-        label_origins=[
-            sessions.LabelOrigin(label=label, decision_id=by) for label, by in sorted(session.label_origins.items())
-        ],
         tenant=session.tenant,
         environment=session.environment,
         opened_by=session.opened_by,
@@ -278,10 +289,7 @@ def session_message(view: SessionView) -> sessions.Session:
         epoch=session.epoch,
         reason=session.reason,
         ended_by=session.ended_by,
-        user_attributes_json=session.user_attributes_json.encode("utf-8"),
-        terms_json=session.terms_json.encode("utf-8"),
-        values_kept=view.values_kept,
-        budgets=[sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets],
+        tool_count=len(session.scope.tools) if session.scope else 0,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.registry.registrar import Registrar, SessionView
@@ -14,6 +16,7 @@ from pdp.server.messages import (
     selector,
     session_message,
     session_request,
+    summary_message,
     tool_patterns,
     wanted_state,
 )
@@ -72,7 +75,14 @@ class SessionHandlers:
     def revoke_sessions(
         self, request: sessions.RevokeSessionsRequest, origin: Origin
     ) -> sessions.RevokeSessionsResponse:
-        """Revoke the live sessions that one selector names."""
+        """Revoke the live sessions that one selector names, or show which these are."""
+        if request.validate_only:
+            if request.reason:
+                raise InvalidRequestError("reason", "must be empty with `validate_only`")
+            found = self._registrar.revocable(selector(request), caller=origin.caller)
+            return sessions.RevokeSessionsResponse(
+                session_count=found.count, sessions=[summary_message(view) for view in found.newest]
+            )
         revoked = self._registrar.revoke(
             selector(request),
             reason=require_text("reason", request.reason, self._limits.text_characters),
@@ -96,11 +106,13 @@ class SessionHandlers:
         """Show a page of sessions."""
         if request.page_size < 0:
             raise InvalidRequestError("page_size", f"`{request.page_size}` is negative")
-        page = _Page()
+        page = _Page(summary_message if request.summaries else session_message)
         _, next_token = self._registrar.list(
             state=wanted_state(request.state),
             user=optional_id("user", request.user),
             agent=optional_id("agent", request.agent),
+            tenant=optional_id("tenant", request.tenant),
+            summaries=request.summaries,
             page_size=request.page_size,
             page_token=optional_text("page_token", request.page_token, self._limits.text_characters),
             caller=origin.caller,
@@ -128,13 +140,14 @@ class SessionHandlers:
 class _Page:
     """The sessions of one page, small enough for every client."""
 
-    def __init__(self) -> None:
+    def __init__(self, message_of: Callable[[SessionView], sessions.Session]) -> None:
         self.messages: list[sessions.Session] = []
+        self._message_of = message_of
         self._bytes = 0
 
     def take(self, view: SessionView) -> bool:
         """Add a session if it fits; the first always does."""
-        message = session_message(view)
+        message = self._message_of(view)
         self._bytes += message.ByteSize()
         if self.messages and self._bytes > _PAGE_BYTES:
             return False

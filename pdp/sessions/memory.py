@@ -107,6 +107,14 @@ class MemorySessionStore:
             )
             return tuple(map(self._seen, nlargest(limit, found, key=_age)))
 
+    def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
+        """Return how many live sessions there are among matching ones and all their descendants, and the newest."""
+        live = SessionFilter(states=LIVE, ends_after=wall_at)
+        with self._open():
+            matching = [session.id for session in self._sessions.values() if _matches(which, session)]
+            found = [session for session in self._families(matching) if _matches(live, session)]
+            return len(found), tuple(map(self._seen, nlargest(limit, found, key=_age)))
+
     def revision(self) -> int:
         """Return a number that rises with every change."""
         with self._open():
@@ -307,7 +315,8 @@ def _put_last(kept: dict[str, T], key: str, value: T, most: int) -> None:
 
 def _matches(which: SessionFilter, session: Session) -> bool:
     return (
-        (not which.tenant or session.tenant == which.tenant)
+        (not which.id or session.id == which.id)
+        and (not which.tenant or session.tenant == which.tenant)
         and (not which.user or session.user == which.user)
         and (not which.agent or session.agent == which.agent)
         and (not which.opened_by or session.opened_by == which.opened_by)

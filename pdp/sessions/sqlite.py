@@ -140,6 +140,15 @@ class SQLiteSessionStore:
             found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
             return applied(cuts_on(self._connection), found)
 
+    def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
+        """Return how many live sessions there are among matching ones and all their descendants, and the newest."""
+        condition, values = _condition(which)
+        live = _OF_LIVE_FAMILIES.format(condition)
+        with self._reading(), snapshot(self._connection):
+            count = int(self._connection.execute(_COUNT.format(live), (*values, wall_at)).get)
+            found = self._reader.all(_SELECT.format(live), (*values, wall_at, max(limit, 0)))
+            return count, applied(cuts_on(self._connection), found)
+
     def revision(self) -> int:
         """Return a number that rises with every change."""
         return self._watcher.revision()
@@ -416,7 +425,7 @@ class SQLiteSessionStore:
 
 
 def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
-    wanted = {"tenant": which.tenant, "user": which.user, "agent": which.agent, "opened_by": which.opened_by}
+    wanted = {name: getattr(which, name) for name in ("id", "tenant", "user", "agent", "opened_by")}
     terms = [f"{column} = ?" for column, value in wanted.items() if value]
     values = [value for value in wanted.values() if value]
     if which.states:
@@ -433,6 +442,7 @@ def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
 # The braces are filled with conditions made of our own column names; values are always bound.
 _SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
 _NEWEST = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
+_COUNT = "SELECT count(*) FROM sessions WHERE {}"
 _FAMILIES = """
 WITH RECURSIVE family(id) AS (
   SELECT id FROM sessions WHERE {}
@@ -440,6 +450,16 @@ WITH RECURSIVE family(id) AS (
   SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
 )
 SELECT id, epoch FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
+"""
+_OF_LIVE_FAMILIES = """
+id IN (
+  WITH RECURSIVE family(id) AS (
+    SELECT id FROM sessions WHERE {}
+    UNION
+    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
+  )
+  SELECT id FROM family
+) AND state IN ('requested', 'active') AND ends_at > ?
 """
 _LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 _CUT = "INSERT OR REPLACE INTO cuts (tenant, user, agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)"

@@ -94,6 +94,13 @@ class SessionLists(Protocol):
         """
         ...
 
+    def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
+        """Return how many live sessions there are among matching ones and all their descendants, and the newest.
+
+        Live are those stored as REQUESTED or ACTIVE and not expired at `wall_at`. At most `limit` are returned.
+        """
+        ...
+
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
         """Count the sessions of a caller stored as REQUESTED or ACTIVE and not expired at `wall_at`."""
         ...

@@ -85,12 +85,13 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
-    """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
+    """Which sessions to list. Empty fields do not filter; `id` is that of one session, `states` are those stored.
 
     `ends_after` leaves out sessions whose deadline on the wall clock has come by then, `requested_until` those that
     were requested later; 0.0 leaves out none.
     """
 
+    id: str = ""
     tenant: str = ""
     user: str = ""
     agent: str = ""

@@ -10,20 +10,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Caller(_message.Message):
-    __slots__ = ("caller_id", "roles", "tenants", "credential", "authenticate_time", "always_present")
+    __slots__ = ("caller_id", "roles", "tenants", "credential", "authenticate_time", "always_present", "users", "agents")
     CALLER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     AUTHENTICATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ALWAYS_PRESENT_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    AGENTS_FIELD_NUMBER: _ClassVar[int]
     caller_id: str
     roles: _containers.RepeatedScalarFieldContainer[str]
     tenants: _containers.RepeatedScalarFieldContainer[str]
     credential: str
     authenticate_time: _timestamp_pb2.Timestamp
     always_present: bool
-    def __init__(self, caller_id: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., tenants: _Optional[_Iterable[str]] = ..., credential: _Optional[str] = ..., authenticate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., always_present: _Optional[bool] = ...) -> None: ...
+    users: _containers.RepeatedScalarFieldContainer[str]
+    agents: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, caller_id: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., tenants: _Optional[_Iterable[str]] = ..., credential: _Optional[str] = ..., authenticate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., always_present: _Optional[bool] = ..., users: _Optional[_Iterable[str]] = ..., agents: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetCallerRequest(_message.Message):
     __slots__ = ()

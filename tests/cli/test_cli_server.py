@@ -419,6 +419,19 @@ def test_revoke_stops_sessions(ask: Run, approved: str, selector: str) -> None:
     assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  session_revoked")
 
 
+def test_revoke_shows_before_what_it_would_stop(ask: Run, approved: str) -> None:
+    """A preview lists the sessions and stops none; a reason belongs to a revocation."""
+    listed = ask("session", "revoke", "--agent", "coder", "--preview")
+    plain = json.loads(ask("session", "revoke", approved, "--preview", "--json").stdout)
+    both = ask("session", "revoke", approved, "--preview", "--reason", "x")
+
+    assert approved in listed.stdout
+    assert listed.stderr.startswith("would revoke ")
+    assert (1, [approved]) == (plain["would_revoke"], [one["session_id"] for one in plain["sessions"]])
+    assert (2, "error: pass either --reason or --preview\n") == (both.exit_code, both.stderr)
+    assert "active" == shown(ask, approved)["state"]
+
+
 @pytest.mark.parametrize("words", [(), ("ses_a", "--user", "alice"), ("--user", "alice", "--agent", "coder")])
 def test_revoke_takes_one_selector(ask: Run, words: tuple[str, ...]) -> None:
     """Not exactly one selector is a wrong use."""

@@ -22,7 +22,7 @@ from pdp.errors import (
 )
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, Session, SessionState
-from pdp.registry.registrar import Selector, SessionRequest
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
@@ -401,6 +401,37 @@ def test_end_and_revocation_take_everything_below(pdp: Embedded) -> None:
     assert ["session_revoked", "session_revoked"] == [basis(pdp, handle), basis(pdp, child_handle)]
 
 
+@pytest.mark.parametrize("kind", ["session", "user", "agent", "tenant"])
+def test_a_preview_names_what_a_revocation_revokes(pdp: Embedded, evidence: Evidence, kind: Any) -> None:
+    """The same selector reaches the same sessions, those below them too; before, nothing is changed or recorded."""
+    parent, handle = approved(pdp, replace(WANTED, may_delegate=True))
+    pdp.registrar.request(replace(WANTED, agent="reader", user="bob", parent_session_handle=handle), PEP)
+    pdp.registrar.end(approved(pdp)[1], caller=PEP)
+    pdp.registrar.request(replace(WANTED, user="bob"), PEP)
+    value = {"session": parent, "user": "alice", "agent": "worker", "tenant": "default"}[kind]
+    selector = Selector(kind=kind, value=value)
+    before = pdp.sessions.revision(), len(evidence.records)
+
+    found = pdp.registrar.revocable(selector, caller=APPROVER)
+    after = pdp.sessions.revision(), len(evidence.records)
+    revoked = pdp.registrar.revoke(selector, reason="test", caller=APPROVER)
+
+    assert before == after
+    assert (len(revoked), list(revoked)) == (found.count, sorted(view.session.id for view in found.newest))
+    assert pdp.registrar.revocable(selector, caller=APPROVER).count == 0
+
+
+def test_a_preview_has_the_authority_of_a_revocation(pdp: Embedded) -> None:
+    """What a caller cannot revoke, it cannot count either."""
+    session_id, _ = approved(pdp)
+
+    assert 0 == pdp.registrar.revocable(Selector(kind="user", value="alice"), caller=FOREIGN).count
+    with pytest.raises(NotFoundError):
+        pdp.registrar.revocable(Selector(kind="session", value=session_id), caller=FOREIGN)
+    with pytest.raises(PermissionDeniedError):
+        pdp.registrar.revocable(Selector(kind="tenant", value="default"), caller=FOREIGN)
+
+
 @pytest.mark.parametrize("caller", [FOREIGN, OTHER_PEP])
 def test_foreign_sessions_look_unknown(pdp: Embedded, caller: Caller) -> None:
     """Another tenant's session, and another gateway's, cannot be told from one that does not exist."""
@@ -466,6 +497,37 @@ def test_list_pages_and_knows_expiry(pdp: Embedded, clock: FakeClock) -> None:
     assert made[::-1] == listed(None)
     assert made[1::2][::-1] == listed(SessionState.EXPIRED)
     assert made[0::2][::-1] == listed(SessionState.ACTIVE)
+
+
+def test_summaries_are_the_same_list_without_details(pdp: Embedded, clock: FakeClock) -> None:
+    """Order, pages, states and filters are those of the whole list; only what takes long to make is left out."""
+    for user in ("alice", "bob", "alice"):
+        approved(pdp, replace(WANTED, user=user))
+        clock.advance(1)
+    pdp.registrar.request(WANTED, PEP)
+
+    def pages(*, summaries: bool, **which: Any) -> list[tuple[str, SessionState]]:
+        found: list[SessionView] = []
+        token = ""
+        while page := pdp.registrar.list(
+            **{"state": None, "user": "", "agent": "", **which},
+            summaries=summaries,
+            page_size=2,
+            page_token=token,
+            caller=APPROVER,
+        ):
+            found += page[0]
+            token = page[1]
+            if not token:
+                break
+        assert all(bool(view.tools) is not summaries for view in found)
+        return [(view.session.id, view.state) for view in found]
+
+    whole = pages(summaries=False)
+    assert 4 == len(whole)
+    assert whole == pages(summaries=True) == pages(summaries=True, tenant="default")
+    assert pages(summaries=False, user="alice") == pages(summaries=True, user="alice")
+    assert [] == pages(summaries=True, tenant="elsewhere")
 
 
 def test_terminal_states_absorb(pdp: Embedded) -> None:

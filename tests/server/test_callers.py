@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.model import AT_EACH_CALL, Caller, Role, TraceParent
+from pdp.model import AT_EACH_CALL, Bounds, Caller, Role, TraceParent
 from pdp.server.callers import CallerHandlers
 from pdp.serving.origin import Origin
 from pdp.v1 import caller_pb2 as callers
@@ -17,7 +17,12 @@ PERSON = Caller(
     tenant="acme",
     authenticated_at=1_700_000_000.5,
 )
-PROGRAM = Caller(id="gateway", kind="spiffe", roles=frozenset({Role.PEP}))
+PROGRAM = Caller(
+    id="gateway",
+    kind="spiffe",
+    roles=frozenset({Role.PEP}),
+    bounds=Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "alice"})),
+)
 TRIAL = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 
@@ -34,7 +39,16 @@ TRIAL = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), au
                 authenticate_time=Timestamp(seconds=1_700_000_000, nanos=500_000_000),
             ),
         ),
-        (PROGRAM, callers.Caller(caller_id="gateway", roles=["pep"], tenants=["default"], credential="spiffe")),
+        (
+            PROGRAM,
+            callers.Caller(
+                caller_id="gateway",
+                roles=["pep"],
+                tenants=["acme", "default"],
+                users=["alice", "bob"],
+                credential="spiffe",
+            ),
+        ),
         (
             TRIAL,
             callers.Caller(

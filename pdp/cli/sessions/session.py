@@ -25,9 +25,10 @@ from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
 from pdp.sessions.access import AccessState
 from pdp.v1.access_pb2 import RequestedAccess
-from pdp.v1.session_pb2 import Session
+from pdp.v1.session_pb2 import RevokeSessionsResponse, Session
 
 _PURPOSE_CHARACTERS = 48
+_COLUMNS = ("session", "state", "user", "agent", "until", "purpose")
 _SESSION = Kind(prefix="ses_", noun="session", empty="the session id is empty")
 
 
@@ -160,19 +161,23 @@ def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None
 )
 @click.option("--user", default="", help="List only sessions of this user.")
 @click.option("--agent", default="", help="List only sessions of this agent.")
+@click.option("--tenant", default="", help="List only sessions of this tenant.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most this many.")
 @json_option
 @with_client(Role.APPROVER)
-def list_sessions(*, client: Client, state: str | None, user: str, agent: str, limit: int, as_json: bool) -> None:
+def list_sessions(
+    *, client: Client, state: str | None, user: str, agent: str, tenant: str, limit: int, as_json: bool
+) -> None:
     """List sessions, newest first.
 
     `until` is when a session ends, or for a requested one, until when it can be approved.
     """
-    found = list(islice(client.list_sessions(state=state or "", user=user, agent=agent), limit))
+    listed = client.list_sessions(state=state or "", user=user, agent=agent, tenant=tenant, summaries=not as_json)
+    found = list(islice(listed, limit))
     if as_json:
         print_json([plain(one) for one in found])
     else:
-        print_table(("session", "state", "user", "agent", "until", "purpose"), [_row(one) for one in found])
+        print_table(_COLUMNS, map(_row, found))
 
 
 @session.command(epilog="Example:  pdp session show ses_… --json")
@@ -206,14 +211,32 @@ def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> No
 @click.option("--user", default="", help="Revoke all sessions of this user.")
 @click.option("--agent", default="", help="Revoke all sessions of this agent.")
 @click.option("--tenant", default="", help="Revoke all sessions of this tenant.")
-@click.option("--reason", required=True, help="The reason, for the record.")
+@click.option("--reason", default="", help="The reason, for the record. Required, but with --preview.")
+@click.option("--preview", is_flag=True, help="Revoke nothing; say which sessions would be revoked.")
 @json_option
 @with_client(Role.APPROVER)
-def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: str, reason: str, as_json: bool) -> None:
+def revoke(
+    *,
+    client: Client,
+    session_id: str,
+    user: str,
+    agent: str,
+    tenant: str,
+    reason: str,
+    preview: bool,
+    as_json: bool,
+) -> None:
     """Revoke one session, or all of a user, agent or tenant, with all below them."""
+    if bool(reason) == preview:
+        raise click.UsageError("pass either --reason or --preview")
     if sum(map(bool, (session_id, user, agent, tenant))) != 1:
         raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
     whole = _full_id(client, session_id) if session_id else ""
+    if preview:
+        _print_revocable(
+            client.preview_revocation(session_id=whole, user=user, agent=agent, tenant=tenant), as_json=as_json
+        )
+        return
     revoked = client.revoke_sessions(reason=reason, session_id=whole, user=user, agent=agent, tenant=tenant)
     if as_json:
         print_json({"revoked": list(revoked)})
@@ -262,7 +285,9 @@ def _full_id(client: Client, given: str, state: SessionState | None = None) -> s
     """Return the one id of a session in a state that begins with the given text."""
     word = state.value if state else ""
     return _SESSION.full_id(
-        given, lambda: (one.session_id for one in client.list_sessions(state=word, page_size=NEWEST)), state=word
+        given,
+        lambda: (one.session_id for one in client.list_sessions(state=word, summaries=True, page_size=NEWEST)),
+        state=word,
     )
 
 
@@ -277,6 +302,17 @@ def _confirmed() -> bool:
     except click.Abort:
         click.echo(err=True)  # The cursor is after the question.
         raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
+
+
+def _print_revocable(found: RevokeSessionsResponse, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"would_revoke": found.session_count, "sessions": [plain(one) for one in found.sessions]})
+        return
+    if found.sessions:
+        print_table(_COLUMNS, map(_row, found.sessions))
+    left_out = found.session_count - len(found.sessions)
+    more = f", of which the newest {len(found.sessions)} are listed" if left_out else ""
+    click.echo(f"would revoke {found.session_count} session{'' if found.session_count == 1 else 's'}{more}", err=True)
 
 
 def _print_done(deed: str, session: Session, *, as_json: bool) -> None:

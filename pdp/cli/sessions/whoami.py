@@ -32,6 +32,8 @@ def whoami(*, client: Client, as_json: bool) -> None:
             ("caller", caller.caller_id),
             ("roles", ", ".join(caller.roles)),
             ("tenants", ", ".join(caller.tenants)),
+            ("users", ", ".join(caller.users)),
+            ("agents", ", ".join(caller.agents)),
             ("credential", caller.credential),
             ("proved", "with each call (for development)" if caller.always_present else _proved(caller)),
         ]
@@ -43,6 +45,8 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "caller_id": caller.caller_id,
         "roles": list(caller.roles),
         "tenants": list(caller.tenants),
+        "users": list(caller.users),
+        "agents": list(caller.agents),
         "credential": caller.credential,
         "authenticate_time": _proved(caller),
         "always_present": caller.always_present,

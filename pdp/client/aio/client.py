@@ -371,6 +371,14 @@ class AsyncClient:
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
+    async def preview_revocation(
+        self, *, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
+    ) -> session_pb2.RevokeSessionsResponse:
+        """Return how many sessions `revoke_sessions` would revoke now, and the newest of them. Nothing is revoked."""
+        return await self._calls.manage(
+            operations.preview_revocation(session_id=session_id, user=user, agent=agent, tenant=tenant)
+        )
+
     async def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
         """Return a session for review, and how the policies decide on its tools.
 
@@ -383,15 +391,29 @@ class AsyncClient:
         return await self._calls.manage(operations.get_session(session_id))
 
     def list_sessions(
-        self, *, state: str = "", user: str = "", agent: str = "", page_size: int = 0
+        self,
+        *,
+        state: str = "",
+        user: str = "",
+        agent: str = "",
+        tenant: str = "",
+        summaries: bool = False,
+        page_size: int = 0,
     ) -> AsyncIterator[session_pb2.Session]:
         """Yield sessions, newest first, page by page.
 
-        `state` is a name such as `active`; empty does not filter.
+        `state` is a name such as `active`; empty does not filter. With `summaries` they come without their tools and
+        other details, much faster.
         """
         return self._calls.pages(
             lambda token: operations.list_sessions(
-                state=state, user=user, agent=agent, page_size=page_size, page_token=token
+                state=state,
+                user=user,
+                agent=agent,
+                tenant=tenant,
+                summaries=summaries,
+                page_size=page_size,
+                page_token=token,
             )
         )
 

@@ -20,6 +20,7 @@ class SessionListsContract(StoreSuite):
         ("which", "expected"),
         [
             (SessionFilter(), "dcba"),
+            (SessionFilter(id="ses_c"), "c"),
             (SessionFilter(tenant="default"), "dba"),
             (SessionFilter(user="bob"), "b"),
             (SessionFilter(agent="writer"), "dc"),
@@ -57,6 +58,37 @@ class SessionListsContract(StoreSuite):
         store.insert(make_session("a"), wall_at=1000.0)
 
         assert store.select(SessionFilter(), limit=0) == ()
+
+    @pytest.mark.parametrize(
+        ("which", "expected"),
+        [
+            (SessionFilter(id="ses_a"), "eca"),
+            (SessionFilter(id="ses_b"), "ec"),
+            (SessionFilter(user="bob"), "fe"),
+            (SessionFilter(agent="nobody"), ""),
+        ],
+    )
+    def test_live_families_are_what_a_change_reaches(
+        self, store: Sessions, which: SessionFilter, expected: str
+    ) -> None:
+        """Those below a matching session count, once each; those that are over do not, the newest come first."""
+        a = make_session("a", requested_at=1000.0)
+        b = make_session("b", requested_at=1001.0, parent=a, state=SessionState.ENDED)
+        c = make_session("c", requested_at=1002.0, parent=b)
+        d = make_session("d", requested_at=1003.0, state=SessionState.DENIED)
+        e = make_session("e", requested_at=1004.0, parent=c, user="bob")
+        f = make_session("f", requested_at=1005.0, user="bob")
+        for session in (a, b, c, d, e, f):
+            store.insert(session, wall_at=1000.0)
+        mark = store.high_water_at()
+
+        count, newest = store.live_families(which, wall_at=1000.0, limit=2)
+        everything = store.live_families(which, wall_at=1000.0, limit=9)[1]
+
+        assert "".join(session.id.removeprefix("ses_") for session in everything) == expected
+        assert (count, newest) == (len(expected), everything[:2])
+        assert store.live_families(which, wall_at=a.deadline.wall_at, limit=9) == (0, ())
+        assert store.high_water_at() == mark
 
     def test_sessions_are_counted_by_stored_state(self, store: Sessions) -> None:
         """Every state has a count, and the counts follow changes."""

@@ -221,6 +221,7 @@ SESSIONS: Mapping[str, Row] = {
             (RevokeSessionsRequest(reason="x", tenant="*"), "tenant"),
             (RevokeSessionsRequest(reason="x", session_id="\n"), "session_id"),
             (RevokeSessionsRequest(user="alice"), "reason"),
+            (RevokeSessionsRequest(user="alice", reason="x", validate_only=True), "reason"),
         ),
         wrapped=Wrapped(
             lambda client: client.revoke_sessions(agent="coder", reason="stolen"),
@@ -293,6 +294,7 @@ SESSIONS: Mapping[str, Row] = {
             (ListSessionsRequest(state=99), "state"),  # type: ignore[arg-type]  # a state of a newer API
             (ListSessionsRequest(user="a b"), "user"),
             (ListSessionsRequest(agent="a b"), "agent"),
+            (ListSessionsRequest(tenant="a b"), "tenant"),
             (ListSessionsRequest(page_size=1001), "page_size"),
             *(
                 (ListSessionsRequest(page_token=token), "page_token")
@@ -300,8 +302,12 @@ SESSIONS: Mapping[str, Row] = {
             ),
         ),
         wrapped=Wrapped(
-            lambda client: client.list_sessions(state="active", user="alice", agent="coder", page_size=2),
-            ListSessionsRequest(state=SESSION_STATE_ACTIVE, user="alice", agent="coder", page_size=2),
+            lambda client: client.list_sessions(
+                state="active", user="alice", agent="coder", tenant="acme", summaries=True, page_size=2
+            ),
+            ListSessionsRequest(
+                state=SESSION_STATE_ACTIVE, user="alice", agent="coder", tenant="acme", summaries=True, page_size=2
+            ),
             ListSessionsResponse(sessions=[_SESSION]),
             [_SESSION],
         ),
