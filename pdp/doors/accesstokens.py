@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Identities:
 class AccessTokens:
     """Verifies the access tokens of one issuer for this door. For one thread.
 
-    A token is remembered with the keys that have verified it; its times are checked each time.
+    `rules` are for all audiences: each server of a door has its own. A token is remembered with the audience and the
+    keys for which it was verified; its times are checked each time.
     """
 
     def __init__(self, keys: TrustedKeys, rules: TokenRules, identities: Identities, *, clock: Clock) -> None:
@@ -61,16 +62,16 @@ class AccessTokens:
         self._identities = identities
         self._clock = clock
         self._keys: KeySet | None = None
-        self._known: SmallCache[bytes, VerifiedToken] = SmallCache(_MOST_REMEMBERED)
+        self._known: SmallCache[tuple[bytes, str], VerifiedToken] = SmallCache(_MOST_REMEMBERED)
 
-    def claimant(self, token: str) -> Claimant:
-        """Return whom a token stands for.
+    def claimant(self, token: str, audience: str) -> Claimant:
+        """Return whom a token for an audience stands for.
 
         Raise `CredentialRefusedError` for one that is not valid, `NoSessionError` for one that stands for nobody here,
         and `UnavailableError` without keys.
         """
         try:
-            verified = self._verified(token)
+            verified = self._verified(token, audience)
         except TokenRefusedError as error:
             _LOG.warning("an access token is not accepted: %s", error)
             raise CredentialRefusedError from None
@@ -81,26 +82,26 @@ class AccessTokens:
             raise NoSessionError("This proxy knows no agent for the client id of the access token. Tell the user.")
         return Claimant(subject=verified.subject, client=verified.client, user=user, agent=agent)
 
-    def _verified(self, token: str) -> VerifiedToken:
+    def _verified(self, token: str, audience: str) -> VerifiedToken:
         keys = self._trusted.current()
         if keys is not self._keys:
             self._keys, self._known = keys, SmallCache(_MOST_REMEMBERED)
-        digest = hashlib.sha256(token.encode("utf-8")).digest()
-        found = self._known.get(digest)
+        key = hashlib.sha256(token.encode("utf-8")).digest(), audience
+        found = self._known.get(key)
         if found is None:
             try:
-                found = verify(token, keys, self._rules)
+                found = verify(token, keys, replace(self._rules, audience=audience))
             except UnknownKeyError:
                 if self._trusted.read_again():
                     raise UnavailableError("the keys of the token issuer are being read again; try again") from None
                 raise
-            self._known.keep(digest, found)
+            self._known.keep(key, found)
         found.require_time(self._clock.now().wall_at)
         return found
 
 
-def read_identities(path: Path, server: str) -> Identities:
-    """Read the file. Raise `ConfigurationError` naming every problem."""
+def read_identities(path: Path, servers: Sequence[str]) -> Identities:
+    """Read the file of a door before these servers. Raise `ConfigurationError` naming every problem."""
     top = read_private(path, "anyone could become a user")
     problems = top.unknown_keys((*_TABLES, "session"))
     for table in _TABLES:
@@ -115,8 +116,8 @@ def read_identities(path: Path, server: str) -> Identities:
     return Identities(
         users=dict(top["users"]),
         agents=dict(top["agents"]),
-        purpose=session.get("purpose", f"Work with the tools of {server}"),
-        tools=tuple(session.get("tools", (f"{server}/*",))),
+        purpose=session.get("purpose", f"Work with the tools of {', '.join(servers)}"),
+        tools=tuple(session.get("tools", [f"{server}/*" for server in servers])),
         environment=session.get("environment", ""),
     )
 

@@ -64,12 +64,14 @@ class TokenSessions:
         self._ending: set[asyncio.Task[None]] = set()
         self._looking = asyncio.ensure_future(self._look_again())
 
-    def session(self, token: str, task: str) -> RequestedSession:
+    def session(self, token: str, task: str, audience: str) -> RequestedSession:
         """Return the session of a token's holder for a task, which is asked for now if there is none.
+
+        It is the same for all servers, each of which wants tokens for itself: `audience`.
 
         Raise `NoSessionError` when too many are open, and what `AccessTokens.claimant` raises.
         """
-        claimant = self._tokens.claimant(token)
+        claimant = self._tokens.claimant(token, audience)
         key = (claimant.subject, claimant.client, task)
         self._look()
         kept = self._kept.get(key)

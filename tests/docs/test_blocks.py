@@ -13,7 +13,8 @@ import pytest
 from pdp.bench.recorded import read_calls
 from pdp.config import load
 from pdp.doors.accesstokens import read_identities
-from pdp.doors.mcp.admission import ProtectedResource
+from pdp.doors.mcp.resources import ProtectedResource
+from pdp.doors.mcp.serversfile import read_servers
 from pdp.errors import Problem
 from pdp.foundation.yamltext import load_section
 from pdp.identity.callers import read_callers
@@ -74,6 +75,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/doors/mcp/README.md": {
         "yaml door": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
         "yaml identities": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
+        "yaml servers": f"{_HERE}test_servers_behind_a_door_are_read",
     },
     "pdp/doors/ENVOY.md": {
         "yaml envoy": "tests/doors/envoy/real/test_envoy_program.py::test_envoy_accepts_the_page",
@@ -179,7 +181,7 @@ def test_settings_and_identities_of_a_door_are_read(project_root: Path, tmp_path
     assert ProtectedResource(url=jwt.audience, issuer=jwt.issuer).url == "https://mcp.example.org/mcp"
 
     file.write_text(identities, encoding="utf-8")
-    assert read_identities(file, "github").tools == ("github/*",)
+    assert read_identities(file, ["github"]).tools == ("github/*",)
 
 
 def test_settings_are_read(project_root: Path, tmp_path: Path) -> None:
@@ -367,3 +369,13 @@ def test_a_block_without_a_mark_is_found(text: str, tmp_path: Path) -> None:
     page.write_text(f"<!-- not run: it is long -->\n\n```sh\ny\n```\n\n{text}", encoding="utf-8")
 
     assert ["it is long", ""] == [block.not_run for block in all_blocks(page)]
+
+
+def test_servers_behind_a_door_are_read(project_root: Path, tmp_path: Path) -> None:
+    """The page on the MCP proxy shows every key of the file with its servers."""
+    page = project_root / "pdp" / "doors" / "mcp" / "README.md"
+    [servers] = blocks(page, "yaml servers")
+    file = tmp_path / "servers.yaml"
+    file.write_text(servers, encoding="utf-8")
+
+    assert ["/git/mcp", "/github/mcp"] == [entry.path for entry in read_servers(file)]

@@ -30,7 +30,7 @@ _SECTIONS = {
     "For a server that this command runs": _RUN_FLAGS,
     "For a session that it asks for and ends": WISH_FLAGS,
     "For a session that exists": HANDLE_FLAGS,
-    "For a server at a URL": WEB_FLAGS,
+    "For servers at URLs": WEB_FLAGS,
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 
@@ -78,13 +78,12 @@ def mcp(
     Takes the place of the server's command in the configuration of an MCP client. Only what the session allows reaches
     the server, and of its list of tools only what the session can see is shown. Exits as the server does.
 
-    With --upstream and --listen it does the same over HTTP, before a server at a URL. Each request brings the handle of
-    its own session in the header X-PDP-Session.
+    With --upstream and --listen it does the same over HTTP, before a server at a URL; with --servers, before several.
+    Each request brings the handle of its own session in the header X-PDP-Session.
     """
     if web.given:
         _require_web_alone(command, web)
-        if not name:
-            raise click.UsageError("pass --server with the server's name in the catalogue")
+        servers = web.entries(name, passes)
         # Imported here: only this needs the extra `mcp`.
         from pdp.cli.doors.proxying import WebProxy  # noqa: PLC0415
 
@@ -92,12 +91,11 @@ def mcp(
             settings=load_settings(),
             connection=connection,
             web=web,
-            server=name,
-            passes=frozenset(passes),
+            servers=servers,
             wait=wait,
         ).serve()
     if not command:
-        raise click.UsageError("pass the command of a server after `--`, or --upstream and --listen")
+        raise click.UsageError("pass the command of a server after `--`, or --upstream (or --servers) and --listen")
     server = name or _server_of(command)
     with session.asking(load_settings, connection, server=server, wait=wait) as asking:
         return PipeProxy(asking=asking, command=command, server=server, passes=frozenset(passes), run_as=run_as).run()
@@ -105,10 +103,10 @@ def mcp(
 
 def _require_web_alone(command: Sequence[str], web: WebOptions) -> None:
     """Raise `UsageError` for what does not go with a server at a URL."""
-    if not (web.upstream and web.listening.listen):
-        raise click.UsageError("--upstream and --listen belong together")
+    if not ((web.upstream or web.servers) and web.listening.listen):
+        raise click.UsageError("--upstream (or --servers) and --listen belong together")
     if command:
-        raise click.UsageError("pass the command of a server, or --upstream and --listen, but not both")
+        raise click.UsageError("pass the command of a server, or the URL of one with --listen, but not both")
     context = click.get_current_context()
     for parameter in context.command.params:
         option = parameter.opts[0]

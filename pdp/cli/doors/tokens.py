@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from pdp.client import AsyncClient
 from pdp.clock import SystemClock
 from pdp.config import JWTSettings
 from pdp.doors.accesstokens import AccessTokens, read_identities
-from pdp.doors.mcp.admission import ProtectedResource
 from pdp.doors.tokensessions import TokenSessions
 from pdp.errors import ConfigurationError
 
@@ -22,17 +21,16 @@ def token_sessions(
     jwt: JWTSettings,
     file: Path,
     *,
-    server: str,
+    servers: Sequence[str],
     pdp_command: Callable[[str], str],
     wait: float,
-) -> tuple[TokenSessions, ProtectedResource]:
-    """Return what opens sessions for access tokens, until `opened` closes, and what clients are told of it."""
+) -> TokenSessions:
+    """Return what opens sessions for access tokens, until `opened` closes."""
     if not jwt.issuer:
         raise ConfigurationError(
             "--access-tokens needs the settings `jwt.issuer`, `jwt.audience` and the issuer's keys"
         )
-    resource = ProtectedResource(url=jwt.audience, issuer=jwt.issuer)
-    identities = read_identities(file, server)
+    identities = read_identities(file, servers)
     clock = SystemClock()
     keys, refresher, close = issuer_keys(jwt, clock)
     opened.enter_context(refresher)
@@ -40,4 +38,4 @@ def token_sessions(
     tokens = AccessTokens(keys, rules_of(jwt), identities, clock=clock)
     sessions = TokenSessions(client, tokens, identities, pdp_command=pdp_command, wait_for_approval=wait)
     opened.push_async_callback(sessions.close)
-    return sessions, resource
+    return sessions

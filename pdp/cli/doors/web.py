@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options
+from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options, path_of
+from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-WEB_FLAGS = (
-    "--upstream",
-    "--upstream-tls-roots",
-    "--headers-file",
-    *LISTEN_FLAGS,
-    "--access-tokens",
-    *CALLER_FLAGS,
-)
+# For one server, and for all of them.
+ONE_SERVER_FLAGS = ("--upstream", "--upstream-tls-roots", "--headers-file")
+WEB_FLAGS = (*ONE_SERVER_FLAGS, "--servers", *LISTEN_FLAGS, "--access-tokens", *CALLER_FLAGS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebOptions:
-    """Where the server is, and where and for whom the proxy listens; None for what is not given."""
+    """Where the servers are, and where and for whom the proxy listens; None for what is not given."""
 
     upstream: str | None
     upstream_tls_roots: str | None
     headers_file: str | None
+    servers: str | None
     access_tokens: str | None
     listening: ListenOptions
 
@@ -37,6 +35,29 @@ class WebOptions:
     def given(self) -> bool:
         """Say whether one of them is given."""
         return any(getattr(self, name) for name in _OWN) or self.listening.given
+
+    def entries(self, name: str | None, passes: Collection[str]) -> tuple[ServerEntry, ...]:
+        """Return the servers: those of the file, or the one at the URL, with what is given for it elsewhere.
+
+        Raise `UsageError` for options that do not go together, and `ConfigurationError` for a faulty file.
+        """
+        if self.servers is not None:
+            single = (self.upstream, self.upstream_tls_roots, self.headers_file, name, passes)
+            for flag, value in zip((*ONE_SERVER_FLAGS, "--server", "--pass"), single, strict=True):
+                if value:
+                    raise click.UsageError(f"{flag} does not go with --servers: the file says it of each server")
+            return read_servers(Path(self.servers))
+        if not name:
+            raise click.UsageError("pass --server with the server's name in the catalogue")
+        return (
+            ServerEntry(
+                name=name,
+                upstream=self.upstream or "",
+                tls_roots=path_of(self.upstream_tls_roots),
+                headers_file=path_of(self.headers_file),
+                passes=frozenset(passes),
+            ),
+        )
 
 
 _OWN = tuple(one.name for one in fields(WebOptions) if one.name != "listening")
@@ -51,7 +72,7 @@ def web_options(function: C) -> Callable[..., Any]:
         return function(*args, web=WebOptions(listening=listening, **own), **given)
 
     decorated: Callable[..., Any] = listen_options(
-        "Where clients find the proxy, such as `127.0.0.1:8080`: at the path /mcp.",
+        "Where clients find the proxy, such as `127.0.0.1:8080`: at /mcp, or /NAME/mcp for each of several servers.",
         hosts="on loopback its own",
         required=False,
     )(command)
@@ -60,6 +81,7 @@ def web_options(function: C) -> Callable[..., Any]:
             ("--upstream", "URL", "The URL of the server: https, or http on loopback."),
             ("--upstream-tls-roots", "FILE", "Trust these root certificates at the URL. [the system's]"),
             ("--headers-file", "FILE", "Send the server these headers: lines `Name: value`, for you alone."),
+            ("--servers", "FILE", "Stand before each of the servers in this file, instead of the one at --upstream."),
             ("--access-tokens", "FILE", "Take access tokens, too: this file says whose they are. Needs `jwt.*`."),
         )
     ):

@@ -1,17 +1,13 @@
-"""What belongs together over HTTP: the requests of one session of the PDP, and of one session of MCP in it."""
+"""What belongs together over HTTP: the requests of one session of MCP, and of those without a handshake."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from functools import partial
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from pdp.client import PDPClientError
 from pdp.doors.mcp import answers
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.gate import Gate
@@ -20,11 +16,8 @@ from pdp.doors.mcp.methods import PROTOCOL_VERSION
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.doors.session import DoorSession
 
-# Of one session of the PDP: its sessions of MCP, and its requests without an answer.
-MOST_CONVERSATIONS, MOST_OPEN = 16, 256
-# How long a definition is taken for what the server does, and a session for one that lives; calls are asked each time.
-_FRESH_SECONDS, _LIVELY_SECONDS = 10.0, 3.0
-_LOOK_SECONDS = 2.0
+# How long a definition is taken for what the server does.
+_FRESH_SECONDS = 10.0
 _LIST_SECONDS, _END_SECONDS = 30.0, 5.0
 
 T = TypeVar("T")
@@ -136,54 +129,3 @@ class Conversation:
         if self.mcp_session:
             headers[http.SESSION] = self.mcp_session
         return headers
-
-
-# Returns the conversation of a session of MCP, by its id, in a session of the PDP.
-ConversationOf: TypeAlias = Callable[[DoorSession, str], Conversation]
-
-
-class Party:
-    """One session of the PDP, and its conversations."""
-
-    def __init__(self, session: DoorSession, conversation_of: ConversationOf) -> None:
-        self.session = session
-        self._make = partial(conversation_of, session)
-        self._conversations: OrderedDict[str, Conversation] = OrderedDict()
-        self.plain = self._make("")
-        self.open = 0
-        self._lively_until = 0.0
-
-    def begin(self, mcp_session: str) -> None:
-        """Take up a session of MCP that the server has begun for this party."""
-        self._conversations[mcp_session] = self._make(mcp_session)
-        while len(self._conversations) > MOST_CONVERSATIONS:
-            self._conversations.popitem(last=False)
-
-    def conversation(self, mcp_session: str) -> Conversation | None:
-        """Return the conversation of a session of MCP; None for one that is not this party's, or no longer."""
-        if not mcp_session:
-            return self.plain
-        if mcp_session in self._conversations:
-            self._conversations.move_to_end(mcp_session)
-        return self._conversations.get(mcp_session)
-
-    def end(self, mcp_session: str) -> None:
-        """Forget a session of MCP."""
-        self._conversations.pop(mcp_session, None)
-
-    async def lives(self) -> bool:
-        """Say whether the session lives. Raise `PDPClientError` when the PDP does not say.
-
-        What it has said is believed for a moment.
-        """
-        return time.monotonic() < self._lively_until or await self.seen() is not None
-
-    async def seen(self) -> frozenset[str] | None:
-        """Return the tools that the session can see; None when it is over. Raise `PDPClientError` as `lives`."""
-        try:
-            async with asyncio.timeout(_LOOK_SECONDS):
-                seen = await self.plain.gate.seen()
-        except TimeoutError:
-            raise PDPClientError("the policy decision point does not answer in time") from None
-        self._lively_until = 0.0 if seen is None else time.monotonic() + _LIVELY_SECONDS
-        return seen

@@ -10,10 +10,11 @@ from typing import Any
 
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.conversations import Conversation, Party
+from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.gate import AllowedCall
 from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.parties import Party
 from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch

@@ -10,8 +10,9 @@ from pdp.client import PDPClientError
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
-from pdp.doors.mcp.conversations import MOST_OPEN, Conversation, Party
+from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.parties import MOST_OPEN, Party
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.tools import acknowledging
 from pdp.doors.mcp.upstream import Upstream, UpstreamError

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpcore2
 
@@ -17,9 +16,9 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
+from pdp.doors.mcp.serversfile import url_problem
 from pdp.doors.web import RefusedRequestError
 from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
 from pdp.foundation.ownership import require_own
 
 _LOG = logging.getLogger(__name__)
@@ -87,15 +86,12 @@ class Upstream:
     """
 
     def __init__(self, url: str, *, credentials: Credentials | None = None, ca_file: Path | None = None) -> None:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        secure = parts.scheme == "https" and host
-        if not (secure or (parts.scheme == "http" and is_loopback(host))) or parts.username or parts.fragment:
-            raise ConfigurationError("the server's URL must be `https://…`, or `http://…` on loopback, and no more")
+        if problem := url_problem(url):
+            raise ConfigurationError(problem)
         self.credentials = credentials or Credentials()
         self._url = httpcore2.URL(url)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_trusting(ca_file) if secure else None,
+            ssl_context=_trusting(ca_file) if url.lower().startswith("https:") else None,
             max_connections=_MOST_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
         )

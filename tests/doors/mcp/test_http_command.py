@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
@@ -18,23 +18,30 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import PATIENCE
-from tests.doors.mcp.webworld import RESOURCE, SECRET, World, behind, private_file, text_of, world
+from tests.doors.mcp.webworld import ORIGIN, SECRET, World, behind, private_file, text_of, world
 from tests.machinery.credentials.issuer import ISSUER, SUBJECT, Issuer
 
 pytestmark = pytest.mark.anyio
 
 HTTP = ("--server", "desk", "--upstream", "http://127.0.0.1:1/mcp", "--listen", "127.0.0.1:0")
 
+TOGETHER = "--upstream (or --servers) and --listen belong together"
+
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "pass the command of a server after `--`, or --upstream and --listen"),
-        (("--server", "desk", "--upstream", "http://127.0.0.1:1/"), "--upstream and --listen belong together"),
-        (("--server", "desk", "--listen", "127.0.0.1:0"), "--upstream and --listen belong together"),
-        (("--server", "desk", "--headers-file", "x"), "--upstream and --listen belong together"),
+        ((), "pass the command of a server after `--`, or --upstream (or --servers) and --listen"),
+        (HTTP[:4], TOGETHER),
+        ((*HTTP[:2], *HTTP[4:]), TOGETHER),
+        (("--server", "desk", "--headers-file", "x"), TOGETHER),
+        (("--servers", "x"), TOGETHER),
+        ((*HTTP[:2], *HTTP[4:], "--servers", "x"), "--server does not go with --servers: the file says it of each"),
+        ((*HTTP[2:], "--servers", "x"), "--upstream does not go with --servers: the file says it of each server"),
+        ((*HTTP[4:], "--servers", "x", "--pass", "roots/list"), "--pass does not go with --servers"),
+        ((*HTTP[4:], "--servers", "no-such-file"), "cannot read `no-such-file`: no such file or directory"),
         (HTTP[2:], "pass --server with the server's name in the catalogue"),
-        ((*HTTP, "--", "server"), "pass the command of a server, or --upstream and --listen, but not both"),
+        ((*HTTP, "--", "server"), "pass the command of a server, or the URL of one with --listen, but not both"),
         ((*HTTP, "--request", "x"), "--request does not go with --listen: each request brings its own session"),
         ((*HTTP, "--user", "x"), "--user does not go with --listen: each request brings its own session"),
         ((*HTTP, "--session-handle-file", "x"), "--session-handle-file does not go with --listen"),
@@ -69,13 +76,20 @@ def test_access_tokens_need_an_issuer(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def command(here: World, folder: Path, *words: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """Run the command before a server with the tools of the desk, and provide it with the first line that it says."""
+async def command(
+    here: World, folder: Path, *words: str, servers: Sequence[str] = ()
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """Run the command before a server with the tools of the desk, and provide it with the first line that it says.
+
+    With names of `servers`, it stands before each of them, and each is the same one.
+    """
     token = folder / "token"
     token.write_text(here.pdp.token("pep"), encoding="ascii")
     async with behind(here.desk, here.server.streamable_http_app()) as url:
+        (folder / "servers.yaml").write_text("".join(f"{name}: {{upstream: '{url}'}}\n" for name in servers), "ascii")
+        before = ("--servers", "servers.yaml") if servers else ("--server", "desk", "--upstream", url)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pdp.cli", "mcp", "--server", "desk", "--upstream", url, "--listen", "127.0.0.1:0"),
+            *(sys.executable, "-m", "pdp.cli", "mcp", *before, "--listen", "127.0.0.1:0"),
             *("--address", here.pdp.address, "--token-file", str(token), "--plaintext", *words),
             env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
             cwd=folder,
@@ -93,29 +107,46 @@ async def command(here: World, folder: Path, *words: str) -> AsyncIterator[tuple
 
 
 async def test_the_command_takes_access_tokens(desk_pdp: RunningServer, tmp_path: Path) -> None:
-    """With an issuer in its settings and a file of identities, a token opens a session, which ends with the command."""
+    """Before several servers, one session of a person and a task is for all; it ends with the command.
+
+    A token is for one of the servers, and each leads clients to its own metadata.
+    """
     issuer, now = Issuer(), int(time.time())
     (tmp_path / "jwks.json").write_bytes(issuer.jwks("ES256"))
     identities = tmp_path / "identities.yaml"
-    identities.write_text(f"users: {{{SUBJECT}: alice}}\nagents: {{coder-client: coder}}\n", encoding="ascii")
+    identities.write_text(
+        f"users: {{{SUBJECT}: alice}}\nagents: {{coder-client: coder}}\nsession: {{tools: [desk/*]}}\n",
+        encoding="ascii",
+    )
     settings = tmp_path / "door.yaml"
     settings.write_text(
-        f"jwt: {{issuer: '{ISSUER}', audience: '{RESOURCE}', keys_file: {tmp_path / 'jwks.json'}}}\n", encoding="ascii"
+        f"jwt: {{issuer: '{ISSUER}', audience: '{ORIGIN}', keys_file: {tmp_path / 'jwks.json'}}}\n", encoding="ascii"
     )
-    token = issuer.token(aud=RESOURCE, client_id="coder-client", iat=now, exp=now + 600)
+    tokens = {
+        name: issuer.token(aud=f"{ORIGIN}/{name}/mcp", client_id="coder-client", iat=now, exp=now + 600)
+        for name in ("desk", "depot")
+    }
     words = ("--config", str(settings), "--access-tokens", str(identities))
-    async with world(desk_pdp) as here, command(here, tmp_path, *words) as (process, said):
-        there = here.at(said.split()[-1])
-        without = await there.call("echo", {"text": "x"}, handle="")
-        waiting = await there.call("echo", {"text": "x"}, handle="", authorization=f"Bearer {token}")
+    async with world(desk_pdp) as here, command(here, tmp_path, *words, servers=list(tokens)) as (process, said):
+        places = {"desk": (url := said.split()[-1]), "depot": url.replace("desk", "depot")}
+        calls = [(place, token) for place in places for token in tokens]
+        answers = {
+            (place, token): await here.at(places[place]).call(
+                "echo", {"text": "x"}, handle="", authorization=f"Bearer {tokens[token]}"
+            )
+            for place, token in calls
+        }
         asked = list(desk_pdp.client("approver").list_sessions(user="alice", state="requested"))
         process.send_signal(signal.SIGTERM)
         code = await process.wait()
         left = list(desk_pdp.client("approver").list_sessions(user="alice", state="requested"))
 
-    assert 401 == without.status_code
-    assert ["Work with the tools of desk"] == [one.purpose for one in asked]
-    assert f"pdp session approve {asked[0].session_id}" in waiting.text
+    for place, token in calls:
+        assert (200 if place == token else 401) == answers[place, token].status_code
+    metadata = f'resource_metadata="{ORIGIN}/.well-known/oauth-protected-resource/depot/mcp"'
+    assert metadata in answers["depot", "desk"].headers["www-authenticate"]
+    assert ["Work with the tools of desk, depot"] == [one.purpose for one in asked]
+    assert all(f"pdp session approve {asked[0].session_id}" in answers[name, name].text for name in tokens)
     assert (0, []) == (code, left)
 
 

@@ -13,7 +13,7 @@ from mcp.shared.auth import ProtectedResourceMetadata
 
 from pdp.client import AsyncClient
 from pdp.doors.accesstokens import AccessTokens, Identities, read_identities
-from pdp.doors.mcp.admission import ProtectedResource
+from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.tokensessions import MOST_OF_A_USER, TokenSessions
 from pdp.errors import ConfigurationError
 from pdp.identity.keysets import TrustedKeys
@@ -288,7 +288,7 @@ async def test_a_client_is_greeted_while_a_person_is_asked(desk_pdp: RunningServ
 def test_a_wrong_file_of_identities_is_refused(tmp_path: Path, text: str, says: str) -> None:
     """Each problem names the line and the key."""
     with pytest.raises(ConfigurationError) as refused:
-        read_identities(private_file(tmp_path, text), "desk")
+        read_identities(private_file(tmp_path, text), ["desk"])
 
     assert says in str(refused.value)
 

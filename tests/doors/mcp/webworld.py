@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 from unittest.mock import patch
 
@@ -25,9 +26,10 @@ from pdp.client import AsyncClient
 from pdp.doors import listening
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.listening import Listener
-from pdp.doors.mcp.admission import ProtectedResource
 from pdp.doors.mcp.credentials import Credentials
-from pdp.doors.mcp.http import PATH, HTTPDoor
+from pdp.doors.mcp.http import HTTPDoor
+from pdp.doors.mcp.resources import ProtectedResource
+from pdp.doors.mcp.site import PATH, ServerBehind
 from pdp.doors.mcp.upstream import Upstream
 from pdp.doors.session import GivenSession
 from pdp.doors.tokensessions import TokenSessions
@@ -38,7 +40,8 @@ from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
 from tests.machinery.credentials.issuer import ISSUER
 
 HANDLE = "X-PDP-Session"
-RESOURCE = "https://door.example.org/mcp"
+ORIGIN = "https://door.example.org"
+RESOURCE = f"{ORIGIN}/mcp"
 SECRET = "tok-8e1f0a6c5b"  # noqa: S105 - of a test
 _DIRECTORY = """
 users: {alice: {}, bob: {}, approver: {}}
@@ -263,13 +266,17 @@ async def world(
     wait: float = 0.0,
     tokens_of: Callable[[AsyncClient], TokenSessions] | None = None,
     name: str = "",
+    paths: Mapping[str, str] = MappingProxyType({"desk": PATH}),
 ) -> AsyncIterator[World]:
-    """Run the server and the proxy before it. The proxy may be called by `name` too, and from pages of that host."""
+    """Run the server and the proxy before it, which knows it by each of the names in `paths`.
+
+    The proxy may be called by `name` too, and from pages of that host.
+    """
     desk = Desk()
     tools = desk_server(desk)
     async with AsyncExitStack() as opened:
         # On a machine that is busy with other tests, a late answer must not become a deny.
-        opened.enter_context(patch("pdp.doors.mcp.conversations._LOOK_SECONDS", PATIENCE))
+        opened.enter_context(patch("pdp.doors.mcp.parties._LOOK_SECONDS", PATIENCE))
         # Streams must hear of changes from the feed.
         opened.enter_context(patch("pdp.doors.mcp.streams._LOOK_SECONDS", 10 * PATIENCE))
         if not upstream:
@@ -287,20 +294,26 @@ async def world(
         feed = SessionsFeed(lambda since: client.watch_sessions(since_revision=since))
         opened.push_async_callback(feed.close)
         door = HTTPDoor(
-            server="desk",
-            upstream=behind_it,
+            [
+                ServerBehind(
+                    name=server,
+                    path=path,
+                    upstream=behind_it,
+                    passes=passes,
+                    resource=ProtectedResource(url=ORIGIN + path, issuer=ISSUER) if tokens else None,
+                )
+                for server, path in paths.items()
+            ],
             session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait), feed),
             doorstep=Doorstep(
                 hosts=listener.hosts | names, origins=listener.origins | {f"http://{one}" for one in names}
             ),
             pdp_command="pdp {}".format,
-            passes=passes,
             tokens=tokens,
-            resource=ProtectedResource(url=RESOURCE, issuer=ISSUER) if tokens else None,
         )
         serving = asyncio.ensure_future(listening.serve(door, listener))
         try:
-            yield World(pdp=pdp, desk=desk, server=tools, url=listener.url + PATH, listener=listener)
+            yield World(pdp=pdp, desk=desk, server=tools, url=listener.url + paths["desk"], listener=listener)
         finally:
             desk.go_on.set()
             serving.cancel()

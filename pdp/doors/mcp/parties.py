@@ -1,0 +1,96 @@
+"""Who speaks with the proxy over HTTP: the session of the PDP of a client, and what it does at each server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from pdp.client import PDPClientError
+from pdp.doors.mcp.conversations import Conversation
+from pdp.doors.mcp.resources import ProtectedResource
+from pdp.doors.session import DoorSession
+
+# Of one session of the PDP: its sessions of MCP at one server, and its requests without an answer at all of them.
+MOST_CONVERSATIONS, MOST_OPEN = 16, 256
+# How long a session is taken for one that lives; calls are asked about each time.
+_LIVELY_SECONDS = 3.0
+_LOOK_SECONDS = 2.0
+
+# Returns the conversation of a session of MCP, by its id, in a session of the PDP.
+ConversationOf: TypeAlias = Callable[[DoorSession, str], Conversation]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A server as clients find it: its name, what access tokens must be for, and how conversations with it begin."""
+
+    server: str
+    conversation_of: ConversationOf
+    resource: ProtectedResource | None = None
+
+
+class Visitor:
+    """One session of the PDP, at all servers: `open` are its requests without an answer."""
+
+    def __init__(self, session: DoorSession) -> None:
+        self.session = session
+        self.open = 0
+        self.lively_until = 0.0
+        self._parties: dict[str, Party] = {}
+
+    def at(self, place: Place) -> Party:
+        """Return what the session does at one server."""
+        if place.server not in self._parties:
+            self._parties[place.server] = Party(self, place.conversation_of)
+        return self._parties[place.server]
+
+
+class Party:
+    """One session of the PDP at one server, and its conversations."""
+
+    def __init__(self, visitor: Visitor, conversation_of: ConversationOf) -> None:
+        self.visitor = visitor
+        self.session = visitor.session
+        self._make = partial(conversation_of, visitor.session)
+        self._conversations: OrderedDict[str, Conversation] = OrderedDict()
+        self.plain = self._make("")
+
+    def begin(self, mcp_session: str) -> None:
+        """Take up a session of MCP that the server has begun for this party."""
+        self._conversations[mcp_session] = self._make(mcp_session)
+        while len(self._conversations) > MOST_CONVERSATIONS:
+            self._conversations.popitem(last=False)
+
+    def conversation(self, mcp_session: str) -> Conversation | None:
+        """Return the conversation of a session of MCP; None for one that is not this party's, or no longer."""
+        if not mcp_session:
+            return self.plain
+        if mcp_session in self._conversations:
+            self._conversations.move_to_end(mcp_session)
+        return self._conversations.get(mcp_session)
+
+    def end(self, mcp_session: str) -> None:
+        """Forget a session of MCP."""
+        self._conversations.pop(mcp_session, None)
+
+    async def lives(self) -> bool:
+        """Say whether the session lives. Raise `PDPClientError` when the PDP does not say.
+
+        What it has said is believed for a moment.
+        """
+        return time.monotonic() < self.visitor.lively_until or await self.seen() is not None
+
+    async def seen(self) -> frozenset[str] | None:
+        """Return the tools that the session can see; None when it is over. Raise `PDPClientError` as `lives`."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                seen = await self.plain.gate.seen()
+        except TimeoutError:
+            raise PDPClientError("the policy decision point does not answer in time") from None
+        self.visitor.lively_until = 0.0 if seen is None else time.monotonic() + _LIVELY_SECONDS
+        return seen

@@ -1,0 +1,225 @@
+"""One server behind the proxy over HTTP: what becomes of the requests of its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from pdp.doors import refusals
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.admission import Admission
+from pdp.doors.mcp.conversations import Background, Conversation
+from pdp.doors.mcp.exchange import Exchange
+from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
+from pdp.doors.mcp.parties import MOST_OPEN, Party, Place
+from pdp.doors.mcp.replies import Reply
+from pdp.doors.mcp.resources import ProtectedResource
+from pdp.doors.mcp.streams import listen, send_on
+from pdp.doors.mcp.upstream import Upstream
+from pdp.doors.session import DoorSession
+from pdp.doors.web import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    Receive,
+    RefusedRequestError,
+    read_body,
+    require_plain_json,
+    until_gone,
+)
+
+# Where clients find the only server.
+PATH = "/mcp"
+
+# Of a message of a client whose session is not known yet, and of all messages together that are being answered.
+_MOST_UNKNOWN_BYTES, _MOST_HELD_BYTES = 64 * 1024, 16 * MOST_BYTES
+
+_OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerBehind:
+    """A server, the name by which the catalogue knows it, and the path at which clients find it.
+
+    `passes` is that of `Gate`. Clients may present access tokens for `resource`.
+    """
+
+    name: str
+    path: str
+    upstream: Upstream
+    passes: frozenset[str] = frozenset()
+    resource: ProtectedResource | None = None
+
+
+@dataclass(slots=True)
+class Load:
+    """The bytes of all messages that are being answered, at all servers together."""
+
+    held: int = 0
+
+
+class Site:
+    """Answers the requests of clients for one server. `pdp_command` is that of `Gate`."""
+
+    def __init__(
+        self,
+        server: ServerBehind,
+        *,
+        admission: Admission,
+        background: Background,
+        load: Load,
+        pdp_command: Callable[[str], str],
+    ) -> None:
+        self._upstream = server.upstream
+        self._admission = admission
+        self._load = load
+
+        def conversation_of(session: DoorSession, mcp_session: str) -> Conversation:
+            return Conversation(
+                server=server.name,
+                session=session,
+                upstream=server.upstream,
+                passes=server.passes,
+                pdp_command=pdp_command,
+                background=background,
+                mcp_session=mcp_session,
+            )
+
+        self._place = Place(server=server.name, conversation_of=conversation_of, resource=server.resource)
+
+    async def answer(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
+        """Answer one HTTP request. Raise `RefusedRequestError` when it is not answered with a message."""
+        if method == "POST":
+            await self._post(headers, receive, reply)
+        elif method in ("GET", "DELETE"):
+            await self._bare(method, headers, receive, reply)
+        else:
+            raise RefusedRequestError(NOT_ALLOWED)
+
+    # Messages.
+
+    async def _post(self, headers: http.Headers, receive: Receive, reply: Reply) -> None:
+        require_plain_json(headers)
+        party, missing = await self._admission.party(headers, self._place)
+        body = await read_body(headers, receive, most=MOST_BYTES if party is not None else _MOST_UNKNOWN_BYTES)
+        try:
+            message = Message.read(body)
+        except InvalidMessageError as error:
+            await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
+            return
+        for code, problem in (
+            (answers.INVALID_PARAMS, http.unstated(message, headers)),
+            (answers.HEADER_MISMATCH, http.disagreement(message, headers)),
+        ):
+            if problem:
+                await reply.message(answers.error(message.id, code, problem), status=BAD_REQUEST)
+                return
+        if party is not None and message.method != methods.CALL and not missing:
+            missing = await self._admission.lives(party)
+        if party is None or missing:
+            await _refuse(message, missing, reply)
+            return
+        self._load.held += len(body)
+        try:
+            # A subscription does nothing for the task.
+            with nullcontext() if message.method == methods.LISTEN else self._admission.using(party):
+                await self._take(party, message, headers, receive, reply)
+        finally:
+            self._load.held -= len(body)
+
+    async def _take(
+        self, party: Party, message: Message, headers: http.Headers, receive: Receive, reply: Reply
+    ) -> None:
+        begins = message.method == methods.INITIALIZE
+        modern = http.is_modern(message)
+        conversation = party.conversation("" if begins or modern else headers.get(http.SESSION, ""))
+        if conversation is None:
+            told = answers.error(message.id, answers.INVALID_REQUEST, "this session of MCP is over: initialize again")
+            await reply.message(told, status=NOT_FOUND)
+            return
+        if not modern:
+            conversation.version = headers.get(http.VERSION, conversation.version)
+        if not message.method:
+            if message.id not in conversation.server_asks:
+                raise RefusedRequestError(BAD_REQUEST, "an answer to what was not asked")
+            conversation.server_asks.discard(message.id)
+            await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
+        elif message.id is None:
+            await self._said(conversation, message, headers, reply)
+        elif conversation.mcp_session and message.id in conversation.open:
+            told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
+            await reply.message(told)
+        elif party.visitor.open >= MOST_OPEN or self._load.held > _MOST_HELD_BYTES:
+            await reply.message(answers.refusal(message, "Too many requests are open: wait for their answers."))
+        else:
+            exchange = Exchange(
+                party=party,
+                conversation=conversation,
+                upstream=self._upstream,
+                request=message,
+                headers=headers,
+                reply=reply,
+            )
+            if conversation.mcp_session:
+                conversation.open[message.id] = exchange
+            party.visitor.open += 1
+            try:
+                await self._while_there(exchange, message, receive, reply)
+            finally:
+                party.visitor.open -= 1
+                conversation.open.pop(message.id, None)
+
+    async def _while_there(self, exchange: Exchange, message: Message, receive: Receive, reply: Reply) -> None:
+        """Run an exchange until its end, or until the client has gone or has taken it back."""
+        await until_gone(exchange.run(), receive)
+        if exchange.taken_back and not reply.ended:
+            # Clients do not wait for this.
+            told = answers.error(
+                message.id, answers.INVALID_REQUEST, "the request was taken back, or its session is over"
+            )
+            await reply.message(told)
+
+    async def _said(self, conversation: Conversation, message: Message, headers: http.Headers, reply: Reply) -> None:
+        if message.method == methods.CANCELLED:
+            named = message.params.get("requestId")
+            found = conversation.open.get(named) if isinstance(named, int | str) else None
+            if found is not None and not found.take_back():
+                # It has not reached the server, and will not.
+                await reply.nothing(_ACCEPTED)
+                return
+        if message.method not in methods.SAID:
+            await reply.nothing(_ACCEPTED)
+            return
+        await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
+
+    # What has no message: the stream of a session of MCP, and its end.
+
+    async def _bare(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
+        party, missing = await self._admission.party(headers, self._place)
+        if party is None or missing or (missing := await self._admission.lives(party)):
+            raise RefusedRequestError(_UNAVAILABLE if missing == refusals.AWAY else FORBIDDEN, missing)
+        mcp_session = headers.get(http.SESSION, "")
+        if not mcp_session or headers.get(http.VERSION, "") >= http.MODERN:
+            raise RefusedRequestError(NOT_ALLOWED)
+        conversation = party.conversation(mcp_session)
+        if conversation is None:
+            raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
+        if method == "GET":
+            await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
+            if reply.begun and not reply.ended:
+                await reply.end()
+            return
+        party.end(mcp_session)
+        await send_on(self._upstream, method, conversation, headers, reply)
+
+
+async def _refuse(message: Message, missing: str, reply: Reply) -> None:
+    """Say why there is no session: where clients show it, which is in an answer."""
+    away = missing == refusals.AWAY
+    if not message.method or message.id is None:
+        raise RefusedRequestError(_UNAVAILABLE if away else FORBIDDEN, missing)
+    status = _UNAVAILABLE if away and message.method != methods.CALL else _OK
+    await reply.message(answers.refusal(message, missing), status=status)
