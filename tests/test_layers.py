@@ -52,7 +52,7 @@ ABOUT_MORE = {
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
-    "yaml": ("pdp.foundation.yamltext", "pdp.config", "pdp.doctor.envoyfile"),
+    "yaml": ("pdp.foundation.yamltext", "pdp.config", "pdp.doctor.gatewayfile"),
     "cachetools": ("pdp.sessions",),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
@@ -76,6 +76,7 @@ LIBRARIES = {
         "pdp.telemetry",
         "pdp.testing",
         "pdp.bench",
+        "pdp.doors.agentgateway.extmcp_pb2",
         "pdp.doors.envoy.extauthz_pb2",
         "pdp.doors.google_adk",
     ),

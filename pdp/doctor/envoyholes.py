@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pdp.doctor.envoyfile import Node, of_type, part, parts, read_configuration
-from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES, Rule, on
+from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES
 from pdp.doctor.finding import Finding, Level, fine, problem, warning
+from pdp.doctor.gatewayfile import Node, of_type, part, parts, read_configuration
+from pdp.doctor.holes import held, on, without_tls
 from pdp.errors import ConfigurationError
 from pdp.foundation.loopback import is_loopback, is_loopback_address
 
@@ -30,17 +31,8 @@ def examine_envoy(path: Path) -> Iterator[Finding]:
         yield problem("file", "there is no HTTP connection manager, so nothing is asked about", "name another file")
     for manager in managers:
         name = f"listener {manager.get('stat_prefix', '')}".strip()
-        yield from _held(name, manager, MANAGER_RULES, "paths have one form, and streams end")
+        yield from held(name, manager, MANAGER_RULES, "paths have one form, and streams end")
         yield from _filters(name, manager, document)
-
-
-def _held(check: str, node: Node, rules: Iterable[Rule], well: str) -> Iterator[Finding]:
-    found = [
-        Finding(check=check, level=rule.level, found=rule.found, remedy=rule.remedy)
-        for rule in rules
-        if rule.shows(node)
-    ]
-    yield from found or [fine(check, well)]
 
 
 def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
@@ -56,7 +48,7 @@ def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
         body = part(config, "with_request_body")
         rules = (*FILTER_RULES, *(BODY_RULES if body else ()))
         # The rules about the body are about a part of the filter.
-        yield from _held(
+        yield from held(
             f"filter {name}", {**config, **body}, rules, "nothing is sent on without an answer about all of it"
         )
         if on("disabled")(filters[number]):
@@ -88,11 +80,7 @@ def _cluster(name: Any, document: Node) -> Iterator[Finding]:  # noqa: ANN401 - 
 
 
 def _without_tls(check: str, address: object, place: str) -> Finding:
-    return problem(
-        check,
-        f"the door at `{address}` is asked without TLS: anyone on the way could allow everything",
-        f"give {place} with TLS, a certificate of its own and the door's authority",
-    )
+    return without_tls(check, address, f"give {place} with TLS, a certificate of its own and the door's authority")
 
 
 def _addresses(value: Any) -> Iterator[str]:  # noqa: ANN401 - any YAML value
@@ -144,7 +132,7 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
         if on("disable_request_body_buffering")(settings):
             yield problem(check, "the door does not see the body", "take `disable_request_body_buffering` out")
         if body := part(settings, "with_request_body"):
-            yield from (found for found in _held(check, body, BODY_RULES, "") if found.level is not Level.OK)
+            yield from (found for found in held(check, body, BODY_RULES, "") if found.level is not Level.OK)
     if said.keys() not in _ROUTE_KEYS:
         yield problem(
             check,

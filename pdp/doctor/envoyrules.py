@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
-from pdp.doctor.envoyfile import Node, part
 from pdp.doctor.finding import Level
+from pdp.doctor.gatewayfile import Node, part
+from pdp.doctor.holes import Rule, on
 
 # What the door takes in one question, with room for headers.
 _MOST_BODY: Final = 3 * 1024 * 1024
 _FIRST_ERROR: Final = 400
 _ERRORS: Final = frozenset({"InternalServerError", "BadGateway", "ServiceUnavailable", "GatewayTimeout", "Forbidden"})
-
-
-class Rule(NamedTuple):
-    """One hole: how it shows in a part of the configuration, how bad it is, and what closes it."""
-
-    shows: Callable[[Node], bool]
-    level: Level
-    found: str
-    remedy: str
-
-
-def on(name: str) -> Callable[[Node], bool]:
-    """Return whether a part sets this field to anything but false."""
-    return lambda node: node.get(name, False) is not False
 
 
 def _off(name: str) -> Callable[[Node], bool]:

@@ -11,11 +11,14 @@ from pdp.client import (
     Answer,
     AsyncClient,
     AsyncClientSession,
+    ListedTool,
     NotFoundError,
     PDPClientError,
     ToolCall,
+    ToolCallDenied,
     WrongStateError,
 )
+from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import duties_of
 from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
@@ -60,8 +63,7 @@ class Asking:
         """
         session = self.session(handle)
         answer = await session.ask(call, known_obligations=(), traceparent=traceparent, tracestate=tracestate)
-        if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
-            _LOG.warning("there is no decision about a call: %s", answer.error)
+        _note(answer)
         duties_of(answer, knows=())
         if answer.outcome_token and not self.without_reports:
             # The server has allowed a call that will not be made.
@@ -70,12 +72,32 @@ class Asking:
             raise UnreportedError(answer)
         return answer
 
+    async def admitted(self, handle: str, call: ToolCall, *, traceparent: str, tracestate: str) -> AsyncAdmittedCall:
+        """Return an allowed call whose result this door will see, and then report and hand on.
+
+        Raise `ToolCallDenied` and `NoSessionHereError` when the call must not be made. Notices are shown to nobody.
+        """
+        try:
+            return await self.session(handle).admit(call, traceparent=traceparent, tracestate=tracestate)
+        except ToolCallDenied as denied:
+            _note(denied.answer)
+            raise
+
     async def require_session(self, handle: str) -> None:
         """Raise `NoSessionHereError` unless a session lives, for what passes without a decision."""
+        await self.tools(handle)
+
+    async def tools(self, handle: str) -> tuple[ListedTool, ...]:
+        """Return every tool as a session sees it. Raise `NoSessionHereError` unless it lives."""
         try:
-            await self.session(handle).list_tools()
+            return await self.session(handle).list_tools()
         except (WrongStateError, NotFoundError):
             raise NoSessionHereError(refusals.SESSION_OVER) from None
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
             raise NoSessionHereError(refusals.AWAY) from None
+
+
+def _note(answer: Answer) -> None:
+    if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
+        _LOG.warning("there is no decision about a call: %s", answer.error)

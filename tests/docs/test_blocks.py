@@ -77,6 +77,9 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml identities": f"{_HERE}test_settings_and_identities_of_a_door_are_read",
         "yaml servers": f"{_HERE}test_servers_behind_a_door_are_read",
     },
+    "pdp/doors/AGENTGATEWAY.md": {
+        "yaml agentgateway": "tests/doctor/test_agentgateway.py::test_the_page_has_no_hole",
+    },
     "pdp/doors/ENVOY.md": {
         "yaml envoy": "tests/doors/envoy/real/test_envoy_program.py::test_envoy_accepts_the_page",
         "yaml table": "tests/doors/envoy/test_envoy_http.py::test_the_page_shows_a_table",

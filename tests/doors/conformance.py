@@ -132,6 +132,7 @@ class DoorConformance:
 
     driver: ClassVar[Driver]
     ways: ClassVar[Sequence[str]] = WAYS
+    stage_type: ClassVar[type[Stage]] = Stage
 
     @pytest.fixture(autouse=True)
     def _can(self, request: pytest.FixtureRequest) -> None:
@@ -151,7 +152,7 @@ class DoorConformance:
     ) -> Iterator[Stage]:
         """Return the stage of a test in a session of its own, and look that its handle is in no output."""
         caplog.set_level(logging.DEBUG)
-        stage = Stage(self.driver, way, server.address, server.token("pep"), opened(server)[1])
+        stage = self.stage_type(self.driver, way, server.address, server.token("pep"), opened(server)[1])
         yield stage
         out = "".join([caplog.text, *capfd.readouterr(), *stage.shown])
         assert stage.handle not in out
@@ -161,7 +162,7 @@ class DoorConformance:
     def lying(self, way: str) -> Iterator[tuple[ScriptedServer, Stage]]:
         """Return a server that answers as a test tells it to."""
         scripted = ScriptedServer()
-        yield scripted, Stage(self.driver, way, scripted.start(), "sesame", "pdps_secret")
+        yield scripted, self.stage_type(self.driver, way, scripted.start(), "sesame", "pdps_secret")
         scripted.stop()
 
     def test_an_allowed_call_runs_once_with_what_was_asked_about(self, stage: Stage) -> None:
@@ -242,7 +243,7 @@ class DoorConformance:
         """From the first call on, and the model is not told where the server should be."""
         port = free_port()
         tools = CountedTools()
-        stage = Stage(self.driver, way, f"127.0.0.1:{port}", "sesame", "pdps_secret")
+        stage = self.stage_type(self.driver, way, f"127.0.0.1:{port}", "sesame", "pdps_secret")
 
         (shown,) = stage.play(tools, Step(), timeout=0.5)
 
@@ -256,7 +257,7 @@ class DoorConformance:
         servers = [ScriptedServer(), ScriptedServer()]
         tools = CountedTools()
         servers[0].start(address)
-        stage = Stage(self.driver, way, address, "sesame", "pdps_secret")
+        stage = self.stage_type(self.driver, way, address, "sesame", "pdps_secret")
 
         # A channel tries again a moment after it has failed, and each call waits a little for that.
         back = [Step(arguments={"text": "back"})] * 20
@@ -594,7 +595,7 @@ class DoorConformance:
         """Where the server wants to know what came of calls; what cannot be reported is withheld."""
         with running_server(files(reports=True)) as server:
             session_id, handle = opened(server)
-            stage = Stage(self.driver, way, server.address, server.token("pep"), handle)
+            stage = self.stage_type(self.driver, way, server.address, server.token("pep"), handle)
             tools = CountedTools()
 
             (done,) = stage.play(tools, Step())

@@ -152,7 +152,9 @@ def test_every_adapter_runs_the_cases(project_root: Path) -> None:
         for one in ("adapters", "apart")
         for path in doors.glob(f"{one}/test_*.py")
     }
+    gateway = doors / "agentgateway" / "test_agentgateway_conformance.py"
 
-    assert files.keys() | {"core"} == CANNOT.keys()
+    assert files.keys() | {"core", "agentgateway"} == CANNOT.keys()
     assert all((project_root / "pdp" / "doors" / f"{name}.py").is_file() for name in files)
+    assert "(DoorConformance)" in gateway.read_text("utf-8")
     assert all("(DoorConformance)" in path.read_text("utf-8") for path in files.values())

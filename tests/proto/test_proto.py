@@ -121,14 +121,13 @@ def test_other_languages_need_no_flags(files: list[FileDescriptorProto]) -> None
     assert {f"{name.capitalize()}Proto" for name in PROTOS} == {one.java_outer_classname for one in options}
 
 
-def test_what_envoys_door_speaks_is_current(project_root: Path, tmp_path: Path) -> None:
-    """Generating its messages again gives the committed files, byte for byte."""
-    name = "pdp/doors/envoy/extauthz.proto"
+@pytest.mark.parametrize("name", ["pdp/doors/agentgateway/extmcp", "pdp/doors/envoy/extauthz"])
+def test_what_doors_of_gateways_speak_is_current(project_root: Path, tmp_path: Path, name: str) -> None:
+    """Generating their messages again gives the committed files, byte for byte."""
     outs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi")]
 
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", "-I.", *outs, name], cwd=project_root, check=True)
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", *outs, f"{name}.proto"]
+    subprocess.run(command, cwd=project_root, check=True)
 
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "pdp/doors/envoy").iterdir()}
-    kept = {name: (project_root / "pdp/doors/envoy" / name).read_text(encoding="utf-8") for name in made}
-    assert {"extauthz_pb2.py", "extauthz_pb2.pyi"} == made.keys()
-    assert kept == made
+    made = {one: (tmp_path / f"{name}{one}").read_text(encoding="utf-8") for one in ("_pb2.py", "_pb2.pyi")}
+    assert {one: (project_root / f"{name}{one}").read_text(encoding="utf-8") for one in made} == made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pdp.cli.doors.agentgateway import agentgateway
 from pdp.cli.doors.authzen import authzen
 from pdp.cli.doors.envoy import envoy
 from pdp.cli.groups import Group
@@ -14,5 +15,6 @@ def door() -> None:
     """Serve what asks the server in other words, such as AuthZEN."""
 
 
+door.add_command(agentgateway)
 door.add_command(authzen)
 door.add_command(envoy)

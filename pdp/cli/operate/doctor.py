@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,13 +15,16 @@ from pdp.cli.root import NO
 from pdp.clock import SystemClock
 from pdp.config import Settings, describe
 from pdp.doctor import Deployment, Finding, Level, examine
+from pdp.doctor.agentgatewayholes import examine_agentgateway
 from pdp.doctor.envoyholes import examine_envoy
 from pdp.errors import ConfigurationError
+
+_DOORS: Final = {"agentgateway": examine_agentgateway, "envoy": examine_envoy}
 
 
 @click.command(epilog="Example:  pdp doctor --config /etc/pdp/pdp.yaml")
 @click.argument("file", required=False)
-@click.option("--door", type=click.Choice(["envoy"]), help="Check FILE, which configures what asks this door.")
+@click.option("--door", type=click.Choice(sorted(_DOORS)), help="Check FILE, which configures what asks this door.")
 @json_option
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_loader(*(row.name for row in describe()))
@@ -33,12 +37,12 @@ def doctor(
     nothing; sends an empty request to receivers of telemetry. Exit code 0: a server can run. 1: something must be
     fixed. 2: nothing could be checked.
 
-    With `--door envoy FILE` it reads a configuration of Envoy, and names each hole through which a request reaches a
-    server unasked.
+    With `--door envoy FILE` or `--door agentgateway FILE` it reads a configuration of that gateway, and names each hole
+    through which a request reaches a server unasked.
     """
     if (door is None) is not (file is None):
         raise click.UsageError("a door and a file go together: `pdp doctor --door envoy FILE`")
-    findings = tuple(_examined(load_settings) if file is None else examine_envoy(Path(file)))
+    findings = tuple(_examined(load_settings) if file is None or door is None else _DOORS[door](Path(file)))
     worst = {one.level for one in findings}
     bad = Level.PROBLEM in worst or (deny is not None and Level.WARNING in worst)
     if as_json:

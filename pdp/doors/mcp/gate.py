@@ -6,7 +6,6 @@ Knows no transport: a request comes as a message, and what comes back is the tex
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.client import (
-    Answer,
     NotFoundError,
     PDPClientError,
     ToolCall,
     ToolCallDenied,
-    ToolResultWithheld,
     WrongStateError,
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
@@ -41,17 +38,15 @@ from pdp.doors.mcp.methods import (
     TOOLS_CHANGED,
 )
 from pdp.doors.mcp.questions import RefusedError, question
+from pdp.doors.mcp.results import handed_on, problem_of, redacts
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
-from pdp.foundation.obligations import REDACT_RESULT
 from pdp.model import Visibility
 
 _LOG = logging.getLogger(__name__)
 
 # Asks the server for something in the proxy's own name, and returns the answer. Raises `InvalidMessageError`.
 AskServer = Callable[[str, Mapping[str, Any]], Awaitable[Message]]
-
-_COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,16 +112,7 @@ class Gate:
 
     async def handed_on(self, allowed: AllowedCall, said: Message) -> str:
         """Report what came of an allowed request, and return what the client gets of it."""
-        try:
-            return await self._handed_on(allowed, said)
-        except ToolResultWithheld as withheld:
-            # Without what went wrong elsewhere, which the exception tells too.
-            why = withheld.why
-        except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
-            _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
-            why = "handling it failed"
-        answer = allowed.call.answer
-        return answers.refusal(allowed.request, refusals.withheld(answer, why), answers.decision_of(answer))
+        return await handed_on(allowed.request, allowed.call, said, self.fits)
 
     def passed(self, request: Message, said: Message) -> str:
         """Return what the client gets of the answer to a request that was not asked about."""
@@ -218,25 +204,10 @@ class Gate:
             return answers.error(request.id, answers.INTERNAL_ERROR, "the server's list of tools cannot be read")
 
     def fits(self, said: Message) -> str:
-        """Name what keeps a message of the server from the client; empty for nothing.
-
-        A server of the era without a handshake can ask the client for something in an answer.
-        """
+        """Name what keeps a message of the server from the client; empty for nothing."""
         if self._reveals(said):
             return "what the server says holds a credential of this proxy"
-        result = said.value.get("result")
-        if not isinstance(result, dict):
-            return ""
-        kind = result.get("resultType", _COMPLETE)
-        if kind == _INPUT_REQUIRED:
-            wanted = result.get("inputRequests") or {}
-            asks = wanted.values() if isinstance(wanted, dict) else [None]
-            methods = [one.get("method") if isinstance(one, dict) else None for one in asks]
-            if not all(isinstance(one, str) and one in self._passes & SERVER_ASKS for one in methods):
-                return "the server asks for something that it may not ask the client for"
-        elif kind != _COMPLETE:
-            return "the result is of a kind that this proxy does not know"
-        return ""
+        return problem_of(said, self._passes)
 
     async def _allowed(self, request: Message, tool: str, arguments: bytes) -> AllowedCall:
         session = await self._session.current()
@@ -250,25 +221,8 @@ class Gate:
             traceparent=_text(request.meta.get("traceparent")),
             tracestate=_text(request.meta.get("tracestate")),
         )
-        self._redacts |= _redacts(admitted.answer)
+        self._redacts |= redacts(admitted.answer)
         return AllowedCall(request=request, call=admitted)
-
-    async def _handed_on(self, allowed: AllowedCall, said: Message) -> str:
-        text, call = said.part("result"), allowed.call
-        # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
-        result = _failure(said.part("error") or "") if text is None else json.loads(text)
-        call.result = result
-        kept = await call.handed_on()
-        if problem := self.fits(said):
-            raise ToolResultWithheld(call.answer, problem)
-        if text is None and _redacts(call.answer):
-            raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
-        if text is None or kept == result:
-            return said.text
-        if isinstance(result, dict) and "resultType" in result:
-            kept["resultType"] = result["resultType"]
-        written = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
-        return said.with_members((), {"result": written}).text
 
     async def _know_definitions(self, request: Message) -> None:
         """Have the tools listed if they are not known. Calls that come meanwhile wait for the same list."""
@@ -296,14 +250,6 @@ class Gate:
         except BaseException:
             found.forget()
             raise
-
-
-def _redacts(answer: Answer) -> bool:
-    return any(one.id == REDACT_RESULT for one in answer.obligations)
-
-
-def _failure(error: str) -> dict[str, Any]:
-    return {"content": [{"type": "text", "text": error}], "isError": True}
 
 
 def _modern(request: Message) -> bool:

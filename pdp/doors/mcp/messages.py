@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -77,12 +77,7 @@ class Message:
         It must be UTF-8 without a byte order mark, one JSON object with the members of JSON-RPC alone, and no key may
         appear twice.
         """
-        try:
-            value = jsontext.parse(raw, _LIMITS, minting=True)
-        except InvalidJSONError as error:
-            raise InvalidMessageError(str(error)) from None
-        if not isinstance(value, dict):
-            raise InvalidMessageError("not a JSON object: a batch is not a message")
+        value = _object(raw, "not a JSON object: a batch is not a message")
         if value.get("jsonrpc") != "2.0":
             raise InvalidMessageError("not JSON-RPC 2.0")
         if not value.keys() <= _MEMBERS:
@@ -95,6 +90,20 @@ class Message:
         if not isinstance(value.get("params", {}), dict):
             raise InvalidMessageError("`params` is not an object")
         return cls(text=raw.decode("utf-8"), value=value, method=method, id=number)
+
+    @classmethod
+    def request(cls, method: str, params: bytes) -> Self:
+        """Return a request with these parameters, which are read as strictly. Raise `InvalidMessageError`."""
+        value = _object(params, "`params` is not an object")
+        text = f'{{"jsonrpc":"2.0","id":1,"method":{json.dumps(method)},"params":{params.decode("utf-8")}}}'
+        return cls(text=text, value={"jsonrpc": "2.0", "id": 1, "method": method, "params": value}, method=method, id=1)
+
+    @classmethod
+    def answer(cls, result: bytes) -> Self:
+        """Return an answer with this result, which is read as strictly. Raise `InvalidMessageError`."""
+        value = _object(result, "the result is not an object")
+        text = f'{{"jsonrpc":"2.0","id":1,"result":{result.decode("utf-8")}}}'
+        return cls(text=text, value={"jsonrpc": "2.0", "id": 1, "result": value}, id=1)
 
     @property
     def raw(self) -> bytes:
@@ -145,6 +154,21 @@ class Message:
             text = text[:begin] + ",".join(added) + ("," if there else "") + text[begin:]
         return replace(self, text=text, value=json.loads(text))
 
+    def without(self, names: tuple[str, ...], dropped: Callable[[str], bool]) -> Self:
+        """Return the message without some members of the object that the names lead to.
+
+        All others stay as they were written. The object must be there.
+        """
+        span = self.place(*names)
+        if span is None or self.text[span.begin] != "{":
+            raise InvalidMessageError(f"`{'.'.join(names)}` is not an object")
+        there = members(self.text, span)
+        kept = ",".join(
+            f"{json.dumps(name)}:{self.text[slice(*place)]}" for name, place in there.items() if not dropped(name)
+        )
+        text = f"{self.text[: span.begin]}{{{kept}}}{self.text[span.end :]}"
+        return replace(self, text=text, value=json.loads(text))
+
 
 def refused_id(begin: bytes, end: bytes = b"", *, request: bool) -> MessageId | None:
     """Return the id of a request, or of an answer, that is refused, so that the one who waits hears of it.
@@ -182,6 +206,17 @@ def _readable_members(text: str) -> list[tuple[str, Any]]:
             seen.append((name, value))
             at = _after_comma(text, at)
     return seen
+
+
+def _object(raw: bytes, otherwise: str) -> dict[str, Any]:
+    """Read a JSON object strictly."""
+    try:
+        value = jsontext.parse(raw, _LIMITS, minting=True)
+    except InvalidJSONError as error:
+        raise InvalidMessageError(str(error)) from None
+    if not isinstance(value, dict):
+        raise InvalidMessageError(otherwise)
+    return value
 
 
 def _id_of(value: Mapping[str, Any]) -> MessageId | None:

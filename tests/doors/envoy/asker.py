@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +18,13 @@ from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.tables import Table
 from pdp.testing.inprocess import RunningServer
+from tests.doors.loop import LOOP, SECONDS
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 HANDLE = "x-pdp-session"
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 STATED = {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}
-SECONDS = 60.0
 # The desk as an HTTP service.
 TABLE = """
 desk:
@@ -156,21 +154,6 @@ class Asker:
         return self.http("POST", "/mcp", body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-class _Loop:
-    """One event loop for all doors: gRPC's own thread still speaks to that of an earlier one when it is closed."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="envoy-doors").start()
-
-    def run(self, work: Any) -> Any:
-        """Return what a coroutine returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
-
-
-_LOOP = _Loop()
-
-
 @contextmanager
 def door(
     server: RunningServer | None,
@@ -196,9 +179,9 @@ def door(
         )
         return stack, await stack.enter_async_context(app.serving("127.0.0.1:0"))
 
-    stack, listens = _LOOP.run(begin())
+    stack, listens = LOOP.run(begin())
     try:
         with Asker(listens, handle, {"server": "desk"} if route is None else route) as asker:
             yield asker
     finally:
-        _LOOP.run(stack.aclose())
+        LOOP.run(stack.aclose())

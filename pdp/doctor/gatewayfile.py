@@ -1,4 +1,4 @@
-"""Read a configuration of Envoy: YAML or JSON, with names of fields in either of the forms that Envoy takes."""
+"""Read the configuration of a gateway: YAML or JSON, with names of fields in either of their forms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CAMEL = re.compile(r"[a-z0-9]+(?:[A-Z][a-z0-9]*)+")
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader, which takes no key twice: Envoy could take the other value."""
+    """PyYAML's loader, which takes no key twice: a gateway could take the other value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's method
         """Read a mapping, with names such as `failureModeAllow` as `failure_mode_allow`."""

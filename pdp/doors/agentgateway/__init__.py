@@ -1,0 +1,1 @@
+"""The door for agentgateway, by its contract for external policy servers (ExtMcp)."""

@@ -1,0 +1,85 @@
+"""Requests that were sent on, until the gateway asks about their results."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import OrderedDict
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.doors.mcp.messages import Message
+
+_LOG = logging.getLogger(__name__)
+
+# A report must come within 15 minutes.
+RESULT_SECONDS: Final = 600.0
+_MOST_OPEN: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A request that was sent on. `call` is what is left to do about its result, None for nothing.
+
+    `request` says no more of it than an answer in place of the result needs.
+    """
+
+    method: str
+    services: tuple[str, ...]
+    handle: str = field(repr=False)
+    request: Message = field(repr=False)
+    call: AsyncAdmittedCall | None = field(default=None, repr=False)
+
+
+class Exchanges:
+    """Keeps requests by names that nobody guesses. The gateway never asks about the result of one that has failed.
+
+    So a call whose result has not been shown for `lasting` seconds is reported as failed, and so is the oldest one
+    beyond a bound. Make it where the event loop runs.
+    """
+
+    def __init__(self, lasting: float = RESULT_SECONDS) -> None:
+        self._lasting = lasting
+        self._open: OrderedDict[str, tuple[Exchange, asyncio.TimerHandle]] = OrderedDict()
+        self._reports: set[asyncio.Task[object]] = set()
+
+    def put(self, exchange: Exchange) -> str:
+        """Keep a request, and return its name."""
+        name = secrets.token_urlsafe(16)
+        timer = asyncio.get_running_loop().call_later(self._lasting, self._lost, name)
+        self._open[name] = exchange, timer
+        if len(self._open) > _MOST_OPEN:
+            self._lost(next(iter(self._open)))
+        return name
+
+    def take(self, name: str) -> Exchange | None:
+        """Return the request of a name once; None if there is none."""
+        exchange, timer = self._open.pop(name, (None, None))
+        if timer is not None:
+            timer.cancel()
+        return exchange
+
+    async def close(self) -> None:
+        """Report all calls that are open as failed."""
+        for name in tuple(self._open):
+            self._lost(name)
+        if self._reports:
+            await asyncio.wait(self._reports)
+
+    def _lost(self, name: str) -> None:
+        exchange = self.take(name)
+        if exchange is not None and exchange.call is not None:
+            _LOG.warning(
+                "a call is reported as failed, since its result was not shown: it ended in an error, or the gateway "
+                "does not ask about results"
+            )
+            self.report(exchange.call.failed())
+
+    def report(self, reporting: Coroutine[Any, Any, object]) -> None:
+        """Make a report that nobody waits for."""
+        task = asyncio.ensure_future(reporting)
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)

@@ -1,0 +1,83 @@
+"""What a client gets of the result of a request that was asked about: reported, redacted, or withheld."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from pdp.client import Answer, ToolResultWithheld
+from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.doors import refusals
+from pdp.doors.mcp import answers
+from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.methods import SERVER_ASKS
+from pdp.foundation.obligations import REDACT_RESULT
+
+_LOG = logging.getLogger(__name__)
+
+_COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
+
+
+async def handed_on(request: Message, call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
+    """Report what came of an allowed request, and return what the client gets of it.
+
+    `unfit` names what keeps a message of the server from the client; empty for nothing.
+    """
+    try:
+        return await _handed_on(call, said, unfit)
+    except ToolResultWithheld as withheld:
+        # Without what went wrong elsewhere, which the exception tells too.
+        why = withheld.why
+    except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
+        _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
+        why = "handling it failed"
+    return answers.refusal(request, refusals.withheld(call.answer, why), answers.decision_of(call.answer))
+
+
+def problem_of(said: Message, passes: Collection[str]) -> str:
+    """Name what keeps a message of the server from the client; empty for nothing.
+
+    A server of the era without a handshake can ask the client for something in an answer: `passes` says for what.
+    """
+    result = said.value.get("result")
+    if not isinstance(result, dict):
+        return ""
+    kind = result.get("resultType", _COMPLETE)
+    if kind == _INPUT_REQUIRED:
+        wanted = result.get("inputRequests") or {}
+        asks = wanted.values() if isinstance(wanted, dict) else [None]
+        methods = [one.get("method") if isinstance(one, dict) else None for one in asks]
+        if not all(isinstance(one, str) and one in SERVER_ASKS.intersection(passes) for one in methods):
+            return "the server asks for something that it may not ask the client for"
+    elif kind != _COMPLETE:
+        return "the result is of a kind that this proxy does not know"
+    return ""
+
+
+def redacts(answer: Answer) -> bool:
+    """Say whether parts of the result of an allowed call must be redacted."""
+    return any(one.id == REDACT_RESULT for one in answer.obligations)
+
+
+async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
+    text = said.part("result")
+    # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
+    result = _failure(said.part("error") or "") if text is None else json.loads(text)
+    call.result = result
+    kept = await call.handed_on()
+    if problem := unfit(said):
+        raise ToolResultWithheld(call.answer, problem)
+    if text is None and redacts(call.answer):
+        raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
+    if text is None or kept == result:
+        return said.text
+    if isinstance(result, dict) and "resultType" in result:
+        kept["resultType"] = result["resultType"]
+    written = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    return said.with_members((), {"result": written}).text
+
+
+def _failure(error: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": error}], "isError": True}
