@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
 from google.adk.agents import Agent
+from google.adk.agents.live_request_queue import LiveRequestQueue
 from google.adk.apps import App
 from google.adk.models import BaseLlm, LlmResponse
+from google.adk.models.base_llm_connection import BaseLlmConnection
 from google.adk.plugins import BasePlugin
 from google.adk.runners import InMemoryRunner
 from google.adk.tools import AgentTool, BaseTool, FunctionTool
 from google.adk.tools.base_toolset import BaseToolset
+from google.adk.workflow import START, Workflow
 from google.genai import types
 
 from pdp.client import Client
@@ -255,6 +259,90 @@ def test_a_transfer_to_another_agent_is_asked_about() -> None:
 
         assert [("agents", "transfer"), ("desk", "note")] == asked(server)
         assert 1 == len(tools.runs)
+
+
+def test_a_tool_in_a_workflow_is_asked_about() -> None:
+    """Where no agent calls it."""
+    tools = CountedTools()
+
+    def arguments(node_input: Any) -> dict[str, Any]:
+        return {"text": str(node_input.parts[0].text)}
+
+    with example("python google-adk") as (_, session, server):
+        for table in ({"note": "desk/note"}, {"other": "desk/other"}):
+            steps = (START, arguments, CountedTool("note", tools))
+            plugin = PDPPlugin(Door(session, table))
+            app = App(name="desk", root_agent=Workflow(name="steps", edges=[steps]), plugins=[plugin])
+            asyncio.run(_events(InMemoryRunner(app=app)))
+
+        assert [("note", {"text": "go"})] == tools.runs
+        assert [("desk", "note")] == asked(server)
+
+
+class Connection(BaseLlmConnection):
+    """A live conversation in which the model makes one call."""
+
+    def __init__(self) -> None:
+        self._shown: asyncio.Queue[Any] = asyncio.Queue()
+        self.shown: list[Any] = []
+
+    async def send_history(self, *_: Any) -> None:
+        """Know what was said before."""
+
+    async def send_realtime(self, *_: Any) -> None:
+        """Hear nothing."""
+
+    async def send_content(self, content: Any) -> None:
+        """Keep what the model is shown."""
+        self.shown += [part.function_response.response for part in content.parts]
+        await self._shown.put(None)
+
+    async def receive(self) -> AsyncGenerator[LlmResponse, None]:
+        """Make the call, and end the turn when its result is there."""
+        call = types.FunctionCall(id="call_1", name="note", args={"text": "hello"})
+        yield LlmResponse(content=types.Content(role="model", parts=[types.Part(function_call=call)]))
+        while True:
+            await self._shown.get()
+            yield LlmResponse(turn_complete=True)
+
+    async def close(self) -> None:
+        """Leave nothing open."""
+
+
+class LiveModel(ScriptedModel):
+    """A model that speaks with its user."""
+
+    connection: Any
+
+    @asynccontextmanager
+    async def connect(self, *_: Any) -> AsyncGenerator[Connection, None]:
+        """Return the only conversation."""
+        yield self.connection
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_call_in_a_live_run_is_asked_about(*, allowed: bool) -> None:
+    """There the framework runs tools in other ways."""
+    tools = CountedTools()
+    connection = Connection()
+
+    async def run(session: Any) -> None:
+        plugin = PDPPlugin(Door(session, {"note" if allowed else "other": "desk/note"}))
+        model = LiveModel(model="scripted", left=[], connection=connection)
+        runner = _runner(plugin, model=model, tools=[CountedTool("note", tools)])
+        await runner.session_service.create_session(app_name=runner.app_name, user_id="ann", session_id="one")
+        events = runner.run_live(user_id="ann", session_id="one", live_request_queue=LiveRequestQueue())
+        async with aclosing(events):
+            async for event in events:
+                if event.turn_complete:
+                    return
+
+    with example("python google-adk") as (_, session, server):
+        asyncio.run(run(session))
+
+        assert [("note", {"text": "hello"})] * allowed == tools.runs
+        assert [("desk", "note")] * allowed == asked(server)
+        assert ("done" if allowed else "(unknown_tool)") in str(connection.shown)
 
 
 class Toolset(BaseToolset):
