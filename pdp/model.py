@@ -47,6 +47,7 @@ class Basis(_Word):
     RECORD_UNAVAILABLE = "record_unavailable"
     LABEL_NOT_APPROVED = "label_not_approved"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    RESULT_UNSEEN = "result_unseen"
 
 
 class CallStatus(_Word):
@@ -137,11 +138,15 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """For whom a gateway may ask: the ids of tenants, users and agents. `users` and `agents` are None for all."""
+    """What bounds a gateway: the ids of tenants, users and agents for whom it may ask, and what it sees of calls.
+
+    `users` and `agents` are None for all. One that `sees_results` knows what allowed calls return, and reports it.
+    """
 
     tenants: frozenset[str]
     users: frozenset[str] | None = None
     agents: frozenset[str] | None = None
+    sees_results: bool = True
 
     def include(self, asked: Asked) -> bool:
         """Say whether the gateway may ask about this."""
@@ -157,8 +162,8 @@ class Caller:
     """A caller of the API: an id, its kind of identity (`token`, …), its roles and its tenant.
 
     `authenticated_at` (unix seconds) is when a person last proved their identity: 0.0 when that is unknown, and
-    `AT_EACH_CALL` for a person who is assumed to be present. `bounds` says for whom a gateway may ask, None for its
-    whole tenant.
+    `AT_EACH_CALL` for a person who is assumed to be present. `bounds` are those of a gateway; None for one that may
+    ask for its whole tenant and sees results.
     """
 
     id: str
@@ -171,6 +176,11 @@ class Caller:
     def may_ask_about(self, asked: Asked) -> bool:
         """Say whether this is within the caller's tenant, or within its bounds if it has some."""
         return asked.tenant == self.tenant if self.bounds is None else self.bounds.include(asked)
+
+    @property
+    def sees_results(self) -> bool:
+        """Say whether this gateway sees what allowed calls return."""
+        return self.bounds is None or self.bounds.sees_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,11 +381,12 @@ class Decision:
 
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
     empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
-    the call: it was allowed, and the bundle can make use of it. `labels_added` holds the labels that this decision
-    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session, `counted_as`
-    the names under which the call is counted. `access_request_id` names the request to a person about the call: of a
-    deny, the one to wait for, until `access_ends_at` (unix seconds); of an allow, the one whose approval was used.
-    `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    the call: it was allowed, the gateway sees results, and the bundle can make use of them. `labels_added` holds the
+    labels that this decision added to the session or to one above it, sorted; `debits` is what it took of budgets of
+    the session, `counted_as` the names under which the call is counted. `access_request_id` names the request to a
+    person about the call: of a deny, the one to wait for, until `access_ends_at` (unix seconds); of an allow, the one
+    whose approval was used. `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us`
+    microseconds.
     """
 
     id: str

@@ -41,6 +41,10 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
         Basis.BUDGET_EXHAUSTED: "the session's budget is used up: do not retry it; tell the user",
         Basis.RECORD_UNAVAILABLE: "the decision cannot be recorded now: retry it later",
         Basis.LEDGER_UNAVAILABLE: "what this call changes in its session cannot be written now: retry it later",
+        Basis.RESULT_UNSEEN: (
+            "what this call brings must be reported, and this gateway sees no results: do not retry it; use a gateway "
+            "that sees results"
+        ),
         Basis.LABEL_NOT_APPROVED: (
             "the session has a label that may permit more since the rules changed, and was not approved for that: do "
             "not retry it; ask for a new session"

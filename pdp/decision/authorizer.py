@@ -127,7 +127,7 @@ class Authorizer:
         Raise `NotFoundError` for an unknown handle, `WrongStateError` when the session is not active.
         """
         snapshot = self._snapshots.of_handle(session_handle, caller)
-        return tool_listing(snapshot, caller.id, with_readings=with_readings)
+        return tool_listing(snapshot, caller, with_readings=with_readings)
 
     # The path of a decision: snapshot, gate, look up, judge, remember, settle, record.
 
@@ -145,7 +145,7 @@ class Authorizer:
 
         `tries_left` says how often the call can be decided again; None while it has not had its turn.
         """
-        passed = gate(snapshot, request.call)
+        passed = gate(snapshot, request.call, caller.bounds)
         gated = perf_counter_ns()
         if isinstance(passed, Refusal):
             return self._refuse(snapshot, request, caller, parent, passed.ruling, started, gated)
@@ -348,7 +348,7 @@ def _decision(
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
-        reportable=bundle.takes_reports and ruling.allowed,
+        reportable=bundle.takes_reports and ruling.allowed and caller.sees_results,
         phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,
@@ -366,7 +366,7 @@ def _with_settled(decision: Decision, settled: Settled, times: tuple[int, int, i
         id=settled.use.decision_id if settled.use is not None else decision.id,
         ruling=ruling,
         duration_us=(ended - started) / 1000,
-        reportable=settled.snapshot.bundle.takes_reports and ruling.allowed,
+        reportable=settled.snapshot.bundle.takes_reports and ruling.allowed and decision.caller.sees_results,
         labels_added=settled.labels_added,
         debits=settled.debits,
         access_request_id=access.id if access else "",

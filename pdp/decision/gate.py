@@ -5,13 +5,16 @@ from __future__ import annotations
 from pdp.decision import gatewords as rows
 from pdp.decision.gatewords import Refusal, Row
 from pdp.decision.snapshot import Snapshot
-from pdp.model import Call, Session, SessionState
+from pdp.model import Bounds, Call, Session, SessionState
 from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.lifecycle import state_of
 
 
-def gate(snapshot: Snapshot, call: Call) -> Tool | Refusal:
-    """Return the tool about which the policies may be asked, or the first check that fails."""
+def gate(snapshot: Snapshot, call: Call, bounds: Bounds | None = None) -> Tool | Refusal:
+    """Return the tool about which the policies may be asked, or the first check that fails.
+
+    `bounds` are those of the gateway that asks.
+    """
     if not snapshot.chain:
         return Refusal(rows.NO_SESSION, snapshot, call)
     for above, session in enumerate(snapshot.chain):
@@ -25,7 +28,8 @@ def gate(snapshot: Snapshot, call: Call) -> Tool | Refusal:
     for above, session in enumerate(snapshot.chain):
         if (row := _of_reach(snapshot, session, tool)) is not None:
             return Refusal(row, snapshot, call, above)
-    return tool
+    seen = bounds is None or bounds.sees_results or tool.action not in snapshot.bundle.reported_actions
+    return tool if seen else Refusal(rows.RESULT_UNSEEN, snapshot, call)
 
 
 def _of_state(snapshot: Snapshot, session: Session) -> Row | None:

@@ -135,8 +135,14 @@ MISSTATED = Row(
 OUT_OF_SCOPE = Row(Basis.OUT_OF_SCOPE, _out_of_scope)
 ABOVE_CEILING = Row(Basis.OUT_OF_SCOPE, _above_ceiling)
 CHANGED = Row(Basis.TOOL_CHANGED, _changed)
+# Of the gateway.
+RESULT_UNSEEN = Row(
+    Basis.RESULT_UNSEEN,
+    lambda at: f"what `{at.call.action}` brings is known only by a report, and the gateway sees no results",
+)
 ROWS = (
     *(NO_SESSION, *OF_STATE.values(), UNAPPROVED_LABELS),
     *(UNKNOWN_TOOL, UNSTATED, MISSTATED),
     *(OUT_OF_SCOPE, ABOVE_CEILING, CHANGED),
+    RESULT_UNSEEN,
 )

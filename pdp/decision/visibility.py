@@ -9,7 +9,7 @@ from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import NotFoundError, WrongStateError
-from pdp.model import Call, Session, SessionState, Targets, Visibility
+from pdp.model import Call, Caller, Session, SessionState, Targets, Visibility
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.question import Facts
@@ -38,8 +38,8 @@ class ToolListing:
     tools: tuple[ToolVisibility, ...]
 
 
-def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> ToolListing:
-    """Return for each tool whether the session of a snapshot could be allowed to call it.
+def tool_listing(snapshot: Snapshot, caller: Caller, *, with_readings: bool) -> ToolListing:
+    """Return for each tool whether the session of a snapshot could be allowed to call it, where this gateway asks.
 
     Raise `NotFoundError` without a session, `WrongStateError` when it is not active.
     """
@@ -53,7 +53,7 @@ def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> 
         ToolVisibility(
             server=tool.server,
             tool=tool.name,
-            visibility=_seen(snapshot, tool, caller_id),
+            visibility=_seen(snapshot, tool, caller),
             definition_digest=tool.definition_digest,
             reading=bundle.slice(action).reading if with_readings else None,
         )
@@ -62,11 +62,11 @@ def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> 
     return ToolListing(session_id=own.id, bundle_version=bundle.version, tools=tuple(listed))
 
 
-def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
+def _seen(snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
     call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
-    if isinstance(gate(snapshot, call), Refusal):
+    if isinstance(gate(snapshot, call, caller.bounds), Refusal):
         return Visibility.NEVER
-    seen = policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller_id, wall_at=snapshot.wall_at)
+    seen = policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller.id, wall_at=snapshot.wall_at)
     return Visibility.DEPENDS if seen is Visibility.ALWAYS and _limited(snapshot, tool) else seen
 
 

@@ -44,8 +44,8 @@ CREDENTIALS: Mapping[str, _Credential] = {
 }
 # The keys of an entry other than its credential and its roles.
 _MORE = ("tenant", "development", "expires_at", "previous_token_sha256", "previous_expires_at")
-# The keys that say for whom a gateway may ask.
-LISTS = ("users", "agents", "tenants")
+# The keys of what bounds a gateway: for whom it may ask, and whether it sees results.
+LISTS, SEES_RESULTS = ("users", "agents", "tenants"), "sees_results"
 _FOR_DEVELOPMENT = (
     "is for development, and others can reach this server: give it a credential of its own and remove `development`"
 )
@@ -187,7 +187,10 @@ def _credentials(caller_id: str, entry: Section) -> list[tuple[str, str, TokenCa
 
 def _bounds(entry: Section) -> Bounds | None:
     lists = {name: frozenset(entry[name]) for name in LISTS if name in entry}
-    return Bounds(**{"tenants": frozenset({entry.get("tenant", "default")}), **lists}) if lists else None
+    sees = entry.get(SEES_RESULTS, True)
+    if not lists and sees:
+        return None
+    return Bounds(**{"tenants": frozenset({entry.get("tenant", "default")}), **lists}, sees_results=sees)
 
 
 def _end(entry: Section, name: str) -> float:
@@ -207,29 +210,32 @@ def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Pr
         return [section.problem(f"`{caller_id}` is not a caller id: it must match {CALLER_ID.pattern}", caller_id)]
     if not isinstance(entry, Section):
         return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
-    problems = entry.unknown_keys((*CREDENTIALS, "roles", *_MORE, *LISTS))
+    problems = entry.unknown_keys((*CREDENTIALS, "roles", *_MORE, *LISTS, SEES_RESULTS))
     problems += _credential_problems(entry)
     problems += _token_problems(entry)
     if not _matches(CALLER_ID, entry.get("tenant", "default")):
         problems.append(entry.problem(f"`tenant` must match {CALLER_ID.pattern}", "tenant"))
     if not isinstance(entry.get("development", False), bool):
         problems.append(entry.problem("`development` must be `true` or `false`", "development"))
-    return problems + _role_problems(entry) + _list_problems(entry)
+    return problems + _role_problems(entry) + _bounds_problems(entry)
 
 
-def _list_problems(entry: Section) -> list[Problem]:
-    """Return the problems of the lists that say for whom a gateway may ask."""
+def _bounds_problems(entry: Section) -> list[Problem]:
+    """Return the problems of what bounds a gateway."""
     problems = []
-    for name in LISTS:
+    for name in (*LISTS, SEES_RESULTS):
         if name not in entry:
             continue
         ids = entry[name]
-        if not isinstance(ids, list) or not ids or not all(_matches(CALLER_ID, one) for one in ids):
+        if name == SEES_RESULTS:
+            if not isinstance(ids, bool):
+                problems.append(entry.problem(f"`{name}` must be `true` or `false`", name))
+        elif not isinstance(ids, list) or not ids or not all(_matches(CALLER_ID, one) for one in ids):
             problems.append(entry.problem(f"`{name}` must be a list of ids, with one at least", name))
         elif name == "tenants" and entry.get("tenant", "default") not in ids:
             own = "`tenants` must hold the caller's own tenant, in which it opens sessions"
             problems.append(entry.problem(own, name))
-        # Other roles see all of their tenant: beside one, the lists would promise too much.
+        # Other roles see all of their tenant: beside one, this would promise too much.
         if entry.get("roles") != [Role.PEP.value]:
             problems.append(entry.problem(f"`{name}` is only for a caller whose one role is `pep`", name))
     return problems

@@ -38,7 +38,7 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
     if len({entry.tenant for entry in entries}) > 1:
         raise NoCallerError(f"its groups belong to several tenants: {names}")
     if len({entry.bounds for entry in entries}) > 1:
-        raise NoCallerError(f"its groups may ask for different users, agents or tenants: {names}")
+        raise NoCallerError(f"its groups give a gateway different bounds: {names}")
     if not CALLER_ID.fullmatch(token.name):
         raise NoCallerError(f"the claim that `jwt.id_claim` names is not a caller id; its groups are {names}")
     if token.name in callers.ids:

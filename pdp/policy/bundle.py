@@ -254,13 +254,23 @@ class Bundle:
         self.counted = CountedNames.of(policy.reads for policy in policies)
         self.takes_values = _compares_names(policies)
         # Whether a report of what came of a call can make a difference: by labels, or by values.
-        self.takes_reports = bool(self.labels or self.counted.done) or self.takes_values
+        reported = frozenset(name for name, label in self.labels.items() if label.reported)
+        self.takes_reports = bool(reported or self.counted.done) or self.takes_values
         found = {
             action: sorted(self.counted.all.intersection(self.groups_of(action))) for action in self.catalogue.tools
         }
         self.counted_as: Mapping[str, tuple[str, ...]] = {
             action: tuple(names) for action, names in found.items() if names
         }
+        # The actions of whose calls only a report says what they bring: values, whether they failed, or labels that the
+        # overlay does not add anyway.
+        self.reported_actions = frozenset(
+            action
+            for action in self.catalogue.tools
+            if self.takes_values
+            or not reported - self.widening <= self.added_labels.get(action, frozenset())
+            or not self.counted.done.isdisjoint(self.counted_as.get(action, ()))
+        )
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities:
         """Return the entities for a question. Raise `ValueError` when they do not fit the schema."""

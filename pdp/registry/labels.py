@@ -10,12 +10,18 @@ from pdp.policy.labels import Label
 
 
 def require_labels(
-    asked: Iterable[str], declared: Mapping[str, Label], *, present: Collection[str] = (), widening: bool = False
+    asked: Iterable[str],
+    declared: Mapping[str, Label],
+    *,
+    present: Collection[str] = (),
+    widening: bool = False,
+    reported: bool = False,
 ) -> None:
     """Raise `InvalidRequestError` naming the first label that the session may not get.
 
     `present` holds the labels that it already has; they stay even if they are no longer declared. `widening` says
-    whether labels that widen are permitted: only in a request that an approver sees.
+    whether labels that widen are permitted: only in a request that an approver sees. `reported` says that they come
+    with a report.
     """
     for index, name in enumerate(asked):
         if name in present:
@@ -26,3 +32,5 @@ def require_labels(
             raise InvalidRequestError(
                 f"labels[{index}]", f"`{name}` widens: only the request of a session without a parent can ask for it"
             )
+        if reported and not declared[name].reported:
+            raise InvalidRequestError(f"labels[{index}]", f"`{name}` does not come by a report: `bundle.yaml` says so")

@@ -157,7 +157,7 @@ class Outcomes:
         chain, labels = self._live(allowed, caller, now), frozenset(report.labels)
         # INVARIANT: what one session of the chain has, the others may not have been approved for.
         present = frozenset.intersection(*(frozenset(session.labels) for session in chain))
-        require_labels(report.labels, bundle.labels, present=present)
+        require_labels(report.labels, bundle.labels, present=present, reported=True)
         _require_few(labels, chain)
         require_values(report.values, report.status, allowed.reads)
         digest = hashlib.sha256(canonical(_said(report))).digest()

@@ -14,7 +14,7 @@ from pdp.audit.searchable import SearchableRecord
 from pdp.client import Client
 from pdp.decision.cache import DecisionCache
 from pdp.identity.authentication import TokenAuthenticator
-from pdp.identity.callers import LISTS, KnownCallers
+from pdp.identity.callers import LISTS, SEES_RESULTS, KnownCallers
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.policy.child.process import PolicyChild
@@ -180,6 +180,7 @@ def _write_callers(file: Path, callers: Sequence[Caller]) -> dict[str, str]:
         roles = ", ".join(sorted(role.value for role in caller.roles))
         lines += [f"{caller.id}:", f"  token_sha256: '{digest}'", f"  roles: [{roles}]", f"  tenant: {caller.tenant}"]
         lines += [f"  {name}: [{', '.join(sorted(ids))}]" for name, ids in _lists_of(caller) if ids is not None]
+        lines += [] if caller.sees_results else [f"  {SEES_RESULTS}: false"]
         lines += ["  development: true"] if caller.authenticated_at == AT_EACH_CALL else []
     file.write_text("\n".join(lines) + "\n", encoding="ascii")
     file.chmod(0o600)

@@ -77,18 +77,30 @@ def test_a_gateway_is_added_with_those_for_whom_it_may_ask(run: Run) -> None:
     """The lists of the command are those of the entry, an id that reads like a number too, and the list shows them."""
     run("init")
 
-    lists = ("--for-user", "bob", "--for-user", "007", "--for-tenant", "default", "--for-tenant", "acme")
+    lists = (
+        "--for-user",
+        "bob",
+        "--for-user",
+        "007",
+        "--for-tenant",
+        "default",
+        "--for-tenant",
+        "acme",
+        "--sees-no-results",
+    )
     done = run("caller", "add", "door", "--role", "pep", *lists)
     run("caller", "rotate", "door")
 
     caller = known(Path(".pdp/tokens/door.token").read_text().strip())
     assert (0, True) == (done.exit_code, caller is not None)
     assert caller is not None
-    expected = Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "007"}))
+    expected = Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "007"}), sees_results=False)
     assert expected == caller.caller.bounds
-    assert "users bob, 007; tenants default, acme" in run("caller", "list").stdout
+    assert "users bob, 007; tenants default, acme; sees no results" in run("caller", "list").stdout
     listed = json.loads(run("caller", "list", "--json").stdout)[-1]
-    assert (["bob", "007"], [], ["default", "acme"]) == (listed["users"], listed["agents"], listed["tenants"])
+    assert [["bob", "007"], [], ["default", "acme"], False] == [
+        listed[name] for name in ("users", "agents", "tenants", "sees_results")
+    ]
 
 
 def test_a_token_is_printed_when_asked(run: Run) -> None:

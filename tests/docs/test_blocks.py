@@ -211,7 +211,8 @@ def test_labels_are_read(project_root: Path) -> None:
     found = read_labels(load_section("bundle.yaml", text.encode("utf-8")), problems)
 
     assert [] == problems
-    assert {"untrusted": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
+    expected = {"untrusted": (False, True), "reviewed": (True, True), "internal": (False, False)}
+    assert expected == {name: (one.widens, one.reported) for name, one in found.items()}
 
 
 def test_terms_are_declared_and_read_as_shown(project_root: Path) -> None:

@@ -166,6 +166,8 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
         ("a: {token_sha256: '%s', roles: [pep], agents: [7]}", "`agents` must be a list of ids"),
         ("a: {token_sha256: '%s', roles: [pep], agents: ['a b']}", "`agents` must be a list of ids"),
         ("a: {token_sha256: '%s', roles: [pep], tenants: [acme]}", "`tenants` must hold the caller's own tenant"),
+        ("a: {token_sha256: '%s', roles: [pep], sees_results: 'no'}", "`sees_results` must be `true` or `false`"),
+        ("a: {token_sha256: '%s', roles: [admin], sees_results: false}", "`sees_results` is only for a caller whose"),
         ("a: {token_sha256: '%s', roles: [auditor], users: [bob]}", "`users` is only for a caller whose one role is"),
         ("a: {token_sha256: '%s', roles: [pep, auditor], users: [bob]}", "`users` is only for a caller whose one role"),
         (

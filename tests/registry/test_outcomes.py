@@ -41,7 +41,8 @@ FILES = bundle_files(
     },
     tools={"mail": [tool("read"), tool("send")]},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
-    manifest="labels: {untrusted: {meaning: has read mail}, seen: {meaning: none}, open: {meaning: o, widens: true}}",
+    manifest="labels: {untrusted: {meaning: has read mail}, seen: {meaning: none}, open: {meaning: o, widens: true}, "
+    "shut: {meaning: s, reported: false}}",
 )
 SIBLING = Caller(id="sibling", kind="token", roles=frozenset({Role.PEP}))
 STRANGER = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}), tenant="elsewhere")
@@ -317,7 +318,11 @@ def test_a_token_of_another_deployment_is_no_good(pdp: Opened) -> None:
 
 @pytest.mark.parametrize(
     ("label", "problem"),
-    [("untrused", "unknown label: `untrused`; did you mean `untrusted`?"), ("open", "`open` widens")],
+    [
+        ("untrused", "unknown label: `untrused`; did you mean `untrusted`?"),
+        ("open", "`open` widens"),
+        ("shut", "`shut` does not come by a report"),
+    ],
 )
 def test_only_declared_labels_that_take_away_are_reported(pdp: Opened, label: str, problem: str) -> None:
     """A gateway cannot give more authority by what it says of a result; and the right report may still come."""

@@ -21,7 +21,7 @@ PROGRAM = Caller(
     id="gateway",
     kind="spiffe",
     roles=frozenset({Role.PEP}),
-    bounds=Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "alice"})),
+    bounds=Bounds(tenants=frozenset({"default", "acme"}), users=frozenset({"bob", "alice"}), sees_results=False),
 )
 TRIAL = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
@@ -47,6 +47,7 @@ TRIAL = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), au
                 tenants=["acme", "default"],
                 users=["alice", "bob"],
                 credential="spiffe",
+                sees_no_results=True,
             ),
         ),
         (

@@ -16,7 +16,7 @@ from pdp.cli.output import print_json, print_table
 from pdp.clock import utc_text
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
-from pdp.identity.callers import CALLER_ID, CREDENTIALS, LISTS, read_callers, time_at
+from pdp.identity.callers import CALLER_ID, CREDENTIALS, LISTS, SEES_RESULTS, read_callers, time_at
 from pdp.identity.callersfile import (
     CallersFile,
     Entry,
@@ -53,7 +53,7 @@ def list_(*, settings: Settings, as_json: bool) -> None:
     if as_json:
         print_json([_plain(caller_id, entry) for caller_id, entry in entries.items()])
         return
-    columns = ("caller", "credential", "roles", "tenant", "asks for", "expires")
+    columns = ("caller", "credential", "roles", "tenant", "bounds", "expires")
     print_table(columns, [_row(_plain(caller_id, entry)) for caller_id, entry in entries.items()])
 
 
@@ -74,14 +74,15 @@ def _token_options(function: C) -> C:
 
 
 def _asking_options(function: C) -> C:
-    """Offer the options for whom a gateway may ask."""
+    """Offer the options of what bounds a gateway."""
     for name, text in (
         ("tenant", "A tenant about whose sessions a gateway may ask. [its own]"),
         ("agent", "An agent for which a gateway may ask; repeat the option for several. [all]"),
         ("user", "A user for whom a gateway may ask; repeat the option for several. [all]"),
     ):
         function = click.option(f"--for-{name}", f"{name}s", metavar="ID", multiple=True, help=text)(function)
-    return function
+    unseen = "The gateway sees no results: deny it calls of which only a report says what they bring."
+    return click.option("--sees-no-results", is_flag=True, help=unseen)(function)
 
 
 @caller.command(epilog="Example:  pdp caller add ci-gateway --role pep --expires-in 720h")
@@ -111,6 +112,7 @@ def add(
     users: tuple[str, ...],
     agents: tuple[str, ...],
     tenants: tuple[str, ...],
+    sees_no_results: bool,
     spiffe_id: str | None,
     jwt_subject: str | None,
     jwt_group: str | None,
@@ -127,8 +129,9 @@ def add(
     named = {"spiffe_id": spiffe_id, "jwt_subject": jwt_subject, "jwt_group": jwt_group}
     other = {name: value for name, value in named.items() if value is not None}
     lists = {"users": users, "agents": agents, "tenants": tenants}
-    rest = {"roles": list(roles), **({"tenant": tenant} if tenant != "default" else {})}
+    rest: dict[str, object] = {"roles": list(roles), **({"tenant": tenant} if tenant != "default" else {})}
     rest |= {name: list(ids) for name, ids in lists.items() if ids}
+    rest |= {SEES_RESULTS: False} if sees_no_results else {}
     with editing(settings.callers_file) as file:
         if caller_id in file.entries:
             raise ConfigurationError(f"caller `{caller_id}` already exists; `pdp caller rotate` gives it a new token")
@@ -307,6 +310,7 @@ def _plain(caller_id: str, entry: Entry) -> dict[str, object]:
         "roles": entry.get("roles", []),
         "tenant": entry.get("tenant", "default"),
         **{name: entry.get(name, []) for name in LISTS},
+        SEES_RESULTS: entry.get(SEES_RESULTS, True),
         "expires_at": entry.get("expires_at", ""),
         "development": entry.get("development", False),
     }
@@ -316,5 +320,7 @@ def _row(plain: dict[str, Any]) -> tuple[str, ...]:
     credential = " ".join(filter(None, (plain["credential"].replace("_", " "), plain["value"])))
     development = " (development)" if plain["development"] else ""
     roles = ", ".join(map(str, plain["roles"]))
-    asks = "; ".join(f"{name} {', '.join(plain[name])}" for name in LISTS if plain[name])
-    return plain["caller"], credential + development, roles, plain["tenant"], asks, plain["expires_at"] or "never"
+    bounds = [f"{name} {', '.join(plain[name])}" for name in LISTS if plain[name]]
+    bounds += [] if plain[SEES_RESULTS] else ["sees no results"]
+    expires = plain["expires_at"] or "never"
+    return plain["caller"], credential + development, roles, plain["tenant"], "; ".join(bounds), expires

@@ -34,6 +34,7 @@ def whoami(*, client: Client, as_json: bool) -> None:
             ("tenants", ", ".join(caller.tenants)),
             ("users", ", ".join(caller.users)),
             ("agents", ", ".join(caller.agents)),
+            ("results", "not seen" if caller.sees_no_results else ""),
             ("credential", caller.credential),
             ("proved", "with each call (for development)" if caller.always_present else _proved(caller)),
         ]
@@ -47,6 +48,7 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "tenants": list(caller.tenants),
         "users": list(caller.users),
         "agents": list(caller.agents),
+        "sees_no_results": caller.sees_no_results,
         "credential": caller.credential,
         "authenticate_time": _proved(caller),
         "always_present": caller.always_present,

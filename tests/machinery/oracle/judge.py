@@ -83,6 +83,8 @@ class Bundle:
     ceilings: Mapping[str, Sequence[str]]
     request_seconds: float
     widening: frozenset[str] = frozenset()
+    # The labels that can come with a report of what came of a call.
+    reported: frozenset[str] = frozenset()
     groups: Collection[str] = ()
     # The kind of each term of a session, a `?` behind the names of those that may be missing; None without any.
     terms: Mapping[str, str] | None = None

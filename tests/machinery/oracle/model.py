@@ -70,6 +70,7 @@ class Oracle(Counting):
         told: bytes,
         *,
         request_id: str = "",
+        sees_results: bool = True,
     ) -> Answer:
         """Say what is decided about a call, which a gateway can try again under the same `request_id`."""
         own, action = self.sessions.get(name), f"{server}/{tool}"
@@ -85,6 +86,8 @@ class Oracle(Counting):
         if not denied and (basis := _unfit(known, server, digest)):
             return Answer(basis)
         denied += [(one, Answer(basis)) for one in chain if known and (basis := self._out_of_reach(one, known))]
+        if not denied and known and not sees_results and self._is_reported(known):
+            denied = [(own, Answer("result_unseen"))]
         if denied or known is None:
             return _seen_below(own, *denied[0])
         try:
@@ -97,6 +100,11 @@ class Oracle(Counting):
         context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
         made = (tenant, caller, request_id, name, server, tool, digest, arguments, told) if request_id else None
         return self._judged(chain, (tenant, caller), known, values, resource, context, made)
+
+    def _is_reported(self, tool: Tool) -> bool:
+        """Say whether only a report can say what a call of a tool brings."""
+        done = set(names_in(self.bundle.policies).done) & self.counted_as(tool)
+        return self.looks_at_results() or bool(done) or bool(self.bundle.reported - set(tool.labels))
 
     def _judged(
         self,

@@ -60,6 +60,7 @@ class OracleWay:
             digest,
             step.facts,
             request_id=request_id,
+            sees_results=caller.sees_results,
         )
         if answer.basis == "refused":
             raise RefusedError(("InvalidRequestError",), "the oracle refuses")
@@ -183,6 +184,7 @@ class OracleWay:
 
 def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
     """Return a bundle of the notation as the oracle has it."""
+    labels = bundle.get("labels", {})
     tools = [_tool(server, name, tool) for server, named in bundle["tools"].items() for name, tool in named.items()]
     return Bundle(
         schema=schema_of(bundle),
@@ -195,7 +197,10 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
         groups=tuple(bundle.get("groups", {})),
         terms=bundle.get("terms"),
         known=bundle.get("known", ()),
-        widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
+        widening=frozenset(name for name, label in labels.items() if label.get("widens")),
+        reported=frozenset(
+            name for name, label in labels.items() if label.get("reported", True) and not label.get("widens")
+        ),
     )
 
 

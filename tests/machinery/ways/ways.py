@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pdp.foundation.jsontext import definition_digest
-from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
+from pdp.model import AT_EACH_CALL, Bounds, Caller, Role, Visibility
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from tests.machinery.ways.notation import Step, definition_of
@@ -28,6 +28,7 @@ CALLERS: Mapping[str, Caller] = {
         _caller("auditor", Role.AUDITOR),
         _caller("admin", Role.ADMIN),
         _caller("author", Role.AUTHOR),
+        replace(_caller("blind", Role.PEP), bounds=Bounds(tenants=frozenset({"default"}), sees_results=False)),
         _caller("foreign-gateway", Role.PEP, "elsewhere"),
         _caller("foreign-lead", Role.APPROVER, "elsewhere"),
     )

@@ -105,6 +105,7 @@ def test_what_is_found_says_what_works() -> None:
         ("labels:\n  seen: {widens: true}\n", 3),
         ("labels:\n  seen: has read\n", 3),
         ("labels:\n  seen: {meaning: a, widens: 1}\n", 3),
+        ("labels:\n  seen: {meaning: a, reported: sometimes}\n", 3),
         ("labels:\n  seen: {meaning: a, wides: true}\n", 3),
         ("labels:\n  'se en': {meaning: a}\n", 3),
         ('labels:\n  seen: {meaning: "a\\nb"}\n', 3),
