@@ -41,12 +41,13 @@ def phases(check: str, methods: Mapping[Any, Any], *, names_requests: bool) -> I
             )
     if phase_of("tools/list", methods) not in _RESPONSE:
         yield problem(check, "lists of tools are not shown, and so not filtered", "set `tools/list: full`")
-    if phase_of("completion/complete", methods) not in _RESPONSE:
-        yield problem(
-            check,
-            "`completion/complete` is never asked about before it runs, and its results are not shown either",
-            "set `completion/complete: response`: the door withholds them",
-        )
+    for method in ("completion/complete", "resources/subscribe"):
+        if phase_of(method, methods) not in _RESPONSE:
+            yield problem(
+                check,
+                f"`{method}` may not be asked about before it runs, and its results are not shown either",
+                f'set `{method}: response`, or `"*": full`: the door withholds them',
+            )
     if phase_of(_UNKNOWN, methods) not in _REQUEST:
         yield warning(check, "a method that `methods` does not name goes on unasked", 'set `"*": full`')
 

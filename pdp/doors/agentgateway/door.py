@@ -122,7 +122,7 @@ class AgentgatewayDoor:
         return Pass(changed=asked.without_own(), headers=asked.headers, known=known)
 
     def _kept(self, asked: Asked, call: AsyncAdmittedCall | None = None) -> str:
-        stated = {} if asked.message is None else {"_meta": dict.fromkeys(asked.message.meta)}
+        stated = {"_meta": {"stated": True}} if asked.message is not None and asked.message.meta else {}
         request = Message(text="", value={"params": stated}, method=asked.method, id=1)
         return self.exchanges.put(
             Exchange(method=asked.method, services=asked.services, handle=asked.handle, request=request, call=call)

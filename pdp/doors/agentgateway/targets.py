@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Final
 
 from pdp.client import ListedTool
+from pdp.client.errors import one_line
 from pdp.errors import ConfigurationError
 from pdp.model import Visibility
 
 # What the gateway puts between a target's name and that of a tool. It takes the first one for the end of the target's.
 _BETWEEN: Final = "_"
+_SHOWN: Final = 64
 
 
 class Prefix(Enum):
@@ -37,8 +39,10 @@ class Targets:
 
     def servers_of(self, services: Collection[str]) -> tuple[str, ...]:
         """Return the servers that these targets are. Raise `UnknownTargetError`."""
-        if not services or not self.servers.keys() >= set(services):
-            raise UnknownTargetError("this door has no entry for the server")
+        if not services or len(set(services)) < len(services):
+            raise UnknownTargetError("the gateway names no target, or one twice")
+        if unknown := sorted(set(services) - self.servers.keys()):
+            raise UnknownTargetError(f"this door has no entry for the target `{one_line(unknown[0][:_SHOWN])}`")
         return tuple(self.servers[one] for one in services)
 
     def listed(self, tools: Iterable[ListedTool], services: Collection[str]) -> frozenset[str]:

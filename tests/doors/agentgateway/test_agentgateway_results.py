@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from pdp.doors.agentgateway import exchanges
 from pdp.doors.agentgateway.extmcp_pb2 import ResponseAnswer, ResponseQuestion
 from pdp.doors.agentgateway.targets import Prefix
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import EXPRESSIONS, Gateway, door_of, session
 from tests.doors.conformance import opened
-from tests.doors.desk import PEOPLE, CountedTools, files
+from tests.doors.desk import PEOPLE, files
 
 VISIBLE = {"note", "pay", "people", "access", "big"}
 CALL = {"tools/call": "full", "tools/list": "full"}
@@ -188,14 +190,42 @@ def test_a_call_that_must_be_reported_is_denied_where_results_are_not_surely_see
 
 
 def test_a_call_whose_error_is_never_shown_is_reported_as_failed() -> None:
-    """At the latest when the door ends; its error reaches the agent, and a later result would not."""
-    desk = DeskTarget(CountedTools())
+    """At the latest when the door ends: the error itself reaches the agent."""
+    desk = DeskTarget()
+    desk.error = "no such repository"
     with running_server(files(reports=True)) as server:
         _, handle = opened(server)
-        with door_of(server, lasting=0.01) as address, Gateway(address, {"desk": desk}) as gateway:
-            desk.error = "no such repository"
+        with door_of(server) as address, Gateway(address, {"desk": desk}) as gateway:
             told = gateway.call(handle, "note")
         reported = [one["facts"]["status"] for one in server.evidence.records if one["kind"] == "call.reported"]
 
     assert "no such repository" == told["error"]["message"]
     assert ["failed"] == reported
+
+
+def test_a_result_that_comes_too_late_is_withheld(server: RunningServer, desk: DeskTarget, handle: str) -> None:
+    """Its call was reported as failed before."""
+    with door_of(server, lasting=0.0) as address, Gateway(address, {"desk": desk}) as gateway:
+        told = gateway.call(handle, "note")
+
+    assert ["note"] == desk.calls
+    assert "nobody was asked" in told["error"]["message"]
+
+
+def test_open_requests_are_bounded(server: RunningServer, desk: DeskTarget, handle: str) -> None:
+    """The oldest one is forgotten first, and its result would be withheld."""
+    methods = {"tools/call": "request"}
+    with (
+        patch.object(exchanges, "_MOST_OPEN", 1),
+        door_of(server) as address,
+        Gateway(address, {"desk": desk}, methods=methods) as gateway,
+    ):
+        answers = []
+        for _ in range(2):
+            gateway.call(handle, "note")
+        for context in gateway.contexts:
+            question = ResponseQuestion(service_names=["desk"], method="tools/call", mcp_response=b'{"content":[]}')
+            question.metadata_context.fields["pdp_exchange"].string_value = context.metadata["pdp_exchange"]
+            answers.append(asked(gateway, question).HasField("passed"))
+
+    assert [False, True] == answers

@@ -242,6 +242,18 @@ def test_other_members_leave_the_rest_alone(names: tuple[str, ...], new: dict[st
     assert (text, json.loads(text)) == (message.text, message.value)
 
 
+@pytest.mark.parametrize(
+    ("dropped", "text"),
+    [("a", '{ "p" : {"b":[ 1 ],"\\u0063":{"a" : 2}} }'), ("c", '{ "p" : {"a":1.0,"b":[ 1 ]} }'), ("x", None)],
+)
+def test_members_are_left_out_by_their_names(dropped: str, text: str | None) -> None:
+    """All others keep their values as they were written, down to the last blank."""
+    whole = '{ "p" : {"a":1.0 , "b" :[ 1 ],"\\u0063":{"a" : 2}} }'
+    expected = '{ "p" : {"a":1.0,"b":[ 1 ],"c":{"a" : 2}} }' if text is None else text.replace("\\u0063", "c")
+
+    assert expected == Message(text=whole, value={}).without(("p",), dropped.__eq__).text
+
+
 def test_members_of_an_empty_object() -> None:
     """No comma is left over."""
     assert '{"a":{"x":1} }' == Message(text='{"a":{} }', value={}).with_members(("a",), {"x": "1"}).text

@@ -86,6 +86,12 @@ def _compare(message: Message, part: Part, names: tuple[str, ...]) -> None:
         rest = {key: one.text for key, one in after.members.items() if key not in (name, "added")}
         assert rest == {key: one.text for key, one in part.members.items() if key not in (name, "added")}
         assert name == "added" or '"new"' == after.members[name].text
+        left = _Reader(message.without(names, name.__eq__).text).whole()
+        for step in names:
+            left = left.members[step]
+        assert {key: one.text for key, one in left.members.items()} == {
+            key: one.text for key, one in part.members.items() if key != name
+        }
     assert part.members or message.part(*names, "x") is None
 
 
@@ -96,7 +102,9 @@ def _asked(message: Message, whole: Part) -> None:
     except RefusedError as refused:
         assert json.loads(refused.answer)["id"] == message.id
         return
-    params = whole.members.get("params", Part("{}", {}, [])).members
+    written = whole.members.get("params", Part("{}", {}, []))
+    assert (name, arguments) == question(Message.request(message.method, written.text.encode()))
+    params = written.members
     assert len(params) == len({key.casefold() for key in params})
     if message.method == "tools/call":
         assert name == json.loads(params["name"].text)
