@@ -87,7 +87,11 @@ def _handle(check: str, door: Node) -> Iterator[Finding]:
 
 
 def _address(check: str, door: Node) -> Iterator[Finding]:
-    host, port = str(door.get("host", "")), door.get("port")
+    if "host" not in door:
+        remedy = "see that only this machine, or TLS, is between the gateway and the door"
+        yield warning(check, "the address of the door stands elsewhere, and is not looked at", remedy)
+        return
+    host, port = str(door["host"]), door.get("port")
     address = host if port is None else f"{host}:{port}"
     if (
         not is_loopback_address(address)

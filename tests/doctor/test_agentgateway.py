@@ -63,6 +63,7 @@ HOLES: dict[str, tuple[str, str, Level, str]] = {
     "no timeout": ("requestTimeout", "x", WARNING, "no `requestTimeout`"),
     "a short timeout": ("requestTimeout: 3s", "requestTimeout: 500ms", WARNING, "ends before"),
     "a door far away": ("host: 127.0.0.1:9191", "host: door.example.org:9191", PROBLEM, "without TLS"),
+    "a door by reference": ("host: 127.0.0.1:9191", "backend: door", WARNING, "stands elsewhere"),
     "a processor after it": (
         "            backends:",
         f"{PROCESSOR[1:]}- kind: expression{PROCESSOR}  transform: x\n            backends:",
