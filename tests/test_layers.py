@@ -100,7 +100,6 @@ LIBRARIES = {
     "anyio": ("pdp.cli",),
     "httpcore2": ("pdp.doors.mcp.upstream",),
     "uvicorn": ("pdp.doors.listening",),
-    "httpx2": ("pdp.cli.tools.mcpserver",),
     # Each framework has one adapter, and no other module needs it.
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),

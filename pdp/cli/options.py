@@ -241,6 +241,11 @@ def duration(text: str) -> float:
     return float(seconds)
 
 
+def path_of(text: str | None) -> Path | None:
+    """Return the path that an option names."""
+    return None if text is None else Path(text)
+
+
 def _parameter(row: SettingRow) -> str:
     return _SETTING + row.name.replace(".", "__")
 

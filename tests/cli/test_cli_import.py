@@ -15,6 +15,10 @@ from pdp.policy.tools.catalogue import load_catalogue
 from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
 
+WITHOUT_CREDENTIALS = (
+    "it wants credentials (status 401): give them in a file of headers, with a line such as `Authorization: Bearer …`"
+)
+ONE_SOURCE = "error: pass either a file (`-` for stdin), --command, --upstream or --servers"
 CATALOGUE, OVERLAY = Path("policies/tools/files.json"), Path("policies/tools/files.yaml")
 
 # A server of the official package that gives its tools one a page and says something on stderr.
@@ -78,6 +82,13 @@ def web_server() -> Iterator[str]:
 def answer(*names: str, description: str = "x") -> str:
     """Return a `tools/list` answer."""
     return json.dumps({"tools": [tool(name) | {"description": description} for name in names]})
+
+
+def private(name: str, text: str) -> str:
+    """Write a file that nobody else can read or change, and return its name."""
+    Path(name).write_text(text, encoding="ascii")
+    Path(name).chmod(0o600)
+    return name
 
 
 def command(program: str) -> str:
@@ -178,16 +189,20 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
         (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
         (("../x", "-"), answer("a"), "error: a server's name must be 1 to 64 characters of"),
-        (("files",), "", "error: pass either a file (`-` for stdin), --command or --url"),
-        (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin), --command or --url"),
-        (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
-        (("files", "--url", "x"), "", "error: --url must begin with `https://` or `http://`"),
-        (("files", "-", "--url-token-file", "x"), "", "error: --url-token-file needs --url"),
+        (("files",), "", ONE_SOURCE),
         (
-            ("files", "--url", "http://example.com/mcp", "--url-token-file", "x"),
+            ("files", "-", "--command", "x"),
             "",
-            "error: a token is sent only over `https://`",
+            ONE_SOURCE,
         ),
+        (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
+        (("--command", "x"), "", "error: pass the server's name in the catalogue"),
+        (("files", "--upstream", "x"), "", "error: the server's URL must be `https://…`, or `http://…` on loopback"),
+        (("files", "--upstream", "http://a.example"), "", "error: the server's URL must be `https://…`, or `http://…`"),
+        (("files", "--upstream", "https://a.example", "--headers-file", "no"), "", "error: cannot read `no`: no such"),
+        (("files", "-", "--headers-file", "x"), "", "error: --headers-file needs --upstream"),
+        (("--servers", "x", "--upstream-tls-roots", "x"), "", "error: --upstream-tls-roots needs --upstream"),
+        (("--servers", "no-such-file"), "", "error: cannot read `no-such-file`: no such file or directory"),
         (("files", "--command", "'"), "", "error: --command is not a command line: no closing quotation"),
         (("files", "-", "--policies", "policy"), answer("a"), "error: the policy folder `policy` does not exist"),
         (("files", "--command", ""), "", "error: --command is empty"),
@@ -249,29 +264,52 @@ def test_silent_server_is_given_up(run: Run) -> None:
 
 
 def test_import_by_http(run: Run, web_server: str) -> None:
-    """A server that answers at a URL is read to its last page, with a token from a file."""
-    Path("token").write_text("sesame\n", encoding="ascii")
+    """A server that answers at a URL is read to its last page, with headers from a file; so is one of a file."""
+    headers = private("headers", "Authorization: Bearer sesame\n")
+    private("servers.yaml", f"web: {{upstream: '{web_server}', headers_file: {headers}}}\n")
 
-    done = run("tools", "import", "web", "--url", web_server, "--url-token-file", "token")
-    refused = run("tools", "import", "web", "--url", web_server)
-    again = run("tools", "diff", "web", "--url", web_server, "--url-token-file", "token", "--help")
+    done = run("tools", "import", "web", "--upstream", web_server, "--headers-file", headers)
+    refused = run("tools", "import", "web", "--upstream", web_server)
+    again = run("tools", "import", "web", "--servers", "servers.yaml")
 
     assert 0 == done.exit_code, done.output
     assert ["  + get_0", "  + get_1", "  + get_2"] == done.stdout.splitlines()[1:4]
-    assert 2 == refused.exit_code
-    assert refused.stderr.startswith(f"error: cannot list the tools of `{web_server}`: ")
-    assert 1 == refused.stderr.count("\n")
-    assert 0 == again.exit_code
+    assert (2, f"error: cannot list the tools of `{web_server}`: {WITHOUT_CREDENTIALS}\n") == (
+        refused.exit_code,
+        refused.stderr,
+    )
+    assert "3 tools: 0 added, 0 changed, 0 removed" in again.stdout
+
+
+def test_all_servers_of_a_file_are_imported_or_none(run: Run, web_server: str) -> None:
+    """Each has its files; while one of them does not answer, nothing is written, and another can be named."""
+    good = f"{{upstream: '{web_server}', headers_file: {private('headers', 'Authorization: Bearer sesame')}}}"
+    private("servers.yaml", f"one: {good}\ntwo: {good}\n")
+    private("broken.yaml", f"one: {good}\ntwo: {{upstream: '{web_server}'}}\n")
+
+    refused = run("tools", "import", "--servers", "broken.yaml")
+    written = Path("policies").exists()
+    unknown = run("tools", "import", "thre", "--servers", "servers.yaml")
+    single = run("tools", "import", "one", "--servers", "broken.yaml", "--json")
+    both = run("tools", "import", "--servers", "servers.yaml", "--json")
+
+    assert (2, False) == (refused.exit_code, written)
+    assert f"cannot list the tools of `{web_server}`: {WITHOUT_CREDENTIALS}" in refused.stderr
+    assert "error: `servers.yaml`: unknown server: `thre`" in unknown.stderr
+    assert ["get_0", "get_1", "get_2"] == json.loads(single.stdout)["added"]
+    assert [("policies/tools/one.json", []), ("policies/tools/two.json", ["get_0", "get_1", "get_2"])] == [
+        (one["catalogue"], one["added"]) for one in json.loads(both.stdout)
+    ]
 
 
 def test_nothing_at_the_url_is_an_error(run: Run) -> None:
     """Where nothing answers, one line says so."""
     pytest.importorskip("mcp")
 
-    done = run("tools", "import", "x", "--url", "http://127.0.0.1:9/mcp", "--timeout", "20")
+    done = run("tools", "import", "x", "--upstream", "http://127.0.0.1:9/mcp", "--timeout", "20")
 
     assert 2 == done.exit_code
-    assert done.stderr.startswith("error: cannot list the tools of `http://127.0.0.1:9/mcp`: ")
+    assert done.stderr.startswith("error: cannot list the tools of `http://127.0.0.1:9/mcp`: no connection: ")
     assert 1 == done.stderr.count("\n")
 
 

@@ -1,4 +1,4 @@
-"""`pdp tools import --url` from a server that means ill: nothing fills the memory, and nothing hangs."""
+"""`pdp tools import --upstream` from servers of other kinds: nothing fills the memory, and each mistake is named."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ pytest.importorskip("mcp")
 MEBIBYTE = 1024 * 1024
 MORE_THAN_IS_READ = 64 * MEBIBYTE
 TOO_MUCH = "it answers more than 16777216 bytes"
+STATUSES = {"401": 401, "403": 403, "404": 404, "503": 503}
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
@@ -33,7 +34,15 @@ class Hostile(BaseHTTPRequestHandler):
         """Answer one message."""
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(asked["method"])
-        if self.server.kind == "redirect":
+        if self.server.kind in STATUSES:
+            self.answer(b"", STATUSES[self.server.kind])
+        elif self.server.kind == "a web page":
+            self.answer(b"<html>", Content_Type="text/html; charset=utf-8")
+        elif self.server.kind == "a text":
+            self.answer(b"hello", Content_Type="text/plain")
+        elif asked["method"] != "initialize" and "Mcp-Session-Id" not in self.headers:
+            self.answer(json.dumps({"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "no"}}), 400)
+        elif self.server.kind == "redirect":
             self.answer(b"", 307, Location=f"{self.path}x")
         elif self.server.kind == "elsewhere":
             self.answer(b"", 307, Location="http://127.0.0.2:1/mcp")
@@ -42,7 +51,7 @@ class Hostile(BaseHTTPRequestHandler):
         elif asked["method"] == "initialize":
             version = asked["params"]["protocolVersion"]
             about = {"capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
-            self.result(asked, {"protocolVersion": version, **about})
+            self.result(asked, {"protocolVersion": version, **about}, Mcp_Session_Id="s1")
         elif asked["method"] == "tools/list":
             self.list_tools(asked)
         else:
@@ -65,19 +74,33 @@ class Hostile(BaseHTTPRequestHandler):
                 self.pour(b": x\n" * (MEBIBYTE // 4), EVENTS)
             case "silent":
                 self.server.over.wait()
+            case "two pages":
+                cursor = asked.get("params", {}).get("cursor", "1")
+                named = {"name": f"get_{cursor}", "description": None, "inputSchema": {"type": "object"}}
+                self.result(asked, {"tools": [named], **({"nextCursor": "2"} if cursor == "1" else {})})
+            case "an error":
+                self.answer(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": 1, "message": "a\nb"}}))
+            case "no list":
+                self.result(asked, {"tools": "none"})
             case "many pages":
                 self.result(asked, {"tools": [], "nextCursor": "again", "_meta": {"x": "x" * MEBIBYTE}})
 
-    def result(self, asked: dict[str, Any], result: object) -> None:
+    def do_DELETE(self) -> None:
+        """End the session."""
+        self.server.asked.append(f"DELETE {self.headers['Mcp-Session-Id']}")
+        self.answer(b"", 200)
+
+    def result(self, asked: dict[str, Any], result: object, **headers: str) -> None:
         """Answer with a result."""
-        self.answer(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}))
+        self.answer(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), 200, **headers)
 
     def answer(self, body: str | bytes, status: int = 200, **headers: str) -> None:
         """Answer with a body of known length."""
         content = body.encode() if isinstance(body, str) else body
         self.send_response(status)
-        for name, value in {"Content-Type": JSON, "Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
+        said = {name.replace("_", "-"): value for name, value in headers.items()}
+        for name, value in {"Content-Type": JSON, "Content-Length": str(len(content)), **said}.items():
+            self.send_header(name, value)
         self.end_headers()
         self.pass_on(content)
 
@@ -141,14 +164,22 @@ def hostile(kind: str) -> Iterator[tuple[Server, str]]:
         ("endless comments", TOO_MUCH),
         ("many pages", TOO_MUCH),
         ("packed", "it answers in the encoding `gzip`, which was not requested"),
-        ("elsewhere", "redirect to http://127.0.0.2:1/mcp not followed"),
-        ("redirect", "redirect to http://127.0.0.1:"),
+        ("elsewhere", "it redirects to `http://127.0.0.2:1/mcp`, which is not followed: name that URL if it is the"),
+        ("redirect", "it redirects to `/mcpx`, which is not followed"),
+        ("401", "it wants credentials (status 401): give them in a file of headers"),
+        ("403", "it refuses to list its tools for this client or these credentials (status 403)"),
+        ("404", "it answers with the status 404: the URL of a server often ends in `/mcp`"),
+        ("503", "it answers with the status 503"),
+        ("a web page", "it answers with a web page, so no MCP server is at this URL"),
+        ("a text", "it does not answer as an MCP server does"),
+        ("an error", "it answers with an error: a b"),
+        ("no list", "it answers `tools/list` wrongly: the server lists no tools"),
     ],
 )
 def test_what_a_server_answers_is_bounded(run: Run, kind: str, expected: str) -> None:
-    """However it answers, the command ends with one line that names the bound, and has read no more."""
+    """However it answers, the command ends with one line that names the mistake or the bound, and reads no more."""
     with hostile(kind) as (server, url):
-        done = run("tools", "import", "x", "--url", url, "--timeout", "5m")
+        done = run("tools", "import", "x", "--upstream", url, "--timeout", "5m")
 
     assert 2 == done.exit_code
     assert done.stderr.startswith(f"error: cannot list the tools of `{url}`: {expected}")
@@ -161,6 +192,19 @@ def test_what_a_server_answers_is_bounded(run: Run, kind: str, expected: str) ->
 def test_a_server_that_never_answers_is_given_up(run: Run) -> None:
     """The bound on time is for the whole conversation, not for one answer."""
     with hostile("silent") as (_, url):
-        done = run("tools", "import", "x", "--url", url, "--timeout", "3s")
+        done = run("tools", "import", "x", "--upstream", url, "--timeout", "3s")
 
     assert (2, f"error: cannot list the tools of `{url}`: no answer in 3 s\n") == (done.exit_code, done.stderr)
+
+
+def test_a_server_with_a_handshake_is_read_to_its_last_page(run: Run) -> None:
+    """It is asked again with one, in a session that is ended afterwards."""
+    with hostile("two pages") as (server, url):
+        done = run("tools", "import", "x", "--upstream", url)
+
+    assert 0 == done.exit_code, done.output
+    assert ["  + get_1", "  + get_2"] == done.stdout.splitlines()[1:3]
+    assert [
+        *("tools/list", "initialize", "notifications/initialized"),
+        *("tools/list", "tools/list", "DELETE s1"),
+    ] == server.asked

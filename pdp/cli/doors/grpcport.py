@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from pdp.cli.doors.serving import path_of
+from pdp.cli.options import path_of
 from pdp.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])

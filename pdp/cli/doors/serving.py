@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pdp.cli.operate.logs import log_to_stderr
+from pdp.cli.options import path_of
 from pdp.config import LogSettings
 from pdp.doors.isolation import keep_memory_private
 
@@ -114,11 +114,6 @@ async def serve(door: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASG
     from pdp.doors.listening import serve as listen  # noqa: PLC0415
 
     await listen(door, listener)
-
-
-def path_of(text: str | None) -> Path | None:
-    """Return the path that an option names."""
-    return None if text is None else Path(text)
 
 
 async def _until_stopped(serving: Coroutine[Any, Any, None]) -> int:

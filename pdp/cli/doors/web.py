@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options, path_of
+from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options
+from pdp.cli.options import path_of
 from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 
 C = TypeVar("C", bound=Callable[..., Any])

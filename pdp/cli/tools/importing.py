@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import click
 
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, replace_file
-from pdp.cli.tools.toollist import ToolListOptions, policies_option, read_tool_list, tool_list_options
+from pdp.cli.tools.toollist import ToolDefinitions, ToolListOptions, policies_option, read_tool_lists, tool_list_options
 from pdp.config import Settings
 from pdp.errors import BundleError
 from pdp.foundation.printable import visible
@@ -34,7 +35,7 @@ class Change:
     short_help="Write the catalogue of a tool server.",
     epilog='Example:  pdp tools import git --command "python -m mcp_server_git"',
 )
-@click.argument("server")
+@click.argument("server", required=False)
 @tool_list_options
 @policies_option
 @click.option("--force", is_flag=True, help="Also replace the overlay with a new proposal.")
@@ -43,7 +44,7 @@ class Change:
 def import_tools(
     *,
     settings: Settings,
-    server: str,
+    server: str | None,
     tool_list: ToolListOptions,
     policies: str | None,
     force: bool,
@@ -52,45 +53,98 @@ def import_tools(
     """Write the catalogue of a tool server, and propose an overlay if there is none.
 
     Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself, which it starts or asks at
-    a URL.
+    a URL. With --servers it takes those of all servers in the file, or of the one that is named; if one of them does
+    not answer, nothing is written.
     """
-    definitions = read_tool_list(server, tool_list)
+    lists = read_tool_lists(server, tool_list)
     if policies is not None and not Path(policies).is_dir():
         raise click.UsageError(f"the policy folder `{policies}` does not exist")
     folder = Path(policies or settings.policies.folder) / "tools"
-    catalogue, overlay = folder / f"{server}.json", folder / f"{server}.yaml"
-    content = catalogue_file(definitions)
-    new = load_catalogue({f"tools/{server}.json": content})
-    change = _change(_known(server, catalogue), new)
-    proposed = force or not overlay.exists()
+    imports = [_Import.prepared(name, definitions, folder, force=force) for name, definitions in lists]
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(catalogue, content)
-    if proposed:
-        replace_file(overlay, propose_overlay(server, definitions).encode("utf-8"))
-    unmentioned = () if proposed else _unmentioned(overlay, new)
-    now = _with_overlay(server, content, overlay) or new
-    warnings = [problem.message for lint in CATALOGUE_LINTS.values() for problem in lint(now)]
+    for one in imports:
+        one.write()
     if as_json:
-        print_json(
-            {
-                "catalogue": str(catalogue),
-                "tools": len(new.tools),
-                "added": change.added,
-                "changed": change.changed,
-                "removed": change.removed,
-                "overlay": str(overlay),
-                "overlay_written": proposed,
-                "not_in_overlay": unmentioned,
-                "opaque": {tool.name: tool.input.opaque_labels() for tool in now.tools.values()},
-                "warnings": warnings,
-            }
+        facts = [one.facts() for one in imports]
+        print_json(facts[0] if server is not None else facts)
+        return
+    for one in imports:
+        one.report()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Import:
+    """What an import makes of the tools of one server. With `proposed` it also writes an overlay."""
+
+    server: str
+    folder: Path
+    content: bytes
+    new: Catalogue
+    change: Change
+    proposed: bytes | None
+
+    @classmethod
+    def prepared(cls, server: str, definitions: ToolDefinitions, folder: Path, *, force: bool) -> Self:
+        """Return the import. Raise `BundleError` for tools that make no catalogue."""
+        content = catalogue_file(definitions)
+        new = load_catalogue({f"tools/{server}.json": content})
+        proposed = force or not (folder / f"{server}.yaml").exists()
+        return cls(
+            server=server,
+            folder=folder,
+            content=content,
+            new=new,
+            change=_change(_known(server, folder / f"{server}.json"), new),
+            proposed=propose_overlay(server, definitions).encode("utf-8") if proposed else None,
         )
-    else:
-        _report(catalogue, len(new.tools), change)
-        _report_overlay(overlay, unmentioned, proposed=proposed)
+
+    @property
+    def catalogue(self) -> Path:
+        return self.folder / f"{self.server}.json"
+
+    @property
+    def overlay(self) -> Path:
+        return self.folder / f"{self.server}.yaml"
+
+    def write(self) -> None:
+        replace_file(self.catalogue, self.content)
+        if self.proposed is not None:
+            replace_file(self.overlay, self.proposed)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what is reported, as JSON."""
+        now = self._now()
+        return {
+            "catalogue": str(self.catalogue),
+            "tools": len(self.new.tools),
+            "added": self.change.added,
+            "changed": self.change.changed,
+            "removed": self.change.removed,
+            "overlay": str(self.overlay),
+            "overlay_written": self.proposed is not None,
+            "not_in_overlay": self._unmentioned(),
+            "opaque": {tool.name: tool.input.opaque_labels() for tool in now.tools.values()},
+            "warnings": _warnings(now),
+        }
+
+    def report(self) -> None:
+        """Print what came of it."""
+        now = self._now()
+        _report(self.catalogue, len(self.new.tools), self.change)
+        _report_overlay(self.overlay, self._unmentioned(), proposed=self.proposed is not None)
         _report_unseen(now)
-        for warning in warnings:
+        for warning in _warnings(now):
             click.echo(f"warning: {visible(warning)}")
+
+    def _now(self) -> Catalogue:
+        return _with_overlay(self.server, self.content, self.overlay) or self.new
+
+    def _unmentioned(self) -> tuple[str, ...]:
+        return () if self.proposed is not None else _unmentioned(self.overlay, self.new)
+
+
+def _warnings(catalogue: Catalogue) -> list[str]:
+    return [problem.message for lint in CATALOGUE_LINTS.values() for problem in lint(catalogue)]
 
 
 def _known(server: str, path: Path) -> Catalogue:

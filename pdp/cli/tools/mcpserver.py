@@ -1,24 +1,21 @@
-"""Read the list of tools of an MCP server, over stdio or HTTP. Needs the optional `mcp` package."""
+"""Read the list of tools of an MCP server that this program starts. Needs the optional `mcp` package."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, NoReturn, TextIO, cast
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TextIO, cast
 
 import anyio
 import click
-from httpx2 import AsyncByteStream, AsyncClient, HTTPError, Response
 from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.types import PaginatedRequestParams
 
 _PAGES = 1000
-_MOST_BYTES = 16 * 1024 * 1024
-_FAILURES = (OSError, MCPError, HTTPError, ValueError, ExceptionGroup)
+_FAILURES = (OSError, MCPError, ValueError, ExceptionGroup)
 
 
 def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds: float) -> list[dict[str, Any]]:
@@ -39,75 +36,6 @@ def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds:
             said = _last_line(words)
             reason = _reason(error, seconds) + (f"; it said: {said}" if said else "")
             raise click.ClickException(f"cannot list the tools of `{command[0]}`: {reason}") from error
-
-
-def tools_at(url: str, token: str | None, *, seconds: float) -> list[dict[str, Any]]:
-    """Return the same from a server at a URL of streamable HTTP.
-
-    A `token` goes only to its own origin. Raise `click.ClickException` when the server does not answer in time, answers
-    wrongly or too much.
-    """
-    logging.getLogger("mcp").addHandler(logging.NullHandler())
-    # A few bytes can unpack to a thousand times as many.
-    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    bound = _Bound()
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[Any]:
-        async with (
-            AsyncClient(headers=headers, timeout=seconds, event_hooks={"response": [bound.limit]}) as http,
-            streamable_http_client(url, http_client=http, max_sse_event_size=None) as two,
-        ):
-            yield two
-
-    try:
-        return anyio.run(_list, connect, seconds)
-    except _FAILURES as error:
-        reason = bound.exceeded or _reason(error, seconds)
-        raise click.ClickException(f"cannot list the tools of `{url}`: {reason}") from error
-
-
-class _Bound:
-    """The bound on all answers of a server together: `_MOST_BYTES`, and none compressed.
-
-    The package reports a failed read in its own words, or not at all: `exceeded` says what was wrong.
-    """
-
-    def __init__(self) -> None:
-        self.exceeded = ""
-        self._left = _MOST_BYTES
-
-    async def limit(self, response: Response) -> None:
-        """Count the bytes of an answer as they are read. For the client's hooks."""
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            self._refuse(f"it answers in the encoding `{encoding[:32]}`, which was not requested")
-        response.stream = _Counted(cast("AsyncByteStream", response.stream), self._take)
-
-    def _take(self, count: int) -> None:
-        self._left -= count
-        if self._left < 0:
-            self._refuse(f"it answers more than {_MOST_BYTES} bytes")
-
-    def _refuse(self, why: str) -> NoReturn:
-        self.exceeded = why
-        raise HTTPError(why)
-
-
-class _Counted(AsyncByteStream):
-    """The body of an answer, which reports the number of bytes of each piece."""
-
-    def __init__(self, body: AsyncByteStream, take: Callable[[int], None]) -> None:
-        self._body = body
-        self._take = take
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for piece in self._body:
-            self._take(len(piece))
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
 
 
 async def _list(connect: Callable[[], AbstractAsyncContextManager[Any]], seconds: float) -> list[dict[str, Any]]:

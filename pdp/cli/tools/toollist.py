@@ -1,4 +1,4 @@
-"""The source of a server's `tools/list` answer: a file, stdin, or the MCP server itself, by stdio or HTTP."""
+"""The source of a server's `tools/list` answer: a file, stdin, or the MCP server itself, over pipes or HTTP."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeAlias, TypeVar
 
 import click
 
-from pdp.cli.options import duration
+from pdp.cli.options import duration, path_of
+from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 from pdp.errors import InvalidJSONError
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.yamltext import unknown
 from pdp.policy.tools.catalogue import server_name_problem, tool_definitions
 
 C = TypeVar("C", bound=Callable[..., Any])
+# The entries of a `tools/list` answer.
+ToolDefinitions: TypeAlias = Sequence[Mapping[str, Any]]
 
 policies_option = click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolListOptions:
-    """The options for the source of a `tools/list` answer: exactly one of `source`, `command` and `url` is set.
+    """The options for the source of a `tools/list` answer: one of `source`, `command`, `upstream` and `servers` is set.
 
     `source` is a file, or `-` for stdin. `timeout` is seconds.
     """
 
     source: str | None = None
     command: str | None = None
-    url: str | None = None
-    url_token_file: str | None = None
+    upstream: str | None = None
+    upstream_tls_roots: str | None = None
+    headers_file: str | None = None
+    servers: str | None = None
     timeout: float = 0.0
 
 
 def tool_list_options(function: C) -> Callable[..., Any]:
-    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout, and pass them as `tool_list`.
+    """Offer `[FILE|-]` and the options of a live server, and pass them as `tool_list`.
 
-    `read_tool_list` takes them.
+    `read_tool_list` and `read_tool_lists` take them.
     """
 
     @wraps(function)
@@ -54,8 +58,14 @@ def tool_list_options(function: C) -> Callable[..., Any]:
         click.option(
             "--timeout", type=duration, default="30s", show_default=True, help="How long to wait for the answer."
         ),
-        click.option("--url-token-file", metavar="FILE", help="The file of a bearer token for --url."),
-        click.option("--url", metavar="URL", help="Ask the MCP server at this URL, by streamable HTTP."),
+        click.option("--servers", metavar="FILE", help="Ask the MCP servers in this file, which `pdp mcp` takes too."),
+        click.option(
+            "--headers-file", metavar="FILE", help="Send the server these headers: lines `Name: value`, for you alone."
+        ),
+        click.option(
+            "--upstream-tls-roots", metavar="FILE", help="Trust these root certificates at the URL. [the system's]"
+        ),
+        click.option("--upstream", metavar="URL", help="Ask the MCP server at this URL: https, or http on loopback."),
         click.option("--command", metavar="COMMAND", help="Start this MCP server and ask it."),
         click.argument("source", metavar="[FILE|-]", required=False),
     ):
@@ -63,37 +73,66 @@ def tool_list_options(function: C) -> Callable[..., Any]:
     return decorated
 
 
-def read_tool_list(server: str, options: ToolListOptions) -> Sequence[Mapping[str, Any]]:
+def read_tool_list(server: str, options: ToolListOptions) -> ToolDefinitions:
     """Return the entries of a server's `tools/list` answer.
 
-    Raise `click.ClickException` when there is none.
+    Raise `click.ClickException` when there is none, and `ConfigurationError` for a faulty file.
     """
+    ((_, definitions),) = read_tool_lists(server, options)
+    return definitions
+
+
+def read_tool_lists(server: str | None, options: ToolListOptions) -> Sequence[tuple[str, ToolDefinitions]]:
+    """Return the name and the entries of one server, or of all servers of a file. Raise as `read_tool_list`."""
+    _require_one_source(options)
+    if options.servers is not None:
+        return [(entry.name, _fetch(entry, options.timeout)) for entry in _entries(options.servers, server)]
+    if server is None:
+        raise click.UsageError("pass the server's name in the catalogue")
     if (problem := server_name_problem(server)) is not None:
         raise click.UsageError(problem)
-    if [options.source, options.command, options.url].count(None) != 2:  # noqa: PLR2004 - all but one
-        raise click.UsageError("pass either a file (`-` for stdin), --command or --url")
-    if options.url_token_file is not None and options.url is None:
-        raise click.UsageError("--url-token-file needs --url")
-    if options.url is not None:
-        return _fetch(options.url, options.url_token_file, options.timeout)
+    if options.upstream is not None:
+        entry = ServerEntry(
+            name=server,
+            upstream=options.upstream,
+            tls_roots=path_of(options.upstream_tls_roots),
+            headers_file=path_of(options.headers_file),
+        )
+        return [(server, _fetch(entry, options.timeout))]
     if options.command is not None:
-        return _ask(options.command, options.timeout)
-    return _read(str(options.source))
+        return [(server, _ask(options.command, options.timeout))]
+    return [(server, _read(str(options.source)))]
 
 
-def _fetch(url: str, token_file: str | None, seconds: float) -> Sequence[Mapping[str, Any]]:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise click.UsageError("--url must begin with `https://` or `http://`")
-    if token_file is not None and parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise click.UsageError("a token is sent only over `https://`")
-    token = None if token_file is None else Path(token_file).read_text(encoding="ascii").strip()
-    from pdp.cli.tools.mcpserver import tools_at  # noqa: PLC0415 - the `mcp` package is an extra
+def _require_one_source(options: ToolListOptions) -> None:
+    sources = (options.source, options.command, options.upstream, options.servers)
+    if sources.count(None) != len(sources) - 1:
+        raise click.UsageError("pass either a file (`-` for stdin), --command, --upstream or --servers")
+    for flag, value in (
+        ("--headers-file", options.headers_file),
+        ("--upstream-tls-roots", options.upstream_tls_roots),
+    ):
+        if value is not None and options.upstream is None:
+            raise click.UsageError(f"{flag} needs --upstream")
 
-    return tools_at(url, token, seconds=seconds)
+
+def _entries(file: str, server: str | None) -> Sequence[ServerEntry]:
+    entries = read_servers(Path(file))
+    if server is None:
+        return entries
+    found = [entry for entry in entries if entry.name == server]
+    if not found:
+        raise click.UsageError(f"`{file}`: {unknown('server', server, (entry.name for entry in entries))}")
+    return found
 
 
-def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
+def _fetch(server: ServerEntry, seconds: float) -> ToolDefinitions:
+    from pdp.cli.tools.urlserver import tools_at  # noqa: PLC0415 - what speaks HTTP is an extra
+
+    return tools_at(server, seconds=seconds)
+
+
+def _ask(command: str, seconds: float) -> ToolDefinitions:
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -105,7 +144,7 @@ def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
     return listed_tools(words, os.environ, seconds=seconds)
 
 
-def _read(source: str) -> Sequence[Mapping[str, Any]]:
+def _read(source: str) -> ToolDefinitions:
     text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
         return tool_definitions(text)

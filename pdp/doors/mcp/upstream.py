@@ -18,7 +18,7 @@ from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.serversfile import url_problem
 from pdp.doors.web import RefusedRequestError
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, one_line
 from pdp.foundation.ownership import require_own
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _CONNECT_SECONDS, _WRITE_SECONDS, _TURN_SECONDS = 5.0, 30.0, 5.0
 _IDLE_SECONDS = 3.0
 _MOST_CONNECTIONS = 1024
 _REDIRECTS = range(300, 400)
+_SHOWN = 200
+_TOO_LARGE = "The server's answer is too large."
 _FAILURES = (
     httpcore2.NetworkError,
     httpcore2.TimeoutException,
@@ -38,7 +40,14 @@ _FAILURES = (
 
 
 class UpstreamError(Exception):
-    """The server cannot be asked, or answers in a form that is not handed on. The text is for the client."""
+    """The server cannot be asked, or answers in a form that is not handed on.
+
+    The text is for a client of the proxy. `reason` may say more, for whoever runs it.
+    """
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,7 @@ class UpstreamAnswer:
         async for piece in self.pieces:
             held += piece
             if len(held) > MOST_BYTES:
-                raise UpstreamError("The server's answer is too large.")
+                raise UpstreamError(_TOO_LARGE, f"it answers more than {MOST_BYTES} bytes")
         return bytes(held)
 
     async def messages(self, reader: EventReader | None = None) -> AsyncGenerator[Message | None]:
@@ -68,7 +77,7 @@ class UpstreamAnswer:
             try:
                 events = tuple(reader.feed(piece))
             except InvalidMessageError:
-                raise UpstreamError("The server's answer is too large.") from None
+                raise UpstreamError(_TOO_LARGE, f"it sends an event of more than {MOST_BYTES} bytes") from None
             for event in events:
                 if not event.is_message:
                     yield None
@@ -123,25 +132,45 @@ class Upstream:
                 content=body,
                 extensions={"timeout": limits},
             ) as response:
-                answer = _checked(response)
-                if any(map(self.credentials.shown_in, answer.headers.values())):
-                    raise UpstreamError("The server behind this proxy shows a credential of this proxy.")
-                yield answer
+                yield self._checked(response)
         except _FAILURES as error:
             _LOG.warning("the server behind the proxy cannot be asked: %s", type(error).__name__)
-            raise UpstreamError("The server behind this proxy does not answer. Try again later.") from None
+            raise UpstreamError(
+                "The server behind this proxy does not answer. Try again later.", _reason(error)
+            ) from None
+
+    def _checked(self, response: httpcore2.Response) -> UpstreamAnswer:
+        try:
+            headers = http.read(response.headers)
+        except RefusedRequestError as refused:
+            raise _strange("answers with a header twice", str(refused)) from None
+        if any(map(self.credentials.shown_in, headers.values())):
+            raise _strange("shows a credential of this proxy", "it shows a credential that it was sent")
+        if response.status in _REDIRECTS:
+            where = one_line(headers.get("location", "")[:_SHOWN])
+            raise _strange(
+                "answers with a redirect, which is not followed",
+                f"it redirects to `{where}`, which is not followed: name that URL if it is the right one",
+            )
+        if (encoding := headers.get("content-encoding", "identity")) != "identity":
+            raise _strange(
+                "answers in an encoding that was not requested",
+                f"it answers in the encoding `{one_line(encoding[:32])}`, which was not requested",
+            )
+        return UpstreamAnswer(status=response.status, headers=headers, pieces=response.aiter_stream())
 
 
-def _checked(response: httpcore2.Response) -> UpstreamAnswer:
-    try:
-        headers = http.read(response.headers)
-    except RefusedRequestError:
-        raise UpstreamError("The server behind this proxy answers with a header twice.") from None
-    if response.status in _REDIRECTS:
-        raise UpstreamError("The server behind this proxy answers with a redirect, which is not followed.")
-    if headers.get("content-encoding", "identity") != "identity":
-        raise UpstreamError("The server behind this proxy answers in an encoding that was not requested.")
-    return UpstreamAnswer(status=response.status, headers=headers, pieces=response.aiter_stream())
+def _strange(what: str, reason: str) -> UpstreamError:
+    return UpstreamError(f"The server behind this proxy {what}.", reason)
+
+
+def _reason(error: Exception) -> str:
+    """Return what a failed connection says; of other failures, whose texts can hold headers, the kind alone."""
+    if isinstance(error, httpcore2.TimeoutException):
+        return "no connection in time"
+    if isinstance(error, httpcore2.ConnectError | OSError) and str(error):
+        return f"no connection: {one_line(str(error))[:_SHOWN]}"
+    return f"the connection broke: {type(error).__name__}"
 
 
 def _trusting(ca_file: Path | None) -> ssl.SSLContext:
