@@ -148,7 +148,7 @@ def test_a_hook_that_would_raise_denies(monkeypatch: pytest.MonkeyPatch) -> None
         (shown,) = asyncio.run(ClaudeAgentDriver().play_async(door, tools, [Step()]))
 
     assert [] == tools.runs
-    assert "No decision could be made" in shown
+    assert "The door failed at a call" in shown
     assert "inner words" not in shown
 
 
