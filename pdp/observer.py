@@ -109,3 +109,92 @@ class Observer(Protocol):
     def event(self, event: Event) -> None:
         """Observe an event."""
         ...
+
+
+class CallOutcome(StrEnum):
+    """What became of a call at a door. The text is its name in telemetry."""
+
+    ALLOW = "allow"  # it was allowed; `error` says whether it failed
+    DENY = "deny"  # the PDP or the door denied it
+    WAITING = "waiting"  # a person must approve the call, or its session, first
+    WITHHELD = "withheld"  # it was made, and its result was not handed on
+    REFUSED = "refused"  # it was malformed, so nothing was asked
+    UNDECIDED = "undecided"  # there is no decision, for example because the PDP is away
+    CANCELLED = "cancelled"  # the client took it back before there was an answer
+
+
+class Refusal(StrEnum):
+    """Why a door refused a message or a request that is no call. The text is its name in telemetry."""
+
+    MALFORMED = "malformed"  # it cannot be read
+    MISMATCH = "mismatch"  # a header says something else than the message
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"  # too many requests are open
+    TOO_SLOW = "too_slow"
+    METHOD = "method"  # this method is not let pass
+    PLACE = "place"  # another path, host or page
+    SESSION = "session"  # there is no session, or it is over
+    CREDENTIAL = "credential"  # the credential of the caller is missing or invalid
+    UNDECIDED = "undecided"  # the PDP is away
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorCall:
+    """One call of a tool at a door, from its arrival to its answer.
+
+    `operation` is what the agent asked for in the door's own words, such as `tools/call`. `began_at` is unix seconds;
+    the call took `seconds`, of which the question took `question_seconds` and the tool `upstream_seconds`; None for
+    what was not begun. `error` is empty, or one word for what went wrong. Ids of trace and span are empty without
+    spans; `parent` is the span above, `linked` another one that the call is part of. No field holds an argument, a
+    handle, a result or a credential.
+    """
+
+    operation: str
+    outcome: CallOutcome
+    began_at: float
+    seconds: float
+    question_seconds: float | None = None
+    upstream_seconds: float | None = None
+    error: str = ""
+    server: str = ""
+    tool: str = ""
+    tool_call_id: str = ""
+    request_id: str = ""
+    transport: str = ""
+    session_id: str = ""
+    user: str = ""
+    agent: str = ""
+    decision_id: str = ""
+    basis: str = ""
+    bundle_version: str = ""
+    access_request_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    parent: TraceParent = field(default_factory=TraceParent)
+    linked: TraceParent = field(default_factory=TraceParent)
+
+
+class DoorObserver(Protocol):
+    """Notified of what happens at a door, on the thread where it happens. Methods never wait and never raise.
+
+    `traced` says whether calls have spans.
+    """
+
+    traced: bool
+
+    def began(self) -> None:
+        """Observe that a call has arrived."""
+        ...
+
+    def over(self, call: DoorCall) -> None:
+        """Observe what became of a call that has arrived."""
+        ...
+
+    def refused(self, why: Refusal) -> None:
+        """Observe a refused message."""
+        ...
+
+    def watch_sessions(self, count: Callable[[], int]) -> None:
+        """Report how many sessions the door holds, as `count` returns it, on any thread."""
+        ...

@@ -9,7 +9,9 @@ from pdp.cli.root import root
 
 def main() -> None:
     """Run the command that the process was started with, and exit."""
+    # What this process began with is for the programs that it runs in the place of others.
+    environment = dict(os.environ)
     if os.environ.get("PDP_DEBUG") != "1":
         # gRPC would log its own lines about errors that our one line reports.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    root(prog_name="pdp")
+    root(prog_name="pdp", obj=environment)

@@ -33,12 +33,14 @@ _MOST_START_SECONDS, _MOST_END_SECONDS = 20.0, 5.0
 class NoSessionError(Exception):
     """There is no session to ask in now. The message is for the agent.
 
-    `tools` are those that were asked for while a person has not answered yet, as `server/tool`.
+    `tools` are those that were asked for while a person has not answered yet, as `server/tool`. `away` says that the
+    PDP has not answered.
     """
 
-    def __init__(self, text: str, tools: frozenset[str] = frozenset()) -> None:
+    def __init__(self, text: str, tools: frozenset[str] = frozenset(), *, away: bool = False) -> None:
         super().__init__(text)
         self.tools = tools
+        self.away = away
 
 
 class CredentialRefusedError(Exception):
@@ -127,7 +129,9 @@ class RequestedSession:
         self._pdp_command = pdp_command
         self._wait_for_approval = wait_for_approval
         self._session: AsyncClientSession | None = None
-        self._missing = NoSessionError("The policy decision point has not answered yet. Try again in a moment.")
+        self._missing = NoSessionError(
+            "The policy decision point has not answered yet. Try again in a moment.", away=True
+        )
         # Whether the server has answered the request for a session.
         self._answered = asyncio.Event()
         self._listening: set[asyncio.Event] = set()
@@ -143,7 +147,7 @@ class RequestedSession:
                 async with asyncio.timeout(_MOST_START_SECONDS):
                     await self._answered.wait()
         if self._session is None:
-            raise NoSessionError(str(self._missing), self._missing.tools)
+            raise NoSessionError(str(self._missing), self._missing.tools, away=self._missing.away)
         return self._session
 
     @contextmanager
@@ -228,6 +232,6 @@ class RequestedSession:
                 if not told and self._answered.is_set():
                     _LOG.warning("the session cannot be opened now: %s", error)
                     told = True
-                self._missing = NoSessionError(refusals.AWAY)
+                self._missing = NoSessionError(refusals.AWAY, away=True)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

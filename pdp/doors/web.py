@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
+from pdp.observer import Refusal
+
 T = TypeVar("T")
 
 # Of ASGI.
@@ -20,7 +22,7 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 HANDLE = "x-pdp-session"
 
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED = 400, 401, 403, 404, 405
-TIMEOUT, TOO_LARGE, UNSUPPORTED = 408, 413, 415
+TIMEOUT, TOO_LARGE, UNSUPPORTED, UNAVAILABLE = 408, 413, 415, 503
 
 _ONCE = frozenset({HANDLE, "content-length", "content-type", "host", "origin"})
 # How long a client may take to send a body.
@@ -29,13 +31,33 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _JSON = re.compile(r"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?", re.IGNORECASE)
 
 
-class RefusedRequestError(Exception):
-    """A request is answered with a status, and with a text for people unless that is empty."""
+# What a refusal counts as, by its status; any other is `Refusal.OTHER`.
+_REFUSALS: Mapping[int, Refusal] = {
+    BAD_REQUEST: Refusal.MALFORMED,
+    UNAUTHORIZED: Refusal.CREDENTIAL,
+    FORBIDDEN: Refusal.PLACE,
+    NOT_FOUND: Refusal.PLACE,
+    NOT_ALLOWED: Refusal.METHOD,
+    TIMEOUT: Refusal.TOO_SLOW,
+    TOO_LARGE: Refusal.TOO_LARGE,
+    UNSUPPORTED: Refusal.MALFORMED,
+    UNAVAILABLE: Refusal.UNDECIDED,
+}
 
-    def __init__(self, status: int, text: str = "", headers: Mapping[str, str] | None = None) -> None:
+
+class RefusedRequestError(Exception):
+    """A request is answered with a status, and with a text for people unless that is empty.
+
+    `why` is what it counts as; None for what its status says.
+    """
+
+    def __init__(
+        self, status: int, text: str = "", headers: Mapping[str, str] | None = None, *, why: Refusal | None = None
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.headers = headers or {}
+        self.why = why or _REFUSALS.get(status, Refusal.OTHER)
 
 
 class ClientGoneError(Exception):

@@ -52,7 +52,7 @@ class _Parts:
         self._settings = settings
         self._worker, self._scraped = worker, scraped
         self._digest_key = digest_key
-        self._resource = _resource(worker)
+        self._resource = resource_of(_SERVICE, worker)
         self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
         self.closing: list[Closing] = []
         self.metrics = (
@@ -113,9 +113,10 @@ class _Parts:
         return pipeline.put
 
 
-def _resource(worker: int) -> Resource:
+def resource_of(service: str, worker: int = 0) -> Resource:
+    """Return who sends: a process of this service, unless the operator says otherwise, and the number of a worker."""
     ours = {
-        "service.name": _SERVICE,
+        "service.name": service,
         "service.version": __version__,
         "service.instance.id": str(uuid.uuid4()),
     }

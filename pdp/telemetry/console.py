@@ -12,7 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from pdp import __version__
 from pdp.observer import Event
-from pdp.telemetry import names
+from pdp.telemetry import names, wire
 from pdp.telemetry.encoder import Item, decision_record, span_of
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.observer import Sink
@@ -24,9 +24,14 @@ def span_writer(digest_key: bytes, limits: AttributeLimits, resource: Resource) 
     scope = InstrumentationScope(names.SCOPE, __version__)
 
     def write(item: Item) -> None:
-        _write(readable_span(span_of(item, digest_key, limits), resource, scope).to_json(indent=None))
+        write_span(span_of(item, digest_key, limits), resource, scope)
 
     return write
+
+
+def write_span(span: wire.Span, resource: Resource, scope: InstrumentationScope) -> None:
+    """Write a span as the SDK does."""
+    _write(readable_span(span, resource, scope).to_json(indent=None))
 
 
 def record_writer(digest_key: bytes, limits: AttributeLimits) -> Sink:

@@ -7,24 +7,12 @@ decision is one addition to one row, and the metrics are computed from the rows 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Protocol
 
 from opentelemetry.sdk.metrics import Exemplar
-from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
-    Gauge,
-    Histogram,
-    HistogramDataPoint,
-    Metric,
-    MetricsData,
-    NumberDataPoint,
-    ResourceMetrics,
-    ScopeMetrics,
-    Sum,
-)
+from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -34,19 +22,14 @@ from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import bounded
 from pdp.telemetry.pipeline import Flow
+from pdp.telemetry.points import Counts, Durations, Flows, Interval, Labels, count_one, no_counts
 from pdp.telemetry.settings import Temporality
 
 CountSessions = Callable[[], Mapping[SessionState, int]]
-Labels = tuple[str, ...]
-Counts = dict[Labels, int]
+_Rows = dict[tuple[Outcome, Basis, CacheResult], Durations[Decision]]
 
-_LABEL_SETS = 500
 # A remembered answer takes some µs, an evaluated one some tens; a slow disk shows in the upper half.
 DURATION_BOUNDS = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 3.2e-4, 6.4e-4, 1.28e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1)
-_FLOWS = {
-    "traces": (names.SPANS_PROCESSED, names.SPANS_EXPORTED, names.SPAN_QUEUE, names.SPAN_CAPACITY),
-    "logs": (names.LOGS_PROCESSED, names.LOGS_EXPORTED, names.LOG_QUEUE, names.LOG_CAPACITY),
-}
 
 
 class RecordStanding(Protocol):
@@ -81,33 +64,24 @@ class Metrics:
         self._now = now
         self._started = now()
         self._lock = Lock()
-        self._rows: dict[tuple[Outcome, Basis, CacheResult], _Row] = {}
-        self._counts = _no_counts()
-        self._before: dict[str, Mapping[str, int]] = {}
+        self._rows: _Rows = {}
+        self._counts = no_counts(names.METRICS)
+        self._flows = Flows(delta=self._delta)
         self._bundle_version = ""
         self._look_at_bundle: Callable[[], str] | None = None
         self._count_sessions: CountSessions | None = None
         self._look_at_record: Callable[[], RecordStanding] | None = None
-        self._flows: list[tuple[str, Callable[[], Flow]]] = []
 
     def decision(self, decision: Decision) -> None:
         """Count a decision."""
         ruling = decision.ruling
         seconds = decision.duration_us / 1_000_000
-        bucket = bisect_left(DURATION_BOUNDS, seconds)
         key = (ruling.outcome, ruling.basis, decision.cache_result)
         with self._lock:
             row = self._rows.get(key)
             if row is None:
-                row = self._rows[key] = _Row()
-            row.count += 1
-            row.sum += seconds
-            row.buckets[bucket] += 1
-            row.least = min(row.least, seconds)
-            row.most = max(row.most, seconds)
-            # The latest of each bucket: a reader who sees a slow decision wants its trace.
-            if decision.span_id:
-                row.latest[bucket] = decision
+                row = self._rows[key] = Durations(DURATION_BOUNDS)
+            row.take(seconds, decision if decision.span_id else None)
         for policy in ruling.errors:
             self.count(names.POLICY_ERRORS, policy)
 
@@ -124,12 +98,9 @@ class Metrics:
             self.count(names.SESSION_EVENTS, event.kind.removeprefix("session."))
 
     def count(self, metric: names.Metric, *labels: str) -> None:
-        """Count one; label sets after the first `_LABEL_SETS` are counted together."""
+        """Count one."""
         with self._lock:
-            counts = self._counts[metric.name]
-            if labels not in counts and len(counts) >= _LABEL_SETS:
-                labels = (names.OTHER,) * len(labels)
-            counts[labels] = counts.get(labels, 0) + 1
+            count_one(self._counts[metric.name], labels)
 
     def watch_sessions(self, count: CountSessions) -> None:
         """Report sessions by state, as `count` returns them at each collection."""
@@ -149,7 +120,7 @@ class Metrics:
 
     def watch_flow(self, what: str, flow: Callable[[], Flow]) -> None:
         """Report the flow of the spans (`traces`) or the log records (`logs`)."""
-        self._flows.append((what, flow))
+        self._flows.watch(what, flow)
 
     def collect(self) -> MetricsData:
         """Return all metrics as they are now, and reset those that are reported only once.
@@ -172,60 +143,28 @@ class Metrics:
             counts = {name: dict(found) for name, found in self._counts.items()}
             if forget:
                 self._forget()
-        found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._of_flows(), **self._of_record()}
+        found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._flows.counts(), **self._of_record()}
         found[names.SESSIONS.name] = self._sessions()
         if self._look_at_bundle is not None:
             # While the version is unknown, as at the very end, report the last known one.
             self._bundle_version = self._look_at_bundle() or self._bundle_version
         found[names.BUNDLE.name] = {(self._bundle_version,): 1} if self._bundle_version else {}
-        since = self._started
-        metrics = [
-            self._metric(metric, found[metric.name], since, at) for metric in names.METRICS if found.get(metric.name)
-        ]
+        told = Interval(since=self._started, at=at, delta=self._delta)
+        metrics = [told.numbers(metric, found[metric.name]) for metric in names.METRICS if found.get(metric.name)]
         if rows:
-            metrics.append(self._durations(rows, since, at))
+            by_outcome: dict[Labels, Durations[Decision]] = {}
+            for (outcome, _, _), row in rows.items():
+                by_outcome.setdefault((outcome.value,), Durations(DURATION_BOUNDS)).add(row)
+            metrics.append(told.durations(names.DURATION, by_outcome, _exemplar if self._exemplars else None))
         if self._delta:
             self._started = at
         scoped = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
         return MetricsData([ResourceMetrics(self._resource, [scoped], self._resource.schema_url)])
 
-    def _metric(self, metric: names.Metric, counts: Counts, since: int, at: int) -> Metric:
-        counted = metric.kind == "counter"
-        points = [NumberDataPoint(_labels(metric, labels), since, at, count) for labels, count in counts.items()]
-        data: Sum | Gauge = (
-            Gauge(points)
-            if metric.kind == "gauge"
-            else Sum(points, aggregation_temporality=_temporality(delta=counted and self._delta), is_monotonic=counted)
-        )
-        return Metric(metric.name, metric.description, metric.unit, data)
-
-    def _durations(self, rows: Mapping[tuple[Outcome, Basis, CacheResult], _Row], since: int, at: int) -> Metric:
-        by_outcome: dict[str, _Row] = {}
-        for (outcome, _, _), row in rows.items():
-            by_outcome.setdefault(outcome.value, _Row()).add(row)
-        metric = names.DURATION
-        points = [
-            HistogramDataPoint(
-                attributes=_labels(metric, (outcome,)),
-                start_time_unix_nano=since,
-                time_unix_nano=at,
-                count=row.count,
-                sum=row.sum,
-                bucket_counts=row.buckets,
-                explicit_bounds=DURATION_BOUNDS,
-                min=row.least,
-                max=row.most,
-                exemplars=[_exemplar(decision) for decision in row.latest.values()] if self._exemplars else [],
-            )
-            for outcome, row in by_outcome.items()
-            if row.count
-        ]
-        return Metric(metric.name, metric.description, metric.unit, Histogram(points, _temporality(delta=self._delta)))
-
     def _forget(self) -> None:
         """Reset, after a collection, the values that are not totals."""
         if self._delta:
-            self._rows, self._counts = {}, _no_counts()
+            self._rows, self._counts = {}, no_counts(names.METRICS)
         for row in self._rows.values():
             row.latest = {}
 
@@ -241,64 +180,15 @@ class Metrics:
         if self._look_at_record is None:
             return {}
         standing = self._look_at_record()
-        lost = self._reported(names.RECORD_LOST, {"": standing.lost})
+        lost = self._flows.since_last(names.RECORD_LOST, {"": standing.lost})
         return {
             names.RECORD_LOST.name: {(): lost["",]},
             names.RECORD_WAITING.name: {(): standing.waiting},
             names.RECORD_UNSIGNED.name: {(): standing.unsigned},
         }
 
-    def _of_flows(self) -> dict[str, Counts]:
-        found: dict[str, Counts] = {}
-        for what, look in self._flows:
-            flow = look()
-            processed, exported, queue, capacity = _FLOWS[what]
-            found[processed.name] = self._reported(processed, flow.processed)
-            found[exported.name] = self._reported(exported, flow.exported)
-            found[queue.name] = {(): flow.queued}
-            found[capacity.name] = {(): flow.capacity}
-        return found
 
-    def _reported(self, metric: names.Metric, counts: Mapping[str, int]) -> Counts:
-        """Return counts since the last collection, or from the beginning."""
-        before, self._before[metric.name] = self._before.get(metric.name, {}), counts
-        return {
-            (problem,): count - before.get(problem, 0) if self._delta else count for problem, count in counts.items()
-        }
-
-
-class _Row:
-    """The counts of the decisions with one outcome, basis and cache result."""
-
-    __slots__ = ("buckets", "count", "latest", "least", "most", "sum")
-
-    def __init__(self) -> None:
-        self.count, self.sum = 0, 0.0
-        self.least, self.most = float("inf"), 0.0
-        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
-        self.latest: dict[int, Decision] = {}
-
-    def copy(self) -> _Row:
-        """Return a row with the same content."""
-        new = _Row()
-        new.add(self)
-        return new
-
-    def add(self, other: _Row) -> None:
-        """Add another row's decisions to this row."""
-        self.count += other.count
-        self.sum += other.sum
-        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
-        self.buckets = [one + more for one, more in zip(self.buckets, other.buckets, strict=True)]
-        self.latest |= other.latest
-
-
-def _no_counts() -> dict[str, Counts]:
-    # Counters without labels are reported from the beginning, so that the first increase shows as an increase.
-    return {metric.name: {} if metric.labels else {(): 0} for metric in names.METRICS if metric.kind == "counter"}
-
-
-def _of_rows(rows: Mapping[tuple[Outcome, Basis, CacheResult], _Row]) -> dict[str, Counts]:
+def _of_rows(rows: _Rows) -> dict[str, Counts]:
     decisions: Counts = {}
     lookups: Counts = {}
     for (outcome, basis, cache), row in rows.items():
@@ -307,14 +197,6 @@ def _of_rows(rows: Mapping[tuple[Outcome, Basis, CacheResult], _Row]) -> dict[st
         if cache is not CacheResult.NONE:
             lookups[cache.value,] = lookups.get((cache.value,), 0) + row.count
     return {names.DECISIONS.name: decisions, names.CACHE_LOOKUPS.name: lookups}
-
-
-def _labels(metric: names.Metric, values: Iterable[str]) -> dict[str, str]:
-    return {label: value for label, value in zip(metric.labels, values, strict=True) if value}
-
-
-def _temporality(*, delta: bool) -> AggregationTemporality:
-    return AggregationTemporality.DELTA if delta else AggregationTemporality.CUMULATIVE
 
 
 def _exemplar(decision: Decision) -> Exemplar:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from pdp.telemetry import names
-from pdp.telemetry.reference import reference
+from pdp.telemetry.reference import door_reference, reference
 
 
 def test_the_tables_are_current(project_root: Path) -> None:
     """The page beside the code holds the tables that follow from it."""
     page = (project_root / "pdp" / "telemetry" / "README.md").read_text(encoding="utf-8")
 
+    doors = (project_root / "pdp" / "doors" / "TELEMETRY.md").read_text(encoding="utf-8")
     assert reference() in page
+    assert door_reference() in doors
 
 
 def test_every_name_is_in_the_tables() -> None:

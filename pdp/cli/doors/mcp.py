@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
@@ -98,7 +99,14 @@ def mcp(
         raise click.UsageError("pass the command of a server after `--`, or --upstream (or --servers) and --listen")
     server = name or _server_of(command)
     with session.asking(load_settings, connection, server=server, wait=wait) as asking:
-        return PipeProxy(asking=asking, command=command, server=server, passes=frozenset(passes), run_as=run_as).run()
+        return PipeProxy(
+            asking=asking,
+            command=command,
+            server=server,
+            passes=frozenset(passes),
+            run_as=run_as,
+            environment=click.get_current_context().find_root().obj or os.environ,
+        ).run()
 
 
 def _require_web_alone(command: Sequence[str], web: WebOptions) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.asking import Asking
+from pdp.cli.doors.observing import MCP, observing
 from pdp.cli.doors.serving import begin
 from pdp.doors.mcp.stdio import serve_stdio
 from pdp.model import Role
@@ -20,7 +22,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class PipeProxy:
     """What stands behind the proxy, and how it asks: the command of the server, its name, what may pass, and as whom.
 
-    `run_as` is a user of the machine; empty for this one.
+    `run_as` is a user of the machine; empty for this one. `environment` is what this process was started with.
     """
 
     asking: Asking
@@ -28,6 +30,7 @@ class PipeProxy:
     server: str
     passes: frozenset[str]
     run_as: str
+    environment: Mapping[str, str]
 
     def run(self) -> int:
         """Stand between client and server; return the server's exit code, or that of a signal."""
@@ -60,7 +63,9 @@ class PipeProxy:
 
     async def _between(self) -> int:
         asking = self.asking
-        async with connect_async(Role.PEP, asking.settings, asking.connection) as client:
+        async with AsyncExitStack() as opened:
+            observer = opened.enter_context(observing(asking.settings, MCP))
+            client = await opened.enter_async_context(connect_async(Role.PEP, asking.settings, asking.connection))
             session = asking.session_of(client)
             try:
                 return await serve_stdio(
@@ -70,6 +75,8 @@ class PipeProxy:
                     pdp_command=asking.pdp_command,
                     passes=self.passes,
                     run_as=self.run_as,
+                    environment=self.environment,
+                    observer=observer,
                 )
             finally:
                 await session.close()

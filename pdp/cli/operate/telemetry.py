@@ -6,7 +6,7 @@ import click
 
 from pdp.cli.groups import Group
 from pdp.telemetry.dashboards import alert_rules, dashboard
-from pdp.telemetry.reference import reference
+from pdp.telemetry.reference import door_reference, reference
 
 
 @click.group(cls=Group)
@@ -29,4 +29,4 @@ def print_alerts() -> None:
 @telemetry.command("names", short_help="Print all names.", epilog="Example:  pdp telemetry names | less")
 def print_names() -> None:
     """Print the tables of all attributes and metrics, with their names in Prometheus."""
-    click.echo(reference())
+    click.echo(f"{reference()}\n\nAt the doors:\n\n{door_reference()}")

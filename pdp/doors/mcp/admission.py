@@ -68,6 +68,11 @@ class Admission:
         self._by_handle: OrderedDict[bytes, Visitor] = OrderedDict()
         self._by_token: OrderedDict[DoorSession, Visitor] = OrderedDict()
 
+    @property
+    def visitors(self) -> int:
+        """Return how many sessions are kept."""
+        return len(self._by_handle) + len(self._by_token)
+
     async def party(self, headers: http.Headers, place: Place) -> tuple[Party | None, str]:
         """Return whose request this is, or why nobody's. Raise `RefusedRequestError` when a token is needed."""
         if self._tokens is not None and place.resource is not None and HANDLE not in headers:

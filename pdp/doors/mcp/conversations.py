@@ -15,6 +15,7 @@ from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
 from pdp.doors.mcp.methods import PROTOCOL_VERSION
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.doors.session import DoorSession
+from pdp.observer import DoorObserver
 
 # How long a definition is taken for what the server does.
 _FRESH_SECONDS = 10.0
@@ -70,6 +71,7 @@ class Conversation:
         background: Background,
         pdp_command: Callable[[str], str],
         mcp_session: str = "",
+        observer: DoorObserver | None = None,
     ) -> None:
         self.mcp_session = mcp_session
         self.background = background
@@ -85,6 +87,8 @@ class Conversation:
             passes=passes,
             lasting=_FRESH_SECONDS,
             reveals=upstream.credentials.shown_by,
+            observer=observer,
+            transport="tcp",
         )
 
     def headers(self, of_client: http.Headers) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
 from pdp.doors.mcp.tools import wants_tools_changed
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
 from pdp.doors.web import BAD_REQUEST, NOT_FOUND, is_json
+from pdp.observer import Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,15 +81,18 @@ class Exchange:
         request = self._request
         if request.method == methods.CALL or request.method in methods.ASKED:
             try:
-                self._allowed = await self._gate.ask(request)
+                self._allowed = await self._gate.ask(request, http.trace_around(self._headers))
             except RefusedError as refused:
                 await self._reply.message(refused.answer)
                 return
         elif not self._gate.lets_pass(request.method):
+            self._gate.refused(Refusal.METHOD)
             told = answers.error(request.id, answers.METHOD_NOT_FOUND, f"`{request.method}` is not let pass")
             await self._reply.message(told, status=NOT_FOUND if self._modern else _OK)
             return
         sent = self._conversation.headers(self._headers)
+        if self._allowed is not None and self._allowed.under_way.traced:
+            sent = http.in_trace(sent, self._allowed.under_way.trace)
         if self._modern and request.method == methods.CALL:
             wanted = http.repeated(request, self._gate.definitions.schema(request.params["name"]))
             if problem := http.misrepeated(wanted, self._headers):

@@ -40,13 +40,18 @@ from pdp.doors.mcp.methods import (
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.results import handed_on, problem_of, redacts
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
+from pdp.doors.observing import CallUnderWay, refuse
 from pdp.doors.session import DoorSession, NoSessionError
-from pdp.model import Visibility
+from pdp.doors.traces import placed
+from pdp.model import TraceParent, Visibility
+from pdp.observer import CallOutcome, DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
 
 # Asks the server for something in the proxy's own name, and returns the answer. Raises `InvalidMessageError`.
 AskServer = Callable[[str, Mapping[str, Any]], Awaitable[Message]]
+
+_NOWHERE = TraceParent()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class AllowedCall:
 
     request: Message
     call: AsyncAdmittedCall = field(repr=False)
+    under_way: CallUnderWay = field(repr=False)
 
 
 class Gate:
@@ -62,7 +68,7 @@ class Gate:
 
     `passes` are the methods that the operator lets pass besides. `pdp_command` returns a whole command of `pdp` for its
     words, as a person must type it. `reveals` says that a message holds what no client may see. For `lasting` seconds a
-    definition of a tool is taken for what the server does.
+    definition of a tool is taken for what the server does. `observer` is told of calls, which come over `transport`.
     """
 
     def __init__(
@@ -75,7 +81,11 @@ class Gate:
         passes: frozenset[str] = frozenset(),
         lasting: float = math.inf,
         reveals: Callable[[Message], bool] = lambda _: False,
+        observer: DoorObserver | None = None,
+        transport: str = "pipe",
     ) -> None:
+        self._observer = observer
+        self._transport = transport
         self._lasting = lasting
         self.definitions = Definitions(lasting=lasting)
         # The tools that the session could see when the client was last told of them; None until then.
@@ -90,29 +100,37 @@ class Gate:
         # Whether a call was allowed whose result must be redacted.
         self._redacts = False
 
-    async def ask(self, request: Message) -> AllowedCall:
+    async def ask(self, request: Message, around: TraceParent = _NOWHERE) -> AllowedCall:
         """Ask whether a request may reach the server. Raise `RefusedError` when it may not.
 
-        The arguments that are asked about are the text of the request, byte for byte.
+        The arguments that are asked about are the text of the request, byte for byte. `around` is the trace of what
+        brought the request.
         """
+        call = CallUnderWay(
+            self._observer,
+            request.method,
+            placed=placed(request.meta, around.traceparent, around.tracestate),
+            server=self._server,
+            request_id=str(request.id),
+            transport=self._transport,
+        )
         try:
-            tool, arguments = question(request)
-            return await self._allowed(request, tool, arguments)
+            call.tool, arguments = question(request)
+            return await self._allowed(request, arguments, call)
         except RefusedError:
+            call.over(CallOutcome.REFUSED)
             raise
-        except NoSessionError as missing:
-            raise RefusedError(answers.refusal(request, str(missing))) from None
-        except ToolCallDenied as denied:
-            told = refusals.denied(denied.answer, self._approval)
-            raise RefusedError(answers.refusal(request, told, answers.decision_of(denied.answer))) from None
+        except asyncio.CancelledError as error:
+            call.failed(error)
+            raise
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
-            # Without its text, which can hold arguments.
-            _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
-            raise RefusedError(answers.refusal(request, refusals.UNDECIDED)) from None
+            call.failed(error)
+            raise RefusedError(self._refusal(request, error)) from None
 
     async def handed_on(self, allowed: AllowedCall, said: Message) -> str:
         """Report what came of an allowed request, and return what the client gets of it."""
-        return await handed_on(allowed.request, allowed.call, said, self.fits)
+        allowed.under_way.came_back()
+        return await handed_on(allowed.request, allowed.call, said, self.fits, allowed.under_way)
 
     def passed(self, request: Message, said: Message) -> str:
         """Return what the client gets of the answer to a request that was not asked about."""
@@ -147,6 +165,10 @@ class Gate:
             return Message.read(answers.progress_alone(message).encode("utf-8"))
         return message
 
+    def refused(self, why: Refusal) -> None:
+        """Tell the observer that a message of the client is refused."""
+        refuse(self._observer, why)
+
     def lets_pass(self, method: str) -> bool:
         """Say whether the client's requests of this method reach the server unasked."""
         return method in PASSED or method in self._passes
@@ -157,6 +179,7 @@ class Gate:
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
+        allowed.under_way.over(CallOutcome.ALLOW, "no_result")
         await allowed.call.failed()
 
     def hearing(self) -> AbstractContextManager[asyncio.Event]:
@@ -209,20 +232,31 @@ class Gate:
             return "what the server says holds a credential of this proxy"
         return problem_of(said, self._passes)
 
-    async def _allowed(self, request: Message, tool: str, arguments: bytes) -> AllowedCall:
+    def _refusal(self, request: Message, error: Exception) -> str:
+        """Return what the client gets when a request may not reach the server."""
+        if isinstance(error, NoSessionError):
+            return answers.refusal(request, str(error))
+        if isinstance(error, ToolCallDenied):
+            told = refusals.denied(error.answer, self._approval)
+            return answers.refusal(request, told, answers.decision_of(error.answer))
+        # Without its text, which can hold arguments.
+        _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
+        return answers.refusal(request, refusals.UNDECIDED)
+
+    async def _allowed(self, request: Message, arguments: bytes, under_way: CallUnderWay) -> AllowedCall:
         session = await self._session.current()
         digest = ""
         if request.method == CALL:
             await self._know_definitions(request)
-            digest = self.definitions.digest(tool)
-        call = ToolCall(server=self._server, tool=tool, arguments=arguments, definition_digest=digest)
-        admitted = await session.admit(
-            call,
-            traceparent=_text(request.meta.get("traceparent")),
-            tracestate=_text(request.meta.get("tracestate")),
-        )
+            digest = self.definitions.digest(under_way.tool)
+        call = ToolCall(server=self._server, tool=under_way.tool, arguments=arguments, definition_digest=digest)
+        trace = under_way.trace
+        with under_way.asking():
+            admitted = await session.admit(call, traceparent=trace.traceparent, tracestate=trace.tracestate)
+        under_way.decided(admitted.answer)
         self._redacts |= redacts(admitted.answer)
-        return AllowedCall(request=request, call=admitted)
+        under_way.sent()
+        return AllowedCall(request=request, call=admitted, under_way=under_way)
 
     async def _know_definitions(self, request: Message) -> None:
         """Have the tools listed if they are not known. Calls that come meanwhile wait for the same list."""
@@ -254,7 +288,3 @@ class Gate:
 
 def _modern(request: Message) -> bool:
     return any(name in request.meta for name in STATED)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import PROTOCOL_VERSION, STATED
 from pdp.doors.web import RawHeaders, read_headers
+from pdp.model import TraceParent
 
 Headers: TypeAlias = Mapping[str, str]
 
@@ -28,11 +29,12 @@ TASK, SESSION, VERSION, METHOD, NAME = (
     "mcp-name",
 )
 LAST_EVENT = "last-event-id"
+TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 # The first revision without a handshake. Revisions are dates, in the order of their texts.
 MODERN = "2026-07-28"
 
 # What a client may tell the server. All else stays here: credentials, cookies, and what a server could trust.
-_TO_SERVER = frozenset({"accept", "accept-language", METHOD, NAME, VERSION, "traceparent", "tracestate", "user-agent"})
+_TO_SERVER = frozenset({"accept", "accept-language", METHOD, NAME, VERSION, TRACEPARENT, TRACESTATE, "user-agent"})
 _TO_CLIENT = frozenset({"retry-after", VERSION, "x-accel-buffering"})
 _ONCE = frozenset({TASK, "authorization", SESSION, VERSION, METHOD, NAME})
 
@@ -52,6 +54,18 @@ def read(raw: RawHeaders) -> Headers:
 def to_server(headers: Headers) -> dict[str, str]:
     """Return what the server gets of a client's headers."""
     return {name: value for name, value in headers.items() if name in _TO_SERVER}
+
+
+def trace_around(headers: Headers) -> TraceParent:
+    """Return the trace that the headers of a request name."""
+    return TraceParent(traceparent=headers.get(TRACEPARENT, ""), tracestate=headers.get(TRACESTATE, ""))
+
+
+def in_trace(headers: Headers, trace: TraceParent) -> dict[str, str]:
+    """Return headers that name another trace."""
+    others = {name: value for name, value in headers.items() if name != TRACESTATE}
+    state = {TRACESTATE: trace.tracestate} if trace.tracestate else {}
+    return {**others, TRACEPARENT: trace.traceparent, **state}
 
 
 def to_client(headers: Headers) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pdp.doors.mcp.conversations import Background
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.resources import WELL_KNOWN, ProtectedResource
 from pdp.doors.mcp.site import Load, ServerBehind, Site
+from pdp.doors.observing import refuse
 from pdp.doors.session import DoorSession
 from pdp.doors.web import (
     NOT_ALLOWED,
@@ -24,6 +25,7 @@ from pdp.doors.web import (
     Scope,
     Send,
 )
+from pdp.observer import DoorObserver
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class HTTPDoor:
     """The proxy before its servers, as an ASGI application.
 
     `session_of` returns the session of a handle. `pdp_command` is that of `Gate`. With `tokens` clients may present
-    access tokens instead of a handle, at servers that are resources.
+    access tokens instead of a handle, at servers that are resources. `observer` is told of calls, and of refusals.
     """
 
     def __init__(
@@ -45,16 +47,25 @@ class HTTPDoor:
         doorstep: Doorstep,
         pdp_command: Callable[[str], str],
         tokens: TokenSource | None = None,
+        observer: DoorObserver | None = None,
     ) -> None:
+        self._observer = observer
         self._doorstep = doorstep
         self._background = Background()
         admission, load = Admission(session_of, tokens), Load()
         self._sites = {
             server.path: Site(
-                server, admission=admission, background=self._background, load=load, pdp_command=pdp_command
+                server,
+                admission=admission,
+                background=self._background,
+                load=load,
+                pdp_command=pdp_command,
+                observer=observer,
             )
             for server in servers
         }
+        if observer is not None:
+            observer.watch_sessions(lambda: admission.visitors)
         self._resources = {server.path: server.resource for server in servers if server.resource is not None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +76,7 @@ class HTTPDoor:
         try:
             await self._answer(scope, receive, reply)
         except RefusedRequestError as refused:
+            refuse(self._observer, refused.why)
             # What has not been read of the request is not.
             allowed = {"allow": "DELETE, GET, POST"} if refused.status == NOT_ALLOWED else {}
             headers = {"connection": "close", **allowed, **refused.headers}

@@ -19,6 +19,7 @@ from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refu
 from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
+from pdp.observer import DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class _Open:
 class Proxy:
     """Passes messages between a client and a server, and asks the PDP about those that a session must allow.
 
+    `observer` is told of calls, and of messages of the client that are refused.
     `to_client` and `to_server` send a message. Feed it with `from_client` and `from_server`, line by line.
     """
 
@@ -62,9 +64,15 @@ class Proxy:
         to_server: Callable[[bytes | str], Awaitable[None]],
         pdp_command: Callable[[str], str],
         passes: frozenset[str] = frozenset(),
+        observer: DoorObserver | None = None,
     ) -> None:
         self.gate = Gate(
-            server=server, session=session, ask_server=self._ask_server, pdp_command=pdp_command, passes=passes
+            server=server,
+            session=session,
+            ask_server=self._ask_server,
+            pdp_command=pdp_command,
+            passes=passes,
+            observer=observer,
         )
         self._to_client = to_client
         self._to_server = to_server
@@ -87,6 +95,7 @@ class Proxy:
             message = Message.read_line(line)
             await self._client_sent(message)
         except InvalidMessageError as error:
+            self.gate.refused(Refusal.TOO_LARGE if isinstance(line, TooLong) else Refusal.MALFORMED)
             number = _refused_id(line, request=True)
             await self._to_client(answers.error(number, answers.PARSE_ERROR, str(error)))
         except ConnectionError:
@@ -128,8 +137,10 @@ class Proxy:
         if request.id is None:
             return
         if request.id in self._open:
+            self.gate.refused(Refusal.MALFORMED)
             await self._to_client(answers.error(request.id, answers.INVALID_REQUEST, "`id` is that of an open request"))
         elif max(len(self._open), len(self._tasks)) >= MOST_OPEN:
+            self.gate.refused(Refusal.TOO_MANY)
             await self._to_client(answers.refusal(request, "Too many requests are open: wait for their answers."))
         elif request.method == methods.CALL or request.method in methods.ASKED:
             found = self._open[request.id] = _Open(request=request)
@@ -138,6 +149,7 @@ class Proxy:
             self._open[request.id] = _Open(request=request)
             await self._to_server(request.raw)
         else:
+            self.gate.refused(Refusal.METHOD)
             unknown = f"`{request.method[:_SHOWN]}` is not let pass"
             await self._to_client(answers.error(request.id, answers.METHOD_NOT_FOUND, unknown))
 

@@ -13,26 +13,40 @@ from pdp.doors import refusals
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import SERVER_ASKS
+from pdp.doors.observing import CallUnderWay
 from pdp.foundation.obligations import REDACT_RESULT
+from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
 
+_UNOBSERVED = CallUnderWay(None, "")
 _COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
 
 
-async def handed_on(request: Message, call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
+async def handed_on(
+    request: Message,
+    call: AsyncAdmittedCall,
+    said: Message,
+    unfit: Callable[[Message], str],
+    under_way: CallUnderWay = _UNOBSERVED,
+) -> str:
     """Report what came of an allowed request, and return what the client gets of it.
 
-    `unfit` names what keeps a message of the server from the client; empty for nothing.
+    `unfit` names what keeps a message of the server from the client; empty for nothing. `under_way` is told what became
+    of the call.
     """
     try:
-        return await _handed_on(call, said, unfit)
+        text = await _handed_on(call, said, unfit)
     except ToolResultWithheld as withheld:
         # Without what went wrong elsewhere, which the exception tells too.
         why = withheld.why
     except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
         _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
         why = "handling it failed"
+    else:
+        under_way.over(CallOutcome.ALLOW, "tool_error" if _says_failed(said) else "")
+        return text
+    under_way.over(CallOutcome.WITHHELD)
     return answers.refusal(request, refusals.withheld(call.answer, why), answers.decision_of(call.answer))
 
 
@@ -77,6 +91,11 @@ async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Me
         kept["resultType"] = result["resultType"]
     written = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
     return said.with_members((), {"result": written}).text
+
+
+def _says_failed(said: Message) -> bool:
+    result = said.value.get("result")
+    return "error" in said.value or (isinstance(result, dict) and result.get("isError") is True)
 
 
 def _failure(error: str) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from pdp.doors import refusals
-from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import answers, methods, sessionless
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission
 from pdp.doors.mcp.conversations import Background, Conversation
@@ -18,10 +17,10 @@ from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.mcp.streams import listen, send_on
 from pdp.doors.mcp.upstream import Upstream
+from pdp.doors.observing import refuse
 from pdp.doors.session import DoorSession
 from pdp.doors.web import (
     BAD_REQUEST,
-    FORBIDDEN,
     NOT_ALLOWED,
     NOT_FOUND,
     Receive,
@@ -30,6 +29,7 @@ from pdp.doors.web import (
     require_plain_json,
     until_gone,
 )
+from pdp.observer import DoorObserver, Refusal
 
 # Where clients find the only server.
 PATH = "/mcp"
@@ -37,7 +37,7 @@ PATH = "/mcp"
 # Of a message of a client whose session is not known yet, and of all messages together that are being answered.
 _MOST_UNKNOWN_BYTES, _MOST_HELD_BYTES = 64 * 1024, 16 * MOST_BYTES
 
-_OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
+_ACCEPTED = 202
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Load:
 
 
 class Site:
-    """Answers the requests of clients for one server. `pdp_command` is that of `Gate`."""
+    """Answers the requests of clients for one server. `pdp_command` and `observer` are those of `Gate`."""
 
     def __init__(
         self,
@@ -72,7 +72,9 @@ class Site:
         background: Background,
         load: Load,
         pdp_command: Callable[[str], str],
+        observer: DoorObserver | None,
     ) -> None:
+        self._observer = observer
         self._upstream = server.upstream
         self._admission = admission
         self._load = load
@@ -86,6 +88,7 @@ class Site:
                 pdp_command=pdp_command,
                 background=background,
                 mcp_session=mcp_session,
+                observer=observer,
             )
 
         self._place = Place(server=server.name, conversation_of=conversation_of, resource=server.resource)
@@ -108,6 +111,7 @@ class Site:
         try:
             message = Message.read(body)
         except InvalidMessageError as error:
+            refuse(self._observer, Refusal.MALFORMED)
             await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
             return
         for code, problem in (
@@ -115,12 +119,14 @@ class Site:
             (answers.HEADER_MISMATCH, http.disagreement(message, headers)),
         ):
             if problem:
+                refuse(self._observer, Refusal.MISMATCH)
                 await reply.message(answers.error(message.id, code, problem), status=BAD_REQUEST)
                 return
         if party is not None and message.method != methods.CALL and not missing:
             missing = await self._admission.lives(party)
         if party is None or missing:
-            await _refuse(message, missing, reply)
+            server = self._place.server
+            await sessionless.answer(message, missing, reply, headers, server=server, observer=self._observer)
             return
         self._load.held += len(body)
         try:
@@ -137,6 +143,7 @@ class Site:
         modern = http.is_modern(message)
         conversation = party.conversation("" if begins or modern else headers.get(http.SESSION, ""))
         if conversation is None:
+            refuse(self._observer, Refusal.SESSION)
             told = answers.error(message.id, answers.INVALID_REQUEST, "this session of MCP is over: initialize again")
             await reply.message(told, status=NOT_FOUND)
             return
@@ -150,9 +157,11 @@ class Site:
         elif message.id is None:
             await self._said(conversation, message, headers, reply)
         elif conversation.mcp_session and message.id in conversation.open:
+            refuse(self._observer, Refusal.MALFORMED)
             told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
             await reply.message(told)
         elif party.visitor.open >= MOST_OPEN or self._load.held > _MOST_HELD_BYTES:
+            refuse(self._observer, Refusal.TOO_MANY)
             await reply.message(answers.refusal(message, "Too many requests are open: wait for their answers."))
         else:
             exchange = Exchange(
@@ -200,7 +209,7 @@ class Site:
     async def _bare(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
         party, missing = await self._admission.party(headers, self._place)
         if party is None or missing or (missing := await self._admission.lives(party)):
-            raise RefusedRequestError(_UNAVAILABLE if missing == refusals.AWAY else FORBIDDEN, missing)
+            raise sessionless.refused(missing)
         mcp_session = headers.get(http.SESSION, "")
         if not mcp_session or headers.get(http.VERSION, "") >= http.MODERN:
             raise RefusedRequestError(NOT_ALLOWED)
@@ -214,12 +223,3 @@ class Site:
             return
         party.end(mcp_session)
         await send_on(self._upstream, method, conversation, headers, reply)
-
-
-async def _refuse(message: Message, missing: str, reply: Reply) -> None:
-    """Say why there is no session: where clients show it, which is in an answer."""
-    away = missing == refusals.AWAY
-    if not message.method or message.id is None:
-        raise RefusedRequestError(_UNAVAILABLE if away else FORBIDDEN, missing)
-    status = _UNAVAILABLE if away and message.method != methods.CALL else _OK
-    await reply.message(answers.refusal(message, missing), status=status)

@@ -15,6 +15,7 @@ from pdp.doors.mcp.lines import Sender, TooLong, lines
 from pdp.doors.mcp.proxy import Proxy
 from pdp.doors.session import DoorSession
 from pdp.errors import ConfigurationError, reason_of
+from pdp.observer import DoorObserver
 
 _OURS = "PDP_"
 # How long a server may take to end when its stdin is closed, and again when it is asked to.
@@ -31,17 +32,20 @@ async def serve_stdio(
     passes: frozenset[str] = frozenset(),
     run_as: str = "",
     environment: Mapping[str, str] = os.environ,
+    observer: DoorObserver | None = None,
 ) -> int:
     """Run a server, and stand between it and the client until one of them ends. Return the server's exit code.
 
     The server gets neither variables whose names begin with `PDP_` nor open files of this process. `pdp_command`
     returns a whole command of `pdp` for its words, as a person must type it. `run_as` is the user of the machine as
-    whom the server runs. Raise `ConfigurationError` when the server cannot be started.
+    whom the server runs, and `observer` is told of calls. Raise `ConfigurationError` when the server cannot be started.
     """
     reader, writer = await _standard_streams()
     process = await _start(command, run_as, environment)
     if process.stdin is None or process.stdout is None:
         raise AssertionError("the server was started with pipes")
+    if observer is not None:
+        observer.watch_sessions(lambda: 1)
     to_client, to_server = Sender(writer), Sender(process.stdin)
     proxy = Proxy(
         server=server,
@@ -50,6 +54,7 @@ async def serve_stdio(
         to_server=to_server.send,
         pdp_command=pdp_command,
         passes=passes,
+        observer=observer,
     )
     from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))
     from_server = asyncio.ensure_future(_feed(process.stdout, proxy.from_server))

@@ -13,6 +13,7 @@ from typing import Any
 from pdp.client import AsyncClient
 from pdp.doors.mcp.proxy import Proxy
 from pdp.doors.session import DoorSession, GivenSession
+from pdp.observer import DoorObserver
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.toolserver import METHODS, TOOLS, ToolServer
@@ -193,6 +194,7 @@ async def conversation(
     door: DoorSession | None = None,
     token: str = "",
     patience: float = PATIENCE,
+    observer: DoorObserver | None = None,
 ) -> AsyncIterator[Conversation]:
     """Put the proxy between a client of an era and a server; in an approved session by default.
 
@@ -219,6 +221,7 @@ async def conversation(
             to_server=it.to_server,
             pdp_command="pdp {}".format,
             passes=frozenset(passes),
+            observer=observer,
         )
         tasks = [asyncio.ensure_future(it.carry())]
         if watched:

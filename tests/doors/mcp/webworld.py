@@ -34,6 +34,7 @@ from pdp.doors.mcp.upstream import Upstream
 from pdp.doors.session import GivenSession
 from pdp.doors.tokensessions import TokenSessions
 from pdp.doors.web import Doorstep
+from pdp.observer import DoorObserver
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
@@ -265,6 +266,7 @@ async def world(
     events: EventStore | None = None,
     wait: float = 0.0,
     tokens_of: Callable[[AsyncClient], TokenSessions] | None = None,
+    observer: DoorObserver | None = None,
     name: str = "",
     paths: Mapping[str, str] = MappingProxyType({"desk": PATH}),
 ) -> AsyncIterator[World]:
@@ -310,6 +312,7 @@ async def world(
             ),
             pdp_command="pdp {}".format,
             tokens=tokens,
+            observer=observer,
         )
         serving = asyncio.ensure_future(listening.serve(door, listener))
         try:

@@ -1,0 +1,57 @@
+"""What a door sends to receivers of OpenTelemetry, by the same settings as a server."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pdp.config import Settings
+from pdp.foundation import extras
+from pdp.observer import DoorObserver
+
+_LOG = logging.getLogger("pdp.doors")
+
+# The names of doors as services.
+MCP, AUTHZEN, ENVOY = "pdp-mcp", "pdp-authzen", "pdp-envoy"
+
+_AUTO = "auto"
+# Clients of MCP wait two seconds for the end of a server.
+_END_SECONDS = 1.5
+
+
+@contextmanager
+def observing(
+    settings: Settings, service: str, *, environ: Mapping[str, str] = os.environ
+) -> Iterator[DoorObserver | None]:
+    """Provide what observes the calls at a door, and send what waits at the end; None when nothing is sent.
+
+    `service` is the door's name. Raise `ConfigurationError` for settings that cannot work.
+    """
+    exporter = "" if settings.telemetry.exporter == _AUTO else settings.telemetry.exporter
+    if not (exporter or any(map(_concerns_sending, environ))):
+        yield None
+        return
+    try:
+        # Imported here: a door that sends nothing needs no OpenTelemetry, which takes a moment to load.
+        from pdp.telemetry.doors import build_door_telemetry  # noqa: PLC0415
+    except ImportError as error:
+        # The variables may be meant for the agent alone: no call fails for want of telemetry.
+        _LOG.warning("nothing is sent to receivers of OpenTelemetry: %s", extras.missing(error) or error)
+        yield None
+        return
+    telemetry = build_door_telemetry(service, exporter=exporter, environ=environ)
+    if telemetry is None:
+        yield None
+        return
+    try:
+        yield telemetry
+    finally:
+        telemetry.shutdown(_END_SECONDS)
+
+
+def _concerns_sending(variable: str) -> bool:
+    return variable.startswith("OTEL_EXPORTER_OTLP_") or (
+        variable.startswith("OTEL_") and variable.endswith("_EXPORTER")
+    )
