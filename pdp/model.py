@@ -232,8 +232,9 @@ class Session:
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
-    `terms_json` holds the session's terms as canonical JSON, those taken over from its parent included. They never
-    change. `sealed_key` is the key of the values in its tree, sealed under its handle; empty at the root.
+    `terms_json` holds the session's terms as canonical JSON, those taken over from its parent included. They
+    never change after its approval. `sealed_key` is the key of the values in its tree, sealed under its handle; empty
+    at the root.
     `label_origins` maps each label that an allowed call added to the id of the decision.
     `widening_labels` holds the labels that widened under the bundle of the approval, and that the session had then or
     its tools could add: no other label can ever grant anything.

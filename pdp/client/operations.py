@@ -208,13 +208,22 @@ def request_session(
 
 
 def approve_session(
-    session_id: str, *, request_digest: str, grants: Sequence[str]
+    session_id: str,
+    *,
+    request_digest: str,
+    grants: Sequence[str],
+    tools: Sequence[str],
+    duration: float | None,
+    terms: Mapping[str, Any] | bytes | None,
 ) -> Operation[session_pb2.ApproveSessionResponse, Session]:
     """Approve exactly what was shown."""
     return Operation(
         method=_session_method("ApproveSession", session_pb2.ApproveSessionResponse),
         request=session_pb2.ApproveSessionRequest(
-            session_id=session_id, request_digest=request_digest, grants=_strings("grants", grants)
+            session_id=session_id,
+            request_digest=request_digest,
+            grants=_strings("grants", grants),
+            narrowing=_narrowing(tools, duration, terms),
         ),
         read=lambda reply: reply.session,
     )
@@ -262,12 +271,19 @@ def preview_revocation(
 
 
 def review_session(
-    session_id: str, *, grants: Sequence[str]
+    session_id: str,
+    *,
+    grants: Sequence[str],
+    tools: Sequence[str],
+    duration: float | None,
+    terms: Mapping[str, Any] | bytes | None,
 ) -> Operation[session_pb2.ReviewSessionResponse, session_pb2.ReviewSessionResponse]:
     """Show one session as an approver judges it."""
     return Operation(
         method=_session_method("ReviewSession", session_pb2.ReviewSessionResponse),
-        request=session_pb2.ReviewSessionRequest(session_id=session_id, grants=grants),
+        request=session_pb2.ReviewSessionRequest(
+            session_id=session_id, grants=_strings("grants", grants), narrowing=_narrowing(tools, duration, terms)
+        ),
         read=_unchanged,
     )
 
@@ -472,6 +488,18 @@ def is_approved(session: Session) -> bool:
 def still_waiting(session: Session, wait: float) -> SessionNotApprovedError:
     """Return the error for a session that was not approved within `wait` seconds."""
     return SessionNotApprovedError(f"session `{session.session_id}` was not approved within {wait:g} s")
+
+
+def _narrowing(
+    tools: Sequence[str], duration: float | None, terms: Mapping[str, Any] | bytes | None
+) -> session_pb2.Narrowing | None:
+    if not tools and duration is None and terms is None:
+        return None
+    return session_pb2.Narrowing(
+        tool_patterns=_strings("tools", tools),
+        duration=None if duration is None else _duration(duration),
+        terms_json=json_object("terms", terms),
+    )
 
 
 def _revocation(

@@ -83,14 +83,14 @@ def read_terms(text: str) -> dict[str, Any]:
     return found
 
 
-def wider_term(own: Terms, above: Terms) -> tuple[str, str] | None:
+def wider_term(own: Terms, above: Terms, above_name: str = "the parent session") -> tuple[str, str] | None:
     """Return the first term that is wider than the one above, and the rule that it breaks; None when all are narrower.
 
     Both hold values of canonical terms of one declaration; `own` also holds those that it takes over unchanged.
     """
     for name, value in own.items():
         if rule := _breaks(name, value, above.get(name)):
-            return name, rule
+            return name, f"{rule} {above_name}"
     return None
 
 
@@ -106,10 +106,10 @@ def sample_terms(declared: RecordType) -> dict[str, Any]:
 
 def _breaks(name: str, own: Any, above: Any) -> str:  # noqa: ANN401 - any JSON value; None for no value
     if name == TARGETS:
-        return "" if set(own) <= set(above or ()) else "must hold only targets of the parent session"
+        return "" if set(own) <= set(above or ()) else "must hold only targets of"
     if is_budget(name):
-        return "" if above is None or own <= above else "must not be more than in the parent session"
-    return "" if own == above else "must be as in the parent session"
+        return "" if above is None or own <= above else "must not be more than in"
+    return "" if own == above else "must be as in"
 
 
 def _types_of(name: str) -> tuple[type[ParameterType], ...]:

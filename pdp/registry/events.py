@@ -12,7 +12,7 @@ from dataclasses import replace
 from math import isinf
 
 from pdp.clock import utc_text
-from pdp.model import Caller, Session
+from pdp.model import Caller, Scope, Session
 from pdp.observer import Event, EventKind
 from pdp.sessions.lifecycle import LIVE
 
@@ -30,6 +30,21 @@ def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, *
         lists={**lists, **_filled({"grants": session.grants})},
         attributes=vouched(session),
         terms=terms(session),
+    )
+
+
+def approved_event(asked: Session, scope: Scope, approved: Session, caller: Caller, at: float, **more: str) -> Event:
+    """Return the event of an approval: what was approved, and what a narrowing left out.
+
+    `asked` is the session as it was requested, `scope` what its patterns meant.
+    """
+    event = opened_event(EventKind.SESSION_APPROVED, approved, caller, at, **more)
+    longer = f"{asked.duration:.15g}" if asked.duration != approved.duration else ""
+    removed = tuple(sorted(set(scope.tools).difference(_actions(approved))))
+    return replace(
+        event,
+        facts={**event.facts, **_said({"duration_asked": longer})},
+        lists={**event.lists, **_filled({"tools_removed": removed})},
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
 from pdp.errors import (
+    ConflictError,
     InvalidJSONError,
     InvalidRequestError,
     NotFoundError,
@@ -31,8 +32,9 @@ from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.budgets import BudgetState, budget_states
-from pdp.registry.events import closed_event, narrowed_event, opened_event, presence
+from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
+from pdp.registry.narrowing import Narrowing, narrowed
 from pdp.registry.policies import SessionPolicies, SessionQuestion
 from pdp.registry.review import ReviewedTool, review
 from pdp.registry.scope import (
@@ -212,35 +214,40 @@ class Registrar:
         request_digest: str,
         grants: tuple[str, ...],
         caller: Caller,
+        narrowing: Narrowing | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> SessionView:
-        """Approve exactly what was shown. `trace` is as for `request`.
+        """Approve exactly what was shown, or what a narrowing leaves of it. `trace` is as for `request`.
 
-        Raise `InvalidRequestError` for a grant that nothing in the bundle names, `WrongStateError` when the session
-        does not wait for approval, would have too many tools, or is not what was shown, and `PermissionDeniedError`
-        when a rule or the policies refuse.
+        The digest is that of `review` with the same grants and narrowing.
+        Raise `InvalidRequestError` for a grant that nothing in the bundle names and for a narrowing that is none,
+        `WrongStateError` when the session does not wait for approval, would have too many tools, or is not what was
+        shown, and `PermissionDeniedError` when a rule or the policies refuse.
         """
         require_approver(caller, "a session")
         self._require_record()
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
-        session, parents = chain[0], chain[1:]
-        state = state_of(session, now)
-        if state is not SessionState.REQUESTED:
-            raise WrongStateError(f"the session is {state.value}, not requested")
+        wanted, parents = chain[0], chain[1:]
+        _require_waiting(wanted, now)
         _require_active(parents, bundle, now)
-        scope = expansion(session, parents, bundle)
+        require_known(grants, bundle.grants)
+        whole = expansion(wanted, parents, bundle)
+        session, scope = self._narrowed(wanted, whole, narrowing, bundle)
         if has_too_many(scope, self._limits):
             # The catalogue grew, or the limit shrank, since the request: the approval itself is valid.
             raise WrongStateError(
                 f"the session's tool patterns now match {len(scope.tools)} tools, "
                 f"more than {self._limits.session_tools} (limit `session_tools`)"
             )
-        if request_digest != request_digest_of(session, scope, bundle):
+        if request_digest != request_digest_of(session, scope, bundle, grants):
+            if request_digest == request_digest_of(wanted, whole, bundle):
+                raise WrongStateError(
+                    "the request digest covers neither grants nor a narrowing; review the session with them"
+                )
             raise WrongStateError(
                 "the request digest does not match what would be approved now; read the session again"
             )
-        require_known(grants, bundle.grants)
         _require_presence(caller, scope, bundle, now)
         asked = SessionQuestion(
             action=APPROVE_SESSION,
@@ -263,12 +270,14 @@ class Registrar:
             by=caller.id,
             no_later_than=bound,
         )
-        self._sessions.update([approved], wall_at=now.wall_at)
+        try:
+            self._sessions.update([approved], wall_at=now.wall_at)
+        except ConflictError:
+            _require_waiting(self._chain(session_id, caller)[0], now)
+            raise
         self._observer.event(decided)
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
-        self._observer.event(
-            opened_event(EventKind.SESSION_APPROVED, approved, caller, now.wall_at, **given, **presence(caller))
-        )
+        self._observer.event(approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller)))
         return self._view((approved, *parents), bundle, now)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
@@ -342,23 +351,27 @@ class Registrar:
         kept = self._history.values().count(chain[-1].id) if counted else 0
         return replace(view, budgets=budget_states(view.session, self._history, now), values_kept=kept)
 
-    def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
-        """Return a waiting session as an approval with these grants would make it, or an active one.
+    def proposal(
+        self, session_id: str, *, grants: tuple[str, ...], caller: Caller, narrowing: Narrowing | None = None
+    ) -> SessionView:
+        """Return a waiting session as an approval with these grants and this narrowing would make it, or an active one.
 
-        Raise `WrongStateError` when it is over, or when it is active and grants are passed: they can no longer change.
+        Raise `WrongStateError` when it is over, or when it is active and grants or a narrowing are passed: nothing is
+        approved any more. Raise `InvalidRequestError` for a narrowing that is none.
         """
+        chain = self._chain(session_id, caller)
+        return self._proposal(chain, grants, narrowing, self._bundle(), self._now())[0]
+
+    def review(
+        self, session_id: str, *, grants: tuple[str, ...], caller: Caller, narrowing: Narrowing | None = None
+    ) -> Review:
+        """Return what `proposal` does, and what the policies say about each tool of it. Raise what that raises."""
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
-        session, parents = chain[0], chain[1:]
-        view = self._view(chain, bundle, now)
-        if view.state is SessionState.REQUESTED:
-            session = replace(session, grants=tuple(sorted(set(grants))))
-        elif view.state is not SessionState.ACTIVE or grants:
-            raise WrongStateError(f"the session is {view.state.value}, not requested")
-        scope = session.scope or expansion(session, parents, bundle)
+        view, scope = self._proposal(chain, grants, narrowing, bundle, now)
         return Review(
             view=view,
-            tools=review((session, *parents), scope, bundle, wall_at=now.wall_at),
+            tools=review((view.session, *chain[1:]), scope, bundle, wall_at=now.wall_at),
             known_grants=bundle.grants,
             bundle_version=bundle.version,
         )
@@ -443,6 +456,34 @@ class Registrar:
             self._sessions.update([narrowed], wall_at=now.wall_at)
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._view((narrowed or session, *chain[1:]), bundle, now)
+
+    # Approvals.
+
+    def _proposal(
+        self,
+        chain: tuple[Session, ...],
+        grants: tuple[str, ...],
+        narrowing: Narrowing | None,
+        bundle: Bundle,
+        now: Instant,
+    ) -> tuple[SessionView, Scope]:
+        view = self._summary(chain[0], now)
+        session = view.session
+        if view.state is not SessionState.ACTIVE or grants or narrowing:
+            _require_waiting(session, now)
+        scope, digest = session.scope or expansion(session, chain[1:], bundle), ""
+        if view.state is SessionState.REQUESTED:
+            session, scope = self._narrowed(session, scope, narrowing, bundle)
+            session = replace(session, grants=tuple(sorted(set(grants))))
+            digest = request_digest_of(session, scope, bundle, grants)
+        return replace(view, session=session, tools=scoped_tools(scope, bundle), request_digest=digest), scope
+
+    def _narrowed(
+        self, session: Session, scope: Scope, narrowing: Narrowing | None, bundle: Bundle
+    ) -> tuple[Session, Scope]:
+        if narrowing is None:
+            return session, scope
+        return narrowed(session, scope, narrowing, bundle, self._limits)
 
     # Requests.
 
@@ -611,6 +652,14 @@ def _require_within(bounds: Bounds | None, wanted: SessionRequest) -> None:
     for name, asked, listed in (("user", wanted.user, bounds.users), ("agent", wanted.agent, bounds.agents)):
         if listed is not None and asked not in listed:
             raise InvalidRequestError(name, f"`{asked}` is not among the {name}s of this caller")
+
+
+def _require_waiting(session: Session, now: Instant) -> None:
+    """Raise `WrongStateError`, which says what became of the session, unless it waits for approval."""
+    state = state_of(session, now)
+    if state is not SessionState.REQUESTED:
+        by = session.ended_by or session.approved_by if state is session.state else ""
+        raise WrongStateError(f"the session is {state.value}" + f" (by `{by}`)" * bool(by) + ", not requested")
 
 
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pdp.errors import InvalidRequestError
@@ -71,13 +71,13 @@ def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
     return tuple(tools)
 
 
-def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
+def require_patterns(patterns: tuple[str, ...], limits: Limits, *, field: str = "tool_patterns") -> None:
     """Raise `InvalidRequestError` naming the first invalid pattern, or when there are too many."""
     if len(patterns) > limits.tool_patterns:
-        raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
+        raise InvalidRequestError(field, f"more than {limits.tool_patterns} (limit `tool_patterns`)")
     for index, pattern in enumerate(patterns):
         if problem := pattern_problem(pattern):
-            raise InvalidRequestError(f"tool_patterns[{index}]", problem)
+            raise InvalidRequestError(f"{field}[{index}]", problem)
 
 
 def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> None:
@@ -102,8 +102,11 @@ def has_too_many(scope: Scope, limits: Limits) -> bool:
     return len(scope.tools) > limits.session_tools
 
 
-def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
-    """Return the digest of what the approver sees, except what changes by waiting."""
+def request_digest_of(session: Session, scope: Scope, bundle: Bundle, grants: Iterable[str] = ()) -> str:
+    """Return the digest of what the approver sees and gives, except what changes by waiting.
+
+    Session and scope are as an approval would make them.
+    """
     shown = {
         "session_id": session.id,
         "user": session.user,
@@ -123,5 +126,6 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "widening_labels": sorted(bundle.widening_labels(session.labels, scope.tools)),
         "attributes": session.user_attributes_json,
         "terms": session.terms_json,
+        "grants": sorted(set(grants)),
     }
     return digest(canonical(shown))

@@ -20,24 +20,35 @@ def session_terms(asked: bytes, parents: Sequence[Session], bundle: Bundle, limi
     A child has every term of its parent, the nearest of `parents`, and can only narrow those that have an order. Raise
     `InvalidRequestError` naming the JSON path, and `WrongStateError` when the parent's own terms no longer fit.
     """
-    above = _terms_above(parents, bundle)
+    if not parents:
+        return _merged(_FIELD, asked, NO_TERMS, bundle, limits)
+    return _narrower(_FIELD, asked, parents[0], "the parent session", bundle, limits)
+
+
+def narrower_terms(field: str, given: bytes, session: Session, bundle: Bundle, limits: Limits) -> str:
+    """Return the terms of a session with some of them narrowed, as canonical JSON. `field` names them in errors.
+
+    Raise as `session_terms` does.
+    """
+    return _narrower(field, given, session, "the request", bundle, limits)
+
+
+def _narrower(field: str, given: bytes, above: Session, name: str, bundle: Bundle, limits: Limits) -> str:
     try:
-        given = parse_object(asked, limits)
-        text = canonical_terms(bundle.terms, {**read_terms(above), **given})
-    except (InvalidJSONError, InvalidArgumentsError) as error:
-        raise InvalidRequestError(_FIELD, str(error)) from None
-    if len(text.encode()) > limits.terms_bytes:
-        raise InvalidRequestError(_FIELD, f"larger than {limits.terms_bytes} bytes (limit `terms_bytes`)")
-    if parents and (wider := wider_term(read_terms(text), read_terms(above))):
-        name, rule = wider
-        raise InvalidRequestError(_FIELD, f"`$.{name}`: {rule}")
+        terms = canonical_terms(bundle.terms, read_terms(above.terms_json))
+    except InvalidArgumentsError:
+        raise WrongStateError(f"the terms of {name} do not fit the schema of the bundle") from None
+    text = _merged(field, given, terms, bundle, limits)
+    if wider := wider_term(read_terms(text), read_terms(terms), name):
+        raise InvalidRequestError(field, f"`$.{wider[0]}`: {wider[1]}")
     return text
 
 
-def _terms_above(parents: Sequence[Session], bundle: Bundle) -> str:
-    if not parents:
-        return NO_TERMS
+def _merged(field: str, given: bytes, above: str, bundle: Bundle, limits: Limits) -> str:
     try:
-        return canonical_terms(bundle.terms, read_terms(parents[0].terms_json))
-    except InvalidArgumentsError:
-        raise WrongStateError("the terms of the parent session do not fit the schema of the bundle") from None
+        text = canonical_terms(bundle.terms, {**read_terms(above), **parse_object(given, limits)})
+    except (InvalidJSONError, InvalidArgumentsError) as error:
+        raise InvalidRequestError(field, str(error)) from None
+    if len(text.encode()) > limits.terms_bytes:
+        raise InvalidRequestError(field, f"larger than {limits.terms_bytes} bytes (limit `terms_bytes`)")
+    return text

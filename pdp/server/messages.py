@@ -25,6 +25,7 @@ from pdp.model import (
     Visibility,
 )
 from pdp.policy.reading import CacheClass, Reading
+from pdp.registry.narrowing import Narrowing
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues, ResultReading, require_digests
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
@@ -205,10 +206,24 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
     )
 
 
-def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
+def narrowing(
+    request: sessions.ApproveSessionRequest | sessions.ReviewSessionRequest, limits: Limits
+) -> Narrowing | None:
+    """Return what to approve of a session; None for all of it. That it is less is checked later."""
+    if not request.HasField("narrowing"):
+        return None
+    less = request.narrowing
+    return Narrowing(
+        tool_patterns=tool_patterns(less.tool_patterns, limits, "narrowing."),
+        duration=seconds_of("narrowing.duration", less.duration) if less.HasField("duration") else None,
+        terms_json=require_size("narrowing.terms_json", less.terms_json, limits.terms_bytes, "terms_bytes"),
+    )
+
+
+def tool_patterns(patterns: Iterable[str], limits: Limits, prefix: str = "") -> tuple[str, ...]:
     """Return tool patterns; their content is checked later."""
     return tuple(
-        require_text(f"tool_patterns[{index}]", pattern, limits.text_characters)
+        require_text(f"{prefix}tool_patterns[{index}]", pattern, limits.text_characters)
         for index, pattern in enumerate(patterns)
     )
 

@@ -12,6 +12,7 @@ from pdp.server.following import SessionFollowers
 from pdp.server.messages import (
     grants,
     labels,
+    narrowing,
     review_message,
     selector,
     session_message,
@@ -53,6 +54,7 @@ class SessionHandlers:
             require_id("session_id", request.session_id),
             request_digest=require_digest("request_digest", request.request_digest),
             grants=grants(request.grants),
+            narrowing=narrowing(request, self._limits),
             caller=origin.caller,
             trace=origin.trace,
         )
@@ -93,7 +95,10 @@ class SessionHandlers:
     def review_session(self, request: sessions.ReviewSessionRequest, origin: Origin) -> sessions.ReviewSessionResponse:
         """Show a session as an approver judges it."""
         review = self._registrar.review(
-            require_id("session_id", request.session_id), grants=grants(request.grants), caller=origin.caller
+            require_id("session_id", request.session_id),
+            grants=grants(request.grants),
+            narrowing=narrowing(request, self._limits),
+            caller=origin.caller,
         )
         return review_message(review)
 

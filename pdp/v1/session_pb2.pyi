@@ -164,14 +164,26 @@ class RequestSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., session_handle: _Optional[str] = ...) -> None: ...
 
 class ApproveSessionRequest(_message.Message):
-    __slots__ = ("session_id", "request_digest", "grants")
+    __slots__ = ("session_id", "request_digest", "grants", "narrowing")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
+    NARROWING_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_digest: str
     grants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ...) -> None: ...
+    narrowing: Narrowing
+    def __init__(self, session_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., narrowing: _Optional[_Union[Narrowing, _Mapping]] = ...) -> None: ...
+
+class Narrowing(_message.Message):
+    __slots__ = ("tool_patterns", "duration", "terms_json")
+    TOOL_PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
+    tool_patterns: _containers.RepeatedScalarFieldContainer[str]
+    duration: _duration_pb2.Duration
+    terms_json: bytes
+    def __init__(self, tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class ApproveSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -244,12 +256,14 @@ class GetSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class ReviewSessionRequest(_message.Message):
-    __slots__ = ("session_id", "grants")
+    __slots__ = ("session_id", "grants", "narrowing")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
+    NARROWING_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     grants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ...) -> None: ...
+    narrowing: Narrowing
+    def __init__(self, session_id: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., narrowing: _Optional[_Union[Narrowing, _Mapping]] = ...) -> None: ...
 
 class ReviewedTool(_message.Message):
     __slots__ = ("tool", "visibility", "opened_by")

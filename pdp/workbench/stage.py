@@ -342,12 +342,15 @@ class Stage:
             if session.grants:
                 raise CannotOpenError(session, "is delegated without an approval, so no approver can give it `grants`")
             return
+        approver = self._approver(session)
         try:
             self._registrar.approve(
                 opened.id,
-                request_digest=opened.view.request_digest,
+                request_digest=self._registrar.proposal(
+                    opened.id, grants=session.grants, caller=approver
+                ).request_digest,
                 grants=session.grants,
-                caller=self._approver(session),
+                caller=approver,
             )
         except PDPError as error:
             raise self._refused(session, f"approved by `{session.approver}`", error) from None

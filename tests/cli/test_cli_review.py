@@ -37,6 +37,7 @@ print_review(
             tool_patterns=["github/*"],
             duration=Duration(seconds=1800),
             opened_by="gateway",
+            grants=["may-merge"],
         ),
         tools=[
             *(tool(f"read_{{n}}", "read_only", 3) for n in range({count})),
@@ -46,7 +47,6 @@ print_review(
         ],
         known_grants=["may-burn", "may-merge"],
     ),
-    grants=("may-merge",),
 )
 """
 

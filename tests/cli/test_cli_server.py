@@ -408,6 +408,23 @@ def test_end_closes_by_handle(ask: Run, approved: str) -> None:
     assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  session_ended")
 
 
+def test_less_can_be_approved(ask: Run) -> None:
+    """Tools, time and terms that the approver leaves out are not in the session, and are named above the question."""
+    words = ("--term", "ticket=a", "--term", "max_sum=20.5", "--handle-file", "handle")
+    session_id = ask("session", "request", *WANTED, *words).stdout.strip()
+    less = ("--tool", "files/read", "--duration", "10m", "--term", "max_sum=5.5")
+
+    wider = ask("session", "approve", session_id, "--term", "max_sum=30")
+    done = ask("session", "approve", session_id, *less, stdin="y\n")
+
+    assert "`--term`: `$.max_sum`: must not be more than in the request" in wider.stderr
+    assert 0 == done.exit_code, done.output
+    assert 2 == done.stdout.count("less than was asked for: 1 of 2 tools, 10m of 1h, smaller terms\n")
+    found = shown(ask, session_id)
+    assert ("active", 600, {"max_sum": "5.5", "ticket": "a"}) == (found["state"], found["duration"], found["terms"])
+    assert ask("authorize", "--session-handle-file", "handle", "files", "write", "{}").stdout.startswith("deny")
+
+
 @pytest.mark.parametrize("selector", ["id", "--agent"])
 def test_revoke_stops_sessions(ask: Run, approved: str, selector: str) -> None:
     """Revoked by id or by agent, the next call is denied."""

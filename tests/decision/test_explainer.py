@@ -84,7 +84,8 @@ class World:
         session_id = view.session.id
         self.handles[session_id] = handle
         if approve and view.session.approved_at == 0.0:
-            self.pdp.registrar.approve(session_id, request_digest=view.request_digest, grants=grants, caller=APPROVER)
+            shown = self.pdp.registrar.proposal(session_id, grants=grants, caller=APPROVER).request_digest
+            self.pdp.registrar.approve(session_id, request_digest=shown, grants=grants, caller=APPROVER)
         return session_id
 
     def why(self, session_id: str, name: str, arguments: str = "{}", **more: Any) -> Explanation:

@@ -107,6 +107,13 @@ def approver(clock: FakeClock) -> Caller:
     return Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=at)
 
 
+def approve(pdp: Embedded, session_id: str, grants: tuple[str, ...], clock: FakeClock) -> str:
+    """Approve what is shown with these grants, and return its digest."""
+    shown = pdp.registrar.proposal(session_id, grants=grants, caller=approver(clock)).request_digest
+    pdp.registrar.approve(session_id, request_digest=shown, grants=grants, caller=approver(clock))
+    return shown
+
+
 def facts(evidence: Evidence, kind: str) -> dict[str, Any]:
     """Return the facts of the last event of a kind."""
     found: dict[str, Any] = [one["facts"] for one in evidence.records if one["kind"] == kind][-1]
@@ -126,14 +133,14 @@ def test_an_approval_holds_what_it_bound(opened: Open, evidence: Evidence, clock
     """What was asked for, the tools that it means now, the grants, what was shown, and when the person was there."""
     pdp = opened()
     view, _ = pdp.registrar.request(WANTED, PEP)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("g",), caller=approver(clock))
+    digest = approve(pdp, view.session.id, ("g",), clock)
 
     approved, decided = facts(evidence, "session.approved"), facts(evidence, "session.decided")
     bound = ASKED | {
         "tools": TOOLS,
         "grants": ["g"],
         "by": "approver",
-        "request_digest": view.request_digest,
+        "request_digest": digest,
         "bundle_version": pdp.keeper.current().version,
         "authenticated_at": "2025-12-31T23:59:00.000000Z",
     }
@@ -217,7 +224,7 @@ def test_grants_are_never_hidden(opened: Open, evidence: Evidence, clock: FakeCl
     )
     pdp = opened(policies="\n".join(policy.format(n=n, g=grant) for n, grant in enumerate(grants)))
     view, _ = pdp.registrar.request(WANTED, PEP)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=grants, caller=approver(clock))
+    approve(pdp, view.session.id, grants, clock)
 
     assert list(grants) == facts(evidence, "session.approved")["grants"]
     assert list(grants) == facts(evidence, "session.decided")["grants"]
@@ -242,7 +249,7 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
         terms_json=f'{{"ticket":"{ticket}"{flags}}}'.encode(),
     )
     view, _ = pdp.registrar.request(wanted, PEP)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("g",), caller=approver(clock))
+    approve(pdp, view.session.id, ("g",), clock)
     for first in range(64, 256, 64):
         labels = tuple(f"{n:0128d}" for n in range(first, first + 64))
         kept = ("files/00*",) if first == 192 else ()

@@ -98,6 +98,11 @@ def approved(pdp: Embedded, wanted: SessionRequest = WANTED) -> tuple[str, str]:
     return view.session.id, handle
 
 
+def shown(pdp: Embedded, session_id: str, *grants: str) -> str:
+    """Return the digest of what an approver who considers these grants is shown."""
+    return pdp.registrar.proposal(session_id, grants=grants, caller=APPROVER).request_digest
+
+
 def basis(pdp: Embedded, handle: str, name: str = "read") -> str:
     """Return what a call's decision rests on."""
     return pdp.authorizer.authorize(
@@ -183,8 +188,9 @@ def test_policies_decide_about_grants(pdp: Embedded) -> None:
     """A grant that the policies refuse is not given, and the session waits on."""
     view, _ = pdp.registrar.request(WANTED, PEP)
 
+    digest = shown(pdp, view.session.id, "merge")
     with pytest.raises(PermissionDeniedError, match="sessions/merge-needs-purpose"):
-        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("merge",), caller=APPROVER)
+        pdp.registrar.approve(view.session.id, request_digest=digest, grants=("merge",), caller=APPROVER)
 
     assert SessionState.REQUESTED is pdp.registrar.get(view.session.id, caller=APPROVER).state
 
@@ -198,8 +204,9 @@ def answers(evidence: Evidence) -> list[tuple[str, str, str, str]]:
 def test_every_answer_of_the_policies_is_recorded(pdp: Embedded, evidence: Evidence) -> None:
     """Requests, approvals and delegations are decisions: allowed or denied, the record names the policies."""
     view, _ = pdp.registrar.request(WANTED, PEP)
+    digest = shown(pdp, view.session.id, "merge")
     with pytest.raises(PermissionDeniedError):
-        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("merge",), caller=APPROVER)
+        pdp.registrar.approve(view.session.id, request_digest=digest, grants=("merge",), caller=APPROVER)
     _, handle = approved(pdp, replace(WANTED, may_delegate=True))
     pdp.registrar.request(replace(WANTED, parent_session_handle=handle), PEP)
 
@@ -218,8 +225,8 @@ def test_every_answer_of_the_policies_is_recorded(pdp: Embedded, evidence: Evide
 def test_a_recorded_answer_says_who_asked_whom_about_what(pdp: Embedded, evidence: Evidence) -> None:
     """The record of an approval has the session, the principal, what was given, the bundle, and an id of its own."""
     view, _ = pdp.registrar.request(WANTED, PEP)
-    shown, trace = view.request_digest, {"tracelink": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
-    pdp.registrar.approve(view.session.id, request_digest=shown, grants=("read",), caller=APPROVER, trace=trace)
+    digest, trace = shown(pdp, view.session.id, "read"), {"tracelink": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+    pdp.registrar.approve(view.session.id, request_digest=digest, grants=("read",), caller=APPROVER, trace=trace)
 
     record = [record for record in evidence.records if record["kind"] == "session.decided"][-1]
     assert ("approver", view.session.id, "alice", "worker", "default") == tuple(

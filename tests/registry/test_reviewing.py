@@ -99,7 +99,7 @@ def test_what_is_shown_is_what_is_approved(pdp: Embedded, grants: tuple[str, ...
     view, handle = pdp.registrar.request(WANTED, PEP)
 
     shown = pdp.registrar.review(view.session.id, grants=grants, caller=APPROVER)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=grants, caller=APPROVER)
+    pdp.registrar.approve(view.session.id, request_digest=shown.view.request_digest, grants=grants, caller=APPROVER)
     active = pdp.registrar.review(view.session.id, grants=(), caller=APPROVER)
     listed = {one.tool: one.visibility for one in pdp.authorizer.list_tools(handle, PEP).tools}
 

@@ -231,7 +231,7 @@ TABLE = (
     Row(error=errors.NotFoundError, status="NOT_FOUND", deed=an_unknown_id),
     Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=approved_twice),
     Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=another_thing_was_shown),
-    Row(error=errors.ConflictError, status="ABORTED", deed=another_was_first_to_decide),
+    Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=another_was_first_to_decide),
     Row(error=errors.ConflictError, status="ABORTED", deed=another_was_first_to_narrow),
     Row(error=errors.RequestIdConflictError, status="ALREADY_EXISTS", deed=a_request_id_for_two_calls),
     Row(error=errors.RequestIdConflictError, status="ALREADY_EXISTS", deed=a_request_id_for_two_calls_of_a_batch),

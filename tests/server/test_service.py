@@ -57,7 +57,9 @@ def test_the_life_of_a_session(running: Running) -> None:
     )
     waiting = opened.session
     before = ask(running, "authorization", "Authorize", a_call(opened.session_handle), "pep").decision
-    live = approve(running, waiting, grants=["destructive-approved"])
+    considered = sessions.ReviewSessionRequest(session_id=waiting.session_id, grants=["destructive-approved"])
+    shown = ask(running, "sessions", "ReviewSession", considered, "approver").session
+    live = approve(running, shown, grants=["destructive-approved"])
     allowed = ask(running, "authorization", "Authorize", a_call(opened.session_handle), "pep").decision
     narrowing = sessions.NarrowSessionRequest(
         session_id=live.session_id,

@@ -114,8 +114,9 @@ class Recorder:
         view, handle = self._pdp.registrar.request(wanted, GATEWAY)
         self._ids[handle] = view.session.id
         if not parent:
+            shown = self._pdp.registrar.proposal(view.session.id, grants=grants, caller=APPROVER)
             self._pdp.registrar.approve(
-                view.session.id, request_digest=view.request_digest, grants=grants, caller=APPROVER
+                view.session.id, request_digest=shown.request_digest, grants=grants, caller=APPROVER
             )
         return handle
 

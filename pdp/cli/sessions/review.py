@@ -21,13 +21,14 @@ _LINES_ASIDE = 24
 _PURPOSE_LINES = 4
 
 
-def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> None:
+def print_review(review: ReviewSessionResponse, *, asked: Session | None = None) -> None:
     """Print what an approver needs to judge a session.
 
-    `grants` are those about to be given. Who, why and how long, and how many tools of each risk, come first and once
-    more at the end, above the question. A list that is longer than the terminal goes through the pager.
+    `asked` is the session as it was requested, to say what a narrowing leaves out. Who, why and how long, and how many
+    tools of each risk, come first and once more at the end, above the question. A list that is longer than the terminal
+    goes through the pager.
     """
-    _print_summary(review)
+    _print_summary(review, asked)
     click.echo()
     tools = sorted(review.tools, key=_order)
     console = Console(highlight=False)
@@ -38,12 +39,12 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
     if not tools:
         click.echo("no tools")
     click.echo()
-    print_fields_of(review.session, grants=grants, known_grants=tuple(review.known_grants))
+    print_fields_of(review.session, known_grants=tuple(review.known_grants))
     click.echo()
-    _print_summary(review, most_lines=_PURPOSE_LINES)
+    _print_summary(review, asked, most_lines=_PURPOSE_LINES)
 
 
-def _print_summary(review: ReviewSessionResponse, *, most_lines: int | None = None) -> None:
+def _print_summary(review: ReviewSessionResponse, asked: Session | None, *, most_lines: int | None = None) -> None:
     session = review.session
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
     console.print(Text(visible(_headline(session)), style="bold"))
@@ -53,6 +54,20 @@ def _print_summary(review: ReviewSessionResponse, *, most_lines: int | None = No
     if lines[most_lines:] and most_lines is not None:
         console.print(Text("  … (the whole purpose is above)", style="dim"))
     console.print(_counts(review.tools))
+    if asked is not None and (less := _less(review.session, asked)):
+        console.print(Text(f"less than was asked for: {less}", style="bold"))
+
+
+def _less(session: Session, asked: Session) -> str:
+    """Say what a narrowing leaves of what was asked for; empty when it is all."""
+    parts = []
+    if len(session.tools) < len(asked.tools):
+        parts.append(f"{len(session.tools)} of {len(asked.tools)} tools")
+    if session.duration != asked.duration:
+        parts.append(f"{duration_text(seconds_of(session))} of {duration_text(seconds_of(asked))}")
+    if session.terms_json != asked.terms_json:
+        parts.append("smaller terms")
+    return ", ".join(parts)
 
 
 def _headline(session: Session) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
+from typing import TypedDict
 
 import click
 
@@ -20,16 +21,26 @@ from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
 from pdp.cli.sessions.view import plain, print_session, state_name, time_text
-from pdp.client import Client
+from pdp.client import Client, PDPClientError, WrongStateError
+from pdp.client.reviewing import changes
 from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
 from pdp.sessions.access import AccessState
 from pdp.v1.access_pb2 import RequestedAccess
-from pdp.v1.session_pb2 import RevokeSessionsResponse, Session
+from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
 
 _PURPOSE_CHARACTERS = 48
 _COLUMNS = ("session", "state", "user", "agent", "until", "purpose")
 _SESSION = Kind(prefix="ses_", noun="session", empty="the session id is empty")
+
+
+class _Less(TypedDict):
+    """What is approved of a request: the grants, and what narrows it."""
+
+    grants: tuple[str, ...]
+    tools: tuple[str, ...]
+    duration: float | None
+    terms: bytes | None
 
 
 @click.group(cls=Group)
@@ -113,31 +124,52 @@ def request(
 @session.command(epilog="Example:  pdp session approve ses_… --grant merge-approved")
 @click.argument("session_id")
 @click.option("--grant", "grants", metavar="GRANT", multiple=True, help="A grant to give.")
+@click.option("--tool", "patterns", metavar="PATTERN", multiple=True, help="Approve only tools that match.")
+@click.option("--duration", "lifetime", type=duration, help="Approve a shorter time, such as `10m`.")
+@click.option("--terms", metavar="JSON", default="", help="The terms that become smaller.")
+@click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="One term that becomes smaller.")
 @click.option("--yes", is_flag=True, help="Approve without asking.")
 @click.option("--request-digest", metavar="DIGEST", help="Approve only the request that was shown with this digest.")
 @json_option
 @with_client(Role.APPROVER)
 def approve(
-    *, client: Client, session_id: str, grants: tuple[str, ...], yes: bool, request_digest: str | None, as_json: bool
+    *,
+    client: Client,
+    session_id: str,
+    grants: tuple[str, ...],
+    patterns: tuple[str, ...],
+    lifetime: float | None,
+    terms: str,
+    single_terms: tuple[str, ...],
+    yes: bool,
+    request_digest: str | None,
+    as_json: bool,
 ) -> None:
     """Show a requested session, and approve exactly what was shown.
 
-    Asks before it approves, and exits with 1 if the answer is no.
+    With --tool, --duration or --term it shows and approves less than was asked for, never more. Asks before it
+    approves, and exits with 1 if the answer is no.
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes, because it asks no question")
-    review = client.review_session(_full_id(client, session_id, SessionState.REQUESTED), grants=grants)
+    smaller = os.fsencode(terms_text(terms, single_terms)) or None
+    less = _Less(grants=grants, tools=patterns, duration=lifetime, terms=smaller)
+    with terms_named(terms, single_terms, field="narrowing.terms_json"):
+        review = client.review_session(_full_id(client, session_id, SessionState.REQUESTED), **less)
     seen = review.session
     if state_name(seen) != SessionState.REQUESTED.value:
         raise click.ClickException(f"the session is {state_name(seen)} and does not wait for approval")
     if request_digest is not None and request_digest != seen.request_digest:
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
-        print_review(review, grants=grants)
+        print_review(review, asked=client.get_session(seen.session_id))
     if not yes and not _confirmed():
         raise click.exceptions.Exit(NO)
-    # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
-    approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, grants=grants)
+    try:
+        # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
+        approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, **less)
+    except WrongStateError as error:
+        raise click.ClickException(_with_changes(error, client, review, less)) from None
     if as_json:
         print_json(plain(approved))
     else:
@@ -302,6 +334,16 @@ def _confirmed() -> bool:
     except click.Abort:
         click.echo(err=True)  # The cursor is after the question.
         raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
+
+
+def _with_changes(error: WrongStateError, client: Client, shown: ReviewSessionResponse, less: _Less) -> str:
+    """Return an error of an approval with what has changed since the review."""
+    try:
+        found = changes(shown, client.review_session(shown.session.session_id, **less))
+    except PDPClientError:
+        # The session waits no more: the error itself says so.
+        found = ()
+    return f"{error}; what changed: {', '.join(found)}" if found else str(error)
 
 
 def _print_revocable(found: RevokeSessionsResponse, *, as_json: bool) -> None:

@@ -87,12 +87,9 @@ def print_session(session: Session) -> None:
         click.echo("no tools")
 
 
-def print_fields_of(session: Session, *, grants: tuple[str, ...] = (), known_grants: tuple[str, ...] = ()) -> None:
-    """Print a session without its tools.
-
-    `grants` are about to be given, `known_grants` those that could be.
-    """
-    print_fields(_fields(session, (*session.grants, *grants), known_grants))
+def print_fields_of(session: Session, *, known_grants: tuple[str, ...] = ()) -> None:
+    """Print a session without its tools; `known_grants` are those that could be given."""
+    print_fields(_fields(session, known_grants))
 
 
 def duration_text(seconds: float) -> str:
@@ -102,7 +99,7 @@ def duration_text(seconds: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
-def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _fields(session: Session, known_grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "session", session.session_id
     yield "state", state_name(session)
     yield "user", session.user
@@ -111,7 +108,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "purpose", session.purpose
     yield "asked for", " ".join(session.tool_patterns)
     yield "duration", duration_text(seconds_of(session))
-    yield "grants", " ".join(grants)
+    yield "grants", " ".join(session.grants)
     yield "grants known", " ".join(known_grants)
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)

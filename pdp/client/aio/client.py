@@ -345,11 +345,24 @@ class AsyncClient:
         )
 
     async def approve_session(
-        self, session_id: str, *, request_digest: str, grants: Sequence[str] = ()
+        self,
+        session_id: str,
+        *,
+        request_digest: str,
+        grants: Sequence[str] = (),
+        tools: Sequence[str] = (),
+        duration: float | None = None,
+        terms: Mapping[str, Any] | bytes | None = None,
     ) -> session_pb2.Session:
-        """Approve exactly what was shown; `request_digest` comes from `get_session`."""
+        """Approve exactly what was shown, or less: only `tools` that match, a shorter `duration`, smaller `terms`.
+
+        `request_digest` comes from `review_session` with the same values; for the whole request without grants also
+        from `get_session`. `duration` is seconds.
+        """
         return await self._calls.manage(
-            operations.approve_session(session_id, request_digest=request_digest, grants=grants)
+            operations.approve_session(
+                session_id, request_digest=request_digest, grants=grants, tools=tools, duration=duration, terms=terms
+            )
         )
 
     async def deny_session(self, session_id: str, *, reason: str = "") -> session_pb2.Session:
@@ -379,12 +392,22 @@ class AsyncClient:
             operations.preview_revocation(session_id=session_id, user=user, agent=agent, tenant=tenant)
         )
 
-    async def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
-        """Return a session for review, and how the policies decide on its tools.
+    async def review_session(
+        self,
+        session_id: str,
+        *,
+        grants: Sequence[str] = (),
+        tools: Sequence[str] = (),
+        duration: float | None = None,
+        terms: Mapping[str, Any] | bytes | None = None,
+    ) -> session_pb2.ReviewSessionResponse:
+        """Return a session as `approve_session` with the same values would make it, and what the policies then decide.
 
-        The policies decide under these grants.
+        `session.request_digest` is the digest to approve it with.
         """
-        return await self._calls.manage(operations.review_session(session_id, grants=grants))
+        return await self._calls.manage(
+            operations.review_session(session_id, grants=grants, tools=tools, duration=duration, terms=terms)
+        )
 
     async def get_session(self, session_id: str) -> session_pb2.Session:
         """Return one session."""

@@ -118,6 +118,25 @@ class SessionWriterContract(StoreSuite):
             store.update([successor_of(session, **change)], wall_at=1000.0)
         assert store.get(session.id) == (session,)
 
+    def test_an_approval_of_less_is_kept(self, store: Sessions) -> None:
+        """A session that becomes active with other tools, duration and terms than it had is that one for all reads."""
+        asked = make_session("a", state=SessionState.REQUESTED, terms_json='{"max_calls":9}')
+        store.insert(asked, wall_at=1000.0)
+        approved = successor_of(
+            asked,
+            state=SessionState.ACTIVE,
+            scope=make_scope("git/log"),
+            duration=600.0,
+            terms_json='{"max_calls":3}',
+            deadline=replace(asked.deadline, wall_at=1600.0),
+        )
+
+        store.update([approved], wall_at=1000.0)
+
+        assert store.get(asked.id) == (approved,)
+        assert store.view(asked.handle_digest).chain == (approved,)
+        assert store.select(SessionFilter(), limit=1) == (approved,)
+
     def test_an_unknown_session_cannot_be_updated(self, store: Sessions) -> None:
         """An update does not insert."""
         with pytest.raises(ConflictError):

@@ -36,7 +36,7 @@ class Opened:
 
     def approve(self, session_id: str, *grants: str) -> None:
         """Approve what is shown now."""
-        view = self.embedded.registrar.get(session_id, caller=APPROVER)
+        view = self.embedded.registrar.proposal(session_id, grants=grants, caller=APPROVER)
         self.embedded.registrar.approve(session_id, request_digest=view.request_digest, grants=grants, caller=APPROVER)
 
     def session(self, *patterns: str, grants: tuple[str, ...] = (), **wanted: Any) -> tuple[str, str]:

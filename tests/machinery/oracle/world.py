@@ -240,10 +240,17 @@ class World:
         self._all(
             "approve",
             lambda product: product.embedded.registrar.approve(
-                product.ids[name], request_digest=product.shown[name], grants=grants, caller=speaker
+                product.ids[name], request_digest=self._shown_with(product, name, grants), grants=grants, caller=speaker
             ),
             happens=happens,
         )
+
+    def _shown_with(self, product: Product, name: str, grants: tuple[str, ...]) -> str:
+        """Return the digest of what was shown when somebody looked last, with grants."""
+        registrar, shown, looking = product.embedded.registrar, product.shown[name], self._approver(name)
+        if grants and shown and shown == registrar.get(product.ids[name], caller=looking).request_digest:
+            return registrar.proposal(product.ids[name], grants=grants, caller=looking).request_digest
+        return shown
 
     def deny(self, name: str) -> None:
         """Refuse a session."""

@@ -20,6 +20,7 @@ from pdp.v1.session_pb2 import (
     GetSessionResponse,
     ListSessionsRequest,
     ListSessionsResponse,
+    Narrowing,
     NarrowSessionRequest,
     NarrowSessionResponse,
     RequestSessionRequest,
@@ -37,6 +38,16 @@ from tests.machinery.rpcs.row import ERROR, RECORD, STORE, WATCHFUL, Row, Wrappe
 from tests.machinery.rpcs.states import DECIDED, SEEN, in_states
 
 _SESSION = Session(session_id="ses_1", user="alice")
+
+
+_NARROWING = Narrowing(
+    tool_patterns=["files/read"], duration=Duration(seconds=90, nanos=500_000_000), terms_json=b'{"max_calls":3}'
+)
+_NO_NARROWINGS = (
+    (Narrowing(tool_patterns=["git/\x1b"]), "narrowing.tool_patterns[0]"),
+    (Narrowing(duration=Duration(seconds=-1)), "narrowing.duration"),
+    (Narrowing(terms_json=b" " * (16 * 1024 + 1)), "narrowing.terms_json"),
+)
 
 
 def _shown(session: Any) -> str:
@@ -146,16 +157,31 @@ SESSIONS: Mapping[str, Row] = {
             (ApproveSessionRequest(session_id="ses_a", request_digest="x"), "request_digest"),
             (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a", ""]), "grants[1]"),
             (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a"] * 65), "grants"),
+            *(
+                (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, narrowing=narrowing), field)
+                for narrowing, field in _NO_NARROWINGS
+            ),
         ),
         wrapped=Wrapped(
-            lambda client: client.approve_session("ses_1", request_digest="sha256:r", grants=["merge"]),
-            ApproveSessionRequest(session_id="ses_1", request_digest="sha256:r", grants=["merge"]),
+            lambda client: client.approve_session(
+                "ses_1",
+                request_digest="sha256:r",
+                grants=["merge"],
+                tools=["files/read"],
+                duration=90.5,
+                terms={"max_calls": 3},
+            ),
+            ApproveSessionRequest(
+                session_id="ses_1", request_digest="sha256:r", grants=["merge"], narrowing=_NARROWING
+            ),
             ApproveSessionResponse(session=_SESSION),
             _SESSION,
         ),
         seen_again={
             # A name that is not known goes back to whoever sent it.
             "grants": {ERROR},
+            # So does the name of a term, never its value.
+            "narrowing.terms_json": {ERROR},
         },
         waits=True,
         spends=True,
@@ -255,10 +281,16 @@ SESSIONS: Mapping[str, Row] = {
             (ReviewSessionRequest(session_id="ses_a", grants=["a b"]), "grants[0]"),
             (ReviewSessionRequest(), "session_id"),
             (ReviewSessionRequest(session_id="ses_1", grants=["a b"]), "grants[0]"),
+            *(
+                (ReviewSessionRequest(session_id="ses_1", narrowing=narrowing), field)
+                for narrowing, field in _NO_NARROWINGS
+            ),
         ),
         wrapped=Wrapped(
-            lambda client: client.review_session("ses_1", grants=["merge"]),
-            ReviewSessionRequest(session_id="ses_1", grants=["merge"]),
+            lambda client: client.review_session(
+                "ses_1", grants=["merge"], tools=["files/read"], duration=90.5, terms={"max_calls": 3}
+            ),
+            ReviewSessionRequest(session_id="ses_1", grants=["merge"], narrowing=_NARROWING),
             ReviewSessionResponse(session=_SESSION, known_grants=["merge"]),
             ReviewSessionResponse(session=_SESSION, known_grants=["merge"]),
         ),

@@ -164,6 +164,8 @@ class EmbeddedWay:
         if step.given.get("shown") == "now":
             shown = self._pdp.registrar.get(session_id, caller=caller).request_digest
         grants = tuple(step.given.get("grants", ()))
+        if grants and shown == self._pdp.registrar.get(session_id, caller=caller).request_digest:
+            shown = self._pdp.registrar.proposal(session_id, grants=grants, caller=caller).request_digest
         return _about(self._pdp.registrar.approve(session_id, request_digest=shown, grants=grants, caller=caller))
 
     def _deny(self, step: Step, caller: Caller) -> Mapping[str, Any]:

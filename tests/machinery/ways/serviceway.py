@@ -116,7 +116,10 @@ class ServiceWay:
         session_id, shown = self._sessions.ids[step.subject], self._sessions.shown[step.subject]
         if step.given.get("shown") == "now":
             shown = client.get_session(session_id).request_digest
-        return _shown(client.approve_session(session_id, request_digest=shown, grants=step.given.get("grants", ())))
+        grants = step.given.get("grants", ())
+        if grants and shown == client.get_session(session_id).request_digest:
+            shown = client.review_session(session_id, grants=grants).session.request_digest
+        return _shown(client.approve_session(session_id, request_digest=shown, grants=grants))
 
     def _deny(self, step: Step, client: Client) -> Mapping[str, Any]:
         return _shown(client.deny_session(self._sessions.ids[step.subject], reason="no need"))

@@ -1,0 +1,48 @@
+"""What has changed between two reviews of a session: for approvers whose approval came too late."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse
+
+
+def changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> tuple[str, ...]:
+    """Return what is shown otherwise now, one line each: tools that came, went or changed, and all else by its name."""
+    return tuple(_changes(before, after))
+
+
+def _changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> Iterator[str]:
+    was, now = ({_name(one): one for one in review.tools} for review in (before, after))
+    yield from (f"`{name}` is no longer among the tools" for name in was if name not in now)
+    yield from (f"`{name}` is new among the tools" for name in now if name not in was)
+    for name in was:
+        if name in now:
+            yield from (f"{what} of `{name}` changed" for what in _differing(was[name], now[name]))
+    for field in ("state", "labels", "duration", "terms_json", "user_attributes_json", "may_delegate", "purpose"):
+        if getattr(before.session, field) != getattr(after.session, field):
+            yield f"`{field}` changed"
+    if before.known_grants != after.known_grants:
+        yield "the grants that can be given changed"
+    if before.bundle_version != after.bundle_version:
+        yield "other policies are active"
+
+
+def _differing(was: ReviewedTool, now: ReviewedTool) -> Iterator[str]:
+    if was.tool.definition_digest != now.tool.definition_digest:
+        yield "the definition"
+    if (was.tool.risk, list(was.tool.groups)) != (now.tool.risk, list(now.tool.groups)):
+        yield "the groups"
+    if was.tool.adds_labels != now.tool.adds_labels:
+        yield "the labels that calls add"
+    if was.visibility != now.visibility:
+        yield f"what the policies say (`{_word(was)}`, now `{_word(now)}`)"
+
+
+def _name(one: ReviewedTool) -> str:
+    return f"{one.tool.server}/{one.tool.tool}"
+
+
+def _word(one: ReviewedTool) -> str:
+    return Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
