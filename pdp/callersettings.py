@@ -43,7 +43,7 @@ class Identity:
         self._closing: list[Callable[[], None]] = []
         self._refreshers = [
             Repeater("callers", self._callers.refresh, every=_FILE_SECONDS),
-            Repeater("deny-list", self._denied.refresh, every=_FILE_SECONDS),
+            deny_list_reader(self._denied),
         ]
         web_tokens = self._web_tokens(settings.jwt, clock) if settings.jwt.issuer else None
         certificates = (
@@ -95,6 +95,11 @@ class Identity:
 def denied_of(settings: Settings) -> DenyList:
     """Return the deny-list. Raise `ConfigurationError` when the file is invalid."""
     return DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+
+
+def deny_list_reader(denied: DenyList) -> Repeater:
+    """Return what reads a deny-list again, every second."""
+    return Repeater("deny-list", denied.refresh, every=_FILE_SECONDS)
 
 
 def rules_of(jwt: JWTSettings) -> TokenRules:

@@ -18,6 +18,7 @@ from pdp.errors import ConfigurationError, Problem, UnavailableError
 from pdp.foundation.quickcaches import SmallCache
 from pdp.foundation.yamltext import Section
 from pdp.identity.callers import SUBJECT, read_private
+from pdp.identity.denied import DenyList
 from pdp.identity.keysets import KeySet, TrustedKeys
 from pdp.identity.tokens import TokenRefusedError, TokenRules, UnknownKeyError, VerifiedToken, verify
 
@@ -30,12 +31,21 @@ _SESSION_TEXTS = ("purpose", "environment")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """Whom a token stands for: `subject` and `client` as the issuer names them, `user` and `agent` as the PDP does."""
+    """Whom a token stands for: `user` and `agent` as the PDP names them, and the token as the issuer wrote it."""
 
-    subject: str
-    client: str
+    token: VerifiedToken
     user: str
     agent: str
+
+    @property
+    def subject(self) -> str:
+        """Return the user as the issuer names it."""
+        return self.token.subject
+
+    @property
+    def client(self) -> str:
+        """Return the agent as the issuer names it."""
+        return self.token.client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +63,17 @@ class AccessTokens:
     """Verifies the access tokens of one issuer for this door. For one thread.
 
     `rules` are for all audiences: each server of a door has its own. A token is remembered with the audience and the
-    keys for which it was verified; its times are checked each time.
+    keys for which it was verified; its times and the deny-list are checked each time.
     """
 
-    def __init__(self, keys: TrustedKeys, rules: TokenRules, identities: Identities, *, clock: Clock) -> None:
+    def __init__(
+        self, keys: TrustedKeys, rules: TokenRules, identities: Identities, *, clock: Clock, denied: DenyList
+    ) -> None:
         self._trusted = keys
         self._rules = rules
         self._identities = identities
         self._clock = clock
+        self._denied = denied
         self._keys: KeySet | None = None
         self._known: SmallCache[tuple[bytes, str], VerifiedToken] = SmallCache(_MOST_REMEMBERED)
 
@@ -75,12 +88,22 @@ class AccessTokens:
         except TokenRefusedError as error:
             _LOG.warning("an access token is not accepted: %s", error)
             raise CredentialRefusedError from None
+        if part := self._part_denied(verified):
+            _LOG.warning("an access token is not accepted: the %s is on the deny-list", part)
+            raise CredentialRefusedError
         user, agent = self._identities.users.get(verified.subject), self._identities.agents.get(verified.client)
         if user is None:
             raise NoSessionError("This proxy knows no user for the subject of the access token. Tell the user.")
         if agent is None:
             raise NoSessionError("This proxy knows no agent for the client id of the access token. Tell the user.")
-        return Claimant(subject=verified.subject, client=verified.client, user=user, agent=agent)
+        return Claimant(token=verified, user=user, agent=agent)
+
+    def denied(self, token: VerifiedToken) -> bool:
+        """Say whether a token that was accepted is on the deny-list by now."""
+        return bool(self._part_denied(token))
+
+    def _part_denied(self, token: VerifiedToken) -> str:
+        return self._denied.token(digests=token.digests, jwt_id=token.token_id, subject=token.subject)
 
     def _verified(self, token: str, audience: str) -> VerifiedToken:
         keys = self._trusted.current()

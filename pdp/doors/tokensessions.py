@@ -1,7 +1,7 @@
 """The sessions that a door opens for agents with access tokens: one for each person, program and task.
 
-A person approves each. It lives half an hour at most, ends when it is idle or the door ends, and is not asked for
-again soon after a no.
+A person approves each. It lives half an hour at most, ends when it is idle, when a token that has used it is denied,
+or when the door ends, and is not asked for again soon after a no.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from pdp.doors.accesstokens import AccessTokens, Claimant, Identities
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.session import DoorSession, NoSessionError, RequestedSession
 from pdp.doors.tasks import Joined
+from pdp.identity.tokens import VerifiedToken
 
 _LONGEST_SECONDS, _IDLE_SECONDS, _AFTER_NO_SECONDS = 1800.0, 600.0, 600.0
-_LOOK_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+# That are remembered to have used one session, the last ones.
+_MOST_TOKENS = 256
 MOST_OF_A_USER, MOST_SESSIONS = 8, 1024
 
 _Key: TypeAlias = tuple[str, str, str]
@@ -29,10 +32,11 @@ _Key: TypeAlias = tuple[str, str, str]
 
 @dataclass(eq=False, kw_only=True)
 class _Kept:
-    """A session, or a refused request for one. Times are those of the clock."""
+    """A session, or a refused request for one, and the tokens that have used it. Times are those of the clock."""
 
     session: RequestedSession
     used_at: float
+    tokens: dict[VerifiedToken, None] = field(default_factory=dict)
     open: int = 0
     refused_at: float | None = field(default=None)
 
@@ -86,6 +90,9 @@ class TokenSessions:
                 feed=self._feed,
             )
             kept = self._kept[key] = _Kept(session=session, used_at=self._clock())
+        kept.tokens[claimant.token] = None
+        if len(kept.tokens) > _MOST_TOKENS:
+            del kept.tokens[next(iter(kept.tokens))]
         kept.used_at = self._clock()
         return kept.session
 
@@ -125,7 +132,7 @@ class TokenSessions:
             self._look()
 
     def _look(self) -> None:
-        """End what is idle, and forget a no that is long past."""
+        """End what is idle or was used by a token that is denied, and forget a no that is long past."""
         now = self._clock()
         over = []
         for key, kept in self._kept.items():
@@ -133,7 +140,7 @@ class TokenSessions:
                 kept.refused_at = now if kept.refused_at is None else kept.refused_at
                 if now - kept.refused_at >= _AFTER_NO_SECONDS:
                     over.append(key)
-            elif not kept.open and now - kept.used_at >= _IDLE_SECONDS:
+            elif (not kept.open and now - kept.used_at >= _IDLE_SECONDS) or any(map(self._tokens.denied, kept.tokens)):
                 over.append(key)
         self._end(over)
 

@@ -89,7 +89,8 @@ class WebTokenAuthenticator:
             memory.tokens.keep(digest, known)
         if known.caller is None:
             raise _web_token_refused(known.refused)
-        return self._denied.require(known.caller, digests=known.token.digests, jwt_id=known.token.token_id)
+        found = known.token
+        return self._denied.require(known.caller, digests=found.digests, jwt_id=found.token_id, subject=found.subject)
 
 
 class _Known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,17 +26,18 @@ _ORDERS: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """Ids of callers, `jti` of JSON Web Tokens, and SHA-256 of whole tokens or of a JWT without its signature."""
+    """Ids of callers, `jti` and `sub` of JSON Web Tokens, and SHA-256 of tokens or of a JWT without its signature."""
 
     callers: frozenset[str] = frozenset()
     jwt_ids: frozenset[str] = frozenset()
+    jwt_subjects: frozenset[str] = frozenset()
     tokens: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
 class DenyList:
     """The list of a file, as `current`; without a file no caller is denied. Raise `ConfigurationError` if invalid.
 
-    The file can hold three lists: `callers`, `jwt_ids` and `token_sha256`.
+    The file can hold four lists: `callers`, `jwt_ids`, `jwt_subjects` and `token_sha256`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -44,22 +45,31 @@ class DenyList:
         self._reported = ""
         self.current = Denied() if path is None else _read(path)
 
-    def require(self, caller: Caller, *, digests: Iterable[bytes] = (), jwt_id: str = "") -> Caller:
+    def require(
+        self, caller: Caller, *, digests: Collection[bytes] = (), jwt_id: str = "", subject: str = ""
+    ) -> Caller:
         """Return the caller. Raise `UnauthenticatedError` when the caller or its token is denied.
 
-        `digests` are those that can deny its token: the token's own, or `web_token_digests`.
+        `digests` are those that can deny its token: the token's own, or `web_token_digests`. `jwt_id` and `subject` are
+        the `jti` and `sub` of a JSON Web Token.
         """
-        denied = self.current
-        if caller.id in denied.callers:
+        if caller.id in self.current.callers:
             what = f"the caller `{caller.id}`"
-        elif denied.tokens and not denied.tokens.isdisjoint(digests):
-            what = f"the token of `{caller.id}`"
-        elif jwt_id and jwt_id in denied.jwt_ids:
-            what = f"the `jti` of the token of `{caller.id}`"
+        elif part := self.token(digests=digests, jwt_id=jwt_id, subject=subject):
+            what = f"the {part} of `{caller.id}`"
         else:
             return caller
         reason = f"{what} is on the deny-list"
         raise UnauthenticatedError("the credential is no longer accepted", what="a credential", reason=reason)
+
+    def token(self, *, digests: Collection[bytes], jwt_id: str = "", subject: str = "") -> str:
+        """Name the part of a token that is denied; empty for none. The parameters are those of `require`."""
+        denied = self.current
+        if denied.tokens and not denied.tokens.isdisjoint(digests):
+            return "token"
+        if jwt_id and jwt_id in denied.jwt_ids:
+            return "`jti` of the token"
+        return "`sub` of the token" if subject and subject in denied.jwt_subjects else ""
 
     def refresh(self) -> None:
         """Read the file again; when it is invalid, keep the former list and log that once. Never raises."""
@@ -93,7 +103,7 @@ def web_token_digests(token: str, algorithm: str, signature: bytes) -> frozenset
 
 def _read(path: Path) -> Denied:
     section = read_private(path, "anyone could lift a denial")
-    patterns = {"callers": CALLER_ID, "jwt_ids": SUBJECT, "token_sha256": DIGEST}
+    patterns = {"callers": CALLER_ID, "jwt_ids": SUBJECT, "jwt_subjects": SUBJECT, "token_sha256": DIGEST}
     problems: list[Problem] = section.unknown_keys(patterns)
     for name, pattern in patterns.items():
         values = section.get(name, [])
@@ -107,5 +117,6 @@ def _read(path: Path) -> Denied:
     return Denied(
         callers=frozenset(section.get("callers", ())),
         jwt_ids=frozenset(section.get("jwt_ids", ())),
+        jwt_subjects=frozenset(section.get("jwt_subjects", ())),
         tokens=frozenset(bytes.fromhex(digest) for digest in section.get("token_sha256", ())),
     )

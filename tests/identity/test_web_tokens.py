@@ -184,6 +184,7 @@ def test_a_changed_token_is_not_the_one_that_was_accepted(scene: Scene, issuer: 
     "text",
     [
         "jwt_ids: [token-1]",
+        "jwt_subjects: [alice@example.org]",
         "callers: [alice]",
         "token_sha256: ['{digest}']",
         "callers: [bob]\njwt_ids: [x, token-1]",

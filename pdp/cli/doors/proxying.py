@@ -92,7 +92,7 @@ class WebProxy:
         return token_sessions(
             opened,
             client,
-            self.settings.jwt,
+            self.settings,
             Path(self.web.access_tokens),
             servers=[entry.name for entry in self.servers],
             pdp_command=_pdp_command,

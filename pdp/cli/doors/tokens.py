@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from pdp.callersettings import issuer_keys, rules_of
+from pdp.callersettings import denied_of, deny_list_reader, issuer_keys, rules_of
 from pdp.client import AsyncClient
 from pdp.clock import SystemClock
-from pdp.config import JWTSettings
+from pdp.config import Settings
 from pdp.doors.accesstokens import AccessTokens, read_identities
 from pdp.doors.tokensessions import TokenSessions
 from pdp.errors import ConfigurationError
@@ -18,7 +18,7 @@ from pdp.errors import ConfigurationError
 def token_sessions(
     opened: AsyncExitStack,
     client: AsyncClient,
-    jwt: JWTSettings,
+    settings: Settings,
     file: Path,
     *,
     servers: Sequence[str],
@@ -26,6 +26,7 @@ def token_sessions(
     wait: float,
 ) -> TokenSessions:
     """Return what opens sessions for access tokens, until `opened` closes."""
+    jwt = settings.jwt
     if not jwt.issuer:
         raise ConfigurationError(
             "--access-tokens needs the settings `jwt.issuer`, `jwt.audience` and the issuer's keys"
@@ -35,7 +36,9 @@ def token_sessions(
     keys, refresher, close = issuer_keys(jwt, clock)
     opened.enter_context(refresher)
     opened.callback(close)
-    tokens = AccessTokens(keys, rules_of(jwt), identities, clock=clock)
+    denied = denied_of(settings)
+    opened.enter_context(deny_list_reader(denied))
+    tokens = AccessTokens(keys, rules_of(jwt), identities, clock=clock, denied=denied)
     sessions = TokenSessions(client, tokens, identities, pdp_command=pdp_command, wait_for_approval=wait)
     opened.push_async_callback(sessions.close)
     return sessions

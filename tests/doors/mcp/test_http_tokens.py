@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pdp.doors.accesstokens import AccessTokens, Identities, read_identities
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.tokensessions import MOST_OF_A_USER, TokenSessions
 from pdp.errors import ConfigurationError
+from pdp.identity.denied import DenyList
 from pdp.identity.keysets import TrustedKeys
 from pdp.identity.tokens import TokenRules
 from pdp.testing.clock import FakeClock
@@ -62,7 +64,10 @@ class Ticking:
 
 
 def opener(
-    issuer: Issuer, ticking: Ticking | None = None, made: list[TokenSessions] | None = None
+    issuer: Issuer,
+    ticking: Ticking | None = None,
+    made: list[TokenSessions] | None = None,
+    denied: DenyList | None = None,
 ) -> Callable[[AsyncClient], TokenSessions]:
     """Return what makes the sessions of the issuer's tokens, on a clock of seconds, and adds them to `made`."""
 
@@ -70,7 +75,7 @@ def opener(
         clock = FakeClock()
         keys = TrustedKeys(lambda: issuer.jwks("ES256"), name="issuer", clock=clock, longest_seconds=3600.0)
         keys.load()
-        tokens = AccessTokens(keys, RULES, IDENTITIES, clock=clock)
+        tokens = AccessTokens(keys, RULES, IDENTITIES, clock=clock, denied=denied or DenyList(None))
         sessions = TokenSessions(client, tokens, IDENTITIES, pdp_command="pdp {}".format, clock=ticking or Ticking())
         if made is not None:
             made.append(sessions)
@@ -251,6 +256,31 @@ async def test_a_session_that_is_over_is_asked_for_anew(desk_pdp: RunningServer,
 
         assert all("did not run" in one or "is over" in one for one in texts[:-1])
         assert {"echo": 1} == here.desk.ran
+
+
+@pytest.mark.parametrize(
+    "entry", ["jwt_ids: [token-1]", "jwt_subjects: [alice@example.org]", "token_sha256: [{digest}]"]
+)
+async def test_a_token_on_the_deny_list_is_refused(
+    desk_pdp: RunningServer, issuer: Issuer, tmp_path: Path, entry: str
+) -> None:
+    """As soon as the list is read again, and the session that the token has used ends; other users keep theirs."""
+    denied = DenyList(private_file(tmp_path, ""))
+    async with world(desk_pdp, tokens_of=opener(issuer, denied=denied)) as here:
+        headers, other = bearer(issuer, jti="token-1"), bearer(issuer, sub="bob@example.org", jti="token-2")
+        await call(here, headers)
+        session_id = approve(desk_pdp)
+        await until_it_runs(here, headers)
+        token = headers["authorization"].removeprefix("Bearer ")
+        private_file(tmp_path, entry.format(digest=hashlib.sha256(token.encode()).hexdigest()))
+        denied.refresh()
+        after, still = await call(here, headers), await call(here, other)
+        ended = session_pb2.SESSION_STATE_ENDED
+        await here.until(lambda: desk_pdp.client("approver").get_session(session_id).state == ended)
+
+        assert 401 == after.status_code
+        assert 'error="invalid_token"' in after.headers["www-authenticate"]
+        assert 200 == still.status_code
 
 
 async def test_one_user_has_few_sessions(desk_pdp: RunningServer, issuer: Issuer) -> None:
