@@ -42,6 +42,9 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
     # Counting brackets is cheap and gives an upper bound of the depth; only suspicious texts are scanned.
     if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
         _check_depth(text, limits)
+    # Each comma that is in no text is between two values: too many are refused before they take memory.
+    if text.count(b",") >= limits.arguments_nodes and _STRING.sub(b"", text).count(b",") >= limits.arguments_nodes:
+        raise InvalidJSONError(f"more than {limits.arguments_nodes} values (limit `arguments_nodes`)")
     try:
         value = (_MINTING_DECODER if minting else _DECODER).decode(text.decode("utf-8"))
     except UnicodeDecodeError:
