@@ -37,7 +37,14 @@ class UnauthenticatedError(PDPError):
 
 
 class PermissionDeniedError(PDPError):
-    """The caller is known and may not do this: use another identity."""
+    """The caller is known and may not do this: use another identity.
+
+    With a `max_age`, in seconds, the same person may do it after a new log-in that is not older.
+    """
+
+    def __init__(self, message: str, *, max_age: float = 0.0) -> None:
+        super().__init__(message)
+        self.max_age = max_age
 
 
 class NotFoundError(PDPError):

@@ -22,5 +22,6 @@ def require_presence(caller: Caller, what: str, now: Instant) -> None:
     if age > PRESENT_SECONDS:
         since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
         raise PermissionDeniedError(
-            f"{what}: its approver must have authenticated in the last {PRESENT_SECONDS:.0f} s, and {since}"
+            f"{what}: its approver must have authenticated in the last {PRESENT_SECONDS:.0f} s, and {since}",
+            max_age=PRESENT_SECONDS,
         )

@@ -56,7 +56,7 @@ class Rule:
 class Refusal:
     """What a caller receives instead of an answer. `field` names the invalid field, or is empty.
 
-    `kind` is that of the `Rule`.
+    `kind` is that of the `Rule`. `max_age`, in seconds, is how old a log-in may be that lifts the refusal, or 0.0.
     For a refused credential, `credential` says which and `reason` why: for the log, never for the caller.
     """
 
@@ -67,6 +67,7 @@ class Refusal:
     field: str = ""
     credential: str = ""
     reason: str = ""
+    max_age: float = 0.0
 
     @property
     def number(self) -> int:
@@ -76,7 +77,11 @@ class Refusal:
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
         """Return the details for programs, as gRPC clients of every language read them."""
-        details: list[Message] = [ErrorInfo(reason=self.kind, domain=DOMAIN)]
+        details: list[Message] = [
+            ErrorInfo(
+                reason=self.kind, domain=DOMAIN, metadata={"max_age": f"{self.max_age:.0f}"} if self.max_age else {}
+            )
+        ]
         if self.retry_seconds is not None:
             details.append(RetryInfo(retry_delay=duration(self.retry_seconds)))
         if self.field:
@@ -141,6 +146,8 @@ def refusal_of(error: Exception) -> Refusal | None:
             refusal = Refusal(
                 kind=rule.kind, code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field
             )
+            if isinstance(error, errors.PermissionDeniedError):
+                return replace(refusal, max_age=error.max_age)
             if isinstance(error, errors.UnauthenticatedError):
                 return replace(refusal, credential=error.what, reason=error.reason)
             return refusal

@@ -14,7 +14,10 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # typ
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
+from pdp.clock import Instant
 from pdp.decision.authorizer import Authorizer
+from pdp.model import Caller, Role
+from pdp.registry.approvers import require_presence
 from pdp.serving.status import NEVER_SENT, STATUSES, refusal_of
 from tests.machinery.servers.running import Running, Serve, a_call, retry_info
 
@@ -94,6 +97,21 @@ def test_errors_and_their_statuses(serve: Serve, error: Exception, code: grpc.St
     assert told is not None
     assert reason(refused) == ("pdp.v1", told.kind)
     assert running.notes.refusal().facts["status"] == code.name
+
+
+def test_a_refusal_that_a_log_in_lifts_says_how_old_it_may_be() -> None:
+    """`max_age` comes with a refusal for lack of presence, and with no other."""
+    info = [ErrorInfo(), ErrorInfo()]
+    lately = Caller(id="ann", kind="jwt", roles=frozenset({Role.APPROVER}), authenticated_at=1000.0)
+    with pytest.raises(errors.PermissionDeniedError) as caught:
+        require_presence(lately, "`wipe` is destructive", Instant(wall_at=1301.0, boot_at=0.0, boot_id=""))
+
+    for found, error in zip(info, (caught.value, errors.PermissionDeniedError("no")), strict=True):
+        told = refusal_of(error)
+        assert told is not None
+        assert Status.FromString(told.trailing_metadata[0][1]).details[0].Unpack(found)
+
+    assert [{"max_age": "300"}, {}] == [dict(one.metadata) for one in info]
 
 
 def test_every_class_with_a_status_is_tried() -> None:
