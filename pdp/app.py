@@ -203,6 +203,7 @@ class App:
         from pdp.audit.searchable import SERVER_BYTES, SearchableRecord  # noqa: PLC0415 - see above
         from pdp.bundlesettings import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.callersettings import Identity  # noqa: PLC0415 - see above
+        from pdp.server.links import Links  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.starting import require  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
@@ -277,6 +278,7 @@ class App:
                 record_healthy=lambda: log.healthy,
                 store_healthy=heartbeat.writable,
                 limits=settings.limits,
+                links=Links(settings.server.console_url),
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
             )

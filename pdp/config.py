@@ -90,6 +90,9 @@ class ServerSettings:
     tls_client_roots: str = _setting(
         "", "PEM file of the authorities that sign callers' certificates; if set, every connection needs a certificate"
     )
+    console_url: str = _setting(
+        "", "where people answer what waits for them: the https URL of the console; http on loopback only"
+    )
     plaintext: bool = _setting(
         default=False, text="no TLS on loopback: while the server is down, any user of the machine can impersonate it"
     )
@@ -591,6 +594,8 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     yield from _plaintext_problems(server)
     yield from _address_problems("server.address", server.address, server)
     yield from _control_problems(server)
+    if server.console_url:
+        yield from _console_problems(server.console_url)
     yield from _workers_problems(settings)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)
@@ -631,6 +636,13 @@ def _control_problems(server: ServerSettings) -> Iterable[str]:
     yield from _address_problems("server.control_address", server.control_address, server)
     if server.control_address == server.address and not server.address.endswith(":0"):
         yield "`server.control_address` must differ from `server.address`"
+
+
+def _console_problems(url: str) -> Iterable[str]:
+    found = tuple(_url_problems("server.console_url", url, instead="people log in there"))
+    yield from found
+    if not found and "?" in url:
+        yield f"`server.console_url` must not have a query, since links add to it: {_quoted(url)}"
 
 
 def _workers_problems(settings: Settings) -> Iterable[str]:

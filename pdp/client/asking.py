@@ -123,6 +123,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         advice=tuple(decision.advice),
         access_request_id=decision.access_request.id if waits else "",
         access_expires_at=_unix_seconds(decision.access_request.expire_time) if waits else 0.0,
+        access_link=decision.access_request.link if waits else "",
     )
 
 

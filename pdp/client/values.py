@@ -68,7 +68,8 @@ class Answer:
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`. With a `result_reading` it wants to know what the result holds;
     both are secrets. With the basis `approval_required`, `access_request_id` names what a person is asked, until
-    `access_expires_at` in unix seconds; `policies_lifted`, of an allow, are the forbids that a person had lifted.
+    `access_expires_at` in unix seconds, at `access_link` if the server knows a console; `policies_lifted`, of an
+    allow, are the forbids that a person had lifted.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -103,6 +104,7 @@ class Answer:
     advice: tuple[str, ...] = ()
     access_request_id: str = ""
     access_expires_at: float = 0.0
+    access_link: str = ""
 
     @property
     def allowed(self) -> bool:

@@ -188,10 +188,9 @@ class Door:
     `ClientSession` serves functions and coroutines, an `AsyncClientSession` coroutines of its own event loop.
     `tools` maps the framework's name of each tool to `server/tool` of the catalogue; any other tool is denied.
     `wait` is how many seconds a call waits for the person who must approve it; None means the session's.
-    `approval` is a command or a link for that person, with `{id}` for the id of the request.
     `met` are obligations of the bundle that the tools meet themselves.
     After `most_repeats` denies of the same call in a row, the next one ends the run.
-    Raise `ConfigurationError` for a table that could be misread, and for an `approval` without `{id}`.
+    Raise `ConfigurationError` for a table that could be misread.
     """
 
     def __init__(
@@ -200,16 +199,12 @@ class Door:
         tools: Tools,
         *,
         wait: float | None = None,
-        approval: str = "pdp approvals approve {id}",
         met: Collection[str] = (),
         most_repeats: int = 5,
     ) -> None:
-        if "{id}" not in approval or "{" in approval.replace("{id}", ""):
-            raise ConfigurationError(f"`approval` must say `{{id}}` and no other field: `{approval}`")
         self.tools = tool_table(tools)
         self._session = session
         self.wait = wait
-        self._approval = lambda number: approval.replace("{id}", number)
         self._met = met_ids(met)
         self._repeats = Repeats(most_repeats)
 
@@ -318,7 +313,7 @@ class Door:
             answer = error.answer
             if answer.basis == ERROR_BASIS:
                 _LOG.warning("there is no decision about a call of `%s`: %s", call.name, answer.error)
-            text = refusals.denied(answer, self._approval, call=call.name)
+            text = refusals.denied(answer, call=call.name)
             return Refusal(text=text, waits=answer.waits, ends_run=ends_run)
         if isinstance(error, _UnknownToolError):
             _LOG.warning("a call is denied: the door has no entry for the tool `%s`", one_line(call.name))

@@ -21,18 +21,24 @@ SESSION_OVER: Final = (
 )
 UNDECIDED: Final = "The call did not run: no decision could be made about it. Try again later, or tell the user."
 
-APPROVAL: Final = "pdp approvals approve {}".format
+PDP: Final = "pdp {}".format
 
 
-def denied(answer: Answer, approval: Callable[[str], str], *, call: str = "") -> str:
+def how_to_approve(link: str, command: str) -> str:
+    """Say how a person gives an answer: at the link that the server gave, or else by a command."""
+    return f"open {link}" if link else f"run `{command}`"
+
+
+def denied(answer: Answer, pdp_command: Callable[[str], str] = PDP, *, call: str = "") -> str:
     """Return the text for a deny of the PDP. `call` is the tool as the model knows it, or else as the catalogue does.
 
-    `approval` returns the command or the link by which a person approves the call, for the id of the request.
+    `pdp_command` returns a whole command of `pdp` for its words, as a person must type it.
     """
     if answer.waits:
+        how = how_to_approve(answer.access_link, pdp_command(f"approvals approve {answer.access_request_id}"))
         return (
             f"The call of {_named(answer, call)} did not run: a person must approve exactly this call first. Tell the "
-            f"user how: `{approval(answer.access_request_id)}`. Make the same call again after that.{_decision(answer)}"
+            f"user to {how}, and make the same call again after that.{_decision(answer)}"
         )
     if answer.basis == ERROR_BASIS:
         return unmet(answer, call=call) if answer.unmet_obligations else f"{UNDECIDED}{_decision(answer)}"

@@ -188,11 +188,11 @@ class RequestedSession:
             for changed in self._listening:
                 changed.set()
 
-    async def _until_answered(self, handle: str, session: session_pb2.Session) -> None:
+    async def _until_answered(self, handle: str, session: session_pb2.Session, link: str) -> None:
         attached = self._client.attach(handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval)
         self._session_id = session.session_id
         with self._feed.hearing(lambda: self._session_id) as changed:
-            session = await self._until_decided(session, changed)
+            session = await self._until_decided(session, link, changed)
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
             self._session = attached
             return
@@ -202,12 +202,14 @@ class RequestedSession:
             f"The request for a session is {state}{reason}. No tool may be called. Do not retry; tell the user."
         )
 
-    async def _until_decided(self, session: session_pb2.Session, changed: asyncio.Event) -> session_pb2.Session:
+    async def _until_decided(
+        self, session: session_pb2.Session, link: str, changed: asyncio.Event
+    ) -> session_pb2.Session:
         while session.state == session_pb2.SESSION_STATE_REQUESTED:
-            command = self._pdp_command(f"session approve {session.session_id}")
+            how = refusals.how_to_approve(link, self._pdp_command(f"session approve {session.session_id}"))
             self._missing = NoSessionError(
                 "Waiting for approval: a person must approve this task before any tool may be called. "
-                f"Tell the user to run `{command}`, and call the tool again after that.",
+                f"Tell the user to {how}, and call the tool again after that.",
                 frozenset(f"{tool.server}/{tool.tool}" for tool in session.tools),
             )
             self._answered.set()

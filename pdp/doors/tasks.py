@@ -31,10 +31,11 @@ _LIVE = (session_pb2.SESSION_STATE_REQUESTED, session_pb2.SESSION_STATE_ACTIVE)
 
 
 class Joined(NamedTuple):
-    """The session of a task, when a door joins it."""
+    """The session of a task, when a door joins it, and the link by which a person answers a request for it."""
 
     handle: str
     session: session_pb2.Session
+    link: str
 
 
 class Task:
@@ -113,11 +114,11 @@ class Task:
             terms=wish.terms,
             labels=wish.labels,
         )
-        about = {"session_id": opened.session.session_id, "user": wish.user, "agent": wish.agent}
+        about = {"session_id": opened.session.session_id, "user": wish.user, "agent": wish.agent, "link": opened.link}
         for name, text in (("handle", opened.session_handle), ("session.json", json.dumps(about))):
             with replacing(self.folder / name) as file:
                 file.write(text.encode())
-        return Joined(opened.session_handle, opened.session)
+        return Joined(opened.session_handle, opened.session, opened.link)
 
     async def _found(self, client: AsyncClient) -> Joined | None:
         """Return the session that other doors have, if it is not over."""
@@ -132,7 +133,7 @@ class Task:
             session = await client.get_session(about["session_id"])
         except NotFoundError:
             return None
-        return Joined(handle, session) if session.state in _LIVE else None
+        return Joined(handle, session, about["link"]) if session.state in _LIVE else None
 
     async def _end(self, client: AsyncClient) -> None:
         try:

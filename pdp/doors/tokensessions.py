@@ -170,7 +170,7 @@ class _Opening:
             environment=self._identities.environment,
         )
         self._handle = opened.session_handle
-        return Joined(opened.session_handle, opened.session)
+        return Joined(opened.session_handle, opened.session, opened.link)
 
     async def leave(self, client: AsyncClient) -> None:
         if self._handle:

@@ -9,6 +9,7 @@ from pdp.limits import Limits
 from pdp.model import Decision
 from pdp.registry.outcomes import Outcomes
 from pdp.server.fields import require_id
+from pdp.server.links import NO_LINKS, Links
 from pdp.server.messages import (
     call_request,
     call_requests,
@@ -27,10 +28,11 @@ from pdp.v1 import decision_pb2 as decisions
 class AuthorizationHandlers:
     """One method for each RPC; each takes the message and its origin."""
 
-    def __init__(self, authorizer: Authorizer, outcomes: Outcomes, limits: Limits) -> None:
+    def __init__(self, authorizer: Authorizer, outcomes: Outcomes, limits: Limits, links: Links = NO_LINKS) -> None:
         self._authorizer = authorizer
         self._outcomes = outcomes
         self._limits = limits
+        self._links = links
 
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
@@ -79,6 +81,8 @@ class AuthorizationHandlers:
 
     def _write(self, decision: Decision, request: calls.AuthorizeRequest, message: decisions.Decision) -> None:
         write_decision(decision, message)
+        if decision.access_request_id:
+            message.access_request.link = self._links.to_access_request(decision.access_request_id)
         if decision.reportable:
             message.outcome_token = self._outcomes.token(decision)
             reading = self._outcomes.reading(decision, request.call.session_handle)

@@ -32,6 +32,7 @@ from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.callers import CallerHandlers
 from pdp.server.fields import in_fields
 from pdp.server.following import SessionFollowers
+from pdp.server.links import NO_LINKS, Links
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.rpcs import (
     ACCESS,
@@ -114,6 +115,7 @@ class PDPServer:
         record_healthy: Callable[[], bool] = lambda: True,
         store_healthy: Callable[[], bool] = lambda: True,
         limits: Limits = DEFAULT_LIMITS,
+        links: Links = NO_LINKS,
         reflection: bool = False,
         call_threads: int = CALL_THREADS,
         share_port: bool = False,
@@ -129,8 +131,8 @@ class PDPServer:
         self._access = AccessHandlers(approvals, limits, clock, every=check_seconds)
         self._followers = SessionFollowers(following, clock, limits, every=check_seconds)
         services: dict[str, object] = {
-            AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits),
-            SESSIONS: SessionHandlers(registrar, limits, self._followers),
+            AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits, links),
+            SESSIONS: SessionHandlers(registrar, limits, self._followers, links),
             ACCESS: self._access,
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),

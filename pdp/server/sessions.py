@@ -9,6 +9,7 @@ from pdp.limits import Limits
 from pdp.registry.registrar import Registrar, SessionView
 from pdp.server.fields import moment_of, optional_id, optional_text, require_digest, require_id, require_text
 from pdp.server.following import SessionFollowers
+from pdp.server.links import NO_LINKS, Links
 from pdp.server.messages import (
     grants,
     labels,
@@ -32,10 +33,13 @@ _PAGE_BYTES = 1024 * 1024
 class SessionHandlers:
     """One method for each RPC; each takes the message and its origin."""
 
-    def __init__(self, registrar: Registrar, limits: Limits, followers: SessionFollowers) -> None:
+    def __init__(
+        self, registrar: Registrar, limits: Limits, followers: SessionFollowers, links: Links = NO_LINKS
+    ) -> None:
         self._registrar = registrar
         self._limits = limits
         self._followers = followers
+        self._links = links
 
     def request_session(
         self, request: sessions.RequestSessionRequest, origin: Origin
@@ -44,7 +48,9 @@ class SessionHandlers:
         view, handle = self._registrar.request(
             session_request(request, self._limits), origin.caller, trace=origin.trace
         )
-        return sessions.RequestSessionResponse(session=session_message(view), session_handle=handle)
+        return sessions.RequestSessionResponse(
+            session=session_message(view), session_handle=handle, link=self._links.to_session(view.session.id)
+        )
 
     def approve_session(
         self, request: sessions.ApproveSessionRequest, origin: Origin

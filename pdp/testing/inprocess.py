@@ -18,6 +18,7 @@ from pdp.identity.callers import LISTS, SEES_RESULTS, KnownCallers
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.policy.child.process import PolicyChild
+from pdp.server.links import Links
 from pdp.server.policies import Evaluator
 from pdp.server.service import PDPServer
 from pdp.serving.listener import Listener
@@ -98,6 +99,7 @@ def running_server(
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
     evaluator: Evaluator | None = None,
+    console_url: str = "",
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
@@ -146,6 +148,7 @@ def running_server(
             clock=time,
             healthy=embedded.keeper.serves,
             limits=limits,
+            links=Links(console_url),
         )
         opened.enter_context(server)
         # Closed before the server stops, so that no connection keeps it waiting.

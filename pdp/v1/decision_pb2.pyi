@@ -102,12 +102,14 @@ class Obligation(_message.Message):
     def __init__(self, id: _Optional[str] = ..., parameters_json: _Optional[bytes] = ...) -> None: ...
 
 class AccessRequest(_message.Message):
-    __slots__ = ("id", "expire_time")
+    __slots__ = ("id", "expire_time", "link")
     ID_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     id: str
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    link: str
+    def __init__(self, id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., link: _Optional[str] = ...) -> None: ...
 
 class ResultReading(_message.Message):
     __slots__ = ("key", "trusted", "issues", "kinds")

@@ -156,12 +156,14 @@ class RequestSessionRequest(_message.Message):
     def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., parent_session_handle: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., may_delegate: _Optional[bool] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class RequestSessionResponse(_message.Message):
-    __slots__ = ("session", "session_handle")
+    __slots__ = ("session", "session_handle", "link")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
     session: Session
     session_handle: str
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., session_handle: _Optional[str] = ...) -> None: ...
+    link: str
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., session_handle: _Optional[str] = ..., link: _Optional[str] = ...) -> None: ...
 
 class ApproveSessionRequest(_message.Message):
     __slots__ = ("session_id", "request_digest", "grants", "narrowing")

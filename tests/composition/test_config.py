@@ -49,6 +49,7 @@ PARTICULAR: dict[str, Any] = {
     "telemetry.prometheus_address": "127.0.0.1:9464",
     "jwt.algorithms": ("ES256",),
     "jwt.keys_url": "https://i.example/keys",
+    "server.console_url": "https://pdp.example/console",
     "policies.url": "https://policies.example/b",
 }
 
@@ -324,6 +325,11 @@ def test_all_problems_are_reported_together() -> None:
         (
             {"jwt.issuer": "i", "jwt.audience": "a", "jwt.keys_file": "k", "jwt.algorithms": "HS256"},
             "`jwt.algorithms`: unknown algorithm: `HS256`; did you mean `RS256`?; a shared secret is not a public key",
+        ),
+        ({"server.console_url": "pdp.example"}, "`server.console_url` must be a URL, not `pdp.example`"),
+        (
+            {"server.console_url": "https://pdp.example/?tenant=a"},
+            "`server.console_url` must not have a query, since links add to it: `https://pdp.example/?tenant=a`",
         ),
         ({"policies.url": "ftp://h/b"}, "`policies.url` must begin with `https://`, not `ftp://h/b`"),
         (

@@ -39,7 +39,7 @@ CALL = {
     "facts_json": READ,
     "definition_digest": LIVE,
 }
-CALLER = {"authenticated_at": UNSEEN, "id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN}
+CALLER = {"authenticated_at": UNSEEN, "id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN, "bounds": LIVE}
 # A session's facts: EPOCH, because policies or the ends of entries depend on them; LIVE also where the gate looks.
 SESSION = {
     "id": DIRECTLY,
@@ -99,6 +99,7 @@ BUNDLE = {
     "added_labels": LIVE,
     "takes_values": UNSEEN,
     "takes_reports": UNSEEN,
+    "reported_actions": LIVE,
     "counted": VERSION,
     "counted_as": VERSION,
     "target_kinds": UNSEEN,

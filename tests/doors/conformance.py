@@ -547,12 +547,11 @@ class DoorConformance:
             Step(tool="pay", arguments={"amount": 6}, before=lambda: approve(server, session_id)),
             Step(tool="pay", arguments=pay),
             Step(tool="pay", arguments=pay),
-            approval="https://desk.example/{id}",
         )
 
         assert [("pay", pay)] == tools.runs
         assert "a person must approve exactly this call first" in waits
-        assert "https://desk.example/acc_" in waits
+        assert "`pdp approvals approve acc_" in waits
         assert "must approve" in other
         assert "done" == done
         assert "must approve" in again

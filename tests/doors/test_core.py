@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pdp.client import Client
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall, Refusal, frozen
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
@@ -83,13 +82,6 @@ def test_a_table_that_could_be_misread_starts_no_door(tools: Tools, told: str) -
     """Two entries for a name, a name without a meaning, and no entry at all."""
     with pytest.raises(ConfigurationError, match=told):
         tool_table(tools)
-
-
-@pytest.mark.parametrize("approval", ["", "ask somebody", "https://desk.example/{request}", "{id} {}"])
-def test_a_way_to_approve_names_the_request(approval: str) -> None:
-    """A door that could not tell how a call is approved does not start."""
-    with Client("127.0.0.1:1", plaintext=True) as client, pytest.raises(ConfigurationError, match="`approval` must"):
-        Door(client.attach("pdps_secret"), {"log": "git/log"}, approval=approval)
 
 
 def test_what_runs_is_read_from_what_was_asked_about() -> None:

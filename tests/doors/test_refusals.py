@@ -46,17 +46,29 @@ LOCK = Obligation(id="lock", parameters_json=b"{}")
             replace(DENIED, basis="approval_required", access_request_id="acr_1", decision_id="dec_1"),
             (
                 "The call of `files/read` did not run: a person must approve exactly this call first. Tell the user "
-                "how: `pdp approvals approve acr_1`. Make the same call again after that. Decision dec_1."
+                "to run `pdp approvals approve acr_1`, and make the same call again after that. Decision dec_1."
+            ),
+        ),
+        (
+            replace(
+                DENIED,
+                basis="approval_required",
+                access_request_id="acr_1",
+                access_link="https://pdp.example.org/approvals/acr_1",
+            ),
+            (
+                "The call of `files/read` did not run: a person must approve exactly this call first. Tell the user "
+                "to open https://pdp.example.org/approvals/acr_1, and make the same call again after that."
             ),
         ),
     ],
 )
 def test_a_deny_tells_a_model_what_to_do(answer: Answer, text: str) -> None:
     """It names no policy and nothing of an error, and is the same each time."""
-    assert text == refusals.denied(answer, refusals.APPROVAL)
+    assert text == refusals.denied(answer)
 
 
 def test_a_deny_names_the_tool_as_the_model_knows_it() -> None:
     """Where a framework has names of its own."""
-    assert "the call of `reset` did not run" in refusals.denied(DENIED, refusals.APPROVAL, call="reset")
+    assert "the call of `reset` did not run" in refusals.denied(DENIED, call="reset")
     assert "The call of `reset` was made" in refusals.withheld(DENIED, "it is too large", call="reset")

@@ -112,12 +112,14 @@ def request(
         if file is not None:
             file.write(f"{opened.session_handle}\n".encode("ascii"))
     shown = {} if handle_file else {"session_handle": opened.session_handle}
+    link = {"link": opened.link} if opened.link else {}
     if as_json:
-        print_json({**plain(opened.session), **shown})
+        print_json({**plain(opened.session), **link, **shown})
         return
     name = opened.session.session_id
     if state_name(opened.session) == SessionState.REQUESTED.value:
-        click.echo(f"requested {name}; next: pdp session approve {name}", err=True)
+        where = f", or at {opened.link}" if opened.link else ""
+        click.echo(visible(f"requested {name}; next: pdp session approve {name}{where}"), err=True)
     click.echo(shown.get("session_handle", name))
 
 

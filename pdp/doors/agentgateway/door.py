@@ -205,7 +205,7 @@ async def _within(patience: float | None, work: Awaitable[T]) -> T:
         answer = denied.answer
         undecided = answer.basis == ERROR_BASIS and not answer.unmet_obligations
         code = Error.UNKNOWN if undecided else Error.PERMISSION_DENIED
-        text = refusals.denied(answer, refusals.APPROVAL, call=answer.tool)
+        text = refusals.denied(answer, call=answer.tool)
         raise RefusedQuestionError(text, code=code, decision=decision_of(answer)) from None
     except TimeoutError:
         _LOG.warning("there is no answer within the time that the gateway waits")

@@ -69,7 +69,7 @@ class HTTPRequests:
             return _told(FORBIDDEN, str(unreported), unreported.answer)
         except ToolCallDenied as denied:
             undecided = denied.answer.basis == ERROR_BASIS and not denied.answer.unmet_obligations
-            text = refusals.denied(denied.answer, refusals.APPROVAL)
+            text = refusals.denied(denied.answer)
             return _told(_UNAVAILABLE if undecided else FORBIDDEN, text, denied.answer)
         except TimeoutError:
             _LOG.warning("there is no decision about a call within the time that Envoy waits")

@@ -89,7 +89,7 @@ class MCPRequests:
             return Refuse(status=_OK, body=answers.refusal(message, str(unreported), decision), decision=decision)
         except ToolCallDenied as denied:
             decision = answers.decision_of(denied.answer)
-            told = refusals.denied(denied.answer, refusals.APPROVAL)
+            told = refusals.denied(denied.answer)
             return Refuse(status=_OK, body=answers.refusal(message, told, decision), decision=decision)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             # Without its text, which can hold arguments.

@@ -35,7 +35,12 @@ def refusal(request: Message, text: str, decision: Mapping[str, str] | None = No
         result["resultType"] = "complete"
     if decision:
         result["_meta"] = {DECISION: dict(decision)}
-    return _written({"jsonrpc": "2.0", "id": request.id, "result": result})
+    return result_of(request.id, result)
+
+
+def result_of(message_id: MessageId | None, value: Mapping[str, Any]) -> str:
+    """Return the answer to a request that has a result."""
+    return _written({"jsonrpc": "2.0", "id": message_id, "result": dict(value)})
 
 
 def error(message_id: MessageId | None, code: int, text: str, decision: Mapping[str, str] | None = None) -> str:

@@ -101,6 +101,7 @@ class Exchange:
                 return
             sent |= {name: value for name, value in wanted.items() if value is not None}
         self._sent = True
+        request = self._allowed.request if self._allowed else request
         async with self._upstream.exchange("POST", sent, request.raw) as answer:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)

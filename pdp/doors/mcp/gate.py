@@ -10,7 +10,8 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pdp.client import (
@@ -22,7 +23,7 @@ from pdp.client import (
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
-from pdp.doors.mcp import answers
+from pdp.doors.mcp import answers, elicitation
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import (
     CALL,
@@ -56,7 +57,7 @@ _NOWHERE = TraceParent()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedCall:
-    """A request that the PDP has allowed, and what is left to do about its result."""
+    """A request that the PDP has allowed, as it is sent on, and what is left to do about its result."""
 
     request: Message
     call: AsyncAdmittedCall = field(repr=False)
@@ -94,7 +95,7 @@ class Gate:
         self._server = server
         self._session = session
         self._ask_server = ask_server
-        self._approval = lambda number: pdp_command(f"approvals approve {number}")
+        self._pdp_command = pdp_command
         self._passes = passes
         self._listing: asyncio.Future[None] | None = None
         # Whether a call was allowed whose result must be redacted.
@@ -237,7 +238,9 @@ class Gate:
         if isinstance(error, NoSessionError):
             return answers.refusal(request, str(error))
         if isinstance(error, ToolCallDenied):
-            told = refusals.denied(error.answer, self._approval)
+            if elicitation.points(request, error.answer):
+                return answers.result_of(request.id, elicitation.pointing(error.answer))
+            told = refusals.denied(error.answer, self._pdp_command)
             return answers.refusal(request, told, answers.decision_of(error.answer))
         # Without its text, which can hold arguments.
         _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
@@ -251,12 +254,13 @@ class Gate:
             digest = self.definitions.digest(under_way.tool)
         call = ToolCall(server=self._server, tool=under_way.tool, arguments=arguments, definition_digest=digest)
         trace = under_way.trace
+        admit = partial(session.admit, traceparent=trace.traceparent, tracestate=trace.tracestate)
         with under_way.asking():
-            admitted = await session.admit(call, traceparent=trace.traceparent, tracestate=trace.tracestate)
+            admitted = await _admitted(admit, call, request)
         under_way.decided(admitted.answer)
         self._redacts |= redacts(admitted.answer)
         under_way.sent()
-        return AllowedCall(request=request, call=admitted, under_way=under_way)
+        return AllowedCall(request=elicitation.sent_on(request), call=admitted, under_way=under_way)
 
     async def _know_definitions(self, request: Message) -> None:
         """Have the tools listed if they are not known. Calls that come meanwhile wait for the same list."""
@@ -284,6 +288,20 @@ class Gate:
         except BaseException:
             found.forget()
             raise
+
+
+async def _admitted(
+    admit: Callable[..., Awaitable[AsyncAdmittedCall]], call: ToolCall, request: Message
+) -> AsyncAdmittedCall:
+    """Ask about a call. A client that can open a link for its person gets it at once, and its next try waits."""
+    if not elicitation.can_be_pointed(request) or elicitation.pointed_to(request):
+        return await admit(call)
+    try:
+        return await admit(call, wait=0.0)
+    except ToolCallDenied as denied:
+        if not denied.answer.waits or denied.answer.access_link:
+            raise
+        return await admit(replace(call, request_id=denied.answer.request_id))
 
 
 def _modern(request: Message) -> bool:

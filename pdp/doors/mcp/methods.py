@@ -25,7 +25,8 @@ ASKED = {
 CALL, LIST, PING = "tools/call", "tools/list", "ping"
 # What a request that is asked about can have besides. Any other member could change what it means: a task, or to some
 # readers `Name` beside `name`.
-BESIDES = frozenset({"_meta", "inputResponses", "requestState"})
+INPUT_RESPONSES, REQUEST_STATE = "inputResponses", "requestState"
+BESIDES = frozenset({"_meta", INPUT_RESPONSES, REQUEST_STATE})
 # In their answers the server states its capabilities.
 INITIALIZE = "initialize"
 GREETINGS = frozenset({INITIALIZE, "server/discover"})
@@ -70,10 +71,11 @@ PASSABLE = SERVER_ASKS | {
 }
 
 PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 # What a request of the era without a handshake must state about its client.
 STATED = (
     PROTOCOL_VERSION,
-    "io.modelcontextprotocol/clientCapabilities",
+    CAPABILITIES,
     "io.modelcontextprotocol/clientInfo",
 )

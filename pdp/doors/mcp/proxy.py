@@ -161,7 +161,7 @@ class Proxy:
             await self._to_client(refused.answer)
             return
         found.asking = None
-        await self._to_server(found.request.raw)
+        await self._to_server(found.allowed.request.raw)
 
     def _named(self, message: Message) -> _Open | None:
         named = message.params.get("requestId")

@@ -87,6 +87,15 @@ def approved(server: RunningServer, *tools: str, user: str = "alice", **approval
     return opened
 
 
+def approve(pdp: RunningServer, session_id: str) -> str:
+    """Approve the call of a session that waits; return the id of its request."""
+    approver = pdp.client("approver")
+    (request,) = approver.list_access_requests(state="open", session_id=session_id)
+    shown = approver.get_access_request(request.access_request_id)
+    approver.approve_call(request.access_request_id, request_digest=shown.request_digest)
+    return request.access_request_id
+
+
 class Conversation:
     """What one client says and sees, beside the server and the proxy.
 

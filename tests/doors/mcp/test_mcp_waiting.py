@@ -7,17 +7,8 @@ import json
 from typing import Any
 
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import PATIENCE, approved, conversation
+from tests.doors.mcp.conversation import PATIENCE, approve, approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
-
-
-def approve(pdp: RunningServer, session_id: str) -> str:
-    """Approve the call of a session that waits; return the id of its request."""
-    approver = pdp.client("approver")
-    (request,) = approver.list_access_requests(state="open", session_id=session_id)
-    shown = approver.get_access_request(request.access_request_id)
-    approver.approve_call(request.access_request_id, request_digest=shown.request_digest)
-    return request.access_request_id
 
 
 def asked(pdp: RunningServer, session_id: str) -> int:
@@ -52,8 +43,8 @@ async def test_a_call_that_is_not_awaited_names_the_command(pdp: RunningServer, 
         again = await it.call("reset", {"path": "/a"})
 
     assert first["result"]["content"][0]["text"].startswith(
-        "The call of `files/reset` did not run: a person must approve exactly this call first. Tell the user how: "
-        f"`pdp approvals approve {number}`. Make the same call again after that."
+        "The call of `files/reset` did not run: a person must approve exactly this call first. Tell the user to run "
+        f"`pdp approvals approve {number}`, and make the same call again after that."
     )
     assert first["result"]["_meta"]["agent-pdp/decision"]["basis"] == "approval_required"
     assert {} == ran
