@@ -97,7 +97,7 @@ ADAPTERS := tests/doors/adapters
 APART := .venv-doors-apart
 ADAPTERS_APART := tests/doors/apart
 CREWAI := .venv-doors-crewai
-GUARDED := tests/doors/crewai
+GUARDED := tests/doors/guarded
 $(DOORS)/ready: $(ADAPTERS)/requirements.lock
 $(APART)/ready: $(ADAPTERS_APART)/requirements.lock
 $(CREWAI)/ready: $(GUARDED)/requirements.lock

@@ -25,7 +25,7 @@ LOCKS = (
     "pdp/deployment/requirements.lock",
     "tests/doors/adapters/requirements.lock",
     "tests/doors/apart/requirements.lock",
-    "tests/doors/crewai/requirements.lock",
+    "tests/doors/guarded/requirements.lock",
     "tests/doors/envoy/real/requirements.lock",
 )
 # The agent frameworks, which only the environments of `make doors` hold: the distribution of what is imported.
@@ -154,7 +154,7 @@ def test_the_lock_of_the_adapters_satisfies_the_project(project_root: Path, proj
         assert {one.version for one in held[name]} <= {one.version for one in own[name]}, name
 
 
-@pytest.mark.parametrize(("folder", "frameworks"), [("apart", APART), ("crewai", ())])
+@pytest.mark.parametrize(("folder", "frameworks"), [("apart", APART), ("guarded", ())])
 def test_a_lock_with_older_libraries_satisfies_the_project(
     project_root: Path, project: dict[str, Any], folder: str, frameworks: Iterable[str]
 ) -> None:

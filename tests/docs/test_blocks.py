@@ -87,7 +87,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/doors/README.md": {
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
         "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",
-        "python crewai": "tests/doors/crewai/test_crewai.py::test_a_guarded_function_does_not_run_when_it_is_denied",
+        "python crewai": "tests/doors/guarded/test_crewai.py::test_a_guarded_function_does_not_run_when_it_is_denied",
         "python fastmcp": "tests/doors/adapters/test_fastmcp.py::test_the_page_does_what_it_says",
         "python google-adk": "tests/doors/apart/test_google_adk.py::test_the_page_does_what_it_says",
         "python openai-agents": "tests/doors/adapters/test_openai_agents.py::test_the_page_does_what_it_says",

@@ -11,7 +11,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.desk import files
 
 # The agent frameworks are in environments of their own, in which `make doors` and `make doors-long` run their tests.
-_FRAMEWORKS = {"adapters": "langchain", "apart": "strands", "crewai": "crewai"}
+_FRAMEWORKS = {"adapters": "langchain", "apart": "strands", "guarded": "crewai"}
 collect_ignore = [folder for folder, framework in _FRAMEWORKS.items() if not find_spec(framework)]
 
 
