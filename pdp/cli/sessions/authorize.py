@@ -138,4 +138,5 @@ def _plain(answer: Answer) -> dict[str, object]:
         "outcome_token": answer.outcome_token,
         "access_request_id": answer.access_request_id,
         "access_expires_at": answer.access_expires_at,
+        "access_link": answer.access_link,
     }
