@@ -159,7 +159,6 @@ class DoorCall:
     error: str = ""
     server: str = ""
     tool: str = ""
-    tool_call_id: str = ""
     request_id: str = ""
     transport: str = ""
     session_id: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
@@ -111,6 +111,26 @@ def with_loader(*names: str) -> Callable[[C], Callable[..., Any]]:
     return decorate
 
 
+def grouped(group: type, name: str, options: Sequence[Callable[[Any], Any]]) -> Callable[[C], Callable[..., Any]]:
+    """Make a decorator that offers options, and passes them together as `name`.
+
+    `group` is a dataclass with a field for each of their parameters.
+    """
+
+    def decorate(function: C) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+            own = {one.name: given.pop(one.name) for one in fields(group)}
+            return function(*args, **{name: group(**own)}, **given)
+
+        decorated: Callable[..., Any] = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
     """A command's options for the connection to the server; None for those that are not given."""
@@ -129,48 +149,38 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
 
     `connection.connect` takes them.
     """
-
-    def decorate(function: C) -> Callable[..., Any]:
-        @wraps(function)
-        def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
-            options = {field.name: given.pop(field.name) for field in fields(ConnectionOptions)}
-            return function(*args, connection=ConnectionOptions(**options), **given)
-
-        decorated: Callable[..., Any] = command
-        for name, variable, metavar, text in reversed(
-            (
-                ("--address", "PDP_ADDRESS", "ADDRESS", "The address of the server. [PDP_ADDRESS; server.address]"),
-                (
-                    "--control-address",
-                    "PDP_CONTROL_ADDRESS",
-                    "ADDRESS",
-                    "The address to try first to end authority. [PDP_CONTROL_ADDRESS; server.control_address]",
-                ),
-                (
-                    "--token-file",
-                    "PDP_TOKEN_FILE",
-                    "FILE",
-                    f"The file of the token to send. [PDP_TOKEN_FILE; the {role.value}'s]",
-                ),
-                (
-                    "--tls-roots",
-                    "PDP_TLS_ROOTS",
-                    "FILE",
-                    "Trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS; on loopback its own]",
-                ),
-                (
-                    "--tls-certificate",
-                    "PDP_TLS_CERTIFICATE",
-                    "FILE",
-                    "The client certificate; no token is sent unless one is named. [PDP_TLS_CERTIFICATE]",
-                ),
-                ("--tls-key", "PDP_TLS_KEY", "FILE", "The certificate's private key. [PDP_TLS_KEY]"),
-            )
-        ):
-            decorated = click.option(name, metavar=metavar, envvar=variable, help=text)(decorated)
-        return _plaintext_option(decorated)
-
-    return decorate
+    rows = (
+        ("--address", "PDP_ADDRESS", "ADDRESS", "The address of the server. [PDP_ADDRESS; server.address]"),
+        (
+            "--control-address",
+            "PDP_CONTROL_ADDRESS",
+            "ADDRESS",
+            "The address to try first to end authority. [PDP_CONTROL_ADDRESS; server.control_address]",
+        ),
+        (
+            "--token-file",
+            "PDP_TOKEN_FILE",
+            "FILE",
+            f"The file of the token to send. [PDP_TOKEN_FILE; the {role.value}'s]",
+        ),
+        (
+            "--tls-roots",
+            "PDP_TLS_ROOTS",
+            "FILE",
+            "Trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS; on loopback its own]",
+        ),
+        (
+            "--tls-certificate",
+            "PDP_TLS_CERTIFICATE",
+            "FILE",
+            "The client certificate; no token is sent unless one is named. [PDP_TLS_CERTIFICATE]",
+        ),
+        ("--tls-key", "PDP_TLS_KEY", "FILE", "The certificate's private key. [PDP_TLS_KEY]"),
+    )
+    options = [
+        click.option(name, metavar=metavar, envvar=variable, help=text) for name, variable, metavar, text in rows
+    ]
+    return grouped(ConnectionOptions, "connection", (_plaintext_option, *options))
 
 
 def flags_of(connection: ConnectionOptions, settings: Settings) -> tuple[str, ...]:

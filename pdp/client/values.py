@@ -116,6 +116,11 @@ class Answer:
         """Say whether a person is asked about the call, and may still approve it."""
         return self.basis == Basis.APPROVAL_REQUIRED.value and bool(self.access_request_id)
 
+    @property
+    def undecided(self) -> bool:
+        """Say whether there is no reliable decision. With obligations that are not met here, there is one."""
+        return self.basis == ERROR_BASIS and not self.unmet_obligations
+
     def __bool__(self) -> bool:
         # Without this, `if client.authorize(...)` would take every deny for an allow.
         return self.allowed

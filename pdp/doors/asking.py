@@ -20,7 +20,6 @@ from pdp.client import (
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import duties_of
-from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
 from pdp.doors.web import HANDLE
 
@@ -99,5 +98,5 @@ class Asking:
 
 
 def _note(answer: Answer) -> None:
-    if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
+    if answer.undecided:
         _LOG.warning("there is no decision about a call: %s", answer.error)

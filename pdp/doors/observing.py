@@ -10,7 +10,6 @@ from random import getrandbits
 from typing import Final
 
 from pdp.client import Answer, ToolCallDenied, ToolResultWithheld
-from pdp.client.values import ERROR_BASIS
 from pdp.doors.session import NoSessionError
 from pdp.doors.traces import Placed, carried_on
 from pdp.model import Outcome
@@ -41,18 +40,15 @@ class CallUnderWay:
         *,
         placed: Placed = _NOWHERE,
         server: str = "",
-        tool: str = "",
-        tool_call_id: str = "",
         request_id: str = "",
         transport: str = "",
     ) -> None:
-        self.tool = tool
+        self.tool = ""
         self.trace = placed.parent
         self._observer = observer
         self._operation = operation
         self._placed = placed
         self._server = server
-        self._tool_call_id = tool_call_id
         self._request_id = request_id
         self._transport = transport
         self._answer: Answer | None = None
@@ -118,7 +114,6 @@ class CallUnderWay:
                 error=error or _ERRORS.get(outcome, ""),
                 server=self._server[:_CHARACTERS],
                 tool=self.tool[:_CHARACTERS],
-                tool_call_id=self._tool_call_id[:_CHARACTERS],
                 request_id=self._request_id[:_CHARACTERS],
                 transport=self._transport,
                 session_id=answer.session_id,
@@ -145,8 +140,7 @@ def refuse(observer: DoorObserver | None, why: Refusal) -> None:
 def _outcome_of_deny(answer: Answer) -> CallOutcome:
     if answer.waits:
         return CallOutcome.WAITING
-    undecided = answer.basis == ERROR_BASIS and not answer.unmet_obligations
-    return CallOutcome.UNDECIDED if undecided else CallOutcome.DENY
+    return CallOutcome.UNDECIDED if answer.undecided else CallOutcome.DENY
 
 
 def _outcome_of(error: BaseException) -> CallOutcome:

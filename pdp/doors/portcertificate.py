@@ -7,6 +7,7 @@ import ssl
 from pathlib import Path
 
 from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.files import state_of
 from pdp.foundation.ownership import require_own
 
 _LOG = logging.getLogger(__name__)
@@ -56,12 +57,4 @@ class PortCertificate:
         return context
 
     def _state(self) -> _State:
-        return tuple(_state_of(path) for path in (self._certificate, self._key))
-
-
-def _state_of(path: Path) -> tuple[int, ...]:
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode
+        return tuple(state_of(path) for path in (self._certificate, self._key))

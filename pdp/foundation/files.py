@@ -25,6 +25,15 @@ def open_new(path: Path, *, mode: int = PRIVATE, flags: int = 0) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | flags, mode)
 
 
+def state_of(path: Path) -> tuple[int, ...]:
+    """Return what changes whenever a file does: its place, times, size and mode; empty when it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
     """Write a new file; remove it when the `with` block raises."""

@@ -33,7 +33,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(METHOD, _AT_DOOR, "the method of MCP"),
     Attribute(names.TOOL, _AT_DOOR, "the tool, as the agent wrote it, cut to 128 printable characters"),
     Attribute(names.SERVER, _AT_DOOR, "the tool server, cut like the tool"),
-    Attribute(names.TOOL_CALL_ID, _AT_DOOR, "the agent's id of the call, cut like the tool"),
     Attribute(JSONRPC_ID, _AT_DOOR, "the client's id of the request, cut like the tool"),
     Attribute(TRANSPORT, _AT_DOOR, "`pipe` or `tcp`"),
     Attribute(names.SESSION_ID, _AT_DOOR, "public id of the session"),

@@ -260,7 +260,6 @@ def attributes_of(call: DoorCall) -> Attributes:
         doornames.METHOD: bounded(call.operation) if "/" in call.operation else "",
         names.TOOL: bounded(call.tool),
         names.SERVER: bounded(call.server),
-        names.TOOL_CALL_ID: bounded(call.tool_call_id),
         doornames.JSONRPC_ID: bounded(call.request_id),
         doornames.TRANSPORT: call.transport,
         names.SESSION_ID: call.session_id,

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.server.service import PDPServer
 from pdp.serving.rpc import PUBLIC, RPC, Shape
-from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, caller_pb2, policy_pb2, session_pb2
 from tests.machinery.rpcs.table import ALL
 from tests.machinery.servers.running import PATIENCE, Running, Serve
-
-MODULES = (
-    authorization_pb2,
-    session_pb2,
-    access_pb2,
-    policy_pb2,
-    audit_pb2,
-    caller_pb2,
-    health_pb2,
-    reflection_pb2,
-)
-
-
-def described() -> Iterator[tuple[str, MethodDescriptor]]:
-    """Yield path and description of every RPC of the API and of the standard services."""
-    for module in MODULES:
-        for service in module.DESCRIPTOR.services_by_name.values():
-            for method in service.methods:
-                yield f"/{service.full_name}/{method.name}", method
+from tests.machinery.servers.twotenants import METHODS
 
 
 def test_every_rpc_has_a_row() -> None:
@@ -47,10 +25,10 @@ def test_every_rpc_has_a_row() -> None:
     # The library describes reflection under its former name alone; the server describes it itself.
     itself = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
 
-    assert {path for path, _ in described()} - unserved == set(RPCS) - itself
+    assert METHODS.keys() - unserved == set(RPCS) - itself
 
 
-@pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in described() if path in RPCS])
+@pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in METHODS.items() if path in RPCS])
 def test_rows_have_the_shape_of_their_rpc(path: str, method: MethodDescriptor) -> None:
     """The message and the direction of streams are those of the API."""
     row = RPCS[path]

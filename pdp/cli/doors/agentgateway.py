@@ -10,14 +10,13 @@ import click
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
-from pdp.cli.doors.serving import run
+from pdp.cli.doors.serving import pass_option, run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import Settings
 from pdp.doors.agentgateway.door import AgentgatewayDoor
 from pdp.doors.agentgateway.exchanges import Exchanges
 from pdp.doors.agentgateway.targets import Prefix, Targets, target_table
 from pdp.doors.asking import Asking
-from pdp.doors.mcp.methods import PASSABLE
 from pdp.model import Role
 
 _SECTIONS = {
@@ -48,14 +47,7 @@ _SECTIONS = {
     show_default=True,
     help="agentgateway's `prefixMode`: when names in lists begin with their target.",
 )
-@click.option(
-    "--pass",
-    "passes",
-    metavar="METHOD",
-    multiple=True,
-    type=click.Choice(sorted(PASSABLE)),
-    help="Let this method of MCP pass.",
-)
+@pass_option("Let this method of MCP pass.")
 @click.option(
     "--unseen-errors",
     is_flag=True,

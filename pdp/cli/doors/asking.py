@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from pdp.cli.doors.embedded import EmbeddedServer, data_folder, embedded_settings
 from pdp.cli.doors.guarding import guarded
-from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, duration, flags_of, read_handle
+from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, duration, flags_of, grouped, read_handle
 from pdp.cli.sessions.terms import terms_text
 from pdp.client import AsyncClient
 from pdp.config import Settings
@@ -177,18 +177,8 @@ _OPTIONS = (
 )
 
 
-def session_options(function: C) -> Callable[..., Any]:
-    """Offer the options of the session, and pass them as `session`."""
-
-    @wraps(function)
-    def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
-        own = {one.name: given.pop(one.name) for one in fields(SessionOptions)}
-        return function(*args, session=SessionOptions(**own), **given)
-
-    decorated: Callable[..., Any] = command
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+# Offers the options of the session, and passes them as `session`.
+session_options = grouped(SessionOptions, "session", _OPTIONS)
 
 
 def _given(handle: str, wait: float, client: AsyncClient) -> DoorSession:

@@ -11,7 +11,7 @@ import click
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
-from pdp.cli.doors.serving import run
+from pdp.cli.doors.serving import pass_option, run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import Settings
 from pdp.doors.asking import Asking
@@ -19,7 +19,6 @@ from pdp.doors.envoy.door import EnvoyDoor
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.tables import Table, read_tables
-from pdp.doors.mcp.methods import PASSABLE
 from pdp.model import Role
 
 _SECTIONS = {
@@ -33,14 +32,7 @@ _SECTIONS = {
     "envoy", cls=SectionedCommand, sections=_SECTIONS, epilog="Example:  pdp door envoy --listen 127.0.0.1:9191"
 )
 @port_options("Envoy")
-@click.option(
-    "--pass",
-    "passes",
-    metavar="METHOD",
-    multiple=True,
-    type=click.Choice(sorted(PASSABLE)),
-    help="Let this method of MCP pass.",
-)
+@pass_option("Let this method of MCP pass.")
 @click.option("--http-table", metavar="FILE", help="Which HTTP requests are which calls, for routes that name a table.")
 @click.option(
     "--without-reports",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any, Final, TypeVar
 
 import click
 
-from pdp.cli.options import path_of
+from pdp.cli.doors.serving import LISTEN_FLAGS, address_options
+from pdp.cli.options import grouped, path_of
 from pdp.errors import ConfigurationError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-PORT_FLAGS: Final = ("--listen", "--listen-tls-certificate", "--listen-tls-key", "--listen-tls-clients")
+PORT_FLAGS: Final = (*LISTEN_FLAGS, "--listen-tls-clients")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +22,14 @@ class PortOptions:
     """Where a gateway asks, and the files of TLS; None for what is not given."""
 
     listen: str
-    certificate: str | None
-    key: str | None
-    clients: str | None
+    listen_tls_certificate: str | None
+    listen_tls_key: str | None
+    listen_tls_clients: str | None
 
     def credentials(self) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the credentials of the port; None without TLS. Raise `ConfigurationError`."""
-        key, certificate, clients = (path_of(one) for one in (self.key, self.certificate, self.clients))
+        given = (self.listen_tls_key, self.listen_tls_certificate, self.listen_tls_clients)
+        key, certificate, clients = map(path_of, given)
         if key is certificate is clients is None:
             return None
         if key is None or certificate is None or clients is None:
@@ -43,28 +44,9 @@ class PortOptions:
 
 def port_options(gateway: str) -> Callable[[C], Callable[..., Any]]:
     """Offer the options of the port on which this gateway asks, and pass them as `port`."""
-
-    def decorate(function: C) -> Callable[..., Any]:
-        @wraps(function)
-        def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
-            port = PortOptions(
-                listen=given.pop("listen"),
-                certificate=given.pop("listen_tls_certificate"),
-                key=given.pop("listen_tls_key"),
-                clients=given.pop("listen_tls_clients"),
-            )
-            return function(*args, port=port, **given)
-
-        decorated: Callable[..., Any] = command
-        texts = (
-            f"Where {gateway} asks, such as `127.0.0.1:9191`.",
-            "The door's certificate chain; needed beyond loopback.",
-            "The certificate's private key.",
-            f"The authorities that sign the certificates of {gateway}.",
-        )
-        for flag, text in reversed(tuple(zip(PORT_FLAGS, texts, strict=True))):
-            metavar = "ADDRESS" if flag == "--listen" else "FILE"
-            decorated = click.option(flag, metavar=metavar, required=flag == "--listen", help=text)(decorated)
-        return decorated
-
-    return decorate
+    clients = f"The authorities that sign the certificates of {gateway}."
+    options = (
+        *address_options(f"Where {gateway} asks, such as `127.0.0.1:9191`."),
+        click.option("--listen-tls-clients", metavar="FILE", help=clients),
+    )
+    return grouped(PortOptions, "port", options)

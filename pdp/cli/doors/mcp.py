@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from pdp.cli.doors.asking import HANDLE_FLAGS, WISH_FLAGS, SessionOptions, session_options
 from pdp.cli.doors.piping import PipeProxy
+from pdp.cli.doors.serving import pass_option
 from pdp.cli.doors.web import WEB_FLAGS, WebOptions, web_options
 from pdp.cli.options import (
     CONNECTION_FLAGS,
@@ -22,7 +23,6 @@ from pdp.cli.options import (
     with_loader,
 )
 from pdp.config import Settings
-from pdp.doors.mcp.methods import PASSABLE
 from pdp.model import Role
 
 _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:-server)?|(?P<between>.+)-server")
@@ -50,14 +50,7 @@ _SECTIONS = {
 @click.option(
     "--wait", type=duration, default="30s", show_default=True, help="Let a call wait this long for a person's yes."
 )
-@click.option(
-    "--pass",
-    "passes",
-    metavar="METHOD",
-    multiple=True,
-    type=click.Choice(sorted(PASSABLE)),
-    help="Let this method pass.",
-)
+@pass_option("Let this method pass.")
 @click.option("--run-as", metavar="USER", default="", help="Run the server as this user of the machine; needs root.")
 @web_options
 @connection_options(Role.PEP)

@@ -13,8 +13,8 @@ from pdp.observer import DoorObserver
 
 _LOG = logging.getLogger("pdp.doors")
 
-# The names of doors as services.
-MCP, AUTHZEN, ENVOY = "pdp-mcp", "pdp-authzen", "pdp-envoy"
+# The door's name as a service.
+MCP = "pdp-mcp"
 
 _AUTO = "auto"
 # Clients of MCP wait two seconds for the end of a server.

@@ -16,6 +16,7 @@ from pdp.cli.doors.web import WebOptions
 from pdp.cli.options import ConnectionOptions
 from pdp.client import AsyncClient
 from pdp.config import Settings
+from pdp.doors import refusals
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp.admission import TokenSource
 from pdp.doors.mcp.credentials import Credentials
@@ -54,7 +55,7 @@ class WebProxy:
                 servers,
                 session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=self.wait), feed),
                 doorstep=doorstep,
-                pdp_command=_pdp_command,
+                pdp_command=refusals.PDP,
                 tokens=self._tokens(opened, client),
                 observer=observer,
             )
@@ -95,10 +96,6 @@ class WebProxy:
             self.settings,
             Path(self.web.access_tokens),
             servers=[entry.name for entry in self.servers],
-            pdp_command=_pdp_command,
+            pdp_command=refusals.PDP,
             wait=self.wait,
         )
-
-
-def _pdp_command(words: str) -> str:
-    return f"pdp {words}"

@@ -7,15 +7,15 @@ import signal
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pdp.cli.operate.logs import log_to_stderr
-from pdp.cli.options import path_of
+from pdp.cli.options import grouped, path_of
 from pdp.config import LogSettings
 from pdp.doors.isolation import keep_memory_private
+from pdp.doors.mcp.methods import PASSABLE
 
 if TYPE_CHECKING:  # Only what listens needs the extra.
     from pdp.doors.listening import Listener
@@ -58,17 +58,24 @@ class ListenOptions:
             yield listener, Doorstep(hosts=listener.hosts | allowed, origins=listener.origins | origins)
 
 
+def address_options(where: str, *, required: bool = True) -> tuple[Callable[[Any], Any], ...]:
+    """Return the options of where a door listens. `where` is the help of --listen."""
+    return (
+        click.option("--listen", metavar="ADDRESS", required=required, help=where),
+        click.option(
+            "--listen-tls-certificate", metavar="FILE", help="The door's certificate chain; needed beyond loopback."
+        ),
+        click.option("--listen-tls-key", metavar="FILE", help="The certificate's private key."),
+    )
+
+
 def listen_options(where: str, *, hosts: str, required: bool = True) -> Callable[[C], Callable[..., Any]]:
     """Make a decorator that offers where a door over HTTP listens and who may call, and passes `listening`.
 
     `where` is the help of --listen, and `hosts` says what --allowed-host is unless it is given.
     """
     options = (
-        click.option("--listen", metavar="ADDRESS", required=required, help=where),
-        click.option(
-            "--listen-tls-certificate", metavar="FILE", help="The door's certificate chain; needed beyond loopback."
-        ),
-        click.option("--listen-tls-key", metavar="FILE", help="The certificate's private key."),
+        *address_options(where, required=required),
         click.option(
             "--allowed-host",
             metavar="HOST",
@@ -82,19 +89,13 @@ def listen_options(where: str, *, hosts: str, required: bool = True) -> Callable
             help="Pages that may call it, such as `https://example.org`.",
         ),
     )
+    return grouped(ListenOptions, "listening", options)
 
-    def decorate(function: C) -> Callable[..., Any]:
-        @wraps(function)
-        def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
-            own = {one.name: given.pop(one.name) for one in fields(ListenOptions)}
-            return function(*args, listening=ListenOptions(**own), **given)
 
-        decorated: Callable[..., Any] = command
-        for option in reversed(options):
-            decorated = option(decorated)
-        return decorated
-
-    return decorate
+def pass_option(text: str) -> Callable[[C], C]:
+    """Offer the methods of MCP that may pass, as `passes`. `text` is the help."""
+    methods = click.Choice(sorted(PASSABLE))
+    return click.option("--pass", "passes", metavar="METHOD", multiple=True, type=methods, help=text)
 
 
 def begin() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
-from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options
-from pdp.cli.options import path_of
+from pdp.cli.options import grouped, path_of
 from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -66,25 +65,17 @@ _OWN = tuple(one.name for one in fields(WebOptions) if one.name != "listening")
 
 def web_options(function: C) -> Callable[..., Any]:
     """Offer the options for HTTP, and pass them as `web`."""
-
-    @wraps(function)
-    def command(*args: Any, listening: ListenOptions, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
-        own = {name: given.pop(name) for name in _OWN}
-        return function(*args, web=WebOptions(listening=listening, **own), **given)
-
-    decorated: Callable[..., Any] = listen_options(
+    rows = (
+        ("--upstream", "URL", "The URL of the server: https, or http on loopback."),
+        ("--upstream-tls-roots", "FILE", "Trust these root certificates at the URL. [the system's]"),
+        ("--headers-file", "FILE", "Send the server these headers: lines `Name: value`, for you alone."),
+        ("--servers", "FILE", "Stand before each of the servers in this file, instead of the one at --upstream."),
+        ("--access-tokens", "FILE", "Take access tokens, too: this file says whose they are. Needs `jwt.*`."),
+    )
+    listening = listen_options(
         "Where clients find the proxy, such as `127.0.0.1:8080`: at /mcp, or /NAME/mcp for each of several servers.",
         hosts="on loopback its own",
         required=False,
-    )(command)
-    for name, metavar, text in reversed(
-        (
-            ("--upstream", "URL", "The URL of the server: https, or http on loopback."),
-            ("--upstream-tls-roots", "FILE", "Trust these root certificates at the URL. [the system's]"),
-            ("--headers-file", "FILE", "Send the server these headers: lines `Name: value`, for you alone."),
-            ("--servers", "FILE", "Stand before each of the servers in this file, instead of the one at --upstream."),
-            ("--access-tokens", "FILE", "Take access tokens, too: this file says whose they are. Needs `jwt.*`."),
-        )
-    ):
-        decorated = click.option(name, metavar=metavar, help=text)(decorated)
-    return decorated
+    )
+    own = [click.option(name, metavar=metavar, help=text) for name, metavar, text in rows]
+    return grouped(WebOptions, "web", (*own, listening))(function)

@@ -15,7 +15,6 @@ from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
 from pdp.client import Answer, Client, Obligation, PDPClientError, ToolCall
-from pdp.client.values import ERROR_BASIS
 from pdp.model import Role
 
 
@@ -69,7 +68,7 @@ def authorize(
         answer = client.ask(replace(call, request_id=answer.request_id), known_obligations=known, wait=wait)
     if as_json:
         print_json(_plain(answer))
-    if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
+    if answer.undecided:
         raise PDPClientError(answer.error)
     if not as_json:
         _print(answer)

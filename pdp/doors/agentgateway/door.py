@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 
 from pdp.client import ToolCall, ToolCallDenied
 from pdp.client.aio.admitted import AsyncAdmittedCall
-from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
 from pdp.doors.agentgateway.exchanges import Exchange, Exchanges
 from pdp.doors.agentgateway.extmcp_pb2 import Error, RequestAnswer, RequestQuestion, ResponseAnswer, ResponseQuestion
@@ -203,8 +202,7 @@ async def _within(patience: float | None, work: Awaitable[T]) -> T:
         raise RefusedQuestionError(str(unreported), decision=decision_of(unreported.answer)) from None
     except ToolCallDenied as denied:
         answer = denied.answer
-        undecided = answer.basis == ERROR_BASIS and not answer.unmet_obligations
-        code = Error.UNKNOWN if undecided else Error.PERMISSION_DENIED
+        code = Error.UNKNOWN if answer.undecided else Error.PERMISSION_DENIED
         text = refusals.denied(answer, call=answer.tool)
         raise RefusedQuestionError(text, code=code, decision=decision_of(answer)) from None
     except TimeoutError:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pdp.client import Answer
-from pdp.client.values import ERROR_BASIS
 from pdp.doors.authzen.questions import Question
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN
 
@@ -62,7 +61,7 @@ def verdict(question: Question, answer: Answer, *, endpoint: str) -> Verdict:
 
     Raise `NoDecisionError` when the answer is none.
     """
-    if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
+    if answer.undecided:
         raise NoDecisionError(*_STATUSES.get(answer.reason, (INTERNAL, UNDECIDED)))
     context = _told(answer)
     if reason := _objection(question, answer):

@@ -12,7 +12,6 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from pdp.client import Answer, ToolCall, ToolCallDenied
-from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
@@ -68,9 +67,8 @@ class HTTPRequests:
         except UnreportedError as unreported:
             return _told(FORBIDDEN, str(unreported), unreported.answer)
         except ToolCallDenied as denied:
-            undecided = denied.answer.basis == ERROR_BASIS and not denied.answer.unmet_obligations
             text = refusals.denied(denied.answer)
-            return _told(_UNAVAILABLE if undecided else FORBIDDEN, text, denied.answer)
+            return _told(_UNAVAILABLE if denied.answer.undecided else FORBIDDEN, text, denied.answer)
         except TimeoutError:
             _LOG.warning("there is no decision about a call within the time that Envoy waits")
             return _told(_UNAVAILABLE, refusals.AWAY)

@@ -68,7 +68,7 @@ class MCPRequests:
             return await self._call(request, message, server)
         if message.method not in methods.PASSED and message.method not in self.passes:
             told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
-            return Refuse(status=NOT_FOUND if http.is_modern(message) else _OK, body=told)
+            return Refuse(status=NOT_FOUND if message.modern else _OK, body=told)
         try:
             await self.asking.require_session(request.handle)
         except NoSessionHereError as missing:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pdp.doors.mcp.messages import Message
 from pdp.errors import ConfigurationError
+from pdp.foundation.files import state_of
 from pdp.foundation.ownership import read_own
 
 _LOG = logging.getLogger(__name__)
@@ -46,12 +47,12 @@ class Credentials:
         self._latest: frozenset[str] = frozenset()
         self._seen: tuple[int, ...] = ()
         if file is not None:
-            self._seen = _state(file)
+            self._seen = state_of(file)
             self._take(_read(file))
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers as they are now; the last good ones while a changed file is invalid. Never raises."""
-        if self._file is not None and (seen := _state(self._file)) != self._seen:
+        if self._file is not None and (seen := state_of(self._file)) != self._seen:
             self._seen = seen
             try:
                 self._take(_read(self._file))
@@ -103,14 +104,6 @@ def _read(file: Path) -> dict[str, str]:
     if not headers:
         raise ConfigurationError(f"`{file}` holds no headers")
     return headers
-
-
-def _state(file: Path) -> tuple[int, ...]:
-    try:
-        status = file.stat()
-    except OSError:
-        return ()
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_mode
 
 
 def _secrets(value: str) -> Iterator[str]:

@@ -53,7 +53,7 @@ class Exchange:
         self._request = request
         self._headers = headers
         self._reply = reply
-        self._modern = http.is_modern(request)
+        self._modern = request.modern
         self._allowed: AllowedCall | None = None
         self._sent = False
         self._task: asyncio.Task[None] | None = None

@@ -219,7 +219,7 @@ class Gate:
             self.definitions.add(page(said)[0], first=request.params.get("cursor") is None)
             visible = await self.visible()
             self.shown = visible if self.shown is None else self.shown
-            return shown(said, visible, modern=_modern(request)).text
+            return shown(said, visible, modern=request.modern).text
         except PDPClientError as error:
             _LOG.warning("the tools of the session cannot be listed: %s", error)
             return answers.error(request.id, answers.DENIED, "the policy decision point does not answer: try again")
@@ -302,7 +302,3 @@ async def _admitted(
         if not denied.answer.waits or denied.answer.access_link:
             raise
         return await admit(replace(call, request_id=denied.answer.request_id))
-
-
-def _modern(request: Message) -> bool:
-    return any(name in request.meta for name in STATED)

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from pdp.doors.mcp.messages import Message
-from pdp.doors.mcp.methods import PROTOCOL_VERSION, STATED
+from pdp.doors.mcp.methods import PROTOCOL_VERSION
 from pdp.doors.web import RawHeaders, read_headers
 from pdp.model import TraceParent
 
@@ -83,14 +83,9 @@ def is_session(text: str) -> bool:
     return bool(_SESSION.fullmatch(text))
 
 
-def is_modern(message: Message) -> bool:
-    """Say whether a request is of the era without a handshake."""
-    return any(name in message.meta for name in STATED)
-
-
 def unstated(message: Message, headers: Headers) -> str:
     """Say that a request of the era without a handshake does not state its version; empty if it does."""
-    modern = is_modern(message) or (headers.get(VERSION, "") >= MODERN and message.id is not None and message.method)
+    modern = message.modern or (headers.get(VERSION, "") >= MODERN and message.id is not None and message.method)
     if modern and PROTOCOL_VERSION not in message.meta:
         return f"`_meta` does not state `{PROTOCOL_VERSION}`, as each request of this version of MCP must"
     return ""
@@ -98,7 +93,7 @@ def unstated(message: Message, headers: Headers) -> str:
 
 def disagreement(message: Message, headers: Headers) -> str:
     """Name what the headers of a request say other than the message does; empty for nothing."""
-    modern = is_modern(message)
+    modern = message.modern
     if modern and headers.get(VERSION) != message.meta.get(PROTOCOL_VERSION):
         return f"the header `{VERSION}` is not the version that the message states"
     method = headers.get(METHOD)

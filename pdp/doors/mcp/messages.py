@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
+from pdp.doors.mcp.methods import STATED
 from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
 from pdp.limits import Limits
@@ -121,6 +122,11 @@ class Message:
         """Return what the parameters say about the message itself (`_meta`)."""
         found = self.params.get("_meta")
         return found if isinstance(found, dict) else {}
+
+    @property
+    def modern(self) -> bool:
+        """Say whether a request is of the era without a handshake."""
+        return any(name in self.meta for name in STATED)
 
     def place(self, *names: str) -> Span | None:
         """Return where the value is that these names lead to, from object to object; None if there is none."""

@@ -140,7 +140,7 @@ class Site:
         self, party: Party, message: Message, headers: http.Headers, receive: Receive, reply: Reply
     ) -> None:
         begins = message.method == methods.INITIALIZE
-        modern = http.is_modern(message)
+        modern = message.modern
         conversation = party.conversation("" if begins or modern else headers.get(http.SESSION, ""))
         if conversation is None:
             refuse(self._observer, Refusal.SESSION)

@@ -7,14 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import grpc
 import pytest
-from click.testing import CliRunner
 
-from pdp.cli.root import root
 from pdp.testing.inprocess import RunningServer
+from tests.doors.commands import mistaken
 from tests.doors.envoy.asker import Asker, call, opened
 from tests.machinery.credentials.authority import Authority
 
@@ -38,13 +36,7 @@ def test_a_mistake_is_one_line(
     words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the option, or what to do."""
-    monkeypatch.chdir(tmp_path)
-    token = tmp_path / "token"
-    token.touch(mode=0o600)
-    token.write_text("sesame-sesame-sesame")
-    # The memory of the tests stays readable.
-    with patch("pdp.cli.doors.serving.keep_memory_private"):
-        done = CliRunner().invoke(root, ["door", "envoy", "--data-dir", str(tmp_path), "--plaintext", *words])
+    done = mistaken("envoy", words, tmp_path, monkeypatch)
 
     assert 2 == done.exit_code
     assert says in done.stderr
