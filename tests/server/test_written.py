@@ -201,7 +201,7 @@ def test_what_an_agent_writes_is_not_repeated(service: Service, session: Opened)
 
 
 # Their requests have no fields.
-NOTHING_TO_WRITE = {"ListBundles", "ReloadBundle"}
+NOTHING_TO_WRITE = {"GetCaller", "ListBundles", "ReloadBundle"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -247,6 +247,8 @@ ANY_VALUE_WILL_DO = {
     "may_delegate": "yes or no",
     "running_bundle": "yes or no",
     "validate": "yes or no",
+    "validate_only": "yes or no",
+    "summaries": "yes or no",
     "skip_request_validation": "yes or no",
     "with_readings": "yes or no",
     "with_sessions": "yes or no",
