@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,14 @@ ENDLESS = {
     + "".join(f"type A{n} = {{x: A{n - 1}, y: A{n - 1}}};" for n in range(1, 60))
     + "entity U { a: A59 };"
 }
+
+
+def has_a_job(child: PolicyChild) -> bool:
+    """Say whether a job has been written that the process, which is stopped, has not read."""
+    process = child._process
+    assert process is not None
+    assert process.stdin is not None
+    return int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder) > 0
 
 
 def question(user: str = "ada") -> dict[str, Any]:
@@ -149,7 +159,7 @@ def test_a_crash_is_an_error_and_the_next_job_works(child: PolicyChild) -> None:
     with ThreadPoolExecutor(1) as pool:
         os.kill(pid, signal.SIGSTOP)
         answer = pool.submit(child.evaluate, question())
-        wait_until(child._turn.locked)
+        wait_until(lambda: has_a_job(child))
         os.kill(pid, signal.SIGSEGV)
         os.kill(pid, signal.SIGCONT)
 
