@@ -160,7 +160,7 @@ def test_caller_commands_run(project_root: Path, place: Path, environment: dict[
     done = run("\n".join(blocks(project_root / "pdp" / "server" / "README.md", "sh callers")), place, environment)
 
     assert 0 == done.returncode, done.stderr
-    assert "ci-gateway  token       pep       default  20" in done.stdout
+    assert "ci-gateway  token       pep       default  users alice; agents coder  20" in done.stdout
     assert "pdpt_" not in done.stdout + done.stderr
     assert (place / "next.token").exists()
 
