@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pwd
 import shutil
 import sys
 import tempfile
@@ -31,9 +30,14 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a process as another user"),
 ]
 
-# Reads each file, and sends each request; prints what came of it.
+# Becomes another user, reads each file, and sends each request; prints what came of it. The interpreter can be where
+# only its owner may go, so that all modules are imported before.
 _STRANGER = """
-import json, sys, urllib.request
+import encodings.idna, json, os, pwd, sys, urllib.request
+nobody = pwd.getpwnam("nobody")
+os.setgroups([])
+os.setgid(nobody.pw_gid)
+os.setuid(nobody.pw_uid)
 files, url, body, headers = json.loads(sys.argv[1])
 seen = {"files": {}, "answers": []}
 for file in files:
@@ -103,9 +107,6 @@ async def _stranger(url: str, files: list[Path]) -> Any:
     plan = [[str(file) for file in files], url, body, [headers, {**headers, HANDLE: "pdps_" + "x" * 43}]]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-c", _STRANGER, json.dumps(plan)),
-        user="nobody",
-        group=pwd.getpwnam("nobody").pw_gid,
-        extra_groups=[],
         cwd="/",
         env={},
         stdout=asyncio.subprocess.PIPE,

@@ -279,7 +279,7 @@ def test_a_pdp_that_is_away_is_told(tmp_path: Path) -> None:
         said = envoy.send("POST", "/mcp", call("note"), headers)
     backend.close()
 
-    assert "Try again later." in said.shown
+    assert "Try again later, or tell the user." in said.shown
     assert [] == backend.got
 
 
