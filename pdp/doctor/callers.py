@@ -1,4 +1,4 @@
-"""Check who may call: the file of callers, its tokens, and whether the policies know approvers as users."""
+"""Check who may call: the file of callers, its tokens, what it says of doors, and approvers as users."""
 
 from __future__ import annotations
 
@@ -63,6 +63,29 @@ def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
             "give caller and user the same id: otherwise the rule never applies, and they may approve for themselves"
         )
         yield warning("policies", found, remedy)
+
+
+def unseeing(callers_file: Path, caller_id: str) -> Finding:
+    """Return whether the entry of a door that sees no results says so."""
+    try:
+        known = KnownCallers(callers_file, development=True).current
+    except ConfigurationError as error:
+        remedy = "run this where the server's callers are; anywhere else, `pdp whoami` with the door's token shows it"
+        return warning(_CHECK, f"the entry of the door is not looked at: {error}", remedy)
+    entries = (
+        *(one.caller for one in known.by_token.values()),
+        *known.by_spiffe_id.values(),
+        *known.by_jwt_subject.values(),
+        *known.by_jwt_group.values(),
+    )
+    entry = next((one for one in entries if one.id == caller_id), None)
+    if entry is None:
+        return warning(_CHECK, f"there is no caller `{caller_id}`", "name the caller as which the door asks: --caller")
+    if entry.sees_results:
+        found = f"the entry of `{caller_id}` does not say that the door sees no results"
+        remedy = "set `sees_results: false`: else calls that must be reported are charged before they are denied"
+        return warning(_CHECK, found, remedy)
+    return fine(_CHECK, f"the entry of `{caller_id}` says that the door sees no results")
 
 
 def _compares_approver_and_user(policy: PolicySource) -> bool:

@@ -43,10 +43,9 @@ class UnreportedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Asks one server. With `without_reports` the operator accepts that nothing is told of what unseen calls bring."""
+    """Asks one server."""
 
     client: AsyncClient
-    without_reports: bool = False
 
     def session(self, handle: str) -> AsyncClientSession:
         """Return the session of a handle. Raise `NoSessionHereError` for what is no handle."""
@@ -64,7 +63,7 @@ class Asking:
         answer = await session.ask(call, known_obligations=(), traceparent=traceparent, tracestate=tracestate)
         _note(answer)
         duties_of(answer, knows=())
-        if answer.outcome_token and not self.without_reports:
+        if answer.outcome_token:
             # The server has allowed a call that will not be made.
             with suppress(PDPClientError):
                 await session.report_outcome(answer, succeeded=False)

@@ -144,6 +144,36 @@ def test_a_file_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     assert PROBLEM is found.level
 
 
+@pytest.mark.parametrize(
+    ("caller", "level", "says"),
+    [
+        ("envoy", Level.OK, "says that the door sees no results"),
+        ("gateway", WARNING, "does not say that the door sees no results"),
+        ("other", WARNING, "there is no caller `other`"),
+        ("", WARNING, "cannot read `nowhere.yaml`"),
+    ],
+)
+def test_the_callers_entry_says_what_the_door_sees(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caller: str, level: Level, says: str
+) -> None:
+    """In the file of callers, if it is here. For another door the option is a mistake."""
+    monkeypatch.chdir(tmp_path)
+    Path("envoy.yaml").write_text(page, encoding="utf-8")
+    entry = "token_sha256: '{}', roles: [pep]"
+    text = f"envoy: {{{entry.format('a' * 64)}, sees_results: false}}\ngateway: {{{entry.format('b' * 64)}}}\n"
+    Path("callers.yaml").write_text(text, encoding="ascii")
+    Path("callers.yaml").chmod(0o600)
+    words = ["--callers-file", "callers.yaml" if caller else "nowhere.yaml", *(["--caller", caller] if caller else [])]
+
+    done = CliRunner().invoke(root, ["doctor", "--json", "--door", "envoy", "envoy.yaml", *words])
+    other = CliRunner().invoke(root, ["doctor", "--door", "agentgateway", "envoy.yaml", "--caller", "envoy"])
+
+    found = json.loads(done.stdout)["findings"][-1]
+    assert (0, "callers", level.value) == (done.exit_code, found["check"], found["level"])
+    assert says in found["found"]
+    assert 2 == other.exit_code
+
+
 def test_the_command_tells(page: str, tmp_path: Path) -> None:
     """Exit code 0 when nothing must be fixed, and 1 when something must; a file needs its door."""
     sound, holed = tmp_path / "sound.yaml", tmp_path / "holed.yaml"

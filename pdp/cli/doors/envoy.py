@@ -23,7 +23,7 @@ from pdp.model import Role
 
 _SECTIONS = {
     "For Envoy": PORT_FLAGS,
-    "For the requests": ("--pass", "--http-table", "--without-reports"),
+    "For the requests": ("--pass", "--http-table"),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 
@@ -34,11 +34,6 @@ _SECTIONS = {
 @port_options("Envoy")
 @pass_option("Let this method of MCP pass.")
 @click.option("--http-table", metavar="FILE", help="Which HTTP requests are which calls, for routes that name a table.")
-@click.option(
-    "--without-reports",
-    is_flag=True,
-    help="Allow calls whose results should be reported. [denied: this door sees no results]",
-)
 @connection_options(Role.PEP)
 @with_loader("data_dir")
 def envoy(
@@ -48,7 +43,6 @@ def envoy(
     port: PortOptions,
     passes: tuple[str, ...],
     http_table: str | None,
-    without_reports: bool,
 ) -> int:
     """Answer Envoy's questions about HTTP requests (ext_authz).
 
@@ -56,7 +50,7 @@ def envoy(
     handle of its session in the header X-PDP-Session. `pdp/doors/ENVOY.md` has the configuration of Envoy.
     """
     tables = {} if http_table is None else read_tables(Path(http_table))
-    return run(_serve(load_settings(), connection, port, frozenset(passes), tables, without_reports=without_reports))
+    return run(_serve(load_settings(), connection, port, frozenset(passes), tables))
 
 
 async def _serve(
@@ -65,13 +59,11 @@ async def _serve(
     port: PortOptions,
     passes: frozenset[str],
     tables: Mapping[str, Table],
-    *,
-    without_reports: bool,
 ) -> None:
     credentials = port.credentials()
     async with AsyncExitStack() as opened:
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
-        asking = Asking(client=client, without_reports=without_reports)
+        asking = Asking(client=client)
         door = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables))
         address = await opened.enter_async_context(door.serving(port.listen, credentials))
         click.echo(f"serving Envoy at {address}", err=True)

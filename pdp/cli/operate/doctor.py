@@ -16,20 +16,31 @@ from pdp.clock import SystemClock
 from pdp.config import Settings, describe
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.agentgatewayholes import examine_agentgateway
+from pdp.doctor.callers import unseeing
 from pdp.doctor.envoyholes import examine_envoy
 from pdp.errors import ConfigurationError
+from pdp.model import Role
 
 _DOORS: Final = {"agentgateway": examine_agentgateway, "envoy": examine_envoy}
+# The door that never sees a result, however it is configured.
+_UNSEEING: Final = "envoy"
 
 
 @click.command(epilog="Example:  pdp doctor --config /etc/pdp/pdp.yaml")
 @click.argument("file", required=False)
 @click.option("--door", type=click.Choice(sorted(_DOORS)), help="Check FILE, which configures what asks this door.")
+@click.option("--caller", metavar="ID", help="The caller as which the door of Envoy asks. [pep]")
 @json_option
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_loader(*(row.name for row in describe()))
 def doctor(
-    *, load_settings: Callable[[], Settings], as_json: bool, deny: str | None, door: str | None, file: str | None
+    *,
+    load_settings: Callable[[], Settings],
+    as_json: bool,
+    deny: str | None,
+    door: str | None,
+    caller: str | None,
+    file: str | None,
 ) -> None:
     """Check a deployment, and say what to fix.
 
@@ -38,11 +49,17 @@ def doctor(
     fixed. 2: nothing could be checked.
 
     With `--door envoy FILE` or `--door agentgateway FILE` it reads a configuration of that gateway, and names each hole
-    through which a request reaches a server unasked.
+    through which a request reaches a server unasked. For Envoy it also looks at the entry of the door's caller.
     """
     if (door is None) is not (file is None):
         raise click.UsageError("a door and a file go together: `pdp doctor --door envoy FILE`")
-    findings = tuple(_examined(load_settings) if file is None or door is None else _DOORS[door](Path(file)))
+    if caller is not None and door != _UNSEEING:
+        raise click.UsageError(f"--caller goes with `--door {_UNSEEING}`")
+    findings = tuple(
+        _examined(load_settings)
+        if file is None or door is None
+        else (*_DOORS[door](Path(file)), *_of_caller(door, caller or Role.PEP.value, load_settings))
+    )
     worst = {one.level for one in findings}
     bad = Level.PROBLEM in worst or (deny is not None and Level.WARNING in worst)
     if as_json:
@@ -65,6 +82,10 @@ def _examined(load_settings: Callable[[], Settings]) -> Iterable[Finding]:
         ]
     where = Deployment(settings=settings, environ=os.environ, clock=SystemClock(), user_id=os.geteuid())
     return [Finding(check="settings", level=Level.OK, found="every setting is valid"), *examine(where)]
+
+
+def _of_caller(door: str, caller: str, load_settings: Callable[[], Settings]) -> Iterable[Finding]:
+    return [unseeing(load_settings().callers_file, caller)] if door == _UNSEEING else []
 
 
 def _row(one: Finding) -> tuple[str, str, str, str]:

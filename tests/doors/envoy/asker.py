@@ -163,17 +163,17 @@ def door(
     route: Mapping[str, str] | None = None,
     passes: frozenset[str] = frozenset(),
     tables: Mapping[str, Table] | None = None,
-    without_reports: bool = False,
+    caller: str = "pep",
     timeout: float = SECONDS,
 ) -> Iterator[Asker]:
     """Run the door before a server, and provide what asks it."""
-    token = server.token("pep") if server else "sesame"
+    token = server.token(caller) if server else "sesame"
     address = address or (server.address if server else "")
 
     async def begin() -> tuple[AsyncExitStack, str]:
         stack = AsyncExitStack()
         client = await stack.enter_async_context(AsyncClient(address, token=token, plaintext=True, timeout=timeout))
-        asking = Asking(client=client, without_reports=without_reports)
+        asking = Asking(client=client)
         app = EnvoyDoor(
             mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables or {})
         )

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pdp.testing.inprocess import RunningServer, running_server
+from pdp.model import Bounds, Caller, Role
+from pdp.testing.inprocess import ONE_OF_EACH_ROLE, RunningServer, running_server
 from tests.doors.desk import files
 from tests.doors.envoy.asker import MODERN, STATED, Asker, call, door, opened, request
 
@@ -119,13 +120,25 @@ def test_what_is_reported_is_denied() -> None:
     assert [] == asker.ran
 
 
-def test_an_operator_may_do_without_reports() -> None:
-    """Then the call runs, and what it brings stays unknown."""
-    with running_server(files(reports=True)) as server:
+def test_an_entry_says_that_the_door_sees_no_results() -> None:
+    """Then only calls that must be reported are denied, by the server itself; the others run."""
+    bundle = {
+        **files(reports=True),
+        "tools/desk.yaml": b"risk: mutating\ntools: {note: {risk: mutating, adds_labels: [untrusted]}}",
+    }
+    unseeing = Caller(
+        id="envoy",
+        kind="token",
+        roles=frozenset({Role.PEP}),
+        bounds=Bounds(tenants=frozenset({"default"}), sees_results=False),
+    )
+    with running_server(bundle, callers=(*ONE_OF_EACH_ROLE, unseeing)) as server:
         _, handle = opened(server)
-        with door(server, handle, without_reports=True) as asker:
+        with door(server, handle, caller="envoy") as asker:
+            told = asker.post(call("people"))
             asker.post(call("note"))
 
+    assert "result_unseen" in told.shown
     assert [call("note")] == asker.ran
 
 

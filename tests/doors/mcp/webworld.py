@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,12 +156,14 @@ def desk_server(desk: Desk) -> MCPServer:
     return server
 
 
-def desk_bundle() -> dict[str, bytes]:
-    """Return a bundle whose catalogue holds the tools as the server lists them."""
+def desk_bundle(labels: Iterable[str] = ("tainted",)) -> dict[str, bytes]:
+    """Return a bundle whose catalogue holds the tools as the server lists them.
+
+    With a label the PDP takes reports of what came of calls.
+    """
     listed = asyncio.run(desk_server(Desk()).list_tools())
     tools = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
-    # With a label the PDP takes reports of what came of calls.
-    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY, labels=("tainted",))
+    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY, labels=labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -286,7 +286,7 @@ def test_a_pdp_that_is_away_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("era", [MODERN, "legacy"])
 def test_the_real_client_of_mcp_sees_denies(tmp_path: Path, era: str) -> None:
     """Before a real server, in both eras: an allowed call runs once, and a denied one is told to the model."""
-    with running_server(desk_bundle()) as pdp, door(pdp, without_reports=True) as asker:
+    with running_server(desk_bundle(labels=())) as pdp, door(pdp) as asker:
         _, handle = opened(pdp)
         found = asyncio.run(_with_real_client(tmp_path, int(asker.address.rpartition(":")[2]), handle, era))
 
