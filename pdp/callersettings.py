@@ -89,7 +89,14 @@ class Identity:
         keys, refresher, close = issuer_keys(jwt, clock)
         self._closing.append(close)
         self._refreshers.append(refresher)
-        return WebTokenAuthenticator(self._callers, keys, rules_of(jwt), clock=clock, denied=self._denied)
+        return WebTokenAuthenticator(
+            self._callers,
+            keys,
+            rules_of(jwt),
+            clock=clock,
+            denied=self._denied,
+            console_client=jwt.console_client,
+        )
 
 
 def denied_of(settings: Settings) -> DenyList:

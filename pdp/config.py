@@ -134,6 +134,9 @@ class JWTSettings:
         "", "the claim that lists groups, such as `groups` or `realm_access.roles`; empty means that groups are ignored"
     )
     id_claim: str = _setting("sub", "the claim that holds the id of a caller who is known by a group")
+    console_client: str = _setting(
+        "", "the client of the console at the issuer: its ID tokens may say when an approver logged in"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -694,7 +697,7 @@ def _policies_problems(policies: PolicySettings) -> Iterable[str]:
 
 def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
     if not jwt.issuer:
-        names = ("audience", "keys_file", "keys_url", "keys_ca_file", "person_claim", "groups_claim")
+        names = ("audience", "keys_file", "keys_url", "keys_ca_file", "person_claim", "groups_claim", "console_client")
         wanted = [name for name in names if getattr(jwt, name)]
         yield from (f"`jwt.{name}` needs `jwt.issuer`" for name in wanted)
         return

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pdp.client.errors import InvalidRequestError
-from pdp.client.operations import Method, Operation, Page, Reply
+from pdp.client.operations import Method, Operation, Page, Reply, presence
 from pdp.client.values import Answer
 from pdp.v1 import access_pb2
 from pdp.v1.access_pb2 import AccessState, RequestedAccess
 
 
 def approve_call(
-    access_request_id: str, *, request_digest: str, calls: int
+    access_request_id: str, *, request_digest: str, calls: int, id_token: str
 ) -> Operation[access_pb2.ApproveCallResponse, RequestedAccess]:
     """Approve exactly what was shown."""
     return Operation(
@@ -21,6 +21,7 @@ def approve_call(
             access_request_id=access_request_id, request_digest=request_digest, calls=calls
         ),
         read=lambda reply: reply.access_request,
+        metadata=presence(id_token),
     )
 
 

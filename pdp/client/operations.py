@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +34,8 @@ _ENDING = (
     "ActivateBundle",
     "ReloadBundle",
 )
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 Reply = TypeVar("Reply", bound=Message)
 Result = TypeVar("Result")
@@ -80,12 +83,13 @@ class Method(Generic[Reply]):
 class Operation(Generic[Reply, Result]):
     """One management call: an RPC, its request, and the part of its reply that the caller wants.
 
-    A request of several messages is an upload.
+    A request of several messages is an upload. `metadata` is sent beside the client's own.
     """
 
     method: Method[Reply]
     request: Message | tuple[Message, ...]
     read: Callable[[Reply], Result]
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def on(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return a callable that makes the call on a channel, any number of times."""
@@ -215,6 +219,7 @@ def approve_session(
     tools: Sequence[str],
     duration: float | None,
     terms: Mapping[str, Any] | bytes | None,
+    id_token: str,
 ) -> Operation[session_pb2.ApproveSessionResponse, Session]:
     """Approve exactly what was shown."""
     return Operation(
@@ -226,7 +231,17 @@ def approve_session(
             narrowing=_narrowing(tools, duration, terms),
         ),
         read=lambda reply: reply.session,
+        metadata=presence(id_token),
     )
+
+
+def presence(id_token: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata with the ID token of a log-in, none for an empty one. Raise `InvalidRequestError`."""
+    if not id_token:
+        return ()
+    if not _VISIBLE.fullmatch(id_token):
+        raise InvalidRequestError("`id_token` holds characters other than visible ASCII")
+    return (("pdp-id-token", id_token),)
 
 
 def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenySessionResponse, Session]:

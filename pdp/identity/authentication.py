@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pdp.clock import Clock, SystemClock
-from pdp.errors import UnauthenticatedError, UnavailableError
+from pdp.errors import InvalidRequestError, UnauthenticatedError, UnavailableError
 from pdp.foundation.quickcaches import SmallCache
 from pdp.identity.callers import Callers, KnownCallers
 from pdp.identity.certificates import SeenCertificates
 from pdp.identity.denied import DenyList
+from pdp.identity.idtokens import ID_TOKEN_FIELD, IDTokens
 from pdp.identity.keysets import KeySet, TrustedKeys
 from pdp.identity.persons import NoCallerError, caller_of
 from pdp.identity.tokens import (
@@ -50,6 +51,13 @@ class Authenticator(Protocol):
         """
         ...
 
+    def present(self, caller: Caller, metadata: Metadata) -> Caller:
+        """Return the caller that this metadata proved, with the log-in that its ID token shows, if it has one.
+
+        The later log-in counts. Raise `InvalidRequestError` for an ID token that is not accepted.
+        """
+        ...
+
 
 class WebTokenAuthenticator:
     """Identifies callers by the JSON Web Tokens of one issuer: by the subject, or else by the groups.
@@ -59,11 +67,19 @@ class WebTokenAuthenticator:
     """
 
     def __init__(
-        self, callers: KnownCallers, keys: TrustedKeys, rules: TokenRules, *, clock: Clock, denied: DenyList
+        self,
+        callers: KnownCallers,
+        keys: TrustedKeys,
+        rules: TokenRules,
+        *,
+        clock: Clock,
+        denied: DenyList,
+        console_client: str = "",
     ) -> None:
         self._known = callers
         self._trusted = keys
         self._rules = rules
+        self._id_tokens = IDTokens(rules, console_client, clock=clock, denied=denied)
         self._clock = clock
         self._denied = denied
         self._memory = _Memory({}, callers.current)
@@ -83,7 +99,7 @@ class WebTokenAuthenticator:
         except TokenRefusedError as error:
             memory.tokens.pop(digest, None)
             if isinstance(error, UnknownKeyError) and self._trusted.read_again():
-                raise UnavailableError("the keys of the token issuer are being read again; try again") from None
+                raise _keys_are_read() from None
             raise _web_token_refused(str(error)) from None
         if digest not in memory.tokens:
             memory.tokens.keep(digest, known)
@@ -91,6 +107,20 @@ class WebTokenAuthenticator:
             raise _web_token_refused(known.refused)
         found = known.token
         return self._denied.require(known.caller, digests=found.digests, jwt_id=found.token_id, subject=found.subject)
+
+    def logged_in_at(self, token: str, id_token: str) -> float:
+        """Return when the holder of an accepted token last authenticated, by an ID token.
+
+        Raise `TokenRefusedError`, or `UnavailableError` when the keys are being read again for it.
+        """
+        keys = self._trusted.current()
+        try:
+            subject = verify(token, keys, self._rules).subject
+            return self._id_tokens.authenticated_at(id_token, keys, subject=subject)
+        except UnknownKeyError:
+            if self._trusted.read_again():
+                raise _keys_are_read() from None
+            raise
 
 
 class _Known:
@@ -145,12 +175,7 @@ class TokenAuthenticator:
 
     def authenticate(self, metadata: Metadata, _: Peer | None = None) -> Caller:
         """Return the caller of the token in the one `authorization: Bearer …` header."""
-        values = [value for key, value in metadata if key == "authorization"]
-        if len(values) != 1:
-            reason = f"`authorization` appears {len(values)} times" if values else "the call has no token"
-            raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
-        match = _BEARER.fullmatch(str(values[0]))
-        token = match[1] if match else ""
+        token = _bearer(metadata)
         # Measuring the time of the look-up reveals digests, which reveal nothing about tokens.
         digest = hashlib.sha256(token.encode("ascii")).digest()
         known = self._known.current.by_token.get(digest)
@@ -161,8 +186,23 @@ class TokenAuthenticator:
         if self._web_tokens is not None and "." in token:
             return self._web_tokens.authenticate(digest, token)
         raise _token_refused(
-            "no caller has this token" if match else "`authorization` is not of the form `Bearer TOKEN`"
+            "no caller has this token" if token else "`authorization` is not of the form `Bearer TOKEN`"
         )
+
+    def present(self, caller: Caller, metadata: Metadata) -> Caller:
+        """Return the caller with the log-in of the one `pdp-id-token`; it counts only beside a JSON Web Token."""
+        id_tokens = [value for key, value in metadata if key == ID_TOKEN_FIELD]
+        if not id_tokens:
+            return caller
+        try:
+            if len(id_tokens) > 1:
+                raise TokenRefusedError(f"it appears {len(id_tokens)} times")
+            if self._web_tokens is None or caller.kind != "jwt":
+                raise TokenRefusedError("it counts only beside an access token of its issuer")
+            at = self._web_tokens.logged_in_at(_bearer(metadata), str(id_tokens[0]))
+        except TokenRefusedError as error:
+            raise InvalidRequestError(ID_TOKEN_FIELD, f"the ID token is not accepted: {error}") from None
+        return replace(caller, authenticated_at=max(caller.authenticated_at, at))
 
     def reload(self) -> None:
         """Read the callers again. Raise `ConfigurationError` and go on as before when the file is wrong."""
@@ -221,6 +261,24 @@ class CallerAuthenticator:
         if self._certificates is not None and peer is not None and self.needs_peer(metadata):
             return self._certificates.authenticate(peer)
         return self._tokens.authenticate(metadata)
+
+    def present(self, caller: Caller, metadata: Metadata) -> Caller:
+        """Return the caller with the log-in of its ID token."""
+        return self._tokens.present(caller, metadata)
+
+
+def _bearer(metadata: Metadata) -> str:
+    """Return the token of the one `authorization: Bearer …`, empty if it has another form."""
+    values = [value for key, value in metadata if key == "authorization"]
+    if len(values) != 1:
+        reason = f"`authorization` appears {len(values)} times" if values else "the call has no token"
+        raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
+    match = _BEARER.fullmatch(str(values[0]))
+    return match[1] if match else ""
+
+
+def _keys_are_read() -> UnavailableError:
+    return UnavailableError("the keys of the token issuer are being read again; try again")
 
 
 def _refused(reason: str) -> UnauthenticatedError:

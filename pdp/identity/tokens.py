@@ -28,10 +28,6 @@ _THREE_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)
 _NAME = re.compile(r"[A-Za-z0-9._:+/-]{1,64}")
 # These bring keys along or change what the signature covers; a token that needs one of them is refused.
 _REFUSED_PARAMETERS = ("crit", "jwk", "jku", "x5u", "x5c", "b64", "zip", "enc")
-# Claims of other kinds of tokens only: ID tokens, and security events such as a logout.
-_FOREIGN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash", "events")
-# The claims in which some issuers give the kind of a token, and their value for access tokens.
-_KIND_CLAIMS: Mapping[str, str] = {"typ": "Bearer", "token_use": "access"}
 _LATEST = 2.0**40
 _ID_CHARACTERS = 255
 
@@ -45,12 +41,33 @@ class UnknownKeyError(TokenRefusedError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """A kind of token: claims that only other kinds have, and the claims in which some issuers name the kind.
+
+    A token `for_its_client` has been issued to its audience, and its `azp` may name no other client.
+    """
+
+    name: str
+    foreign_claims: tuple[str, ...]
+    kind_claims: Mapping[str, str]
+    for_its_client: bool = False
+
+
+# Claims of other kinds only: of ID tokens, and of security events such as a logout.
+ACCESS_TOKEN = Kind(
+    name="an access token",
+    foreign_claims=("nonce", "at_hash", "c_hash", "s_hash", "events"),
+    kind_claims={"typ": "Bearer", "token_use": "access"},
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
     """What a token must say. `leeway_seconds` is how far the issuer's clock may be ahead of ours.
 
-    `types` are the accepted values of the header's `typ`, in lower case. `person_claim` names a claim that shows a
-    person, besides `auth_time`; `groups_claim` holds the groups, and `id_claim` the id of a caller that is known by a
-    group.
+    `types` are the accepted values of the header's `typ`, in lower case; an empty one accepts its absence.
+    `person_claim` names a claim that shows a person, besides `auth_time`; `groups_claim` holds the groups, and
+    `id_claim` the id of a caller that is known by a group.
     """
 
     issuer: str
@@ -62,6 +79,7 @@ class TokenRules:
     person_claim: str = ""
     groups_claim: str = ""
     id_claim: str = "sub"
+    kind: Kind = ACCESS_TOKEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +131,7 @@ def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
     if not genuine:
         raise TokenRefusedError("its signature is wrong")
     claims = _object("payload", payload)
-    _require_kind(claims)
+    _require_kind(claims, rules.kind)
     _require_parties(claims, rules)
     return _read(claims, rules, web_token_digests(token, name, signature))
 
@@ -140,9 +158,9 @@ def _key_of(header: dict[str, Any], keys: KeySet, rules: TokenRules) -> tuple[st
     name = header.get("alg")
     if not isinstance(name, str) or name not in rules.algorithms:
         raise TokenRefusedError(f"its algorithm is not allowed: {_shown(name)}")
-    kind = header.get("typ")
+    kind = header.get("typ", "")
     if not isinstance(kind, str) or kind.lower() not in rules.types:
-        raise TokenRefusedError(f"it is not an access token by its `typ`: {_shown(kind)}")
+        raise TokenRefusedError(f"it is not {rules.kind.name} by its `typ`: {_shown(kind or None)}")
     key_id = header.get("kid")
     if not isinstance(key_id, str):
         raise TokenRefusedError("it names no key (`kid`)")
@@ -154,13 +172,13 @@ def _key_of(header: dict[str, Any], keys: KeySet, rules: TokenRules) -> tuple[st
     return name, key
 
 
-def _require_kind(claims: dict[str, Any]) -> None:
-    for name in _FOREIGN_CLAIMS:
+def _require_kind(claims: dict[str, Any], kind: Kind) -> None:
+    for name in kind.foreign_claims:
         if name in claims:
-            raise TokenRefusedError(f"it is not an access token: it has `{name}`")
-    for name, right in _KIND_CLAIMS.items():
+            raise TokenRefusedError(f"it is not {kind.name}: it has `{name}`")
+    for name, right in kind.kind_claims.items():
         if claims.get(name, right) != right:
-            raise TokenRefusedError(f"it is not an access token by its `{name}`: {_shown(claims[name])}")
+            raise TokenRefusedError(f"it is not {kind.name} by its `{name}`: {_shown(claims[name])}")
     if "cnf" in claims:
         raise TokenRefusedError("it is bound to a key of its holder (`cnf`), which this server does not support")
 
@@ -172,6 +190,8 @@ def _require_parties(claims: dict[str, Any], rules: TokenRules) -> None:
     several = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(one, str) for one in several) or rules.audience not in several:
         raise TokenRefusedError(f"it is for another audience: {_shown(audience)}")
+    if rules.kind.for_its_client and claims.get("azp", rules.audience) != rules.audience:
+        raise TokenRefusedError(f"it was issued to another client (`azp`): {_shown(claims['azp'])}")
 
 
 def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) -> VerifiedToken:

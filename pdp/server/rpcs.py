@@ -45,9 +45,12 @@ def _row(
     lane: Lane,
     *,
     shape: Shape = Shape.UNARY,
+    presence: bool = False,
 ) -> RPC:
     allowed = roles if roles == PUBLIC else frozenset(roles)
-    return RPC(service=service, method=method, request=request, roles=allowed, lane=lane, shape=shape)
+    return RPC(
+        service=service, method=method, request=request, roles=allowed, lane=lane, shape=shape, presence=presence
+    )
 
 
 def _authorization() -> tuple[RPC, ...]:
@@ -66,7 +69,7 @@ def _sessions() -> tuple[RPC, ...]:
     pep, approver, auditor, admin = Role.PEP, Role.APPROVER, Role.AUDITOR, Role.ADMIN
     return (
         _row(of, "RequestSession", sessions.RequestSessionRequest, {pep}, lane),
-        _row(of, "ApproveSession", sessions.ApproveSessionRequest, {approver}, lane),
+        _row(of, "ApproveSession", sessions.ApproveSessionRequest, {approver}, lane, presence=True),
         _row(of, "DenySession", sessions.DenySessionRequest, {approver}, ending),
         _row(of, "EndSession", sessions.EndSessionRequest, {pep}, ending),
         _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, ending),
@@ -89,7 +92,7 @@ def _access() -> tuple[RPC, ...]:
     of, lane, ending, watches = ACCESS, Lane.CALLS, Lane.ENDING, Lane.ACCESS_WATCHES
     approver, admin, seeing = Role.APPROVER, Role.ADMIN, {Role.PEP, Role.APPROVER, Role.AUDITOR, Role.ADMIN}
     return (
-        _row(of, "ApproveCall", access.ApproveCallRequest, {approver}, lane),
+        _row(of, "ApproveCall", access.ApproveCallRequest, {approver}, lane, presence=True),
         _row(of, "DenyCall", access.DenyCallRequest, {approver, admin}, ending),
         _row(of, "RevokeAccess", access.RevokeAccessRequest, {approver, admin}, ending),
         _row(of, "GetAccessRequest", access.GetAccessRequestRequest, seeing, lane),

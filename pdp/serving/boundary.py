@@ -202,9 +202,9 @@ class Boundary:
             raise NotHereError(f"`{route.rpc.name}` is not served at the control address: use the main address")
         if route.rpc.roles == PUBLIC:
             return ANONYMOUS
-        if self._authenticator.needs_peer(metadata):
-            return self._authenticator.authenticate(metadata, peer())
-        return self._authenticator.authenticate(metadata)
+        needs_peer = self._authenticator.needs_peer(metadata)
+        caller = self._authenticator.authenticate(metadata, peer() if needs_peer else None)
+        return self._authenticator.present(caller, metadata) if route.rpc.presence else caller
 
     def _readmit(self, route: Route, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
         """Return the caller, and end the RPC unless this caller may still call it."""

@@ -68,7 +68,10 @@ _OF_GATEWAYS: Final[Mapping[Lane, Lane]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RPC:
-    """A row of the table: an RPC, who may call it, and how it is served."""
+    """A row of the table: an RPC, who may call it, and how it is served.
+
+    An RPC with `presence` wants an approver who is present, and takes an ID token as evidence.
+    """
 
     service: str
     method: str
@@ -76,6 +79,7 @@ class RPC:
     roles: frozenset[Role] | Literal["public"]
     lane: Lane
     shape: Shape = Shape.UNARY
+    presence: bool = False
 
     @property
     def path(self) -> str:

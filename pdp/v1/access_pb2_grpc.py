@@ -79,6 +79,7 @@ class AccessServiceServicer:
 
     def ApproveCall(self, request, context):
         """Approves exactly the call that was shown. For `approver`, but never for the caller that asked about the call.
+        The metadata `pdp-id-token` may hold the ID token of its log-in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -99,7 +99,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveSession(self, request, context):
-        """Approves exactly what was shown. For `approver`.
+        """Approves exactly what was shown. For `approver`. The metadata `pdp-id-token` may hold the ID token of its log-in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

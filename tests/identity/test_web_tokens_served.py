@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeAlias
@@ -17,11 +18,12 @@ from google.protobuf.message import Message
 
 from pdp.app import build
 from pdp.cli.operate.init import prepare
-from pdp.client import Client
+from pdp.client import Client, InvalidRequestError, PermissionDeniedError
+from pdp.clock import utc_text
 from pdp.config import CallerSettings, JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.testing.clock import FakeClock
-from pdp.v1.session_pb2 import ApproveSessionRequest, ListSessionsRequest
+from pdp.v1.session_pb2 import SESSION_STATE_ACTIVE, ApproveSessionRequest, ListSessionsRequest
 from tests.identity.tokencorpus import CORPUS
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, Issuer
@@ -88,7 +90,13 @@ def serve(folder: Path, issuer: Issuer, keys_url: str = "") -> Iterator[Served]:
         data_dir=str(folder / "data"),
         server=ServerSettings(address="localhost:0", tls_certificate=str(certificate), tls_key=str(key)),
         callers=CallerSettings(denied_file=str(denied)),
-        jwt=JWTSettings(issuer=ISSUER, audience=AUDIENCE, keys_url=keys_url, keys_file="" if keys_url else str(keys)),
+        jwt=JWTSettings(
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            keys_url=keys_url,
+            keys_file="" if keys_url else str(keys),
+            console_client="console",
+        ),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
     prepare(settings)
@@ -147,6 +155,33 @@ def test_a_person_who_is_gone_approves_nothing_that_cannot_be_undone(
     approval = ApproveSessionRequest(session_id=asked.session_id, request_digest=asked.request_digest)
 
     assert code is served.code(token.encode(), APPROVE, approval)
+
+
+def test_a_new_log_in_lets_a_person_approve_by_its_id_token(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    """A wrong ID token is named as the wrong field, a right one approves, and neither is written down."""
+    now = served.clock.now().wall_at
+    gateway = (served.settings.tokens_folder / "pep.token").read_text().strip()
+    head, past = {"typ": "JWT"}, now - 3000
+    other, right = (
+        served.issuer.token(header=head, aud=audience, iat=now, auth_time=now) for audience in ("other", "console")
+    )
+    with closing(served.client(gateway)) as pep, closing(served.client(served.issuer.token(auth_time=past))) as person:
+        asked = pep.request_session(user="alice", agent="coder", purpose="write", tools=["notes/*"]).session
+        approve = partial(person.approve_session, asked.session_id, request_digest=asked.request_digest)
+        with pytest.raises(PermissionDeniedError):
+            approve()
+        with pytest.raises(
+            InvalidRequestError, match="`pdp-id-token`: the ID token is not accepted: it is for another"
+        ):
+            approve(id_token=other)
+        approved = approve(id_token=right)
+    written = [path.read_text() for path in sorted(served.settings.record_folder.rglob("*.jsonl"))]
+
+    assert SESSION_STATE_ACTIVE == approved.state
+    assert utc_text(now) in "".join(written)
+    assert not any(token.rpartition(".")[2] in text for token in (other, right) for text in (caplog.text, *written))
 
 
 def test_a_server_that_others_can_reach_refuses_callers_for_development(served: Served) -> None:

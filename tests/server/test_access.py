@@ -642,6 +642,9 @@ def test_a_watch_says_that_it_lives_and_ends_with_its_caller(serve: Serve, clock
         def authenticate(self, _: object, __: object = None) -> Caller:
             return known[0]
 
+        def present(self, caller: Caller, _: object) -> Caller:
+            return caller
+
     running = serve(authenticator=Changing())
     call = running.channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
     answers = call(b"", timeout=PATIENCE)

@@ -125,7 +125,8 @@ class AsyncCalls:
 
     async def _at_main(self, operation: Operation[Reply, Result], within: float) -> Reply:
         """Ask at the main address, and retry where that helps."""
-        ask, metadata = tasks.closable(operation.on(self._channel)), self._metadata("", "")
+        ask = tasks.closable(operation.on(self._channel))
+        metadata = (*self._metadata("", ""), *operation.metadata)
         deadline = self._clock() + within
         for left in reversed(range(MANAGEMENT_TRIES)):
             try:

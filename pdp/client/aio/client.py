@@ -353,15 +353,22 @@ class AsyncClient:
         tools: Sequence[str] = (),
         duration: float | None = None,
         terms: Mapping[str, Any] | bytes | None = None,
+        id_token: str = "",
     ) -> session_pb2.Session:
         """Approve exactly what was shown, or less: only `tools` that match, a shorter `duration`, smaller `terms`.
 
         `request_digest` comes from `review_session` with the same values; for the whole request without grants also
-        from `get_session`. `duration` is seconds.
+        from `get_session`. `duration` is seconds. `id_token`, that of the person's log-in, says when that was.
         """
         return await self._calls.manage(
             operations.approve_session(
-                session_id, request_digest=request_digest, grants=grants, tools=tools, duration=duration, terms=terms
+                session_id,
+                request_digest=request_digest,
+                grants=grants,
+                tools=tools,
+                duration=duration,
+                terms=terms,
+                id_token=id_token,
             )
         )
 
@@ -479,14 +486,15 @@ class AsyncClient:
         return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
 
     async def approve_call(
-        self, access_request_id: str, *, request_digest: str, calls: int = 1
+        self, access_request_id: str, *, request_digest: str, calls: int = 1, id_token: str = ""
     ) -> access_pb2.RequestedAccess:
         """Approve exactly the call that was shown; `request_digest` comes from `get_access_request`.
 
-        `calls` is how many calls like it to approve, where its `most_calls` allows more than one.
+        `calls` is how many calls like it to approve, where its `most_calls` allows more than one. `id_token`, that of
+        the person's log-in, says when that was.
         """
         return await self._calls.manage(
-            approvals.approve_call(access_request_id, request_digest=request_digest, calls=calls)
+            approvals.approve_call(access_request_id, request_digest=request_digest, calls=calls, id_token=id_token)
         )
 
     async def deny_call(self, access_request_id: str, *, reason: str = "") -> access_pb2.RequestedAccess:
