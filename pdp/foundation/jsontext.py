@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import rfc8785
@@ -24,6 +25,11 @@ _SAFE_INTEGER = 2**53 - 1
 # A text, or all that follows its beginning when it has no end: looking for an end from every further quote too would
 # take the square of the length.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+# A piece of JSON that ends outside of texts. `sub` takes memory for each match: for all texts of a message at once it
+# would be forty times the message.
+_PIECE = re.compile(rb'(?:[^"]*+%b){0,1000}+[^"]*+' % _STRING.pattern, re.DOTALL)
+# Each of these signs belongs to one value; besides those of the first two there is one more.
+_OF_VALUES = ((b",", 1), (b":", 1), (b"[", 0), (b"{", 0))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 _FRACTION_OR_EXPONENT = re.compile("[.E]")
@@ -42,8 +48,8 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
     # Counting brackets is cheap and gives an upper bound of the depth; only suspicious texts are scanned.
     if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
         _check_depth(text, limits)
-    # Each comma that is in no text is between two values: too many are refused before they take memory.
-    if text.count(b",") >= limits.arguments_nodes and _STRING.sub(b"", text).count(b",") >= limits.arguments_nodes:
+    # Too many values are refused before they take memory, where the signs outside of texts tell of them.
+    if len(text) > limits.arguments_nodes and _surely_more_values(text, limits.arguments_nodes):
         raise InvalidJSONError(f"more than {limits.arguments_nodes} values (limit `arguments_nodes`)")
     try:
         value = (_MINTING_DECODER if minting else _DECODER).decode(text.decode("utf-8"))
@@ -197,9 +203,19 @@ def _refuse_constant(_: str) -> None:
 
 def _check_depth(text: bytes, limits: Limits) -> None:
     # There can be millions of brackets: they are counted without a loop of our own.
-    brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
+    brackets = chain.from_iterable(piece.translate(None, _NO_BRACKETS) for piece in _without_texts(text))
     if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > limits.arguments_depth:
         raise InvalidJSONError(f"deeper than {limits.arguments_depth} levels (limit `arguments_depth`)")
+
+
+def _surely_more_values(text: bytes, most: int) -> bool:
+    suspicious = [(sign, more) for sign, more in _OF_VALUES if text.count(sign) + more > most]
+    return any(more + sum(piece.count(sign) for piece in _without_texts(text)) > most for sign, more in suspicious)
+
+
+def _without_texts(text: bytes) -> Iterator[bytes]:
+    """Yield what is in no text of some JSON, in pieces."""
+    return (_STRING.sub(b"", found[0]) for found in _PIECE.finditer(text))
 
 
 def _check_values(value: Any, limits: Limits) -> None:  # noqa: ANN401 - any JSON value

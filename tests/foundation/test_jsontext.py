@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from pdp.errors import InvalidJSONError
 from pdp.foundation.jsontext import canonical_as_typed, canonical_unchanged, key_paths, parse
+from pdp.limits import Limits
 
 DIGITS = "123456789012345678901234567890"
 
@@ -115,6 +118,33 @@ def test_paths_of_keys_hold_no_value(text: str, paths: list[list[object]]) -> No
     assert sorted(set(found)) == list(found)
 
 
+@pytest.mark.parametrize(
+    "hostile", [b'{"a":1},', b'"a",', b"[],", b'{"a":' * 30 + b"1" + b"}" * 30 + b",", b"[" * 30 + b"]" * 30 + b","]
+)
+def test_too_many_values_are_refused_without_memory_for_them(hostile: bytes) -> None:
+    """A text of as many bytes is the control: it is read, and takes twice its size."""
+    limits = Limits(arguments_bytes=1_000_000, arguments_nodes=1000, string_bytes=1_000_000)
+    peaks: list[float] = []
+    for text in (b'["' + b"a" * 250_000 + b'"]', b"[" + hostile * (250_000 // len(hostile)) + b"1]"):
+        tracemalloc.start()
+        with pytest.raises(InvalidJSONError, match="`arguments_nodes`") if peaks else nullcontext():
+            parse(text, limits)
+        peaks.append(tracemalloc.get_traced_memory()[1] / len(text))
+        tracemalloc.stop()
+
+    control, peak = peaks
+    assert control > 1.5
+    assert peak < 1.5
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1,2,3]", b'{"a":{"b":{"c":1}}}', b"[[[[]]]]", b'{"a":",,,,::::[[[[{{{{"}', b'[":,"]']
+)
+def test_as_many_values_as_are_allowed_are_read(text: bytes) -> None:
+    """However they are counted."""
+    assert json.loads(text) == parse(text, Limits(arguments_nodes=4))
+
+
 DEEP = {"deeper than 32 levels (limit `arguments_depth`)"}
 
 
@@ -132,6 +162,8 @@ DEEP = {"deeper than 32 levels (limit `arguments_depth`)"}
         (b'["' + b"[" * 40 + b'"]', set()),
         (b"[" * 32 + b"]" * 32, set()),
         (b"[" + b"[]," * 2_000 + b"[]]", set()),
+        (b"[" * 17 + b'"[",' * 2_000 + b"[" * 16, DEEP),
+        (b"[" * 17 + b'"[",' * 2_000 + b"[" * 15 + b"]" * 32, set()),
     ],
 )
 def test_depth_is_that_of_brackets_outside_texts(text: bytes, why: set[str]) -> None:

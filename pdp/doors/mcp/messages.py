@@ -18,10 +18,11 @@ from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
 from pdp.limits import Limits
 
-# Of one message in each direction. A server's answer can hold a file.
-MOST_BYTES = 16 * 1024 * 1024
+# Of one message in each direction. A server's answer can hold a file. A value takes up to 200 bytes of memory, however
+# short it is written: so many take no more than three times a message of the largest size.
+MOST_BYTES, MOST_VALUES = 16 * 1024 * 1024, 250_000
 MOST_ID_CHARACTERS = 128
-_LIMITS = Limits(arguments_bytes=MOST_BYTES, arguments_depth=64, arguments_nodes=1_000_000, string_bytes=MOST_BYTES)
+_LIMITS = Limits(arguments_bytes=MOST_BYTES, arguments_depth=64, arguments_nodes=MOST_VALUES, string_bytes=MOST_BYTES)
 
 # An id as it is written: `1` and `"1"` are two ids.
 MessageId: TypeAlias = int | str

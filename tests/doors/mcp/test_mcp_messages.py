@@ -46,6 +46,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "depth 300": (called('{"a":' * 300 + "1" + "}" * 300), "deeper than 64 levels (limit `arguments_depth`)"),
     "10,000 brackets": (called("[" * 10_000), "deeper than 64 levels (limit `arguments_depth`)"),
     "10,000 closed brackets": (called("[" * 10_000 + "]" * 10_000), "deeper than 64 levels (limit `arguments_depth`)"),
+    "250,001 values": (called(f'{{"a":[{"1," * 250_000}1]}}'), "more than 250000 values (limit `arguments_nodes`)"),
     "a number of 5,000 digits": (called(f'{{"a":{"9" * 5000}}}'), "a number is too long, or the nesting is too deep"),
     "an exponent beyond all": (
         called('{"a":1e9999999999999999999}'),
