@@ -22,6 +22,11 @@ def new_access_request_id() -> str:
     return "acc_" + _base32(secrets.token_bytes(17))
 
 
+def new_event_id() -> str:
+    """Return a new id of an event that receivers outside are told: `evt_` and 130 random bits."""
+    return "evt_" + _base32(secrets.token_bytes(17))
+
+
 def new_handle() -> str:
     """Return a new secret session handle: `pdps_` and 256 random bits."""
     return "pdps_" + secrets.token_urlsafe(32)

@@ -14,6 +14,7 @@ import apsw
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import draft_of, make_folder, sync_folder
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
+from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA
 
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
@@ -124,6 +125,14 @@ _UPGRADES: Final = (
     "",
     # What the active bundle counts, and since when.
     "ALTER TABLE meta ADD COLUMN bundle_counted TEXT NOT NULL DEFAULT '[]';",
+    # Events for receivers outside. Of sessions that are stored already, no expiry is told.
+    f"""
+    {OUTBOX_SCHEMA}
+    ALTER TABLE meta ADD COLUMN missed_events INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE sessions ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX sessions_unexpired ON sessions (ends_at)
+    WHERE expiry_noted = 0 AND state IN ('requested', 'active');
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -35,10 +35,12 @@ class MemorySessionHistory:
     It keeps the last `most` reports and access requests, and what tells retries of the last `most` charges and uses of
     approvals: some hundred bytes each, and the arguments of calls that a person is asked about. Of what results held it
     keeps `most_values` digests. `begun_at` is the present time, unix seconds, where there can be sessions that are
-    older.
+    older. With `tells` it has events of access requests.
     """
 
-    def __init__(self, *, most: int = 20_000, most_values: int = 65_536, begun_at: float = 0.0) -> None:
+    def __init__(
+        self, *, most: int = 20_000, most_values: int = 65_536, begun_at: float = 0.0, tells: bool = False
+    ) -> None:
         self._most = most
         self._begun_at = begun_at
         self._lock = Lock()
@@ -49,7 +51,7 @@ class MemorySessionHistory:
         self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
         self._values = MemoryValues(self._lock, self._require_open, most=most_values)
-        self._access = MemoryAccessRequests(self._lock, self._require_open, most=most)
+        self._access = MemoryAccessRequests(self._lock, self._require_open, most=most, tells=tells)
 
     def key(self) -> bytes:
         """Return the random secret."""

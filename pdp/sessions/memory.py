@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import nlargest, nsmallest
+from itertools import starmap
 from threading import Lock
 from typing import TypeVar
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.lifecycle import LIVE, over_at
+from pdp.sessions.memoryoutbox import MemoryOutbox
+from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
@@ -33,11 +36,15 @@ _CHANGES_KEPT = 10_000
 class MemorySessionStore:
     """A `SessionStore` that lives as long as its process. Safe for threads.
 
-    `bundles_kept` is how many of the last active bundles keep their content.
+    `bundles_kept` is how many of the last active bundles keep their content. With `tells` it has events for receivers
+    outside.
     """
 
-    def __init__(self, *, bundles_kept: int = BUNDLES_KEPT) -> None:
+    def __init__(self, *, bundles_kept: int = BUNDLES_KEPT, tells: bool = False) -> None:
         self._bundles_kept = bundles_kept
+        self._outbox = MemoryOutbox(tells=tells)
+        # Of those requested while it told, the live ones whose expiry was not noted.
+        self._unexpired: dict[str, None] = {}
         self._lock = Lock()
         self._scopes = ScopePool()
         self._sessions: dict[str, Session] = {}
@@ -133,6 +140,9 @@ class MemorySessionStore:
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
         with self._open():
+            live = SessionFilter(states=LIVE, ends_after=cut.at)
+            found = [one for one in self._sessions.values() if cut.covers(one) and _matches(live, one)]
+            self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=_age)))
             self._cuts[cut.tenant, cut.user, cut.agent] = cut
             self._write([], cut.at)
             self._note([""])
@@ -176,6 +186,7 @@ class MemorySessionStore:
                 key=_age,
             )
             for session in gone:
+                self._unexpired.pop(session.id, None)
                 del self._sessions[session.id], self._ids[session.handle_digest]
                 self._children.pop(session.id, None)
                 self._children[session.parent_id].remove(session.id)
@@ -248,6 +259,28 @@ class MemorySessionStore:
             counts = Counter(session.state for session in self._sessions.values())
             return {state: counts[state] for state in SessionState}
 
+    def untold(self, *, limit: int) -> Untold:
+        """Return the oldest events, and how many were lost."""
+        with self._open():
+            return self._outbox.untold(limit)
+
+    def forget_told(self, told: Untold) -> None:
+        """Remove events that were passed on."""
+        with self._open():
+            self._outbox.forget(told)
+
+    def note_expired(self, *, wall_at: float, limit: int) -> int:
+        """Write the events of what has expired."""
+        with self._open():
+            live = (self._sessions[one] for one in self._unexpired)
+            due = nsmallest(limit, (one for one in live if one.deadline.wall_at <= wall_at), key=over_at)
+            for session in due:
+                del self._unexpired[session.id]
+            self._outbox.add(session_expiry(one) for one in due if not self._is_cut(one))
+            if due:
+                self._write([], wall_at)
+            return len(due)
+
     def close(self) -> None:
         """Forget everything; afterwards the store does not answer."""
         with self._lock:
@@ -292,11 +325,27 @@ class MemorySessionStore:
     def _write(self, sessions: Iterable[Session], wall_at: float) -> tuple[Session, ...]:
         # Adopting can raise, so nothing is changed before all sessions are adopted.
         written = tuple(self._scopes.adopt(session) for session in sessions)
+        if self._outbox.tells:
+            self._tell(written)
         self._sessions.update((session.id, session) for session in written)
         self._revision += 1
         self._note(session.id for session in written)
         self._high_water_at = max(self._high_water_at, wall_at)
         return written
+
+    def _tell(self, written: Sequence[Session]) -> None:
+        stored = [(self._sessions.get(session.id), session) for session in written]
+        # What a cut has revoked, the cut has told.
+        seen = [(before.state if before else None, one) for before, one in stored if not self._is_cut(one)]
+        self._outbox.add(event for event in starmap(session_event, seen) if event is not None)
+        for before, session in stored:
+            if session.state not in LIVE:
+                self._unexpired.pop(session.id, None)
+            elif before is None:
+                self._unexpired[session.id] = None
+
+    def _is_cut(self, session: Session) -> bool:
+        return any(cut.covers(session) for cut in self._cuts.values())
 
     def _note(self, session_ids: Iterable[str]) -> None:
         for session_id in session_ids:

@@ -12,6 +12,8 @@ from pdp.clock import Deadline, Instant
 from pdp.errors import NotFoundError
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.memoryoutbox import MemoryOutbox
+from pdp.sessions.outbox import Untold, request_event, request_expiry
 from pdp.sessions.store import RETRY_SECONDS
 
 
@@ -28,10 +30,11 @@ class _Receipt(NamedTuple):
 class MemoryAccessRequests:
     """The `AccessRequests` of a history in memory, under its lock. `require_open` raises when the history is closed.
 
-    Of more than `most` requests the oldest is forgotten, also a no: then a person may be asked again.
+    Of more than `most` requests the oldest is forgotten, also a no: then a person may be asked again. With `tells` it
+    has events for receivers outside.
     """
 
-    def __init__(self, lock: Lock, require_open: Callable[[], None], *, most: int) -> None:
+    def __init__(self, lock: Lock, require_open: Callable[[], None], *, most: int, tells: bool = False) -> None:
         self._lock = lock
         self._require_open = require_open
         self._most = most
@@ -41,6 +44,9 @@ class MemoryAccessRequests:
         self._arguments: dict[str, bytes] = {}
         self._receipts: dict[bytes, _Receipt] = {}
         self._revision = 0
+        self._outbox = MemoryOutbox(tells=tells)
+        # Of those asked while it told, the live ones whose expiry was not noted.
+        self._unexpired: dict[str, None] = {}
 
     def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
         """Open a request, or return the one that is found."""
@@ -153,8 +159,30 @@ class MemoryAccessRequests:
                 self._drop(name)
             return len(over)
 
+    def untold(self, *, limit: int) -> Untold:
+        """Return the oldest events, and how many were lost."""
+        with self._answering():
+            return self._outbox.untold(limit)
+
+    def forget_told(self, told: Untold) -> None:
+        """Remove events that were passed on."""
+        with self._answering():
+            self._outbox.forget(told)
+
+    def note_expired(self, *, wall_at: float, limit: int) -> int:
+        """Write the events of what has expired."""
+        with self._answering():
+            live = (self._requests[name] for name in self._unexpired)
+            found = sorted((one.deadline.wall_at, one.id) for one in live if one.deadline.wall_at <= wall_at)
+            due = [name for _, name in found[:limit]]
+            for name in due:
+                del self._unexpired[name]
+            self._outbox.add(request_expiry(self._requests[name]) for name in due)
+            return len(due)
+
     def clear(self) -> None:
         """Forget everything; the caller holds the lock."""
+        self._unexpired.clear()
         self._requests.clear()
         self._by_session.clear()
         self._arguments.clear()
@@ -199,10 +227,21 @@ class MemoryAccessRequests:
 
     def _write(self, request: AccessRequest) -> AccessRequest:
         self._revision += 1
+        before = self._requests.get(request.id)
         after = self._requests[request.id] = replace(request, revision=self._revision)
+        if self._outbox.tells:
+            self._tell(before, after)
         for session_id in {request.call.session_id, request.tree_id}:
             self._by_session.setdefault(session_id, {})[request.id] = None
         return after
+
+    def _tell(self, before: AccessRequest | None, after: AccessRequest) -> None:
+        event = request_event(before.state if before else None, after)
+        self._outbox.add([event] if event else [])
+        if after.state not in (AccessState.OPEN, AccessState.APPROVED):
+            self._unexpired.pop(after.id, None)
+        elif before is None:
+            self._unexpired[after.id] = None
 
     def _keep_few(self) -> None:
         if len(self._requests) > self._most:
@@ -210,6 +249,7 @@ class MemoryAccessRequests:
 
     def _drop(self, name: str) -> None:
         request = self._requests.pop(name)
+        self._unexpired.pop(name, None)
         self._arguments.pop(name, None)
         for session_id in {request.call.session_id, request.tree_id}:
             of_session = self._by_session[session_id]

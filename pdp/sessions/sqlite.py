@@ -15,9 +15,12 @@ from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, committing, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
+from pdp.sessions.lifecycle import LIVE
+from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
 from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
+from pdp.sessions.sqliteoutbox import SQLiteOutbox
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -45,7 +48,8 @@ class SQLiteSessionStore:
     `busy_seconds` is how long to wait for other writers, first of this process and then of others, before
     `OverloadedError`; within a process writers take turns. `sessions_kept` limits the sessions in memory,
     `changes_kept` the changes that other processes can follow one by one, `bundles_kept` the last active bundles that
-    keep their content. `reserve_bytes` of the disk are kept for what ends authority, see `room.py`. A store that lacks
+    keep their content. `reserve_bytes` of the disk are kept for what ends authority, see `room.py`. With `tells` it has
+    events for receivers outside. A store that lacks
     changes up to `known_revision`, which is known from elsewhere, is refused. When the file is removed, or a foreign
     program writes it, reads that can answer from memory (`SessionReader`, `active_bundle`) notice after `trust_seconds`
     of `monotonic`, all others at once.
@@ -60,6 +64,7 @@ class SQLiteSessionStore:
         changes_kept: int = 10_000,
         bundles_kept: int = BUNDLES_KEPT,
         reserve_bytes: int = 0,
+        tells: bool = False,
         known_revision: int = 0,
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
@@ -95,6 +100,7 @@ class SQLiteSessionStore:
         self._room.prepare_log()
         self._room.keep()
         self._reader = RowReader(self._connection, self._scopes)
+        self._outbox = SQLiteOutbox(self._connection, tells=tells, counter="meta")
         self._foresight = Foresight(self._database, self._scopes)
 
     def view(self, handle_digest: bytes) -> StoreView:
@@ -115,9 +121,10 @@ class SQLiteSessionStore:
             revision = self._advance(wall_at)
             require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
             self._keep_scope(session.scope)
-            self._connection.execute(_INSERT, row_of(session))
+            self._connection.execute(_INSERT, {**row_of(session), "expiry_noted": not self._outbox.tells})
             if not self._connection.changes():
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
+            self._tell([(None, session)])
             self._note(revision, [("session", session.id)])
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
@@ -170,11 +177,11 @@ class SQLiteSessionStore:
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
-        self._ending(lambda: self._cut(cut, _CUT, (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)))
+        self._ending(lambda: self._make_cut(cut))
 
     def lift(self, cut: Cut) -> None:
         """Remove a cut."""
-        self._ending(lambda: self._cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
+        self._ending(lambda: self._write_cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
 
     def change_where(
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
@@ -272,6 +279,29 @@ class SQLiteSessionStore:
             counts = dict(self._connection.execute("SELECT state, count(*) FROM sessions GROUP BY state"))
         return {state: counts.get(state.value, 0) for state in SessionState}
 
+    def untold(self, *, limit: int) -> Untold:
+        """Return the oldest events, and how many were lost."""
+        with self._reading(), snapshot(self._connection):
+            return self._outbox.untold(limit)
+
+    def forget_told(self, told: Untold) -> None:
+        """Remove events that were passed on."""
+        with self._transaction():
+            self._outbox.forget(told)
+
+    def note_expired(self, *, wall_at: float, limit: int) -> int:
+        """Write the events of what has expired."""
+        with self._reading():
+            if not self._connection.execute(_ANY_EXPIRED, (wall_at,)).get:
+                return 0
+        with self._transaction(opens=True):
+            self._advance(wall_at)
+            due = self._reader.all(_EXPIRED, (wall_at, limit))
+            self._connection.executemany(_NOTE_EXPIRY, [(session.id,) for session in due])
+            cuts = cuts_on(self._connection)
+            self._outbox.add(session_expiry(one) for one in due if not _is_cut(cuts, one))
+            return len(due)
+
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change."""
         return self._signal.acknowledged()
@@ -314,8 +344,17 @@ class SQLiteSessionStore:
         try:
             return write()
         except StoreUnavailableError:
-            if not self._room.give_up():
+            gained = self._room.give_up()
+            if not gained and not self._outbox.tells:
                 raise
+        if gained:
+            try:
+                return write()
+            except StoreUnavailableError:
+                if not self._outbox.tells:
+                    raise
+        # What ends is over, although nothing can be told of it.
+        with self._outbox.sparing():
             return write()
 
     def _opens(self, session: Session) -> bool:
@@ -330,11 +369,43 @@ class SQLiteSessionStore:
                 self._replace([session])
             self._note(revision, [("session", session.id) for session in sessions])
 
-    def _cut(self, cut: Cut, sql: str, values: tuple[Value, ...]) -> None:
+    def _make_cut(self, cut: Cut) -> None:
+        values = (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)
+        self._write_cut(cut, _CUT, values, tells=self._outbox.tells)
+
+    def _write_cut(self, cut: Cut, sql: str, values: tuple[Value, ...], *, tells: bool = False) -> None:
         with self._transaction():
             revision = self._advance(cut.at)
+            if tells:
+                self._tell_cut(cut)
             self._connection.execute(sql, values)
             self._note(revision, [("cut", "")])
+
+    def _tell_cut(self, cut: Cut) -> None:
+        which = SessionFilter(
+            tenant=cut.tenant,
+            user=cut.user,
+            agent=cut.agent,
+            states=LIVE,
+            ends_after=cut.at,
+            requested_until=cut.at,
+        )
+        condition, values = _condition(which)
+        count = int(self._connection.execute(_COUNT.format(condition), values).get)
+        newest = self._reader.all(_SELECT.format(condition), (*values, FIRST_IDS))
+        self._outbox.add(cut_event(cut, count, newest))
+
+    def _tell(self, written: Sequence[tuple[SessionState | None, Session]]) -> None:
+        """Write the events of sessions in their transaction; each comes with the state that was stored before."""
+        if not self._outbox.tells:
+            return
+        cuts = cuts_on(self._connection)
+        # What a cut has revoked, the cut has told.
+        events = [session_event(before, session) for before, session in written if not _is_cut(cuts, session)]
+        self._outbox.add(event for event in events if event is not None)
+
+    def _stored_state(self, session_id: str) -> SessionState:
+        return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
 
     def _announce(self) -> None:
         # INVARIANT: no write is acknowledged before every reader, in every process, can see it.
@@ -402,6 +473,8 @@ class SQLiteSessionStore:
     def _replace(self, sessions: Sequence[Session]) -> None:
         for scope in {id(session.scope): session.scope for session in sessions}.values():
             self._keep_scope(scope)
+        if self._outbox.tells:
+            self._tell([(self._stored_state(session.id), session) for session in sessions])
         self._connection.executemany(_UPDATE, map(row_of, sessions))
 
     def _keep_scope(self, scope: Scope | None) -> None:
@@ -422,6 +495,10 @@ class SQLiteSessionStore:
         removed = self._connection.execute(_FORGET, (self._changes_kept,)).fetchall()
         if removed:
             self._connection.execute("UPDATE meta SET forgotten_revision = ?", max(removed))
+
+
+def _is_cut(cuts: tuple[Cut, ...], session: Session) -> bool:
+    return any(cut.covers(session) for cut in cuts)
 
 
 def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
@@ -470,7 +547,7 @@ SELECT count(*) FROM sessions WHERE opened_by = ? AND state IN ('requested', 'ac
 _INSERT = """
 INSERT INTO sessions
 VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
-        :session_json, :scope_id, :ends_at)
+        :session_json, :scope_id, :ends_at, :expiry_noted)
 ON CONFLICT DO NOTHING
 """
 _UPDATE = """
@@ -492,6 +569,16 @@ DELETE FROM sessions WHERE id IN (
   ORDER BY requested_at, id LIMIT :limit
 ) RETURNING id
 """
+_ANY_EXPIRED = """
+SELECT EXISTS (
+  SELECT 1 FROM sessions WHERE expiry_noted = 0 AND state IN ('requested', 'active') AND ends_at <= ?
+)
+"""
+_EXPIRED = """
+SELECT session_json FROM sessions
+WHERE expiry_noted = 0 AND state IN ('requested', 'active') AND ends_at <= ? ORDER BY ends_at, id LIMIT ?
+"""
+_NOTE_EXPIRY = "UPDATE sessions SET expiry_noted = 1 WHERE id = ?"
 _DROP_SCOPES = "DELETE FROM scopes WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE scope_id = scopes.id)"
 _ADVANCE = (
     "UPDATE meta SET revision = revision + 1, high_water_at = max(high_water_at, ?) RETURNING schema_version, revision"

@@ -21,6 +21,8 @@ from pdp.model import Ask
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.database import upgrade_tables
+from pdp.sessions.outbox import Untold, request_event, request_expiry
+from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA, SQLiteOutbox
 from pdp.sessions.store import RETRY_SECONDS
 
 _ROWS_OF_A_STEP: Final = 500
@@ -30,7 +32,8 @@ class SQLiteAccessRequests:
     """The `AccessRequests` of a history in a file.
 
     `reading` answers, `writing` makes a durable transaction, and `spending` one that leaves the reserve of the disk
-    alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen.
+    alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen. With `tells` it
+    has events for receivers outside.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class SQLiteAccessRequests:
         writing: Callable[[], AbstractContextManager[None]],
         spending: Callable[[], AbstractContextManager[None]],
         wipe: Callable[[], None],
+        tells: bool,
     ) -> None:
         self._connection = connection
         self._reading = reading
         self._writing = writing
         self._spending = spending
         self._wipe = wipe
+        self._outbox = SQLiteOutbox(connection, tells=tells, counter="access_revision")
 
     def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
         """Open a request, or return the one that is found."""
@@ -102,13 +107,14 @@ class SQLiteAccessRequests:
 
     def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
         """Replace a request by its successor."""
-        with self._writing():
-            stored = self._one(request_id)
-            if stored is None:
-                raise NotFoundError(f"no such access request: `{request_id}`")
-            successor = change(stored)
-            kept = self._sealed(request_id) if successor.state is AccessState.OPEN else None
-            after = self._write(successor, kept)
+        try:
+            after = self._answer(request_id, change)
+        except StoreUnavailableError:
+            if not self._outbox.tells:
+                raise
+            # A no counts, although nothing can be told of it.
+            with self._outbox.sparing():
+                after = self._answer(request_id, change)
         self._wipe()
         return after
 
@@ -171,6 +177,37 @@ class SQLiteAccessRequests:
             self._wipe()
         return total
 
+    def untold(self, *, limit: int) -> Untold:
+        """Return the oldest events, and how many were lost."""
+        with self._reading():
+            return self._outbox.untold(limit)
+
+    def forget_told(self, told: Untold) -> None:
+        """Remove events that were passed on."""
+        with self._writing():
+            self._outbox.forget(told)
+
+    def note_expired(self, *, wall_at: float, limit: int) -> int:
+        """Write the events of what has expired."""
+        with self._reading():
+            if not self._connection.execute(_EXPIRED, (wall_at, 1)).fetchall():
+                return 0
+        with self._spending():
+            rows: list[tuple[Any, ...]] = self._connection.execute(_EXPIRED, (wall_at, limit)).fetchall()
+            due = [_request(*row) for row in rows]
+            self._connection.executemany(_NOTE_EXPIRY, [(request.id,) for request in due])
+            self._outbox.add(map(request_expiry, due))
+            return len(due)
+
+    def _answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+        with self._writing():
+            stored = self._one(request_id)
+            if stored is None:
+                raise NotFoundError(f"no such access request: `{request_id}`")
+            successor = change(stored)
+            kept = self._sealed(request_id) if successor.state is AccessState.OPEN else None
+            return self._write(successor, kept)
+
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
         """Return the approvals of a session that may be used."""
         rows: list[tuple[Any, ...]] = self._connection.execute(_OF_SESSION, (session_id, now.wall_at)).fetchall()
@@ -214,14 +251,18 @@ class SQLiteAccessRequests:
     def _write(self, request: AccessRequest, kept: Sealed | None) -> AccessRequest:
         revision: Any = self._connection.execute(_NEXT_REVISION).get
         after = replace(request, revision=int(revision))
-        self._connection.execute(_WRITE, _row(after, kept))
+        if self._outbox.tells:
+            before: str | None = self._connection.execute("SELECT state FROM access WHERE id = ?", (request.id,)).get
+            event = request_event(AccessState(before) if before else None, after)
+            self._outbox.add([event] if event else [])
+        self._connection.execute(_WRITE, (*_row(after, kept), int(not self._outbox.tells)))
         return after
 
 
 def prepare_access(connection: apsw.Connection) -> None:
     """Create the tables of access requests where they are missing, and bring older ones up to date."""
     upgrade_tables(connection, _UPGRADES)
-    connection.execute(_SCHEMA)
+    connection.execute(_SCHEMA + OUTBOX_SCHEMA)
 
 
 def _where(which: AccessFilter) -> tuple[list[str], list[Any]]:
@@ -307,7 +348,8 @@ CREATE TABLE IF NOT EXISTS access (
   content TEXT NOT NULL,
   key BLOB,
   sealed BLOB,
-  tree_id TEXT NOT NULL
+  tree_id TEXT NOT NULL,
+  expiry_noted INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS access_by_session ON access (session_id, state);
 CREATE INDEX IF NOT EXISTS access_by_tree ON access (tree_id, state);
@@ -317,12 +359,15 @@ CREATE INDEX IF NOT EXISTS access_by_state ON access (state, wall_at);
 CREATE INDEX IF NOT EXISTS access_by_age ON access (asked_at, id);
 CREATE INDEX IF NOT EXISTS access_by_revision ON access (revision);
 CREATE INDEX IF NOT EXISTS access_by_end ON access (ends_at);
+CREATE INDEX IF NOT EXISTS access_unexpired ON access (wall_at)
+WHERE expiry_noted = 0 AND state IN ('open', 'approved');
 CREATE INDEX IF NOT EXISTS access_sealed ON access (wall_at) WHERE key IS NOT NULL;
 CREATE TABLE IF NOT EXISTS access_revision (
   only INTEGER PRIMARY KEY CHECK (only = 1),
-  revision INTEGER NOT NULL
+  revision INTEGER NOT NULL,
+  missed_events INTEGER NOT NULL
 ) STRICT;
-INSERT INTO access_revision VALUES (1, 0) ON CONFLICT DO NOTHING;
+INSERT INTO access_revision VALUES (1, 0, 0) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS access_uses (
   retry_digest BLOB PRIMARY KEY,
   request_id TEXT NOT NULL,
@@ -338,15 +383,19 @@ _ADD_TREES: Final = """
 ALTER TABLE access ADD COLUMN tree_id TEXT NOT NULL DEFAULT '';
 UPDATE access SET tree_id = coalesce(content ->> '$.ancestor_ids[#-1]', session_id) WHERE json_valid(content);
 """
+_ADD_MISSED: Final = "ALTER TABLE access_revision ADD COLUMN missed_events INTEGER NOT NULL DEFAULT 0"
 # For files of earlier programs: a table, what it may lack, and how it comes to have it.
 _UPGRADES: Final = (
     ("access", "tree_id", _ADD_TREES),
+    # Of requests that are stored already, no expiry is told.
+    ("access", "expiry_noted", "ALTER TABLE access ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 1"),
+    ("access_revision", "missed_events", _ADD_MISSED),
     # It is created anew: its rows are good for a minute.
     ("access_uses", "boot_id", "DROP TABLE access_uses"),
 )
 _NEXT_REVISION: Final = "UPDATE access_revision SET revision = revision + 1 RETURNING revision"
 _WRITE: Final = """
-INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
   revision = excluded.revision, state = excluded.state, wall_at = excluded.wall_at, boot_at = excluded.boot_at,
   boot_id = excluded.boot_id, content = excluded.content, key = excluded.key, sealed = excluded.sealed
@@ -367,6 +416,11 @@ _UNSEAL: Final = """
 UPDATE access SET key = NULL, sealed = NULL
 WHERE key IS NOT NULL AND (state != 'open' OR wall_at <= ? OR (boot_id = ? AND boot_at <= ?))
 """
+_EXPIRED: Final = """
+SELECT revision, content FROM access
+WHERE expiry_noted = 0 AND state IN ('open', 'approved') AND wall_at <= ? ORDER BY wall_at, id LIMIT ?
+"""
+_NOTE_EXPIRY: Final = "UPDATE access SET expiry_noted = 1 WHERE id = ?"
 _FORGET: Final = "DELETE FROM access WHERE id IN (SELECT id FROM access WHERE ends_at < ? LIMIT ?)"
 _RECEIPT: Final = """
 SELECT request_id, used_at, decision_id FROM access_uses

@@ -58,8 +58,8 @@ class SQLiteSessionHistory:
     """A `SessionHistory` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`.
-    Nothing is written while the disk has less than `reserve_bytes` left, or when another file has taken the path. A new
-    file begins at `wall_at`, unix seconds.
+    Nothing is written while the disk has less than `reserve_bytes` left, or when another file has taken the path. With
+    `tells` it has events of access requests. A new file begins at `wall_at`, unix seconds.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class SQLiteSessionHistory:
         *,
         busy_seconds: float = 5.0,
         reserve_bytes: int = 0,
+        tells: bool = False,
         wall_at: Callable[[], float] = time.time,
     ) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
@@ -102,6 +103,7 @@ class SQLiteSessionHistory:
             writing=partial(self._durably, self._answering),
             spending=partial(self._durably, self._with_room),
             wipe=self._wipe,
+            tells=tells,
         )
 
     def key(self) -> bytes:

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from pdp.clock import Instant
 from pdp.model import Session, SessionState, ValueClass
 from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskable, Use
+from pdp.sessions.outbox import Outbox
 from pdp.sessions.values import (
     ActiveBundle,
     BundlePast,
@@ -207,7 +208,7 @@ class SessionLedger(Protocol):
         ...
 
 
-class AccessRequests(Protocol):
+class AccessRequests(Outbox, Protocol):
     """What people are asked about single calls, their answers, and the use of these.
 
     Each method that writes is one transaction. What is acknowledged survives the sudden end of the machine: an answer
@@ -453,7 +454,7 @@ class Sessions(SessionReader, SessionLists, SessionChanges, SessionWriter, Sessi
     """All capabilities for sessions, and none for bundles."""
 
 
-class SessionStore(Sessions, BundleHistory, Protocol):
+class SessionStore(Sessions, BundleHistory, Outbox, Protocol):
     """All capabilities on the same data.
 
     An activation changes sessions in its own transaction: no `view` holds the new bundle with a session as it was

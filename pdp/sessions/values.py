@@ -115,10 +115,14 @@ class Cut:
     by: str
     reason: str
 
+    def covers(self, session: Session) -> bool:
+        """Say whether a session is one of those that this revokes, if it was live."""
+        named = self.user in ("", session.user) and self.agent in ("", session.agent)
+        return named and session.tenant == self.tenant and session.requested_at <= self.at
+
     def applied(self, session: Session) -> Session:
         """Return the session after this revocation."""
-        named = self.user in ("", session.user) and self.agent in ("", session.agent)
-        if session.tenant != self.tenant or not named or session.requested_at > self.at:
+        if not self.covers(session):
             return session
         now = Instant(wall_at=self.at, boot_at=0.0, boot_id="")
         return revoke(now, by=self.by, reason=self.reason)(session) or session

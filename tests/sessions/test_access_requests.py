@@ -202,6 +202,8 @@ def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> N
         history.access().answer("acc_2", YES)
     with closing(apsw.Connection(str(path))) as other:
         other.execute(
+            "DROP INDEX access_unexpired; ALTER TABLE access DROP COLUMN expiry_noted; DROP TABLE outbox;"
+            "ALTER TABLE access_revision DROP COLUMN missed_events;"
             "DROP INDEX access_by_tree; ALTER TABLE access DROP COLUMN tree_id;"
             "ALTER TABLE access_uses DROP COLUMN boot_id; ALTER TABLE access_uses DROP COLUMN decision_id"
         )

@@ -31,6 +31,7 @@ from pdp.sessions.access import (
     deny,
     revoke,
 )
+from pdp.sessions.outbox import Untold
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.testing.stores.suite import StoreSuite
 
@@ -542,6 +543,9 @@ class AccessRequestsContract(StoreSuite):
             pytest.param(lambda access: access.revision(), id="revision"),
             pytest.param(lambda access: access.expire(at(1.0)), id="expire"),
             pytest.param(lambda access: access.forget(ended_before=1.0), id="forget"),
+            pytest.param(lambda access: access.untold(limit=1), id="untold"),
+            pytest.param(lambda access: access.forget_told(Untold()), id="forget_told"),
+            pytest.param(lambda access: access.note_expired(wall_at=1.0, limit=1), id="note_expired"),
         ],
     )
     def test_a_closed_history_answers_nothing_about_access(

@@ -11,6 +11,7 @@ import pytest
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import SessionState
+from pdp.sessions.outbox import Untold
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.following import SessionChangesContract
@@ -157,6 +158,9 @@ class StoreContract(
             pytest.param(lambda store: store.count_live("gateway", wall_at=1.0), id="count_live"),
             pytest.param(lambda store: store.cut(Cut(tenant="t", at=1.0, by="b", reason="r")), id="cut"),
             pytest.param(lambda store: store.lift(Cut(tenant="t", at=1.0, by="b", reason="r")), id="lift"),
+            pytest.param(lambda store: store.untold(limit=1), id="untold"),
+            pytest.param(lambda store: store.forget_told(Untold()), id="forget_told"),
+            pytest.param(lambda store: store.note_expired(wall_at=1.0, limit=1), id="note_expired"),
         ],
     )
     def test_a_closed_store_does_not_answer(self, store: SessionStore, call: Callable[[SessionStore], object]) -> None:

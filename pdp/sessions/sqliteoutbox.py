@@ -1,0 +1,76 @@
+"""Keep the events of a store in its SQLite file; a part of it, on the same connection and in its transactions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import apsw
+
+from pdp.sessions.outbox import MOST_EVENTS, OutboxEvent, Untold, event_from, event_text, of_one_write
+
+OUTBOX_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS outbox (
+  position INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  content TEXT NOT NULL
+) STRICT;
+"""
+
+
+class SQLiteOutbox:
+    """The events in one file; with `tells` False it takes none. The caller holds a transaction, or for reads a turn.
+
+    `counter` is the table whose one row has the column `missed_events`: one that each transaction writes anyway, so
+    that counting takes no space on a full disk.
+    """
+
+    def __init__(self, connection: apsw.Connection, *, tells: bool, counter: str, most: int = MOST_EVENTS) -> None:
+        self.tells = tells
+        self._connection = connection
+        self._most = most
+        self._miss = f"UPDATE {counter} SET missed_events = max(missed_events + ?, 0)"  # noqa: S608 - our own name
+        self._missed = f"SELECT missed_events FROM {counter}"  # noqa: S608 - the same
+        # On this thread, whether events are only counted.
+        self._sparing = threading.local()
+
+    def add(self, events: Iterable[OutboxEvent]) -> None:
+        """Keep the events of one transaction; of more than the most, the oldest go."""
+        found = of_one_write(events) if self.tells else []
+        if not found:
+            return
+        if getattr(self._sparing, "now", False):
+            self._connection.execute(self._miss, (len(found),))
+            return
+        self._connection.executemany(_ADD, [(one.id, event_text(one)) for one in found])
+        self._connection.execute(_DROP, (self._most,))
+        if dropped := self._connection.changes():
+            self._connection.execute(self._miss, (dropped,))
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """Only count the events that this thread adds in the `with` block: there is no room for them."""
+        self._sparing.now = True
+        try:
+            yield
+        finally:
+            self._sparing.now = False
+
+    def untold(self, limit: int) -> Untold:
+        """Return the oldest events, and how many were lost."""
+        rows = self._connection.execute(_OLDEST, (limit,)).fetchall()
+        missed = int(self._connection.execute(self._missed).get)
+        return Untold(tuple(event_from(str(text)) for (text,) in rows), missed)
+
+    def forget(self, told: Untold) -> None:
+        """Remove events that were passed on, and as many missed ones."""
+        self._connection.executemany("DELETE FROM outbox WHERE id = ?", [(one.id,) for one in told.events])
+        if told.missed:
+            self._connection.execute(self._miss, (-told.missed,))
+
+
+_ADD: Final = "INSERT INTO outbox (id, content) VALUES (?, ?)"
+_DROP: Final = "DELETE FROM outbox WHERE position <= (SELECT max(position) FROM outbox) - ?"
+_OLDEST: Final = "SELECT content FROM outbox ORDER BY position LIMIT ?"
