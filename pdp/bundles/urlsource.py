@@ -9,8 +9,9 @@ from pathlib import Path
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack, packed_bytes, read_packed, unpack
 from pdp.errors import BundleError, BundleUnavailableError, Problem
+from pdp.foundation.egress import STEP_SECONDS, WHOLE_SECONDS
 from pdp.foundation.files import USUAL, replacing
-from pdp.foundation.webfile import STEP_SECONDS, WHOLE_SECONDS, WebEndpoint, WebFile, WebFileError, WebFileTooLargeError
+from pdp.foundation.webfile import WebEndpoint, WebFile, WebFileError, WebFileTooLargeError
 from pdp.limits import Limits
 
 _LOG = logging.getLogger("pdp")

@@ -151,7 +151,7 @@ def test_closing_ends_a_fetch(web: WebServer, open_source: Open, way: str) -> No
     reading.join(30)
 
     assert 1 == len(failed)
-    with pytest.raises(BundleUnavailableError, match="is no longer fetched"):
+    with pytest.raises(BundleUnavailableError, match="is no longer asked"):
         source.read()
 
 

@@ -1,0 +1,242 @@
+"""The one way out to web servers: over TLS, within limits of time, to checked addresses, and after no redirect."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pdp.errors import ConfigurationError
+from pdp.foundation.loopback import is_loopback
+from pdp.foundation.ownership import require_own
+
+# For one step, such as connecting or waiting for the next bytes; and for all steps together.
+STEP_SECONDS: Final = 10.0
+WHOLE_SECONDS: Final = 60.0
+# Of an answer, what is read at a time.
+_CHUNK_BYTES: Final = 64 * 1024
+# Translators reach an IPv4 address by its last four bytes (RFC 6052).
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+T = TypeVar("T")
+
+
+class EgressError(Exception):
+    """There is no whole answer; the message continues after the URL: `did not answer in time`."""
+
+
+class NotAskedError(EgressError):
+    """The server was not asked; the message says why: `others can write to ...`."""
+
+
+class TooLargeError(EgressError):
+    """The answer is larger than its limit."""
+
+
+class Egress:
+    """Requests to one URL. For one thread at a time, except `close`.
+
+    Without `ca_file` the system's roots are trusted. `private_hosts` names the hosts that may be at an address which is
+    not public; None allows it for all. Loopback by its own name is always allowed. `step_seconds` and `whole_seconds`
+    limit a request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_file: str = "",
+        private_hosts: Collection[str] | None = None,
+        step_seconds: float = STEP_SECONDS,
+        whole_seconds: float = WHOLE_SECONDS,
+    ) -> None:
+        self._parts = urlsplit(url)
+        self._ca_file = ca_file
+        self._private_hosts = private_hosts
+        self._step_seconds = step_seconds
+        self._whole_seconds = whole_seconds
+        self._exchange: _Exchange | None = None
+        self._closed = False
+
+    def ask(
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        take: Callable[[http.client.HTTPResponse], T],
+        *,
+        body: bytes | None = None,
+    ) -> T:
+        """Send a request and return what `take` makes of the answer. Raise `EgressError`."""
+        if self._closed:
+            raise EgressError("is no longer asked")
+        exchange = self._exchange = _Exchange(self._whole_seconds)
+        try:
+            return take(exchange.begin(self._connection(exchange), method, _target(self._parts), headers, body))
+        except (OSError, http.client.HTTPException, EgressError) as error:
+            raise EgressError("did not answer in time") if exchange.late else _said(error) from None
+        finally:
+            self._exchange = None
+            exchange.end()
+
+    def close(self) -> None:
+        """End a running request; later ones fail at once."""
+        self._closed = True
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.abort()
+
+    def _connection(self, exchange: _Exchange) -> http.client.HTTPConnection:
+        parts, host = self._parts, _host(self._parts)
+        if parts.scheme != "https":
+            plain = http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
+            plain.sock = exchange.hold(self._connected(plain))
+            return plain
+        # Created for each request, because the roots can change.
+        trusted = self._trusted()
+        connection = http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
+        connected = exchange.hold(self._connected(connection))
+        connection.sock = exchange.hold(trusted.wrap_socket(connected, server_hostname=host))
+        return connection
+
+    def _connected(self, connection: http.client.HTTPConnection) -> socket.socket:
+        """Connect to the first address that answers, of those that were checked: a name is resolved once."""
+        host, refused = connection.host, OSError()
+        found = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
+        self._require_allowed(host, addresses)
+        for address in addresses:
+            try:
+                return socket.create_connection((address, connection.port), self._step_seconds)
+            except OSError as error:
+                refused = error
+        raise refused
+
+    def _require_allowed(self, host: str, addresses: Collection[str]) -> None:
+        if self._private_hosts is None or host in self._private_hosts or is_loopback(host):
+            return
+        for address in addresses:
+            if not is_public(address):
+                raise NotAskedError(f"`{host}` is at the private address `{address}` and not among `private_hosts`")
+
+    def _trusted(self) -> ssl.SSLContext:
+        try:
+            if self._ca_file:
+                require_own(Path(self._ca_file), "anyone could impersonate the server")
+            return ssl.create_default_context(cafile=self._ca_file or None)
+        except ConfigurationError as error:
+            raise NotAskedError(str(error)) from None
+        except OSError:
+            raise NotAskedError(f"`{self._ca_file}` holds no certificates") from None
+
+
+def is_public(text: str) -> bool:
+    """Say whether an address, in whatever form, is one of the public network."""
+    address: Address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        embedded = address.ipv4_mapped or address.sixtofour
+        if address in _TRANSLATED:
+            embedded = ipaddress.IPv4Address(address.packed[-4:])
+        address = embedded or address
+    return address.is_global and not address.is_multicast
+
+
+def read_whole(response: http.client.HTTPResponse, most: int) -> bytes:
+    """Return the whole body of an answer. Raise `TooLargeError` beyond `most` bytes, and `EgressError` for a part."""
+    announced = response.length
+    if announced is not None and announced > most:
+        raise TooLargeError(f"is larger than {most} bytes")
+    body = bytearray()
+    while chunk := response.read1(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > most:
+            raise TooLargeError(f"is larger than {most} bytes")
+    if announced is not None and len(body) != announced:
+        raise EgressError(f"stopped after {len(body)} of {announced} bytes")
+    return bytes(body)
+
+
+class _Exchange:
+    """One connection, which ends after `whole_seconds` whatever the server does."""
+
+    def __init__(self, whole_seconds: float) -> None:
+        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(whole_seconds, self._expire)
+        self._timer.name, self._timer.daemon = "pdp-fetch-end", True
+        self._timer.start()
+        self._aborted = False
+        self.late = False
+
+    def hold(self, connected: T) -> T:
+        """Remember the socket, so that it can be shut down: the connection releases it before the body is read."""
+        if isinstance(connected, socket.socket):
+            self._socket = connected
+        # INVARIANT: either this code or `abort` sees what the other has done.
+        if self._aborted:
+            raise TimeoutError
+        return connected
+
+    def begin(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> http.client.HTTPResponse:
+        self._connection = connection
+        connection.request(method, target, body=body, headers=dict(headers))
+        return connection.getresponse()
+
+    def abort(self) -> None:
+        self._aborted = True
+        if self._socket is not None:
+            # Use the plain socket's method: that of a TLS socket would remove it while the reader uses it.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        elif self._socket is not None:
+            self._socket.close()
+
+    def _expire(self) -> None:
+        self.late = True
+        self.abort()
+
+
+def _host(parts: SplitResult) -> str:
+    """Return the host as it is compared: in lower case, without brackets and without the dot of the root."""
+    return (parts.hostname or "").removesuffix(".")
+
+
+def _target(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _said(error: Exception) -> EgressError:
+    return error if isinstance(error, EgressError) else EgressError(_in_words(error))
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "did not answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"has a certificate that is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"does not speak TLS as expected: {error.reason or 'no reason given'}"
+    if isinstance(error, socket.gaierror):
+        return "has a host that cannot be found"
+    if isinstance(error, OSError):
+        return f"cannot be reached: {(error.strerror or 'connection lost').lower()}"
+    return "did not answer in valid HTTP"
