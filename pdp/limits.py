@@ -62,6 +62,8 @@ MOST_LABELS = 256
 MOST_TERMS = 64
 # Policy ids that an answer, its span and its record name; beyond this they say how many are left out.
 MOST_POLICIES = 64
+# The same for one of the tools in a review, of which there can be thousands.
+MOST_POLICIES_OF_TOOL = 8
 # Obligations of one policy, and of one decision: a ruling with more is a deny.
 MOST_OBLIGATIONS = 16
 # Lines of advice from policies in one answer.

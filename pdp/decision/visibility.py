@@ -12,10 +12,13 @@ from pdp.errors import NotFoundError, WrongStateError
 from pdp.model import Call, Caller, Session, SessionState, Targets, Visibility
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Foreseen
 from pdp.policy.question import Facts
 from pdp.policy.reading import Reading
 from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.lifecycle import state_of
+
+LEAST_FIRST = (Visibility.NEVER, Visibility.DEPENDS, Visibility.ALWAYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,7 @@ def _seen(snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
     call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
     if isinstance(gate(snapshot, call, caller.bounds), Refusal):
         return Visibility.NEVER
-    seen = policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller.id, wall_at=snapshot.wall_at)
+    seen = foreseen(snapshot.bundle, snapshot.chain, tool, caller_id=caller.id, wall_at=snapshot.wall_at).visibility
     return Visibility.DEPENDS if seen is Visibility.ALWAYS and _limited(snapshot, tool) else seen
 
 
@@ -75,10 +78,8 @@ def _limited(snapshot: Snapshot, tool: Tool) -> bool:
     return any(budget.counts(tool) for session in snapshot.chain for budget in budgets_of(session.terms_json))
 
 
-def policy_visibility(
-    bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float
-) -> Visibility:
-    """Return the visibility of a tool by the policies of all sessions in a chain.
+def foreseen(bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float) -> Foreseen:
+    """Return the visibility of a tool by the policies of all sessions in a chain, and the policies that say so.
 
     All must permit. `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds.
 
@@ -87,17 +88,17 @@ def policy_visibility(
     session has a label that was not approved.
     """
     if tool.unusable:
-        return Visibility.NEVER
+        return Foreseen(Visibility.NEVER)
     mapped = tool.resource_type != "Server"
     resource = (tool.resource_type, "" if mapped else tool.server)
     facts = facts_without_arguments(tool.action, resource, caller_id)
-    found = {bundle.visibility(session, facts, wall_at, mapped=mapped) for session in chain}
-    if Visibility.NEVER in found:
-        return Visibility.NEVER
-    return Visibility.DEPENDS if Visibility.DEPENDS in found else Visibility.ALWAYS
+    found = [bundle.foresee(session, facts, wall_at, mapped=mapped) for session in chain]
+    least = min((one.visibility for one in found), key=LEAST_FIRST.index)
+    policies = {policy for one in found if one.visibility is least for policy in one.policies}
+    return Foreseen(least, tuple(sorted(policies)))
 
 
 def facts_without_arguments(action: str, resource: tuple[str, str], caller_id: str) -> Facts:
-    """Return the facts of a call with unknown arguments, for `Bundle.visibility`."""
+    """Return the facts of a call with unknown arguments, for `Bundle.foresee`."""
     context = {"input": {}, "opaque": [], "caller": {"id": caller_id}, "targets": Targets((), ()).cedar()}
     return Facts(action=action, resource=resource, context=context)

@@ -226,15 +226,11 @@ class Bundle:
             return None
         return self.slice(facts.action).probe(question_of(session, facts, at), beside, probes)
 
-    def visibility(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Visibility:
-        """Return whether `judge` could permit calls whose arguments are not known.
+    def foresee(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Foreseen:
+        """Return whether `judge` could permit calls whose arguments are not known, and which policies say so.
 
         `mapped` is True when the resource also depends on the arguments.
         """
-        return self.foresee(session, facts, at, mapped=mapped).visibility
-
-    def foresee(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Foreseen:
-        """Return the same with the obligations of calls that are always permitted."""
         try:
             known = self.session_entities(session)
         except ValueError:

@@ -92,9 +92,15 @@ class ProbeAnswer:
 
 
 class Foreseen(NamedTuple):
-    """Whether calls with unknown arguments could be permitted, and the obligations of those that always are."""
+    """Whether calls with unknown arguments could be permitted, and the obligations of those that always are.
+
+    `policies` are the ids of those that say so, sorted: the permits of an ALWAYS, the forbids of a NEVER or those that
+    could not be evaluated, and of a DEPENDS those that look at the call, with the forbids that a person can lift. A
+    NEVER without any is one for lack of a permit.
+    """
 
     visibility: Visibility
+    policies: tuple[str, ...] = ()
     obligations: tuple[Obligation, ...] = ()
 
 
@@ -108,10 +114,11 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownPart:
-    """The policies that can be evaluated without the arguments, and the effects of the others."""
+    """The policies that can be evaluated without the arguments, and the ids and effects of the others."""
 
     policies: tuple[PolicySource, ...]
     set: cedarpy.PolicySet
+    aside: frozenset[str]
     effects_aside: frozenset[str]
     permits: _Permits | None
 
@@ -313,15 +320,10 @@ class Slice:
             # A person can lift what forbids it, and nobody knows yet whether one will.
             permits = part.permits
             otherwise = _ruling(cedarpy.is_authorized(request, permits.set, entities), permits.policies)
-            depends = otherwise.allowed or "permit" in part.effects_aside
-            return Foreseen(Visibility.DEPENDS if depends else Visibility.NEVER)
-        if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
-            return Foreseen(Visibility.NEVER)
-        if ruling.basis is Basis.PERMIT and not part.effects_aside:
-            return Foreseen(Visibility.ALWAYS, ruling.obligations)
-        if ruling.basis is Basis.DEFAULT_DENY and "permit" not in part.effects_aside:
-            return Foreseen(Visibility.NEVER)
-        return Foreseen(Visibility.DEPENDS)
+            if otherwise.allowed or "permit" in part.effects_aside:
+                return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside.union(ruling.policies))))
+            return Foreseen(Visibility.NEVER, ruling.policies)
+        return _foreseen(ruling, part)
 
     def _listed(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
         """Return the entities of `beside` and `_entities` without parsing the schema of this action.
@@ -364,6 +366,7 @@ class Slice:
             found = _KnownPart(
                 policies=policies,
                 set=_policy_set(policies),
+                aside=frozenset(aside),
                 effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
                 permits=_Permits.of(policies) if any(policy.id in self._liftable for policy in policies) else None,
             )
@@ -398,6 +401,17 @@ class Slice:
         wanted = {("User", question.user), ("Agent", question.agent), ("Session", question.session_id)}
         if not wanted <= known.entities.keys():
             raise AssertionError("user, agent and session must be among the entities")
+
+
+def _foreseen(ruling: Ruling, part: _KnownPart) -> Foreseen:
+    """Return what a ruling of the known part of some policies says about the whole."""
+    if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
+        return Foreseen(Visibility.NEVER, ruling.policies or ruling.errors)
+    if ruling.basis is Basis.PERMIT and not part.effects_aside:
+        return Foreseen(Visibility.ALWAYS, ruling.policies, ruling.obligations)
+    if ruling.basis is Basis.DEFAULT_DENY and "permit" not in part.effects_aside:
+        return Foreseen(Visibility.NEVER)
+    return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside)))
 
 
 def _policy_set(policies: Iterable[PolicySource]) -> cedarpy.PolicySet:

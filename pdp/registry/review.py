@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pdp.decision.visibility import policy_visibility
+from pdp.decision.visibility import LEAST_FIRST, foreseen
 from pdp.model import Scope, Session, Visibility
 from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Foreseen
 from pdp.registry.scope import ScopedTool, scoped_tools
 
 _GRANT = "Grant"
-_ORDER = (Visibility.NEVER, Visibility.DEPENDS, Visibility.ALWAYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewedTool:
-    """One tool as an approver sees it. Each grant in `opened_by` alone makes the policies allow more of its calls."""
+    """One tool as an approver sees it.
+
+    `policies` are those that say how visible it is, in the words of `Foreseen`. Each grant in `opened_by` alone makes
+    the policies allow more of its calls.
+    """
 
     tool: ScopedTool
     visibility: Visibility
-    opened_by: tuple[str, ...]
+    policies: tuple[str, ...] = ()
+    opened_by: tuple[str, ...] = ()
 
 
 def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: float) -> tuple[ReviewedTool, ...]:
@@ -30,8 +35,8 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
     """
     own, *above = chain
 
-    def seen(action: str, grants: tuple[str, ...]) -> Visibility:
-        return policy_visibility(
+    def seen(action: str, grants: tuple[str, ...]) -> Foreseen:
+        return foreseen(
             bundle,
             (replace(own, grants=grants), *above),
             bundle.catalogue.tools[action],
@@ -42,12 +47,16 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
     def reviewed(tool: ScopedTool) -> ReviewedTool:
         action = f"{tool.server}/{tool.tool}"
         if action not in bundle.catalogue.tools:
-            return ReviewedTool(tool=tool, visibility=Visibility.NEVER, opened_by=())
+            return ReviewedTool(tool=tool, visibility=Visibility.NEVER)
         now = seen(action, own.grants)
         # Only a grant that the policies of this action name can change their answer.
         named = {uid[1] for policy in bundle.slice(action).policies for uid in policy.entities if uid[0] == _GRANT}
         further = sorted(named.difference(own.grants))
-        opens = (one for one in further if _ORDER.index(seen(action, (*own.grants, one))) > _ORDER.index(now))
-        return ReviewedTool(tool=tool, visibility=now, opened_by=tuple(opens))
+        opens = (one for one in further if _more(seen(action, (*own.grants, one)), now))
+        return ReviewedTool(tool=tool, visibility=now.visibility, policies=now.policies, opened_by=tuple(opens))
 
     return tuple(map(reviewed, scoped_tools(scope, bundle)))
+
+
+def _more(one: Foreseen, other: Foreseen) -> bool:
+    return LEAST_FIRST.index(one.visibility) > LEAST_FIRST.index(other.visibility)

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
-from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
+from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, MOST_POLICIES_OF_TOOL, Limits
 from pdp.model import (
     Basis,
     CacheResult,
@@ -327,7 +327,11 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
         session=session_message(review.view),
         tools=[
             sessions.ReviewedTool(
-                tool=_tool(one.tool), visibility=visibility_number(one.visibility), opened_by=one.opened_by
+                tool=_tool(one.tool),
+                visibility=visibility_number(one.visibility),
+                opened_by=one.opened_by,
+                policy_ids=one.policies[:MOST_POLICIES_OF_TOOL],
+                policies_left_out=max(0, len(one.policies) - MOST_POLICIES_OF_TOOL),
             )
             for one in review.tools
         ],

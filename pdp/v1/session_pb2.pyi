@@ -268,14 +268,18 @@ class ReviewSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., narrowing: _Optional[_Union[Narrowing, _Mapping]] = ...) -> None: ...
 
 class ReviewedTool(_message.Message):
-    __slots__ = ("tool", "visibility", "opened_by")
+    __slots__ = ("tool", "visibility", "opened_by", "policy_ids", "policies_left_out")
     TOOL_FIELD_NUMBER: _ClassVar[int]
     VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     OPENED_BY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_IDS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     tool: ScopedTool
     visibility: _authorization_pb2.Visibility
     opened_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, tool: _Optional[_Union[ScopedTool, _Mapping]] = ..., visibility: _Optional[_Union[_authorization_pb2.Visibility, str]] = ..., opened_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    policy_ids: _containers.RepeatedScalarFieldContainer[str]
+    policies_left_out: int
+    def __init__(self, tool: _Optional[_Union[ScopedTool, _Mapping]] = ..., visibility: _Optional[_Union[_authorization_pb2.Visibility, str]] = ..., opened_by: _Optional[_Iterable[str]] = ..., policy_ids: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ...) -> None: ...
 
 class GrantUse(_message.Message):
     __slots__ = ("grant", "policy_ids")

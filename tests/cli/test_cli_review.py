@@ -19,11 +19,13 @@ from google.protobuf.duration_pb2 import Duration
 from pdp.cli.sessions.review import print_review
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState
 
-def tool(name, risk, visibility, *opened_by, groups=()):
+def tool(name, risk, visibility, *opened_by, groups=(), by=(), left_out=0):
     return ReviewedTool(
         tool=ScopedTool(server="github", tool=name, risk=risk, groups=groups),
         visibility=visibility,
         opened_by=opened_by,
+        policy_ids=by,
+        policies_left_out=left_out,
     )
 
 print_review(
@@ -40,10 +42,10 @@ print_review(
             grants=["may-merge"],
         ),
         tools=[
-            *(tool(f"read_{{n}}", "read_only", 3) for n in range({count})),
-            tool("write", "mutating", 2, groups=["critical", "leaves"]),
+            *(tool(f"read_{{n}}", "read_only", 3, by=["github/read"]) for n in range({count})),
+            tool("write", "mutating", 2, groups=["critical", "leaves"], by=["a", "b", "c", "d"], left_out=2),
             tool("drop", "destructive", 2),
-            tool("burn", "destructive", 1, "may-burn"),
+            tool("burn", "destructive", 1, "may-burn", by=["guardrails/fire"]),
         ],
         known_grants=["may-burn", "may-merge"],
     ),
@@ -80,14 +82,14 @@ def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) 
 def test_dangerous_tools_come_first(tmp_path: Path) -> None:
     """Destructive tools that the policies allow come first, then those that a grant would open, then the others.
 
-    A tool's further groups are beside its name.
+    A tool's further groups are beside its name, and the first policies that deny or may deny its calls.
     """
     listed = [line for line in shown(tmp_path).splitlines() if "github/" in line and "asked for" not in line]
 
     assert [
         "destructive  depends github/drop",
-        "destructive  never   github/burn  opened by may-burn",
-        "mutating     depends github/write  in critical, leaves",
+        "destructive  never   github/burn  by guardrails/fire  opened by may-burn",
+        "mutating     depends github/write  in critical, leaves  by a b c and 3 more",
         *(f"read_only    always  github/read_{n}" for n in range(3)),
     ] == listed
 
@@ -97,9 +99,8 @@ def test_long_lists_go_through_the_pager(tmp_path: Path) -> None:
     lines = shown(tmp_path, count=150).splitlines()
 
     rest = lines.index("(and the 151 other tools that were shown before)")
-    assert ["destructive  depends github/drop", "destructive  never   github/burn  opened by may-burn"] == (
-        lines[rest + 1 : rest + 3]
-    )
+    burn = "destructive  never   github/burn  by guardrails/fire  opened by may-burn"
+    assert ["destructive  depends github/drop", burn] == lines[rest + 1 : rest + 3]
 
 
 def test_no_requester_draws_a_line(tmp_path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.errors import WrongStateError
+from pdp.limits import MOST_POLICIES_OF_TOOL
 from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
 from pdp.registry.registrar import Review, Selector, SessionRequest
 from pdp.registry.review import review
 from pdp.registry.scope import scope_of
+from pdp.server.messages import review_message
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
@@ -34,6 +37,9 @@ when { context.session in Grant::"wipe-one" };
 forbid (principal, action == Action::"files/write", resource) unless { context.session in Grant::"write" };
 @id("files/never-while-frozen")
 forbid (principal, action, resource is Server) when { context.session in Grant::"frozen" };
+@id("files/ask")
+@step_up("May it read?")
+forbid (principal, action == Action::"files/read", resource) when { context.session in Grant::"asked" };
 """
 PATH = {"path": {"type": "string"}}
 
@@ -74,12 +80,34 @@ def test_each_tool_is_shown_with_what_opens_it(pdp: Embedded) -> None:
         "wipe": ("never", ("wipe-one",)),
     } == seen(review)
     assert {
+        "asked": ("files/ask",),
         "frozen": ("files/never-while-frozen",),
         "wipe": ("files/wipe",),
         "wipe-one": ("files/wipe-one",),
         "wipe-too": ("files/wipe",),
         "write": ("files/writes-need-a-grant",),
     } == review.known_grants
+
+
+def test_each_tool_names_the_policies_that_say_so(pdp: Embedded) -> None:
+    """Permits of what is always allowed, forbids of what never is, and else what looks at the call or can be lifted."""
+    session = pdp.registrar.request(WANTED, PEP)[0].session
+
+    found = {
+        grants: {
+            one.tool.tool: one.policies
+            for one in pdp.registrar.review(session.id, grants=grants, caller=APPROVER).tools
+        }
+        for grants in ((), ("write",), ("frozen", "write"), ("asked",))
+    }
+
+    frozen = ("files/never-while-frozen",)
+    assert {
+        (): {"read": ("files/read",), "write": ("files/writes-need-a-grant",), "wipe": ()},
+        ("write",): {"read": ("files/read",), "write": ("files/write",), "wipe": ()},
+        ("frozen", "write"): {"read": frozen, "write": frozen, "wipe": frozen},
+        ("asked",): {"read": ("files/ask",), "write": ("files/writes-need-a-grant",), "wipe": ()},
+    } == found
 
 
 def test_grants_that_are_thought_of_count(pdp: Embedded) -> None:
@@ -137,6 +165,16 @@ def test_grants_of_an_active_session_are_what_they_are(pdp: Embedded) -> None:
 
     with pytest.raises(WrongStateError, match="the session is active"):
         pdp.registrar.review(view.session.id, grants=("wipe",), caller=APPROVER)
+
+
+def test_a_review_is_bounded(pdp: Embedded) -> None:
+    """Of many policies that say so, the answer names the first ones and counts the others."""
+    review = pdp.registrar.review(pdp.registrar.request(WANTED, PEP)[0].session.id, grants=(), caller=APPROVER)
+    many = replace(review.tools[0], policies=tuple(f"files/{number}" for number in range(MOST_POLICIES_OF_TOOL + 2)))
+
+    told = review_message(replace(review, tools=(many,))).tools[0]
+
+    assert (many.policies[:MOST_POLICIES_OF_TOOL], 2) == (tuple(told.policy_ids), told.policies_left_out)
 
 
 def test_a_tool_that_left_the_catalogue_is_never_allowed(pdp: Embedded) -> None:

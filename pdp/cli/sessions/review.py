@@ -19,6 +19,8 @@ _RISKS = ("destructive", "mutating", "read_only")
 # The lines besides the tools and the terms: the summary twice, the fields, and the question.
 _LINES_ASIDE = 24
 _PURPOSE_LINES = 4
+# The policies that are named beside a tool.
+_POLICIES = 3
 
 
 def print_review(review: ReviewSessionResponse, *, asked: Session | None = None) -> None:
@@ -35,7 +37,7 @@ def print_review(review: ReviewSessionResponse, *, asked: Session | None = None)
     if console.is_terminal:
         _print_lines(console, tools, console.height - _LINES_ASIDE - len(terms_of(review.session)))
     elif tools:
-        print_table(("tool", "groups", "policies", "adds labels", "opened by a grant"), map(_row, tools))
+        print_table(("tool", "groups", "policies", "adds labels", "by", "opened by a grant"), map(_row, tools))
     if not tools:
         click.echo("no tools")
     click.echo()
@@ -98,21 +100,29 @@ def _print_lines(console: Console, tools: Sequence[ReviewedTool], room: int) -> 
 
 
 def _line(one: ReviewedTool) -> Text:
-    name, _, policies, labels, grants = map(visible, _row(one))
+    name, _, policies, labels, by, grants = map(visible, _row(one))
     risk = one.tool.risk
     line = Text.assemble((f"{risk:<12}", STYLES.get(risk, "")), (f" {policies:<8}", STYLES.get(policies, "")), name)
     if one.tool.groups:
         line.append(f"  in {visible(', '.join(one.tool.groups))}", "bold")
     if labels:
         line.append(f"  adds {labels}", "bold")
+    if by and one.visibility != Visibility.VISIBILITY_ALWAYS:
+        line.append(f"  by {by}", "dim")
     return line.append(f"  opened by {grants}", "dim") if grants else line
 
 
-def _row(one: ReviewedTool) -> tuple[str, str, str, str, str]:
+def _row(one: ReviewedTool) -> tuple[str, ...]:
     seen = Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
     groups = ", ".join((one.tool.risk, *one.tool.groups))
     labels = ", ".join(one.tool.adds_labels)
-    return f"{one.tool.server}/{one.tool.tool}", groups, seen, labels, " ".join(one.opened_by)
+    return f"{one.tool.server}/{one.tool.tool}", groups, seen, labels, _by(one), " ".join(one.opened_by)
+
+
+def _by(one: ReviewedTool) -> str:
+    """Return the policies that say so, and how many more there are."""
+    more = len(one.policy_ids[_POLICIES:]) + one.policies_left_out
+    return " ".join(one.policy_ids[:_POLICIES]) + (f" and {more} more" if more else "")
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:
