@@ -26,7 +26,7 @@ FLOORS = (
     ("decision", "bundles", "audit"),
     ("registry",),
     ("server", "client"),
-    ("doors",),
+    ("doors", "console"),
     # Composition: `app` alone constructs the parts.
     ("config", "bundlesettings", "callersettings", "starting", "app", "workers"),
     ("testing",),
@@ -92,14 +92,19 @@ LIBRARIES = {
         "pdp.serving.localtls",
         "pdp.doctor.certificate",
     ),
-    "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens"),
+    "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider"),
     "click": ("pdp.cli",),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
     "httpcore2": ("pdp.doors.mcp.upstream",),
-    "uvicorn": ("pdp.doors.listening",),
+    "uvicorn": ("pdp.serving.weblistener",),
+    "starlette": ("pdp.console",),
+    "jinja2": ("pdp.console.pages",),
+    "markupsafe": ("pdp.console.pages",),
+    "authlib": ("pdp.console.provider",),
+    "httpx2": ("pdp.console.provider",),
     # Each framework has one adapter, and no other module needs it.
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),
@@ -205,7 +210,8 @@ def test_tests_mirror_the_houses() -> None:
     houses = {name for names in FLOORS for name in names}
     folders = {".".join(path.parent.relative_to(TESTS).parts) for path in TESTS.rglob("test_*.py")}
 
-    assert {one for one in folders if one and not one.startswith(("proofs", "doors."))} - houses == ABOUT_MORE
+    apart = ("proofs", "doors.", "console.")
+    assert {one for one in folders if one and not one.startswith(apart)} - houses == ABOUT_MORE
     assert [] == list((TESTS / "machinery").rglob("test_*.py"))
 
 

@@ -22,13 +22,17 @@ class PDPClientError(errors.PDPError):
     """A management call failed; `code` is the gRPC status, or None when the error is not from the server.
 
     `reason` lets programs distinguish errors with the same status, such as `STORE_UNAVAILABLE`; empty when the server
-    gave none. `proto/README.md` lists all of them.
+    gave none. `proto/README.md` lists all of them. `max_age`, in seconds, is how old a log-in may be that lifts the
+    refusal; 0.0 where a log-in changes nothing.
     """
 
-    def __init__(self, message: str, code: grpc.StatusCode | None = None, reason: str = "") -> None:
+    def __init__(
+        self, message: str, code: grpc.StatusCode | None = None, reason: str = "", max_age: float = 0.0
+    ) -> None:
         Exception.__init__(self, message)  # The classes below are the core's too; some take more arguments.
         self.code = code
         self.reason = reason
+        self.max_age = max_age
 
 
 class InvalidRequestError(PDPClientError, errors.InvalidRequestError):
@@ -102,17 +106,26 @@ def from_status(error: grpc.RpcError, diagnosis: Diagnosis) -> PDPClientError:
 
     A status without a class of its own gets the base class.
     """
-    code, reason = error.code(), reason_of(error)
-    kind = _CLASSES_BY_REASON.get(reason) or _CLASSES.get(code, PDPClientError)
-    return kind(describe(error, diagnosis), code, reason)
+    code, info = error.code(), _info_of(error)
+    kind = _CLASSES_BY_REASON.get(info.reason) or _CLASSES.get(code, PDPClientError)
+    return kind(describe(error, diagnosis), code, info.reason, _seconds(info.metadata.get("max_age", "")))
 
 
 def reason_of(error: BaseException) -> str:
     """Return the reason that the server gave with a status (`google.rpc.ErrorInfo`); empty without one."""
+    return str(_info_of(error).reason)
+
+
+def _info_of(error: BaseException) -> ErrorInfo:
+    """Return what the server says with a status for programs; an empty message without it."""
     info = ErrorInfo()
     if isinstance(error, grpc.RpcError) and any(detail.Unpack(info) for detail in details_of(error)):
-        return str(info.reason) if info.domain == _DOMAIN else ""
-    return ""
+        return info if info.domain == _DOMAIN else ErrorInfo()
+    return info
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isascii() and text.isdecimal() else 0.0
 
 
 def details_of(error: grpc.RpcError) -> tuple[Any, ...]:

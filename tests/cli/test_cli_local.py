@@ -349,6 +349,7 @@ _A_FILE = "what it prints is itself a file, in a format of its own"
 _BY_CODE = "it writes files that the caller has named, and its exit code says whether"
 WITHOUT_JSON = {
     "serve": "it runs until it is stopped; its log has `log.format`",
+    "console": "it runs until it is stopped, and speaks to a browser",
     "mcp": "it speaks MCP on stdout, until its client stops it",
     "door agentgateway": _A_DOOR,
     "door authzen": _A_DOOR,

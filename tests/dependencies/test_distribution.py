@@ -53,6 +53,7 @@ def test_the_wrong_name_would_be_found(advice: str) -> None:
         ("mcp", "demo", "tools import x --command y"),
         ("apsw", "server", "store check"),
         ("uvicorn", "authzen", "door authzen --listen 127.0.0.1:0"),
+        ("starlette", "console", "console"),
         ("httpcore2", "mcp", "tools import x --upstream http://127.0.0.1:1/"),
         ("httpcore2", "mcp", "mcp --server x --upstream http://127.0.0.1:1/ --listen 127.0.0.1:0"),
     ],

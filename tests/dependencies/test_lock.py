@@ -18,7 +18,7 @@ from pdp.doctor.machine import LIBRARIES
 from pdp.foundation.extras import DISTRIBUTION, EXTRA_OF
 
 # What `.ci/run` installs, by way of the Makefile.
-EXTRAS = ("server", "authzen", "mcp", "demo", "dev", "fuzz")
+EXTRAS = ("server", "authzen", "mcp", "console", "demo", "dev", "fuzz")
 # The lock of everything, and the one of what serves, which goes with the package.
 LOCKS = (
     "requirements.lock",
@@ -174,7 +174,15 @@ def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any
     homes = {
         library: {
             extra
-            for extra in ("server", "authzen", "mcp", "parquet", "demo", *(EXTRA_OF[name] for name in FRAMEWORKS))
+            for extra in (
+                "server",
+                "authzen",
+                "mcp",
+                "console",
+                "parquet",
+                "demo",
+                *(EXTRA_OF[name] for name in FRAMEWORKS),
+            )
             for one in map(Requirement, extras[extra])
             if canonicalize_name(one.name) in map(canonicalize_name, provides.get(library, ()))
         }

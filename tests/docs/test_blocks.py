@@ -51,6 +51,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "sh served": f"{_PAGES}test_deployment_commands_run",
         "sh systemd": "tests/proofs/test_package.py::test_the_steps_for_systemd_lead_to_a_server",
     },
+    "pdp/console/README.md": {"sh": "tests/console/test_console_command.py::test_the_command_opens_the_console"},
     "pdp/record/README.md": {"sh": f"{_PAGES}test_record_commands_run"},
     "pdp/server/README.md": {
         "sh": f"{_PAGES}test_certificate_and_token_commands_run",

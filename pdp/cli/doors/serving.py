@@ -18,8 +18,8 @@ from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.methods import PASSABLE
 
 if TYPE_CHECKING:  # Only what listens needs the extra.
-    from pdp.doors.listening import Listener
     from pdp.doors.web import Doorstep
+    from pdp.serving.weblistener import Listener
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -46,8 +46,8 @@ class ListenOptions:
     @contextmanager
     def opened(self, hosts: Collection[str] = ()) -> Iterator[tuple[Listener, Doorstep]]:
         """Open the port while the `with` block runs. `hosts` are further names by which callers know the door."""
-        from pdp.doors.listening import Listener  # noqa: PLC0415
         from pdp.doors.web import Doorstep  # noqa: PLC0415
+        from pdp.serving.weblistener import Listener  # noqa: PLC0415
 
         certificate, key = path_of(self.listen_tls_certificate), path_of(self.listen_tls_key)
         allowed = {host.lower() for host in (*self.allowed_host, *hosts)}
@@ -112,7 +112,7 @@ def run(serving: Coroutine[Any, Any, None]) -> int:
 
 async def serve(door: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASGI application
     """Serve a door until this is cancelled."""
-    from pdp.doors.listening import serve as listen  # noqa: PLC0415
+    from pdp.serving.weblistener import serve as listen  # noqa: PLC0415
 
     await listen(door, listener)
 

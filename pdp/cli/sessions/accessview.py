@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -13,12 +13,12 @@ from rich.text import Text
 
 from pdp.cli.output import STYLES, paragraphs, print_fields
 from pdp.cli.sessions.view import plain, term_text, terms_of, time_text
+from pdp.client.arguments import member_texts
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess
 from pdp.v1.session_pb2 import Session
 
 _PURPOSE_LINES = 4
-_SPACE = " \t\r\n"
 _PLAIN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 
@@ -126,7 +126,7 @@ def _fields(review: GetAccessRequestResponse, approved: Session | None) -> Itera
     yield "request", request.access_request_id
     yield "state", access_state(request)
     yield "tool", f"{request.server}/{request.tool}"
-    yield from (_named("argument", name, text) for name, text in _arguments(review.arguments_json))
+    yield from (_named("argument", name, text) for name, text in member_texts(review.arguments_json))
     yield from (_named("target", one.path, ", ".join(one.provenance)) for one in review.targets)
     yield "policies", ", ".join(sorted({one.policy_id for one in request.questions}))
     yield "session", request.session_id
@@ -163,30 +163,3 @@ def _named(what: str, name: str, value: str) -> tuple[str, str]:
 def _exact(text: str) -> str:
     """Write a JSON text so that its blanks can be counted: a field shows several as one."""
     return re.sub("(?<= ) ", r"\\u0020", text)
-
-
-def _arguments(text: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the name of each argument and its value exactly as the server shows it: no digit is lost."""
-    try:
-        yield from _members(text.decode("utf-8")) if text else ()
-    except (ValueError, RecursionError):
-        yield "", text.decode("utf-8", "replace")
-
-
-def _members(text: str) -> list[tuple[str, str]]:
-    known: Mapping[str, Any] = json.loads(text)
-    decoder, place = json.JSONDecoder(), text.index("{") + 1
-    found: list[tuple[str, str]] = []
-    while len(found) < len(known):
-        place = _after(text, place, _SPACE + ",")
-        name, place = decoder.raw_decode(text, place)
-        start = _after(text, place, _SPACE + ":")
-        _, place = decoder.raw_decode(text, start)
-        found.append((str(name), text[start:place]))
-    return found
-
-
-def _after(text: str, place: int, skipped: str) -> int:
-    while text[place] in skipped:
-        place += 1
-    return place

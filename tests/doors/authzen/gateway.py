@@ -12,11 +12,11 @@ from typing import Any, Self
 import httpx2
 
 from pdp.client import AsyncClient
-from pdp.doors import listening
 from pdp.doors.authzen.door import AuthZENDoor, CallerToken
 from pdp.doors.authzen.mapping import Mapped
-from pdp.doors.listening import Listener
 from pdp.doors.web import Doorstep
+from pdp.serving import weblistener
+from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer
 
@@ -168,7 +168,7 @@ def door(
             caller=passed,
             seconds=seconds,
         )
-        opened.push_async_callback(_stop, asyncio.ensure_future(listening.serve(app, listener)))
+        opened.push_async_callback(_stop, asyncio.ensure_future(weblistener.serve(app, listener)))
         return opened, listener
 
     stack, listener = _LOOP.run(begin())

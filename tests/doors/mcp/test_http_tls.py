@@ -12,10 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from pdp.doors import listening
-from pdp.doors.listening import Listener
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.errors import ConfigurationError
+from pdp.serving import weblistener
+from pdp.serving.weblistener import Listener
 from tests.machinery.credentials.authority import Authority
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ async def greeting(scope: Any, _: Any, send: Any) -> None:
 async def served(listener: Listener) -> AsyncIterator[str]:
     """Serve the greeting, and provide its URL."""
     with listener:
-        serving = asyncio.ensure_future(listening.serve(greeting, listener))
+        serving = asyncio.ensure_future(weblistener.serve(greeting, listener))
         try:
             yield f"https://localhost:{listener.port}/"
         finally:

@@ -23,9 +23,7 @@ from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from pydantic import Field
 
 from pdp.client import AsyncClient
-from pdp.doors import listening
 from pdp.doors.feeds import SessionsFeed
-from pdp.doors.listening import Listener
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import HTTPDoor
 from pdp.doors.mcp.resources import ProtectedResource
@@ -35,6 +33,8 @@ from pdp.doors.session import GivenSession
 from pdp.doors.tokensessions import TokenSessions
 from pdp.doors.web import Doorstep
 from pdp.observer import DoorObserver
+from pdp.serving import weblistener
+from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
@@ -316,7 +316,7 @@ async def world(
             tokens=tokens,
             observer=observer,
         )
-        serving = asyncio.ensure_future(listening.serve(door, listener))
+        serving = asyncio.ensure_future(weblistener.serve(door, listener))
         try:
             yield World(pdp=pdp, desk=desk, server=tools, url=listener.url + paths["desk"], listener=listener)
         finally:

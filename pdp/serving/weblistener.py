@@ -1,8 +1,9 @@
-"""Listening for HTTP as doors do it: on one address, within bounds, under TLS beyond loopback."""
+"""Listening for HTTP as doors and the console do it: within bounds, and under TLS beyond loopback."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,14 +14,17 @@ from typing import Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pdp.doors.portcertificate import PortCertificate
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
+from pdp.serving.portcertificate import PortCertificate
 
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
 # For the headers of a request, from the first moment of the connection.
 _HEAD_SECONDS, _MOST_HEAD_BYTES = 10.0, 64 * 1024
 _IDLE_SECONDS, _END_SECONDS = 5, 3
+# How often a port is sought that is free on both addresses, and what says that there is no `::1`.
+_TRIES = 8
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _LOOPBACK_NAMES = ("127.0.0.1", "[::1]", "localhost")
 
 
@@ -51,6 +55,11 @@ class Listener:
         self.socket.close()
 
     @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """Return what is to be served."""
+        return (self.socket,)
+
+    @property
     def url(self) -> str:
         """Return the beginning of this listener's URLs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -71,7 +80,31 @@ class Listener:
         return "http" if self.tls is None else "https"
 
 
-async def serve(app: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASGI application
+class LoopbackListener:
+    """A port that is open on every loopback address of `localhost`, and not yet served. Use it with `with`.
+
+    A browser may try `::1` first, where another user could else wait for it at the same port.
+    Raise `ConfigurationError` when it cannot be opened.
+    """
+
+    tls: ssl.SSLContext | None = None
+
+    def __init__(self, port: int = 0) -> None:
+        try:
+            self.sockets = _open_both(port)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on port `{port}` of this machine: {reason_of(error)}") from None
+        self.port: int = self.sockets[0].getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for opened in self.sockets:
+            opened.close()
+
+
+async def serve(app: Any, listener: Listener | LoopbackListener) -> None:  # noqa: ANN401 - an ASGI application
     """Serve an ASGI application until this is cancelled, and what has begun a moment longer."""
     tls = listener.tls
     server = _Server(
@@ -91,7 +124,7 @@ async def serve(app: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASGI
             ssl_context_factory=None if tls is None else lambda *_: tls,
         )
     )
-    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+    serving = asyncio.ensure_future(server.serve(sockets=list(listener.sockets)))
     try:
         await asyncio.shield(serving)
     finally:
@@ -148,6 +181,21 @@ def _open(host: str, port: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _open_both(port: int) -> tuple[socket.socket, ...]:
+    """Open a port on `127.0.0.1` and, where the machine has it, on `::1`; for port 0 one that is free on both."""
+    for left in reversed(range(_TRIES)):
+        first = _open("127.0.0.1", port)
+        try:
+            return first, _open("::1", first.getsockname()[1])
+        except OSError as error:
+            if error.errno in _NO_IPV6:
+                return (first,)
+            first.close()
+            if port or not left:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

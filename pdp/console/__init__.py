@@ -1,0 +1,1 @@
+"""The console: the web application in which people approve, watch and revoke, each with their own authority."""

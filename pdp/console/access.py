@@ -1,0 +1,70 @@
+"""The page of a single call that wants a person's yes: the exact arguments, and the answer."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from pdp.client import PermissionDeniedError, WrongStateError
+from pdp.client.arguments import member_texts
+from pdp.console.visits import Desk, Entry, Visit, see
+from pdp.v1.access_pb2 import GetAccessRequestResponse
+from pdp.v1.session_pb2 import Session
+
+_CONFLICT = 409
+
+
+class Calls:
+    """Access requests."""
+
+    def __init__(self, desk: Desk, entry: Entry) -> None:
+        self._desk = desk
+        self._entry = entry
+
+    async def show(self, visit: Visit) -> Response:
+        """Show a call, with buttons while it waits."""
+        return await self._shown(visit)
+
+    async def approve(self, visit: Visit) -> Response:
+        """Approve exactly the call that was shown, or so many like it."""
+        request_id, number = visit.request.path_params["request_id"], visit.form.one("calls")
+        try:
+            # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.
+            await self._desk.client.approve_call(
+                request_id, request_digest=visit.form.one("digest"), calls=int(number) if number.isdecimal() else 1
+            )
+        except WrongStateError as error:
+            return await self._shown(visit, changed=str(error))
+        except PermissionDeniedError as error:
+            if not error.max_age:
+                raise
+            return self._entry.again(visit, error.max_age, f"/approvals/{request_id}")
+        return see(f"/approvals/{request_id}")
+
+    async def deny(self, visit: Visit) -> Response:
+        """Refuse the call."""
+        request_id = visit.request.path_params["request_id"]
+        await self._desk.client.deny_call(request_id, reason=visit.form.one("reason"))
+        return see(f"/approvals/{request_id}")
+
+    async def _shown(self, visit: Visit, changed: str = "") -> Response:
+        review = await self._desk.client.get_access_request(visit.request.path_params["request_id"])
+        return self._desk.show(
+            visit,
+            "call.html",
+            _CONFLICT if changed else 200,
+            review=review,
+            call=review.access_request,
+            approved=await self._approved_session(review),
+            arguments=member_texts(review.arguments_json),
+            changed=changed,
+        )
+
+    async def _approved_session(self, review: GetAccessRequestResponse) -> Session | None:
+        """Return the nearest session, of the call or above it, that a person approved; None for who may not see it."""
+        if not review.HasField("session"):
+            return None
+        session = review.session
+        # As long as the session above, and no person, approved it.
+        while session.parent_session_id and session.approved_by == session.parent_session_id:
+            session = await self._desk.client.get_session(session.parent_session_id)
+        return session

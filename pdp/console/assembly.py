@@ -1,0 +1,37 @@
+"""The parts of a console, put together."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp
+
+from pdp.client import AsyncClient
+from pdp.clock import Clock
+from pdp.console.application import application
+from pdp.console.assets import Assets
+from pdp.console.local import LocalEntry
+from pdp.console.logins import Logins, PersonToken
+from pdp.console.pages import Pages
+from pdp.console.shell import Place
+from pdp.console.visits import Desk
+
+# A log-in ends when nobody has used it for so long, and at the latest after so long.
+IDLE_SECONDS, LONGEST_SECONDS = 30 * 60.0, 10 * 3600.0
+
+
+def local_console(client: AsyncClient, place: Place, clock: Clock) -> tuple[ASGIApp, LocalEntry]:
+    """Return the console of one person, and their way in. `client` has the credential of the command line."""
+    assets = Assets()
+    desk = _desk(client, place, clock, PersonToken(), assets)
+    entry = LocalEntry(desk, client.get_caller)
+    return application(desk, entry, assets), entry
+
+
+def _desk(client: AsyncClient, place: Place, clock: Clock, person: PersonToken, assets: Assets) -> Desk:
+    return Desk(
+        client=client,
+        pages=Pages(assets, clock),
+        logins=Logins(clock, idle_seconds=IDLE_SECONDS, longest_seconds=LONGEST_SECONDS),
+        place=place,
+        clock=clock,
+        person=person,
+    )

@@ -1,0 +1,80 @@
+"""The stream that tells a browser that something has changed: not what, since its page asks for that itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from pdp.client import PDPClientError
+from pdp.console.logins import Login
+from pdp.console.visits import Desk, Entry, Visit
+
+# The header with which the console's script asks for a page again.
+LIVE = "x-console-live"
+# A browser needs one; a second one overlaps while a tab hands over to another.
+MOST_STREAMS = 4
+_TOO_MANY = 429
+# Changes that come close together are told once; a sign of life, at which the log-in is looked at, comes so often.
+_MERGE_SECONDS, _LIFE_SECONDS, _AGAIN_SECONDS = 0.25, 15.0, 2.0
+_CHANGED, _ALIVE, _OVER = b"event: changed\ndata:\n\n", b": alive\n\n", b"event: over\ndata:\n\n"
+
+
+class Events:
+    """The streams of all browsers."""
+
+    def __init__(self, desk: Desk, entry: Entry) -> None:
+        self._desk = desk
+        self._entry = entry
+
+    async def stream(self, visit: Visit) -> Response:
+        """Open the stream of a browser, as the person who is logged in there."""
+        if visit.login.streams >= MOST_STREAMS:
+            return PlainTextResponse("Too many streams are open.\n", status_code=_TOO_MANY)
+        secret = visit.request.cookies.get(self._desk.place.cookie, "")
+        return StreamingResponse(self._events(visit.login, secret), media_type="text/event-stream")
+
+    async def _events(self, login: Login, secret: str) -> AsyncIterator[bytes]:
+        changed = asyncio.Event()
+        login.streams += 1
+        watches = [asyncio.ensure_future(self._watched(login, watch, changed)) for watch in (_sessions, _calls)]
+        try:
+            while self._desk.logins.find(secret, used=False) is login and await self._entry.renew(login):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), _LIFE_SECONDS)
+                    await asyncio.sleep(_MERGE_SECONDS)
+                yield _CHANGED if changed.is_set() else _ALIVE
+                changed.clear()
+            yield _OVER
+        finally:
+            login.streams -= 1
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+
+    async def _watched(
+        self, login: Login, watch: Callable[[Desk, asyncio.Event], Awaitable[None]], changed: asyncio.Event
+    ) -> None:
+        """Watch as a person, again and again: a watch ends from time to time, and so does its token."""
+        while True:
+            self._desk.person.take(login)
+            with suppress(PDPClientError):
+                await watch(self._desk, changed)
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _sessions(desk: Desk, changed: asyncio.Event) -> None:
+    begun = False
+    async for message in desk.client.watch_sessions():
+        # What happened between the page and the first message was told to nobody.
+        if message.changes or message.reset or not begun:
+            changed.set()
+        begun = True
+
+
+async def _calls(desk: Desk, changed: asyncio.Event) -> None:
+    # A watch begins with what is open.
+    async for _ in desk.client.watch_access_requests():
+        changed.set()

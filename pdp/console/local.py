@@ -1,0 +1,100 @@
+"""The console of one person on their own machine: a link that works once, for a minute, in a file only for them."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pdp.client import PDPClientError
+from pdp.console.logins import Credential, Login
+from pdp.console.problems import Problem, problem_of
+from pdp.console.visits import Desk, Visit, see
+from pdp.foundation.files import replacing
+from pdp.v1.caller_pb2 import Caller
+
+LINK_SECONDS = 60.0
+_FORBIDDEN, _UNAUTHORIZED = 403, 401
+_NAME_BYTES, _KEY_BYTES = 16, 32
+_FILE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={link}">
+<title>The console of the policy decision point</title>
+<p><a href="{link}">Open the console.</a> The link works once, within a minute.</p>
+"""
+
+
+def local_name() -> str:
+    """Return a name that leads to this machine, and that no other page or program can guess."""
+    return f"{secrets.token_hex(_NAME_BYTES)}.localhost"
+
+
+class LocalEntry:
+    """The log-in by a link. `whoami` asks the server who the caller of the command line is."""
+
+    def __init__(self, desk: Desk, whoami: Callable[[], Awaitable[Caller]]) -> None:
+        self._desk = desk
+        self._whoami = whoami
+        self._key = secrets.token_urlsafe(_KEY_BYTES)
+        self._until = desk.clock.now().boot_at + LINK_SECONDS
+
+    def write_link(self, path: Path) -> None:
+        """Write a page that opens the console into a file for its owner alone. Raise `OSError`."""
+        link = f"{self._desk.place.origin}/enter?key={self._key}"
+        with replacing(path) as file:
+            file.write(_FILE.format(link=link).encode("ascii"))
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Return the route of the link."""
+        return (Route("/enter", self._enter, methods=["GET"]),)
+
+    def absent(self, request: Request) -> Response:  # noqa: ARG002 - the same for every request
+        """Say how the console is opened."""
+        return self._closed(_UNAUTHORIZED)
+
+    async def renew(self, login: Login) -> bool:  # noqa: ARG002 - the client has the credential
+        """Do nothing: the command line's credential is the client's."""
+        return True
+
+    def again(self, visit: Visit, max_age: float, back: str) -> Response:
+        """Say that this credential proves nothing about when the person logged in."""
+        return self._desk.show(visit, "presence.html", _FORBIDDEN, max_age=max_age, back=back, way="local", link="")
+
+    async def leave(self, login: Login) -> Response:  # noqa: ARG002 - the same for everybody
+        """Say how the console is opened again."""
+        return self._closed(200)
+
+    async def _enter(self, request: Request) -> Response:
+        """Begin a log-in for who has the link."""
+        given, key = request.query_params.get("key", ""), self._key
+        late = self._desk.clock.now().boot_at >= self._until
+        if not key or late or not hmac.compare_digest(given.encode(), key.encode()):
+            return self._closed(_FORBIDDEN)
+        # INVARIANT: nothing waits between the comparison and this, so a link works once.
+        self._key = ""
+        try:
+            caller = await self._whoami()
+        except PDPClientError as error:
+            return self._desk.pages.page(
+                "problem.html", problem_of(error).status, login=None, problem=_unknown(error), detail=str(error)
+            )
+        secret = self._desk.logins.begin(caller, Credential())
+        answer = see("/")
+        answer.set_cookie(self._desk.place.cookie, secret, httponly=True, samesite="lax", secure=False)
+        return answer
+
+    def _closed(self, status: int) -> Response:
+        return self._desk.pages.page("closed.html", status, login=None)
+
+
+def _unknown(error: PDPClientError) -> Problem:
+    found = problem_of(error)
+    return Problem(status=found.status, title=found.title, advice="Then run `pdp console --open` again.")

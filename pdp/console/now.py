@@ -1,0 +1,109 @@
+"""The page of live sessions, where people narrow and revoke them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from pdp.client import InvalidRequestError
+from pdp.console.drafts import InvalidChoiceError, draft_of
+from pdp.console.visits import Desk, Visit, see
+from pdp.console.waiting import first
+
+_BAD_REQUEST = 400
+# Of a revocation: which sessions it is about.
+SELECTORS = ("session_id", "user", "agent", "tenant")
+_FILTERS = ("user", "agent", "tenant")
+_PAGE, _MOST_READ = 100, 1000
+_SECONDS_OF_MINUTE = 60.0
+
+
+class Now:
+    """Live sessions."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, visit: Visit) -> Response:
+        """Show the live sessions, the newest first; of a user, an agent or a tenant if the address says so."""
+        wanted = {name: visit.request.query_params.get(name, "").strip() for name in _FILTERS}
+        found = await first(
+            self._desk.client.list_sessions(state="active", summaries=True, page_size=_MOST_READ, **wanted), _MOST_READ
+        )
+        page = _page_of(visit.request.query_params.get("page", ""), len(found))
+        chosen = {name: value for name, value in wanted.items() if value}
+        return self._desk.show(
+            visit,
+            "now.html",
+            sessions=found[page * _PAGE : (page + 1) * _PAGE],
+            number=len(found),
+            every=len(found) < _MOST_READ,
+            wanted=wanted,
+            chosen=chosen,
+            older=_address(chosen, page + 1) if (page + 1) * _PAGE < len(found) else "",
+            newer=_address(chosen, page - 1) if page else "",
+            revocable=urlencode(chosen) if len(chosen) == 1 else "",
+        )
+
+    async def preview(self, visit: Visit) -> Response:
+        """Show what a revocation would hit."""
+        return await self._preview(visit, _selected(visit.request.query_params), "")
+
+    async def revoke(self, visit: Visit) -> Response:
+        """Revoke what was shown, for a reason."""
+        selected = _selected({name: visit.form.one(name) for name in SELECTORS})
+        reason = visit.form.one("reason")
+        if not reason:
+            return await self._preview(visit, selected, "say why, for the record")
+        revoked = await self._desk.client.revoke_sessions(reason=reason, **selected)
+        return self._desk.show(visit, "revoked.html", revoked=revoked, selected=selected)
+
+    async def narrow(self, visit: Visit) -> Response:
+        """Leave a live session fewer tools or an earlier end."""
+        session_id = visit.request.path_params["session_id"]
+        session = await self._desk.client.get_session(session_id)
+        problem = ""
+        try:
+            tools = draft_of(session, {"tool": visit.form.values.get("tool", ())}).tools
+            await self._desk.client.narrow_session(
+                session_id, tools=tools, expires_at=self._end(visit.form.one("minutes"))
+            )
+        except (InvalidChoiceError, InvalidRequestError) as error:
+            problem = str(error)
+        if not problem:
+            return see(f"/sessions/{session_id}")
+        review = await self._desk.client.review_session(session_id)
+        return self._desk.show(
+            visit, "session.html", _BAD_REQUEST, session=session, review=review, said_by_server=problem
+        )
+
+    def _end(self, minutes: str) -> float | None:
+        if not minutes:
+            return None
+        if not (minutes.isascii() and minutes.isdecimal() and int(minutes)):
+            raise InvalidChoiceError("the minutes must be a whole number")
+        return self._desk.clock.now().wall_at + int(minutes) * _SECONDS_OF_MINUTE
+
+    async def _preview(self, visit: Visit, selected: Mapping[str, str], problem: str) -> Response:
+        hit = await self._desk.client.preview_revocation(**selected)
+        status = _BAD_REQUEST if problem else 200
+        return self._desk.show(visit, "revoke.html", status, hit=hit, selected=selected, problem=problem)
+
+
+def _selected(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the one selector that is given. Raise `InvalidRequestError`."""
+    selected = {name: value.strip() for name in SELECTORS if (value := given.get(name, "")).strip()}
+    if len(selected) != 1:
+        raise InvalidRequestError("name exactly one session, user, agent or tenant")
+    return selected
+
+
+def _page_of(text: str, number: int) -> int:
+    page = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_READ)) else 0
+    return page if page * _PAGE < number else 0
+
+
+def _address(chosen: Mapping[str, str], page: int) -> str:
+    return "/now?" + urlencode({**chosen, "page": page})

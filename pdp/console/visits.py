@@ -1,0 +1,78 @@
+"""One request of a person who is logged in, and what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from pdp.client import AsyncClient
+from pdp.clock import Clock
+from pdp.console.forms import Form
+from pdp.console.logins import Login, Logins, PersonToken
+from pdp.console.pages import Pages
+from pdp.console.shell import Place
+
+SEE_OTHER = 303
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """A request of a person: `form` is empty unless a form was sent."""
+
+    request: Request
+    login: Login
+    form: Form
+
+
+Answer: TypeAlias = Callable[[Visit], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What answers have in common. `client` asks the server as the person that `person` has taken."""
+
+    client: AsyncClient
+    pages: Pages
+    logins: Logins
+    place: Place
+    clock: Clock
+    person: PersonToken
+
+    def show(self, visit: Visit, template: str, status: int = 200, **given: object) -> Response:
+        """Return a page for a person."""
+        return self.pages.page(template, status, login=visit.login, **given)
+
+
+class Entry(Protocol):
+    """A way to log in."""
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Return the routes that need no log-in."""
+        ...
+
+    def absent(self, request: Request) -> Response:
+        """Return the answer to a request without a log-in. It is never one that leads off-site for a form."""
+        ...
+
+    async def renew(self, login: Login) -> bool:
+        """Have the credential of a log-in good for a moment longer; say whether it is."""
+        ...
+
+    def again(self, visit: Visit, max_age: float, back: str) -> Response:
+        """Return the answer when an approval wants a log-in that is at most so old; `back` is the page to return to."""
+        ...
+
+    async def leave(self, login: Login) -> Response:
+        """Return the answer to a log-out. The log-in has ended."""
+        ...
+
+
+def see(path: str) -> Response:
+    """Return the answer that leads to a page of the console."""
+    return RedirectResponse(path, status_code=SEE_OTHER)

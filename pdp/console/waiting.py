@@ -1,0 +1,100 @@
+"""The page of what waits for a person: requests for sessions and single calls, in one list, the oldest first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from pdp.console.visits import Desk, Visit
+from pdp.console.words import Moment
+from pdp.v1.access_pb2 import RequestedAccess
+from pdp.v1.session_pb2 import Session
+
+T = TypeVar("T")
+
+# So many of each kind are read, and so many rows are shown.
+MOST_READ, MOST_SHOWN = 1000, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRow:
+    """One thing that waits. `text` is the purpose of a session, or the question about a call."""
+
+    key: str
+    path: str
+    kind: str
+    agent: str
+    user: str
+    tool: str
+    text: str
+    tenant: str
+    request_time: Moment
+    expire_time: Moment
+
+    @property
+    def asked_at(self) -> tuple[int, int, str]:
+        """Return its place in the list: what comes later moves nothing."""
+        return self.request_time.seconds, self.request_time.nanos, self.key
+
+
+class Waiting:
+    """The page."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, visit: Visit) -> Response:
+        """Show what waits."""
+        client = self._desk.client
+        sessions, calls = await asyncio.gather(
+            first(client.list_sessions(state="requested", summaries=True, page_size=MOST_READ), MOST_READ),
+            first(client.list_access_requests(state="open", page_size=MOST_READ), MOST_READ),
+        )
+        rows = sorted((*map(_of_session, sessions), *map(_of_call, calls)), key=lambda row: row.asked_at)
+        return self._desk.show(
+            visit,
+            "waiting.html",
+            rows=rows[:MOST_SHOWN],
+            number=len(rows),
+            more=len(rows) - MOST_SHOWN,
+            tenants=len({row.tenant for row in rows}) > 1,
+        )
+
+
+async def first(items: AsyncIterator[T], most: int) -> list[T]:
+    """Return the first items, at most so many."""
+    found: list[T] = []
+    async for item in items:
+        found.append(item)
+        if len(found) == most:
+            break
+    return found
+
+
+def _of_session(session: Session) -> WaitingRow:
+    return _row(session, key=session.session_id, path="/sessions/", kind="session", tool="", text=session.purpose)
+
+
+def _of_call(request: RequestedAccess) -> WaitingRow:
+    question = request.questions[0].text if request.questions else ""
+    tool = f"{request.server}/{request.tool}"
+    return _row(request, key=request.access_request_id, path="/approvals/", kind="call", tool=tool, text=question)
+
+
+def _row(found: Any, *, key: str, path: str, kind: str, tool: str, text: str) -> WaitingRow:  # noqa: ANN401 - both have these fields
+    return WaitingRow(
+        key=key,
+        path=path + key,
+        kind=kind,
+        agent=found.agent,
+        user=found.user,
+        tool=tool,
+        text=text,
+        tenant=found.tenant,
+        request_time=found.request_time,
+        expire_time=found.expire_time,
+    )

@@ -1,0 +1,118 @@
+"""Values of the API in words for people: states, times, durations, terms, risks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Protocol
+
+from pdp.client.arguments import member_texts
+from pdp.v1.access_pb2 import AccessState, RequestedAccess
+from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
+
+# In the order in which a person reads them: what nobody has judged comes first.
+RISKS: Mapping[str, str] = {
+    "": "Of unknown risk",
+    "destructive": "Destructive",
+    "mutating": "Changes something",
+    "read_only": "Only reads",
+}
+COUNTED: Mapping[str, str] = {
+    "": "of unknown risk",
+    "destructive": "destructive",
+    "mutating": "that change something",
+    "read_only": "that only read",
+}
+_POLICIES: Mapping[int, str] = {
+    Visibility.VISIBILITY_NEVER: "never",
+    Visibility.VISIBILITY_DEPENDS: "depends",
+    Visibility.VISIBILITY_ALWAYS: "always",
+}
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class Moment(Protocol):
+    """A time of the API, in unix seconds."""
+
+    seconds: int
+    nanos: int
+
+
+def session_state(session: Session) -> str:
+    """Return the state as a word: `active`."""
+    return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+
+
+def access_state(request: RequestedAccess) -> str:
+    """Return the state as a word: `open`."""
+    return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
+
+
+def seconds_of(session: Session) -> float:
+    """Return how long the session lives from its approval, in seconds."""
+    return float(session.duration.seconds + session.duration.nanos / 1e9)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in its two largest units: `1 h 30 min`."""
+    left = max(0, round(seconds))
+    parts = []
+    for size, unit in _UNITS:
+        number, left = divmod(left, size)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def unix(moment: Moment) -> float:
+    """Return a time in unix seconds."""
+    return float(moment.seconds + moment.nanos / 1e9)
+
+
+def iso(at: float) -> str:
+    """Return unix seconds in ISO 8601, to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def terms_of(session: Session) -> Mapping[str, str]:
+    """Return the terms by name, each exactly as it is written in JSON."""
+    return {name: text for name, text in member_texts(session.terms_json) if name}
+
+
+def attributes_of(session: Session) -> Mapping[str, str]:
+    """Return the user's attributes by name, each exactly as it is written in JSON."""
+    return {name: text for name, text in member_texts(session.user_attributes_json) if name}
+
+
+def policies_word(tool: ReviewedTool) -> str:
+    """Return what the policies do with calls of a tool: `never`, `depends` or `always`."""
+    return _POLICIES.get(tool.visibility, "depends")
+
+
+def tool_name(tool: ReviewedTool) -> str:
+    """Return a tool's name with its server."""
+    return f"{tool.tool.server}/{tool.tool.tool}"
+
+
+def by_risk(tools: Sequence[ReviewedTool]) -> Sequence[tuple[str, str, Sequence[ReviewedTool]]]:
+    """Return risk, its words and the tools of each risk group: those that nobody has judged first, then destructive."""
+    order = list(RISKS)
+
+    def place(one: ReviewedTool) -> int:
+        return order.index(one.tool.risk) if one.tool.risk in RISKS else 0
+
+    ordered = sorted(tools, key=lambda one: (place(one), -one.visibility, one.tool.server, one.tool.tool))
+    return [(order[at], RISKS[order[at]], tuple(group)) for at, group in groupby(ordered, key=place)]
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number of things: `1 tool`, `2 tools`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def first_line(text: str, most: int = 160) -> str:
+    """Return a text in one line, cut to a length."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"

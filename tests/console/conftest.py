@@ -1,0 +1,30 @@
+"""The server and the console that the tests of the console share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pdp.testing.inprocess import RunningServer, running_server
+from tests.console.desk import CALLERS, Browser, World, console, files
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[RunningServer]:
+    """Return a server for all of them."""
+    with running_server(files(), callers=CALLERS) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def world(server: RunningServer) -> Iterator[World]:
+    """Return the console of an approver on their machine."""
+    with console(server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def person(world: World) -> Browser:
+    """Return the browser of the approver."""
+    return world.person()

@@ -1,0 +1,81 @@
+"""`pdp console` as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+from click.testing import CliRunner
+
+from pdp.cli.root import root
+from pdp.testing.inprocess import RunningServer
+from tests.machinery.pages import blocks
+
+_SECONDS = 60.0
+# What is started instead of a browser: it notes what it was called with, in one step.
+_BROWSER = '#!/bin/sh\nprintf %s "$1" > "$NOTED.partial" && mv "$NOTED.partial" "$NOTED"\n'
+
+
+def test_the_command_opens_the_console(server: RunningServer, tmp_path: Path, project_root: Path) -> None:
+    """As the page shows: the browser gets a file and no secret; the link in it opens the console; it ends cleanly."""
+    [line] = [block.strip() for block in blocks(project_root / "pdp/console/README.md", "sh")]
+    token, noted, browser = tmp_path / "token", tmp_path / "noted", tmp_path / "browser"
+    token.touch(mode=0o600)
+    token.write_text(server.token("approver"))
+    browser.write_text(_BROWSER)
+    browser.chmod(0o700)
+    command = [sys.executable, "-m", "pdp.cli", *line.split()[1:], "--address", server.address, "--plaintext"]
+    command += ["--token-file", str(token), "--data-dir", str(tmp_path)]
+    environment = {**os.environ, "BROWSER": f"{browser} %s", "NOTED": str(noted), "PYTHONPATH": str(project_root)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            until = time.monotonic() + _SECONDS
+            while not noted.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.02)
+            opened = Path(urlsplit(noted.read_text()).path)
+            assert 0o600 == opened.stat().st_mode & 0o777
+            [link] = set(re.findall(r"http://[^\"]+", opened.read_text()))
+            there = urlsplit(link)
+            with httpx2.Client(base_url=f"http://127.0.0.1:{there.port}", headers={"host": there.netloc}) as http:
+                page = http.get(f"{there.path}?{there.query}", follow_redirects=True)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=_SECONDS)[1]
+
+    assert "Waiting for a person" in page.text
+    assert (0, False) == (process.returncode, opened.exists())
+    assert there.query.removeprefix("key=") not in said
+    assert "the console serves `approver`" in said
+
+
+def test_a_wrong_token_is_said_before_the_browser_opens(server: RunningServer, tmp_path: Path) -> None:
+    """In one line on the terminal."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text("wrong")
+    words = ["console", "--address", server.address, "--plaintext", "--token-file", str(token)]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", *words, "--data-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
+
+    assert (2, "error: unauthenticated: ") == (done.returncode, done.stderr[:24])
+
+
+def test_the_help_says_what_it_is_for() -> None:
+    """Each option under what it is about."""
+    shown = CliRunner().invoke(root, ["console", "--help"]).output
+
+    assert "On this machine:" in shown
+    assert "pdp console --open" in shown

@@ -1,0 +1,286 @@
+"""What a person decides in the console is what the server then holds, and never more than they saw."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pytest
+
+from pdp.testing.inprocess import RunningServer
+from tests.console.desk import Browser, console, live, requested
+
+
+def state(server: RunningServer, session_id: str) -> Any:
+    """Return a session as the server has it."""
+    return server.client("approver").get_session(session_id)
+
+
+def choose(person: Browser, session_id: str, **fields: Any) -> None:
+    """Choose what to approve of a request."""
+    path = f"/sessions/{session_id}/less"
+    person.open(path)
+    person.send(path, {"tool": re.findall(r'name="tool" value="([^"]+)"', person.text), **fields})
+
+
+def test_a_request_shows_who_why_and_what(person: Browser, server: RunningServer) -> None:
+    """Who asks, for whom, why in their own words, the dangerous tools first, what policies refuse, and how long."""
+    session_id, _ = requested(server, purpose="Remove old\ncustomers", terms={"max_calls": 20}, duration=600)
+    person.open("/")
+    assert "coder for alice" in person.words
+    person.open(f"/sessions/{session_id}")
+
+    shown = person.words
+    for expected in (
+        "coder wants to work for alice",
+        "10 min from the approval",
+        "4 tools: 1 destructive, 2 that change something, 1 that only read",
+        "Why, in the words of coder. Nobody has checked them. Remove old customers",
+        "crm/delete_customer policies refuse every call more with the grant cleanup",
+        "crm/find_customer policies allow every call",
+        "max_calls: 20",
+    ):
+        assert expected in shown
+    assert shown.index("crm/delete_customer") < shown.index("crm/send_mail") < shown.index("crm/find_customer")
+
+
+def test_approving_approves_what_was_shown(person: Browser, server: RunningServer) -> None:
+    """The session is live, and the console says so."""
+    session_id, handle = requested(server)
+    person.open(f"/sessions/{session_id}")
+    person.send(f"/sessions/{session_id}/approve")
+
+    assert "active coder for alice" in person.words
+    assert server.client("pep").authorize(handle, "crm", "find_customer").allowed
+
+
+def test_less_is_seen_again_before_it_is_approved(person: Browser, server: RunningServer) -> None:
+    """Fewer tools, a shorter time and smaller terms: the page shows the result with its own digest, and then counts."""
+    session_id, handle = requested(server, terms={"max_calls": 20})
+    choose(person, session_id, tool=["crm/find_customer"], minutes="10", **{"term.max_calls": "5"})
+    assert "REQUESTED" in str(state(server, session_id))
+    for expected in ("1 tool of the 4 that were asked for", "10 min instead of 1 h", "smaller terms"):
+        assert expected in person.words
+    assert "crm/delete_customer" not in person.words
+    person.send(f"/sessions/{session_id}/approve")
+
+    session = state(server, session_id)
+    assert (["find_customer"], 600, b'{"max_calls":5}') == (
+        [one.tool for one in session.tools],
+        session.duration.seconds,
+        session.terms_json,
+    )
+    assert server.client("pep").authorize(handle, "crm", "find_customer").allowed
+    assert not server.client("pep").authorize(handle, "crm", "update_customer").allowed
+
+
+def test_a_grant_opens_what_policies_hold_back(person: Browser, server: RunningServer) -> None:
+    """It is named on the page before it is given."""
+    session_id, handle = requested(server)
+    choose(person, session_id, grant="cleanup")
+    assert "with the grants cleanup" in person.words
+    person.send(f"/sessions/{session_id}/approve")
+
+    assert ["cleanup"] == list(state(server, session_id).grants)
+    assert server.client("pep").authorize(handle, "crm", "delete_customer").allowed
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tool": []}, "keep at least one tool"),
+        ({"minutes": "soon"}, "must be a number"),
+        ({"minutes": "-1"}, "must live for some time"),
+        ({"minutes": "nan"}, "must live for some time"),
+        ({"term.max_calls": "50"}, "max_calls"),
+        ({"grant": "unheard-of"}, "unheard-of"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(person: Browser, server: RunningServer, fields: Any, said: str) -> None:
+    """The form comes back with what is wrong, and nothing is approved."""
+    session_id, _ = requested(server, terms={"max_calls": 20})
+    choose(person, session_id, **fields)
+
+    assert person.page is not None
+    assert 400 == person.page.status_code
+    assert said in person.words
+    assert "REQUESTED" in str(state(server, session_id))
+
+
+def test_a_no_has_a_reason(person: Browser, server: RunningServer) -> None:
+    """It is in the record, and on the page."""
+    session_id, _ = requested(server)
+    person.open(f"/sessions/{session_id}")
+    person.send(f"/sessions/{session_id}/deny", {"reason": "not this week"})
+
+    assert "denied coder for alice" in person.words
+    assert "not this week" == state(server, session_id).reason
+
+
+def test_what_changed_meanwhile_is_said_and_not_approved(person: Browser, server: RunningServer) -> None:
+    """A tool that came, or one whose definition changed, between the page and the button."""
+    session_id, _ = requested(server)
+    person.open(f"/sessions/{session_id}")
+    before = person.form(f"/sessions/{session_id}/approve")
+    person.send(f"/sessions/{session_id}/approve", {"digest": "sha256:" + "0" * 64})
+
+    assert "This is no longer what you saw, so nothing was approved" in person.words
+    assert "REQUESTED" in str(state(server, session_id))
+    # What the page shows now can be approved.
+    assert before["digest"] == person.form(f"/sessions/{session_id}/approve")["digest"]
+    person.send(f"/sessions/{session_id}/approve")
+    assert "ACTIVE" in str(state(server, session_id))
+
+
+def test_a_request_that_somebody_else_answered_says_so(person: Browser, server: RunningServer) -> None:
+    """The second of two approvers sees what the first one did."""
+    session_id, _ = requested(server)
+    person.open(f"/sessions/{session_id}")
+    server.client("approver").deny_session(session_id, reason="too broad")
+    person.send(f"/sessions/{session_id}/approve")
+
+    assert person.page is not None
+    assert 409 == person.page.status_code
+    assert "denied coder for alice" in person.words
+    assert "too broad" in person.words
+
+
+def test_without_presence_nothing_destructive_is_approved(server: RunningServer) -> None:
+    """The page says that this credential proves nothing about when the person logged in, and what helps."""
+    session_id, _ = requested(server)
+    with console(server, "absent") as world:
+        person = world.person()
+        person.open(f"/sessions/{session_id}")
+        person.send(f"/sessions/{session_id}/approve")
+
+        assert person.page is not None
+        assert 403 == person.page.status_code
+        assert "during the last 5 min" in person.words
+    assert "REQUESTED" in str(state(server, session_id))
+
+
+def asked(server: RunningServer, **arguments: str) -> tuple[str, str]:
+    """Return the handle of a session and the id of a call in it that waits."""
+    _, handle = live(server)
+    answer = server.client("pep").authorize(handle, "crm", "send_mail", arguments)
+    return handle, answer.access_request_id
+
+
+def test_a_call_shows_its_exact_arguments(person: Browser, server: RunningServer) -> None:
+    """As they will be executed: each blank, and each character that draws nothing."""
+    _, request_id = asked(server, to="ann@example.com", text="two  blanks\u2800<b>&amp;")
+    person.open("/")
+    assert "coder for alice crm/send_mail Send this mail?" in person.words
+    person.open(f"/approvals/{request_id}")
+
+    assert '"two  blanks\\u2800<b>&amp;"' in html.unescape(person.text)
+    assert "<b>" not in person.text
+    assert '"ann@example.com"' in person.words
+    assert "Send this mail? asked by the policy crm/mail" in person.words
+
+
+def test_an_approved_call_goes_ahead_once(person: Browser, server: RunningServer) -> None:
+    """Exactly this call, and no other."""
+    handle, request_id = asked(server, to="ann@example.com")
+    person.open(f"/approvals/{request_id}")
+    person.send(f"/approvals/{request_id}/approve")
+
+    assert "approved coder for alice" in person.words
+    ask = server.client("pep").authorize
+    assert not ask(handle, "crm", "send_mail", {"to": "bob@example.com"}).allowed
+    assert ask(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+    assert not ask(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+
+def test_a_denied_call_stays_denied(person: Browser, server: RunningServer) -> None:
+    """With the reason that the person gave."""
+    handle, request_id = asked(server, to="ann@example.com")
+    person.open(f"/approvals/{request_id}")
+    person.send(f"/approvals/{request_id}/deny", {"reason": "wrong person"})
+
+    assert "denied coder for alice" in person.words
+    assert "wrong person" in person.words
+    assert not server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+
+def test_a_call_that_is_not_as_shown_is_not_approved(person: Browser, server: RunningServer) -> None:
+    """The page says so, and shows it as it is."""
+    handle, request_id = asked(server, to="ann@example.com")
+    person.open(f"/approvals/{request_id}")
+    person.send(f"/approvals/{request_id}/approve", {"digest": "sha256:" + "0" * 64})
+
+    assert "Nothing was approved" in person.words
+    assert not server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+
+def test_a_live_session_is_narrowed(person: Browser, server: RunningServer) -> None:
+    """It keeps the chosen tools, and ends earlier."""
+    session_id, handle = live(server)
+    person.open(f"/sessions/{session_id}")
+    person.send(f"/sessions/{session_id}/narrow", {"tool": ["crm/find_customer"], "minutes": "5"})
+
+    session = state(server, session_id)
+    assert ["find_customer"] == [one.tool for one in session.tools]
+    assert 300 == session.expire_time.seconds - server.clock.now().wall_at
+    assert not server.client("pep").authorize(handle, "crm", "update_customer").allowed
+
+
+@pytest.mark.parametrize("selector", ["session_id", "user", "agent", "tenant"])
+def test_a_revocation_is_seen_before_it_is_made(person: Browser, server: RunningServer, selector: str) -> None:
+    """The preview says how many and which; nothing happens without a reason."""
+    session_id, handle = live(server, user="bob")
+    value = {"session_id": session_id, "user": "bob", "agent": "coder", "tenant": "default"}[selector]
+    person.open(f"/revoke?{selector}={value}")
+    assert session_id in person.text
+    person.send("/revoke", {"reason": ""})
+    assert "say why" in person.words
+    assert server.client("pep").authorize(handle, "crm", "find_customer").allowed
+    person.send("/revoke", {"reason": "acts strangely"})
+
+    assert session_id in person.text
+    assert ("acts strangely", 5 + 1) == (state(server, session_id).reason, state(server, session_id).state)
+    assert not server.client("pep").authorize(handle, "crm", "find_customer").allowed
+
+
+def test_live_sessions_are_found_by_user_and_agent(person: Browser, server: RunningServer) -> None:
+    """What the address names is shown, and can be revoked at once."""
+    mine, _ = live(server, user="alice")
+    other, _ = live(server, user="bob")
+    person.open("/now?user=bob")
+
+    assert other in person.text
+    assert mine not in person.text
+    assert "/revoke?user=bob" in person.text
+    person.open("/now?user=nobody")
+    assert "No live session is of user nobody" in person.words
+
+
+def test_another_tenant_is_not_there(server: RunningServer) -> None:
+    """Its ids lead to the same page as ids of nothing, and its sessions are in no list."""
+    waits, _ = requested(server)
+    runs, _ = live(server)
+    _, call = asked(server, to="ann@example.com")
+    with console(server, "other") as world:
+        person = world.person()
+        for path in ("/", "/now"):
+            person.open(path)
+            assert not re.search("ses_|acc_", person.text)
+        for path in (f"/sessions/{waits}", f"/sessions/{runs}", f"/approvals/{call}", f"/sessions/{waits}/less"):
+            assert 404 == person.open(path).status_code
+            assert "Tidy up" not in person.text
+        person.open("/")
+        token = person.form("/log-out")
+        for path in (f"/sessions/{waits}/approve", f"/sessions/{waits}/deny", f"/approvals/{call}/approve"):
+            assert 404 == person.post(path, {**token, "digest": "sha256:" + "0" * 64}).status_code
+    assert "REQUESTED" in str(state(server, waits))
+
+
+def test_a_caller_without_the_role_sees_why(server: RunningServer) -> None:
+    """The console adds no authority to the token: it shows what the server says."""
+    with console(server, "author") as world:
+        person = world.person()
+
+        assert person.page is not None
+        assert 403 == person.page.status_code
+        assert "You may not do this" in person.words

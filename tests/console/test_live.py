@@ -1,0 +1,70 @@
+"""A browser is told that something has changed, and nothing else; that it listens is nobody's doing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pdp.console import live
+from pdp.console.assembly import IDLE_SECONDS
+from pdp.console.live import LIVE, MOST_STREAMS
+from pdp.testing.inprocess import RunningServer
+from tests.console.desk import Browser, World, requested
+
+
+@contextmanager
+def stream(person: Browser) -> Iterator[Iterator[str]]:
+    """Open the stream, and provide what it says."""
+    with person.http.stream("GET", "/events", headers={"sec-fetch-site": "same-origin"}) as answer:
+        assert "text/event-stream; charset=utf-8" == answer.headers["content-type"]
+        yield (line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: "))
+
+
+def test_what_comes_is_told(person: Browser, server: RunningServer) -> None:
+    """A request that waits, without a reload; the page has it."""
+    with stream(person) as told:
+        assert "changed" == next(told)
+        session_id, _ = requested(server)
+
+        assert "changed" == next(told)
+        assert session_id in person.open("/").text
+
+
+def test_the_stream_ends_with_the_log_in(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has logged out hears nothing more."""
+    monkeypatch.setattr(live, "_LIFE_SECONDS", 0.05)
+    person.open("/")
+    with stream(person) as told:
+        person.send("/log-out")
+
+        assert "over" == [*told][-1]
+
+
+def test_listening_keeps_no_log_in_alive(person: Browser, server: RunningServer) -> None:
+    """Neither the stream nor what the script fetches by itself counts: an open page is not a person."""
+    server.clock.advance(IDLE_SECONDS - 1)
+    with stream(person):
+        assert 200 == person.http.get("/", headers={LIVE: "1"}).status_code
+    server.clock.advance(1)
+
+    assert 401 == person.http.get("/", headers={LIVE: "1"}).status_code
+
+
+def test_a_browser_has_few_streams(world: World) -> None:
+    """One is enough for all its tabs, and each costs two watches of the server."""
+    person = world.person()
+    opened = [person.http.stream("GET", "/events") for _ in range(MOST_STREAMS)]
+    for one in opened:
+        one.__enter__()
+    try:
+        assert 429 == person.open("/events").status_code
+    finally:
+        for one in opened:
+            one.__exit__(None, None, None)
+
+
+def test_without_a_log_in_there_is_no_stream(world: World) -> None:
+    """The answer is that of every page."""
+    assert 401 == world.browser().open("/events").status_code

