@@ -61,7 +61,7 @@ class RefusedRequestError(Exception):
 
 
 class ClientGoneError(Exception):
-    """The client has gone before its request was whole. Nothing is answered."""
+    """The client has gone, or takes no answer. Nothing more is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +109,10 @@ def require_plain_json(headers: Mapping[str, str]) -> None:
         raise RefusedRequestError(UNSUPPORTED, "the body must not be encoded")
 
 
-async def read_body(headers: Mapping[str, str], receive: Receive, *, most: int) -> bytes:
-    """Return the body of a request.
+async def read_body(
+    headers: Mapping[str, str], receive: Receive, *, most: int, reading: Callable[[int], object] = int
+) -> bytes:
+    """Return the body of a request. `reading` is told how many bytes there are so far, and may raise.
 
     Raise `RefusedRequestError` before it is whole when it is too large or too slow, and `ClientGoneError`.
     """
@@ -127,6 +129,7 @@ async def read_body(headers: Mapping[str, str], receive: Receive, *, most: int) 
                 body += part.get("body", b"")
                 if len(body) > most:
                     raise RefusedRequestError(TOO_LARGE, f"the body has more than {most} bytes")
+                reading(len(body))
                 if not part.get("more_body", False):
                     return bytes(body)
     except TimeoutError:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from pdp.client import PDPClientError
 from pdp.doors import refusals
 from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.parties import Party, Place, Visitor
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.session import CredentialRefusedError, DoorSession, NoSessionError
@@ -55,15 +56,18 @@ class TokenSource(Protocol):
 class Admission:
     """Finds the party of a request: bounded, and the sessions that were used last are kept.
 
-    `session_of` returns the session of a handle.
+    `session_of` returns the session of a handle. The messages of each session are a part of `load`.
     """
 
     def __init__(
         self,
         session_of: Callable[[str], DoorSession],
         tokens: TokenSource | None = None,
+        *,
+        load: Load,
     ) -> None:
         self._session_of = session_of
+        self._load = load
         self._tokens = tokens
         self._by_handle: OrderedDict[bytes, Visitor] = OrderedDict()
         self._by_token: OrderedDict[DoorSession, Visitor] = OrderedDict()
@@ -83,7 +87,7 @@ class Admission:
         key = hashlib.sha256(handle.encode("ascii")).digest()
         visitor = self._by_handle.get(key)
         if visitor is None:
-            visitor = Visitor(self._session_of(handle))
+            visitor = Visitor(self._session_of(handle), self._load.part())
             # A handle that is not valid is not kept: it would displace others.
             if missing := await self.lives(visitor.at(place)):
                 return None, missing
@@ -119,7 +123,7 @@ class Admission:
             return None, refusals.AWAY
         except NoSessionError as missing:
             return None, str(missing)
-        party = _kept(self._by_token, session, Visitor(session)).at(place)
+        party = _kept(self._by_token, session, Visitor(session, self._load.part())).at(place)
         if (why := await self.lives(party)) == refusals.SESSION_OVER:
             tokens.forget(session)
             return None, _ENDED

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from pdp.doors.mcp import answers
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.gate import Gate
+from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
 from pdp.doors.mcp.methods import PROTOCOL_VERSION
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
@@ -67,6 +68,7 @@ class Conversation:
         server: str,
         session: DoorSession,
         upstream: Upstream,
+        load: Load,
         passes: frozenset[str],
         background: Background,
         pdp_command: Callable[[str], str],
@@ -79,6 +81,7 @@ class Conversation:
         self.open: dict[MessageId, Cancellable] = {}
         self.server_asks: set[MessageId] = set()
         self._upstream = upstream
+        self._load = load
         self.gate = Gate(
             server=server,
             session=session,
@@ -98,19 +101,21 @@ class Conversation:
     async def tell_server(self, text: str) -> None:
         """Send the server a message of the proxy's own that has no answer. Never raises."""
         with suppress(UpstreamError):
-            async with self._upstream.exchange("POST", self._own_headers(self.version), text.encode("utf-8")) as answer:
+            headers = self._own_headers(self.version)
+            async with self._upstream.exchange("POST", headers, text.encode("utf-8"), load=self._load) as answer:
                 await answer.body()
 
     async def _ask_server(self, method: str, params: Mapping[str, Any]) -> Message:
         number = f"pdp-{secrets.token_hex(8)}"
         version = params.get("_meta", {}).get(PROTOCOL_VERSION)
         headers = self._own_headers(version if isinstance(version, str) else self.version)
+        asked = answers.request(number, method, params).encode()
         if version is not None:
             headers[http.METHOD] = method
         try:
             async with (
                 asyncio.timeout(_LIST_SECONDS),
-                self._upstream.exchange("POST", headers, answers.request(number, method, params).encode()) as answer,
+                self._upstream.exchange("POST", headers, asked, load=self._load) as answer,
             ):
                 if http.is_stream(answer.headers):
                     async for message in answer.messages():

@@ -43,7 +43,8 @@ class EventReader:
         self._line = bytearray()
         self._texts: list[bytes] = []
         self._kind = _MESSAGE
-        self._size = 0
+        # The bytes of the event that has begun.
+        self.held = 0
         self._begun = False
         self._after_return = False
 
@@ -64,8 +65,8 @@ class EventReader:
         self._take(rest)
 
     def _take(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._size > MOST_BYTES:
+        self.held += len(part)
+        if self.held > MOST_BYTES:
             raise InvalidMessageError("an event is too large")
         self._line += part
 
@@ -85,7 +86,7 @@ class EventReader:
 
     def _event(self) -> Event:
         event = Event(b"\n".join(self._texts), self._kind)
-        self._texts, self._kind, self._size = [], _MESSAGE, 0
+        self._texts, self._kind, self.held = [], _MESSAGE, 0
         return event
 
 

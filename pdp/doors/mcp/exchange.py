@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from pdp.doors.mcp import answers, methods
@@ -20,7 +20,7 @@ from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
 from pdp.doors.mcp.tools import wants_tools_changed
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
-from pdp.doors.web import BAD_REQUEST, NOT_FOUND, is_json
+from pdp.doors.web import BAD_REQUEST, NOT_FOUND, ClientGoneError, is_json
 from pdp.observer import Refusal
 
 _LOG = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Exchange:
         self._conversation = conversation
         self._gate = conversation.gate
         self._upstream = upstream
+        self._load = party.visitor.load
         self._request = request
         self._headers = headers
         self._reply = reply
@@ -102,7 +103,7 @@ class Exchange:
             sent |= {name: value for name, value in wanted.items() if value is not None}
         self._sent = True
         request = self._allowed.request if self._allowed else request
-        async with self._upstream.exchange("POST", sent, request.raw) as answer:
+        async with self._upstream.exchange("POST", sent, request.raw, load=self._load) as answer:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)
             elif answer.status == _OK and is_json(answer.headers):
@@ -114,6 +115,8 @@ class Exchange:
         """Hand on the server's answer to this request."""
         if said is None or said.method or said.id != self._request.id:
             raise UpstreamError(_STRANGE)
+        if answer is not None:
+            answer.hold(said)
         allowed, self._allowed = self._allowed, None
         # What came of a call is reported, even if the client leaves now.
         text = await self._conversation.background.to_the_end(self._gate.answered(self._request, allowed, said))
@@ -156,7 +159,7 @@ class Exchange:
         while self._conversation.mcp_session and reader.last_id:
             await asyncio.sleep(reader.pause)
             again = {**self._conversation.headers(self._headers), http.LAST_EVENT: reader.last_id}
-            async with self._upstream.exchange("GET", again) as rest:
+            async with self._upstream.exchange("GET", again, load=self._load) as rest:
                 if rest.status != _OK or not http.is_stream(rest.headers):
                     break
                 reader = EventReader(reader.last_id, reader.pause)
@@ -185,7 +188,8 @@ class Exchange:
 
     async def _watch(self) -> None:
         changed = answers.tools_changed(self._request.id) if wants_tools_changed(self._request) else ""
-        await watch(self._party, self._reply, changed)
+        with suppress(ClientGoneError):
+            await watch(self._party, self._reply, changed)
         self.take_back()
 
     async def _fail(self, why: str) -> None:

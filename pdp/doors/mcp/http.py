@@ -10,9 +10,10 @@ from pdp.doors.mcp import answers
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission, TokenSource
 from pdp.doors.mcp.conversations import Background
+from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.resources import WELL_KNOWN, ProtectedResource
-from pdp.doors.mcp.site import Load, ServerBehind, Site
+from pdp.doors.mcp.site import ServerBehind, Site
 from pdp.doors.observing import refuse
 from pdp.doors.session import DoorSession
 from pdp.doors.web import (
@@ -52,7 +53,8 @@ class HTTPDoor:
         self._observer = observer
         self._doorstep = doorstep
         self._background = Background()
-        admission, load = Admission(session_of, tokens), Load()
+        load = Load()
+        admission = Admission(session_of, tokens, load=load)
         self._sites = {
             server.path: Site(
                 server,

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from pdp.client import PDPClientError
 from pdp.doors.mcp.conversations import Conversation
+from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.session import DoorSession
 
@@ -21,8 +22,8 @@ MOST_CONVERSATIONS, MOST_OPEN = 16, 256
 _LIVELY_SECONDS = 3.0
 _LOOK_SECONDS = 2.0
 
-# Returns the conversation of a session of MCP, by its id, in a session of the PDP.
-ConversationOf: TypeAlias = Callable[[DoorSession, str], Conversation]
+# Returns the conversation of a session of MCP, by its id, in a session of the PDP, whose messages are a part of a load.
+ConversationOf: TypeAlias = Callable[[DoorSession, Load, str], Conversation]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,11 @@ class Place:
 
 
 class Visitor:
-    """One session of the PDP, at all servers: `open` are its requests without an answer."""
+    """One session of the PDP, at all servers: `open` are its requests without an answer, `load` its messages."""
 
-    def __init__(self, session: DoorSession) -> None:
+    def __init__(self, session: DoorSession, load: Load) -> None:
         self.session = session
+        self.load = load
         self.open = 0
         self.lively_until = 0.0
         self._parties: dict[str, Party] = {}
@@ -56,7 +58,7 @@ class Party:
     def __init__(self, visitor: Visitor, conversation_of: ConversationOf) -> None:
         self.visitor = visitor
         self.session = visitor.session
-        self._make = partial(conversation_of, visitor.session)
+        self._make = partial(conversation_of, visitor.session, visitor.load)
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self.plain = self._make("")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from pdp.doors.mcp.events import KEEP_ALIVE, written
-from pdp.doors.web import Send
+from pdp.doors.web import ClientGoneError, Send
+
+_PIECE_BYTES, _TAKING_SECONDS = 64 * 1024, 30.0
 
 # An answer belongs to one session: nothing between keeps it, or changes it.
 _PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -41,11 +44,11 @@ class Reply:
 
     async def event(self, text: str) -> None:
         """Send a message as an event."""
-        await self._send({"type": "http.response.body", "body": written(text), "more_body": True})
+        await self._pieces(written(text), more=True)
 
     async def keep_alive(self) -> None:
         """Send a line that says no more than that the stream is open."""
-        await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+        await self._pieces(KEEP_ALIVE, more=True)
 
     async def end(self) -> None:
         """End a stream."""
@@ -60,4 +63,18 @@ class Reply:
 
     async def _last(self, body: bytes) -> None:
         self.ended = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._pieces(body, more=False)
+
+    async def _pieces(self, body: bytes, *, more: bool) -> None:
+        """Send a part of the body. Raise `ClientGoneError` when the client does not take it.
+
+        The server waits for the client before each piece, and never within one: what it took would be held by nobody.
+        """
+        last = max(len(body) - 1, 0) // _PIECE_BYTES * _PIECE_BYTES
+        try:
+            for at in range(0, last + 1, _PIECE_BYTES):
+                piece = {"body": body[at : at + _PIECE_BYTES], "more_body": more or at < last}
+                async with asyncio.timeout(_TAKING_SECONDS):
+                    await self._send({"type": "http.response.body", **piece})
+        except TimeoutError:
+            raise ClientGoneError from None

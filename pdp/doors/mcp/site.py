@@ -11,6 +11,7 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission
 from pdp.doors.mcp.conversations import Background, Conversation
 from pdp.doors.mcp.exchange import Exchange
+from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.parties import MOST_OPEN, Party, Place
 from pdp.doors.mcp.replies import Reply
@@ -23,6 +24,7 @@ from pdp.doors.web import (
     BAD_REQUEST,
     NOT_ALLOWED,
     NOT_FOUND,
+    UNAVAILABLE,
     Receive,
     RefusedRequestError,
     read_body,
@@ -34,8 +36,8 @@ from pdp.observer import DoorObserver, Refusal
 # Where clients find the only server.
 PATH = "/mcp"
 
-# Of a message of a client whose session is not known yet, and of all messages together that are being answered.
-_MOST_UNKNOWN_BYTES, _MOST_HELD_BYTES = 64 * 1024, 16 * MOST_BYTES
+# Of a message of a client whose session is not known.
+_MOST_UNKNOWN_BYTES = 64 * 1024
 
 _ACCEPTED = 202
 
@@ -54,15 +56,11 @@ class ServerBehind:
     resource: ProtectedResource | None = None
 
 
-@dataclass(slots=True)
-class Load:
-    """The bytes of all messages that are being answered, at all servers together."""
-
-    held: int = 0
-
-
 class Site:
-    """Answers the requests of clients for one server. `pdp_command` and `observer` are those of `Gate`."""
+    """Answers the requests of clients for one server. `pdp_command` and `observer` are those of `Gate`.
+
+    The messages of clients without a session are a part of `load`.
+    """
 
     def __init__(
         self,
@@ -77,13 +75,14 @@ class Site:
         self._observer = observer
         self._upstream = server.upstream
         self._admission = admission
-        self._load = load
+        self._strangers = load.part()
 
-        def conversation_of(session: DoorSession, mcp_session: str) -> Conversation:
+        def conversation_of(session: DoorSession, load: Load, mcp_session: str) -> Conversation:
             return Conversation(
                 server=server.name,
                 session=session,
                 upstream=server.upstream,
+                load=load,
                 passes=server.passes,
                 pdp_command=pdp_command,
                 background=background,
@@ -107,13 +106,25 @@ class Site:
     async def _post(self, headers: http.Headers, receive: Receive, reply: Reply) -> None:
         require_plain_json(headers)
         party, missing = await self._admission.party(headers, self._place)
-        body = await read_body(headers, receive, most=MOST_BYTES if party is not None else _MOST_UNKNOWN_BYTES)
-        try:
-            message = Message.read(body)
-        except InvalidMessageError as error:
-            refuse(self._observer, Refusal.MALFORMED)
-            await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
-            return
+        load, most = (self._strangers, _MOST_UNKNOWN_BYTES) if party is None else (party.visitor.load, MOST_BYTES)
+        with load.share() as share:
+            try:
+                message = await _message(headers, receive, share, most=most)
+            except InvalidMessageError as error:
+                refuse(self._observer, Refusal.MALFORMED)
+                await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
+                return
+            await self._read(party, missing, message, headers, receive, reply)
+
+    async def _read(
+        self,
+        party: Party | None,
+        missing: str,
+        message: Message,
+        headers: http.Headers,
+        receive: Receive,
+        reply: Reply,
+    ) -> None:
         for code, problem in (
             (answers.INVALID_PARAMS, http.unstated(message, headers)),
             (answers.HEADER_MISMATCH, http.disagreement(message, headers)),
@@ -128,13 +139,9 @@ class Site:
             server = self._place.server
             await sessionless.answer(message, missing, reply, headers, server=server, observer=self._observer)
             return
-        self._load.held += len(body)
-        try:
-            # A subscription does nothing for the task.
-            with nullcontext() if message.method == methods.LISTEN else self._admission.using(party):
-                await self._take(party, message, headers, receive, reply)
-        finally:
-            self._load.held -= len(body)
+        # A subscription does nothing for the task.
+        with nullcontext() if message.method == methods.LISTEN else self._admission.using(party):
+            await self._take(party, message, headers, receive, reply)
 
     async def _take(
         self, party: Party, message: Message, headers: http.Headers, receive: Receive, reply: Reply
@@ -160,7 +167,7 @@ class Site:
             refuse(self._observer, Refusal.MALFORMED)
             told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
             await reply.message(told)
-        elif party.visitor.open >= MOST_OPEN or self._load.held > _MOST_HELD_BYTES:
+        elif party.visitor.open >= MOST_OPEN:
             refuse(self._observer, Refusal.TOO_MANY)
             await reply.message(answers.refusal(message, "Too many requests are open: wait for their answers."))
         else:
@@ -223,3 +230,15 @@ class Site:
             return
         party.end(mcp_session)
         await send_on(self._upstream, method, conversation, headers, reply)
+
+
+async def _message(headers: http.Headers, receive: Receive, share: Share, *, most: int) -> Message:
+    """Read the message of a request. Raise `RefusedRequestError` and `InvalidMessageError`."""
+    try:
+        body = await read_body(headers, receive, most=most, reading=share.reading)
+        message = Message.read(body)
+        share.whole(message)
+    except OverloadedError:
+        text = "too much is under way at this proxy: try again later"
+        raise RefusedRequestError(UNAVAILABLE, text, why=Refusal.TOO_MANY) from None
+    return message

@@ -16,7 +16,7 @@ from pdp.doors.mcp.parties import MOST_OPEN, Party
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.tools import acknowledging
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
-from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, RefusedRequestError
+from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, ClientGoneError, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ async def listen(
 ) -> None:
     """Hand on what the server says in a session of MCP, until it ends or the session of the PDP does."""
     try:
-        async with upstream.exchange("GET", conversation.headers(headers)) as answer:
+        async with upstream.exchange("GET", conversation.headers(headers), load=party.visitor.load) as answer:
             if answer.status != _OK or not http.is_stream(answer.headers):
                 await reply.nothing(status_of(answer.status) if answer.status != _OK else BAD_GATEWAY)
                 return
@@ -115,7 +115,8 @@ async def ended(task: asyncio.Task[None] | None) -> None:
 
 
 async def _end_with_session(party: Party, reply: Reply, stream: asyncio.Task[None] | None) -> None:
-    await watch(party, reply, answers.tools_changed())
+    with suppress(ClientGoneError):
+        await watch(party, reply, answers.tools_changed())
     if stream is not None:
         stream.cancel()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,6 +15,7 @@ import httpcore2
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.events import EventReader
+from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.serversfile import url_problem
 from pdp.doors.web import RefusedRequestError
@@ -52,11 +53,17 @@ class UpstreamError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamAnswer:
-    """The server's answer: its status, its headers, and its body as it comes."""
+    """The server's answer: its status, its headers, and its body as it comes, which takes its `share` of a load."""
 
     status: int
     headers: http.Headers
     pieces: AsyncIterator[bytes]
+    share: Share
+
+    def hold(self, message: Message, *, beside: int = 0) -> None:
+        """Hold the memory of a message of it. Raise `UpstreamError` when there is no room for it."""
+        with _within_bounds():
+            self.share.whole(message, beside=beside)
 
     async def body(self) -> bytes:
         """Return the whole body. Raise `UpstreamError` when it is too large, or breaks off."""
@@ -65,6 +72,8 @@ class UpstreamAnswer:
             held += piece
             if len(held) > MOST_BYTES:
                 raise UpstreamError(_TOO_LARGE, f"it answers more than {MOST_BYTES} bytes")
+            with _within_bounds():
+                self.share.reading(len(held))
         return bytes(held)
 
     async def messages(self, reader: EventReader | None = None) -> AsyncGenerator[Message | None]:
@@ -83,9 +92,14 @@ class UpstreamAnswer:
                     yield None
                     continue
                 try:
-                    yield Message.read(event.text)
+                    message = Message.read(event.text)
                 except InvalidMessageError as error:
                     _LOG.warning("a message of the server is dropped: %s", error)
+                    continue
+                self.hold(message, beside=reader.held)
+                yield message
+            with _within_bounds():
+                self.share.reading(reader.held)
 
 
 class Upstream:
@@ -113,10 +127,11 @@ class Upstream:
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, headers: Mapping[str, str], body: bytes = b""
+        self, method: str, headers: Mapping[str, str], body: bytes = b"", *, load: Load | None = None
     ) -> AsyncIterator[UpstreamAnswer]:
         """Send one request, and provide its answer while it comes. Raise `UpstreamError`.
 
+        The messages of the answer take their share of `load`, or else of one that is for this answer alone.
         Leaving before the end closes the connection, by which a server learns that nobody waits any more.
         """
         # The last word is the proxy's.
@@ -132,14 +147,15 @@ class Upstream:
                 content=body,
                 extensions={"timeout": limits},
             ) as response:
-                yield self._checked(response)
+                with (load or Load()).share() as share:
+                    yield self._checked(response, share)
         except _FAILURES as error:
             _LOG.warning("the server behind the proxy cannot be asked: %s", type(error).__name__)
             raise UpstreamError(
                 "The server behind this proxy does not answer. Try again later.", _reason(error)
             ) from None
 
-    def _checked(self, response: httpcore2.Response) -> UpstreamAnswer:
+    def _checked(self, response: httpcore2.Response, share: Share) -> UpstreamAnswer:
         try:
             headers = http.read(response.headers)
         except RefusedRequestError as refused:
@@ -157,7 +173,15 @@ class Upstream:
                 "answers in an encoding that was not requested",
                 f"it answers in the encoding `{one_line(encoding[:32])}`, which was not requested",
             )
-        return UpstreamAnswer(status=response.status, headers=headers, pieces=response.aiter_stream())
+        return UpstreamAnswer(status=response.status, headers=headers, pieces=response.aiter_stream(), share=share)
+
+
+@contextmanager
+def _within_bounds() -> Iterator[None]:
+    try:
+        yield
+    except OverloadedError:
+        raise UpstreamError("Too much is under way at this proxy. Try again later.") from None
 
 
 def _strange(what: str, reason: str) -> UpstreamError:

@@ -1,0 +1,163 @@
+"""The memory of messages that are under way over HTTP is bounded: what does not fit in is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from pdp.doors.mcp.load import Load, OverloadedError
+from pdp.doors.mcp.messages import MOST_BYTES, Message
+from pdp.doors.mcp.replies import Reply
+from pdp.doors.web import ClientGoneError, Send
+from pdp.testing.inprocess import RunningServer
+from tests.doors.mcp.webworld import HANDLE, World, message_of, world
+
+pytestmark = pytest.mark.anyio
+
+# For all, and for one session. What is read counts twice.
+MOST, PART = 1_600_000, 400_000
+
+
+@asynccontextmanager
+async def begun(here: World, handle: str, size: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Send all of a body but its last byte, and provide what reads the answer."""
+    lines = ("POST /mcp HTTP/1.1", f"host: 127.0.0.1:{here.listener.port}", "content-type: application/json")
+    head = "\r\n".join((*lines, f"{HANDLE}: {handle}", f"content-length: {size + 1}", "", ""))
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.listener.port)
+    try:
+        writer.write(head.encode() + b" " * size)
+        await writer.drain()
+        yield reader
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_session_that_fills_its_part_leaves_the_rest_to_others(desk_pdp: RunningServer) -> None:
+    """Its next body is refused before it is read, and is taken once the first one has gone."""
+    load = Load(MOST)
+    with patch("pdp.doors.mcp.http.Load", lambda: load):
+        async with world(desk_pdp) as here:
+            _, handle = here.session()
+            _, other = here.session("bob")
+            async with begun(here, handle, 180_000):
+                await here.until(lambda: load.held == 360_000)
+                async with begun(here, handle, 50_000) as more:
+                    refused = await more.readline()
+                served = await here.call("echo", {"text": "other"}, handle=other)
+            await here.until(lambda: load.held == 0)
+            again = await here.call("echo", {"text": "again"}, handle=handle)
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert '"other"' in served.text
+    assert '"again"' in again.text
+
+
+async def test_all_sessions_together_are_bounded(desk_pdp: RunningServer) -> None:
+    """One more is refused within its own part, and the proxy goes on when there is room."""
+    load = Load(MOST)
+    with patch("pdp.doors.mcp.http.Load", lambda: load):
+        async with world(desk_pdp) as here:
+            _, handle = here.session()
+            async with AsyncExitStack() as bodies:
+                for _ in range(4):
+                    await bodies.enter_async_context(begun(here, here.session()[1], 190_000))
+                await here.until(lambda: load.held == 4 * 380_000)
+                async with begun(here, handle, 100_000) as more:
+                    refused = await more.readline()
+            await here.until(lambda: load.held == 0)
+            served = await here.call("echo", {"text": "x"}, handle=handle)
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert 200 == served.status_code
+
+
+@pytest.mark.parametrize("form", ["a stream", "JSON"])
+async def test_an_answer_that_does_not_fit_in_is_not_handed_on(desk_pdp: RunningServer, form: str) -> None:
+    """The client hears why, the call is reported as failed, and nothing stays counted."""
+    load = Load(MOST // 2)
+    with patch("pdp.doors.mcp.http.Load", lambda: load):
+        async with world(desk_pdp, json_answers=form == "JSON") as here:
+            session_id, handle = here.session()
+            # The server's list of tools is asked for before, and the answer holds the text twice.
+            refused = await here.call("echo", {"text": "x" * 20_000}, handle=handle)
+            served = await here.call("echo", {"text": "y" * 5_000}, handle=handle)
+            await here.until(lambda: load.held == 0)
+
+            assert "Too much is under way" in message_of(refused)["error"]["message"]
+            assert "y" * 5_000 in served.text
+            assert ["failed", "succeeded"] == here.reported(session_id)
+
+
+@pytest.mark.parametrize(
+    "costly", ['"%s"' % ("x" * 4999), '"🙂%s"' % ("x" * 4999), '{"a":1}', '{"a":{"b":{}}}', "1.5", '"\\n"']
+)
+def test_a_message_counts_for_no_less_memory_than_it_takes(costly: str) -> None:
+    """However little is written for much."""
+    raw = f'{{"jsonrpc":"2.0","id":1,"result":{{"a":[{",".join([costly] * (50_000 // len(costly)))}]}}}}'.encode()
+    load = Load(MOST_BYTES)
+    tracemalloc.start()
+    message = Message.read(raw)
+    sent = message.raw
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    with load.share() as share:
+        share.whole(message)
+        counted = load.held
+
+    assert sent == raw
+    assert taken <= counted <= 64 * len(raw)
+    assert 0 == load.held
+
+
+async def test_an_answer_leaves_as_its_client_takes_it() -> None:
+    """Piece by piece, since the server keeps what it was given; a client that takes none of it is given up."""
+    sent: list[Any] = []
+    whole: list[Any] = []
+    full = asyncio.Event()
+
+    async def send(part: Any) -> None:
+        if len(sent) == 3:
+            full.set()
+            await asyncio.Event().wait()
+        sent.append(part)
+
+    text = "x" * 100_000
+    await Reply(_kept(whole)).message(text)
+    with patch("pdp.doors.mcp.replies._TAKING_SECONDS", 0.01), pytest.raises(ClientGoneError):
+        await Reply(send).message(text * 2)
+
+    assert text.encode() == b"".join(part["body"] for part in whole[1:])
+    assert [True, False] == [part["more_body"] for part in whole[1:]]
+    assert full.is_set()
+    assert 64 * 1024 == max(len(part["body"]) for part in (*whole[1:], *sent[1:]))
+
+
+def _kept(parts: list[Any]) -> Send:
+    async def send(part: Any) -> None:
+        parts.append(part)
+
+    return send
+
+
+def test_what_does_not_fit_in_changes_nothing() -> None:
+    """Neither of a part, nor of the whole."""
+    whole = Load(100)
+    parts = [whole.part() for _ in range(2)]
+    with parts[0].share() as one, parts[1].share() as other:
+        one.hold(20)
+        with pytest.raises(OverloadedError):
+            one.hold(26)
+        other.hold(25)
+        one.hold(5)
+
+        assert [5, 25, 30] == [load.held for load in (*parts, whole)]
+    assert 0 == whole.held
