@@ -34,8 +34,9 @@ from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest, Decision, TraceParent
 from pdp.observer import Event, Observer, TraceIds
 from pdp.record import DecisionLog, SigningKey
-from pdp.telemetry import TelemetrySettings, build_telemetry
 from pdp.telemetry.attributes import decision_attributes
+from pdp.telemetry.build import build_telemetry
+from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.inprocess import write_folder
 
 _KEY = b"k" * 32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -205,17 +204,17 @@ class App:
         from pdp.callersettings import Identity  # noqa: PLC0415 - see above
         from pdp.server.links import Links  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
-        from pdp.starting import require  # noqa: PLC0415 - see above
-        from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
+        from pdp.starting import require, telemetry_of  # noqa: PLC0415 - see above
+        from pdp.telemetry.build import build_telemetry  # noqa: PLC0415 - see above
 
         require(settings, port_held=worker > 0)
         key = record_key(Path(settings.data_dir))
         time = clock or SystemClock()
         self._opened, self._peers = ExitStack(), peers
         try:
-            chosen = settings.telemetry.exporter
-            wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
-            telemetry = build_telemetry(wanted, digest_key=key, worker=worker, scraped=settings.telemetry.scraped)
+            telemetry = build_telemetry(
+                telemetry_of(settings), digest_key=key, worker=worker, scraped=settings.telemetry.scraped
+            )
             self._opened.callback(telemetry.shutdown)
             log = open_record(settings, key=key, clock=time, on_failure=telemetry.record_failed)
             self._opened.callback(log.close)

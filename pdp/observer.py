@@ -143,11 +143,12 @@ class Refusal(StrEnum):
 class DoorCall:
     """One call of a tool at a door, from its arrival to its answer.
 
-    `operation` is what the agent asked for in the door's own words, such as `tools/call`. `began_at` is unix seconds;
+    `operation` is the method of MCP, such as `tools/call`, and `execute_tool` elsewhere. `began_at` is unix seconds;
     the call took `seconds`, of which the question took `question_seconds` and the tool `upstream_seconds`; None for
-    what was not begun. `error` is empty, or one word for what went wrong. Ids of trace and span are empty without
-    spans; `parent` is the span above, `linked` another one that the call is part of. No field holds an argument, a
-    handle, a result or a credential.
+    what was not begun. `error` is empty, or one word for what went wrong. `request_id` is the client's id of a message,
+    and `tool_call_id` the model's of the call. Ids of trace and span are empty without spans; `parent` is the span
+    above, `linked` another one that the call is part of. No field holds an argument, a handle, a result or a
+    credential.
     """
 
     operation: str
@@ -160,6 +161,7 @@ class DoorCall:
     server: str = ""
     tool: str = ""
     request_id: str = ""
+    tool_call_id: str = ""
     transport: str = ""
     session_id: str = ""
     user: str = ""
@@ -174,21 +176,20 @@ class DoorCall:
     linked: TraceParent = field(default_factory=TraceParent)
 
 
-class DoorObserver(Protocol):
-    """Notified of what happens at a door, on the thread where it happens. Methods never wait and never raise.
+class CallObserver(Protocol):
+    """Notified of calls at a door, on the thread where it happens. Methods never wait and never raise."""
 
-    `traced` says whether calls have spans.
-    """
-
-    traced: bool
-
-    def began(self) -> None:
-        """Observe that a call has arrived."""
+    def began(self, parent: TraceParent) -> TraceParent:
+        """Observe that a call has arrived below a span; return the place below its own, or `parent` if it has none."""
         ...
 
     def over(self, call: DoorCall) -> None:
         """Observe what became of a call that has arrived."""
         ...
+
+
+class DoorObserver(CallObserver, Protocol):
+    """Notified of all that happens at a door. Methods never wait and never raise."""
 
     def refused(self, why: Refusal) -> None:
         """Observe a refused message."""

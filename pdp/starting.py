@@ -19,7 +19,7 @@ from pdp.errors import ConfigurationError, reason_of
 from pdp.identity.callers import read_callers
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
 from pdp.serving.certificates import ServerCertificates
-from pdp.telemetry import TelemetrySettings
+from pdp.telemetry.settings import TelemetrySettings
 from pdp.workers.port import SharedPort
 
 _UNIX = "unix:"
@@ -118,9 +118,10 @@ def _require_certificate(settings: Settings) -> None:
         ServerCertificates(files).credentials()
 
 
-def _require_receivers(settings: Settings) -> None:
+def telemetry_of(settings: Settings) -> TelemetrySettings:
+    """Return where telemetry goes. Raise `ConfigurationError` for variables that cannot work."""
     chosen = settings.telemetry.exporter
-    TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
+    return TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
 
 
 def _require_address(settings: Settings) -> None:
@@ -200,7 +201,7 @@ NEEDS: tuple[Need, ...] = (
     Need(
         check="telemetry",
         settings=("telemetry.exporter",),
-        require=_require_receivers,
+        require=telemetry_of,
         remedy="fix the variable, or set `telemetry.exporter`",
     ),
     Need(

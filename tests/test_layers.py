@@ -80,7 +80,7 @@ LIBRARIES = {
         "pdp.doors.envoy.extauthz_pb2",
         "pdp.doors.google_adk",
     ),
-    "opentelemetry": ("pdp.telemetry", "pdp.testing", "pdp.doors.traces"),
+    "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.foundation.keys",

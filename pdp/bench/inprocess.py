@@ -32,7 +32,8 @@ from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest
 from pdp.observer import Observer, TraceIds
 from pdp.record import DecisionLog, SigningKey
-from pdp.telemetry import TelemetrySettings, build_telemetry
+from pdp.telemetry.build import build_telemetry
+from pdp.telemetry.settings import TelemetrySettings
 
 _KEY = b"k" * 32
 _SENDING_SECONDS = 60.0

@@ -21,7 +21,10 @@ from pdp.client import (
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import duties_of
 from pdp.doors import refusals
+from pdp.doors.observing import CallUnderWay, NotMadeError, refuse
+from pdp.doors.traces import Carrier, placed
 from pdp.doors.web import HANDLE
+from pdp.observer import CallOutcome, DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,11 +32,16 @@ _LOG = logging.getLogger(__name__)
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
-class NoSessionHereError(Exception):
-    """A request belongs to no session that lives. The message is for the agent."""
+class NoSessionHereError(NotMadeError):
+    """A request belongs to no session that lives. The message is for the agent. `away` says that the PDP is."""
+
+    def __init__(self, text: str, *, away: bool = False) -> None:
+        super().__init__(text)
+        self.away = away
+        self.outcome = CallOutcome.UNDECIDED if away else CallOutcome.DENY
 
 
-class UnreportedError(Exception):
+class UnreportedError(NotMadeError):
     """The server has allowed a call about whose result it must be told, which this door never sees."""
 
     def __init__(self, answer: Answer) -> None:
@@ -43,9 +51,10 @@ class UnreportedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """Asks one server."""
+    """Asks one server. `observer` is told of calls, and of messages that are refused."""
 
     client: AsyncClient
+    observer: DoorObserver | None = None
 
     def session(self, handle: str) -> AsyncClientSession:
         """Return the session of a handle. Raise `NoSessionHereError` for what is no handle."""
@@ -53,14 +62,34 @@ class Asking:
             raise NoSessionHereError(refusals.without_session("gateway", HANDLE))
         return self.client.attach(handle)
 
-    async def allowed(self, handle: str, call: ToolCall, *, traceparent: str, tracestate: str) -> Answer:
+    def begun(
+        self, operation: str, *carriers: Carrier, server: str, tool: str = "", request_id: str = ""
+    ) -> CallUnderWay:
+        """Return a call that has arrived, and that one of the carriers places in a trace."""
+        return CallUnderWay(
+            self.observer,
+            operation,
+            placed=placed(*carriers),
+            server=server,
+            tool=tool,
+            request_id=request_id,
+            transport="tcp",
+        )
+
+    def refused(self, why: Refusal) -> None:
+        """Tell the observer that a message is refused."""
+        refuse(self.observer, why)
+
+    async def allowed(self, handle: str, call: ToolCall, under_way: CallUnderWay) -> Answer:
         """Return the answer that allows a call whose result this door will not see.
 
         Raise `ToolCallDenied`, `UnreportedError` and `NoSessionHereError` when the call must not be made. Obligations
         are about results or about people, and so unknown here.
         """
         session = self.session(handle)
-        answer = await session.ask(call, known_obligations=(), traceparent=traceparent, tracestate=tracestate)
+        with under_way.asking():
+            answer = await session.ask(call, known_obligations=(), **under_way.joined)
+        under_way.decided(answer)
         _note(answer)
         duties_of(answer, knows=())
         if answer.outcome_token:
@@ -70,20 +99,28 @@ class Asking:
             raise UnreportedError(answer)
         return answer
 
-    async def admitted(self, handle: str, call: ToolCall, *, traceparent: str, tracestate: str) -> AsyncAdmittedCall:
+    async def admitted(self, handle: str, call: ToolCall, under_way: CallUnderWay) -> AsyncAdmittedCall:
         """Return an allowed call whose result this door will see, and then report and hand on.
 
         Raise `ToolCallDenied` and `NoSessionHereError` when the call must not be made. Notices are shown to nobody.
         """
+        session = self.session(handle)
         try:
-            return await self.session(handle).admit(call, traceparent=traceparent, tracestate=tracestate)
+            with under_way.asking():
+                admitted = await session.admit(call, **under_way.joined)
         except ToolCallDenied as denied:
             _note(denied.answer)
             raise
+        under_way.decided(admitted.answer)
+        return admitted
 
     async def require_session(self, handle: str) -> None:
-        """Raise `NoSessionHereError` unless a session lives, for what passes without a decision."""
-        await self.tools(handle)
+        """Raise `NoSessionHereError` unless a session lives, for a message that passes without a decision."""
+        try:
+            await self.tools(handle)
+        except NoSessionHereError as missing:
+            self.refused(Refusal.UNDECIDED if missing.away else Refusal.SESSION)
+            raise
 
     async def tools(self, handle: str) -> tuple[ListedTool, ...]:
         """Return every tool as a session sees it. Raise `NoSessionHereError` unless it lives."""
@@ -93,7 +130,7 @@ class Asking:
             raise NoSessionHereError(refusals.SESSION_OVER) from None
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
-            raise NoSessionHereError(refusals.AWAY) from None
+            raise NoSessionHereError(refusals.AWAY, away=True) from None
 
 
 def _note(answer: Answer) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 from claude_agent_sdk import HookMatcher
 
 from pdp.doors import refusals
-from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal
+from pdp.doors.admissions import Form, Refusal
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.pending import Pending
 from pdp.foundation.obligations import REDACT_RESULT
+from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class PDPHooks:
         if isinstance(admission, Refusal):
             return _denied(admission)
         if any(one.id == REDACT_RESULT for one in admission.answer.obligations):
+            admission.under_way.over(CallOutcome.DENY)
             await admission.failed_async()
             _LOG.warning("a call of `%s` is denied: nothing can be redacted here", call.name)
             return _denied(Refusal(text=refusals.unmet(admission.answer, call=call.name)))
@@ -71,6 +74,8 @@ class PDPHooks:
     async def _hand_on(self, given: Any, *_: Any) -> dict[str, Any]:  # noqa: ANN401 - the input of a hook
         admission = self._pending.take(_key(given))
         if admission is None or admission.arguments != given["tool_input"]:
+            if admission is not None:
+                admission.under_way.over(CallOutcome.WITHHELD)
             _LOG.error("a result of `%s` is withheld: it ran with other arguments than asked about", given["tool_name"])
             return _withheld(given, _OTHERWISE)
         kept = await admission.handed_on_async(given["tool_response"])

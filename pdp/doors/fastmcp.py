@@ -14,7 +14,8 @@ from fastmcp.tools.base import Tool, ToolResult
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsRequest
 
 from pdp.client import AsyncClient, Client
-from pdp.doors.core import Door, Form, FrameworkCall, Refusal, Session
+from pdp.doors.admissions import Form, Refusal
+from pdp.doors.core import Door, FrameworkCall, Session
 from pdp.errors import ConfigurationError
 
 SESSION_HEADER = "x-pdp-session"

@@ -13,7 +13,8 @@ from google.adk.plugins import BasePlugin
 from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.tool_context import ToolContext
 
-from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal
+from pdp.doors.admissions import Form, Refusal
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 
 _NAME = "pdp"
 

@@ -13,7 +13,8 @@ from langchain_core.messages import ToolMessage
 from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
-from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal
+from pdp.doors.admissions import Form, Refusal
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 
 Result: TypeAlias = "ToolMessage | Command[Any]"
 

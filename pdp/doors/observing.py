@@ -6,67 +6,94 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from random import getrandbits
-from typing import Final
+from types import TracebackType
+from typing import Final, Self, TypedDict
 
 from pdp.client import Answer, ToolCallDenied, ToolResultWithheld
-from pdp.doors.session import NoSessionError
-from pdp.doors.traces import Placed, carried_on
+from pdp.doors.traces import Placed
 from pdp.model import Outcome
-from pdp.observer import CallOutcome, DoorCall, DoorObserver, Refusal
+from pdp.observer import CallObserver, CallOutcome, DoorCall, DoorObserver, Refusal
 
 # Of texts from outside; telemetry shows no more, and thousands of calls can wait to be sent.
 _CHARACTERS: Final = 128
 _NOWHERE: Final = Placed()
 _UNANSWERED: Final = Answer(outcome=Outcome.DENY, basis="", server="", tool="", request_id="")
-# The word for what went wrong. A deny is an answer.
+# The words for what went wrong with a call that was made.
+TOOL_ERROR, NO_RESULT = "tool_error", "no_result"
+# And with one that has no result to hand on. A deny is an answer.
 _ERRORS: Final[Mapping[CallOutcome, str]] = {
     CallOutcome.WITHHELD: "result_withheld",
     CallOutcome.UNDECIDED: "undecided",
 }
 
 
+class TraceOptions(TypedDict):
+    """Where a question belongs, as the client takes it."""
+
+    traceparent: str
+    tracestate: str
+
+
+class NotMadeError(Exception):
+    """A door does not make a call, for a reason of its own. `outcome` is what that is to observers."""
+
+    outcome = CallOutcome.DENY
+
+
 class CallUnderWay:
     """A call from its arrival at a door to its answer. Without an observer nothing is noted.
 
-    `operation`, `server`, `transport` and `request_id` are those of `DoorCall`. `trace` is where the question to the
-    PDP, and what comes of it, belong.
+    As a context manager it tells what became of a call that an error ends. `operation`, `server`, `tool`, `transport`
+    and both ids are those of `DoorCall`. `trace` is where the question to the PDP, and what comes of it, belong.
     """
 
     def __init__(
         self,
-        observer: DoorObserver | None,
+        observer: CallObserver | None,
         operation: str,
         *,
         placed: Placed = _NOWHERE,
         server: str = "",
+        tool: str = "",
         request_id: str = "",
+        tool_call_id: str = "",
         transport: str = "",
     ) -> None:
-        self.tool = ""
+        self.server = server
+        self.tool = tool
         self.trace = placed.parent
         self._observer = observer
         self._operation = operation
         self._placed = placed
-        self._server = server
         self._request_id = request_id
+        self._tool_call_id = tool_call_id
         self._transport = transport
         self._answer: Answer | None = None
-        self._span_id = ""
         self._question_seconds: float | None = None
         self._sent_at: float | None = None
         self._upstream_seconds: float | None = None
         if observer is not None:
             self._began_at, self._start = time.time(), time.perf_counter()
-            if observer.traced:
-                self._span_id = f"{getrandbits(64) or 1:016x}"
-                self.trace = carried_on(placed.parent, f"{getrandbits(128) or 1:032x}", self._span_id)
-            observer.began()
+            self.trace = observer.began(placed.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.failed(error)
 
     @property
     def traced(self) -> bool:
         """Say whether the call has a span."""
-        return bool(self._span_id)
+        return self.trace != self._placed.parent
+
+    @property
+    def joined(self) -> TraceOptions:
+        """Return the options by which a question to the PDP joins the trace."""
+        return {"traceparent": self.trace.traceparent, "tracestate": self.trace.tracestate}
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -103,6 +130,7 @@ class CallUnderWay:
             return
         self.came_back()
         answer = self._answer or _UNANSWERED
+        _, trace_id, span_id, _ = self.trace.traceparent.split("-") if self.traced else ("", "", "", "")
         observer.over(
             DoorCall(
                 operation=self._operation[:_CHARACTERS],
@@ -112,9 +140,10 @@ class CallUnderWay:
                 question_seconds=self._question_seconds,
                 upstream_seconds=self._upstream_seconds,
                 error=error or _ERRORS.get(outcome, ""),
-                server=self._server[:_CHARACTERS],
+                server=self.server[:_CHARACTERS],
                 tool=self.tool[:_CHARACTERS],
                 request_id=self._request_id[:_CHARACTERS],
+                tool_call_id=self._tool_call_id[:_CHARACTERS],
                 transport=self._transport,
                 session_id=answer.session_id,
                 user=answer.user,
@@ -123,12 +152,16 @@ class CallUnderWay:
                 basis=answer.basis,
                 bundle_version=answer.bundle_version,
                 access_request_id=answer.access_request_id,
-                trace_id=self.trace.traceparent[3:35] if self._span_id else "",
-                span_id=self._span_id,
+                trace_id=trace_id,
+                span_id=span_id,
                 parent=self._placed.parent,
                 linked=self._placed.linked,
             )
         )
+
+
+# For a call of which nothing is told.
+UNOBSERVED: Final = CallUnderWay(None, "")
 
 
 def refuse(observer: DoorObserver | None, why: Refusal) -> None:
@@ -137,21 +170,15 @@ def refuse(observer: DoorObserver | None, why: Refusal) -> None:
         observer.refused(why)
 
 
-def _outcome_of_deny(answer: Answer) -> CallOutcome:
-    if answer.waits:
-        return CallOutcome.WAITING
-    return CallOutcome.UNDECIDED if answer.undecided else CallOutcome.DENY
-
-
 def _outcome_of(error: BaseException) -> CallOutcome:
     if isinstance(error, ToolCallDenied):
-        return _outcome_of_deny(error.answer)
+        if error.answer.waits:
+            return CallOutcome.WAITING
+        return CallOutcome.UNDECIDED if error.answer.undecided else CallOutcome.DENY
     if isinstance(error, ToolResultWithheld):
         return CallOutcome.WITHHELD
-    if isinstance(error, NoSessionError):
-        # While a person has not answered, it names the tools that were asked for.
-        waiting = CallOutcome.WAITING if error.tools else CallOutcome.DENY
-        return CallOutcome.UNDECIDED if error.away else waiting
+    if isinstance(error, NotMadeError):
+        return error.outcome
     if isinstance(error, asyncio.CancelledError):
         return CallOutcome.CANCELLED
     return CallOutcome.UNDECIDED

@@ -20,7 +20,8 @@ from agents import (
     ToolOutputGuardrailData,
 )
 
-from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal, frozen
+from pdp.doors.admissions import Form, Refusal, frozen
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.pending import Pending
 from pdp.doors.refusals import NO_RETRY
 from pdp.errors import ConfigurationError

@@ -6,7 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from pdp.doors.core import Admission
+from pdp.doors.admissions import Admission
+from pdp.doors.observing import NO_RESULT
+from pdp.observer import CallOutcome
 
 # A call that is never over, because it was cancelled or its run ended, leaves this way.
 _MOST_CALLS = 4096
@@ -25,10 +27,13 @@ class Pending:
     def put(self, key: Hashable, admission: Admission) -> None:
         """Keep an allowed call; an earlier one of the same key is forgotten, and so is the oldest beyond a bound."""
         with self._lock:
-            self._calls.pop(key, None)
+            forgotten = [self._calls.pop(key, None)]
             self._calls[key] = admission
             if len(self._calls) > _MOST_CALLS:
-                self._calls.popitem(last=False)
+                forgotten.append(self._calls.popitem(last=False)[1])
+        for one in forgotten:
+            if one is not None:
+                one.under_way.over(CallOutcome.ALLOW, NO_RESULT)
 
     def take(self, key: Hashable) -> Admission | None:
         """Return the allowed call of a key once; None when there is none."""

@@ -14,7 +14,8 @@ from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, SkipToolExecution, ToolFailed
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal, frozen
+from pdp.doors.admissions import Form, Refusal, frozen
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 
 
 class PDPCapability(AbstractCapability[Any]):

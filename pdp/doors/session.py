@@ -18,8 +18,10 @@ from pdp.client import (
 )
 from pdp.doors import refusals
 from pdp.doors.feeds import SessionsFeed, heard
+from pdp.doors.observing import NotMadeError
 from pdp.doors.tasks import Joined
 from pdp.errors import ConfigurationError
+from pdp.observer import CallOutcome
 from pdp.v1 import session_pb2
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ _LOOK_SECONDS = 15.0
 _MOST_START_SECONDS, _MOST_END_SECONDS = 20.0, 5.0
 
 
-class NoSessionError(Exception):
+class NoSessionError(NotMadeError):
     """There is no session to ask in now. The message is for the agent.
 
     `tools` are those that were asked for while a person has not answered yet, as `server/tool`. `away` says that the
@@ -41,6 +43,9 @@ class NoSessionError(Exception):
         super().__init__(text)
         self.tools = tools
         self.away = away
+        # While a person has not answered, it names the tools that were asked for.
+        waiting = CallOutcome.WAITING if tools else CallOutcome.DENY
+        self.outcome = CallOutcome.UNDECIDED if away else waiting
 
 
 class CredentialRefusedError(Exception):

@@ -14,7 +14,9 @@ from strands.middleware import ExecuteToolContext, ExecuteToolStage, MiddlewareN
 from strands.plugins import Plugin
 from strands.types.tools import ToolResult
 
-from pdp.doors.core import Admission, DenyLoopError, Door, Form, FrameworkCall, Refusal
+from pdp.doors.admissions import Admission, Form, Refusal
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
+from pdp.observer import CallOutcome
 
 Next: TypeAlias = "MiddlewareNext[ExecuteToolContext, TypedEvent]"
 
@@ -56,15 +58,18 @@ class PDPPlugin(Plugin):
             yield _refused(use["toolUseId"], admission)
             return
         result = None
-        async for event in call_next(context.replace(tool_use={**use, "input": admission.arguments})):
-            if isinstance(event, ToolResultEvent):
-                result = event
-            elif "tool_interrupt_event" in event or not admission.answer.obligations:
-                # What else a tool tells while it runs could hold what must be redacted.
-                yield event
-        # Without a result the tool has interrupted the run: its call is not over.
+        with admission.running():
+            async for event in call_next(context.replace(tool_use={**use, "input": admission.arguments})):
+                if isinstance(event, ToolResultEvent):
+                    result = event
+                elif "tool_interrupt_event" in event or not admission.answer.obligations:
+                    # What else a tool tells while it runs could hold what must be redacted.
+                    yield event
         if result is not None:
             yield await _handed_on(admission, result)
+        else:
+            # The tool has interrupted the run: the call is asked about again when it goes on.
+            admission.under_way.over(CallOutcome.ALLOW)
 
 
 async def _handed_on(admission: Admission, event: ToolResultEvent) -> ToolResultEvent:

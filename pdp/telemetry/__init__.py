@@ -2,10 +2,3 @@
 
 The trace is a view and may lose spans while the receiver is away; the decision log is the record.
 """
-
-from pdp.telemetry.build import build_telemetry
-from pdp.telemetry.metrics import CountSessions
-from pdp.telemetry.observer import Telemetry
-from pdp.telemetry.settings import TelemetrySettings
-
-__all__ = ["CountSessions", "Telemetry", "TelemetrySettings", "build_telemetry"]

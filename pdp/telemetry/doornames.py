@@ -20,6 +20,9 @@ TRANSPORT = "network.transport"
 # The value of `gen_ai.operation.name`
 EXECUTE_TOOL = "execute_tool"
 
+# The bounds of histograms, in seconds: of the conventions for MCP; those below 0.01 are for a PDP on this machine
+BOUNDS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+
 # Attributes and labels, ours
 OUTCOME = "pdp.door.outcome"
 REASON = "pdp.door.reason"
@@ -30,10 +33,11 @@ _AT_DOOR = ("call at a door",)
 # Every attribute of a span; one without a value is left out
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(OPERATION, _AT_DOOR, "always `execute_tool`"),
-    Attribute(METHOD, _AT_DOOR, "the method of MCP"),
+    Attribute(METHOD, _AT_DOOR, "the method of MCP, where a message of MCP is asked about"),
     Attribute(names.TOOL, _AT_DOOR, "the tool, as the agent wrote it, cut to 128 printable characters"),
     Attribute(names.SERVER, _AT_DOOR, "the tool server, cut like the tool"),
     Attribute(JSONRPC_ID, _AT_DOOR, "the client's id of the request, cut like the tool"),
+    Attribute(names.TOOL_CALL_ID, _AT_DOOR, "the model's id of the call, cut like the tool"),
     Attribute(TRANSPORT, _AT_DOOR, "`pipe` or `tcp`"),
     Attribute(names.SESSION_ID, _AT_DOOR, "public id of the session"),
     Attribute(names.USER, _AT_DOOR, "the user whose authority is used"),

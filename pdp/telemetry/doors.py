@@ -1,8 +1,7 @@
 """Make spans and metrics of the calls at a door.
 
-- A call has one span of kind SERVER, from its arrival to its answer. The PDP's span of the decision is below it.
-- Its name holds the tool only where the call was allowed: else an agent could have written anything.
-- A deny is an answer: the status of the span stays unset. It is an error where something went wrong.
+A call has one span of kind SERVER, from its arrival to its answer. The PDP's span of the decision is below it.
+`pdp.telemetry.doorspans` says what the span shows.
 """
 
 from __future__ import annotations
@@ -18,23 +17,21 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from pdp import __version__
-from pdp.observer import CallOutcome, DoorCall, Refusal
-from pdp.telemetry import doornames, names, wire
-from pdp.telemetry.attributes import Attributes, bounded
+from pdp.model import TraceParent
+from pdp.observer import DoorCall, Refusal
+from pdp.telemetry import doornames, wire
 from pdp.telemetry.build import resource_of
 from pdp.telemetry.console import write_metrics, write_span
+from pdp.telemetry.doorspans import attributes_of, name_of
 from pdp.telemetry.encoder import nanoseconds
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.observer import Closing, shut_down
-from pdp.telemetry.parent import read_parent
+from pdp.telemetry.parent import below, read_parent
 from pdp.telemetry.pipeline import Flow, Pipeline
 from pdp.telemetry.points import Counts, Durations, Flows, Interval, Labels, count_one, no_counts
 from pdp.telemetry.reporting import MetricReporter
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.telemetry.transport import open_sender
-
-# Of OpenTelemetry's semantic conventions for MCP; those below are for a PDP on this machine.
-BOUNDS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 _Rows = dict[Labels, Durations[DoorCall]]
 
@@ -52,15 +49,15 @@ class DoorTelemetry:
         metrics: DoorMetrics | None,
         closing: tuple[tuple[Closing, ...], ...] = (),
     ) -> None:
-        self.traced = spans is not None
         self._spans = spans
         self._metrics = metrics
         self._closing = closing
 
-    def began(self) -> None:
-        """Count a call as under way."""
+    def began(self, parent: TraceParent) -> TraceParent:
+        """Count a call as under way, and return the place below its span."""
         if self._metrics is not None:
             self._metrics.began()
+        return parent if self._spans is None else below(parent)
 
     def over(self, call: DoorCall) -> None:
         """Count and show a call."""
@@ -106,7 +103,7 @@ class DoorMetrics:
         self._active = 0
         self._counts = no_counts(doornames.METRICS)
         self._questions: _Rows = {}
-        self._upstream: Durations[DoorCall] = Durations(BOUNDS)
+        self._upstream: Durations[DoorCall] = Durations(doornames.BOUNDS)
         self._flows = Flows(delta=delta)
         self._count_sessions: Callable[[], int] | None = None
 
@@ -125,7 +122,7 @@ class DoorMetrics:
             if call.question_seconds is not None:
                 row = self._questions.get(labels)
                 if row is None:
-                    row = self._questions[labels] = Durations(BOUNDS)
+                    row = self._questions[labels] = Durations(doornames.BOUNDS)
                 row.take(call.question_seconds, shown)
             if call.upstream_seconds is not None:
                 self._upstream.take(call.upstream_seconds, shown)
@@ -172,7 +169,7 @@ class DoorMetrics:
     def _forget(self) -> None:
         if self._delta:
             self._counts, self._questions = no_counts(doornames.METRICS), {}
-            self._upstream = Durations(BOUNDS)
+            self._upstream = Durations(doornames.BOUNDS)
         for row in (*self._questions.values(), self._upstream):
             row.latest = {}
 
@@ -238,7 +235,7 @@ def span_of(call: DoorCall, limits: AttributeLimits) -> wire.Span:
     shown, dropped = limits.applied(attributes_of(call))
     start = nanoseconds(call.began_at)
     return wire.Span(
-        name=_name(call),
+        name=name_of(call),
         trace_id=call.trace_id,
         span_id=call.span_id,
         start=start,
@@ -251,39 +248,6 @@ def span_of(call: DoorCall, limits: AttributeLimits) -> wire.Span:
         dropped_links=len(links[limits.links :]),
         failed=bool(call.error),
     )
-
-
-def attributes_of(call: DoorCall) -> Attributes:
-    """Return the attributes of a call's span."""
-    found: Attributes = {
-        doornames.OPERATION: doornames.EXECUTE_TOOL,
-        doornames.METHOD: bounded(call.operation) if "/" in call.operation else "",
-        names.TOOL: bounded(call.tool),
-        names.SERVER: bounded(call.server),
-        doornames.JSONRPC_ID: bounded(call.request_id),
-        doornames.TRANSPORT: call.transport,
-        names.SESSION_ID: call.session_id,
-        names.USER: call.user,
-        names.AGENT: call.agent,
-        doornames.OUTCOME: call.outcome.value,
-        names.BASIS: call.basis,
-        names.DECISION_ID: call.decision_id,
-        names.BUNDLE_VERSION: call.bundle_version,
-        names.ACCESS_REQUEST: call.access_request_id,
-        names.ERROR_TYPE: call.error,
-        doornames.QUESTION_US: _microseconds(call.question_seconds),
-        doornames.UPSTREAM_US: _microseconds(call.upstream_seconds),
-    }
-    return {name: value for name, value in found.items() if value}
-
-
-def _name(call: DoorCall) -> str:
-    allowed = call.outcome in (CallOutcome.ALLOW, CallOutcome.WITHHELD)
-    return f"{call.operation} {bounded(call.tool)}" if allowed and call.tool else call.operation
-
-
-def _microseconds(seconds: float | None) -> float:
-    return 0.0 if seconds is None else round(seconds * 1_000_000, 1)
 
 
 def _question_seconds(call: DoorCall) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from random import getrandbits
 
 from opentelemetry.trace import TraceState
 
@@ -18,6 +19,7 @@ _TRACESTATE_VALUE = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3
 _TRACESTATE_MEMBER = rf"{_TRACESTATE_KEY}={_TRACESTATE_VALUE}"
 _TRACESTATE = re.compile(rf"{_TRACESTATE_MEMBER}(?:[ \t]*,[ \t]*{_TRACESTATE_MEMBER}){{0,31}}")
 _TRACESTATE_CHARACTERS = 512
+_SAMPLED = "01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,15 @@ def read_parent(parent: TraceParent) -> Parent | None:
     if match is None or (match[1] == "00" and match[5]):
         return None
     return Parent(trace_id=match[2], span_id=match[3], trace_state=_trace_state(parent.tracestate))
+
+
+def below(parent: TraceParent) -> TraceParent:
+    """Return the place below a new span, which is itself below a well-formed parent, or else begins a new trace."""
+    span_id = f"{getrandbits(64) or 1:016x}"
+    if not parent.traceparent:
+        return TraceParent(traceparent=f"00-{getrandbits(128) or 1:032x}-{span_id}-{_SAMPLED}")
+    _, trace_id, _, flags = parent.traceparent.split("-")
+    return TraceParent(traceparent=f"00-{trace_id}-{span_id}-{flags}", tracestate=parent.tracestate)
 
 
 def carried(parent: TraceParent) -> TraceParent:

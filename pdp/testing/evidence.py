@@ -10,10 +10,10 @@ from pdp.model import Decision, TraceParent
 from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.envelope import CHECKPOINT, OPENED
-from pdp.telemetry import Telemetry
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.names import SPAN_DECISION
+from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.wire import Span
 
 KEY = b"a key that only tests ever use. "

@@ -33,6 +33,7 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
         "arguments_that_change_meanwhile_run_as_they_were": "what is asked about is a message, which nobody holds",
         "a_decision_has_the_frameworks_id_of_the_call": "MCP has no id of a call that a retry keeps",
         "an_unknown_obligation_is_a_deny": "nobody can tell it that a server meets one; its own test has the deny",
+        "a_call_has_a_span_between_the_agent_and_the_decision": "it makes the span itself, and has a test of its own",
         "a_fault_of_the_door_itself_is_a_deny": "it has a test of its own, with its own parts",
         "a_run_without_a_session_is_denied": "the agent is told to bring a handle, which has a test of its own",
         "a_call_that_waits_for_a_person_runs_once_when_approved": "the text names a command; it has a test of its own",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -9,6 +10,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pdp.cli.root import root
+from pdp.testing.otlp import OTLPReceiver
+
+
+def environment_of_door(receiver: OTLPReceiver) -> dict[str, str]:
+    """Return the environment in which a door's command sends to a receiver, which has got nothing yet."""
+    receiver.requests.clear()
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    return {**own, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
 
 
 def mistaken(door: str, words: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:

@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 
 import grpc
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pdp.client import AsyncClient, Client
 from pdp.doors.core import DenyLoopError, Door, Session
@@ -30,6 +33,10 @@ from tests.machinery.servers.scripted import ScriptedServer
 # How a run is played: by functions, by coroutines, or by coroutines with a client for threads.
 WAYS = ("threads", "asyncio", "mixed")
 COROUTINES = WAYS[1:]
+# What an agent has set up for OpenTelemetry: once, since frameworks keep what they find.
+AGENT_SHOWS = InMemorySpanExporter()
+AGENT_SET_UP = TracerProvider()
+AGENT_SET_UP.add_span_processor(SimpleSpanProcessor(AGENT_SHOWS))
 _DEEP = '{"value": ' + "[" * 300 + "]" * 300 + "}"
 
 
@@ -570,7 +577,7 @@ class DoorConformance:
         assert "done" == done
 
     def test_a_decision_joins_the_trace(self, stage: Stage, server: RunningServer) -> None:
-        """Of the current span of OpenTelemetry."""
+        """Of the current span of OpenTelemetry, also where the agent has set up nothing that makes spans."""
         tools = CountedTools()
         tracer = TracerProvider().get_tracer("agent")
 
@@ -578,6 +585,29 @@ class DoorConformance:
             stage.play(tools, Step())
 
         assert f"{span.get_span_context().trace_id:032x}" == server.evidence.records[-1]["trace_id"]
+
+    def test_a_call_has_a_span_between_the_agent_and_the_decision(
+        self, stage: Stage, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By what the agent has set up, below its current span; no argument, result or handle is on it."""
+        AGENT_SHOWS.clear()
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", AGENT_SET_UP)
+
+        with AGENT_SET_UP.get_tracer("agent").start_as_current_span("run"):
+            stage.play(CountedTools(returns="secret result"), Step(arguments={"text": "secret text"}))
+
+        spans = {span.context.span_id: span for span in AGENT_SHOWS.get_finished_spans() if span.context}
+        (door,) = (one for one in spans.values() if one.attributes and "pdp.door.outcome" in one.attributes)
+        above = [door]
+        while (parent := above[-1].parent) is not None:
+            above.append(spans[parent.span_id])
+        decision = [one for one in server.evidence.spans if one.name == "pdp.authorize"][-1]
+        shown: Any = door.attributes
+        assert ("run", "execute_tool note") == (above[-1].name, door.name)
+        assert [decision.parent_id] == [f"{number:016x}" for number, span in spans.items() if span is door]
+        assert ["desk", "alice", "allow"] == [shown[one] for one in ("pdp.server", "enduser.id", "pdp.door.outcome")]
+        assert shown["pdp.phase.upstream_us"] > 0
+        assert [] == [secret for secret in (stage.handle, "secret") if secret in str(dict(shown))]
 
     def test_a_model_that_only_repeats_a_denied_call_is_stopped(self, stage: Stage) -> None:
         """After as many denies of the same call as the door says; each has the same text."""

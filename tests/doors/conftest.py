@@ -8,11 +8,19 @@ from importlib.util import find_spec
 import pytest
 
 from pdp.testing.inprocess import RunningServer, running_server
+from pdp.testing.otlp import OTLPReceiver
 from tests.doors.desk import files
 
 # The agent frameworks are in environments of their own, in which `make doors` and `make doors-long` run their tests.
 _FRAMEWORKS = {"adapters": "langchain", "apart": "strands", "guarded": "crewai"}
 collect_ignore = [folder for folder, framework in _FRAMEWORKS.items() if not find_spec(framework)]
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[OTLPReceiver]:
+    """Return a receiver of OpenTelemetry, to which all commands send."""
+    with OTLPReceiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pdp.doors.core import DenyLoopError, Door, FrameworkCall, Refusal, frozen
+from pdp.doors.admissions import Refusal, frozen
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError

@@ -15,7 +15,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from pdp import __version__
 from pdp.model import Basis, Obligation, Outcome, SessionState, TraceParent
 from pdp.observer import Event, EventKind
-from pdp.telemetry import TelemetrySettings, build_telemetry, names
+from pdp.telemetry import names
+from pdp.telemetry.build import build_telemetry
+from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 

@@ -14,8 +14,8 @@ from opentelemetry.sdk.resources import Resource
 from pdp.errors import StoreUnavailableError
 from pdp.model import Basis, CacheResult, Outcome, SessionState, TraceParent
 from pdp.observer import Event, EventKind
-from pdp.telemetry import Telemetry
 from pdp.telemetry.metrics import Metrics
+from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.pipeline import Flow
 from pdp.telemetry.settings import Temporality
 from pdp.testing.decisions import a_decision

@@ -17,7 +17,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pdp import __version__
 from pdp.model import Basis, Outcome, TraceParent
 from pdp.observer import Event, EventKind
-from pdp.telemetry import Telemetry, TelemetrySettings, build_telemetry
+from pdp.telemetry.build import build_telemetry
+from pdp.telemetry.observer import Telemetry
+from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 

@@ -15,10 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pdp.config import load
 from pdp.errors import ConfigurationError
 from pdp.model import TraceParent
-from pdp.telemetry import Telemetry, TelemetrySettings, build_telemetry, names
+from pdp.telemetry import names
+from pdp.telemetry.build import build_telemetry
 from pdp.telemetry.metrics import Metrics
+from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.prometheus import labels, series
 from pdp.telemetry.scraping import PrometheusEndpoint
+from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver
 from pdp.testing.waiting import wait_until

@@ -12,9 +12,9 @@ import pytest
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, Caller, Decision, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event, EventKind
-from pdp.telemetry import Telemetry
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
+from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.wire import Span
 from pdp.testing.decisions import a_decision
 

@@ -10,6 +10,7 @@ import click
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
+from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import pass_option, run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import Settings
@@ -86,11 +87,12 @@ async def _serve(
 ) -> None:
     credentials = port.credentials()
     async with AsyncExitStack() as opened:
+        observer = opened.enter_context(observing(settings, "agentgateway"))
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
         exchanges = Exchanges()
         opened.push_async_callback(exchanges.close)
         door = AgentgatewayDoor(
-            asking=Asking(client=client),
+            asking=Asking(client=client, observer=observer),
             targets=targets,
             exchanges=exchanges,
             passes=passes,

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import click
 
 from pdp.cli.connection import connect_async
+from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options, run, serve
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import Settings
@@ -83,9 +84,10 @@ async def _serve(
         raise click.UsageError("--public-url must be https, with a host and no path, such as `https://pdp.example.org`")
     caller = None if own_caller else CallerToken()
     async with AsyncExitStack() as opened:
+        observer = opened.enter_context(observing(settings, "authzen"))
         listener, doorstep = opened.enter_context(listening.opened(() if public is None else (public["host"],)))
         base = listener.url if public is None else f"https://{public['host'].lower()}"
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection, caller))
-        door = AuthZENDoor(client=client, base=base, doorstep=doorstep, mapped=mapped, caller=caller)
+        door = AuthZENDoor(client=client, base=base, doorstep=doorstep, mapped=mapped, caller=caller, observer=observer)
         click.echo(f"serving AuthZEN at {listener.url}, known as {base}", err=True)
         await serve(door, listener)

@@ -11,6 +11,7 @@ import click
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
+from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import pass_option, run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
 from pdp.config import Settings
@@ -62,8 +63,9 @@ async def _serve(
 ) -> None:
     credentials = port.credentials()
     async with AsyncExitStack() as opened:
+        observer = opened.enter_context(observing(settings, "envoy"))
         client = await opened.enter_async_context(connect_async(Role.PEP, settings, connection))
-        asking = Asking(client=client)
+        asking = Asking(client=client, observer=observer)
         door = EnvoyDoor(mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables))
         address = await opened.enter_async_context(door.serving(port.listen, credentials))
         click.echo(f"serving Envoy at {address}", err=True)

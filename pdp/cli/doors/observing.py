@@ -1,4 +1,4 @@
-"""What a door sends to receivers of OpenTelemetry, by the same settings as a server."""
+"""What every command of a door sends to receivers of OpenTelemetry, by the same settings as a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from pdp.observer import DoorObserver
 
 _LOG = logging.getLogger("pdp.doors")
 
-# The door's name as a service.
-MCP = "pdp-mcp"
-
 _AUTO = "auto"
 # Clients of MCP wait two seconds for the end of a server.
 _END_SECONDS = 1.5
@@ -23,11 +20,11 @@ _END_SECONDS = 1.5
 
 @contextmanager
 def observing(
-    settings: Settings, service: str, *, environ: Mapping[str, str] = os.environ
+    settings: Settings, door: str, *, environ: Mapping[str, str] = os.environ
 ) -> Iterator[DoorObserver | None]:
     """Provide what observes the calls at a door, and send what waits at the end; None when nothing is sent.
 
-    `service` is the door's name. Raise `ConfigurationError` for settings that cannot work.
+    The service is named after the `door`. Raise `ConfigurationError` for settings that cannot work.
     """
     exporter = "" if settings.telemetry.exporter == _AUTO else settings.telemetry.exporter
     if not (exporter or any(map(_concerns_sending, environ))):
@@ -41,7 +38,7 @@ def observing(
         _LOG.warning("nothing is sent to receivers of OpenTelemetry: %s", extras.missing(error) or error)
         yield None
         return
-    telemetry = build_door_telemetry(service, exporter=exporter, environ=environ)
+    telemetry = build_door_telemetry(f"pdp-{door}", exporter=exporter, environ=environ)
     if telemetry is None:
         yield None
         return

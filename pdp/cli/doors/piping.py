@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.asking import Asking
-from pdp.cli.doors.observing import MCP, observing
+from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import begin
 from pdp.doors.mcp.stdio import serve_stdio
 from pdp.model import Role
@@ -64,7 +64,7 @@ class PipeProxy:
     async def _between(self) -> int:
         asking = self.asking
         async with AsyncExitStack() as opened:
-            observer = opened.enter_context(observing(asking.settings, MCP))
+            observer = opened.enter_context(observing(asking.settings, "mcp"))
             client = await opened.enter_async_context(connect_async(Role.PEP, asking.settings, asking.connection))
             session = asking.session_of(client)
             try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.observing import MCP, observing
+from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import run, serve
 from pdp.cli.doors.web import WebOptions
 from pdp.cli.options import ConnectionOptions
@@ -45,7 +45,7 @@ class WebProxy:
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as opened:
-            observer = opened.enter_context(observing(self.settings, MCP))
+            observer = opened.enter_context(observing(self.settings, "mcp"))
             servers = [await self._behind(entry, opened) for entry in self.servers]
             listener, doorstep = opened.enter_context(self.web.listening.opened())
             client = await opened.enter_async_context(connect_async(Role.PEP, self.settings, self.connection))

@@ -25,9 +25,10 @@ from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.answers import decision_of
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
-from pdp.doors.mcp.results import handed_on, problem_of
+from pdp.doors.mcp.results import error_of, handed_on, problem_of
 from pdp.doors.mcp.tools import page, shown
-from pdp.doors.traces import trace_of
+from pdp.doors.observing import UNOBSERVED, CallUnderWay
+from pdp.observer import CallOutcome, Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,8 +72,10 @@ class AgentgatewayDoor:
     ) -> RequestAnswer:
         """Return what the gateway is to do with a request. Never raises."""
         try:
-            return (await _within(patience, self._request(asked, metadata))).of_request()
+            return (await _refusing(self._request(asked, metadata, patience))).of_request()
         except RefusedQuestionError as refused:
+            if refused.why is not None:
+                self.asking.refused(refused.why)
             return RequestAnswer(error=refused.error)
 
     async def check_response(
@@ -80,67 +83,87 @@ class AgentgatewayDoor:
     ) -> ResponseAnswer:
         """Return what the gateway is to do with a result. Never raises."""
         try:
-            return (await _within(patience, self._result(asked))).of_result()
+            return (await _refusing(self._result(asked, patience))).of_result()
         except RefusedQuestionError as refused:
             return ResponseAnswer(error=refused.error)
 
     # Requests.
 
-    async def _request(self, wire: RequestQuestion, metadata: Mapping[str, str]) -> Pass:
+    async def _request(self, wire: RequestQuestion, metadata: Mapping[str, str], patience: float | None) -> Pass:
         asked = Asked.read(wire)
         servers = self.targets.servers_of(asked.services)
         if asked.method == methods.CALL or asked.method in methods.ASKED:
             if len(servers) != 1 or asked.message is None:
                 raise InvalidMessageError("a request that is asked about has one target, and parameters")
-            return await self._call(asked, asked.message, servers[0], metadata)
+            around = (asked.message.meta, metadata, asked.shown)
+            # Around the timeout, which would be taken for a client that has gone.
+            with self.asking.begun(asked.method, *around, server=servers[0]) as under_way:
+                async with _within(patience):
+                    return await self._call(asked, asked.message, under_way)
         if asked.method not in methods.PASSED and asked.method not in self.passes:
-            raise RefusedQuestionError(f"`{asked.method}` is not let pass")
-        await self.asking.require_session(asked.handle)
+            raise RefusedQuestionError(f"`{asked.method}` is not let pass", why=Refusal.METHOD)
+        async with _within(patience):
+            await self.asking.require_session(asked.handle)
         known = {}
         if asked.method == methods.LIST and asked.exchange:
             known[EXCHANGE] = self._kept(asked)
         return Pass(changed=asked.without_own(), headers=asked.headers, known=known)
 
-    async def _call(self, asked: Asked, message: Message, server: str, metadata: Mapping[str, str]) -> Pass:
-        tool, arguments = question(message)
-        traceparent, tracestate = trace_of(
-            message.meta, metadata.get("traceparent", ""), metadata.get("tracestate", "")
-        )
+    async def _call(self, asked: Asked, message: Message, under_way: CallUnderWay) -> Pass:
+        under_way.tool, arguments = question(message)
         call = ToolCall(
-            server=server, tool=tool, arguments=arguments, request_id=f"{_TEXT_OF_GATEWAY}{secrets.token_hex(16)}"
+            server=under_way.server,
+            tool=under_way.tool,
+            arguments=arguments,
+            request_id=f"{_TEXT_OF_GATEWAY}{secrets.token_hex(16)}",
         )
         admitted = None
         if self.unseen_errors and asked.exchange:
-            admitted = await self.asking.admitted(asked.handle, call, traceparent=traceparent, tracestate=tracestate)
+            admitted = await self.asking.admitted(asked.handle, call, under_way)
             answer = admitted.answer
         else:
-            answer = await self.asking.allowed(asked.handle, call, traceparent=traceparent, tracestate=tracestate)
+            answer = await self.asking.allowed(asked.handle, call, under_way)
         known = known_of(decision_of(answer))
         if asked.exchange:
-            known[EXCHANGE] = self._kept(asked, admitted)
+            known[EXCHANGE] = self._kept(asked, admitted, under_way)
+            under_way.sent()
+        else:
+            under_way.over(CallOutcome.ALLOW)
         return Pass(changed=asked.without_own(), headers=asked.headers, known=known)
 
-    def _kept(self, asked: Asked, call: AsyncAdmittedCall | None = None) -> str:
+    def _kept(self, asked: Asked, call: AsyncAdmittedCall | None = None, under_way: CallUnderWay = UNOBSERVED) -> str:
         stated = {"_meta": {"stated": True}} if asked.message is not None and asked.message.meta else {}
         request = Message(text="", value={"params": stated}, method=asked.method, id=1)
         return self.exchanges.put(
-            Exchange(method=asked.method, services=asked.services, handle=asked.handle, request=request, call=call)
+            Exchange(
+                method=asked.method,
+                services=asked.services,
+                handle=asked.handle,
+                request=request,
+                call=call,
+                under_way=under_way,
+            )
         )
 
     # Results.
 
-    async def _result(self, wire: ResponseQuestion) -> Pass:
+    async def _result(self, wire: ResponseQuestion, patience: float | None) -> Pass:
         returned = Returned.read(wire)
         exchange = self.exchanges.take(returned.exchange)
+        if exchange is not None:
+            exchange.under_way.came_back()
         try:
             said = Message.answer(wire.mcp_response)
             if exchange is not None and (exchange.method, exchange.services) != (returned.method, returned.services):
                 raise RefusedQuestionError("the result belongs to another request", code=Error.UNKNOWN)
-            return await self._handed_on(returned, exchange, said)
+            async with _within(patience):
+                return await self._handed_on(returned, exchange, said)
         except BaseException:
             # Nothing is shown of it. What was reported already stays.
-            if exchange is not None and exchange.call is not None:
-                self.exchanges.report(exchange.call.failed())
+            if exchange is not None:
+                exchange.under_way.over(CallOutcome.WITHHELD)
+                if exchange.call is not None:
+                    self.exchanges.report(exchange.call.failed())
             raise
 
     async def _handed_on(self, returned: Returned, exchange: Exchange | None, said: Message) -> Pass:
@@ -153,9 +176,12 @@ class AgentgatewayDoor:
         if exchange is None:
             raise RefusedQuestionError(_UNASKED)
         if exchange.call is not None:
-            return _shown(said, await handed_on(exchange.request, exchange.call, said, self._problem))
+            told = await handed_on(exchange.request, exchange.call, said, self._problem, exchange.under_way)
+            return _shown(said, told)
         if problem := self._problem(said):
+            exchange.under_way.over(CallOutcome.WITHHELD)
             return _shown(said, answers.refusal(exchange.request, f"The result is withheld: {problem}."))
+        exchange.under_way.over(CallOutcome.ALLOW, error_of(said))
         return Pass()
 
     async def _listed(self, returned: Returned, exchange: Exchange | None, said: Message) -> bytes:
@@ -181,22 +207,26 @@ def _shown(said: Message, told: str) -> Pass:
     return Pass(changed=result.encode("utf-8"))
 
 
-async def _within(patience: float | None, work: Awaitable[T]) -> T:
+def _within(patience: float | None) -> asyncio.Timeout:
+    return asyncio.timeout(_PATIENCE if patience is None else patience)
+
+
+async def _refusing(work: Awaitable[T]) -> T:
     """Return what work comes to. Raise `RefusedQuestionError` for everything else, or when it takes too long."""
     try:
-        async with asyncio.timeout(_PATIENCE if patience is None else patience):
-            return await work
+        return await work
     except RefusedQuestionError:
         raise
     except InvalidMessageError as error:
-        raise RefusedQuestionError(f"The message cannot be read: {error}.", code=Error.INVALID) from None
+        told = f"The message cannot be read: {error}."
+        raise RefusedQuestionError(told, code=Error.INVALID, why=Refusal.MALFORMED) from None
     except RefusedError as refused:
         raise RefusedQuestionError(json.loads(refused.answer)["error"]["message"], code=Error.INVALID) from None
     except UnknownTargetError as unknown:
         _LOG.error("a request is denied: %s", unknown)
-        raise RefusedQuestionError(f"Denied: {unknown}. Do not retry; tell the user.") from None
+        raise RefusedQuestionError(f"Denied: {unknown}. Do not retry; tell the user.", why=Refusal.PLACE) from None
     except NoSessionHereError as missing:
-        code = Error.UNKNOWN if str(missing) == refusals.AWAY else Error.PERMISSION_DENIED
+        code = Error.UNKNOWN if missing.away else Error.PERMISSION_DENIED
         raise RefusedQuestionError(str(missing), code=code) from None
     except UnreportedError as unreported:
         raise RefusedQuestionError(str(unreported), decision=decision_of(unreported.answer)) from None

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors.mcp.messages import Message
+from pdp.doors.observing import NO_RESULT, UNOBSERVED, CallUnderWay
+from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,7 +26,8 @@ _MOST_OPEN: Final = 4096
 class Exchange:
     """A request that was sent on. `call` is what is left to do about its result, None for nothing.
 
-    `request` says no more of it than an answer in place of the result needs.
+    `request` says no more of it than an answer in place of the result needs. `under_way` is told what becomes of a
+    call.
     """
 
     method: str
@@ -32,6 +35,7 @@ class Exchange:
     handle: str = field(repr=False)
     request: Message = field(repr=False)
     call: AsyncAdmittedCall | None = field(default=None, repr=False)
+    under_way: CallUnderWay = field(default=UNOBSERVED, repr=False)
 
 
 class Exchanges:
@@ -71,7 +75,10 @@ class Exchanges:
 
     def _lost(self, name: str) -> None:
         exchange = self.take(name)
-        if exchange is not None and exchange.call is not None:
+        if exchange is None:
+            return
+        exchange.under_way.over(CallOutcome.ALLOW, NO_RESULT)
+        if exchange.call is not None:
             _LOG.warning(
                 "a call is reported as failed, since its result was not shown: it ended in an error, or the gateway "
                 "does not ask about results"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -21,7 +21,8 @@ _OWN_META: Final = "agent-pdp/"
 class Asked:
     """A request that waits for an answer.
 
-    `exchange` says whether the gateway will name the request again when it asks about its result.
+    `exchange` says whether the gateway will name the request again when it asks about its result. `headers` are names
+    of headers that are for doors alone, and `shown` are all that the gateway shows.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Asked:
     handle: str = field(repr=False)
     exchange: bool
     headers: tuple[str, ...] = ()
+    shown: Mapping[str, str] = field(default_factory=dict, repr=False)
     message: Message | None = field(default=None, repr=False)
 
     @classmethod
@@ -45,6 +47,7 @@ class Asked:
             handle=min(handles, default=""),
             exchange=EXCHANGE in known,
             headers=_own(question.headers),
+            shown={one.key.lower(): one.value.decode("latin-1") for one in question.headers},
             message=None if params is None else Message.request(question.method, params),
         )
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from pdp.doors.agentgateway.extmcp_pb2 import Error, Passed, RequestAnswer, ResponseAnswer
 from pdp.doors.mcp.answers import DECISION
+from pdp.observer import Refusal
 
 _PREFIX: Final = "pdp_"
 
@@ -38,7 +39,10 @@ class Pass:
 
 
 class RefusedQuestionError(Exception):
-    """The request or the result goes no further: the client gets an error with this text and code."""
+    """The request or the result goes no further: the client gets an error with this text and code.
+
+    `why` is what a message counts as that is no call.
+    """
 
     def __init__(
         self,
@@ -46,8 +50,10 @@ class RefusedQuestionError(Exception):
         *,
         code: Error.Code = Error.PERMISSION_DENIED,
         decision: Mapping[str, str] | None = None,
+        why: Refusal | None = None,
     ) -> None:
         super().__init__(text)
+        self.why = why
         self._code = code
         self._decision = dict(decision or {})
 

@@ -18,6 +18,7 @@ from pdp.doors.authzen.questions import LIMITS, Question, read_question
 from pdp.doors.authzen.verdicts import UNAUTHORIZED, UNKNOWN_CALLER, NoDecisionError, timestamp
 from pdp.doors.web import BAD_REQUEST, NOT_FOUND
 from pdp.foundation import jsontext
+from pdp.observer import Refusal
 from pdp.v1 import access_pb2
 from pdp.v1.access_pb2 import GetAccessRequestResponse, RequestedAccess
 
@@ -135,9 +136,9 @@ async def _belongs(request: RequestedAccess, handle: str, client: AsyncClient) -
 def _require_an_answer(error: PDPClientError) -> None:
     """Raise `NoDecisionError` for an error that says nothing about what was asked for."""
     if isinstance(error, UnauthenticatedError):
-        raise NoDecisionError(UNAUTHORIZED, UNKNOWN_CALLER) from None
+        raise NoDecisionError(UNAUTHORIZED, UNKNOWN_CALLER, why=Refusal.CREDENTIAL) from None
     if isinstance(error, UnavailableError | OverloadedError):
-        raise NoDecisionError from None
+        raise NoDecisionError(why=Refusal.UNDECIDED) from None
 
 
 def _unbound() -> AccessProblemError:

@@ -17,6 +17,7 @@ from pdp.doors.authzen.mapping import Mapped
 from pdp.doors.authzen.questions import MOST_BYTES, InvalidQuestionError, read_json
 from pdp.doors.authzen.replies import MOST_ID_CHARACTERS, REQUEST_ID, Reply, failed, send_reply
 from pdp.doors.authzen.verdicts import INTERNAL, UNAUTHORIZED, UNDECIDED, NoDecisionError
+from pdp.doors.observing import refuse
 from pdp.doors.web import (
     BAD_REQUEST,
     HANDLE,
@@ -34,6 +35,7 @@ from pdp.doors.web import (
     require_plain_json,
     until_gone,
 )
+from pdp.observer import DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ EVALUATION, EVALUATIONS, REQUESTS, OUTCOME = (
 # Requests whose bodies are whole.
 MOST_OPEN: Final = 64
 _SECONDS: Final = 10.0
+# For decisions. The rest is for the answer: a call whose request is given up would be taken for one that is taken back.
+_OF_THE_TIME: Final = 0.9
 _POLL_SECONDS: Final = 5
 
 _NO_CONTENT, _BUSY = 204, 503
@@ -67,7 +71,8 @@ class CallerToken:
         """Take the token of a request, which a task of its own answers. Raise `NoDecisionError` without one."""
         match = _BEARER.fullmatch(headers.get("authorization", ""))
         if match is None:
-            raise NoDecisionError(UNAUTHORIZED, "the header `authorization` must be `Bearer TOKEN`")
+            told = "the header `authorization` must be `Bearer TOKEN`"
+            raise NoDecisionError(UNAUTHORIZED, told, why=Refusal.CREDENTIAL)
         self._current.set(match["token"])
 
 
@@ -75,7 +80,7 @@ class AuthZENDoor:
     """AuthZEN before one server. `base` is the URL by which callers know it, without a path.
 
     `caller` takes the token of each caller, and `client` presents it; None for a client that presents its own.
-    A request is answered within `seconds`.
+    A request is answered within `seconds`. `observer` is told of calls, and of other requests that are refused.
     """
 
     def __init__(
@@ -87,13 +92,15 @@ class AuthZENDoor:
         mapped: Mapped,
         caller: CallerToken | None,
         seconds: float = _SECONDS,
+        observer: DoorObserver | None = None,
     ) -> None:
+        self._observer = observer
         self._client = client
         self._base = base
         self._doorstep = doorstep
         self._caller = caller
         self._seconds = seconds
-        self._evaluations = Evaluations(client=client, mapped=mapped, endpoint=base + REQUESTS)
+        self._evaluations = Evaluations(client=client, mapped=mapped, endpoint=base + REQUESTS, observer=observer)
         self._access = AccessRequests(mapped=mapped, endpoint=base + REQUESTS)
         self._open = 0
         self._posts: Mapping[str, Callable[[Asked], Coroutine[Any, Any, Reply]]] = {
@@ -114,6 +121,7 @@ class AuthZENDoor:
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, nothing is allowed
             # Without its text, which can hold arguments.
             _LOG.error("a request could not be answered: %s", type(error).__name__)
+            self._refused(Refusal.OTHER)
             reply = failed(INTERNAL, UNDECIDED)
         await send_reply(reply, scope, send)
 
@@ -123,13 +131,18 @@ class AuthZENDoor:
             self._doorstep.check(headers)
             return await self._routed(scope["method"], scope["path"], headers, receive)
         except InvalidQuestionError as error:
+            self._refused(Refusal.MALFORMED)
             return failed(BAD_REQUEST, str(error))
         except NoDecisionError as error:
+            if error.why is not None:
+                self._refused(error.why)
             return self._undecided(error)
         except AccessProblemError as error:
+            self._refused(Refusal.OTHER)
             body = {"type": error.type, "title": str(error), "status": error.status}
             return Reply(status=error.status, body=body, kind="application/problem+json")
         except RefusedRequestError as refused:
+            self._refused(refused.why)
             # AuthZEN knows no other status for a body of another kind. What has not been read of the request is not.
             status = BAD_REQUEST if refused.status == UNSUPPORTED else refused.status
             return failed(status, str(refused), connection="close")
@@ -149,6 +162,7 @@ class AuthZENDoor:
             raise RefusedRequestError(NOT_FOUND, "there is no such endpoint; search is not offered")
         expected = "POST" if path in self._posts else "GET"
         if method != expected:
+            self._refused(Refusal.METHOD)
             return failed(NOT_ALLOWED, f"this endpoint takes {expected}", allow=expected, connection="close")
         if path == DISCOVERY:
             return Reply(body=self._discovery())
@@ -163,14 +177,15 @@ class AuthZENDoor:
         asked = Asked(
             body=read_json(await read_body(headers, receive, most=MOST_BYTES)),
             handles=handles,
-            traceparent=headers.get("traceparent", ""),
-            tracestate=headers.get("tracestate", ""),
+            headers=headers,
+            until=asyncio.get_running_loop().time() + self._seconds * _OF_THE_TIME,
         )
         return await self._bounded(lambda: self._posts[path](asked), receive)
 
     async def _bounded(self, work: Callable[[], Coroutine[Any, Any, Reply]], receive: Receive) -> Reply:
         """Do work while the client is there, for so long at most, and beside so much other work at most."""
         if self._open >= MOST_OPEN:
+            self._refused(Refusal.TOO_MANY)
             return failed(_BUSY, "too many requests are open", retry_after="1")
         self._open += 1
         try:
@@ -183,6 +198,9 @@ class AuthZENDoor:
         if reply is None:
             raise ClientGoneError
         return reply
+
+    def _refused(self, why: Refusal) -> None:
+        refuse(self._observer, why)
 
     async def _evaluation(self, asked: Asked) -> Reply:
         return Reply(body=await self._evaluations.one(asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +17,7 @@ from pdp.client import (
     NotFoundError,
     PDPClientError,
     PermissionDeniedError,
+    ToolCall,
     UnauthenticatedError,
     WrongStateError,
 )
@@ -37,8 +39,12 @@ from pdp.doors.authzen.verdicts import (
     faulty,
     verdict,
 )
+from pdp.doors.observing import CallUnderWay, refuse
+from pdp.doors.traces import placed
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN
 from pdp.model import Basis, Outcome
+from pdp.observer import DoorObserver, Refusal
+from pdp.telemetry.doornames import EXECUTE_TOOL
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,21 +62,25 @@ _UNREPORTED: Final[Mapping[type[PDPClientError], tuple[int, str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The body of a request, the sessions that it brings, and its trace."""
+    """The body of a request, the sessions that it brings, and its headers.
+
+    `until` is the time of the event loop until which there must be decisions.
+    """
 
     body: Mapping[str, Any] = field(repr=False)
     handles: Handles
-    traceparent: str
-    tracestate: str
+    headers: Mapping[str, str] = field(repr=False)
+    until: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluations:
-    """Asks one server. `endpoint` is where callers ask for access."""
+    """Asks one server. `endpoint` is where callers ask for access, and `observer` is told of calls."""
 
     client: AsyncClient
     mapped: Mapped
     endpoint: str
+    observer: DoorObserver | None = None
 
     async def one(self, asked: Asked) -> Mapping[str, Any]:
         """Answer one question. Raise `InvalidQuestionError` and `NoDecisionError`."""
@@ -111,6 +121,7 @@ class Evaluations:
                 raise question
             return await self._decided(question, asked)
         except InvalidQuestionError as error:
+            refuse(self.observer, Refusal.MALFORMED)
             return faulty(BAD_REQUEST, str(error))
         except NoDecisionError as error:
             if error.status != BAD_REQUEST:
@@ -122,12 +133,30 @@ class Evaluations:
         try:
             call = self.mapped.call(question, handle)
         except UnknownTargetError:
-            return denied(Basis.UNKNOWN_TOOL.value)
-        if not handle:
-            return denied("session_required")
-        answer = await self.client.ask(
-            call, known_obligations=question.knows, traceparent=asked.traceparent, tracestate=asked.tracestate
+            call = None
+        under_way = CallUnderWay(
+            self.observer,
+            EXECUTE_TOOL,
+            placed=placed(asked.headers),
+            server="" if call is None else call.server,
+            tool="" if call is None else call.tool,
+            tool_call_id=question.tool_call_id,
+            transport="tcp",
         )
+        with under_way:
+            async with asyncio.timeout_at(asked.until):
+                found = await self._verdict(question, call, under_way)
+            under_way.over(found.outcome)
+        return found
+
+    async def _verdict(self, question: Question, call: ToolCall | None, under_way: CallUnderWay) -> Verdict:
+        if call is None:
+            return denied(Basis.UNKNOWN_TOOL.value)
+        if not call.session_handle:
+            return denied("session_required")
+        with under_way.asking():
+            answer = await self.client.ask(call, known_obligations=question.knows, **under_way.joined)
+        under_way.decided(answer)
         try:
             found = verdict(question, answer, endpoint=self.endpoint)
         except NoDecisionError:

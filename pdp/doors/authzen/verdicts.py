@@ -11,9 +11,11 @@ from typing import Any, Final
 from pdp.client import Answer
 from pdp.doors.authzen.questions import Question
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN
+from pdp.observer import CallOutcome, Refusal
 
 UNAUTHORIZED, INTERNAL = 401, 500
 UNDECIDED: Final = "no decision could be made"
+_ACCESS_REQUEST: Final = "access_request"
 UNKNOWN_CALLER: Final = "the policy decision point does not know this caller"
 # By the reason that the server gives with an error. Everything else is no decision.
 _STATUSES: Final[Mapping[str, tuple[int, str]]] = {
@@ -26,11 +28,15 @@ _STATUSES: Final[Mapping[str, tuple[int, str]]] = {
 
 
 class NoDecisionError(Exception):
-    """There is no decision: answer with this status. The message is for the caller."""
+    """There is no decision: answer with this status. The message is for the caller.
 
-    def __init__(self, status: int = INTERNAL, text: str = UNDECIDED) -> None:
+    `why` is what a request counts as that asks about no call.
+    """
+
+    def __init__(self, status: int = INTERNAL, text: str = UNDECIDED, *, why: Refusal | None = None) -> None:
         super().__init__(text)
         self.status = status
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,13 @@ class Verdict:
 
     decision: bool
     context: Mapping[str, Any]
+
+    @property
+    def outcome(self) -> CallOutcome:
+        """Return what becomes of the call."""
+        if self.decision:
+            return CallOutcome.ALLOW
+        return CallOutcome.WAITING if _ACCESS_REQUEST in self.context else CallOutcome.DENY
 
     @property
     def sent(self) -> Mapping[str, Any]:
@@ -70,7 +83,7 @@ def verdict(question: Question, answer: Answer, *, endpoint: str) -> Verdict:
         return Verdict(decision=True, context={**context, **_duties(answer)})
     context |= {"reason": answer.basis, "advice": list(answer.advice)}
     if answer.waits:
-        context["access_request"] = {
+        context[_ACCESS_REQUEST] = {
             "endpoint": endpoint,
             "expires_at": timestamp(answer.access_expires_at),
             "binding_token": answer.access_request_id,

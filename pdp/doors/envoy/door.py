@@ -15,6 +15,7 @@ from pdp.doors.envoy.replies import Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.grpcport import Method, serving
 from pdp.doors.web import FORBIDDEN, RefusedRequestError
+from pdp.observer import Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,10 +47,12 @@ class EnvoyDoor:
             reply = await self._reply(request)
             return reply.sent(request.headers)
         except RefusedRequestError as refused:
+            self._refused(refused.why)
             return Refuse(status=refused.status).sent()
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, nothing is sent on
             # Without its text, which can hold arguments.
             _LOG.error("a request could not be handled: %s", type(error).__name__)
+            self._refused(Refusal.OTHER)
             return Refuse(status=_INTERNAL).sent()
 
     async def _reply(self, request: Request) -> Reply:
@@ -58,4 +61,8 @@ class EnvoyDoor:
         if request.route.keys() == {TABLE} and request.route[TABLE] in self.http.tables:
             return await self.http.reply(request, request.route[TABLE])
         _LOG.error("a request is denied: its route names neither its server nor a table that there is")
+        self._refused(Refusal.PLACE)
         return Refuse(status=FORBIDDEN)
+
+    def _refused(self, why: Refusal) -> None:
+        self.mcp.asking.refused(why)

@@ -23,6 +23,8 @@ from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_FOUND, RefusedRequestError
 from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
 from pdp.limits import DEFAULT_LIMITS
+from pdp.observer import CallOutcome
+from pdp.telemetry.doornames import EXECUTE_TOOL
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,12 +57,14 @@ class HTTPRequests:
         """Say what becomes of a request whose route names a table."""
         try:
             call = call_of(request, self.tables.get(name, ()))
-            async with asyncio.timeout(request.patience):
-                answer = await self.asking.allowed(
-                    request.handle, call, traceparent=request.traceparent, tracestate=request.tracestate
-                )
+            around = (request.metadata, request.headers)
+            with self.asking.begun(EXECUTE_TOOL, *around, server=call.server, tool=call.tool) as under_way:
+                async with asyncio.timeout(request.patience):
+                    answer = await self.asking.allowed(request.handle, call, under_way)
+                under_way.over(CallOutcome.ALLOW)
             return Pass(decision=decision_of(answer))
         except RefusedRequestError as refused:
+            self.asking.refused(refused.why)
             return _told(refused.status, str(refused))
         except NoSessionHereError as missing:
             return _told(FORBIDDEN, str(missing))

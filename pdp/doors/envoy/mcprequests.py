@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from pdp.client import ToolCall, ToolCallDenied
+from pdp.client import Answer, ToolCall, ToolCallDenied
 from pdp.doors import refusals
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
@@ -18,8 +18,9 @@ from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
-from pdp.doors.traces import trace_of
+from pdp.doors.observing import CallUnderWay
 from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
+from pdp.observer import CallOutcome, Refusal
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,18 +45,18 @@ class MCPRequests:
                 return await self._bare(request)
             raise RefusedRequestError(NOT_ALLOWED)
         except RefusedRequestError as refused:
-            text = str(refused)
-            return Refuse(
-                status=refused.status, body=answers.error(None, answers.INVALID_REQUEST, text) if text else ""
-            )
+            self.asking.refused(refused.why)
+            return _refused(refused.status, str(refused))
 
     async def _post(self, request: Request, server: str) -> Reply:
         require_plain_json(request.headers)
         try:
             message = Message.read(request.body)
         except InvalidMessageError as error:
+            self.asking.refused(Refusal.MALFORMED)
             return Refuse(status=BAD_REQUEST, body=answers.error(None, answers.PARSE_ERROR, str(error)))
         if problem := http.disagreement(message, request.headers) or _not_mirrored(message, request.headers):
+            self.asking.refused(Refusal.MISMATCH)
             return Refuse(status=BAD_REQUEST, body=answers.error(message.id, answers.HEADER_MISMATCH, problem))
         if not message.method:
             return await self._answer(request, message)
@@ -67,19 +68,25 @@ class MCPRequests:
         if message.method == methods.CALL or message.method in methods.ASKED:
             return await self._call(request, message, server)
         if message.method not in methods.PASSED and message.method not in self.passes:
+            self.asking.refused(Refusal.METHOD)
             told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
             return Refuse(status=NOT_FOUND if message.modern else _OK, body=told)
         try:
             await self.asking.require_session(request.handle)
         except NoSessionHereError as missing:
-            away = str(missing) == refusals.AWAY
-            return Refuse(status=_UNAVAILABLE if away else _OK, body=answers.refusal(message, str(missing)))
+            return Refuse(status=_UNAVAILABLE if missing.away else _OK, body=answers.refusal(message, str(missing)))
         return Pass()
 
     async def _call(self, request: Request, message: Message, server: str) -> Reply:
+        around = (message.meta, request.metadata, request.headers)
+        under_way = self.asking.begun(message.method, *around, server=server, request_id=str(message.id))
         try:
-            async with asyncio.timeout(request.patience):
-                return await self._asked(request, message, server)
+            # Around the timeout, which would be taken for a client that has gone.
+            with under_way:
+                async with asyncio.timeout(request.patience):
+                    answer = await self._allowed(request, message, under_way)
+                under_way.over(CallOutcome.ALLOW)
+            return Pass(decision=answers.decision_of(answer))
         except RefusedError as refused:
             return Refuse(status=_OK, body=refused.answer)
         except NoSessionHereError as missing:
@@ -96,19 +103,14 @@ class MCPRequests:
             _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
             return Refuse(status=_OK, body=answers.refusal(message, refusals.UNDECIDED))
 
-    async def _asked(self, request: Request, message: Message, server: str) -> Reply:
-        tool, arguments = question(message)
-        traceparent, tracestate = trace_of(message.meta, request.traceparent, request.tracestate)
-        answer = await self.asking.allowed(
-            request.handle,
-            ToolCall(server=server, tool=tool, arguments=arguments),
-            traceparent=traceparent,
-            tracestate=tracestate,
-        )
-        return Pass(decision=answers.decision_of(answer))
+    async def _allowed(self, request: Request, message: Message, under_way: CallUnderWay) -> Answer:
+        under_way.tool, arguments = question(message)
+        call = ToolCall(server=under_way.server, tool=under_way.tool, arguments=arguments)
+        return await self.asking.allowed(request.handle, call, under_way)
 
     async def _notification(self, request: Request, message: Message) -> Reply:
         if message.method not in methods.SAID:
+            self.asking.refused(Refusal.METHOD)
             return Refuse(status=_ACCEPTED)
         return await self._in_session(request)
 
@@ -132,10 +134,12 @@ class MCPRequests:
         try:
             await self.asking.require_session(request.handle)
         except NoSessionHereError as missing:
-            raise RefusedRequestError(
-                _UNAVAILABLE if str(missing) == refusals.AWAY else FORBIDDEN, str(missing)
-            ) from None
+            return _refused(_UNAVAILABLE if missing.away else FORBIDDEN, str(missing))
         return Pass()
+
+
+def _refused(status: int, text: str) -> Refuse:
+    return Refuse(status=status, body=answers.error(None, answers.INVALID_REQUEST, text) if text else "")
 
 
 def _not_mirrored(message: Message, headers: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ _NO_BODY = frozenset({"", "0"})
 class Request:
     """One HTTP request. Names of headers are in lower case; `route` is what the route says about itself.
 
-    `traceparent` and `tracestate` are those of Envoy's own question, which waits for `patience` seconds; None for ever.
+    `metadata` is that of Envoy's own question, which waits for `patience` seconds; None for ever.
     """
 
     method: str
@@ -25,8 +25,7 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     route: Mapping[str, str]
-    traceparent: str = ""
-    tracestate: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: float | None = None
 
     @classmethod
@@ -49,8 +48,7 @@ class Request:
             headers=headers,
             body=http.raw_body,
             route=dict(check.attributes.context_extensions),
-            traceparent=metadata.get("traceparent", ""),
-            tracestate=metadata.get("tracestate", ""),
+            metadata=metadata,
             patience=patience,
         )
 

@@ -82,7 +82,7 @@ class Exchange:
         request = self._request
         if request.method == methods.CALL or request.method in methods.ASKED:
             try:
-                self._allowed = await self._gate.ask(request, http.trace_around(self._headers))
+                self._allowed = await self._gate.ask(request, self._headers)
             except RefusedError as refused:
                 await self._reply.message(refused.answer)
                 return

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pdp.client import (
@@ -41,10 +42,10 @@ from pdp.doors.mcp.methods import (
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.results import handed_on, problem_of, redacts
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
-from pdp.doors.observing import CallUnderWay, refuse
+from pdp.doors.observing import NO_RESULT, CallUnderWay, refuse
 from pdp.doors.session import DoorSession, NoSessionError
-from pdp.doors.traces import placed
-from pdp.model import TraceParent, Visibility
+from pdp.doors.traces import Carrier, placed
+from pdp.model import Visibility
 from pdp.observer import CallOutcome, DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 # Asks the server for something in the proxy's own name, and returns the answer. Raises `InvalidMessageError`.
 AskServer = Callable[[str, Mapping[str, Any]], Awaitable[Message]]
 
-_NOWHERE = TraceParent()
+_NOTHING: Carrier = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,31 +102,27 @@ class Gate:
         # Whether a call was allowed whose result must be redacted.
         self._redacts = False
 
-    async def ask(self, request: Message, around: TraceParent = _NOWHERE) -> AllowedCall:
+    async def ask(self, request: Message, around: Carrier = _NOTHING) -> AllowedCall:
         """Ask whether a request may reach the server. Raise `RefusedError` when it may not.
 
-        The arguments that are asked about are the text of the request, byte for byte. `around` is the trace of what
-        brought the request.
+        The arguments that are asked about are the text of the request, byte for byte. `around` are the headers
+        that came with the request.
         """
         call = CallUnderWay(
             self._observer,
             request.method,
-            placed=placed(request.meta, around.traceparent, around.tracestate),
+            placed=placed(request.meta, around),
             server=self._server,
             request_id=str(request.id),
             transport=self._transport,
         )
         try:
-            call.tool, arguments = question(request)
-            return await self._allowed(request, arguments, call)
+            with call:
+                call.tool, arguments = question(request)
+                return await self._allowed(request, arguments, call)
         except RefusedError:
-            call.over(CallOutcome.REFUSED)
-            raise
-        except asyncio.CancelledError as error:
-            call.failed(error)
             raise
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
-            call.failed(error)
             raise RefusedError(self._refusal(request, error)) from None
 
     async def handed_on(self, allowed: AllowedCall, said: Message) -> str:
@@ -180,7 +177,7 @@ class Gate:
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
-        allowed.under_way.over(CallOutcome.ALLOW, "no_result")
+        allowed.under_way.over(CallOutcome.ALLOW, NO_RESULT)
         await allowed.call.failed()
 
     def hearing(self) -> AbstractContextManager[asyncio.Event]:
@@ -253,10 +250,8 @@ class Gate:
             await self._know_definitions(request)
             digest = self.definitions.digest(under_way.tool)
         call = ToolCall(server=self._server, tool=under_way.tool, arguments=arguments, definition_digest=digest)
-        trace = under_way.trace
-        admit = partial(session.admit, traceparent=trace.traceparent, tracestate=trace.tracestate)
         with under_way.asking():
-            admitted = await _admitted(admit, call, request)
+            admitted = await _admitted(partial(session.admit, **under_way.joined), call, request)
         under_way.decided(admitted.answer)
         self._redacts |= redacts(admitted.answer)
         under_way.sent()

@@ -56,11 +56,6 @@ def to_server(headers: Headers) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name in _TO_SERVER}
 
 
-def trace_around(headers: Headers) -> TraceParent:
-    """Return the trace that the headers of a request name."""
-    return TraceParent(traceparent=headers.get(TRACEPARENT, ""), tracestate=headers.get(TRACESTATE, ""))
-
-
 def in_trace(headers: Headers, trace: TraceParent) -> dict[str, str]:
     """Return headers that name another trace."""
     others = {name: value for name, value in headers.items() if name != TRACESTATE}

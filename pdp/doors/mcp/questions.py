@@ -7,12 +7,16 @@ import json
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import ASKED, BESIDES
+from pdp.doors.observing import NotMadeError
+from pdp.observer import CallOutcome
 
 _SHOWN = 64
 
 
-class RefusedError(Exception):
+class RefusedError(NotMadeError):
     """A request does not reach the server. `answer` is what the client gets."""
+
+    outcome = CallOutcome.REFUSED
 
     def __init__(self, answer: str) -> None:
         super().__init__("refused")

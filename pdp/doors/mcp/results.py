@@ -13,13 +13,12 @@ from pdp.doors import refusals
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import SERVER_ASKS
-from pdp.doors.observing import CallUnderWay
+from pdp.doors.observing import TOOL_ERROR, UNOBSERVED, CallUnderWay
 from pdp.foundation.obligations import REDACT_RESULT
 from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
 
-_UNOBSERVED = CallUnderWay(None, "")
 _COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
 
 
@@ -28,7 +27,7 @@ async def handed_on(
     call: AsyncAdmittedCall,
     said: Message,
     unfit: Callable[[Message], str],
-    under_way: CallUnderWay = _UNOBSERVED,
+    under_way: CallUnderWay = UNOBSERVED,
 ) -> str:
     """Report what came of an allowed request, and return what the client gets of it.
 
@@ -44,7 +43,7 @@ async def handed_on(
         _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
         why = "handling it failed"
     else:
-        under_way.over(CallOutcome.ALLOW, "tool_error" if _says_failed(said) else "")
+        under_way.over(CallOutcome.ALLOW, error_of(said))
         return text
     under_way.over(CallOutcome.WITHHELD)
     return answers.refusal(request, refusals.withheld(call.answer, why), answers.decision_of(call.answer))
@@ -93,9 +92,11 @@ async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Me
     return said.with_members((), {"result": written}).text
 
 
-def _says_failed(said: Message) -> bool:
+def error_of(said: Message) -> str:
+    """Return the word for what went wrong at a tool by its answer; empty for nothing."""
     result = said.value.get("result")
-    return "error" in said.value or (isinstance(result, dict) and result.get("isError") is True)
+    failed = "error" in said.value or (isinstance(result, dict) and result.get("isError") is True)
+    return TOOL_ERROR if failed else ""
 
 
 def _failure(error: str) -> dict[str, Any]:

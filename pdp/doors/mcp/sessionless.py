@@ -33,11 +33,10 @@ async def answer(
         raise refused(missing)
     away, status = missing == refusals.AWAY, _OK
     if message.method == methods.CALL:
-        around = http.trace_around(headers)
         call = CallUnderWay(
             observer,
             message.method,
-            placed=placed(message.meta, around.traceparent, around.tracestate),
+            placed=placed(message.meta, headers),
             server=server,
             request_id=str(message.id),
             transport="tcp",

@@ -23,8 +23,9 @@ from claude_agent_sdk import (
 )
 
 from pdp.client import Client
+from pdp.doors.admissions import Refusal
 from pdp.doors.claude_agent import PDPHooks
-from pdp.doors.core import DenyLoopError, Door, Refusal
+from pdp.doors.core import DenyLoopError, Door
 from pdp.testing.inprocess import RunningServer
 from tests.doors.adapters.messages import Block, Messages, served
 from tests.doors.adapters.page import asked, example

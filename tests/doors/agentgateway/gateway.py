@@ -20,6 +20,7 @@ from pdp.doors.agentgateway.exchanges import RESULT_SECONDS, Exchanges
 from pdp.doors.agentgateway.extmcp_pb2 import RequestAnswer, RequestQuestion, ResponseAnswer, ResponseQuestion
 from pdp.doors.agentgateway.targets import Prefix, Targets
 from pdp.doors.asking import Asking
+from pdp.observer import DoorObserver
 from pdp.testing.inprocess import RunningServer
 from tests.doors.loop import LOOP, SECONDS
 
@@ -218,6 +219,7 @@ def door(
     unseen_errors: bool = True,
     timeout: float = SECONDS,
     lasting: float = RESULT_SECONDS,
+    observer: DoorObserver | None = None,
 ) -> Iterator[str]:
     """Run the door before a PDP, and provide where the gateway asks."""
 
@@ -227,7 +229,7 @@ def door(
         exchanges = Exchanges(lasting)
         stack.push_async_callback(exchanges.close)
         app = AgentgatewayDoor(
-            asking=Asking(client=client),
+            asking=Asking(client=client, observer=observer),
             targets=Targets(servers=targets or {"desk": "desk"}, prefix=prefix),
             exchanges=exchanges,
             passes=passes,

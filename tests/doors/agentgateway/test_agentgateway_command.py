@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pdp.testing.inprocess import RunningServer
+from pdp.testing.otlp import OTLPReceiver
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import Gateway
-from tests.doors.commands import mistaken
+from tests.doors.commands import environment_of_door, mistaken
 from tests.doors.conformance import opened
 
 LISTEN = ("--listen", "127.0.0.1:0")
@@ -42,7 +42,7 @@ def test_a_mistake_is_one_line(
     assert says in done.stderr
 
 
-def test_the_command_answers_a_gateway(server: RunningServer, tmp_path: Path) -> None:
+def test_the_command_answers_a_gateway(server: RunningServer, receiver: OTLPReceiver, tmp_path: Path) -> None:
     """It says where it listens, and ends with 0; it prints no secret."""
     token = tmp_path / "token"
     token.touch(mode=0o600)
@@ -54,7 +54,7 @@ def test_the_command_answers_a_gateway(server: RunningServer, tmp_path: Path) ->
             *(sys.executable, "-m", "pdp.cli", "door", "agentgateway", *LISTEN, "--target", "desk=desk"),
             *("--unseen-errors", "--address", server.address, "--plaintext", "--token-file", token),
         ],
-        env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
+        env=environment_of_door(receiver),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -70,5 +70,7 @@ def test_the_command_answers_a_gateway(server: RunningServer, tmp_path: Path) ->
     assert [True, False] == ["result" in one for one in told]
     assert ["note"] == desk.calls
     assert 0 == process.returncode
+    assert "tools/call note" in [span.name for span in receiver.spans]
+    assert "pdp-agentgateway" == receiver.resource["service.name"]
     for secret in (handle, server.token("pep"), "hello"):
         assert secret not in said + rest

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from pdp.doors.traces import current_trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import Gateway, door
 from tests.doors.conformance import DoorConformance, Stage
@@ -63,8 +64,8 @@ class GatewayStage(Stage):
 
     @staticmethod
     def _step(gateway: Gateway, step: Step, handle: str) -> str:
-        traceparent, _ = current_trace()
-        trace = {"traceparent": traceparent} if traceparent else {}
+        trace: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(trace)
         params = {"name": step.tool, "arguments": step.arguments}
         answer = gateway.send(handle, "tools/call", params, trace=trace)
         return str(answer["error"]["message"] if "error" in answer else answer["result"]["content"][0]["text"])

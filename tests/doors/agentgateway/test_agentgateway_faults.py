@@ -12,9 +12,11 @@ import pytest
 from pdp.doors.agentgateway import door as module
 from pdp.doors.agentgateway.extmcp_pb2 import RequestQuestion, ResponseQuestion
 from pdp.doors.mcp.messages import MOST_BYTES
+from pdp.observer import Refusal
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import Gateway, door
+from tests.doors.noting import Noted
 from tests.machinery.servers.scripted import ScriptedServer, fitting_allow
 
 HANDLE = "pdps_secret"
@@ -30,19 +32,28 @@ def lying() -> Iterator[ScriptedServer]:
 
 def test_a_pdp_that_is_away_denies() -> None:
     """With an error that says to try again, not with a deny."""
-    desk = DeskTarget()
-    with door("127.0.0.1:1", "sesame", timeout=5.0) as address, Gateway(address, {"desk": desk}) as gateway:
+    desk, noted = DeskTarget(), Noted()
+    with (
+        door("127.0.0.1:1", "sesame", timeout=5.0, observer=noted) as address,
+        Gateway(address, {"desk": desk}) as gateway,
+    ):
         told = [gateway.call(HANDLE, "note"), gateway.send(HANDLE, "tools/list")]
 
     assert [-32603] * 2 == [one["error"]["code"] for one in told]
     assert all("Try again later" in one["error"]["message"] for one in told)
     assert [] == desk.got
+    assert [("tools/call", "undecided", "undecided")] == noted.shown
+    assert [Refusal.UNDECIDED] == noted.reasons
 
 
 def test_the_door_answers_before_the_gateway_stops_waiting(lying: ScriptedServer) -> None:
     """So that the model is told; the door answers the next question."""
     lying.decide = lambda asked, _: fitting_allow(asked) if lying.released.wait(30) else Decision()
-    with door(lying.start(), "sesame") as address, Gateway(address, {"desk": DeskTarget()}) as gateway:
+    noted = Noted()
+    with (
+        door(lying.start(), "sesame", observer=noted) as address,
+        Gateway(address, {"desk": DeskTarget()}) as gateway,
+    ):
         question = RequestQuestion(service_names=["desk"], method="tools/call", mcp_request=b'{"name":"note"}')
         question.headers.add(key="x-pdp-session", value=HANDLE.encode())
         late = gateway.request(question, timeout=2.0)
@@ -51,6 +62,7 @@ def test_the_door_answers_before_the_gateway_stops_waiting(lying: ScriptedServer
 
     assert "Try again later" in late.error.reason
     assert "result" in told
+    assert [("tools/call", "undecided", "undecided"), ("tools/call note", "allow", "")] == noted.shown
 
 
 def test_the_arguments_are_asked_about_as_the_gateway_writes_them(lying: ScriptedServer) -> None:

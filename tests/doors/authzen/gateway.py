@@ -15,6 +15,7 @@ from pdp.client import AsyncClient
 from pdp.doors.authzen.door import AuthZENDoor, CallerToken
 from pdp.doors.authzen.mapping import Mapped
 from pdp.doors.web import Doorstep
+from pdp.observer import DoorObserver
 from pdp.serving import weblistener
 from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files, tool
@@ -148,6 +149,7 @@ def door(
     base: str = "",
     timeout: float = _SECONDS,
     seconds: float = _SECONDS,
+    observer: DoorObserver | None = None,
 ) -> Iterator[Gateway]:
     """Run the door before a server, and provide a gateway that asks as one of its callers."""
     token = token or (server.token(caller) if server else "sesame")
@@ -167,6 +169,7 @@ def door(
             mapped=Mapped(objects=objects or {}, facts=facts),
             caller=passed,
             seconds=seconds,
+            observer=observer,
         )
         opened.push_async_callback(_stop, asyncio.ensure_future(weblistener.serve(app, listener)))
         return opened, listener

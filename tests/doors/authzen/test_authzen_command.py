@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import ssl
 import subprocess
@@ -18,7 +17,9 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
 from pdp.testing.inprocess import RunningServer
+from pdp.testing.otlp import OTLPReceiver
 from tests.doors.authzen.gateway import Gateway, opened
+from tests.doors.commands import environment_of_door
 
 LISTEN = ("--listen", "127.0.0.1:0")
 PATIENCE = 60.0
@@ -54,7 +55,7 @@ def test_a_mistake_is_one_line(words: tuple[str, ...], says: str, tmp_path: Path
     assert says in done.stderr
 
 
-def test_the_command_serves_until_it_is_stopped(server: RunningServer, tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_stopped(server: RunningServer, receiver: OTLPReceiver, tmp_path: Path) -> None:
     """Under TLS it says where it listens, passes the caller's token on, and ends with 0; it prints no secret."""
     write_local_certificate(tmp_path, now=time.time())
     certificate, key = (tmp_path / TLS_FOLDER / name for name in (CERTIFICATE_FILE, KEY_FILE))
@@ -66,7 +67,7 @@ def test_the_command_serves_until_it_is_stopped(server: RunningServer, tmp_path:
             *("--listen-tls-certificate", str(certificate), "--listen-tls-key", str(key)),
             *("--address", server.address, "--plaintext"),
         ],
-        env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
+        env=environment_of_door(receiver),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -89,5 +90,7 @@ def test_the_command_serves_until_it_is_stopped(server: RunningServer, tmp_path:
     assert url == found["policy_decision_point"]
     assert 400 == unknown.status_code
     assert 0 == process.returncode
+    assert "execute_tool note" in [span.name for span in receiver.spans]
+    assert "pdp-authzen" == receiver.resource["service.name"]
     for secret in (handle, token, "hello", "sesame-sesame"):
         assert secret not in said + rest

@@ -16,6 +16,7 @@ import pytest
 from pdp.doors.authzen.door import MOST_OPEN
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.authzen.gateway import EVALUATION, EVALUATIONS, call_of, door
+from tests.doors.noting import Noted
 from tests.machinery.ports import free_port
 from tests.machinery.servers.scripted import ScriptedServer
 
@@ -115,10 +116,12 @@ def test_all_questions_of_a_request_together_have_a_time(scripted: ScriptedServe
         return scripted.honest(request)
 
     scripted.decide = slow
-    with door(None, HANDLE, address=scripted.start(), seconds=1.0) as gateway:
+    noted = Noted()
+    with door(None, HANDLE, address=scripted.start(), seconds=1.0, observer=noted) as gateway:
         answer = gateway.post(EVALUATIONS, {**call_of("desk/note"), "evaluations": [{}] * 100})
 
     assert 500 == answer.status_code
+    assert ("execute_tool", "undecided", "undecided") == noted.shown[-1]
     assert len(scripted.sent("Authorize")) < 20
 
 
@@ -224,7 +227,8 @@ def test_a_caller_that_hangs_up_asks_no_more(scripted: ScriptedServer) -> None:
         return scripted.honest(request)
 
     scripted.decide = hold
-    with door(None, HANDLE, address=scripted.start()) as gateway:
+    noted = Noted()
+    with door(None, HANDLE, address=scripted.start(), observer=noted) as gateway:
         body = {**call_of("desk/note"), "evaluations": [{}] * 50}
         headers = {"authorization": "Bearer sesame", "x-pdp-session": HANDLE}
         with pytest.raises(httpx2.ReadTimeout):
@@ -235,6 +239,7 @@ def test_a_caller_that_hangs_up_asks_no_more(scripted: ScriptedServer) -> None:
         gateway.call("desk/other")
 
     assert 2 == len(gateway.ran)
+    assert ["cancelled", "allow", "allow"] == [outcome for _, outcome, _ in noted.shown]
     assert 1 == sum(sent.call.tool == "note" for sent in scripted.sent("Authorize"))
 
 

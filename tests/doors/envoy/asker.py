@@ -17,6 +17,7 @@ from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.tables import Table
+from pdp.observer import DoorObserver
 from pdp.testing.inprocess import RunningServer
 from tests.doors.loop import LOOP, SECONDS
 
@@ -165,6 +166,7 @@ def door(
     tables: Mapping[str, Table] | None = None,
     caller: str = "pep",
     timeout: float = SECONDS,
+    observer: DoorObserver | None = None,
 ) -> Iterator[Asker]:
     """Run the door before a server, and provide what asks it."""
     token = server.token(caller) if server else "sesame"
@@ -173,7 +175,7 @@ def door(
     async def begin() -> tuple[AsyncExitStack, str]:
         stack = AsyncExitStack()
         client = await stack.enter_async_context(AsyncClient(address, token=token, plaintext=True, timeout=timeout))
-        asking = Asking(client=client)
+        asking = Asking(client=client, observer=observer)
         app = EnvoyDoor(
             mcp=MCPRequests(asking=asking, passes=passes), http=HTTPRequests(asking=asking, tables=tables or {})
         )

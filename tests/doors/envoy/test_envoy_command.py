@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,8 @@ import grpc
 import pytest
 
 from pdp.testing.inprocess import RunningServer
-from tests.doors.commands import mistaken
+from pdp.testing.otlp import OTLPReceiver
+from tests.doors.commands import environment_of_door, mistaken
 from tests.doors.envoy.asker import Asker, call, opened
 from tests.machinery.credentials.authority import Authority
 
@@ -42,7 +42,9 @@ def test_a_mistake_is_one_line(
     assert says in done.stderr
 
 
-def test_the_command_knows_envoy_by_its_certificate(server: RunningServer, tmp_path: Path) -> None:
+def test_the_command_knows_envoy_by_its_certificate(
+    server: RunningServer, receiver: OTLPReceiver, tmp_path: Path
+) -> None:
     """It says where it listens, answers nobody without a certificate, and ends with 0; it prints no secret."""
     authority = Authority()
     own = authority.files(tmp_path)
@@ -57,7 +59,7 @@ def test_the_command_knows_envoy_by_its_certificate(server: RunningServer, tmp_p
             *("--listen-tls-clients", str(own.client_roots)),
             *("--address", server.address, "--plaintext", "--token-file", token),
         ],
-        env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
+        env=environment_of_door(receiver),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,5 +81,7 @@ def test_the_command_knows_envoy_by_its_certificate(server: RunningServer, tmp_p
     assert [call("note", {"text": "hello"})] == asker.ran
     assert [] == stranger.ran
     assert 0 == process.returncode
+    assert "tools/call note" in [span.name for span in receiver.spans]
+    assert "pdp-envoy" == receiver.resource["service.name"]
     for secret in (handle, server.token("pep"), "hello"):
         assert secret not in said + rest

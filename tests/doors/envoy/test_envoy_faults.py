@@ -14,10 +14,12 @@ from pdp.doors import refusals
 from pdp.doors.envoy import mcprequests
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest
 from pdp.doors.mcp.messages import Message
+from pdp.observer import Refusal
 from pdp.testing.inprocess import RunningServer
 from pdp.v1 import decision_pb2
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.envoy.asker import Asker, call, door, opened, request
+from tests.doors.noting import Noted
 from tests.machinery.servers.scripted import ScriptedServer, fitting_allow
 
 NO_DECISION = refusals.UNDECIDED
@@ -34,11 +36,14 @@ def lying() -> Iterator[ScriptedServer]:
 
 def test_a_pdp_that_is_away_denies() -> None:
     """A call is answered with a result, and everything else with 503."""
-    with door(None, HANDLE, address="127.0.0.1:1", timeout=5.0) as asker:
+    noted = Noted()
+    with door(None, HANDLE, address="127.0.0.1:1", timeout=5.0, observer=noted) as asker:
         assert asker.post(call("note")).shown == NO_DECISION
         assert 503 == asker.post(request("tools/list")).status
         assert 503 == asker.http("GET", "/mcp", headers={"mcp-session-id": "s1"}).status
         assert [] == asker.ran
+    assert [("tools/call", "undecided", "undecided")] == noted.shown
+    assert [Refusal.UNDECIDED] * 2 == noted.reasons
 
 
 def test_a_slow_pdp_denies_in_time(lying: ScriptedServer) -> None:
@@ -61,11 +66,13 @@ def test_a_slow_pdp_denies_in_time(lying: ScriptedServer) -> None:
 def test_the_door_answers_before_envoy_stops_waiting(lying: ScriptedServer) -> None:
     """So that the model is told; the door answers the next question."""
     lying.decide = lambda asked, _: fitting_allow(asked) if lying.released.wait(30) else Decision()
-    with door(None, HANDLE, address=lying.start()) as asker:
+    noted = Noted()
+    with door(None, HANDLE, address=lying.start(), observer=noted) as asker:
         told = asker.http("POST", "/mcp", call("note"), seconds=2.0)
         assert NO_DECISION == told.shown
         lying.released.set()
         assert asker.post(call("note")).allowed
+    assert [("tools/call", "undecided", "undecided"), ("tools/call note", "allow", "")] == noted.shown
 
 
 LIES: dict[str, Callable[[Decision], Any]] = {

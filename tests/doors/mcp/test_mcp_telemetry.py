@@ -60,13 +60,6 @@ class Sent:
         return {"".join(map(str, attributes_of(point).values())): point.count for point in points}
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[OTLPReceiver]:
-    """Return one receiver for all tests."""
-    with OTLPReceiver() as receiver:
-        yield receiver
-
-
 @pytest.fixture
 def sent(receiver: OTLPReceiver) -> Iterator[Sent]:
     """Return the telemetry of one door."""
@@ -269,7 +262,7 @@ def test_a_command_sends_what_variables_say_if_it_can(
     """Without a variable nothing is made; without the library the log says so, and the door goes on."""
     for library in blocked:
         monkeypatch.setitem(sys.modules, library, None)
-    with observing(Settings(), "pdp-mcp", environ=environ) as observer:
+    with observing(Settings(), "mcp", environ=environ) as observer:
         made = observer is not None
 
     assert observed is made

@@ -20,6 +20,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.envoy.asker import MODERN, STATED, call, door, opened, request
 from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy
 from tests.doors.mcp.webworld import Desk, behind, desk_bundle, desk_server, text_of
+from tests.doors.noting import AGENTS, OLD, Noted
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
 
@@ -30,11 +31,12 @@ AT_MOST = 262_144
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Envoy, the door beside it, the PDP, the server behind, and the handle of a session at the desk."""
+    """Envoy, the door beside it and its observer, the PDP, the server behind, and the handle of a session."""
 
     envoy: Envoy
     pdp: RunningServer
     backend: Backend
+    noted: Noted
     session: str
     handle: str
 
@@ -47,26 +49,27 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def running(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Envoy, Backend]]:
+def running(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Envoy, Backend, Noted]]:
     """Return one Envoy for all tests."""
-    backend = Backend()
+    backend, noted = Backend(), Noted()
     with (
-        door(server, timeout=2.0) as asker,
+        door(server, timeout=2.0, observer=noted) as asker,
         running_envoy(
             tmp_path_factory.mktemp("envoy"), door=int(asker.address.rpartition(":")[2]), backend=backend.port
         ) as envoy,
     ):
-        yield envoy, backend
+        yield envoy, backend, noted
     backend.close()
 
 
 @pytest.fixture
-def world(server: RunningServer, running: tuple[Envoy, Backend]) -> World:
+def world(server: RunningServer, running: tuple[Envoy, Backend, Noted]) -> World:
     """Return it with a session of its own."""
-    envoy, backend = running
+    envoy, backend, noted = running
     backend.got.clear()
+    noted.calls.clear()
     session, handle = opened(server)
-    return World(envoy=envoy, pdp=server, backend=backend, session=session, handle=handle)
+    return World(envoy=envoy, pdp=server, backend=backend, noted=noted, session=session, handle=handle)
 
 
 def bodies(world: World) -> list[bytes]:
@@ -99,6 +102,18 @@ def test_an_allowed_call_runs_as_it_was_asked_about(world: World) -> None:
     assert [] == [name for name in got.headers if name.startswith("x-pdp")]
     assert record["id"] == said.headers["x-pdp-decision"]
     assert world.session == record["session_id"]
+
+
+@pytest.mark.parametrize(("meta", "parent", "linked"), [({"traceparent": AGENTS}, AGENTS, OLD), ({}, OLD, "")])
+def test_a_call_is_between_the_agent_and_the_decision(
+    world: World, meta: dict[str, str], parent: str, linked: str
+) -> None:
+    """Of an Envoy that traces nothing itself: below the span that the message names, or else the header."""
+    said = world.post(call("note", _meta=meta), {"traceparent": OLD})
+
+    assert "ran" == said.shown
+    world.noted.require_between(parent, linked, world.pdp)
+    world.noted.require_nothing_of(world.handle)
 
 
 def test_the_access_log_names_the_decision(world: World) -> None:

@@ -1,0 +1,176 @@
+"""A call of an agent framework that was allowed: what its tool gets, and what the model gets of its result."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from pdp.client import Answer, ToolResultWithheld
+from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.client.sync.admitted import AdmittedCall
+from pdp.doors import refusals
+from pdp.doors.observing import NO_RESULT, TOOL_ERROR, CallUnderWay
+from pdp.observer import CallOutcome
+
+_LOG = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What the model gets instead of a result.
+
+    `waits` says that a person can still approve the call, and `ends_run` that the model repeats a denied call again and
+    again.
+    """
+
+    text: str
+    waits: bool = False
+    ends_run: bool = False
+
+
+def frozen(arguments: Mapping[str, Any]) -> tuple[Any, bytes]:
+    """Return arguments as they run, and as they are asked about: the first are read from the second.
+
+    Raise `ValueError` for what does not survive as JSON.
+    """
+    text = json.dumps(arguments, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    read = json.loads(text)
+    if read != arguments:
+        raise ValueError("the arguments hold what JSON does not")
+    return read, text.encode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form(Generic[R]):
+    """How a framework holds the arguments and the result of a call.
+
+    `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
+    `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
+    whether the framework wrote it in place of a tool's error. `steering` are exceptions by which the framework steers a
+    run: they go on untouched, since the call is not over.
+    """
+
+    freeze: Callable[[Any], tuple[Any, bytes]] = frozen
+    content: Callable[[R], Any] = lambda result: result
+    with_content: Callable[[R, Any], Any] = lambda _, content: content
+    failed: Callable[[R], bool] = lambda _: False
+    steering: tuple[type[Exception], ...] = ()
+
+
+PLAIN: Form[Any] = Form()
+
+
+class Admission:
+    """An allowed call: run the tool with `arguments`, which are what was asked about, then hand on its result.
+
+    `under_way` is told what becomes of it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Any,  # noqa: ANN401 - in the form of the framework
+        admitted: AdmittedCall | AsyncAdmittedCall,
+        form: Form[Any],
+        under_way: CallUnderWay,
+    ) -> None:
+        self.arguments = arguments
+        self.under_way = under_way
+        self._name = name
+        self._admitted = admitted
+        self._form = form
+
+    @property
+    def answer(self) -> Answer:
+        """Return the answer that allowed the call."""
+        return self._admitted.answer
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the tool in the block: what ends it without a result or an error of the tool is the end of the call."""
+        try:
+            yield
+        except self._form.steering:
+            self.under_way.over(CallOutcome.ALLOW)
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            self.under_way.over(CallOutcome.ALLOW, NO_RESULT)
+            raise
+
+    def handed_on(self, result: R) -> R | Refusal:
+        """Report what the tool returned, and return what may be handed on of it."""
+        self.under_way.came_back()
+        try:
+            if self._form.failed(result):
+                return self.failed() or result
+            content = self._admitted.result = self._form.content(result)
+            return self._kept(result, content, self._admitted.handed_on())
+        except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
+            return self._withheld(error)
+
+    async def handed_on_async(self, result: R) -> R | Refusal:
+        """Do as `handed_on`, without holding up the event loop."""
+        self.under_way.came_back()
+        try:
+            if self._form.failed(result):
+                return await self.failed_async() or result
+            content = self._admitted.result = self._form.content(result)
+            return self._kept(result, content, await awaited(self._admitted.handed_on))
+        except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
+            return self._withheld(error)
+        except BaseException:
+            self.under_way.over(CallOutcome.WITHHELD)
+            raise
+
+    def failed(self, error: Exception | None = None) -> Refusal | None:
+        """Report that the tool failed. Return what the model gets in place of an error that it must not see."""
+        try:
+            return self._failed(hidden=bool(self._admitted.failed(error)))
+        except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
+            return self._withheld(problem)
+
+    async def failed_async(self, error: Exception | None = None) -> Refusal | None:
+        """Do as `failed`, without holding up the event loop."""
+        try:
+            return self._failed(hidden=await awaited(self._admitted.failed, error))
+        except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
+            return self._withheld(problem)
+
+    def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
+        shown = result if kept is content else cast("R", self._form.with_content(result, kept))
+        self.under_way.over(CallOutcome.ALLOW)
+        return shown
+
+    def _failed(self, *, hidden: bool) -> Refusal | None:
+        if hidden:
+            return self._withheld()
+        self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
+        return None
+
+    def _withheld(self, error: Exception | None = None) -> Refusal:
+        self.under_way.over(CallOutcome.WITHHELD)
+        why = "it failed, and its error may hold redacted values"
+        if isinstance(error, ToolResultWithheld):
+            why = error.why
+        elif error is not None:
+            # Without its text, which can hold values of the result.
+            _LOG.error("a result of `%s` is withheld, because handling it failed: %s", self._name, type(error).__name__)
+            why = "handling it failed"
+        return Refusal(text=refusals.withheld(self.answer, why, call=self._name))
+
+
+async def awaited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
+    """Call a function of a client for asyncio, or on another thread one of a client for threads."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **options)
+    return await asyncio.to_thread(function, *args, **options)
