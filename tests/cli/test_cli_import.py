@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import subprocess
 import sys
@@ -302,9 +303,12 @@ def test_all_servers_of_a_file_are_imported_or_none(run: Run, web_server: str) -
     ]
 
 
-def test_nothing_at_the_url_is_an_error(run: Run) -> None:
+def test_nothing_at_the_url_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing answers, one line says so."""
     pytest.importorskip("mcp")
+
+    # As outside of tests: without a handler, logs go to stderr.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
     done = run("tools", "import", "x", "--upstream", "http://127.0.0.1:9/mcp", "--timeout", "20")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import click
@@ -18,6 +19,8 @@ def tools_at(server: ServerEntry, *, seconds: float) -> list[dict[str, Any]]:
 
     Raise `click.ClickException` when the server does not answer in time, answers wrongly or too much.
     """
+    # What is logged for those who run the proxy, our own line says here.
+    logging.getLogger("pdp.doors").addHandler(logging.NullHandler())
     try:
         return asyncio.run(_listed(server, seconds))
     except TimeoutError:
