@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -100,6 +101,7 @@ def open_embedded(
     cache: DecisionCache | None = None,
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
+    kept_seconds: float = math.inf,
     record_permits: Callable[[], bool] = lambda: True,
     compile_files: Compile | None = None,
     trust: Trust | None = None,
@@ -146,6 +148,7 @@ def open_embedded(
         observer=watcher,
         limits=limits,
         trusted_attributes=trusted_attributes,
+        kept_seconds=kept_seconds,
         record_permits=record_permits,
     )
     approvals = Approvals(
@@ -238,6 +241,7 @@ class App:
                 cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
+                kept_seconds=settings.sessions.keep_ended_seconds,
                 record_permits=lambda: log.permits,
                 trust=trust_of(settings),
                 never_older=settings.policies.never_older,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from typing import Literal
 
 from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
@@ -35,6 +35,7 @@ from pdp.registry.budgets import BudgetState, budget_states
 from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
 from pdp.registry.narrowing import Narrowing, narrowed
+from pdp.registry.past import past_of_agent, past_of_user
 from pdp.registry.policies import SessionPolicies, SessionQuestion
 from pdp.registry.review import ReviewedTool, review
 from pdp.registry.scope import (
@@ -49,6 +50,7 @@ from pdp.registry.scope import (
 )
 from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.terms import session_terms
+from pdp.registry.unusual import Asked, Unusual, unusual
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
@@ -101,11 +103,13 @@ class SessionView:
 class Review:
     """A session as an approver sees it: with what the policies of a bundle say about each of its tools.
 
-    `known_grants` holds every grant that can be given, with the ids of the policies that name it.
+    `unusual` says in words what differs from earlier sessions. `known_grants` holds every grant that can be given, with
+    the ids of the policies that name it.
     """
 
     view: SessionView
     tools: tuple[ReviewedTool, ...]
+    unusual: tuple[Unusual, ...]
     known_grants: Grants
     bundle_version: str
 
@@ -130,6 +134,7 @@ class Registrar:
     """The only way to create and change sessions. Safe for threads.
 
     `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
+    The store keeps a session that is over for `kept_seconds`.
     While `record_permits` returns False, no session is opened or approved. Every method raises `UnavailableError` when
     it cannot answer.
     """
@@ -144,6 +149,7 @@ class Registrar:
         observer: Observer,
         limits: Limits,
         trusted_attributes: frozenset[str] = frozenset(),
+        kept_seconds: float = inf,
         record_permits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
@@ -153,6 +159,7 @@ class Registrar:
         self._observer = observer
         self._limits = limits
         self._trusted = trusted_attributes
+        self._kept_seconds = kept_seconds
         self._record_permits = record_permits
         self._policies = SessionPolicies(clock=clock, observer=observer)
 
@@ -372,6 +379,7 @@ class Registrar:
         return Review(
             view=view,
             tools=review((view.session, *chain[1:]), scope, bundle, wall_at=now.wall_at),
+            unusual=self._unusual(view.session, scope, bundle, now),
             known_grants=bundle.grants,
             bundle_version=bundle.version,
         )
@@ -484,6 +492,17 @@ class Registrar:
         if narrowing is None:
             return session, scope
         return narrowed(session, scope, narrowing, bundle, self._limits)
+
+    def _unusual(self, session: Session, scope: Scope, bundle: Bundle, now: Instant) -> tuple[Unusual, ...]:
+        asked = Asked(
+            session=session,
+            actions=tuple(sorted(scope.tools)),
+            of_user=past_of_user(session, self._sessions, kept_seconds=self._kept_seconds),
+            of_agent=past_of_agent(session, self._sessions, kept_seconds=self._kept_seconds),
+            catalogue=bundle.catalogue,
+            now_at=now.wall_at,
+        )
+        return unusual(asked)
 
     # Requests.
 

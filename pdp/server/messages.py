@@ -340,6 +340,16 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
             sessions.GrantUse(grant=grant, policy_ids=policies) for grant, policies in review.known_grants.items()
         ],
         bundle_version=review.bundle_version,
+        unusual=[
+            sessions.Unusual(
+                rule=one.rule,
+                sentence=one.sentence,
+                window=duration(one.window),
+                session_count=one.count,
+                minimum_count=one.minimum,
+            )
+            for one in review.unusual
+        ],
     )
 
 

@@ -73,7 +73,7 @@ def _sessions() -> tuple[RPC, ...]:
         _row(of, "DenySession", sessions.DenySessionRequest, {approver}, ending),
         _row(of, "EndSession", sessions.EndSessionRequest, {pep}, ending),
         _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, ending),
-        _row(of, "ReviewSession", sessions.ReviewSessionRequest, {approver}, lane),
+        _row(of, "ReviewSession", sessions.ReviewSessionRequest, {approver}, Lane.REVIEWS),
         _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, ending),

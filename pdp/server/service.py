@@ -263,6 +263,7 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.ACTIVATION: Room(threads=2, bound=16, share=4, turns=1),
         Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
+        Lane.REVIEWS: Room(threads=2, bound=64, share=16, turns=1),
         # One more watch of a caller is refused, and ends no other.
         Lane.ACCESS_WATCHES: Room(threads=16, bound=16, share=8),
         Lane.GATEWAY_ACCESS_WATCHES: Room(threads=24, bound=24, share=8),

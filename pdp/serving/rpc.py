@@ -46,6 +46,8 @@ class Lane(Enum):
     AUTHORING = "authoring"
     # A question can read many records, and first those that the index does not hold yet.
     AUDIT = "audit"
+    # Asks the policies about many tools and reads many sessions, for people.
+    REVIEWS = "reviews"
     # Each watch has a thread for as long as it is open. Those of gateways cannot keep people from watching.
     ACCESS_WATCHES = "watches of access requests"
     GATEWAY_ACCESS_WATCHES = "watches of access requests by gateways"

@@ -133,6 +133,13 @@ _UPGRADES: Final = (
     CREATE INDEX sessions_unexpired ON sessions (ends_at)
     WHERE expiry_noted = 0 AND state IN ('requested', 'active');
     """,
+    # The same user or agent can be in many tenants, and a list is always of one.
+    """
+    DROP INDEX sessions_by_user;
+    DROP INDEX sessions_by_agent;
+    CREATE INDEX sessions_of_user ON sessions (tenant, user, requested_at, id);
+    CREATE INDEX sessions_of_agent ON sessions (tenant, agent, requested_at, id);
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -289,19 +289,35 @@ class GrantUse(_message.Message):
     policy_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, grant: _Optional[str] = ..., policy_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Unusual(_message.Message):
+    __slots__ = ("rule", "sentence", "window", "session_count", "minimum_count")
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    rule: str
+    sentence: str
+    window: _duration_pb2.Duration
+    session_count: int
+    minimum_count: int
+    def __init__(self, rule: _Optional[str] = ..., sentence: _Optional[str] = ..., window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., session_count: _Optional[int] = ..., minimum_count: _Optional[int] = ...) -> None: ...
+
 class ReviewSessionResponse(_message.Message):
-    __slots__ = ("session", "tools", "known_grants", "bundle_version", "grant_uses")
+    __slots__ = ("session", "tools", "known_grants", "bundle_version", "grant_uses", "unusual")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     KNOWN_GRANTS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     GRANT_USES_FIELD_NUMBER: _ClassVar[int]
+    UNUSUAL_FIELD_NUMBER: _ClassVar[int]
     session: Session
     tools: _containers.RepeatedCompositeFieldContainer[ReviewedTool]
     known_grants: _containers.RepeatedScalarFieldContainer[str]
     bundle_version: str
     grant_uses: _containers.RepeatedCompositeFieldContainer[GrantUse]
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ReviewedTool, _Mapping]]] = ..., known_grants: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ..., grant_uses: _Optional[_Iterable[_Union[GrantUse, _Mapping]]] = ...) -> None: ...
+    unusual: _containers.RepeatedCompositeFieldContainer[Unusual]
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ReviewedTool, _Mapping]]] = ..., known_grants: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ..., grant_uses: _Optional[_Iterable[_Union[GrantUse, _Mapping]]] = ..., unusual: _Optional[_Iterable[_Union[Unusual, _Mapping]]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("state", "user", "agent", "page_size", "page_token", "tenant", "summaries")

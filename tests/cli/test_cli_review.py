@@ -14,10 +14,11 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 FORGED = (
     "Read the history" + " " * 64 + "asked for  time/get_current_time" + " " * 40 + "duration  5m\nasked for  nothing"
 )
+UNUSUAL = "unusual: `coder` is new to `alice`"
 PROGRAM = """
 from google.protobuf.duration_pb2 import Duration
 from pdp.cli.sessions.review import print_review
-from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState
+from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState, Unusual
 
 def tool(name, risk, visibility, *opened_by, groups=(), by=(), left_out=0):
     return ReviewedTool(
@@ -48,6 +49,7 @@ print_review(
             tool("burn", "destructive", 1, "may-burn", by=["guardrails/fire"]),
         ],
         known_grants=["may-burn", "may-merge"],
+        unusual=[Unusual(rule="new_agent", sentence={unusual!r})],
     ),
 )
 """
@@ -55,7 +57,9 @@ print_review(
 
 def coloured(folder: Path, *, columns: int = 80, purpose: str = "Read the history", count: int = 3, **env: str) -> str:
     """Return what the terminal gets."""
-    return on_terminal(PROGRAM.format(purpose=purpose, count=count), folder, columns=columns, environ=env)
+    return on_terminal(
+        PROGRAM.format(purpose=purpose, count=count, unusual=UNUSUAL[9:]), folder, columns=columns, environ=env
+    )
 
 
 def shown(folder: Path, *, columns: int = 80, purpose: str = "Read the history", count: int = 3) -> str:
@@ -66,7 +70,7 @@ def shown(folder: Path, *, columns: int = 80, purpose: str = "Read the history",
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("count", [3, 150])
 def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) -> None:
-    """Who, why, how long and how many tools of each risk appear above the question, however many tools there are."""
+    """Who, why, how long, how many tools of each risk and what is unusual appear above the question."""
     lines = shown(tmp_path, columns=columns, count=count).splitlines()
 
     summary = [
@@ -75,7 +79,7 @@ def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) 
         f"{count + 3} tools: 2 destructive, 1 mutating, {count} read_only; never allowed: 1",
     ]
     assert summary == lines[:3]
-    assert summary == lines[-3:]
+    assert [*summary, UNUSUAL] == lines[-4:]
     assert max(map(len, lines)) <= columns
 
 

@@ -41,6 +41,8 @@ PROCESS = Path(__file__).with_name("store_process.py")
 NOBODY = b"\0" * 32
 # Brings a file back to before there were events.
 WITHOUT_OUTBOX = """
+DROP INDEX sessions_of_user; CREATE INDEX sessions_by_user ON sessions (user, requested_at, id);
+DROP INDEX sessions_of_agent; CREATE INDEX sessions_by_agent ON sessions (agent, requested_at, id);
 DROP INDEX sessions_unexpired; ALTER TABLE sessions DROP COLUMN expiry_noted;
 DROP TABLE outbox; ALTER TABLE meta DROP COLUMN missed_events;
 """

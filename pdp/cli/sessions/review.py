@@ -27,8 +27,8 @@ def print_review(review: ReviewSessionResponse, *, asked: Session | None = None)
     """Print what an approver needs to judge a session.
 
     `asked` is the session as it was requested, to say what a narrowing leaves out. Who, why and how long, and how many
-    tools of each risk, come first and once more at the end, above the question. A list that is longer than the terminal
-    goes through the pager.
+    tools of each risk, come first and once more at the end, above the question, there with what is unusual. A list that
+    is longer than the terminal goes through the pager.
     """
     _print_summary(review, asked)
     click.echo()
@@ -44,6 +44,8 @@ def print_review(review: ReviewSessionResponse, *, asked: Session | None = None)
     print_fields_of(review.session, known_grants=tuple(review.known_grants))
     click.echo()
     _print_summary(review, asked, most_lines=_PURPOSE_LINES)
+    for one in review.unusual:
+        console.print(Text(visible(f"unusual: {one.sentence}"), style="bold"), soft_wrap=not console.is_terminal)
 
 
 def _print_summary(review: ReviewSessionResponse, asked: Session | None, *, most_lines: int | None = None) -> None:
