@@ -99,7 +99,8 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
             heard_of.clear()
             with suppress(PDPClientError):
                 now = await party.seen()
-                if changed and now != before and (before is not None or now is None):
+                # The session may be over before it is seen here for the first time.
+                if changed and (now is None or before not in (None, now)):
                     await reply.event(changed)
                 if now is None:
                     return

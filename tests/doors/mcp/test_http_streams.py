@@ -11,6 +11,7 @@ import pytest
 from mcp import MCPError
 from mcp.types import ListRootsResult
 
+from pdp.doors.mcp import parties
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
 from tests.doors.mcp.webworld import HANDLE, KeptEvents, message_of, text_of, world
@@ -157,8 +158,17 @@ async def test_an_answer_to_nothing_is_not_sent_on(desk_pdp: RunningServer) -> N
         assert {} == here.desk.headers
 
 
-async def test_a_subscription_tells_of_a_revocation_and_ends(desk_pdp: RunningServer) -> None:
-    """A client that listens learns that its tools are gone, and hears nothing more."""
+@pytest.mark.parametrize("before", [False, True], ids=["while it listens", "before it listens"])
+async def test_a_subscription_tells_of_a_revocation_and_ends(
+    desk_pdp: RunningServer,
+    monkeypatch: pytest.MonkeyPatch,
+    before: bool,  # noqa: FBT001 - a column
+) -> None:
+    """A client that listens learns that its tools are gone, and hears nothing more.
+
+    That a session lives is believed for a moment: it can be over by the time at which its stream begins.
+    """
+    monkeypatch.setattr(parties, "_LIVELY_SECONDS", PATIENCE)
     body = {
         "jsonrpc": "2.0",
         "id": "s",
@@ -169,6 +179,9 @@ async def test_a_subscription_tells_of_a_revocation_and_ends(desk_pdp: RunningSe
     told: list[str] = []
     async with world(desk_pdp) as here:
         session_id, handle = here.session()
+        if before:
+            await here.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}, handle=handle)
+            here.revoke(session_id)
         async with (
             httpx2.AsyncClient(timeout=PATIENCE) as http,
             http.stream("POST", here.url, json=body, headers={**sent, HANDLE: handle}) as answer,
@@ -177,7 +190,7 @@ async def test_a_subscription_tells_of_a_revocation_and_ends(desk_pdp: RunningSe
                 if line.startswith("data: "):
                     message = json.loads(line.removeprefix("data: "))
                     told.append(message.get("method", "the end"))
-                    if len(told) == 1:
+                    if len(told) == 1 and not before:
                         here.revoke(session_id)
 
         assert ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed", "the end"] == told
