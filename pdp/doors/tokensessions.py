@@ -14,11 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from pdp.client import AsyncClient, NotFoundError, WrongStateError
+from pdp.client import AsyncClient, InvalidRequestError, NotFoundError, WrongStateError
 from pdp.doors.accesstokens import AccessTokens, Claimant, Identities
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.session import DoorSession, NoSessionError, RequestedSession
 from pdp.doors.tasks import Joined
+from pdp.errors import ConfigurationError
 from pdp.identity.tokens import VerifiedToken
 
 _LONGEST_SECONDS, _IDLE_SECONDS, _AFTER_NO_SECONDS = 1800.0, 600.0, 600.0
@@ -161,14 +162,18 @@ class _Opening:
         self._handle = ""
 
     async def join(self, client: AsyncClient) -> Joined:
-        opened = await client.request_session(
-            user=self._claimant.user,
-            agent=self._claimant.agent,
-            purpose=self._purpose,
-            tools=self._identities.tools,
-            duration=_LONGEST_SECONDS,
-            environment=self._identities.environment,
-        )
+        try:
+            opened = await client.request_session(
+                user=self._claimant.user,
+                agent=self._claimant.agent,
+                purpose=self._purpose,
+                tools=self._identities.tools,
+                duration=_LONGEST_SECONDS,
+                environment=self._identities.environment,
+            )
+        except InvalidRequestError as error:
+            # It says which pattern matches no tool, of those that the operator may never have written.
+            raise ConfigurationError(f"{error} (`session` in the file of --access-tokens)") from None
         self._handle = opened.session_handle
         return Joined(opened.session_handle, opened.session, opened.link)
 

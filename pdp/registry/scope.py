@@ -94,7 +94,8 @@ def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> No
     for index, pattern in enumerate(patterns):
         one = ToolPatterns((pattern,))
         if not any(one.match(action) for action in scope.tools):
-            raise InvalidRequestError(f"tool_patterns[{index}]", "matches no tool that the agent may use")
+            problem = f"`{pattern}` matches no tool that the agent may use"
+            raise InvalidRequestError(f"tool_patterns[{index}]", problem)
 
 
 def has_too_many(scope: Scope, limits: Limits) -> bool:

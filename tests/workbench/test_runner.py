@@ -513,7 +513,7 @@ def test_child_of_an_ended_session_has_ended() -> None:
         ("user: add", "session `s` cannot be requested: unknown user: `add`; did you mean `ada`?"),
         ("agent: codr", "session `s` cannot be requested: unknown agent: `codr`; did you mean `coder`?"),
         ("approver: ada", "session `s` cannot be approved by `ada`: no permit for `pdp/approve_session` matches"),
-        ("tools: [files/rm]", "session `s` cannot be requested: `tool_patterns[0]`: matches no tool"),
+        ("tools: [files/rm]", "session `s` cannot be requested: `tool_patterns[0]`: `files/rm` matches no tool"),
         ("parent: child, tools: [files/read], state: ended, may_delegate: true", ""),
         ("parent: gone, tools: [files/read], grants: [writing]", ""),
         (

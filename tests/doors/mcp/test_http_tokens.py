@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def opener(
     ticking: Ticking | None = None,
     made: list[TokenSessions] | None = None,
     denied: DenyList | None = None,
+    identities: Identities = IDENTITIES,
 ) -> Callable[[AsyncClient], TokenSessions]:
     """Return what makes the sessions of the issuer's tokens, on a clock of seconds, and adds them to `made`."""
 
@@ -75,8 +77,8 @@ def opener(
         clock = FakeClock()
         keys = TrustedKeys(lambda: issuer.jwks("ES256"), name="issuer", clock=clock, longest_seconds=3600.0)
         keys.load()
-        tokens = AccessTokens(keys, RULES, IDENTITIES, clock=clock, denied=denied or DenyList(None))
-        sessions = TokenSessions(client, tokens, IDENTITIES, pdp_command="pdp {}".format, clock=ticking or Ticking())
+        tokens = AccessTokens(keys, RULES, identities, clock=clock, denied=denied or DenyList(None))
+        sessions = TokenSessions(client, tokens, identities, pdp_command="pdp {}".format, clock=ticking or Ticking())
         if made is not None:
             made.append(sessions)
         return sessions
@@ -128,6 +130,16 @@ async def test_a_token_opens_a_session_that_a_person_approves(desk_pdp: RunningS
         assert ("alice", "coder", "to try") == (shown.user, shown.agent, shown.purpose)
         assert "authorization" not in here.desk.headers
     assert session_pb2.SESSION_STATE_ENDED == desk_pdp.client("approver").get_session(session_id).state
+
+
+async def test_a_server_that_the_catalogue_does_not_know_is_named(desk_pdp: RunningServer, issuer: Issuer) -> None:
+    """With the setting that says what is asked for, in the answer to a call: no session opens."""
+    identities = replace(IDENTITIES, tools=("desk/*", "git/*"))
+    async with world(desk_pdp, tokens_of=opener(issuer, identities=identities)) as here:
+        said = await call(here, bearer(issuer))
+
+    assert "`git/*` matches no tool that the agent may use (`session` in the file of --access-tokens)" in said.text
+    assert not here.desk.ran["echo"]
 
 
 async def test_each_task_has_a_session_of_its_own(desk_pdp: RunningServer, issuer: Issuer) -> None:
