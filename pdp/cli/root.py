@@ -31,7 +31,8 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "session": CommandEntry("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
     "approvals": CommandEntry("pdp.cli.sessions.approvals", "List and answer calls that wait for a person."),
     "console": CommandEntry(
-        "pdp.cli.operate.console", "Approve, watch and revoke in the browser, with the authority of your own token."
+        "pdp.cli.operate.console",
+        "Approve, watch and revoke in the browser, as the person who you are.",
     ),
     "whoami": CommandEntry(
         "pdp.cli.sessions.whoami", "Show who the server takes you for: id, roles, tenants, and how you proved it."

@@ -27,10 +27,14 @@ class Calls:
     async def approve(self, visit: Visit) -> Response:
         """Approve exactly the call that was shown, or so many like it."""
         request_id, number = visit.request.path_params["request_id"], visit.form.one("calls")
+        digest, calls = visit.form.one("digest"), int(number) if number.isdecimal() else 1
         try:
             # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.
-            await self._desk.client.approve_call(
-                request_id, request_digest=visit.form.one("digest"), calls=int(number) if number.isdecimal() else 1
+            await self._desk.proven(
+                visit,
+                lambda id_token: self._desk.client.approve_call(
+                    request_id, request_digest=digest, calls=calls, id_token=id_token
+                ),
             )
         except WrongStateError as error:
             return await self._shown(visit, changed=str(error))

@@ -93,7 +93,7 @@ class _Console:
         try:
             if request.method == "POST":
                 visit = Visit(request=request, login=login, form=await read_form(request, login))
-            self._desk.person.take(login)
+            self._desk.person.take(login.credential)
             return await answer(visit)
         except RefusedFormError as error:
             refused = Problem(status=_FORBIDDEN, title="Nothing was done", advice=str(error))

@@ -8,9 +8,11 @@ from pdp.client import AsyncClient
 from pdp.clock import Clock
 from pdp.console.application import application
 from pdp.console.assets import Assets
+from pdp.console.entering import ProviderEntry
 from pdp.console.local import LocalEntry
 from pdp.console.logins import Logins, PersonToken
 from pdp.console.pages import Pages
+from pdp.console.provider import Provider
 from pdp.console.shell import Place
 from pdp.console.visits import Desk
 
@@ -24,6 +26,13 @@ def local_console(client: AsyncClient, place: Place, clock: Clock) -> tuple[ASGI
     desk = _desk(client, place, clock, PersonToken(), assets)
     entry = LocalEntry(desk, client.get_caller)
     return application(desk, entry, assets), entry
+
+
+def shared_console(client: AsyncClient, place: Place, clock: Clock, person: PersonToken, provider: Provider) -> ASGIApp:
+    """Return the console of everybody whom a provider knows. `client` presents the token of `person`."""
+    assets = Assets()
+    desk = _desk(client, place, clock, person, assets)
+    return application(desk, ProviderEntry(desk, provider), assets)
 
 
 def _desk(client: AsyncClient, place: Place, clock: Clock, person: PersonToken, assets: Assets) -> Desk:

@@ -59,7 +59,7 @@ class Events:
     ) -> None:
         """Watch as a person, again and again: a watch ends from time to time, and so does its token."""
         while True:
-            self._desk.person.take(login)
+            self._desk.person.take(login.credential)
             with suppress(PDPClientError):
                 await watch(self._desk, changed)
             await asyncio.sleep(_AGAIN_SECONDS)

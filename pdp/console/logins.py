@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
@@ -57,14 +58,19 @@ class Credential:
 
     `access_token` is empty where the client has its own credential. `id_token` proves when the person logged in.
     `subject` is who the provider says they are; empty on one machine. `ends_at` is when the access token ends, on the
-    wall clock, and 0.0 when that is unknown.
+    wall clock, and 0.0 when that is unknown; `id_token_ends_at` the same of the ID token.
     """
 
     access_token: str = field(default="", repr=False)
     refresh_token: str = field(default="", repr=False)
     id_token: str = field(default="", repr=False)
+    id_token_ends_at: float = 0.0
     subject: str = ""
     ends_at: float = 0.0
+
+    def proof(self, now_at: float) -> str:
+        """Return the ID token while it is good; empty after that."""
+        return self.id_token if now_at < self.id_token_ends_at else ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,8 +89,9 @@ class Login:
     drafts: Recent[Draft] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
     shown: Recent[ReviewSessionResponse] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
     streams: int = 0
-    # Whether the person has just logged in because an approval wanted that.
-    proved_anew: bool = False
+    # When the person logged in because an approval wanted that, on the boot clock.
+    proved_at: float = float("-inf")
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Logins:
@@ -143,21 +150,21 @@ class Logins:
 
 
 class PersonToken:
-    """The token of the person whose request is being answered: `token=` of the client that asks for them.
-
-    Without a person it is empty, and the server then knows no caller.
-    """
+    """The token of the person whose request is being answered: `token=` of the client that asks for them."""
 
     def __init__(self) -> None:
         self._current: ContextVar[str] = ContextVar("person_token", default="")
 
     def __call__(self) -> str:
-        """Return the token of this request."""
-        return self._current.get()
+        """Return the token of this request. Raise `LookupError` without one: nothing is asked as nobody."""
+        token = self._current.get()
+        if not token:
+            raise LookupError("nobody is logged in")
+        return token
 
-    def take(self, login: Login) -> None:
-        """Ask for this person in the task that runs now."""
-        self._current.set(login.credential.access_token)
+    def take(self, credential: Credential) -> None:
+        """Ask for a person in the task that runs now."""
+        self._current.set(credential.access_token)
 
 
 def _digest(secret: str) -> bytes:

@@ -61,7 +61,12 @@ class Requests:
         digest = visit.form.one("digest")
         try:
             # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.
-            await self._desk.client.approve_session(session_id, request_digest=digest, **draft.asked)
+            await self._desk.proven(
+                visit,
+                lambda id_token: self._desk.client.approve_session(
+                    session_id, request_digest=digest, id_token=id_token, **draft.asked
+                ),
+            )
         except WrongStateError as error:
             return await self._changed(visit, draft, name, str(error))
         except PermissionDeniedError as error:

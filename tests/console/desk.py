@@ -30,6 +30,17 @@ CALLERS = (
     Caller(id="absent", kind="token", roles=frozenset({Role.APPROVER})),
     Caller(id="other", kind="token", roles=frozenset({Role.APPROVER}), tenant="acme", authenticated_at=AT_EACH_CALL),
 )
+# Each form of the console, with what it would do.
+FORMS = (
+    "/sessions/{session}/less",
+    "/sessions/{session}/approve",
+    "/sessions/{session}/deny",
+    "/sessions/{session}/narrow",
+    "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/approve",
+    "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/deny",
+    "/revoke",
+    "/log-out",
+)
 _ANY = {name: {"type": "string"} for name in ("id", "text", "to")}
 _POLICIES = """
 @id("crm/open") permit (principal, action, resource == Server::"crm");
@@ -95,6 +106,7 @@ class Browser:
         self.http = httpx2.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"host": place.host}, timeout=SECONDS, follow_redirects=False
         )
+        self.cookies: dict[str, str] = {}
         self.page: httpx2.Response | None = None
 
     @property
@@ -110,7 +122,7 @@ class Browser:
 
     def open(self, path: str, **headers: str) -> httpx2.Response:
         """Open a page, also that of another place to which it leads."""
-        return self._shown(self.http.get(path, headers=_named(headers)))
+        return self._shown(self.fetch("GET", path, _named(headers)))
 
     def send(self, path: str, fields: Mapping[str, Any] | None = None, **headers: str) -> httpx2.Response:
         """Send the form of the page that leads to a path, with some fields filled in."""
@@ -121,7 +133,22 @@ class Browser:
         """Send fields as a page of the console would."""
         own = {"origin": self.place.origin, "sec-fetch-site": "same-origin", **_named(headers)}
         kept = {name: value for name, value in own.items() if value}
-        return self._shown(self.http.post(path, data=dict(fields), headers=kept))
+        return self._shown(self.fetch("POST", path, kept, data=dict(fields)))
+
+    def fetch(self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> httpx2.Response:
+        """Send a request with the browser's cookies, and keep those of the answer. The page stays."""
+        answer = self.http.request(method, path, headers={**self.cookie, **(headers or {})}, **more)
+        self.http.cookies.clear()
+        for line in answer.headers.get_list("set-cookie"):
+            name, _, value = line.partition(";")[0].partition("=")
+            self.cookies[name] = value.strip('"')
+        return answer
+
+    @property
+    def cookie(self) -> dict[str, str]:
+        """Return the header with the browser's cookies."""
+        kept = "; ".join(f"{name}={value}" for name, value in self.cookies.items() if value)
+        return {"cookie": kept} if kept else {}
 
     def form(self, path: str) -> dict[str, str]:
         """Return the hidden fields of the form that leads to a path."""
@@ -179,7 +206,7 @@ def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
         listener = opened.enter_context(LoopbackListener())
         place = Place(f"http://{local_name()}:{listener.port}")
         app, entry = local_console(client, place, server.clock)
-        opened.push_async_callback(_stop, asyncio.ensure_future(weblistener.serve(app, listener)))
+        opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener)))
         return opened, World(server, place, listener, entry)
 
     stack, world = LOOP.run(begin())
@@ -191,7 +218,8 @@ def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
         LOOP.run(stack.aclose())
 
 
-async def _stop(serving: asyncio.Future[None]) -> None:
+async def stop(serving: asyncio.Future[None]) -> None:
+    """End what serves."""
     serving.cancel()
     with suppress(asyncio.CancelledError):
         await serving

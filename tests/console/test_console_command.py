@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 from click.testing import CliRunner
 
 from pdp.cli.root import root
@@ -71,6 +73,30 @@ def test_a_wrong_token_is_said_before_the_browser_opens(server: RunningServer, t
     )
 
     assert (2, "error: unauthenticated: ") == (done.returncode, done.stderr[:24])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--listen 127.0.0.1:0", "--listen needs --public-url"),
+        ("--listen 127.0.0.1:0 --open", "do not go with --listen"),
+        ("--public-url https://a.example/x --listen 127.0.0.1:0 --issuer https://i --client-id c", "no path"),
+        ("--public-url https://a.example --listen 127.0.0.1:0 --issuer http://i --client-id c", "must be an https URL"),
+        ("--public-url https://a.example --listen 0.0.0.0:0 --issuer https://i --client-id c", "needs a certificate"),
+        (
+            "--public-url https://a --listen 127.0.0.1:0 --issuer https://i --client-id c --token-file x",
+            "their own token",
+        ),
+        ("--public-url https://a --listen 127.0.0.1:0 --issuer https://i --client-id c --parameter x", "name=value"),
+    ],
+)
+def test_what_does_not_go_together_is_said(words: str, said: str, tmp_path: Path) -> None:
+    """In one line, before anything listens."""
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
+        done = CliRunner().invoke(root, ["console", *words.split(), "--plaintext", "--data-dir", str(tmp_path)])
+
+    assert 2 == done.exit_code
+    assert said in done.output
 
 
 def test_the_help_says_what_it_is_for() -> None:

@@ -37,7 +37,7 @@ def test_a_request_shows_who_why_and_what(person: Browser, server: RunningServer
         "10 min from the approval",
         "4 tools: 1 destructive, 2 that change something, 1 that only read",
         "Why, in the words of coder. Nobody has checked them. Remove old customers",
-        "crm/delete_customer policies refuse every call more with the grant cleanup",
+        "crm/delete_customer policies refuse every call by crm/delete more with the grant cleanup",
         "crm/find_customer policies allow every call",
         "max_calls: 20",
     ):

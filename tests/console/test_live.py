@@ -17,7 +17,7 @@ from tests.console.desk import Browser, World, requested
 @contextmanager
 def stream(person: Browser) -> Iterator[Iterator[str]]:
     """Open the stream, and provide what it says."""
-    with person.http.stream("GET", "/events", headers={"sec-fetch-site": "same-origin"}) as answer:
+    with person.http.stream("GET", "/events", headers={**person.cookie, "sec-fetch-site": "same-origin"}) as answer:
         assert "text/event-stream; charset=utf-8" == answer.headers["content-type"]
         yield (line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: "))
 
@@ -46,16 +46,16 @@ def test_listening_keeps_no_log_in_alive(person: Browser, server: RunningServer)
     """Neither the stream nor what the script fetches by itself counts: an open page is not a person."""
     server.clock.advance(IDLE_SECONDS - 1)
     with stream(person):
-        assert 200 == person.http.get("/", headers={LIVE: "1"}).status_code
+        assert 200 == person.fetch("GET", "/", {LIVE: "1"}).status_code
     server.clock.advance(1)
 
-    assert 401 == person.http.get("/", headers={LIVE: "1"}).status_code
+    assert 401 == person.fetch("GET", "/", {LIVE: "1"}).status_code
 
 
 def test_a_browser_has_few_streams(world: World) -> None:
     """One is enough for all its tabs, and each costs two watches of the server."""
     person = world.person()
-    opened = [person.http.stream("GET", "/events") for _ in range(MOST_STREAMS)]
+    opened = [person.http.stream("GET", "/events", headers=person.cookie) for _ in range(MOST_STREAMS)]
     for one in opened:
         one.__enter__()
     try:

@@ -55,7 +55,7 @@ def test_the_link_is_for_its_owner(server: RunningServer, tmp_path: Path) -> Non
 def test_the_cookie_is_for_this_name_alone(server: RunningServer) -> None:
     """No script reads it, no other site has it sent, and no other name of this machine gets it."""
     with console(server) as world:
-        answer = world.browser().http.get(f"/enter?key={world.key}")
+        answer = world.browser().fetch("GET", f"/enter?key={world.key}")
 
         [cookie] = answer.headers.get_list("set-cookie")
         attributes = {one.strip().lower() for one in cookie.split(";")[1:]}

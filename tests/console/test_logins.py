@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pdp.console.drafts import Draft
-from pdp.console.logins import Credential, Logins, Recent
+from pdp.console.logins import Credential, Logins, PersonToken, Recent
 from pdp.testing.clock import FakeClock
 from pdp.v1.caller_pb2 import Caller
 
@@ -73,6 +73,16 @@ def test_a_new_log_in_of_the_same_person_keeps_what_they_chose(logins: Logins) -
     assert same.form_token != earlier.form_token
     assert other
     assert other.drafts.get("x") is None
+
+
+def test_nothing_is_asked_as_nobody() -> None:
+    """Without a person there is no token, and no request that another credential could be used for."""
+    person = PersonToken()
+    with pytest.raises(LookupError):
+        person()
+    person.take(Credential(access_token="a.b.c"))  # noqa: S106 - none at all
+
+    assert "a.b.c" == person()
 
 
 def test_secrets_are_in_no_text(logins: Logins) -> None:

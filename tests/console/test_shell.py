@@ -6,19 +6,8 @@ import pytest
 
 from pdp.console.assets import Assets
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import Browser, World, live, requested
+from tests.console.desk import FORMS, Browser, World, live, requested
 
-# Each form of the console, with what it would do.
-FORMS = (
-    "/sessions/{session}/less",
-    "/sessions/{session}/approve",
-    "/sessions/{session}/deny",
-    "/sessions/{session}/narrow",
-    "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/approve",
-    "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/deny",
-    "/revoke",
-    "/log-out",
-)
 _FOREIGN = "https://evil.example"
 
 
@@ -144,7 +133,7 @@ def test_what_is_no_form_is_refused(world: World, person: Browser, content: byte
     """A body of another kind, too large or malformed is an error in words."""
     sent = {"origin": world.place.origin, "sec-fetch-site": "same-origin", "content-type": kind}
 
-    answer = person.http.post("/revoke", content=content, headers=sent)
+    answer = person.fetch("POST", "/revoke", sent, content=content)
 
     assert 403 == answer.status_code
     assert "Nothing was done" in answer.text
@@ -160,7 +149,7 @@ def test_the_stream_is_not_for_other_pages(person: Browser) -> None:
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE"])
 def test_other_methods_are_refused(person: Browser, method: str) -> None:
     """The console reads and takes forms, and nothing else."""
-    assert 405 == person.http.request(method, "/").status_code
+    assert 405 == person.fetch(method, "/").status_code
 
 
 def test_a_chosen_cookie_becomes_no_log_in(world: World, server: RunningServer) -> None:
@@ -168,7 +157,7 @@ def test_a_chosen_cookie_becomes_no_log_in(world: World, server: RunningServer) 
     session_id, _ = live(server)
     victim, thief = world.browser(), world.browser()
     for browser in (victim, thief):
-        browser.http.cookies.set(world.place.cookie, "chosen-by-a-thief")
+        browser.cookies[world.place.cookie] = "chosen-by-a-thief"
     world.entry._key, world.entry._until = "f" * 43, float("inf")
     victim.open(f"/enter?key={world.key}")
 
@@ -178,9 +167,10 @@ def test_a_chosen_cookie_becomes_no_log_in(world: World, server: RunningServer) 
 def test_after_a_log_out_the_cookie_opens_nothing(person: Browser, world: World) -> None:
     """The log-in is gone on the server, and the browser is told to forget its pages."""
     person.open("/")
-    kept = person.http.cookies.get(world.place.cookie)
+    kept = person.cookies[world.place.cookie]
     person.send("/log-out")
 
-    assert '"cache"' == person.page.headers["clear-site-data"] if person.page else None
-    person.http.cookies.set(world.place.cookie, kept or "")
+    assert person.page is not None
+    assert '"cache"' == person.page.headers["clear-site-data"]
+    person.cookies[world.place.cookie] = kept
     assert 401 == person.open("/").status_code

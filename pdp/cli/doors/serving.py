@@ -58,12 +58,12 @@ class ListenOptions:
             yield listener, Doorstep(hosts=listener.hosts | allowed, origins=listener.origins | origins)
 
 
-def address_options(where: str, *, required: bool = True) -> tuple[Callable[[Any], Any], ...]:
-    """Return the options of where a door listens. `where` is the help of --listen."""
+def address_options(where: str, *, what: str = "door", required: bool = True) -> tuple[Callable[[Any], Any], ...]:
+    """Return the options of where a door, or `what` else, listens. `where` is the help of --listen."""
     return (
         click.option("--listen", metavar="ADDRESS", required=required, help=where),
         click.option(
-            "--listen-tls-certificate", metavar="FILE", help="The door's certificate chain; needed beyond loopback."
+            "--listen-tls-certificate", metavar="FILE", help=f"The {what}'s certificate chain; needed beyond loopback."
         ),
         click.option("--listen-tls-key", metavar="FILE", help="The certificate's private key."),
     )

@@ -3,42 +3,155 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from pdp.cli.connection import connect_async
-from pdp.cli.doors.serving import run
-from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
+from pdp.cli.doors.serving import address_options, run
+from pdp.cli.options import (
+    CONNECTION_FLAGS,
+    ConnectionOptions,
+    SectionedCommand,
+    connection_options,
+    grouped,
+    path_of,
+    with_loader,
+)
 from pdp.clock import SystemClock
 from pdp.config import Settings
-from pdp.console.assembly import local_console
+from pdp.console.assembly import local_console, shared_console
+from pdp.console.entering import BACK
 from pdp.console.local import LINK_SECONDS, LocalEntry, local_name
+from pdp.console.logins import PersonToken
+from pdp.console.provider import Client, LogInFailedError, Provider
 from pdp.console.shell import Place
+from pdp.errors import ConfigurationError
+from pdp.foundation.ownership import read_own
 from pdp.model import Role
-from pdp.serving.weblistener import LoopbackListener, serve
+from pdp.serving.weblistener import Listener, LoopbackListener, serve
 
 _SECTIONS = {
     "On this machine": ("--open", "--port"),
+    "For everybody, with a provider of log-ins": (
+        *("--listen", "--listen-tls-certificate", "--listen-tls-key", "--public-url", "--issuer", "--client-id"),
+        *("--client-secret-file", "--scope", "--parameter", "--issuer-tls-roots"),
+    ),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
+_PUBLIC_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?|http://localhost:[0-9]{1,5}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedOptions:
+    """Where everybody finds the console, and the provider of their log-ins; None for what is not given."""
+
+    listen: str | None
+    listen_tls_certificate: str | None
+    listen_tls_key: str | None
+    public_url: str | None
+    issuer: str | None
+    client_id: str | None
+    client_secret_file: str | None
+    scope: str
+    parameter: tuple[str, ...]
+    issuer_tls_roots: str | None
+
+    def client(self) -> Client:
+        """Return the console as the provider knows it. Raise `UsageError` or `ConfigurationError`."""
+        parameters = dict(one.partition("=")[::2] for one in self.parameter)
+        if any(not (name and value) for name, value in parameters.items()):
+            raise click.UsageError(
+                "--parameter must be written `name=value`: such as `resource=https://pdp.example.org`"
+            )
+        secret = self.client_secret_file
+        return Client(
+            issuer=self.issuer or "",
+            client_id=self.client_id or "",
+            secret="" if secret is None else _secret(Path(secret)),
+            scope=self.scope,
+            parameters=parameters,
+            tls_roots=path_of(self.issuer_tls_roots),
+        )
+
+
+_SHARED = (
+    *address_options(
+        "Where browsers, or a proxy before them, find it, such as `0.0.0.0:8443`.", what="console", required=False
+    ),
+    click.option("--public-url", metavar="URL", help="The URL by which people know it: https, without a path."),
+    click.option("--issuer", metavar="URL", help="The provider: its issuer, as its tokens name it."),
+    click.option(
+        "--client-id", metavar="ID", help="The console's id at the provider, and `jwt.console_client` of the server."
+    ),
+    click.option("--client-secret-file", metavar="FILE", help="The console's secret there. [a public client]"),
+    click.option(
+        "--scope", metavar="SCOPES", default="openid", show_default=True, help="What the provider is asked for."
+    ),
+    click.option(
+        "--parameter",
+        metavar="NAME=VALUE",
+        multiple=True,
+        help="Ask the provider with this, too, such as `resource=…` or `audience=…`, for tokens that the server takes.",
+    ),
+    click.option("--issuer-tls-roots", metavar="FILE", help="Trust these root certificates there. [the system's]"),
+)
 
 
 @click.command(cls=SectionedCommand, sections=_SECTIONS, epilog="Example:  pdp console --open")
 @click.option("--open", "opens", is_flag=True, help="Open the console in the browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen on. [a free one]")
+@grouped(SharedOptions, "shared", _SHARED)
 @connection_options(Role.APPROVER)
 @with_loader("data_dir")
-def console(*, load_settings: Callable[[], Settings], connection: ConnectionOptions, opens: bool, port: int) -> int:
-    """Approve, watch and revoke in the browser, with the authority of your own token.
+def console(
+    *,
+    load_settings: Callable[[], Settings],
+    connection: ConnectionOptions,
+    shared: SharedOptions,
+    opens: bool,
+    port: int,
+) -> int:
+    """Approve, watch and revoke in the browser, as the person who you are.
 
-    Listens on this machine alone, under a name that nobody can guess. The link is in a file that only you can read, and
-    works once, within a minute. `pdp/console/README.md` says what the console does.
+    Without --listen it is for you alone: it listens on this machine, under a name that nobody can guess, and the link
+    is in a file that only you can read, and works once, within a minute. With --listen people log in at a provider.
+    `pdp/console/README.md` says what the console does, and how providers are set up.
     """
-    return run(_serve_here(load_settings(), connection, port, opens=opens))
+    if shared.listen is None:
+        return run(_serve_here(load_settings(), connection, port, opens=opens))
+    if opens or port:
+        raise click.UsageError("--open and --port are for a console on this machine, and do not go with --listen")
+    for flag, value in (("public-url", shared.public_url), ("issuer", shared.issuer), ("client-id", shared.client_id)):
+        if not value:
+            raise click.UsageError(f"--listen needs --{flag}")
+    if connection.token_file is not None:
+        raise click.UsageError("--token-file does not go with --listen: each person brings their own token")
+    return run(_serve_all(load_settings(), connection, shared))
+
+
+async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: SharedOptions) -> None:
+    url = (shared.public_url or "").rstrip("/").lower()
+    if not _PUBLIC_URL.fullmatch(url):
+        raise click.UsageError("--public-url must be https, with a host and no path, such as `https://pdp.example.org`")
+    person, clock, place = PersonToken(), SystemClock(), Place(url)
+    certificate, key = path_of(shared.listen_tls_certificate), path_of(shared.listen_tls_key)
+    async with AsyncExitStack() as opened:
+        listener = opened.enter_context(Listener(shared.listen or "", certificate=certificate, key=key))
+        client = await opened.enter_async_context(connect_async(Role.APPROVER, settings, connection, person))
+        provider = await opened.enter_async_context(Provider(shared.client(), f"{url}{BACK}", clock))
+        try:
+            await provider.document()
+        except LogInFailedError as error:
+            # It may come later: the server, too, serves before its provider does.
+            click.echo(f"nobody can log in yet: {error}", err=True)
+        click.echo(f"serving the console at {listener.url}, known as {url}", err=True)
+        await serve(shared_console(client, place, clock, person, provider), listener)
 
 
 async def _serve_here(settings: Settings, connection: ConnectionOptions, port: int, *, opens: bool) -> None:
@@ -55,6 +168,14 @@ async def _serve_here(settings: Settings, connection: ConnectionOptions, port: i
         if opens:
             await asyncio.to_thread(webbrowser.open, link.absolute().as_uri())
         await serve(app, listener)
+
+
+def _secret(path: Path) -> str:
+    """Return the secret in a file. Raise `ConfigurationError` for one that others may write, or that holds none."""
+    text = read_own(path, "anyone could choose what is presented").decode("ascii", "replace").strip()
+    if not text.isprintable() or not text:
+        raise ConfigurationError(f"`{path}` holds no secret")
+    return text
 
 
 @contextmanager
