@@ -17,8 +17,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server.transport_security import TransportSecuritySettings
 
 from pdp.testing.inprocess import RunningServer, running_server
+from pdp.testing.otlp import OTLPReceiver
 from tests.doors.envoy.asker import MODERN, STATED, call, door, opened, request
-from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy
+from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy, tracing
 from tests.doors.mcp.webworld import Desk, behind, desk_bundle, desk_server, text_of
 from tests.doors.noting import AGENTS, OLD, Noted
 from tests.machinery.pages import blocks
@@ -114,6 +115,29 @@ def test_a_call_is_between_the_agent_and_the_decision(
     assert "ran" == said.shown
     world.noted.require_between(parent, linked, world.pdp)
     world.noted.require_nothing_of(world.handle)
+
+
+def test_the_span_of_an_envoy_that_traces_is_between(
+    server: RunningServer, receiver: OTLPReceiver, tmp_path: Path
+) -> None:
+    """It is in the metadata of Envoy's question, and counts before the header that it was made of."""
+    backend, noted = Backend(), Noted()
+    changes = tracing(int(receiver.endpoint.rpartition(":")[2]))
+    with (
+        door(server, observer=noted) as asker,
+        running_envoy(
+            tmp_path, door=int(asker.address.rpartition(":")[2]), backend=backend.port, changes=changes
+        ) as envoy,
+    ):
+        sent = {"x-pdp-session": opened(server)[1], "content-type": "application/json", "traceparent": AGENTS}
+        said = envoy.send("POST", "/mcp", call("note"), sent)
+    backend.close()
+
+    (span,) = noted.spans
+    assert "ran" == said.shown
+    assert AGENTS.split("-")[1] == span.trace_id
+    assert span.parent_id not in AGENTS
+    noted.require_between(f"00-{span.trace_id}-{span.parent_id}-01", noted.calls[0].linked.traceparent, server)
 
 
 def test_the_access_log_names_the_decision(world: World) -> None:

@@ -133,6 +133,41 @@ HTTP = {
 }
 
 
+# What an Envoy needs to make spans of its own.
+_TRACING = """\
+                stat_prefix: agents
+                tracing:
+                  provider:
+                    name: envoy.tracers.opentelemetry
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+                      service_name: envoy
+                      grpc_service: {envoy_grpc: {cluster_name: receiver}}
+"""
+_RECEIVER = """\
+  clusters:
+    - name: receiver
+      load_assignment:
+        cluster_name: receiver
+        endpoints:
+          - lb_endpoints:
+              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: PORT}}}
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http2_protocol_options: {}}
+"""
+
+
+def tracing(receiver: int) -> Mapping[str, str]:
+    """Return the changes by which Envoy makes spans, and sends them to a port."""
+    sends = {
+        "                stat_prefix: agents\n": _TRACING,
+        "  clusters:\n": _RECEIVER.replace("PORT", str(receiver)),
+    }
+    return {**MCP, **sends}
+
+
 def configuration(changes: Mapping[str, str], *, door: int, backend: int, listener: int) -> str:
     """Return the configuration of the page with other ports, and for what the tests have."""
     (text,) = blocks(PAGE, "yaml envoy")
