@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
     from pdp.server.service import PDPServer
+    from pdp.telemetry.observer import Telemetry
     from pdp.workers.port import SharedPort
     from pdp.workers.supervisor import Supervisor
 
@@ -225,10 +226,7 @@ class App:
             telemetry.watch_record(log.status)
             # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
             watchers = Observers(log, telemetry, *([observer] if observer else []))
-            sessions = _open_store(settings, log)
-            self._opened.callback(sessions.close)
-            history = _open_history(settings, lambda: no_earlier(time.now(), sessions.high_water_at()))
-            self._opened.callback(history.close)
+            sessions, history = self._open_stores(settings, log, time)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
@@ -290,6 +288,7 @@ class App:
             if settings.policies.watch and worker <= 1:
                 self._opened.enter_context(sourcing.watch(follower.follow))
             self._opened.enter_context(heartbeat)
+            self._send_messages(settings, time, telemetry)
             if settings.makes_certificate and worker <= 1:
                 self._renew_certificate(Path(settings.data_dir))
             if not control:
@@ -359,6 +358,28 @@ class App:
         for server in self._servers:
             server.stop(grace)
         self._opened.close()
+
+    def _open_stores(self, settings: Settings, log: DecisionLog, clock: Clock) -> tuple[SessionStore, SessionHistory]:
+        sessions = _open_store(settings, log)
+        self._opened.callback(sessions.close)
+        history = _open_history(settings, lambda: no_earlier(clock.now(), sessions.high_water_at()))
+        self._opened.callback(history.close)
+        return sessions, history
+
+    def _send_messages(self, settings: Settings, clock: Clock, telemetry: Telemetry) -> None:
+        if not settings.tells:
+            return
+        from pdp.messagesettings import sender_of  # noqa: PLC0415 - embedded use has no need of it
+
+        sender = sender_of(
+            settings,
+            sessions=self.embedded.sessions,
+            history=self.embedded.history,
+            clock=clock,
+            on_attempt=telemetry.message_tried,
+        )
+        telemetry.watch_messages(sender.standings)
+        self._opened.enter_context(sender)
 
     def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
         """Return the observer of requests: it sums up refusals, and never waits."""
@@ -506,7 +527,7 @@ def open_record(
 def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHistory:
     # Also in a control process: there too people refuse calls, and take approvals back.
     if settings.sessions.store == "memory":
-        return MemorySessionHistory()
+        return MemorySessionHistory(tells=settings.tells)
     from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may have no need of it
 
     def reopen() -> SessionHistory:
@@ -514,6 +535,7 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
             settings.history_file,
             busy_seconds=_HISTORY_BUSY_SECONDS,
             reserve_bytes=settings.sessions.reserve_bytes,
+            tells=settings.tells,
             wall_at=lambda: now().wall_at,
         )
 
@@ -525,13 +547,14 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
 
 def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:
     if settings.sessions.store == "memory":
-        return MemorySessionStore(bundles_kept=settings.policies.kept)
+        return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
     store = SQLiteSessionStore(
         settings.sessions_file,
         bundles_kept=settings.policies.kept,
         reserve_bytes=settings.sessions.reserve_bytes,
+        tells=settings.tells,
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
     )

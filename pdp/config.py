@@ -187,6 +187,20 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessageSettings:
+    """Who is told that something waits for a person, or what became of it; no one without a file of receivers."""
+
+    receivers_file: str = _setting("", "YAML file of the receivers of messages; empty means none")
+    purposes: bool = _setting(default=False, text="put the purpose of a session, which its agent wrote, into messages")
+    keep_seconds: float = _setting(
+        604800.0, "seconds after which a message that its receiver does not take is given up", minimum=60
+    )
+    keep_messages: int = _setting(
+        10000, "messages that wait for one receiver at most, and that are kept after they were given up", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """Where traces, metrics and log records go."""
 
@@ -254,6 +268,7 @@ class Settings:
     policies: PolicySettings = PolicySettings()
     cache: CacheSettings = CacheSettings()
     sessions: SessionSettings = SessionSettings()
+    messages: MessageSettings = MessageSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
@@ -288,6 +303,16 @@ class Settings:
     def history_file(self) -> Path:
         """Return the file of what calls left behind."""
         return Path(self.data_dir) / "history.sqlite"
+
+    @property
+    def tells(self) -> bool:
+        """Say whether there is anyone to tell of sessions and access requests."""
+        return bool(self.messages.receivers_file)
+
+    @property
+    def messages_file(self) -> Path:
+        """Return the file of messages that wait for their receivers."""
+        return Path(self.data_dir) / "messages.sqlite"
 
     @property
     def callers_file(self) -> Path:

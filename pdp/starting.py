@@ -17,6 +17,7 @@ from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, reason_of
 from pdp.identity.callers import read_callers
+from pdp.messagesettings import receivers_of
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
 from pdp.serving.certificates import ServerCertificates
 from pdp.telemetry.settings import TelemetrySettings
@@ -197,6 +198,12 @@ NEEDS: tuple[Need, ...] = (
         settings=("record.folder",),
         require=require_record_folder,
         remedy="let the server's user write there, or set another folder",
+    ),
+    Need(
+        check="messages",
+        settings=("messages.receivers_file",),
+        require=receivers_of,
+        remedy="fix the file and those that it names: without it the server does not start",
     ),
     Need(
         check="telemetry",

@@ -23,12 +23,12 @@ FLOORS = (
     ("policy.lint",),
     ("policy.refusals",),
     ("policy.child",),
-    ("decision", "bundles", "audit"),
+    ("decision", "bundles", "audit", "messages"),
     ("registry",),
     ("server", "client"),
     ("doors", "console"),
     # Composition: `app` alone constructs the parts.
-    ("config", "bundlesettings", "callersettings", "starting", "app", "workers"),
+    ("config", "bundlesettings", "callersettings", "messagesettings", "starting", "app", "workers"),
     ("testing",),
     ("workbench", "doctor", "bench"),
     ("cli",),
@@ -54,7 +54,7 @@ LIBRARIES = {
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
     "yaml": ("pdp.foundation.yamltext", "pdp.config", "pdp.doctor.gatewayfile"),
     "cachetools": ("pdp.sessions",),
-    "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
+    "apsw": ("pdp.sessions", "pdp.audit", "pdp.messages.queue", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
     "rfc8785": ("pdp.foundation.jsontext",),
     "grpc": (

@@ -56,6 +56,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "health": CommandEntry("pdp.cli.operate.health", "Check whether a server serves, for probes."),
     "doctor": CommandEntry("pdp.cli.operate.doctor", "Check a deployment, and say what to fix."),
     "bench": CommandEntry("pdp.cli.operate.bench", "Measure this server beside one that decides nothing."),
+    "messages": CommandEntry(
+        "pdp.cli.operate.messages", "Show what receivers are told, send again what was given up, and try a receiver."
+    ),
     "store": CommandEntry("pdp.cli.operate.store", "Back up, restore and check the session store."),
     "deployment": CommandEntry(
         "pdp.cli.operate.deployment", "Print files that deploy the server: container, systemd, Kubernetes."

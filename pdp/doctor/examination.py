@@ -14,6 +14,7 @@ from pdp.doctor.files import data_folder, keys, secrets
 from pdp.doctor.finding import Deployment, Finding, Level, problem
 from pdp.doctor.listening import address, serves_here
 from pdp.doctor.machine import boot_clock, engine, libraries, threads
+from pdp.doctor.messagecheck import messages
 from pdp.doctor.policies import policies
 from pdp.doctor.receivers import receivers
 from pdp.doctor.recordcheck import record, record_ends
@@ -39,6 +40,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "record": record,
     "disk space": disk_space,
     "record ends": record_ends,
+    "messages": messages,
     "telemetry": receivers,
     ADDRESS: address,
 }

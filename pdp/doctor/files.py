@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError, reason_of
-from pdp.foundation.ownership import user_name
+from pdp.foundation.ownership import is_exposed, user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
 from pdp.serving.localtls import TLS_FOLDER
 
@@ -86,15 +86,6 @@ def keys(deployment: Deployment) -> Iterator[Finding]:
     yield from found or [fine(check, f"`{digest_key}` and `{signing_key}` can be used")]
 
 
-def is_exposed(status: os.stat_result) -> bool:
-    """Say whether others than its owner can read or change a secret.
-
-    A group may read a file of root: services that do not run as root get their secrets so.
-    """
-    group = status.st_mode & _GROUP
-    return bool(status.st_mode & _OTHERS) or bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
-
-
 def token_files(deployment: Deployment) -> list[Path]:
     """Return the files in the folder of tokens; none when it cannot be read."""
     folder = deployment.settings.tokens_folder
@@ -149,7 +140,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
     yield folder / DIGEST_KEY_FILE
     yield settings.record_signing_key
     yield from token_files(deployment)
-    for store in (settings.sessions_file, settings.history_file):
+    for store in (settings.sessions_file, settings.history_file, settings.messages_file):
         yield from (store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm"))
     yield from sorted((folder / TLS_FOLDER).glob("*.key"))
     for named in (settings.server.tls_key, settings.policies.url_token_file):
@@ -167,6 +158,7 @@ def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     for written, pattern in (
         (folder, f"{settings.sessions_file.name}*"),
         (folder, f"{settings.history_file.name}*"),
+        (folder, f"{settings.messages_file.name}*"),
         (settings.record_folder, "*"),
     ):
         if written.is_dir() and os.access(written, os.R_OK | os.X_OK):

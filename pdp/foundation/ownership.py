@@ -60,6 +60,27 @@ def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
         raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
 
 
+def read_secret(path: Path, danger: str, *, most: int) -> str:
+    """Return the text of a file that holds a secret, at most `most` bytes. Raise `ConfigurationError`.
+
+    Beyond what `read_own` asks, no other user may read it, see `is_exposed`.
+    """
+    content = read_own(path, danger, most=most)
+    if is_exposed(path.stat()):
+        raise ConfigurationError(f"others can read `{path}`, which holds a secret; `chmod go=` it")
+    return content.decode("utf-8", "replace")
+
+
+def is_exposed(status: os.stat_result) -> bool:
+    """Say whether others than its owner can read or change a secret.
+
+    A group may read a file of root: services that do not run as root get their secrets so.
+    """
+    group = status.st_mode & stat.S_IRWXG
+    exposed_to_group = bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
+    return bool(status.st_mode & stat.S_IRWXO) or exposed_to_group
+
+
 def user_name(user_id: int) -> str:
     """Return the name of a user, or the number of one without a name."""
     try:

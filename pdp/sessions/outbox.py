@@ -42,6 +42,7 @@ class Topic(StrEnum):
     ACCESS_REVOKED = "access.revoked"
     ACCESS_EXPIRED = "access.expired"
     MESSAGES_MISSED = "messages.missed"  # events could not be kept
+    MESSAGES_TEST = "messages.test"  # somebody tries a receiver; no store has it
 
 
 _OF_SESSIONS: Final[Mapping[tuple[SessionState | None, SessionState], Topic]] = MappingProxyType(

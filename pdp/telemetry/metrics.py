@@ -7,7 +7,7 @@ decision is one addition to one row, and the metrics are computed from the rows 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import Protocol
 
@@ -45,6 +45,22 @@ class RecordStanding(Protocol):
     def lost(self) -> int: ...  # noqa: D102 - see above
 
 
+class MessageStanding(Protocol):
+    """How a receiver of messages is served: how many wait for it, and how many were given up."""
+
+    @property
+    def receiver(self) -> str: ...  # noqa: D102 - see above
+
+    @property
+    def waiting(self) -> int: ...  # noqa: D102 - see above
+
+    @property
+    def dead(self) -> int: ...  # noqa: D102 - see above
+
+
+LookAtMessages = Callable[[], Iterable[MessageStanding]]
+
+
 class Metrics:
     """All metrics of the PDP. Safe for threads, except that `collect` is for one thread."""
 
@@ -71,6 +87,7 @@ class Metrics:
         self._look_at_bundle: Callable[[], str] | None = None
         self._count_sessions: CountSessions | None = None
         self._look_at_record: Callable[[], RecordStanding] | None = None
+        self._look_at_messages: LookAtMessages | None = None
 
     def decision(self, decision: Decision) -> None:
         """Count a decision."""
@@ -118,6 +135,10 @@ class Metrics:
         """Report the state of the record, as `look` returns it at each collection."""
         self._look_at_record = look
 
+    def watch_messages(self, look: LookAtMessages) -> None:
+        """Report how receivers of messages are served, as `look` returns it at each collection."""
+        self._look_at_messages = look
+
     def watch_flow(self, what: str, flow: Callable[[], Flow]) -> None:
         """Report the flow of the spans (`traces`) or the log records (`logs`)."""
         self._flows.watch(what, flow)
@@ -144,6 +165,7 @@ class Metrics:
             if forget:
                 self._forget()
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._flows.counts(), **self._of_record()}
+        found |= self._of_messages()
         found[names.SESSIONS.name] = self._sessions()
         if self._look_at_bundle is not None:
             # While the version is unknown, as at the very end, report the last known one.
@@ -175,6 +197,16 @@ class Metrics:
             return {(state.value,): sessions for state, sessions in self._count_sessions().items()}
         except PDPError:
             return {}  # a gap in the curve shows that the store does not answer
+
+    def _of_messages(self) -> dict[str, Counts]:
+        try:
+            standings = () if self._look_at_messages is None else tuple(self._look_at_messages())
+        except PDPError:
+            return {}  # as for sessions
+        return {
+            names.MESSAGES_WAITING.name: {(one.receiver,): one.waiting for one in standings},
+            names.MESSAGES_DEAD.name: {(one.receiver,): one.dead for one in standings},
+        }
 
     def _of_record(self) -> dict[str, Counts]:
         if self._look_at_record is None:

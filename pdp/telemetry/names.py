@@ -74,6 +74,7 @@ POLICY = "pdp.policy"
 STATE = "pdp.session.state"
 SESSION_EVENT = "pdp.session.event"
 ERROR_TYPE = "error.type"
+RECEIVER = "pdp.receiver"
 
 # The value of a label that has too many different values
 OTHER = "_OTHER"
@@ -178,6 +179,17 @@ RECORD_FAILURES = Metric(
 RECORD_LOST = Metric("pdp.record.lost", "counter", "{record}", "Records that will never be written.")
 RECORD_WAITING = Metric("pdp.record.waiting", "gauge", "{record}", "Records that wait to be written.")
 RECORD_UNSIGNED = Metric("pdp.record.unsigned", "gauge", "{record}", "Records that no checkpoint covers yet.")
+MESSAGES_SENT = Metric(
+    "pdp.messages.sent",
+    "counter",
+    "{message}",
+    "Messages that a receiver took; with `error.type`, attempts that failed.",
+    (RECEIVER, ERROR_TYPE),
+)
+MESSAGES_WAITING = Metric(
+    "pdp.messages.waiting", "gauge", "{message}", "Messages that wait for a receiver.", (RECEIVER,)
+)
+MESSAGES_DEAD = Metric("pdp.messages.dead", "gauge", "{message}", "Messages that were given up.", (RECEIVER,))
 
 # The flow of spans and log records, by the semantic conventions for OpenTelemetry's own SDKs
 SPANS_PROCESSED = Metric(
@@ -234,6 +246,9 @@ METRICS: tuple[Metric, ...] = (
     RECORD_LOST,
     RECORD_WAITING,
     RECORD_UNSIGNED,
+    MESSAGES_SENT,
+    MESSAGES_WAITING,
+    MESSAGES_DEAD,
     SPANS_PROCESSED,
     SPANS_EXPORTED,
     SPAN_QUEUE,

@@ -21,7 +21,7 @@ from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import SHOWN_LISTS, TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
-from pdp.telemetry.metrics import CountSessions, Metrics, RecordStanding
+from pdp.telemetry.metrics import CountSessions, LookAtMessages, Metrics, RecordStanding
 from pdp.telemetry.parent import carried, is_believed, read_parent
 
 Sink = Callable[[Item], None]
@@ -132,6 +132,19 @@ class Telemetry:
         """
         if self._metrics is not None:
             self._metrics.watch_record(look)
+
+    def watch_messages(self, look: LookAtMessages) -> None:
+        """Report how receivers of messages are served, as `look` returns it at each collection.
+
+        Call it once, in each process that may send: the others return nothing.
+        """
+        if self._metrics is not None:
+            self._metrics.watch_messages(look)
+
+    def message_tried(self, receiver: str, error: str) -> None:
+        """Count an attempt to send a message; `error` is empty when it was taken."""
+        if self._metrics is not None:
+            self._metrics.count(names.MESSAGES_SENT, receiver, error)
 
     def shutdown(self, timeout: float = 5.0) -> bool:
         """Send what waits and end; return False when `timeout` seconds were not enough."""

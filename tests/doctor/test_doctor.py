@@ -24,7 +24,10 @@ from pdp.config import load
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.examination import CHECKS
 from pdp.doctor.machine import LIBRARIES, engine, libraries
+from pdp.messages.queue import MessageQueue
+from pdp.messages.sorting import Message
 from pdp.record.segments import segments_by_chain
+from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.clock import FakeClock
 from pdp.testing.otlp import OTLPReceiver
 from tests.machinery.credentials.certificates import write_certificate
@@ -33,6 +36,7 @@ from tests.machinery.servers.commandline import clean_environment, start_server,
 FIRST_SCHEMA = Path(__file__).parent.parent / "sessions" / "first_schema.sql"
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
 NOBODY = 65534
+CONSOLE = "https://console.example"
 
 Flags = dict[str, str]
 Spoil = Callable[[Path], Flags | None]
@@ -123,6 +127,27 @@ def write(name: str, content: bytes) -> Spoil:
 def mode(name: str, bits: int) -> Spoil:
     """Change a file's mode."""
     return lambda place: (place / name).chmod(bits)
+
+
+def with_receiver(*, dead: bool | None = None, **given: str) -> Callable[[Path], Flags]:
+    """Name a receiver of messages; with `dead`, one that did not take a message, which was given up or still waits."""
+
+    def spoil(place: Path) -> Flags:
+        url, receivers = place / "on-call.url", place / "receivers.yaml"
+        url.write_text("https://example.org/hook", encoding="utf-8")
+        url.chmod(0o600)
+        receivers.write_text("on-call: {form: chat, url_file: on-call.url}", encoding="utf-8")
+        if dead is not None:
+            event = OutboxEvent(id="evt_1", topic=Topic.SESSION_REQUESTED, at=1000.0, tenant="default")
+            with closing(MessageQueue(place / ".pdp" / "messages.sqlite")) as queue:
+                queue.put([Message(id="msg_1", receiver="on-call", event=event)], [], at=1000.0)
+                (letter,) = queue.letters(dead=False, limit=1)
+                queue.failed(letter, "answers `500`", next_at=2000.0)
+                queue.give_up(["on-call"], created_before=2000.0 if dead else 0.0, most=9)
+        named = {"messages.receivers_file": str(receivers)}
+        return named | {name.replace("__", "."): value for name, value in given.items()}
+
+    return spoil
 
 
 def flags(**given: str) -> Spoil:
@@ -346,6 +371,38 @@ ROWS = (
         lambda p: {"record.folder": f"{p}/policies/bundle.yaml"},
     ),
     Row("full disk", "disk space", PROBLEM, r"free for .*, and one segment", flags(record__segment_bytes=str(10**17))),
+    Row("messages without links", "messages", WARNING, r"messages have no link", with_receiver()),
+    Row(
+        "no receivers",
+        "messages",
+        PROBLEM,
+        r"`messages.receivers_file`: .*cannot read `/no/r.yaml`",
+        flags(messages__receivers_file="/no/r.yaml", server__console_url=CONSOLE),
+    ),
+    Row(
+        "a receiver that is away",
+        "messages",
+        WARNING,
+        r"`on-call` has not taken 1 messages for \d+ seconds: answers `500`",
+        with_receiver(dead=False, server__console_url=CONSOLE),
+    ),
+    Row(
+        "dead letters",
+        "messages",
+        WARNING,
+        r"1 messages for `on-call` were given up",
+        with_receiver(dead=True, server__console_url=CONSOLE),
+    ),
+    Row(
+        "a queue of noise",
+        "messages",
+        PROBLEM,
+        r"the queue of messages does not answer",
+        lambda p: {
+            **with_receiver(server__console_url=CONSOLE)(p),
+            **(write(".pdp/messages.sqlite", b"noise" * 99)(p) or {}),
+        },
+    ),
     Row(
         "cut record",
         "record ends",

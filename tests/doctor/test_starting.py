@@ -125,6 +125,7 @@ ROWS = (
         settings(PDP_SERVER__CONTROL_ADDRESS="unix:" + "a" * 108),
     ),
     Row("no folder of the socket", "server.address", settings(PDP_SERVER__ADDRESS="unix:gone/socket")),
+    Row("no receivers", "messages.receivers_file", settings(PDP_MESSAGES__RECEIVERS_FILE="gone.yaml")),
     Row("wrong variable", "OTEL_EXPORTER_OTLP_ENDPOINT", settings(OTEL_EXPORTER_OTLP_ENDPOINT="ftp://x")),
     Row("data is a file", "data_dir", settings(PDP_DATA_DIR="policies/bundle.yaml")),
     Row("no policies", "policies.folder|policy folder|gone", settings(PDP_POLICIES__FOLDER="gone")),

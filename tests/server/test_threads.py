@@ -15,6 +15,7 @@ from pdp.app import build
 from pdp.cli.operate.init import prepare
 from pdp.config import (
     JWTSettings,
+    MessageSettings,
     PolicySettings,
     RecordSettings,
     ServerSettings,
@@ -64,12 +65,16 @@ def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     write_folder(folder / "policies", notes_bundle())
     (folder / "keys.json").write_bytes(Issuer().jwks())
+    (folder / "on-call.url").write_text("https://example.org/", encoding="utf-8")
+    (folder / "on-call.url").chmod(0o600)
+    (folder / "receivers.yaml").write_text("on-call: {form: chat, url_file: on-call.url}", encoding="utf-8")
     settings = Settings(
         data_dir=str(folder / "data"),
         server=ServerSettings(address="127.0.0.1:0", control_address=f"unix:{folder / 'control'}"),
         jwt=JWTSettings(issuer=ISSUER, audience=AUDIENCE, keys_file=str(folder / "keys.json")),
         policies=PolicySettings(folder=str(folder / "policies")),
         record=RecordSettings(durability="async"),
+        messages=MessageSettings(receivers_file=str(folder / "receivers.yaml")),
         telemetry=TelemetrySettings(exporter="otlp", prometheus_address=f"127.0.0.1:{free_port()}"),
     )
     prepare(settings)

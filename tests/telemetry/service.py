@@ -14,10 +14,11 @@ from pdp.app import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.client.connection import Connection
-from pdp.config import PolicySettings, ServerSettings, Settings, TelemetrySettings
+from pdp.config import MessageSettings, PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.errors import BundleError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
+from tests.machinery.ports import free_port
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -71,6 +72,7 @@ def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> 
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
         telemetry=TelemetrySettings(prometheus_address=prometheus_address),
+        messages=MessageSettings(receivers_file=str(_receiver(folder))),
     )
     prepare(settings, development=True)
     with pytest.MonkeyPatch.context() as environment:
@@ -88,6 +90,15 @@ def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> 
             yield Service(app=app, pep=pep, approver=approver, session=session, policies=folder / "policies")
     finally:
         app.stop()
+
+
+def _receiver(folder: Path) -> Path:
+    """Write a file with a receiver of messages that is down."""
+    url, receivers = folder / "receiver.url", folder / "receivers.yaml"
+    url.write_text(f"http://127.0.0.1:{free_port()}/", encoding="utf-8")
+    url.chmod(0o600)
+    receivers.write_text(f"away: {{form: chat, url_file: {url}}}", encoding="utf-8")
+    return receivers
 
 
 def _approved(pep: Client, approver: Client) -> ClientSession:

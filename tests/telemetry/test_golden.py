@@ -86,6 +86,12 @@ class _Standing:
     waiting, unsigned, lost = 1, 2, 3
 
 
+class _Served:
+    """How a receiver of messages is served."""
+
+    receiver, waiting, dead = "on-call", 1, 2
+
+
 def sent() -> dict[str, Any]:
     """Return everything that is sent when everything happens: names, kinds, units, descriptions, labels."""
     with OTLPReceiver() as receiver, pytest.MonkeyPatch.context() as environment:
@@ -94,6 +100,8 @@ def sent() -> dict[str, Any]:
         telemetry = build_telemetry(settings, digest_key=b"k" * 32)
         telemetry.watch_sessions(lambda: {SessionState.ACTIVE: 1})
         telemetry.watch_record(_Standing)
+        telemetry.watch_messages(lambda: [_Served()])
+        telemetry.message_tried("on-call", "500")
         for decision in DECISIONS:
             telemetry.decision(decision, PARENT)
         for event in EVENTS:

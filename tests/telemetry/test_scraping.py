@@ -66,6 +66,7 @@ def test_every_metric_has_the_name_that_the_page_says(tmp_path: Path) -> None:
             everything(service)
             # What became of spans and log records is counted when they have been sent.
             wait_until(lambda: len([name for name in fetched(port) if name.endswith("_exported_total")]) == 2)
+            wait_until(lambda: "pdp_messages_sent_total" in fetched(port))
             found = fetched(port)
 
     expected = {name: set(labels(metric)) for metric in names.METRICS for name in series(metric)}

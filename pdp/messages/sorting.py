@@ -1,0 +1,73 @@
+"""Make messages of events: each receiver gets what it wants, and a burst is one message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final
+
+from pdp.foundation.ids import new_event_id
+from pdp.messages.receivers import Receiver
+from pdp.sessions.outbox import OutboxEvent, Topic, Untold, joined
+
+# More events of a topic in a tenant that come together are told together.
+FEW: Final = 5
+_ORDER: Final = tuple(Topic)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What one receiver is told in one request. The `id` is the same in each attempt."""
+
+    id: str
+    receiver: str
+    event: OutboxEvent
+
+    def must_follow(self, earlier: Message) -> bool:
+        """Say whether an earlier message may be about a session or request of this one: then it goes first.
+
+        One about many names only the first of them, so it counts as about all of its tenant.
+        """
+        first, second = earlier.event, self.event
+        if first.tenant != second.tenant:
+            return False
+        many = any(one.count > len(one.ids) for one in (first, second))
+        return many or not set(first.ids).isdisjoint(second.ids)
+
+
+def sorted_out(untold: Untold, receivers: Iterable[Receiver], *, at: float) -> list[Message]:
+    """Return the messages for events that came together; `at` is the present time, unix seconds."""
+    missed = (_missed(untold.missed, at),) if untold.missed else ()
+    found = []
+    for receiver in receivers:
+        wanted = [event for event in (*untold.events, *missed) if receiver.wants(event)]
+        found += [_message(receiver, event) for event in _bundled(wanted)]
+    return found
+
+
+def _message(receiver: Receiver, event: OutboxEvent) -> Message:
+    # Each receiver knows only its own ids.
+    return Message(id=f"msg_{new_event_id().removeprefix('evt_')}", receiver=receiver.name, event=event)
+
+
+def _bundled(events: Sequence[OutboxEvent]) -> list[OutboxEvent]:
+    """Return the events with one for each burst: what one call did, or more than a few of a topic in a tenant."""
+    sizes = Counter(map(_subject, events))
+    groups: dict[tuple[object, ...], list[OutboxEvent]] = {}
+    for event in events:
+        burst = sizes[_subject(event)] > FEW
+        key = _subject(event) if burst else (*_subject(event), event.by, event.at)
+        groups.setdefault(key, []).append(event)
+    bundled = [reduce(joined, group) for group in groups.values()]
+    # INVARIANT: what happens to one session is in the order of the topics, see `Topic`.
+    return sorted(bundled, key=lambda event: _ORDER.index(event.topic))
+
+
+def _subject(event: OutboxEvent) -> tuple[str, str, str]:
+    return event.topic, event.tenant, event.was
+
+
+def _missed(count: int, at: float) -> OutboxEvent:
+    return OutboxEvent(id=new_event_id(), topic=Topic.MESSAGES_MISSED, at=at, count=count)
