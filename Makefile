@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 
 .PHONY: demo serve test proofs doors doors-long long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
+# Tests start hundreds of processes, and each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
@@ -27,7 +30,7 @@ test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof and not doors"
 
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
-	$(PYTEST) -m "proof and not long"
+	$(PYTEST) -m "proof and not long" tests/proofs
 
 long: $(VENV)/ready  ## run the long proofs
 	$(BIN)/python -m pytest -m long --timeout 0
