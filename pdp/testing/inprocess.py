@@ -23,7 +23,7 @@ from pdp.server.policies import Evaluator
 from pdp.server.service import PDPServer
 from pdp.serving.listener import Listener
 from pdp.sessions.store import SessionStore
-from pdp.testing.bundles import compile_here
+from pdp.testing.bundles import compile_once_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 
@@ -122,7 +122,7 @@ def running_server(
             cache=DecisionCache(size=cache_size),
             limits=limits,
             trusted_attributes=trusted_attributes,
-            compile_files=compile_here,
+            compile_files=compile_once_here,
         )
         if store is None:
             opened.callback(embedded.close)

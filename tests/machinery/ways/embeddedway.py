@@ -18,7 +18,7 @@ from pdp.registry.access import AccessSelector
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
-from pdp.testing.bundles import compile_here
+from pdp.testing.bundles import compile_once_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
@@ -60,7 +60,7 @@ class EmbeddedWay:
             trace_ids=self.evidence.trace_ids,
             cache=DecisionCache() if remembers else DecisionCache(size=0),
             trusted_attributes=frozenset(case.trusts),
-            compile_files=compile_here,
+            compile_files=compile_once_here,
         )
 
     def close(self) -> None:
