@@ -97,7 +97,7 @@ def requests(_: Path) -> object:
     """Claim request ids for calls with the largest names and arguments."""
     memory = RequestMemory()
     for number in range(10_000):
-        call = Call(session_handle="h", server="files", tool=WIDE * 60_000, arguments_json=b"x" * 1024)
+        call = Call(session_handle="h", server="files", tool=WIDE * 6_000, arguments_json=b"x" * 1024)
         memory.claim(
             "gateway".ljust(128, "x"), f"{number:08}" * 16, call, f"dec_{number:010}".ljust(30), Outcome.ALLOW, NOW
         )
@@ -161,7 +161,8 @@ def sessions(_: Path) -> object:
 def names_of_sessions(_: Path) -> object:
     """Look for targets of each kind in sessions with the longest purposes and terms."""
     found = Provenances((), Directory())
-    for number in range(1024):
+    # Seven of these fill what is kept.
+    for number in range(64):
         targets = [f"{one:03}" for one in range(2500)]
         purpose = f"{number:05}" + WIDE * (DEFAULT_LIMITS.purpose_characters - 5)
         session = make_session(f"{number:05}", purpose=purpose, terms_json=json.dumps({"targets": targets}))
@@ -174,7 +175,8 @@ def names_that_users_know(_: Path) -> object:
     """Look for targets of each kind among what many users know: in each form it is another text."""
     # One list for all: the directory is the bundle's, and not counted here.
     attributes = {"contacts": [f"{one:03}" for one in range(2500)]}
-    users = [("User", f"{number:05}") for number in range(200)]
+    # Two of these fill what is kept.
+    users = [("User", f"{number:05}") for number in range(20)]
     entities = {uid: Entity(uid=uid, json={"attrs": attributes}, refers_to=frozenset()) for uid in users}
     found = Provenances(("contacts",), Directory(entities=entities))
     for _kind, name in users:
