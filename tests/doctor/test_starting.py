@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
 from pdp.cli.operate.init import prepare
+from pdp.cli.root import root
 from pdp.config import load
 from tests.machinery.credentials.certificates import write_certificate
 from tests.machinery.credentials.issuer import Issuer
@@ -25,6 +27,7 @@ from tests.machinery.servers.commandline import clean_environment, start_server,
 Spoil = Callable[[Path], dict[str, str]]
 Done = subprocess.CompletedProcess[str]
 SECONDS = 120
+ALONE = {"PDP_SERVER__ADDRESS": "127.0.0.1:0", "PDP_SERVER__WORKERS": "1"}
 JWT = {"PDP_JWT__ISSUER": "https://issuer.example.org", "PDP_JWT__AUDIENCE": "pdp"}
 
 
@@ -44,17 +47,25 @@ def place(sound: Path, tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-def run(place: Path, *words: str, **environ: str) -> Done:
-    """Run a command in a deployment."""
+def serve(place: Path, **environ: str) -> Done:
+    """Run `pdp serve` in a deployment in which it does not start."""
     return subprocess.run(
-        [sys.executable, "-m", "pdp.cli", *words],
+        [sys.executable, "-m", "pdp.cli", "serve"],
         cwd=place,
-        env=clean_environment() | {"PDP_SERVER__ADDRESS": "127.0.0.1:0", "PDP_SERVER__WORKERS": "1"} | environ,
+        env=clean_environment() | ALONE | environ,
         capture_output=True,
         text=True,
         check=False,
         timeout=SECONDS,
     )
+
+
+def doctor(place: Path, **environ: str) -> Done:
+    """Run `pdp doctor` in a deployment, in this process."""
+    others = dict.fromkeys(os.environ.keys() - clean_environment().keys())
+    with chdir(place):
+        done = CliRunner().invoke(root, ["doctor", "--json"], env=others | ALONE | environ)
+    return Done(["doctor"], done.exit_code, done.stdout, done.stderr)
 
 
 def settings(**given: str) -> Spoil:
@@ -140,23 +151,21 @@ def problems(done: Done) -> list[str]:
     return [f"{one['found']} -> {one['remedy']}" for one in found if one["level"] == "problem"]
 
 
-def require_named(named: str, serve: Done, doctor: Done) -> None:
+def require_named(named: str, place: Path, given: dict[str, str]) -> None:
     """Assert that neither command is content, and that each says what is wrong."""
-    assert (2, "", 1) == (serve.returncode, serve.stdout, doctor.returncode)
-    assert re.search(named, serve.stderr), serve.stderr
-    assert "Traceback" not in serve.stderr
-    assert any(re.search(named, one) for one in problems(doctor)), problems(doctor)
+    examined = doctor(place, **given)
+    refused = serve(place, **given)
+
+    assert (2, "", 1) == (refused.returncode, refused.stdout, examined.returncode)
+    assert re.search(named, refused.stderr), refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert any(re.search(named, one) for one in problems(examined)), problems(examined)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_both_name_what_is_broken(place: Path, row: Row) -> None:
     """What makes `pdp serve` refuse is a problem to `pdp doctor`, and both name it."""
-    given = row.spoil(place)
-
-    doctor = run(place, "doctor", "--json", **given)
-    serve = run(place, "serve", **given)
-
-    require_named(row.named, serve, doctor)
+    require_named(row.named, place, row.spoil(place))
 
 
 @contextmanager
@@ -182,24 +191,22 @@ def test_both_name_a_port_that_is_in_use(place: Path, setting: str, workers: str
     """A port that is in use is named with its setting, for one worker and for several."""
     with taken() as address:
         given = {"PDP_" + setting.replace(".", "__").upper(): address, "PDP_SERVER__WORKERS": workers}
-        doctor = run(place, "doctor", "--json", **given)
-        serve = run(place, "serve", **given)
 
-    require_named(f"`{setting}`.*`{address}`", serve, doctor)
+        require_named(f"`{setting}`.*`{address}`", place, given)
 
 
 def test_everything_is_named_at_once(place: Path) -> None:
     """A start that refuses says all that is wrong with what it reads."""
-    serve = run(place, "serve", PDP_CALLERS__DENIED_FILE="gone.yaml", PDP_JWT__KEYS_FILE="gone.json", **JWT)
+    refused = serve(place, PDP_CALLERS__DENIED_FILE="gone.yaml", PDP_JWT__KEYS_FILE="gone.json", **JWT)
 
-    named = [line.partition(": cannot")[0] for line in serve.stderr.splitlines()]
+    named = [line.partition(": cannot")[0] for line in refused.stderr.splitlines()]
     assert ["error: `callers.denied_file`", "error: `jwt.keys_file`"] == named
 
 
 def test_an_issuer_that_does_not_answer(place: Path) -> None:
     """A server starts without the keys of its issuer, and says so; to `pdp doctor` it is a problem."""
     url = "http://127.0.0.1:1/keys"
-    doctor = run(place, "doctor", "--json", PDP_JWT__KEYS_URL=url, **JWT)
+    examined = doctor(place, PDP_JWT__KEYS_URL=url, **JWT)
     flags = ("--jwt-keys-url", url, "--jwt-issuer", JWT["PDP_JWT__ISSUER"], "--jwt-audience", JWT["PDP_JWT__AUDIENCE"])
 
     server = start_server(place, *flags)
@@ -208,14 +215,14 @@ def test_an_issuer_that_does_not_answer(place: Path) -> None:
     stop_server(server)
 
     assert f"the keys of the token issuer could not be read, so no JSON Web Token is accepted: `{url}`" in told
-    assert (1, 1) == (doctor.returncode, len(problems(doctor)))
-    assert problems(doctor)[0].startswith(f"`jwt.keys_url`: `{url}` cannot be reached")
+    assert (1, 1) == (examined.returncode, len(problems(examined)))
+    assert problems(examined)[0].startswith(f"`jwt.keys_url`: `{url}` cannot be reached")
 
 
 def test_the_port_of_the_server_itself_is_no_problem(place: Path) -> None:
     """Beside a running server its port is in use, as it should be."""
     server = start_server(place)
-    done = run(place, "doctor", "--json", PDP_SERVER__ADDRESS=server.address)
+    done = doctor(place, PDP_SERVER__ADDRESS=server.address)
     stop_server(server)
 
     assert (0, []) == (done.returncode, problems(done))

@@ -92,7 +92,8 @@ def until(condition: Callable[[], bool]) -> bool:
     """Look again and again; False when it takes too long."""
     deadline = time.monotonic() + PATIENCE
     while not (holds := condition()) and time.monotonic() < deadline:
-        pass
+        # Without a pause this takes a core from the workers that it waits for.
+        time.sleep(0.01)
     return holds
 
 
