@@ -288,10 +288,10 @@ class App:
             if settings.policies.watch and worker <= 1:
                 self._opened.enter_context(sourcing.watch(follower.follow))
             self._opened.enter_context(heartbeat)
-            self._send_messages(settings, time, telemetry)
             if settings.makes_certificate and worker <= 1:
                 self._renew_certificate(Path(settings.data_dir))
             if not control:
+                self._send_messages(settings, time, telemetry)
                 self._purge(
                     Purge(
                         sessions,

@@ -1,6 +1,6 @@
 """The one sender of a deployment: moves events from the stores to the queue, and messages to their receivers.
 
-Every process of the server has one, and the one that holds the lock sends. The system frees the lock of a process that
+Every worker has one, and the one that holds the lock sends. The system frees the lock of a process that
 dies, so another one goes on within a second; what was sent and not yet noted is then sent again, with the same id.
 """
 
