@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -131,6 +131,28 @@ doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready
 	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
 	$(PYTEST) -m doors tests/doors
 
+# What people use: a real browser with its driver (`chromium` and `chromium-driver` of Debian), and a real provider of
+# log-ins. Apart, because the product drives no browser.
+PEOPLE := .venv-people
+BROWSED := tests/console/people
+$(PEOPLE)/ready: pyproject.toml $(BROWSED)/requirements.lock $(wildcard $(BROWSED)/*.json)
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  -r $(BROWSED)/requirements.lock
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	mkdir -p $(@D)/programs
+	cp $(BROWSED)/*.json $(@D)/programs
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)/programs
+	@touch $@
+
+people: $(PEOPLE)/ready  ## run the tests of the console in a real browser, and with a real provider of log-ins
+	$(PEOPLE)/bin/python -m pytest -m people $(BROWSED)
+
+# Where `make pictures` writes.
+PICTURES := pictures
+pictures: $(PEOPLE)/ready  ## take pictures of every page of the console, at three widths, light and dark
+	$(PEOPLE)/bin/python -m tests.console.people.pictures $(PICTURES)
+
 # Each run of one framework is a program that starts anew: all cases with it take minutes. To make the environments apart
 # takes long, too, and CrewAI's has 900 MB. Its imports warn.
 MODULES = $(patsubst %,pdp/doors/%.py,$(1))
@@ -143,10 +165,15 @@ doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run 
 
 # The versions that both environments hold are those of the product's lock, but in the environments apart. The project
 # itself is not locked.
-lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashes
-	npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $(PROGRAMS)
+lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a browser, need, with hashes
+	for folder in $(PROGRAMS) $(BROWSED); do \
+	  npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $$folder \
+	    || exit 1; \
+	done
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
+	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
+	  --output-file $(BROWSED)/requirements.lock $(BROWSED)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
 	for folder in $(ADAPTERS_APART) $(GUARDED); do \
 	  $(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
@@ -154,4 +181,4 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors need, with hashe
 	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(TOOLS) $(DIST) build *.egg-info

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from pdp.console.words import seconds_of, terms_of
+from pdp.console.words import reducible, seconds_of
 from pdp.v1.session_pb2 import Session
 
 # Of the API: so many patterns select the tools to keep.
@@ -88,7 +88,7 @@ def _duration(asked: Session, minutes: str) -> float | None:
 def _terms(asked: Session, chosen: Mapping[str, Sequence[str]]) -> bytes | None:
     """Return the terms that were changed, as a JSON object; None for none. A value keeps its digits."""
     members = []
-    for name, text in terms_of(asked).items():
+    for name, text in reducible(asked).items():
         field = f"term.{name}"
         if field not in chosen:
             continue

@@ -81,6 +81,11 @@ def terms_of(session: Session) -> Mapping[str, str]:
     return {name: text for name, text in member_texts(session.terms_json) if name}
 
 
+def reducible(session: Session) -> Mapping[str, str]:
+    """Return the terms that an approval can make smaller: targets and limits."""
+    return {name: text for name, text in terms_of(session).items() if name == "targets" or name.startswith("max_")}
+
+
 def attributes_of(session: Session) -> Mapping[str, str]:
     """Return the user's attributes by name, each exactly as it is written in JSON."""
     return {name: text for name, text in member_texts(session.user_attributes_json) if name}

