@@ -1,7 +1,7 @@
 """The one sender of a deployment: moves events from the stores to the queue, and messages to their receivers.
 
-Every worker has one, and the one that holds the lock sends. The system frees the lock of a process that
-dies, so another one goes on within a second; what was sent and not yet noted is then sent again, with the same id.
+Every worker has one, and the one that holds the lock sends. The system frees the lock of a process that dies, so
+another one goes on within a second; what was sent and not yet noted is then sent again, with the same id.
 """
 
 from __future__ import annotations
@@ -127,10 +127,10 @@ class Sender:
             if queue is None:
                 return
             now = no_earlier(self._clock.now(), self._sessions.high_water_at())
-            for find in (lambda: self._sessions, self._requests):
+            for name, find in (("sessions", lambda: self._sessions), ("requests", self._requests)):
                 # The other one goes on while one does not answer.
                 try:
-                    self._empty(find(), queue, now.wall_at)
+                    self._empty(name, find(), queue, now.wall_at)
                 except PDPError as error:
                     problems.append(str(error))
             if now.boot_at - self._gave_up_at >= _GIVE_UP_SECONDS:
@@ -158,20 +158,23 @@ class Sender:
                 raise ConfigurationError(f"cannot use `{self._lock_path}`: {reason_of(error)}") from None
         return self._lock is not None
 
-    def _empty(self, outbox: Outbox, queue: MessageQueue, at: float) -> None:
+    def _empty(self, name: str, outbox: Outbox, queue: MessageQueue, at: float) -> None:
         while outbox.note_expired(wall_at=at, limit=_STEP) == _STEP:
             pass
-        while self._pass_on(outbox, queue, at):
+        while self._pass_on(name, outbox, queue, at):
             pass
 
-    def _pass_on(self, outbox: Outbox, queue: MessageQueue, at: float) -> bool:
+    def _pass_on(self, name: str, outbox: Outbox, queue: MessageQueue, at: float) -> bool:
         """Move events from a store to the queue; say whether there can be more."""
         untold = outbox.untold(limit=_STEP)
         if untold == Untold():
             return False
-        ids = frozenset(event.id for event in untold.events)
+        gap = f"missed_{name}_{untold.missed}"
+        ids = frozenset([event.id for event in untold.events] + ([gap] if untold.missed else []))
         taken = queue.taken(ids)
-        fresh = untold._replace(events=tuple(event for event in untold.events if event.id not in taken))
+        fresh = Untold(
+            tuple(event for event in untold.events if event.id not in taken), 0 if gap in taken else untold.missed
+        )
         queue.put(sorted_out(fresh, self._receivers, at=at), ids, at=at)
         # In this order: whoever dies in between finds the events noted, and makes no second message of them.
         outbox.forget_told(untold)

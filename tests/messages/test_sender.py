@@ -267,6 +267,24 @@ def test_a_gap_is_told(server: HTTPReceiver, tmp_path: Path, sending: Callable[.
     assert server.stories == [("messages.missed", [])]
 
 
+def test_a_store_that_cannot_forget_makes_no_second_message(
+    server: HTTPReceiver, tmp_path: Path, sending: Callable[..., Sender]
+) -> None:
+    """Neither of its events nor of a gap, however often they are read."""
+    path = tmp_path / "sessions.db"
+    with closing(SQLiteSessionStore(path, tells=True)) as store:
+        store.insert(waiting("a", deadline=_LATE), wall_at=1000.0)
+        with closing(apsw.Connection(str(path))) as connection:
+            connection.execute("UPDATE meta SET missed_events = 3")
+            connection.execute("CREATE TRIGGER kept BEFORE DELETE ON outbox BEGIN SELECT RAISE(ABORT, ''); END")
+        with sending(make_receiver(tmp_path, server.url), sessions=store):
+            wait_until(lambda: len(server.taken) == 2)
+            time.sleep(0.1)
+
+        assert len(store.untold(limit=9).events) == 1
+    assert [kind for kind, _ in server.stories] == ["session.requested", "messages.missed"]
+
+
 @pytest.mark.parametrize(
     ("given_up", "problem"),
     [
