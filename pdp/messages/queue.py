@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -16,14 +16,14 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.messages.sorting import Message
+from pdp.messages.sorting import Message, burst_from, told_together
 from pdp.sessions.database import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.outbox import event_from, event_text
 
 _NAME: Final = "queue of messages"
 _BUSY_MILLISECONDS: Final = 5000
 # Of what waits for a receiver, the oldest messages are looked at.
-_LOOKED_AT: Final = 50
+_LOOKED_AT: Final = 200
 # A message that waits longer was put off by a clock that was ahead.
 _LONGEST_PAUSE_SECONDS: Final = 3600.0
 
@@ -108,16 +108,31 @@ class MessageQueue:
     def due(self, receiver: str, *, at: float) -> Letter | None:
         """Return the oldest message to be sent to a receiver now; None without one.
 
-        While a message is to be tried again, later ones about the same session wait, and others do not.
+        While a message is to be tried again, later ones about the same session wait, and others do not. What has
+        gathered behind one while its receiver was away, and was not tried, is told with it as one burst.
         """
+        rows = self._rows(_WAITING, (receiver, _LOOKED_AT))
+        letters = [_letter(*row) for _, *row in rows]
         waiting: list[Message] = []
-        for next_at, *row in self._rows(_WAITING, (receiver, _LOOKED_AT)):
-            letter = _letter(*row)
+        for place, (letter, (next_at, *_)) in enumerate(zip(letters, rows, strict=True)):
             put_off = at < next_at <= at + _LONGEST_PAUSE_SECONDS
             if not put_off and not any(letter.message.must_follow(earlier) for earlier in waiting):
-                return letter
+                return letter if letter.attempts else self._with_burst(letter, letters[place + 1 :], waiting)
             waiting.append(letter.message)
         return None
+
+    def _with_burst(self, letter: Letter, later: Sequence[Letter], waiting: Sequence[Message]) -> Letter:
+        untried = [one.message for one in later if not one.attempts]
+        tried = [one.message for one in later if one.attempts]
+        burst = burst_from(letter.message, untried, others=(*waiting, *tried))
+        if not burst:
+            return letter
+        # A new id: a sender that died can have sent the first one alone.
+        message = told_together((letter.message, *burst))
+        with self._writing():
+            self._connection.executemany("DELETE FROM messages WHERE id = ?", [(one.id,) for one in burst])
+            self._connection.execute(_REPLACE, (message.id, event_text(message.event), letter.message.id))
+        return replace(letter, message=message)
 
     def sent(self, letter: Letter, *, at: float) -> None:
         """Remove a message that its receiver has taken."""
@@ -245,6 +260,7 @@ _SENT: Final = """
 INSERT INTO receivers (name, sent, sent_at) VALUES (?, 1, ?)
 ON CONFLICT DO UPDATE SET sent = sent + 1, sent_at = excluded.sent_at, problem = ''
 """
+_REPLACE: Final = "UPDATE messages SET id = ?, event = ? WHERE id = ?"
 _PUT_OFF: Final = "UPDATE messages SET attempts = attempts + 1, problem = ?, next_at = ? WHERE id = ?"
 _FAILED: Final = """
 INSERT INTO receivers (name, failed, problem) VALUES (?, 1, ?)

@@ -43,13 +43,33 @@ def sorted_out(untold: Untold, receivers: Iterable[Receiver], *, at: float) -> l
     found = []
     for receiver in receivers:
         wanted = [event for event in (*untold.events, *missed) if receiver.wants(event)]
-        found += [_message(receiver, event) for event in _bundled(wanted)]
+        found += [_message(receiver.name, event) for event in _bundled(wanted)]
     return found
 
 
-def _message(receiver: Receiver, event: OutboxEvent) -> Message:
+def burst_from(first: Message, later: Iterable[Message], *, others: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the later messages that are told with the first, if these are more than a few: of the same burst.
+
+    `later` are in order, and `others` wait before them and are told apart. None is told before what it must follow.
+    """
+    found, passed = [first], list(others)
+    for message in later:
+        of_burst = _subject(message.event) == _subject(first.event)
+        if of_burst and not any(message.must_follow(other) for other in passed):
+            found.append(message)
+        else:
+            passed.append(message)
+    return tuple(found[1:]) if len(found) > FEW else ()
+
+
+def told_together(messages: Sequence[Message]) -> Message:
+    """Return one new message for several to the same receiver."""
+    return _message(messages[0].receiver, reduce(joined, [one.event for one in messages]))
+
+
+def _message(receiver: str, event: OutboxEvent) -> Message:
     # Each receiver knows only its own ids.
-    return Message(id=f"msg_{new_event_id().removeprefix('evt_')}", receiver=receiver.name, event=event)
+    return Message(id=f"msg_{new_event_id().removeprefix('evt_')}", receiver=receiver, event=event)
 
 
 def _bundled(events: Sequence[OutboxEvent]) -> list[OutboxEvent]:

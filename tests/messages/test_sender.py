@@ -312,6 +312,38 @@ def test_what_is_not_taken_becomes_a_dead_letter(tmp_path: Path, given_up: dict[
         assert again.message == oldest.message
 
 
+def test_what_gathered_while_a_receiver_was_away_is_one_message(tmp_path: Path) -> None:
+    """Of each topic, in order; with a new id, because the first could have been sent before."""
+    stories = [(topic, number) for number in range(8) for topic in (Topic.SESSION_REQUESTED, Topic.SESSION_APPROVED)]
+    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+        for topic, number in stories:
+            event = OutboxEvent(id=f"evt_{topic}{number}", topic=topic, at=1.0, ids=(f"ses_{number}",))
+            queue.put([Message(id=f"msg_{topic}{number}", receiver=ON_CALL, event=event)], [], at=1000.0)
+        told = []
+        while (letter := queue.due(ON_CALL, at=2000.0)) is not None:
+            told.append((letter.message.event.topic, letter.message.event.count, letter.message.event.ids[0]))
+            assert not letter.message.id.endswith("0")
+            queue.sent(letter, at=2000.0)
+
+    assert told == [(Topic.SESSION_REQUESTED, 8, "ses_0"), (Topic.SESSION_APPROVED, 8, "ses_0")]
+
+
+def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
+    """Its receiver may have it: the same id must not bring something else. The rest is a burst of its own."""
+    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+        for number in range(8):
+            event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_REQUESTED, at=1.0, ids=(f"ses_{number}",))
+            queue.put([Message(id=f"msg_{number}", receiver=ON_CALL, event=event)], [], at=1000.0)
+        (first,) = queue.letters(dead=False, limit=1)
+        queue.failed(first, "answers `500`", next_at=2001.0)
+        rest, again = queue.due(ON_CALL, at=2000.0), queue.due(ON_CALL, at=2001.0)
+
+    assert rest is not None
+    assert again is not None
+    assert (rest.message.event.count, rest.message.event.ids[0]) == (7, "ses_1")
+    assert again.message == first.message
+
+
 def test_dead_letters_are_bounded(tmp_path: Path) -> None:
     """The latest stay."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
