@@ -35,6 +35,7 @@ from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
 from pdp.registry.access import Approvals
 from pdp.registry.following import Following
+from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
@@ -72,7 +73,7 @@ class Embedded:
     """The PDP without a server.
 
     Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, answer access requests with `approvals`,
-    follow sessions with `following`, reload with `keeper`, explain with `explainer`.
+    freeze tenants with `freezer`, follow sessions with `following`, reload with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -81,6 +82,7 @@ class Embedded:
     explainer: Explainer
     outcomes: Outcomes
     approvals: Approvals
+    freezer: Freezer
     following: Following
     sessions: SessionStore
     history: SessionHistory
@@ -174,6 +176,7 @@ def open_embedded(
         explainer=explainer,
         outcomes=outcomes,
         approvals=approvals,
+        freezer=Freezer(sessions=store, clock=time, observer=watcher, record_permits=record_permits),
         following=Following(store, time),
         sessions=store,
         history=past,
@@ -267,6 +270,7 @@ class App:
                 registrar=self.embedded.registrar,
                 outcomes=self.embedded.outcomes,
                 approvals=self.embedded.approvals,
+                freezer=self.embedded.freezer,
                 following=self.embedded.following,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,

@@ -55,6 +55,10 @@ class WrongStateError(PDPError):
     """The session's state, or what was shown of it, does not allow this: read it again and decide anew."""
 
 
+class FrozenError(PDPError):
+    """The tenant is frozen: nothing is opened or approved; ask again when the freeze is lifted."""
+
+
 class ConflictError(PDPError):
     """Another caller changed the same thing first: read it again and retry."""
 

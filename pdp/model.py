@@ -48,6 +48,7 @@ class Basis(_Word):
     LABEL_NOT_APPROVED = "label_not_approved"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     RESULT_UNSEEN = "result_unseen"
+    FROZEN = "frozen"
 
 
 class CallStatus(_Word):
@@ -102,6 +103,7 @@ class Role(_Word):
     AUTHOR = "author"
     AUDITOR = "auditor"
     ADMIN = "admin"
+    OPERATOR = "operator"
 
 
 _RANKS = {one: rank for rank, one in enumerate(ValueClass)}

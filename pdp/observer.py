@@ -34,6 +34,9 @@ class EventKind(StrEnum):
     ACCESS_DENIED = "access.denied"  # a person refused a call
     ACCESS_REVOKED = "access.revoked"  # an approval of a call was taken back
     ACCESS_USED = "access.used"  # an approved call was allowed
+    FREEZE_SET = "freeze.set"  # a tenant was frozen, or all of them
+    FREEZE_LIFT_CONFIRMED = "freeze.lift_confirmed"  # the first of two confirmed that a freeze is to be lifted
+    FREEZE_LIFTED = "freeze.lifted"  # a freeze stops nothing any more
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals
@@ -52,6 +55,7 @@ ENDING = frozenset(
         EventKind.BUNDLE_ACTIVATED,
         EventKind.ACCESS_DENIED,
         EventKind.ACCESS_REVOKED,
+        EventKind.FREEZE_SET,
     }
 )
 

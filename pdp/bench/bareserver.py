@@ -46,6 +46,7 @@ def main() -> None:
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
             approvals=embedded.approvals,
+            freezer=embedded.freezer,
             following=embedded.following,
             keeper=embedded.keeper,
             evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),

@@ -16,6 +16,7 @@ from pdp.client.definitions import DefinitionDigests, definition_digest, definit
 from pdp.client.errors import (
     AlreadyReportedError,
     ConflictError,
+    FrozenError,
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
@@ -48,6 +49,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DefinitionDigests",
+    "FrozenError",
     "InvalidRequestError",
     "ListedTool",
     "NotFoundError",

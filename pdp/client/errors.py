@@ -59,6 +59,10 @@ class WrongStateError(PDPClientError, errors.WrongStateError):
     """The state, or what was shown, does not allow this: read it again and decide anew."""
 
 
+class FrozenError(PDPClientError, errors.FrozenError):
+    """The tenant is frozen: nothing is opened or approved; ask again when the freeze is lifted."""
+
+
 class ConflictError(PDPClientError, errors.ConflictError):
     """Another caller changed the same thing first: read it again and retry."""
 
@@ -98,7 +102,10 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 
 
 # Where a status has several meanings, the server's reason tells them apart.
-_CLASSES_BY_REASON: dict[str, type[PDPClientError]] = {"ALREADY_REPORTED": AlreadyReportedError}
+_CLASSES_BY_REASON: dict[str, type[PDPClientError]] = {
+    "ALREADY_REPORTED": AlreadyReportedError,
+    "FROZEN": FrozenError,
+}
 
 
 def from_status(error: grpc.RpcError, diagnosis: Diagnosis) -> PDPClientError:

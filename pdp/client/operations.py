@@ -22,7 +22,7 @@ from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
-_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession")
+_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession", "SetFreeze")
 
 _ENDING = (
     "RevokeSessions",
@@ -31,6 +31,8 @@ _ENDING = (
     "EndSession",
     "DenyCall",
     "RevokeAccess",
+    "SetFreeze",
+    "ListFreezes",
     "ActivateBundle",
     "ReloadBundle",
 )

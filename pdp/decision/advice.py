@@ -45,6 +45,7 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
             "what this call brings must be reported, and this gateway sees no results: do not retry it; use a gateway "
             "that sees results"
         ),
+        Basis.FROZEN: "people have stopped all calls for now: wait until that is lifted; do not retry it meanwhile",
         Basis.LABEL_NOT_APPROVED: (
             "the session has a label that may permit more since the rules changed, and was not approved for that: do "
             "not retry it; ask for a new session"

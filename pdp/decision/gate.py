@@ -15,8 +15,8 @@ def gate(snapshot: Snapshot, call: Call, bounds: Bounds | None = None) -> Tool |
 
     `bounds` are those of the gateway that asks.
     """
-    if not snapshot.chain:
-        return Refusal(rows.NO_SESSION, snapshot, call)
+    if not snapshot.chain or snapshot.freeze is not None:
+        return Refusal(rows.FROZEN if snapshot.chain else rows.NO_SESSION, snapshot, call)
     for above, session in enumerate(snapshot.chain):
         if (row := _of_state(snapshot, session)) is not None:
             return Refusal(row, snapshot, call, above)

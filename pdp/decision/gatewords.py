@@ -52,6 +52,13 @@ class Refusal(NamedTuple):
         return f"session `{self.session.id}`" + (" above" if self.above else "")
 
 
+def _frozen(at: Refusal) -> str:
+    freeze = at.snapshot.freeze
+    if freeze is None:
+        raise AssertionError("only a freeze is refused for")
+    return f"{freeze.what} frozen since {moment(freeze.set_at)} by `{freeze.set_by}`: {freeze.reason}"
+
+
 def _expired(at: Refusal) -> str:
     what = "expired" if at.session.approved_at else "was never approved, and its request expired"
     return f"{at.who} {what} at {moment(at.session.deadline.wall_at)}"
@@ -109,6 +116,8 @@ def moment(at: float) -> str:
 
 # The rows, in the order of their checks.
 NO_SESSION = Row(Basis.SESSION_NOT_FOUND, lambda _: "no session of this tenant has this handle")
+# Of the tenant.
+FROZEN = Row(Basis.FROZEN, _frozen)
 # Of the session and of each above it.
 OF_STATE = {
     SessionState.REQUESTED: Row(
@@ -141,7 +150,7 @@ RESULT_UNSEEN = Row(
     lambda at: f"what `{at.call.action}` brings is known only by a report, and the gateway sees no results",
 )
 ROWS = (
-    *(NO_SESSION, *OF_STATE.values(), UNAPPROVED_LABELS),
+    *(NO_SESSION, FROZEN, *OF_STATE.values(), UNAPPROVED_LABELS),
     *(UNKNOWN_TOOL, UNSTATED, MISSTATED),
     *(OUT_OF_SCOPE, ABOVE_CEILING, CHANGED),
     RESULT_UNSEEN,

@@ -216,10 +216,10 @@ class Ledger:
     def _unchanged(self, snapshot: Snapshot, ruling: Ruling) -> Settled:
         """Return a ruling as it is. Raise `ConflictError` when a session has changed since the snapshot."""
         try:
-            present = self._sessions.view(snapshot.chain[0].handle_digest).chain
+            present = self._sessions.view(snapshot.chain[0].handle_digest)
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
-        require_unchanged(snapshot.chain, present)
+        require_unchanged(snapshot.chain, present.chain, present.freeze)
         return Settled(ruling, snapshot)
 
 

@@ -10,6 +10,7 @@ from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, Session
 from pdp.policy.bundle import Bundle
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionReader
 from pdp.sessions.succession import chain_with
 from pdp.sessions.values import ActiveBundle, StoreView
@@ -22,8 +23,8 @@ class Snapshot:
     """The inputs of one decision: the bundle, the session with its ancestors (nearest first), and the time.
 
     `chain` is empty without a session that the caller may ask about. `wall_at` is the unchanged wall clock, which
-    policies see; `now` never goes back, for deadlines. `activation` is that of the bundle, read with the chain; None
-    without a chain.
+    policies see; `now` never goes back, for deadlines. `activation` is that of the bundle, and `freeze` what stops the
+    tenant of the session, both read with the chain; None without a chain.
     """
 
     bundle: Bundle
@@ -31,6 +32,7 @@ class Snapshot:
     now: Instant
     wall_at: float
     activation: ActiveBundle | None = None
+    freeze: Freeze | None = None
 
     def after(self, other: Snapshot) -> Snapshot:
         """Return the snapshot with the sessions of another one that is later, where it holds them too."""
@@ -88,7 +90,8 @@ class Snapshots:
         return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
-        return _taken(self._bundle_for(view.bundle), view.chain, now, view.high_water_at, caller, view.bundle)
+        bundle = self._bundle_for(view.bundle)
+        return _taken(bundle, view.chain, now, view.high_water_at, caller, view.bundle, view.freeze)
 
 
 def _taken(
@@ -98,6 +101,7 @@ def _taken(
     high_water_at: float,
     caller: Caller,
     activation: ActiveBundle | None = None,
+    freeze: Freeze | None = None,
 ) -> Snapshot:
     # INVARIANT: a session that the caller may not ask about is the same as an unknown one. `Caller.may_ask_about`
     # without its call, which every decision would pay.
@@ -109,4 +113,5 @@ def _taken(
         now=no_earlier(now, high_water_at),
         wall_at=now.wall_at,
         activation=activation,
+        freeze=freeze,
     )

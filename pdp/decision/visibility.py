@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot
-from pdp.errors import NotFoundError, WrongStateError
+from pdp.errors import FrozenError, NotFoundError, WrongStateError
 from pdp.model import Call, Caller, Session, SessionState, Targets, Visibility
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
@@ -44,10 +44,13 @@ class ToolListing:
 def tool_listing(snapshot: Snapshot, caller: Caller, *, with_readings: bool) -> ToolListing:
     """Return for each tool whether the session of a snapshot could be allowed to call it, where this gateway asks.
 
-    Raise `NotFoundError` without a session, `WrongStateError` when it is not active.
+    Raise `NotFoundError` without a session, `FrozenError` when its tenant is frozen, `WrongStateError` when it is not
+    active.
     """
     if not snapshot.chain:
         raise NotFoundError("no such session")
+    if snapshot.freeze is not None:
+        raise FrozenError(f"{snapshot.freeze.what} frozen: no tool can be called")
     own, bundle = snapshot.chain[0], snapshot.bundle
     state = state_of(own, snapshot.now)
     if state is not SessionState.ACTIVE:

@@ -11,6 +11,7 @@ from pdp.client import (
     Answer,
     AsyncClient,
     AsyncClientSession,
+    FrozenError,
     ListedTool,
     NotFoundError,
     PDPClientError,
@@ -123,11 +124,13 @@ class Asking:
             raise
 
     async def tools(self, handle: str) -> tuple[ListedTool, ...]:
-        """Return every tool as a session sees it. Raise `NoSessionHereError` unless it lives."""
+        """Return every tool as a session sees it. Raise `NoSessionHereError` unless it lives and is not frozen."""
         try:
             return await self.session(handle).list_tools()
         except (WrongStateError, NotFoundError):
             raise NoSessionHereError(refusals.SESSION_OVER) from None
+        except FrozenError:
+            raise NoSessionHereError(refusals.FROZEN) from None
         except PDPClientError as error:
             _LOG.warning("a session cannot be looked at: %s", error)
             raise NoSessionHereError(refusals.AWAY, away=True) from None

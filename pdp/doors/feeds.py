@@ -50,16 +50,19 @@ class SessionsFeed:
             await asyncio.wait([self._following])
 
     async def _follow(self) -> None:
-        revision, told, bundle_version = 0, False, ""
+        revision, told = 0, False
+        common: tuple[str, tuple[str, ...]] = ("", ())
         while True:
             # What changed before a feed begins is not always told.
             missed = True
             try:
                 async for message in self._changes(revision):
                     told = False
-                    missed |= message.reset or message.bundle_version != bundle_version
+                    # What concerns all sessions: the bundle, and what freezes their tenants.
+                    before, common = common, (message.bundle_version, tuple(message.frozen_tenants))
+                    missed |= message.reset or common != before
                     self._tell({one.session_id for one in message.changes}, everyone=missed)
-                    revision, bundle_version, missed = message.revision, message.bundle_version, False
+                    revision, missed = message.revision, False
                     await asyncio.sleep(_SHORTEST_SECONDS)
             except PDPClientError as error:
                 if not told:

@@ -16,6 +16,7 @@ from pdp.model import Basis
 NO_RETRY: Final = "do not retry it"
 
 AWAY: Final = "The policy decision point does not answer. Try again later."
+FROZEN: Final = "People have stopped all calls for now. Try again when they have lifted that, or tell the user."
 SESSION_OVER: Final = (
     "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
 )

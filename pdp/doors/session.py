@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from pdp.client import (
     AsyncClient,
     AsyncClientSession,
+    FrozenError,
     OverloadedError,
     PDPClientError,
     UnavailableError,
@@ -230,15 +231,16 @@ class RequestedSession:
             yield message
 
     async def _patiently(self, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
-        """Ask until the server answers."""
+        """Ask until the server answers, and the tenant is not frozen."""
         pause, told = _AGAIN_SECONDS, False
         while True:
             try:
                 return await ask()
-            except (UnavailableError, OverloadedError) as error:
+            except (FrozenError, UnavailableError, OverloadedError) as error:
                 if not told and self._answered.is_set():
                     _LOG.warning("the session cannot be opened now: %s", error)
                     told = True
-                self._missing = NoSessionError(refusals.AWAY, away=True)
+                frozen = isinstance(error, FrozenError)
+                self._missing = NoSessionError(refusals.FROZEN if frozen else refusals.AWAY, away=True)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -27,6 +27,11 @@ def new_event_id() -> str:
     return "evt_" + _base32(secrets.token_bytes(17))
 
 
+def new_freeze_id() -> str:
+    """Return a new id of a freeze: `frz_` and 130 random bits."""
+    return "frz_" + _base32(secrets.token_bytes(17))
+
+
 def new_handle() -> str:
     """Return a new secret session handle: `pdps_` and 256 random bits."""
     return "pdps_" + secrets.token_urlsafe(32)

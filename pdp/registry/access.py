@@ -25,6 +25,7 @@ from pdp.registry.scope import scope_of
 from pdp.registry.seeing import sees_all, sees_request, tenant_seen
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState
+from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import AccessRequests, SessionHistory, Sessions
 
@@ -83,13 +84,16 @@ class Approvals:
 
         `trace` holds the facts of the event that link the policies' answer to the caller's trace. Raise
         `InvalidRequestError` for more calls than a run may have, `WrongStateError` when the request is not open or is
-        not what was shown, and `PermissionDeniedError` when a rule or the policies refuse.
+        not what was shown, `PermissionDeniedError` when a rule or the policies refuse, and `FrozenError` while the
+        tenant is frozen.
         """
         require_approver(caller, "a call")
         if not self._record_permits():
             raise UnavailableError("the record accepts no more entries; calls can be refused, but not approved")
         bundle, now = self._bundle(), self._now()
         request, chain = self._known(request_id, caller)
+        # Early, so that nobody logs in anew in vain.
+        require_unfrozen(request.tenant, self._sessions.freezes())
         _require_another(caller, request, chain)
         reviewed = self._review(request, chain, bundle, caller, now)
         if reviewed.view.state is not AccessState.OPEN:
@@ -110,7 +114,8 @@ class Approvals:
         # Before the policies are asked: a request that cannot be approved needs no answer from them.
         approve(request)
         decided = self._policies.require(bundle, _question(reviewed, chain, caller, now, calls, trace or {}))
-        approved = self._requests().answer(request_id, approve)
+        with self._sessions.unfrozen(request.tenant):
+            approved = self._requests().answer(request_id, approve)
         self._observer.event(decided)
         given = {"calls": str(approved.most_uses), "request_digest": request_digest, **presence(caller)}
         self._observer.event(

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.model import Session, SessionState
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import state_of
 from pdp.sessions.store import SessionChanges, SessionReader
 
@@ -20,11 +21,12 @@ class FollowedSessions(SessionChanges, SessionReader, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """What changed up to a revision: sessions with their present states, and the version of the active bundle."""
+    """What changed up to a revision: sessions with their present states; the active bundle's version, all freezes."""
 
     revision: int
     sessions: tuple[tuple[Session, SessionState], ...]
     bundle_version: str
+    freezes: tuple[Freeze, ...]
 
 
 class Following:
@@ -48,6 +50,7 @@ class Following:
             revision=changes.revision,
             sessions=tuple((session, state_of(session, now)) for session in changes.sessions),
             bundle_version=changes.bundle_version,
+            freezes=changes.freezes,
         )
 
     def one(self, session_id: str) -> tuple[Session, SessionState] | None:

@@ -52,6 +52,7 @@ from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.terms import session_terms
 from pdp.registry.unusual import Asked, Unusual, unusual
 from pdp.sessions import lifecycle
+from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.valuekeys import key_of, sealed_for
@@ -171,12 +172,13 @@ class Registrar:
         `trace` holds the facts of the event that link the policies' answer to the caller's trace.
         A delegation that the parent's approval and the policies allow becomes active at once. Raise
         `InvalidRequestError` naming the attribute, `PermissionDeniedError` when the policies refuse,
-        `WrongStateError` when the parent is not active.
+        `WrongStateError` when the parent is not active, `FrozenError` while the tenant is frozen.
         """
         self._require_record()
         bundle, now = self._bundle(), self._now()
         self._require_few(caller, now)
         parents = self._parents(wanted, caller, bundle, now)
+        self._require_unfrozen(parents[0].tenant if parents else caller.tenant)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
         scope = expansion(draft, parents, bundle)
         require_tools(wanted.tool_patterns, scope, self._limits)
@@ -229,13 +231,14 @@ class Registrar:
         The digest is that of `review` with the same grants and narrowing.
         Raise `InvalidRequestError` for a grant that nothing in the bundle names and for a narrowing that is none,
         `WrongStateError` when the session does not wait for approval, would have too many tools, or is not what was
-        shown, and `PermissionDeniedError` when a rule or the policies refuse.
+        shown, `PermissionDeniedError` when a rule or the policies refuse, and `FrozenError` while its tenant is frozen.
         """
         require_approver(caller, "a session")
         self._require_record()
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         wanted, parents = chain[0], chain[1:]
+        self._require_unfrozen(wanted.tenant)
         _require_waiting(wanted, now)
         _require_active(parents, bundle, now)
         require_known(grants, bundle.grants)
@@ -607,6 +610,10 @@ class Registrar:
             raise UnavailableError(
                 "the record accepts no more entries; sessions can be ended and narrowed, but not opened"
             )
+
+    def _require_unfrozen(self, tenant: str) -> None:
+        # Early, so that nobody logs in anew in vain. INVARIANT: the store checks it again in the write.
+        require_unfrozen(tenant, self._sessions.freezes())
 
     def _require_few(self, caller: Caller, now: Instant) -> None:
         most = self._limits.live_sessions

@@ -28,6 +28,13 @@ def tenant_seen(caller: Caller) -> str:
     return caller.tenant if caller.bounds is None else ""
 
 
+def tenants_seen(caller: Caller) -> frozenset[str]:
+    """Return the tenants in which a caller may see sessions."""
+    if sees_all(caller) or caller.bounds is None:
+        return frozenset({caller.tenant})
+    return caller.bounds.tenants
+
+
 def _sees(caller: Caller, asked: Asked, by: str) -> bool:
     if sees_all(caller):
         return asked.tenant == caller.tenant

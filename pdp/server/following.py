@@ -13,10 +13,11 @@ from pdp.foundation.repeating import Repeater
 from pdp.limits import Limits
 from pdp.model import Caller
 from pdp.registry.following import MOST_CHANGES, Followed, Following
-from pdp.registry.seeing import sees
+from pdp.registry.seeing import sees, tenants_seen
 from pdp.server.fields import optional_id
 from pdp.server.messages import session_change
 from pdp.serving.watches import Watch
+from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.v1 import session_pb2 as sessions
 
 _LOG = logging.getLogger("pdp.server")
@@ -41,6 +42,7 @@ class _Follower:
     pending: dict[str, _Change] = field(default_factory=dict)
     # What it was told last.
     bundle_version: str = ""
+    frozen: tuple[str, ...] = ()
     sent_at: float = 0.0
 
     def take(self, changes: Mapping[str, _Change]) -> None:
@@ -66,6 +68,7 @@ class SessionFollowers:
         # INVARIANT: only the thread of `look` uses the rest.
         self._followers: list[_Follower] = []
         self._seen, self._bundle_version = 0, ""
+        self._freezes: tuple[Freeze, ...] = ()
         self._looks = Repeater("following", self._look_carefully, every=min(every, _LOOK_SECONDS))
 
     def __len__(self) -> int:
@@ -138,7 +141,7 @@ class SessionFollowers:
         changes = self._following.since(latest)
         if changes is None:
             raise UnavailableError("sessions change too fast")
-        self._seen, self._bundle_version = changes.revision, changes.bundle_version
+        self._take(changes)
 
     def _spread(self, changes: Followed | None) -> None:
         if changes is None:
@@ -146,10 +149,13 @@ class SessionFollowers:
                 self._reread(follower)
             self._catch_up()
             return
-        self._seen, self._bundle_version = changes.revision, changes.bundle_version
+        self._take(changes)
         visible = _Visible(changes)
         for follower in self._followers:
             follower.take(visible.to(follower.watch.caller))
+
+    def _take(self, changes: Followed) -> None:
+        self._seen, self._bundle_version, self._freezes = changes.revision, changes.bundle_version, changes.freezes
 
     def _begin(self, arrived: Iterable[_Follower]) -> None:
         """Take in watches that have arrived; what they have missed is told first."""
@@ -183,19 +189,27 @@ class SessionFollowers:
             if now - follower.sent_at >= self._patience:
                 watch.end(OverloadedError("the client does not read (limit `stream_idle_seconds`)"))
             return
-        news = follower.pending or follower.reset or follower.bundle_version != self._bundle_version
+        told, now_so = (follower.bundle_version, follower.frozen), (self._bundle_version, self._frozen(watch.caller))
+        news = follower.pending or follower.reset or told != now_so
         if (news or not follower.began or now - follower.sent_at >= self._alive) and not watch.over:
             watch.send(
                 sessions.WatchSessionsResponse(
                     changes=follower.pending.values(),
                     revision=self._seen,
                     reset=follower.reset,
-                    bundle_version=self._bundle_version,
+                    bundle_version=now_so[0],
+                    frozen_tenants=now_so[1],
                 )
             )
             follower.began, follower.reset, follower.sent_at = True, False, now
-            follower.bundle_version = self._bundle_version
+            follower.bundle_version, follower.frozen = now_so
             follower.pending.clear()
+
+    def _frozen(self, caller: Caller) -> tuple[str, ...]:
+        """Return the tenants that are frozen, of those in which a caller may see sessions."""
+        if not self._freezes:
+            return ()
+        return tuple(sorted(one for one in tenants_seen(caller) if freeze_of(one, self._freezes) is not None))
 
 
 class _Visible:

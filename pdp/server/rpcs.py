@@ -17,6 +17,7 @@ from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import caller_pb2 as callers
 from pdp.v1 import explain_pb2 as explanations
+from pdp.v1 import freeze_pb2 as freezes
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import session_pb2 as sessions
 
@@ -26,6 +27,7 @@ ACCESS = "pdp.v1.AccessService"
 POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
 CALLERS = "pdp.v1.CallerService"
+FREEZES = "pdp.v1.FreezeService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The former name of the same service, which most tools still try.
@@ -126,6 +128,17 @@ def _audit() -> tuple[RPC, ...]:
     )
 
 
+def _freezes() -> tuple[RPC, ...]:
+    of, ending = FREEZES, Lane.ENDING
+    approver, auditor, admin, operator = Role.APPROVER, Role.AUDITOR, Role.ADMIN, Role.OPERATOR
+    return (
+        _row(of, "SetFreeze", freezes.SetFreezeRequest, {approver, admin, operator}, ending),
+        # It gives authority back, so it takes nothing of what is kept for ending it.
+        _row(of, "LiftFreeze", freezes.LiftFreezeRequest, {approver, admin, operator}, Lane.CALLS),
+        _row(of, "ListFreezes", freezes.ListFreezesRequest, {approver, auditor, admin, operator}, ending),
+    )
+
+
 def _callers() -> tuple[RPC, ...]:
     return (_row(CALLERS, "GetCaller", callers.GetCallerRequest, _EVERY_CALLER, Lane.CALLS),)
 
@@ -146,6 +159,9 @@ def _standard() -> tuple[RPC, ...]:
 RPCS: Mapping[str, RPC] = MappingProxyType(
     {
         row.path: row
-        for row in (*_authorization(), *_sessions(), *_access(), *_policies(), *_audit(), *_callers(), *_standard())
+        for row in (
+            *(*_authorization(), *_sessions(), *_access(), *_freezes()),
+            *(*_policies(), *_audit(), *_callers(), *_standard()),
+        )
     }
 )

@@ -24,6 +24,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.registry.access import Approvals
 from pdp.registry.following import Following
+from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
@@ -32,6 +33,7 @@ from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.callers import CallerHandlers
 from pdp.server.fields import in_fields
 from pdp.server.following import SessionFollowers
+from pdp.server.freezes import FreezeHandlers
 from pdp.server.links import NO_LINKS, Links
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.rpcs import (
@@ -40,6 +42,7 @@ from pdp.server.rpcs import (
     AUTHORIZATION,
     CALLERS,
     CONTROL,
+    FREEZES,
     HEALTH,
     OLD_REFLECTION,
     POLICIES,
@@ -103,6 +106,7 @@ class PDPServer:
         registrar: Registrar,
         outcomes: Outcomes,
         approvals: Approvals,
+        freezer: Freezer,
         following: Following,
         keeper: BundleKeeper,
         evaluator: Evaluator,
@@ -134,6 +138,7 @@ class PDPServer:
             AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits, links),
             SESSIONS: SessionHandlers(registrar, limits, self._followers, links),
             ACCESS: self._access,
+            FREEZES: FreezeHandlers(freezer, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
             CALLERS: CallerHandlers(),

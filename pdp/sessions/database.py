@@ -140,6 +140,18 @@ _UPGRADES: Final = (
     CREATE INDEX sessions_of_user ON sessions (tenant, user, requested_at, id);
     CREATE INDEX sessions_of_agent ON sessions (tenant, agent, requested_at, id);
     """,
+    # What stops the calls of a tenant; one with an empty name stops all tenants.
+    """
+    CREATE TABLE freezes (
+      tenant TEXT PRIMARY KEY,
+      id TEXT NOT NULL,
+      set_at REAL NOT NULL,
+      set_by TEXT NOT NULL,
+      reason TEXT NOT NULL,
+      confirmed_at REAL NOT NULL,
+      confirmed_by TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -10,8 +10,9 @@ from itertools import starmap
 from threading import Lock
 from typing import TypeVar
 
-from pdp.errors import ConflictError, StoreUnavailableError
+from pdp.errors import ConflictError, NotFoundError, StoreUnavailableError
 from pdp.model import Session, SessionState
+from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
@@ -20,6 +21,7 @@ from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
     chain_with,
+    gives_authority,
     require_expected,
     require_new,
     require_successor,
@@ -51,6 +53,8 @@ class MemorySessionStore:
         self._ids: dict[bytes, str] = {}
         self._children: dict[str, list[str]] = {}
         self._cuts: dict[tuple[str, str, str], Cut] = {}
+        # By their tenants.
+        self._freezes: dict[str, Freeze] = {}
         self._bundle: ActiveBundle | None = None
         # In order of their latest activation.
         self._kept: dict[str, tuple[ActiveBundle, bytes]] = {}
@@ -67,10 +71,12 @@ class MemorySessionStore:
         # Not with `_open`: for each tool call, a generator costs as much as the look-up.
         with self._lock:
             self._require_open()
+            chain = self._chain(self._ids.get(handle_digest, ""))
             return StoreView(
-                chain=self._chain(self._ids.get(handle_digest, "")),
+                chain=chain,
                 bundle=self._bundle,
                 high_water_at=self._high_water_at,
+                freeze=self._freeze_of(chain[0].tenant) if self._freezes and chain else None,
             )
 
     def get(self, session_id: str) -> tuple[Session, ...]:
@@ -89,6 +95,7 @@ class MemorySessionStore:
             if session.id in self._sessions or session.handle_digest in self._ids:
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
             require_new(session, self._sessions.get(session.parent_id))
+            require_unfrozen(session.tenant, self._freezes.values())
             self._write([session], wall_at)
             self._ids[session.handle_digest] = session.id
             self._children.setdefault(session.parent_id, []).append(session.id)
@@ -98,7 +105,10 @@ class MemorySessionStore:
         with self._open():
             draft: dict[str, Session] = {}
             for session in sessions:
-                require_successor(draft.get(session.id) or self._sessions.get(session.id), session)
+                stored = draft.get(session.id) or self._sessions.get(session.id)
+                require_successor(stored, session)
+                if gives_authority(stored, session):
+                    require_unfrozen(session.tenant, self._freezes.values())
                 draft[session.id] = session
             self._write(draft.values(), wall_at)
 
@@ -135,7 +145,8 @@ class MemorySessionStore:
                 return None
             sessions = tuple(self._seen(self._sessions[one]) for one in ids if one in self._sessions)
             version = self._bundle.version if self._bundle else ""
-            return Changes(revision=self._revision, sessions=sessions, bundle_version=version)
+            freezes = self._sorted_freezes()
+            return Changes(revision=self._revision, sessions=sessions, bundle_version=version, freezes=freezes)
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
@@ -155,6 +166,38 @@ class MemorySessionStore:
             if self._cuts.get(key) == cut:
                 del self._cuts[key]
 
+    def freezes(self) -> tuple[Freeze, ...]:
+        """Return all freezes, that of all tenants first."""
+        with self._open():
+            return self._sorted_freezes()
+
+    def freeze(self, freeze: Freeze) -> None:
+        """Stop all calls of a tenant, or of all tenants."""
+        with self._open():
+            self._freezes[freeze.tenant] = freeze
+            self._write([], freeze.set_at)
+
+    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+        """Replace a freeze by what `change` makes of it, or remove it."""
+        with self._open():
+            stored = next((one for one in self._freezes.values() if one.id == freeze_id), None)
+            if stored is None:
+                raise NotFoundError(f"no such freeze: `{freeze_id}`")
+            successor = change(stored)
+            if successor is None:
+                del self._freezes[stored.tenant]
+            else:
+                self._freezes[stored.tenant] = successor
+            self._write([], wall_at)
+            return successor
+
+    @contextmanager
+    def unfrozen(self, tenant: str) -> Iterator[None]:
+        """Keep a tenant from being frozen while the `with` block runs."""
+        with self._open():
+            require_unfrozen(tenant, self._freezes.values())
+            yield
+
     def change_where(
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
     ) -> tuple[Session, ...]:
@@ -173,7 +216,7 @@ class MemorySessionStore:
     def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
         with self._open():
-            require_unchanged(chain, self._chain(chain[0].id))
+            require_unchanged(chain, self._chain(chain[0].id), self._freeze_of(chain[0].tenant))
             return chain_with(chain, self._write(successors_of(chain, change), wall_at))
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
@@ -306,6 +349,12 @@ class MemorySessionStore:
             return ()
         above = (self._sessions[ancestor_id] for ancestor_id in session.ancestor_ids)
         return (self._seen(session), *map(self._seen, above)) if self._cuts else (session, *above)
+
+    def _freeze_of(self, tenant: str) -> Freeze | None:
+        return freeze_of(tenant, self._freezes.values())
+
+    def _sorted_freezes(self) -> tuple[Freeze, ...]:
+        return tuple(freeze for _, freeze in sorted(self._freezes.items()))
 
     def _seen(self, session: Session) -> Session:
         for cut in self._cuts.values():

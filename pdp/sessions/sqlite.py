@@ -6,15 +6,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
-from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
+from pdp.errors import ConflictError, NotFoundError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, committing, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
+from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
 from pdp.sessions.lifecycle import LIVE
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
 from pdp.sessions.room import Room
@@ -25,6 +27,7 @@ from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
     chain_with,
+    gives_authority,
     require_expected,
     require_new,
     require_successor,
@@ -34,7 +37,7 @@ from pdp.sessions.succession import (
 )
 from pdp.sessions.turns import Turns
 from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
-from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on, snapshot
+from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on, freezes_on, snapshot
 
 T = TypeVar("T")
 
@@ -120,6 +123,7 @@ class SQLiteSessionStore:
         with self._transaction(opens=True):
             revision = self._advance(wall_at)
             require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
+            require_unfrozen(session.tenant, freezes_on(self._connection))
             self._keep_scope(session.scope)
             self._connection.execute(_INSERT, {**row_of(session), "expiry_noted": not self._outbox.tells})
             if not self._connection.changes():
@@ -173,7 +177,8 @@ class SQLiteSessionStore:
                 return None
             found = [session for one in ids if (session := self._reader.by_id(one)) is not None]
             sessions = applied(cuts_on(self._connection), found)
-            return Changes(revision=revision, sessions=sessions, bundle_version=version)
+            freezes = freezes_on(self._connection)
+            return Changes(revision=revision, sessions=sessions, bundle_version=version, freezes=freezes)
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
@@ -182,6 +187,37 @@ class SQLiteSessionStore:
     def lift(self, cut: Cut) -> None:
         """Remove a cut."""
         self._ending(lambda: self._write_cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """Return all freezes, that of all tenants first."""
+        return self._watcher.freezes()
+
+    def freeze(self, freeze: Freeze) -> None:
+        """Stop all calls of a tenant, or of all tenants."""
+        self._ending(lambda: self._freeze(freeze))
+
+    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+        """Replace a freeze by what `change` makes of it, or remove it."""
+        with self._transaction(opens=True):
+            stored = next((one for one in freezes_on(self._connection) if one.id == freeze_id), None)
+            if stored is None:
+                raise NotFoundError(f"no such freeze: `{freeze_id}`")
+            successor = change(stored)
+            revision = self._advance(wall_at)
+            self._keep_freeze(stored.tenant, successor)
+            self._note(revision, [("freeze", freeze_id)])
+            return successor
+
+    @contextmanager
+    def unfrozen(self, tenant: str) -> Iterator[None]:
+        """Keep a tenant from being frozen while the `with` block runs."""
+        with self._reading():
+            self._begin()
+            try:
+                require_unfrozen(tenant, freezes_on(self._connection))
+                yield
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def change_where(
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
@@ -205,7 +241,8 @@ class SQLiteSessionStore:
         with self._transaction(opens=True):
             revision = self._advance(wall_at)
             found = [stored for session in chain if (stored := self._reader.by_id(session.id)) is not None]
-            require_unchanged(chain, applied(cuts_on(self._connection), found))
+            freeze = freeze_of(chain[0].tenant, freezes_on(self._connection))
+            require_unchanged(chain, applied(cuts_on(self._connection), found), freeze)
             written = [self._scopes.adopt(session) for session in successors_of(chain, change)]
             self._replace(written)
             self._note(revision, [("session", session.id) for session in written])
@@ -358,14 +395,16 @@ class SQLiteSessionStore:
             return write()
 
     def _opens(self, session: Session) -> bool:
-        stored = self.get(session.id)
-        return session.state is SessionState.ACTIVE and bool(stored) and stored[0].state is SessionState.REQUESTED
+        return gives_authority(next(iter(self.get(session.id)), None), session)
 
     def _update(self, sessions: Sequence[Session], wall_at: float, *, opens: bool = False) -> None:
         with self._transaction(opens=opens):
             revision = self._advance(wall_at)
             for session in sessions:
-                require_successor(self._reader.by_id(session.id), session)
+                stored = self._reader.by_id(session.id)
+                require_successor(stored, session)
+                if gives_authority(stored, session):
+                    require_unfrozen(session.tenant, freezes_on(self._connection))
                 self._replace([session])
             self._note(revision, [("session", session.id) for session in sessions])
 
@@ -406,6 +445,17 @@ class SQLiteSessionStore:
 
     def _stored_state(self, session_id: str) -> SessionState:
         return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
+
+    def _freeze(self, freeze: Freeze) -> None:
+        with self._transaction():
+            revision = self._advance(freeze.set_at)
+            self._keep_freeze(freeze.tenant, freeze)
+            self._note(revision, [("freeze", freeze.id)])
+
+    def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
+        self._connection.execute("DELETE FROM freezes WHERE tenant = ?", (tenant,))
+        if freeze is not None:
+            self._connection.execute(_FREEZE, asdict(freeze))
 
     def _announce(self) -> None:
         # INVARIANT: no write is acknowledged before every reader, in every process, can see it.
@@ -541,6 +591,10 @@ id IN (
 _LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 _CUT = "INSERT OR REPLACE INTO cuts (tenant, user, agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)"
 _LIFT = "DELETE FROM cuts WHERE tenant = ? AND user = ? AND agent = ? AND at = ?"
+_FREEZE = """
+INSERT INTO freezes (tenant, id, set_at, set_by, reason, confirmed_at, confirmed_by)
+VALUES (:tenant, :id, :set_at, :set_by, :reason, :confirmed_at, :confirmed_by)
+"""
 _COUNT_LIVE = """
 SELECT count(*) FROM sessions WHERE opened_by = ? AND state IN ('requested', 'active') AND ends_at > ?
 """

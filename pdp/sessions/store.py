@@ -14,11 +14,13 @@ any number of threads and processes on the same data:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from pdp.clock import Instant
 from pdp.model import Session, SessionState, ValueClass
 from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskable, Use
+from pdp.sessions.freezes import Freeze, FreezeChange
 from pdp.sessions.outbox import Outbox
 from pdp.sessions.values import (
     ActiveBundle,
@@ -59,15 +61,15 @@ class SessionReader(HighWaterMark, Protocol):
     """Sessions one by one, as decisions need them: each tool call takes this path.
 
     A read is consistent: all that it returns was true at one moment. Two reads are two moments, so a decision takes the
-    session, the active bundle and the high-water mark from one `view`. A chain is complete: no session comes without
-    its ancestors. Sessions with equal scope content share one `Scope` object within a process.
+    session, the active bundle, the freeze of its tenant and the high-water mark from one `view`. A chain is complete:
+    no session comes without its ancestors. Sessions with equal scope content share one `Scope` object within a process.
 
     A store can answer from memory as long as it can tell that no later write was acknowledged. A change outside of it
     (its data removed, or written by a foreign program) may go unnoticed for a time that its docstring states.
     """
 
     def view(self, handle_digest: bytes) -> StoreView:
-        """Return the session with this handle digest, its ancestors and the active bundle.
+        """Return the session with this handle digest, its ancestors, the active bundle and what freezes its tenant.
 
         The digest is SHA-256, 32 bytes.
         """
@@ -115,7 +117,7 @@ class SessionChanges(Protocol):
     """What changed lately, for those who follow sessions; no decision about a call rests on it."""
 
     def revision(self) -> int:
-        """Return a number that rises with every change of a session, every cut and every activation.
+        """Return a number that rises with every change of a session or freeze, every cut and every activation.
 
         It may rise without one. It is the same for every process on the same data.
         """
@@ -136,7 +138,8 @@ class SessionWriter(Protocol):
     An acknowledged write is not lost: it survives the sudden end of the process. (A memory store promises this for
     the life of its process.) A session is written only as the direct successor of what is stored: its `epoch` is one
     higher. Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. `wall_at`, in unix
-    seconds, raises the high-water mark.
+    seconds, raises the high-water mark. While its tenant is frozen, no session is inserted or becomes active:
+    `FrozenError`.
     """
 
     def insert(self, session: Session, *, wall_at: float) -> None:
@@ -203,7 +206,43 @@ class SessionLedger(Protocol):
         """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards.
 
         `chain` is as in a view, nearest first, and `change` as in `change_where`. Raise `ConflictError`, and write
-        nothing, when one of them is no longer as `chain` holds it: the call must be decided again.
+        nothing, when one of them is no longer as `chain` holds it, or their tenant is frozen: the call must be decided
+        again.
+        """
+        ...
+
+
+class Freezes(Protocol):
+    """What stops the calls of whole tenants: at most one freeze for each, and one for all.
+
+    A freeze ends no session: what has not expired goes on when it is lifted. Each method that writes is one
+    transaction, and not lost once it is acknowledged. What is opened or approved in a frozen tenant is refused in its
+    own transaction, so that a freeze is never overtaken.
+    """
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """Return all freezes, by their tenants; that of all tenants comes first."""
+        ...
+
+    def freeze(self, freeze: Freeze) -> None:
+        """Stop all calls of a tenant, or of all tenants. It replaces an earlier freeze of the same.
+
+        `set_at` raises the high-water mark. As what ends authority, it may use all that a store keeps.
+        """
+        ...
+
+    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+        """Replace a freeze by what `change` makes of it, and return that; None when it is removed.
+
+        `change` must be pure, and leaves id and tenant as they are. Raise what it raises, and `NotFoundError` when
+        there is no such freeze.
+        """
+        ...
+
+    def unfrozen(self, tenant: str) -> AbstractContextManager[None]:
+        """Keep a tenant from being frozen while the `with` block runs; it must be short, and must not use the store.
+
+        Raise `FrozenError` when the tenant is frozen. It is for what is approved in other data than the store's.
         """
         ...
 
@@ -450,7 +489,7 @@ class BundleHistory(HighWaterMark, Protocol):
         ...
 
 
-class Sessions(SessionReader, SessionLists, SessionChanges, SessionWriter, SessionLedger, Protocol):
+class Sessions(SessionReader, SessionLists, SessionChanges, SessionWriter, SessionLedger, Freezes, Protocol):
     """All capabilities for sessions, and none for bundles."""
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pdp.errors import ConflictError
-from pdp.model import Session
+from pdp.model import Session, SessionState
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.values import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
@@ -38,8 +39,13 @@ def require_successor(stored: Session | None, successor: Session) -> None:
         raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
 
 
-def require_unchanged(seen: Sequence[Session], stored: Sequence[Session]) -> None:
-    """Raise `ConflictError` unless the stored sessions, with cuts applied, are those that a view has shown."""
+def require_unchanged(seen: Sequence[Session], stored: Sequence[Session], freeze: Freeze | None) -> None:
+    """Raise `ConflictError` unless the stored sessions, with cuts applied, are those that a view has shown.
+
+    `freeze` is what stops their tenant now; the view has shown none.
+    """
+    if freeze is not None:
+        raise ConflictError(f"{freeze.what} frozen since a call was decided")
     # A cut counts as a change: a session that it concerns has the next epoch.
     if [session.epoch for session in seen] != [session.epoch for session in stored]:
         raise ConflictError("a session was changed while a call in it was decided")
@@ -49,6 +55,12 @@ def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
     """Raise `ConflictError` unless the active bundle is the one that the activation expects."""
     if expected is not None and expected != (active.version if active else ""):
         raise ConflictError("another bundle was activated meanwhile")
+
+
+def gives_authority(stored: Session | None, successor: Session) -> bool:
+    """Say whether a successor gives authority that the stored session has not."""
+    waits = stored is not None and stored.state is SessionState.REQUESTED
+    return waits and successor.state is SessionState.ACTIVE
 
 
 def successor_of(session: Session, change: Change) -> Session | None:

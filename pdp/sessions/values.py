@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pdp.clock import Instant
 from pdp.model import Session, SessionState, ValueClass
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import revoke
 
 
@@ -67,20 +68,23 @@ class StoreView:
 
     `chain` holds the session and then its ancestors, nearest first; empty when no session has the handle.
     `bundle` is None before the first activation. `high_water_at` is the latest wall time that was ever stored.
+    `freeze` stops the tenant of the session; None when there is none.
     """
 
     chain: tuple[Session, ...]
     bundle: ActiveBundle | None
     high_water_at: float
+    freeze: Freeze | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed up to a revision: the sessions, as they are now, and the version of the active bundle."""
+    """What changed up to a revision: the sessions, as they are now; the active bundle's version, and all freezes."""
 
     revision: int
     sessions: tuple[Session, ...]
     bundle_version: str
+    freezes: tuple[Freeze, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

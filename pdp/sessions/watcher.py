@@ -23,6 +23,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.model import Scope, Session
 from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import ENGINE_ERRORS, Database, require_known_schema, unavailable
+from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.values import ActiveBundle, Cut, StoreView
@@ -162,13 +163,19 @@ class Watcher:
         self._revision = -1
         self._bundle: ActiveBundle | None = None
         self._cuts: tuple[Cut, ...] = ()
+        self._freezes: tuple[Freeze, ...] = ()
         self._high_water_at = 0.0
 
     def view(self, handle_digest: bytes) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         with self._lock:
             chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
-            return StoreView(chain=chain, bundle=self._bundle, high_water_at=self._high_water_at)
+            return StoreView(
+                chain=chain,
+                bundle=self._bundle,
+                high_water_at=self._high_water_at,
+                freeze=freeze_of(chain[0].tenant, self._freezes) if self._freezes and chain else None,
+            )
 
     def get(self, session_id: str) -> Chain:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
@@ -180,6 +187,12 @@ class Watcher:
         with self._lock:
             self._read("", _no_session, BY_ID)
             return self._bundle
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """Return all freezes, that of all tenants first."""
+        with self._lock:
+            self._read("", _no_session, BY_ID)
+            return self._freezes
 
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
@@ -242,6 +255,7 @@ class Watcher:
         if cuts != self._cuts:
             self._recent.clear()
             self._cuts = cuts
+        self._freezes = freezes_on(self._connection)
         for (session_id,) in self._connection.execute(_CHANGED, (self._revision,)).fetchall():
             self._recent.drop(str(session_id))
         self._bundle = activation_of(version, *how) if version else None
@@ -278,6 +292,23 @@ def cuts_on(connection: apsw.Connection) -> tuple[Cut, ...]:
     return tuple(
         Cut(tenant=tenant, user=user, agent=agent, at=at, by=by, reason=reason)
         for tenant, user, agent, at, by, reason in rows
+    )
+
+
+def freezes_on(connection: apsw.Connection) -> tuple[Freeze, ...]:
+    """Return the freezes that a store holds, that of all tenants first."""
+    rows: list[tuple[Any, ...]] = connection.execute(_FREEZES).fetchall()
+    return tuple(
+        Freeze(
+            tenant=tenant,
+            id=freeze_id,
+            set_at=set_at,
+            set_by=set_by,
+            reason=reason,
+            confirmed_at=confirmed_at,
+            confirmed_by=confirmed_by,
+        )
+        for tenant, freeze_id, set_at, set_by, reason, confirmed_at, confirmed_by in rows
     )
 
 
@@ -332,3 +363,4 @@ _META = (
     " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by, bundle_counted FROM meta"
 )
 _CHANGED = "SELECT id FROM changes WHERE kind = 'session' AND revision > ?"
+_FREEZES = "SELECT tenant, id, set_at, set_by, reason, confirmed_at, confirmed_by FROM freezes ORDER BY tenant"

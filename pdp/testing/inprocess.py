@@ -138,6 +138,7 @@ def running_server(
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
             approvals=embedded.approvals,
+            freezer=embedded.freezer,
             following=embedded.following,
             keeper=embedded.keeper,
             evaluator=evaluator,

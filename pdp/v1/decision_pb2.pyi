@@ -39,6 +39,7 @@ class Basis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BASIS_LABEL_NOT_APPROVED: _ClassVar[Basis]
     BASIS_LEDGER_UNAVAILABLE: _ClassVar[Basis]
     BASIS_RESULT_UNSEEN: _ClassVar[Basis]
+    BASIS_FROZEN: _ClassVar[Basis]
 
 class CacheResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -71,6 +72,7 @@ BASIS_RECORD_UNAVAILABLE: Basis
 BASIS_LABEL_NOT_APPROVED: Basis
 BASIS_LEDGER_UNAVAILABLE: Basis
 BASIS_RESULT_UNSEEN: Basis
+BASIS_FROZEN: Basis
 CACHE_RESULT_UNSPECIFIED: CacheResult
 CACHE_RESULT_NONE: CacheResult
 CACHE_RESULT_HIT: CacheResult

@@ -372,16 +372,18 @@ class WatchSessionsRequest(_message.Message):
     def __init__(self, since_revision: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsResponse(_message.Message):
-    __slots__ = ("changes", "revision", "reset", "bundle_version")
+    __slots__ = ("changes", "revision", "reset", "bundle_version", "frozen_tenants")
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_TENANTS_FIELD_NUMBER: _ClassVar[int]
     changes: _containers.RepeatedCompositeFieldContainer[SessionChange]
     revision: int
     reset: bool
     bundle_version: str
-    def __init__(self, changes: _Optional[_Iterable[_Union[SessionChange, _Mapping]]] = ..., revision: _Optional[int] = ..., reset: _Optional[bool] = ..., bundle_version: _Optional[str] = ...) -> None: ...
+    frozen_tenants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, changes: _Optional[_Iterable[_Union[SessionChange, _Mapping]]] = ..., revision: _Optional[int] = ..., reset: _Optional[bool] = ..., bundle_version: _Optional[str] = ..., frozen_tenants: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SessionChange(_message.Message):
     __slots__ = ("session_id", "state", "epoch", "expire_time", "user", "agent", "parent_session_id")

@@ -18,7 +18,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
-from pdp.testing.stores.samples import make_session
+from pdp.testing.stores.samples import make_freeze, make_session
 from tests.machinery.bases import ELSEWHERE
 
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
@@ -192,7 +192,7 @@ def test_every_basis_is_a_row_of_the_gate_or_comes_from_elsewhere() -> None:
 def test_every_row_has_words(bundle: Bundle, row: Row) -> None:
     """One line; where it names the session that is held against the call, it says so of one above."""
     chain = (session_of(bundle), session_of(bundle, "parent"))
-    snapshot = Snapshot(bundle=bundle, chain=chain, now=NOW, wall_at=NOW.wall_at)
+    snapshot = Snapshot(bundle=bundle, chain=chain, now=NOW, wall_at=NOW.wall_at, freeze=make_freeze("default"))
     call = Call(session_handle="", server="a", tool="b")
 
     for above, session in enumerate(chain):

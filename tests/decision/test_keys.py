@@ -145,6 +145,7 @@ SNAPSHOT = {
     "activation": "what it says of counts, past the cache",
     "bundle": VERSION,
     "chain": "each session by id and epoch",
+    "freeze": LIVE,
     "now": LIVE,
     "wall_at": "see CONTEXT, now",
 }

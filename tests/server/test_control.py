@@ -27,6 +27,8 @@ AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 SERVED = {
     "DenySession",
     "DenyCall",
+    "SetFreeze",
+    "ListFreezes",
     "RevokeAccess", "EndSession", "RevokeSessions", "NarrowSession", "ActivateBundle", "ReloadBundle", "Check", "Watch",
 }  # fmt: skip
 

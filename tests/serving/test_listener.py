@@ -99,6 +99,7 @@ def test_tls_serves_who_trusts_the_certificate(
         registrar=embedded.registrar,
         outcomes=embedded.outcomes,
         approvals=embedded.approvals,
+        freezer=embedded.freezer,
         following=embedded.following,
         keeper=embedded.keeper,
         evaluator=child,

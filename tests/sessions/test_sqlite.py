@@ -40,7 +40,8 @@ from pdp.testing.stores.samples import (
 PROCESS = Path(__file__).with_name("store_process.py")
 NOBODY = b"\0" * 32
 # Brings a file back to before there were events.
-WITHOUT_OUTBOX = """
+BEFORE_EVENTS = """
+DROP TABLE freezes;
 DROP INDEX sessions_of_user; CREATE INDEX sessions_by_user ON sessions (user, requested_at, id);
 DROP INDEX sessions_of_agent; CREATE INDEX sessions_by_agent ON sessions (agent, requested_at, id);
 DROP INDEX sessions_unexpired; ALTER TABLE sessions DROP COLUMN expiry_noted;
@@ -742,7 +743,7 @@ def test_an_upgrade_finds_scopes_and_ends_of_old_sessions(path: Path) -> None:
         for name, one in (("old", scope), ("none", None)):
             store.insert(make_session(name, scope=one), wall_at=1000.0)
     with closing(apsw.Connection(str(path))) as connection:
-        connection.execute(WITHOUT_OUTBOX)
+        connection.execute(BEFORE_EVENTS)
         connection.execute("DROP INDEX sessions_by_scope; ALTER TABLE sessions DROP COLUMN scope_id")
         connection.execute("DROP INDEX sessions_live; ALTER TABLE sessions DROP COLUMN ends_at; DROP TABLE cuts")
         connection.execute("ALTER TABLE meta DROP COLUMN bundle_counted")
@@ -768,7 +769,7 @@ def test_an_upgrade_takes_no_label_that_came_later_for_approved(path: Path) -> N
         connection.execute("UPDATE sessions SET session_json = json_remove(session_json, '$.widening_labels')")
         connection.execute("UPDATE sessions SET epoch = iif(id = 'ses_narrowed', 3, 2)")
         connection.execute("UPDATE sessions SET parent_id = 'ses_approved' WHERE id = 'ses_child'")
-        connection.execute(WITHOUT_OUTBOX)
+        connection.execute(BEFORE_EVENTS)
         connection.execute("ALTER TABLE meta DROP COLUMN bundle_counted")
         connection.execute("UPDATE meta SET schema_version = 4")
 

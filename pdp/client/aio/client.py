@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pdp.client import approvals, auditing, operations, tasks
+from pdp.client import approvals, auditing, freezes, operations, tasks
 from pdp.client.aio.calls import AsyncCalls
 from pdp.client.aio.session import AsyncClientSession
 from pdp.client.aio.stream import AsyncAuthorizationStream
@@ -31,7 +31,7 @@ from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -509,6 +509,28 @@ class AsyncClient:
         return await self._calls.manage(
             approvals.revoke_access(access_request_id=access_request_id, session_id=session_id, reason=reason)
         )
+
+    async def set_freeze(self, *, reason: str, tenant: str = "", all_tenants: bool = False) -> freeze_pb2.Freeze:
+        """Stop all calls of the caller's tenant, or of all tenants. It ends no session.
+
+        It replaces an earlier freeze of the same.
+        """
+        return await self._calls.manage(freezes.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason))
+
+    async def preview_freeze(self, *, tenant: str = "", all_tenants: bool = False) -> int:
+        """Return how many live sessions `set_freeze` would stop now. Nothing is frozen."""
+        return await self._calls.manage(freezes.preview_freeze(tenant=tenant, all_tenants=all_tenants))
+
+    async def lift_freeze(self, freeze_id: str) -> freeze_pb2.LiftFreezeResponse:
+        """Confirm that a freeze is to be lifted; the second who does so within an hour lifts it.
+
+        Neither may be who set it.
+        """
+        return await self._calls.manage(freezes.lift_freeze(freeze_id))
+
+    async def list_freezes(self) -> tuple[freeze_pb2.Freeze, ...]:
+        """Return what freezes the caller's tenant: that of all tenants first."""
+        return await self._calls.manage(freezes.list_freezes())
 
     async def get_access_request(self, access_request_id: str) -> access_pb2.GetAccessRequestResponse:
         """Return one access request, with all that this caller may see."""

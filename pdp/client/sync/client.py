@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pdp.client import approvals, auditing, operations, threads
+from pdp.client import approvals, auditing, freezes, operations, threads
 from pdp.client.sync.calls import Calls
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
@@ -33,7 +33,7 @@ from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -506,6 +506,28 @@ class Client:
         return self._calls.manage(
             approvals.revoke_access(access_request_id=access_request_id, session_id=session_id, reason=reason)
         )
+
+    def set_freeze(self, *, reason: str, tenant: str = "", all_tenants: bool = False) -> freeze_pb2.Freeze:
+        """Stop all calls of the caller's tenant, or of all tenants. It ends no session.
+
+        It replaces an earlier freeze of the same.
+        """
+        return self._calls.manage(freezes.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason))
+
+    def preview_freeze(self, *, tenant: str = "", all_tenants: bool = False) -> int:
+        """Return how many live sessions `set_freeze` would stop now. Nothing is frozen."""
+        return self._calls.manage(freezes.preview_freeze(tenant=tenant, all_tenants=all_tenants))
+
+    def lift_freeze(self, freeze_id: str) -> freeze_pb2.LiftFreezeResponse:
+        """Confirm that a freeze is to be lifted; the second who does so within an hour lifts it.
+
+        Neither may be who set it.
+        """
+        return self._calls.manage(freezes.lift_freeze(freeze_id))
+
+    def list_freezes(self) -> tuple[freeze_pb2.Freeze, ...]:
+        """Return what freezes the caller's tenant: that of all tenants first."""
+        return self._calls.manage(freezes.list_freezes())
 
     def get_access_request(self, access_request_id: str) -> access_pb2.GetAccessRequestResponse:
         """Return one access request, with all that this caller may see."""

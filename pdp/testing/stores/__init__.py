@@ -17,7 +17,7 @@ A store that has one capability implements the methods of its protocol, and runs
             return MyHistory(folder / "bundles")
 
 The type of `store` in each test says what the test calls. What is read must first be written, so the tests of sessions
-(`reading`, `lists`, `writing`, `settling`) want all of `Sessions`, and those of the high-water mark (`mark`) a whole
-store.
+(`reading`, `lists`, `writing`, `settling`, `freezing`) want all of `Sessions`, and those of the high-water mark
+(`mark`) a whole store.
 `contract` adds what capabilities promise together.
 """

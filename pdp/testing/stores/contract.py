@@ -15,11 +15,20 @@ from pdp.sessions.outbox import Untold
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.following import SessionChangesContract
+from pdp.testing.stores.freezing import FreezesContract
 from pdp.testing.stores.history import BundleHistoryContract
 from pdp.testing.stores.lists import SessionListsContract
 from pdp.testing.stores.mark import HighWaterMarkContract
 from pdp.testing.stores.reading import SessionReaderContract
-from pdp.testing.stores.samples import insert_four, make_bundle, make_session, revoked, successor_of, unchanged
+from pdp.testing.stores.samples import (
+    insert_four,
+    make_bundle,
+    make_freeze,
+    make_session,
+    revoked,
+    successor_of,
+    unchanged,
+)
 from pdp.testing.stores.settling import SessionLedgerContract
 from pdp.testing.stores.writing import SessionWriterContract
 
@@ -30,6 +39,7 @@ class StoreContract(
     SessionChangesContract,
     SessionWriterContract,
     SessionLedgerContract,
+    FreezesContract,
     BundleHistoryContract,
     HighWaterMarkContract,
 ):
@@ -161,6 +171,10 @@ class StoreContract(
             pytest.param(lambda store: store.untold(limit=1), id="untold"),
             pytest.param(lambda store: store.forget_told(Untold()), id="forget_told"),
             pytest.param(lambda store: store.note_expired(wall_at=1.0, limit=1), id="note_expired"),
+            pytest.param(lambda store: store.freezes(), id="freezes"),
+            pytest.param(lambda store: store.freeze(make_freeze("default")), id="freeze"),
+            pytest.param(lambda store: store.change_freeze("frz_1", lambda one: one, wall_at=1.0), id="change_freeze"),
+            pytest.param(lambda store: store.unfrozen("default").__enter__(), id="unfrozen"),
         ],
     )
     def test_a_closed_store_does_not_answer(self, store: SessionStore, call: Callable[[SessionStore], object]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pdp.clock import Deadline, Instant
 from pdp.model import Scope, Session, SessionState
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionWriter
 from pdp.sessions.values import ActiveBundle
 
@@ -43,6 +44,12 @@ def make_scope(*tools: str) -> Scope:
     """Return a scope of these tools; equal tools give equal ids."""
     content = ",".join(sorted(tools))
     return Scope(id=f"sha256:{hashlib.sha256(content.encode()).hexdigest()}", tools=dict.fromkeys(tools, "sha256:0"))
+
+
+def make_freeze(tenant: str, **changes: Any) -> Freeze:  # noqa: ANN401 - any field
+    """Return a freeze of a tenant, or of all tenants for an empty name; equal tenants give equal ids."""
+    freeze = Freeze(id=f"frz_{tenant or 'all'}", tenant=tenant, set_at=2000.0, set_by="lead", reason="acts strangely")
+    return replace(freeze, **changes)
 
 
 def successor_of(session: Session, **changes: Any) -> Session:  # noqa: ANN401 - any field

@@ -82,7 +82,8 @@ class Oracle(Counting):
         if own is None or own.tenant != tenant:
             return Answer("session_not_found")
         chain = (own, *own.parents)
-        denied = [(one, Answer(basis)) for one in chain if (basis := self._standing(one))]
+        denied = [(own, Answer("frozen"))] if self.frozen(tenant) else []
+        denied += [(one, Answer(basis)) for one in chain if (basis := self._standing(one))]
         if not denied and (basis := _unfit(known, server, digest)):
             return Answer(basis)
         denied += [(one, Answer(basis)) for one in chain if known and (basis := self._out_of_reach(one, known))]
@@ -199,6 +200,8 @@ class Oracle(Counting):
         """Answer a question, as a person, a yes for so many calls; say whether it counts."""
         (question,) = (one for one in self.people.questions if one.name == name)
         session = self.sessions[question.about.session]
+        if word == "yes" and self.frozen(session.tenant):
+            return False
         end = soonest(self._now(), [one.end for one in (session, *session.parents)])
         return self.people.answer(self._now(), name, word, end, calls)
 

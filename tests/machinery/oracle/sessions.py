@@ -73,6 +73,8 @@ class Sessions:
         self._clock = clock
         self._latest = 0.0
         self.sessions: dict[str, Session] = {}
+        # By a tenant or `all`: who froze it, who was the first to want it lifted, and when.
+        self.freezes: dict[str, tuple[str, str, float]] = {}
 
     def activate(self, bundle: Bundle) -> None:
         """Take another bundle; sessions whose user or agent is gone are revoked."""
@@ -86,6 +88,27 @@ class Sessions:
         wall, boot, boot_id = self._now()
         passed = wall >= session.end[0] or (boot_id == session.end[2] and boot >= session.end[1])
         return "expired" if session.state in LIVE and passed else session.state
+
+    def frozen(self, tenant: str) -> bool:
+        """Say whether nothing may be called, asked for or approved in a tenant."""
+        return not self.freezes.keys().isdisjoint(("all", tenant))
+
+    def freeze(self, tenant: str, by: str) -> bool:
+        """Stop a tenant, or `all`."""
+        self.freezes[tenant] = (by, "", 0.0)
+        return self._written()
+
+    def lift(self, tenant: str, by: str) -> bool:
+        """Lift a freeze for a person, if another one has wanted it in the last hour."""
+        who, first, at = self.freezes[tenant]
+        if by == who:
+            return False
+        now = self._now()[0]
+        if not first or now - at > 3600:
+            self.freezes[tenant] = (who, by, now)
+        elif by != first:
+            del self.freezes[tenant]
+        return self._written()
 
     def request(self, session: Session, caller: str, parent: str = "") -> bool:
         """Ask for a session; it becomes active at once where its parent may delegate."""
@@ -102,6 +125,7 @@ class Sessions:
             and all(any(fnmatchcase(action, pattern) for action in scope) for pattern in session.patterns)
             and (above is None or (above.tenant, above.opened_by) == (session.tenant, caller))
             and len(session.parents) <= 3
+            and not self.frozen(session.tenant)
             and 0 < session.duration <= 28800
             and not unseen
             and self._binds(session, above)
@@ -121,6 +145,7 @@ class Sessions:
         session = self.sessions[name]
         if (
             self.state(session) != "requested"
+            or self.frozen(session.tenant)
             or any(self.state(one) != "active" or self.unapproved(one) for one in session.parents)
             or self.shown(session) != shown
             or not self._permits("approve", session, caller, caller, grants)

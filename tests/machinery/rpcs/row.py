@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 # Stated by hand: a new role must be thought about.
-EVERYONE = ("pep", "approver", "author", "auditor", "admin")
+EVERYONE = ("pep", "approver", "author", "auditor", "admin", "operator")
 WATCHFUL = ("approver", "auditor", "admin")
 
 # Where what the PDP was sent may be found again.
@@ -118,7 +118,8 @@ class Row:
     the session. `wrong` holds messages that are wrong in one field, and its name: each field of a request is wrong in
     one of them. `wrapped` is its method of the client. `seen_again` names the fields whose texts are found again in
     some place, and the places. The session that is asked about `waits` for approval, or is active; one that an answer
-    `spends` cannot be asked about again. `without_store` and `without_bundle` are the status while either is away.
+    `spends` cannot be asked about again. `without_store` and `without_bundle` are the status while either is away, and
+    `status` that of the question otherwise.
     """
 
     ask: Callable[[Named], Message]
@@ -130,5 +131,6 @@ class Row:
     seen_again: Mapping[str, Collection[str]] = field(default_factory=dict)
     waits: bool = False
     spends: bool = False
+    status: str = "OK"
     without_store: str = "UNAVAILABLE"
     without_bundle: str = "UNAVAILABLE"

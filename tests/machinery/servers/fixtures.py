@@ -127,6 +127,7 @@ def serve(
                 registrar=registrar or embedded.registrar,
                 outcomes=embedded.outcomes,
                 approvals=embedded.approvals,
+                freezer=embedded.freezer,
                 following=embedded.following,
                 keeper=embedded.keeper,
                 evaluator=child,

@@ -16,6 +16,7 @@ from pdp.v1 import (
     authorization_pb2_grpc,
     caller_pb2_grpc,
     decision_pb2,
+    freeze_pb2_grpc,
     policy_pb2_grpc,
     session_pb2_grpc,
 )
@@ -77,6 +78,7 @@ class ScriptedServer:
             (authorization_pb2_grpc, "AuthorizationService"),
             (session_pb2_grpc, "SessionService"),
             (access_pb2_grpc, "AccessService"),
+            (freeze_pb2_grpc, "FreezeService"),
             (policy_pb2_grpc, "PolicyService"),
             (audit_pb2_grpc, "AuditService"),
             (caller_pb2_grpc, "CallerService"),

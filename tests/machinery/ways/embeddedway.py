@@ -219,6 +219,15 @@ class EmbeddedWay:
         self._pdp.approvals.revoke(selector, reason="no longer needed", caller=caller)
         return {}
 
+    def _freeze(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        self._pdp.freezer.freeze("" if step.subject == "all" else step.subject, reason="to look into it", caller=caller)
+        return {}
+
+    def _lift(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        tenant = "" if step.subject == "all" else step.subject
+        (freeze,) = (one for one in self._pdp.sessions.freezes() if one.tenant == tenant)
+        return {"left": "nothing" if self._pdp.freezer.lift(freeze.id, caller=caller) is None else "confirmed"}
+
     def _seen(self, decision: Decision, step: Step) -> Seen:
         ruling = decision.ruling
         return Seen(

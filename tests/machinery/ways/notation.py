@@ -105,6 +105,9 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "approve_call": ((), ("calls",), ()),
     "deny_call": ((), (), ()),
     "revoke_call": ((), (), ()),
+    # Of a tenant, or of `all`; what is left is `confirmed` or `nothing`.
+    "freeze": ((), (), ()),
+    "lift": ((), (), ("left",)),
     "reload": ((), (), ("changed",)),
     "advance": ((), (), ()),
     "step_wall": ((), (), ()),

@@ -143,6 +143,19 @@ class OracleWay:
         _require(step, happened=self._oracle.answer(self._sessions.questions[step.subject], "revoked"))
         return {}
 
+    def _freeze(self, step: Step) -> Mapping[str, Any]:
+        if step.refused:
+            # Who may freeze a tenant is nothing that the oracle knows.
+            raise RefusedError((step.refused,), "the case says so")
+        _require(step, happened=self._oracle.freeze(step.subject, step.caller))
+        return {}
+
+    def _lift(self, step: Step) -> Mapping[str, Any]:
+        if step.refused and step.caller != self._oracle.freezes[step.subject][0]:
+            raise RefusedError((step.refused,), "the case says so")
+        _require(step, happened=self._oracle.lift(step.subject, step.caller))
+        return {"left": "confirmed" if step.subject in self._oracle.freezes else "nothing"}
+
     def _reload(self, step: Step) -> Mapping[str, Any]:
         bundle = changed(self._bundle, step.subject or {})
         differs = bundle != self._bundle

@@ -171,6 +171,16 @@ class ServiceWay:
         client.revoke_access(reason="no longer needed", access_request_id=self.questions[step.subject])
         return {}
 
+    def _freeze(self, step: Step, client: Client) -> Mapping[str, Any]:
+        everywhere = step.subject == "all"
+        client.set_freeze(tenant="" if everywhere else step.subject, all_tenants=everywhere, reason="to look into it")
+        return {}
+
+    def _lift(self, step: Step, client: Client) -> Mapping[str, Any]:
+        tenant = "" if step.subject == "all" else step.subject
+        (freeze,) = (one for one in client.list_freezes() if one.tenant == tenant)
+        return {"left": "nothing" if client.lift_freeze(freeze.freeze_id).lifted else "confirmed"}
+
     def _seen(self, answer: Answer, step: Step) -> Seen:
         return Seen(
             allowed=answer.allowed,

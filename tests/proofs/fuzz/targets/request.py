@@ -28,6 +28,7 @@ from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.callers import CallerHandlers
 from pdp.server.following import SessionFollowers
+from pdp.server.freezes import FreezeHandlers
 from pdp.server.policies import PolicyHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
@@ -49,6 +50,7 @@ from pdp.v1.access_pb2 import (
 from pdp.v1.audit_pb2 import ListRecordsRequest
 from pdp.v1.authorization_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import Call
+from pdp.v1.freeze_pb2 import LiftFreezeRequest, SetFreezeRequest
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest
 from pdp.v1.session_pb2 import (
     EndSessionRequest,
@@ -93,6 +95,8 @@ _GOOD: dict[str, Message] = {
     "ApproveCall": ApproveCallRequest(access_request_id=REQUEST, request_digest="sha256:" + "0" * 64, calls=2),
     "DenyCall": DenyCallRequest(access_request_id=REQUEST, reason="r"),
     "RevokeAccess": RevokeAccessRequest(session_id=SESSION, reason="r"),
+    "SetFreeze": SetFreezeRequest(tenant="default", reason="r"),
+    "LiftFreeze": LiftFreezeRequest(freeze_id="frz_" + "a" * 26),
     "ListAccessRequests": ListAccessRequestsRequest(session_id=SESSION, page_size=10),
     "WatchSessions": WatchSessionsRequest(since_revision=1, session_id=SESSION),
     "WatchAccessRequests": WatchAccessRequestsRequest(user="alice"),
@@ -139,8 +143,9 @@ class _Service:
 
     @property
     def active(self) -> bool:
-        """Say whether the session still stands, as it is stored."""
-        return self.embedded.sessions.get(self.session_id)[0].state is SessionState.ACTIVE
+        """Say whether the session still stands, as it is stored, and nothing is frozen."""
+        sessions = self.embedded.sessions
+        return sessions.get(self.session_id)[0].state is SessionState.ACTIVE and not sessions.freezes()
 
     def meant(self, data: bytes) -> bytes:
         """Return a message in which the names of the session are the real ones, which are as long."""
@@ -215,6 +220,7 @@ def _service() -> _Service:
         "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, embedded.outcomes, DEFAULT_LIMITS),
         "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS, followers),
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
+        "pdp.v1.FreezeService": FreezeHandlers(embedded.freezer, DEFAULT_LIMITS),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
         "pdp.v1.CallerService": CallerHandlers(),

@@ -1,0 +1,109 @@
+"""Freezes tenants and lifts that again: who may, and what the record says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pdp.clock import Clock, Instant, no_earlier
+from pdp.errors import NotFoundError, PermissionDeniedError, UnavailableError
+from pdp.foundation.ids import new_freeze_id
+from pdp.model import Caller, Role
+from pdp.observer import Event, EventKind, Observer
+from pdp.sessions.freezes import ALL_TENANTS, Freeze, as_of, lift
+from pdp.sessions.store import Sessions
+from pdp.sessions.values import SessionFilter
+
+# Who may freeze, and lift, what concerns one tenant.
+_OF_A_TENANT = frozenset({Role.APPROVER, Role.ADMIN})
+
+
+class Freezer:
+    """The only way to freeze and to lift while a server runs. Safe for threads.
+
+    While `record_permits` returns False, nothing is lifted. Every method raises `UnavailableError` when it cannot
+    answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        clock: Clock,
+        observer: Observer,
+        record_permits: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._observer = observer
+        self._record_permits = record_permits
+
+    def freeze(self, tenant: str, *, reason: str, caller: Caller) -> Freeze:
+        """Stop all calls of a tenant, or of `ALL_TENANTS`; it replaces an earlier freeze of the same.
+
+        Raise `PermissionDeniedError` for another tenant than the caller's, and without the role that it takes.
+        """
+        _require_may(tenant, caller)
+        now = self._now()
+        freeze = Freeze(id=new_freeze_id(), tenant=tenant, set_at=now.wall_at, set_by=caller.id, reason=reason)
+        self._sessions.freeze(freeze)
+        self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
+        return freeze
+
+    def lift(self, freeze_id: str, *, caller: Caller) -> Freeze | None:
+        """Confirm that a freeze is to be lifted; the second who does so lifts it. Return what is left of it.
+
+        Neither may be who froze, or a gateway. Raise `NotFoundError` for an unknown freeze and one of another tenant,
+        and `PermissionDeniedError` when the caller may not lift it.
+        """
+        freeze = self._visible(freeze_id, caller)
+        _require_may(freeze.tenant, caller)
+        if Role.PEP in caller.roles:
+            raise PermissionDeniedError("a gateway lifts no freeze")
+        if not self._record_permits():
+            raise UnavailableError("the record accepts no more entries; tenants can be frozen, but no freeze lifted")
+        now = self._now()
+        left = self._sessions.change_freeze(freeze_id, lift(by=caller.id, at=now.wall_at), wall_at=now.wall_at)
+        kind = EventKind.FREEZE_LIFTED if left is None else EventKind.FREEZE_LIFT_CONFIRMED
+        self._observer.event(freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id))
+        return left
+
+    def list(self, *, caller: Caller) -> tuple[Freeze, ...]:
+        """Return the freezes that stop the caller's tenant: that of all tenants first."""
+        now, seen = self._now(), (ALL_TENANTS, caller.tenant)
+        return tuple(as_of(freeze, now.wall_at) for freeze in self._sessions.freezes() if freeze.tenant in seen)
+
+    def stoppable(self, tenant: str, *, caller: Caller) -> int:
+        """Return how many live sessions `freeze` would stop, and change nothing. Raise what that raises."""
+        _require_may(tenant, caller)
+        count, _ = self._sessions.live_families(SessionFilter(tenant=tenant), wall_at=self._now().wall_at, limit=0)
+        return count
+
+    def _visible(self, freeze_id: str, caller: Caller) -> Freeze:
+        # INVARIANT: an unknown freeze and a foreign one get the same error.
+        for freeze in self.list(caller=caller):
+            if freeze.id == freeze_id:
+                return freeze
+        raise NotFoundError("no such freeze")
+
+    def _now(self) -> Instant:
+        return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def freeze_event(kind: EventKind, freeze: Freeze, *, at: float, caller_id: str) -> Event:
+    """Return the event of a freeze: that it was set, or that a person confirmed or lifted it."""
+    facts = {"freeze_id": freeze.id, "reason": freeze.reason, "set_by": freeze.set_by}
+    if freeze.tenant == ALL_TENANTS:
+        facts["all_tenants"] = "yes"
+    if freeze.confirmed_by:
+        facts["confirmed_by"] = freeze.confirmed_by
+    return Event(kind=kind, at=at, caller_id=caller_id, tenant=freeze.tenant, facts=facts)
+
+
+def _require_may(tenant: str, caller: Caller) -> None:
+    if tenant == ALL_TENANTS:
+        if Role.OPERATOR not in caller.roles:
+            raise PermissionDeniedError("only an operator may freeze all tenants, and lift that")
+    elif tenant != caller.tenant:
+        raise PermissionDeniedError("another tenant cannot be frozen")
+    elif caller.roles.isdisjoint(_OF_A_TENANT):
+        raise PermissionDeniedError("only an approver or admin may freeze a tenant, and lift that")
