@@ -149,7 +149,7 @@ def test_check_says_what_is_there(run: Run, policies: Path) -> None:
     ("sql", "state"),
     [
         ("UPDATE meta SET schema_version = 99", "newer than this program"),
-        ("INSERT INTO sessions VALUES ('x', x'00', 'active', '', '', '', '', 1, 1, '', 0, '{}', '', 0)", "damaged"),
+        ("INSERT INTO sessions VALUES ('x', x'00', 'active', '', '', '', '', 1, 1, '', 0, '{}', '', 0, 1)", "damaged"),
     ],
     ids=["newer", "damaged"],
 )
