@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,10 +53,17 @@ async def connect_async(
     role: Role, settings: Settings, connection: ConnectionOptions, token: Callable[[], str] | None = None
 ) -> AsyncIterator[AsyncClient]:
     """Open a client for asyncio; one that asks on behalf of callers presents the `token` of each."""
-    with reaching(settings, connection) as address:
-        who = _as(role, settings, connection) if token is None else _on_behalf(settings, connection, token)
-        async with AsyncClient(address, **who) as client:
+    with reaching(settings, connection):
+        async with connector(role, settings, connection, token)() as client:
             yield client
+
+
+def connector(
+    role: Role, settings: Settings, connection: ConnectionOptions, token: Callable[[], str] | None = None
+) -> Callable[[], AsyncClient]:
+    """Return what opens clients for asyncio, as `connect_async` does one."""
+    who = _as(role, settings, connection) if token is None else _on_behalf(settings, connection, token)
+    return partial(AsyncClient, connection.address or settings.server.address, **who)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pdp.console.visits import Desk, Entry, Visit, see
 from pdp.v1.access_pb2 import GetAccessRequestResponse
 from pdp.v1.session_pb2 import Session
 
-_CONFLICT = 409
+_BAD_REQUEST, _CONFLICT = 400, 409
 
 
 class Calls:
@@ -37,7 +37,7 @@ class Calls:
                 ),
             )
         except WrongStateError as error:
-            return await self._shown(visit, changed=str(error))
+            return await self._shown(visit, changed=str(error), status=_CONFLICT)
         except PermissionDeniedError as error:
             if not error.max_age:
                 raise
@@ -50,12 +50,20 @@ class Calls:
         await self._desk.client.deny_call(request_id, reason=visit.form.one("reason"))
         return see(f"/approvals/{request_id}")
 
-    async def _shown(self, visit: Visit, changed: str = "") -> Response:
+    async def revoke(self, visit: Visit) -> Response:
+        """Take an approval back that is not used up."""
+        request_id, reason = visit.request.path_params["request_id"], visit.form.one("reason")
+        if not reason:
+            return await self._shown(visit, changed="say why, for the record", status=_BAD_REQUEST)
+        await self._desk.client.revoke_access(access_request_id=request_id, reason=reason)
+        return see(f"/approvals/{request_id}")
+
+    async def _shown(self, visit: Visit, changed: str = "", status: int = 200) -> Response:
         review = await self._desk.client.get_access_request(visit.request.path_params["request_id"])
         return self._desk.show(
             visit,
             "call.html",
-            _CONFLICT if changed else 200,
+            status,
             review=review,
             call=review.access_request,
             approved=await self._approved_session(review),

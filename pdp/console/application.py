@@ -56,6 +56,7 @@ class _Console:
             "/sessions/{session_id}/narrow": now.narrow,
             "/approvals/{request_id}/approve": calls.approve,
             "/approvals/{request_id}/deny": calls.deny,
+            "/approvals/{request_id}/revoke": calls.revoke,
             "/revoke": now.revoke,
             "/log-out": self._leave,
         }

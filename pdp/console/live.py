@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from pdp.client import PDPClientError
+from pdp.client import AsyncClient, OverloadedError, PDPClientError
 from pdp.console.logins import Login
 from pdp.console.visits import Desk, Entry, Visit
 
@@ -18,6 +19,8 @@ LIVE = "x-console-live"
 MOST_STREAMS = 4
 _TOO_MANY = 429
 # Changes that come close together are told once; a sign of life, at which the log-in is looked at, comes so often.
+# Where there is no room for a watch: so often, and so many times before a watch is tried again.
+_LOOK_SECONDS, _LOOKS, _MOST_LOOKED_AT = 5.0, 12, 1000
 _MERGE_SECONDS, _LIFE_SECONDS, _AGAIN_SECONDS = 0.25, 15.0, 2.0
 _CHANGED, _ALIVE, _OVER = b"event: changed\ndata:\n\n", b": alive\n\n", b"event: over\ndata:\n\n"
 
@@ -39,9 +42,13 @@ class Events:
     async def _events(self, login: Login, secret: str) -> AsyncIterator[bytes]:
         changed = asyncio.Event()
         login.streams += 1
-        watches = [asyncio.ensure_future(self._watched(login, watch, changed)) for watch in (_sessions, _calls)]
+        watching = asyncio.ensure_future(self._watch(login, changed))
         try:
-            while self._desk.logins.find(secret, used=False) is login and await self._entry.renew(login):
+            while (
+                not watching.done()
+                and self._desk.logins.find(secret, used=False) is login
+                and await self._entry.renew(login)
+            ):
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LIFE_SECONDS)
                     await asyncio.sleep(_MERGE_SECONDS)
@@ -50,31 +57,45 @@ class Events:
             yield _OVER
         finally:
             login.streams -= 1
-            for watch in watches:
-                watch.cancel()
-            await asyncio.gather(*watches, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
-    async def _watched(
-        self, login: Login, watch: Callable[[Desk, asyncio.Event], Awaitable[None]], changed: asyncio.Event
-    ) -> None:
+    async def _watch(self, login: Login, changed: asyncio.Event) -> None:
+        async with self._desk.connections.one() as client:
+            await asyncio.gather(
+                *(self._again(login, partial(watch, client, changed)) for watch in (_sessions, _calls))
+            )
+
+    async def _again(self, login: Login, watch: Callable[[], Awaitable[None]]) -> None:
         """Watch as a person, again and again: a watch ends from time to time, and so does its token."""
         while True:
             self._desk.person.take(login.credential)
             with suppress(PDPClientError):
-                await watch(self._desk, changed)
+                await watch()
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _sessions(desk: Desk, changed: asyncio.Event) -> None:
+async def _sessions(client: AsyncClient, changed: asyncio.Event) -> None:
     begun = False
-    async for message in desk.client.watch_sessions():
+    async for message in client.watch_sessions():
         # What happened between the page and the first message was told to nobody.
         if message.changes or message.reset or not begun:
             changed.set()
         begun = True
 
 
-async def _calls(desk: Desk, changed: asyncio.Event) -> None:
-    # A watch begins with what is open.
-    async for _ in desk.client.watch_access_requests():
-        changed.set()
+async def _calls(client: AsyncClient, changed: asyncio.Event) -> None:
+    """Watch the calls that wait, or look now and then: a server has room for few of these watches."""
+    try:
+        # A watch begins with what is open.
+        async for _ in client.watch_access_requests():
+            changed.set()
+    except OverloadedError:
+        before = None
+        for _ in range(_LOOKS):
+            found = [one async for one in client.list_access_requests(state="open", page_size=_MOST_LOOKED_AT)]
+            seen = {one.access_request_id for one in found}
+            if seen != before:
+                changed.set()
+            before = seen
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 from pdp.clock import Clock
 from pdp.console.drafts import Draft
 from pdp.v1.caller_pb2 import Caller
-from pdp.v1.session_pb2 import ReviewSessionResponse
 
 T = TypeVar("T")
 
@@ -78,7 +77,7 @@ class Login:
     """One person in one browser.
 
     `form_token` is in every form of theirs, so that no other site can send one. `caller` is what the server knows of
-    the person. `drafts` and `shown` hold what they chose and saw of requests, for as long as they decide.
+    the person. `drafts` hold what they chose of requests, for as long as they decide.
     """
 
     caller: Caller
@@ -87,7 +86,6 @@ class Login:
     began_at: float
     used_at: float
     drafts: Recent[Draft] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
-    shown: Recent[ReviewSessionResponse] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
     streams: int = 0
     # When the person logged in because an approval wanted that, on the boot clock.
     proved_at: float = float("-inf")
@@ -119,7 +117,7 @@ class Logins:
             used_at=now_at,
         )
         if earlier is not None and earlier.credential.subject == credential.subject:
-            login.drafts, login.shown = earlier.drafts, earlier.shown
+            login.drafts = earlier.drafts
         self._by_digest[_digest(secret)] = login
         while len(self._by_digest) > self._most:
             self._by_digest.popitem(last=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
@@ -9,6 +11,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.drafts import InvalidChoiceError, draft_of
+from pdp.console.onesession import session_page
 from pdp.console.visits import Desk, Visit, see
 from pdp.console.waiting import first
 
@@ -29,8 +32,10 @@ class Now:
     async def show(self, visit: Visit) -> Response:
         """Show the live sessions, the newest first; of a user, an agent or a tenant if the address says so."""
         wanted = {name: visit.request.query_params.get(name, "").strip() for name in _FILTERS}
-        found = await first(
-            self._desk.client.list_sessions(state="active", summaries=True, page_size=_MOST_READ, **wanted), _MOST_READ
+        client = self._desk.client
+        found, calls = await asyncio.gather(
+            first(client.list_sessions(state="active", summaries=True, page_size=_MOST_READ, **wanted), _MOST_READ),
+            first(client.list_access_requests(state="open", user=wanted["user"], page_size=_MOST_READ), _MOST_READ),
         )
         page = _page_of(visit.request.query_params.get("page", ""), len(found))
         chosen = {name: value for name, value in wanted.items() if value}
@@ -38,6 +43,7 @@ class Now:
             visit,
             "now.html",
             sessions=found[page * _PAGE : (page + 1) * _PAGE],
+            asking=Counter(one.session_id for one in calls),
             number=len(found),
             every=len(found) < _MOST_READ,
             wanted=wanted,
@@ -74,10 +80,7 @@ class Now:
             problem = str(error)
         if not problem:
             return see(f"/sessions/{session_id}")
-        review = await self._desk.client.review_session(session_id)
-        return self._desk.show(
-            visit, "session.html", _BAD_REQUEST, session=session, review=review, said_by_server=problem
-        )
+        return await session_page(self._desk, visit, session, status=_BAD_REQUEST, said=problem)
 
     def _end(self, minutes: str) -> float | None:
         if not minutes:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from pdp.client import InvalidRequestError, PermissionDeniedError, WrongStateError
 from pdp.client.reviewing import changes
 from pdp.console.drafts import EVERYTHING, Draft, InvalidChoiceError, draft_of
+from pdp.console.onesession import session_page
 from pdp.console.visits import Desk, Entry, Visit, see
 from pdp.console.words import session_state
 from pdp.v1.session_pb2 import ReviewSessionResponse, Session
@@ -87,7 +88,7 @@ class Requests:
         self, visit: Visit, asked: Session, draft: Draft, name: str, *, changed: tuple[str, ...] = (), status: int = 200
     ) -> Response:
         review = await self._desk.client.review_session(asked.session_id, **draft.asked)
-        visit.login.shown.keep(review.session.request_digest, review)
+        self._desk.shown.keep(_seen(visit, review.session.request_digest), review)
         return self._desk.show(
             visit, "request.html", status, review=review, asked=asked, draft=draft, choice=name, changed=changed
         )
@@ -106,16 +107,17 @@ class Requests:
         session = await self._desk.client.get_session(visit.request.path_params["session_id"])
         if session_state(session) != "requested":
             return await self._later(visit, session, status=_CONFLICT, said=said)
-        before = visit.login.shown.get(visit.form.one("digest"))
+        before = self._desk.shown.get(_seen(visit, visit.form.one("digest")))
         after = await self._desk.client.review_session(session.session_id, **draft.asked)
         found = _changes(before, after) or (said,)
         return await self._decide(visit, session, draft, name, changed=found, status=_CONFLICT)
 
     async def _later(self, visit: Visit, session: Session, *, status: int = 200, said: str = "") -> Response:
-        review = None
-        if session_state(session) == "active":
-            review = await self._desk.client.review_session(session.session_id)
-        return self._desk.show(visit, "session.html", status, session=session, review=review, said_by_server=said)
+        return await session_page(self._desk, visit, session, status=status, said=said)
+
+
+def _seen(visit: Visit, digest: str) -> str:
+    return f"{visit.login.caller.caller_id} {visit.request.path_params['session_id']} {digest}"
 
 
 def _require_known(draft: Draft, review: ReviewSessionResponse) -> None:

@@ -12,10 +12,12 @@ from starlette.routing import Route
 
 from pdp.client import AsyncClient, PermissionDeniedError
 from pdp.clock import Clock
+from pdp.console.connections import Connections
 from pdp.console.forms import Form
-from pdp.console.logins import Login, Logins, PersonToken
+from pdp.console.logins import Login, Logins, PersonToken, Recent
 from pdp.console.pages import Pages
 from pdp.console.shell import Place
+from pdp.v1.session_pb2 import ReviewSessionResponse
 
 SEE_OTHER = 303
 
@@ -34,9 +36,14 @@ Answer: TypeAlias = Callable[[Visit], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """What answers have in common. `client` asks the server as the person that `person` has taken."""
+    """What answers have in common. `client` asks the server as the person that `person` has taken.
+
+    `shown` holds what was shown last of requests, by person and digest, to say what has changed since.
+    """
 
     client: AsyncClient
+    connections: Connections
+    shown: Recent[ReviewSessionResponse]
     pages: Pages
     logins: Logins
     place: Place

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -38,6 +39,7 @@ FORMS = (
     "/sessions/{session}/narrow",
     "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/approve",
     "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/deny",
+    "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/revoke",
     "/revoke",
     "/log-out",
 )
@@ -68,10 +70,10 @@ def files() -> dict[str, bytes]:
     )
 
 
-def requested(server: RunningServer, **given: Any) -> tuple[str, str]:
+def requested(server: RunningServer, caller: str = "pep", **given: Any) -> tuple[str, str]:
     """Return id and handle of a session that waits for approval."""
     wanted: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "Tidy up", "tools": ["crm/*"], **given}
-    found = server.client("pep").request_session(**wanted)
+    found = server.client(caller).request_session(**wanted)
     return found.session.session_id, found.session_handle
 
 
@@ -200,12 +202,11 @@ def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
 
     async def begin() -> tuple[AsyncExitStack, World]:
         opened = AsyncExitStack()
-        client = await opened.enter_async_context(
-            AsyncClient(server.address, token=server.token(caller), plaintext=True)
-        )
+        connect = partial(AsyncClient, server.address, token=server.token(caller), plaintext=True)
+        client = await opened.enter_async_context(connect())
         listener = opened.enter_context(LoopbackListener())
         place = Place(f"http://{local_name()}:{listener.port}")
-        app, entry = local_console(client, place, server.clock)
+        app, entry = local_console(client, connect, place, server.clock)
         opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener)))
         return opened, World(server, place, listener, entry)
 

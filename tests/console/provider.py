@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -234,12 +235,13 @@ def entered(folder: Path) -> Iterator[Entered]:
 
     async def serve_console() -> AsyncExitStack:
         opened, person = AsyncExitStack(), PersonToken()
-        client = await opened.enter_async_context(AsyncClient(app.address, token=person, plaintext=True))
+        connect = partial(AsyncClient, app.address, token=person, plaintext=True)
+        client = await opened.enter_async_context(connect())
         known = Client(issuer=provider.url, client_id=CLIENT, secret=SECRET, parameters={"resource": AUDIENCE})
         there = await opened.enter_async_context(Provider(known, f"{PLACE.origin}/log-in/back", clock))
         listener = opened.enter_context(LoopbackListener())
         world.port = listener.port
-        console = shared_console(client, PLACE, clock, person, there)
+        console = shared_console(client, connect, PLACE, clock, person, there)
         opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(console, listener)))
         return opened
 

@@ -193,6 +193,30 @@ def test_an_approved_call_goes_ahead_once(person: Browser, server: RunningServer
     assert not ask(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
 
 
+def test_an_approval_is_taken_back(person: Browser, server: RunningServer) -> None:
+    """For a reason, and while the call was not made: then it is denied again."""
+    handle, request_id = asked(server, to="ann@example.com")
+    person.open(f"/approvals/{request_id}")
+    person.send(f"/approvals/{request_id}/approve")
+    person.send(f"/approvals/{request_id}/revoke", {"reason": ""})
+    assert "say why" in person.words
+    person.send(f"/approvals/{request_id}/revoke", {"reason": "wrong person"})
+
+    assert "revoked coder for alice" in person.words
+    assert not server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+
+def test_a_session_shows_what_it_asks(person: Browser, server: RunningServer) -> None:
+    """In the list of live sessions, and on its page with a link to each call."""
+    _, request_id = asked(server, to="ann@example.com")
+    person.open("/now")
+    assert "1 call waiting" in person.words
+    session_id = server.client("approver").get_access_request(request_id).access_request.session_id
+    person.open(f"/sessions/{session_id}")
+
+    assert f'href="/approvals/{request_id}"' in person.text
+
+
 def test_a_denied_call_stays_denied(person: Browser, server: RunningServer) -> None:
     """With the reason that the person gave."""
     handle, request_id = asked(server, to="ann@example.com")
@@ -210,7 +234,7 @@ def test_a_call_that_is_not_as_shown_is_not_approved(person: Browser, server: Ru
     person.open(f"/approvals/{request_id}")
     person.send(f"/approvals/{request_id}/approve", {"digest": "sha256:" + "0" * 64})
 
-    assert "Nothing was approved" in person.words
+    assert "Nothing was done" in person.words
     assert not server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
 
 

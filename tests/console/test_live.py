@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 
 import pytest
 
+from pdp.client import AsyncClient
 from pdp.console import live
 from pdp.console.assembly import IDLE_SECONDS
+from pdp.console.connections import MOST_ON_ONE, Connections
 from pdp.console.live import LIVE, MOST_STREAMS
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import Browser, World, requested
+from tests.console.desk import LOOP, Browser, World, requested
+from tests.console.desk import live as running
+
+# The watches of calls that one caller may have at a server.
+_ROOM = 8
 
 
 @contextmanager
@@ -68,3 +74,32 @@ def test_a_browser_has_few_streams(world: World) -> None:
 def test_without_a_log_in_there_is_no_stream(world: World) -> None:
     """The answer is that of every page."""
     assert 401 == world.browser().open("/events").status_code
+
+
+def test_more_people_than_the_server_has_room_for_hear_of_calls(
+    world: World, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes few watches of calls that wait; the console then looks now and then."""
+    monkeypatch.setattr(live, "_LOOK_SECONDS", 0.05)
+    people = [world.person() for _ in range(_ROOM + 2)]
+    with ExitStack() as opened:
+        streams = [opened.enter_context(stream(person)) for person in people]
+        assert ["changed"] * len(people) == [next(told) for told in streams]
+        _, handle = running(server)
+        server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"})
+
+        assert {"changed"} == {next(told) for told in streams}
+
+
+def test_watches_share_connections() -> None:
+    """So many people on one, and none stays open for nobody."""
+
+    async def opened() -> tuple[int, int]:
+        connections = Connections(lambda: AsyncClient("127.0.0.1:1", plaintext=True))
+        async with AsyncExitStack() as stack:
+            for _ in range(MOST_ON_ONE + 1):
+                await stack.enter_async_context(connections.one())
+            most = len(connections)
+        return most, len(connections)
+
+    assert (2, 0) == LOOP.run(opened())

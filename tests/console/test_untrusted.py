@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from html.parser import HTMLParser
 from typing import Any
 
@@ -124,7 +125,9 @@ def pages(text: str) -> dict[str, str]:
         "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
         "less": page("less.html", review=review, problem=text, chosen=chosen),
-        "session": page("session.html", session=session, review=review, said_by_server=text),
+        "session": page(
+            "session.html", session=session, review=review, calls=[call.access_request], said_by_server=text
+        ),
         "call": page(
             "call.html",
             review=call,
@@ -133,8 +136,8 @@ def pages(text: str) -> dict[str, str]:
             arguments=[(text, text)],
             changed=text,
         ),
-        "now": page("now.html", sessions=[session], number=1, chosen=wanted, **lists),
-        "now, empty": page("now.html", sessions=[], number=0, chosen=wanted, **lists),
+        "now": page("now.html", sessions=[session], asking=Counter(ses_a=1), number=1, chosen=wanted, **lists),
+        "now, empty": page("now.html", sessions=[], asking=Counter(), number=0, chosen=wanted, **lists),
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
         "problem": page("problem.html", problem=problem, detail=text),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pdp.cli.connection import connect_async
+from pdp.cli.connection import connect_async, connector
 from pdp.cli.doors.serving import address_options, run
 from pdp.cli.options import (
     CONNECTION_FLAGS,
@@ -151,7 +151,8 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
             # It may come later: the server, too, serves before its provider does.
             click.echo(f"nobody can log in yet: {error}", err=True)
         click.echo(f"serving the console at {listener.url}, known as {url}", err=True)
-        await serve(shared_console(client, place, clock, person, provider), listener)
+        connect = connector(Role.APPROVER, settings, connection, person)
+        await serve(shared_console(client, connect, place, clock, person, provider), listener)
 
 
 async def _serve_here(settings: Settings, connection: ConnectionOptions, port: int, *, opens: bool) -> None:
@@ -161,7 +162,7 @@ async def _serve_here(settings: Settings, connection: ConnectionOptions, port: i
         caller = await client.get_caller()
         listener = opened.enter_context(LoopbackListener(port))
         place = Place(f"http://{local_name()}:{listener.port}")
-        app, entry = local_console(client, place, SystemClock())
+        app, entry = local_console(client, connector(Role.APPROVER, settings, connection), place, SystemClock())
         link = opened.enter_context(_link_file(entry, Path(settings.data_dir) / f"console-{listener.port}.html"))
         click.echo(f"the console serves `{caller.caller_id}` on port {listener.port} until Ctrl-C", err=True)
         click.echo(f"open it within {LINK_SECONDS:.0f} seconds: {link.absolute().as_uri()}", err=True)
