@@ -87,12 +87,18 @@ class Scene:
         return False
 
 
-@pytest.fixture
-def scene(issuer: Issuer, tmp_path: Path) -> Scene:
-    """Return a scene with all keys of the issuer, and one for encryption beside them."""
+@pytest.fixture(scope="module")
+def published(issuer: Issuer) -> bytes:
+    """Return all keys of the issuer, and one for encryption beside them."""
     entries = json.loads(issuer.jwks())["keys"]
     unfit = dict(RSAKey.generate_key(2048).as_dict(private=False)) | {"use": "enc", "kid": "for-encryption"}
-    return Scene(tmp_path, json.dumps({"keys": [*entries, unfit]}).encode())
+    return json.dumps({"keys": [*entries, unfit]}).encode()
+
+
+@pytest.fixture
+def scene(published: bytes, tmp_path: Path) -> Scene:
+    """Return a scene with what the issuer publishes."""
+    return Scene(tmp_path, published)
 
 
 @pytest.mark.parametrize("algorithm", sorted(RULES.algorithms))

@@ -138,8 +138,10 @@ def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If parts that fail were taken for harmless, a random policy would show it."""
     monkeypatch.setattr("pdp.policy.lint.labels.cannot_fail", lambda _: True)
 
-    with pytest.raises(AssertionError):
-        hold(range(SEEDS))
+    with world_read_once():
+        found = on_large_stack(lambda: next((seed for seed in range(SEEDS) if _contradicted(seed, Counter())), None))
+
+    assert found is not None
 
 
 def hold(seeds: range) -> Counter[str]:
