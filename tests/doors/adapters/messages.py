@@ -96,6 +96,9 @@ def served(messages: Messages) -> Iterator[None]:
         messages.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield
-        server.shutdown()
-        thread.join()
+        try:
+            yield
+        finally:
+            # A run may end in an error, and a thread that still serves keeps the whole program from its end.
+            server.shutdown()
+            thread.join()
