@@ -32,8 +32,8 @@ from pdp.testing.inprocess import write_folder
 
 DIRECT, SERVED, EMBEDDED = "direct", "pdp mcp, pdp serve", "pdp mcp --embedded"
 _PATIENCE = 60.0
-_SERVER = (sys.executable, str(Path(__file__).parent / "echoserver.py"))
-_PDP = (sys.executable, "-m", "pdp.cli")
+SERVER = (sys.executable, str(Path(__file__).parent / "echoserver.py"))
+PDP = (sys.executable, "-m", "pdp.cli")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +68,36 @@ class Pipes:
         spent = (cpu_seconds(self._process.pid) - began) / count
         return Figures(median=1e3 * statistics.median(took), most=1e3 * took[int(len(took) * 0.95)], cpu=1e3 * spent)
 
+    def greet(self) -> None:
+        """Begin as a client of the era with a handshake does."""
+        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "small", "version": "1"}}
+        line = {"jsonrpc": "2.0", "id": next(self._numbers), "method": "initialize", "params": hello}
+        self._exchange(json.dumps(line).encode())
+        to = pipe(self._process.stdin)
+        to.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+        to.flush()
+
+    def call_the_same(self) -> None:
+        """Call, with the same arguments each time. Ends the program if that is not answered well."""
+        self.measure(1, "tools/call", lambda _: _call("the same"))
+
     def called(self) -> bool:
         """Call once; say whether that was allowed."""
         line = {"jsonrpc": "2.0", "id": next(self._numbers), "method": "tools/call", "params": _call("first")}
         return json.loads(self._exchange(json.dumps(line).encode()))["result"]["isError"] is False
 
     def _exchange(self, line: bytes) -> bytes:
-        to, back = _pipe(self._process.stdin), _pipe(self._process.stdout)
+        to, back = pipe(self._process.stdin), pipe(self._process.stdout)
         to.write(line + b"\n")
         to.flush()
         return back.readline()
 
 
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
+def pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """Return a pipe of a process."""
+    if stream is None:
         raise AssertionError("the process was started with pipes")
-    return pipe
+    return stream
 
 
 def _call(text: str) -> dict[str, Any]:
@@ -98,7 +112,8 @@ KINDS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
 
 
 @contextmanager
-def _running(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program in a folder, without variables of ours, while the `with` block runs."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PDP_")}
     with subprocess.Popen(
         command, cwd=folder, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -109,7 +124,8 @@ def _running(*command: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.terminate()
 
 
-def _write_policies(folder: Path, *, reports: bool) -> None:
+def write_policies(folder: Path, *, reports: bool) -> None:
+    """Write policies that permit the tool of the server."""
     files = bundle_files(
         # The text is read, so that an answer is remembered for one text alone.
         policies={
@@ -124,7 +140,7 @@ def _write_policies(folder: Path, *, reports: bool) -> None:
     write_folder(folder, files)
 
 
-def _approve(address: str, data: Path) -> None:
+def approve(address: str, data: Path) -> None:
     """Approve the one session that waits, as soon as there is one."""
     deadline = time.monotonic() + _PATIENCE
     with Client(address, data_dir=data, token_file=data / "tokens" / "approver.token") as approver:
@@ -137,30 +153,36 @@ def _approve(address: str, data: Path) -> None:
     sys.exit("no session asks for approval")
 
 
-def _ways(folder: Path, opened: ExitStack, *, reports: bool) -> dict[str, Pipes]:
-    """Start everything, and return a conversation for each way."""
-    _write_policies(folder / "policies", reports=reports)
-
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        return opened.enter_context(_running(*command, folder=folder))
-
-    request = ("--request", "to measure", "--user", "alice", "--agent", "coder", "--server", "echo")
-    serving = start(*_PDP, "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1")
-    found = re.search(rb"listening on (\S+)", _pipe(serving.stdout).readline())
+def served(folder: Path, opened: ExitStack) -> str:
+    """Serve the policies of a folder until the stack is closed, and return the address."""
+    words = ("serve", "--server-address", "127.0.0.1:0", "--server-workers", "1")
+    serving = opened.enter_context(running(*PDP, *words, folder=folder))
+    found = re.search(rb"listening on (\S+)", pipe(serving.stdout).readline())
     if found is None:
         sys.exit("the server does not listen")
-    address, data = found[1].decode(), folder / ".pdp"
-    served = Pipes(start(*_PDP, "mcp", *request, "--address", address, "--", *_SERVER))
-    _approve(address, data)
+    return found[1].decode()
+
+
+def _ways(folder: Path, opened: ExitStack, *, reports: bool) -> dict[str, Pipes]:
+    """Start everything, and return a conversation for each way."""
+    write_policies(folder / "policies", reports=reports)
+
+    def start(*command: str) -> subprocess.Popen[bytes]:
+        return opened.enter_context(running(*command, folder=folder))
+
+    request = ("--request", "to measure", "--user", "alice", "--agent", "coder", "--server", "echo")
+    address, data = served(folder, opened), folder / ".pdp"
+    asking = Pipes(start(*PDP, "mcp", *request, "--address", address, "--", *SERVER))
+    approve(address, data)
     own = folder / "embedded"
-    embedded = Pipes(start(*_PDP, "mcp", *request, "--embedded", "--data-dir", str(own), "--", *_SERVER))
+    embedded = Pipes(start(*PDP, "mcp", *request, "--embedded", "--data-dir", str(own), "--", *SERVER))
     while not (own / "tokens" / "approver.token").exists():
         time.sleep(0.1)
-    _approve(f"unix:{own / 'server.sock'}", own)
-    for pipes in (served, embedded):
+    approve(f"unix:{own / 'server.sock'}", own)
+    for pipes in (asking, embedded):
         while not pipes.called():
             time.sleep(0.1)
-    return {DIRECT: Pipes(start(*_SERVER)), SERVED: served, EMBEDDED: embedded}
+    return {DIRECT: Pipes(start(*SERVER)), SERVED: asking, EMBEDDED: embedded}
 
 
 def _table(rounds: list[dict[str, dict[str, Figures]]]) -> str:
