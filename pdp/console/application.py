@@ -16,6 +16,7 @@ from pdp.client import PDPClientError
 from pdp.console.access import Calls
 from pdp.console.assets import Assets
 from pdp.console.forms import Form, RefusedFormError, read_form
+from pdp.console.freeze import Freezes
 from pdp.console.live import LIVE, Events
 from pdp.console.now import Now
 from pdp.console.problems import Problem, problem_of
@@ -39,7 +40,7 @@ class _Console:
     def __init__(self, desk: Desk, entry: Entry) -> None:
         self._desk = desk
         self._entry = entry
-        requests, calls, now = Requests(desk, entry), Calls(desk, entry), Now(desk)
+        requests, calls, now, freezes = Requests(desk, entry), Calls(desk, entry), Now(desk), Freezes(desk)
         reads: dict[str, Answer] = {
             "/": Waiting(desk).show,
             "/sessions/{session_id}": requests.show,
@@ -47,6 +48,7 @@ class _Console:
             "/approvals/{request_id}": calls.show,
             "/now": now.show,
             "/revoke": now.preview,
+            "/freeze": freezes.show,
             "/events": Events(desk, entry).stream,
         }
         writes: dict[str, Answer] = {
@@ -58,6 +60,8 @@ class _Console:
             "/approvals/{request_id}/deny": calls.deny,
             "/approvals/{request_id}/revoke": calls.revoke,
             "/revoke": now.revoke,
+            "/freeze": freezes.set,
+            "/lift": freezes.lift,
             "/log-out": self._leave,
         }
         routes = [

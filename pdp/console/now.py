@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.drafts import InvalidChoiceError, draft_of
+from pdp.console.freeze import freezes_of
 from pdp.console.onesession import session_page
 from pdp.console.visits import Desk, Visit, see
 from pdp.console.waiting import first
@@ -33,9 +34,10 @@ class Now:
         """Show the live sessions, the newest first; of a user, an agent or a tenant if the address says so."""
         wanted = {name: visit.request.query_params.get(name, "").strip() for name in _FILTERS}
         client = self._desk.client
-        found, calls = await asyncio.gather(
+        found, calls, freezes = await asyncio.gather(
             first(client.list_sessions(state="active", summaries=True, page_size=_MOST_READ, **wanted), _MOST_READ),
             first(client.list_access_requests(state="open", user=wanted["user"], page_size=_MOST_READ), _MOST_READ),
+            freezes_of(client),
         )
         page = _page_of(visit.request.query_params.get("page", ""), len(found))
         chosen = {name: value for name, value in wanted.items() if value}
@@ -43,6 +45,7 @@ class Now:
             visit,
             "now.html",
             sessions=found[page * _PAGE : (page + 1) * _PAGE],
+            freezes=freezes,
             asking=Counter(one.session_id for one in calls),
             number=len(found),
             every=len(found) < _MOST_READ,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
+from pdp.console.freeze import freezes_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.words import Moment
 from pdp.v1.access_pb2 import RequestedAccess
@@ -50,9 +51,10 @@ class Waiting:
     async def show(self, visit: Visit) -> Response:
         """Show what waits."""
         client = self._desk.client
-        sessions, calls = await asyncio.gather(
+        sessions, calls, freezes = await asyncio.gather(
             first(client.list_sessions(state="requested", summaries=True, page_size=MOST_READ), MOST_READ),
             first(client.list_access_requests(state="open", page_size=MOST_READ), MOST_READ),
+            freezes_of(client),
         )
         rows = sorted((*map(_of_session, sessions), *map(_of_call, calls)), key=lambda row: row.asked_at)
         return self._desk.show(
@@ -61,6 +63,7 @@ class Waiting:
             rows=rows[:MOST_SHOWN],
             number=len(rows),
             more=len(rows) - MOST_SHOWN,
+            freezes=freezes,
             tenants=len({row.tenant for row in rows}) > 1,
         )
 

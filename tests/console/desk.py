@@ -41,6 +41,8 @@ FORMS = (
     "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/deny",
     "/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa/revoke",
     "/revoke",
+    "/freeze",
+    "/lift",
     "/log-out",
 )
 _ANY = {name: {"type": "string"} for name in ("id", "text", "to")}

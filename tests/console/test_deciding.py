@@ -45,6 +45,18 @@ def test_a_request_shows_who_why_and_what(person: Browser, server: RunningServer
     assert shown.index("crm/delete_customer") < shown.index("crm/send_mail") < shown.index("crm/find_customer")
 
 
+def test_a_request_shows_what_is_unusual(person: Browser, server: RunningServer) -> None:
+    """In words, with what they rest on."""
+    for _ in range(2):
+        refused, _ = requested(server, purpose="Something else")
+        server.client("approver").deny_session(refused, reason="no")
+    session_id, _ = requested(server, purpose="Something else")
+    person.open(f"/sessions/{session_id}")
+
+    assert "What is unusual" in person.words
+    assert re.search(r"looked at \d+ sessions?, \d+ (?:d|h)", person.words)
+
+
 def test_approving_approves_what_was_shown(person: Browser, server: RunningServer) -> None:
     """The session is live, and the console says so."""
     session_id, handle = requested(server)

@@ -21,6 +21,7 @@ from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
 from pdp.v1.caller_pb2 import Caller
+from pdp.v1.freeze_pb2 import Freeze
 from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
 from tests.console.strings import STRINGS
 
@@ -99,6 +100,7 @@ def pages(text: str) -> dict[str, str]:
     call.access_request.state = ACCESS_STATE_OPEN
     call.access_request.session_id = call.access_request.access_request_id = "acc_a"
     call.most_calls = 5
+    freeze: Freeze = filled(Freeze(), text)
     row = WaitingRow(
         key="ses_a",
         path="/sessions/ses_a",
@@ -119,9 +121,16 @@ def pages(text: str) -> dict[str, str]:
         return bytes(_PAGES.page(name, login=who, **given).body).decode()
 
     wanted = dict.fromkeys(("user", "agent", "tenant"), text)
-    lists: dict[str, Any] = {"every": True, "older": "", "newer": "", "revocable": "", "wanted": wanted}
+    lists: dict[str, Any] = {
+        "freezes": [freeze],
+        "every": True,
+        "older": "",
+        "newer": "",
+        "revocable": "",
+        "wanted": wanted,
+    }
     return {
-        "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True),
+        "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True, freezes=[freeze]),
         "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
         "less": page("less.html", review=review, problem=text, chosen=chosen),
@@ -140,6 +149,7 @@ def pages(text: str) -> dict[str, str]:
         "now, empty": page("now.html", sessions=[], asking=Counter(), number=0, chosen=wanted, **lists),
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
+        "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
         "problem": page("problem.html", problem=problem, detail=text),
     }
 

@@ -40,6 +40,7 @@ def scenes(server: RunningServer) -> dict[str, str]:
         "nobody": "/now?user=nobody",
         "session": f"/sessions/{running}",
         "revoke": "/revoke?user=bob",
+        "freeze": "/freeze",
         "revoked": f"/sessions/{ended}",
         "problem": "/nothing",
     }
