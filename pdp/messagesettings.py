@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pdp.config import Settings
 
 _LOCK_FILE = "messages.lock"
-_ACCESS_REQUEST = "acc_"
+_SESSION, _ACCESS_REQUEST = "ses_", "acc_"
 
 
 def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
@@ -28,7 +28,14 @@ def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
 def link_to_of(settings: Settings) -> LinkTo:
     """Return what gives the link to a session or an access request, by its id."""
     links = Links(settings.server.console_url)
-    return lambda found: (links.to_access_request if found.startswith(_ACCESS_REQUEST) else links.to_session)(found)
+
+    def link_to(found: str) -> str:
+        if found.startswith(_ACCESS_REQUEST):
+            return links.to_access_request(found)
+        # A freeze has no page of its own.
+        return links.to_session(found) if found.startswith(_SESSION) else ""
+
+    return link_to
 
 
 def sender_of(

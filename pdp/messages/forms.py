@@ -36,6 +36,9 @@ _SENTENCES: Final[Mapping[Topic, tuple[str, str]]] = MappingProxyType(
         Topic.ACCESS_DENIED: ("A call was denied", "{} calls were denied"),
         Topic.ACCESS_REVOKED: ("The approval of a call was revoked", "The approvals of {} calls were revoked"),
         Topic.ACCESS_EXPIRED: ("The request for a call expired", "The requests for {} calls expired"),
+        Topic.FREEZE_SET: ("A tenant was frozen: its calls are denied", "{} tenants were frozen"),
+        Topic.FREEZE_LIFT_CONFIRMED: ("A freeze waits for the second who lifts it", "{} freezes wait for the second"),
+        Topic.FREEZE_LIFTED: ("A freeze was lifted", "{} freezes were lifted"),
         Topic.MESSAGES_MISSED: (
             "An event could not be kept: look at the sessions yourself",
             "{} events could not be kept: look at the sessions yourself",
@@ -99,6 +102,8 @@ def _chat(event: OutboxEvent, link: str, *, purposes: bool) -> dict[str, Any]:
 
 
 def _sentence(event: OutboxEvent) -> str:
+    if event.topic is Topic.FREEZE_SET and not event.tenant:
+        return "All tenants were frozen: every call is denied"
     one, many = _SENTENCES[event.topic]
     return one if event.count == 1 else many.format(f"{event.count:,}")
 

@@ -53,7 +53,9 @@ class Receiver:
 
     def wants(self, event: OutboxEvent) -> bool:
         """Say whether to tell it of an event; that messages were missed concerns all."""
-        return event.topic is Topic.MESSAGES_MISSED or (event.topic in self.events and event.tenant in self.tenants)
+        if event.topic is Topic.MESSAGES_MISSED:
+            return True
+        return event.topic in self.events and (not event.tenant or event.tenant in self.tenants)
 
     def url(self) -> str:
         """Return the URL as the file holds it now. Raise `ConfigurationError`, which does not quote it."""

@@ -14,7 +14,9 @@ from pdp.sessions.outbox import OutboxEvent, Topic, Untold, joined
 
 # More events of a topic in a tenant that come together are told together.
 FEW: Final = 5
-_ORDER: Final = tuple(Topic)
+# A freeze is set anew only after it was lifted, so these stay in the order of their events.
+_FREEZES: Final = (Topic.FREEZE_SET, Topic.FREEZE_LIFT_CONFIRMED, Topic.FREEZE_LIFTED)
+_ORDER: Final = {topic: place for place, topic in enumerate(Topic)} | dict.fromkeys(_FREEZES, len(Topic))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ def _bundled(events: Sequence[OutboxEvent]) -> list[OutboxEvent]:
         groups.setdefault(key, []).append(event)
     bundled = [reduce(joined, group) for group in groups.values()]
     # INVARIANT: what happens to one session is in the order of the topics, see `Topic`.
-    return sorted(bundled, key=lambda event: _ORDER.index(event.topic))
+    return sorted(bundled, key=lambda event: _ORDER[event.topic])
 
 
 def _subject(event: OutboxEvent) -> tuple[str, str, str]:

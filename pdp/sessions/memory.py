@@ -15,7 +15,7 @@ from pdp.model import Session, SessionState
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.memoryoutbox import MemoryOutbox
-from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
+from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
@@ -175,6 +175,7 @@ class MemorySessionStore:
         """Stop all calls of a tenant, or of all tenants."""
         with self._open():
             self._freezes[freeze.tenant] = freeze
+            self._tell_freeze(None, freeze, freeze.set_at)
             self._write([], freeze.set_at)
 
     def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
@@ -188,6 +189,7 @@ class MemorySessionStore:
                 del self._freezes[stored.tenant]
             else:
                 self._freezes[stored.tenant] = successor
+            self._tell_freeze(stored, successor, wall_at)
             self._write([], wall_at)
             return successor
 
@@ -392,6 +394,10 @@ class MemorySessionStore:
                 self._unexpired.pop(session.id, None)
             elif before is None:
                 self._unexpired[session.id] = None
+
+    def _tell_freeze(self, before: Freeze | None, after: Freeze | None, at: float) -> None:
+        event = freeze_event(before, after, at=at)
+        self._outbox.add([event] if event else [])
 
     def _is_cut(self, session: Session) -> bool:
         return any(cut.covers(session) for cut in self._cuts.values())

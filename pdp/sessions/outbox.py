@@ -16,6 +16,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.foundation.ids import new_event_id
 from pdp.model import Session, SessionState
 from pdp.sessions.access import AccessRequest, AccessState
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.values import Cut
 
 # The ids that an event about many names.
@@ -27,8 +28,8 @@ MOST_EVENTS: Final = 10_000
 class Topic(StrEnum):
     """What an event is about. The text is its name in messages and settings.
 
-    INVARIANT: what happens to one session or request is in this order, so messages that are sorted by it tell each
-    story from its beginning.
+    INVARIANT: what happens to one session, request or freeze is in this order, so messages that are sorted by it tell
+    each story from its beginning.
     """
 
     SESSION_REQUESTED = "session.requested"  # a session waits for a person
@@ -41,6 +42,9 @@ class Topic(StrEnum):
     ACCESS_DENIED = "access.denied"
     ACCESS_REVOKED = "access.revoked"
     ACCESS_EXPIRED = "access.expired"
+    FREEZE_SET = "freeze.set"  # a tenant was frozen, or all of them
+    FREEZE_LIFT_CONFIRMED = "freeze.lift_confirmed"  # a freeze waits for the second of two who lift it
+    FREEZE_LIFTED = "freeze.lifted"
     MESSAGES_MISSED = "messages.missed"  # events could not be kept
     MESSAGES_TEST = "messages.test"  # somebody tries a receiver; no store has it
 
@@ -67,11 +71,12 @@ _OF_REQUESTS: Final[Mapping[tuple[AccessState | None, AccessState], Topic]] = Ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEvent:
-    """One event, about one session or request, or about `count` of them, of which `ids` names the first.
+    """One event, about one session, request or freeze, or about `count` of them, of which `ids` names the first.
 
     `at` is unix seconds. `by` is the caller that did it, and `was` the state in which something expired. `ends_at` is
     the end of the present state, unix seconds, 0.0 when that is over. `session_id` and `tool` are those of an access
     request, `purpose` that of a session. What differs between the many is empty.
+    What concerns all tenants has none.
     """
 
     id: str
@@ -156,6 +161,19 @@ def cut_event(cut: Cut, count: int, newest: Sequence[Session]) -> tuple[OutboxEv
         by=cut.by,
     )
     return (event,)
+
+
+def freeze_event(before: Freeze | None, after: Freeze | None, *, at: float) -> OutboxEvent | None:
+    """Return the event of a freeze that was set, changed or, with None for `after`, lifted at a time, unix seconds."""
+    freeze = after or before
+    if freeze is None or before == after:
+        return None
+    topic, by = Topic.FREEZE_LIFTED, ""
+    if after is not None:
+        set_now = before is None
+        topic = Topic.FREEZE_SET if set_now else Topic.FREEZE_LIFT_CONFIRMED
+        by = after.set_by if set_now else after.confirmed_by
+    return OutboxEvent(id=new_event_id(), topic=topic, at=at, tenant=freeze.tenant, ids=(freeze.id,), by=by)
 
 
 def request_event(before: AccessState | None, request: AccessRequest) -> OutboxEvent | None:

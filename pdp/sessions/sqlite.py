@@ -18,7 +18,7 @@ from pdp.sessions.database import Database, answering, committing, require_known
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
 from pdp.sessions.lifecycle import LIVE
-from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, session_event, session_expiry
+from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
@@ -205,6 +205,7 @@ class SQLiteSessionStore:
             successor = change(stored)
             revision = self._advance(wall_at)
             self._keep_freeze(stored.tenant, successor)
+            self._tell_freeze(stored, successor, wall_at)
             self._note(revision, [("freeze", freeze_id)])
             return successor
 
@@ -450,7 +451,12 @@ class SQLiteSessionStore:
         with self._transaction():
             revision = self._advance(freeze.set_at)
             self._keep_freeze(freeze.tenant, freeze)
+            self._tell_freeze(None, freeze, freeze.set_at)
             self._note(revision, [("freeze", freeze.id)])
+
+    def _tell_freeze(self, before: Freeze | None, after: Freeze | None, at: float) -> None:
+        event = freeze_event(before, after, at=at)
+        self._outbox.add([event] if event else [])
 
     def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
         self._connection.execute("DELETE FROM freezes WHERE tenant = ?", (tenant,))

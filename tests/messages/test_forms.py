@@ -129,6 +129,13 @@ def test_a_long_text_of_others_is_cut() -> None:
     assert purpose.partition(": ")[2] == "&lt;" * (MOST_CHARACTERS - 1) + "…"
 
 
+def test_a_freeze_of_all_tenants_says_so() -> None:
+    """It names no tenant that could be looked for."""
+    said = written(replace(EVENT, topic=Topic.FREEZE_SET, tenant=""), Form.CHAT, console="")
+
+    assert said["text"] == "All tenants were frozen: every call is denied"
+
+
 def test_many_are_told_with_their_number_and_the_first_ids() -> None:
     """And with a link to the first."""
     many = replace(EVENT, topic=Topic.SESSION_REVOKED, count=1000, ids=tuple(f"ses_{n}" for n in range(10)))

@@ -60,6 +60,8 @@ def test_a_file_is_read(folder: Path) -> None:
         (Topic.SESSION_REQUESTED, "default", False),
         (Topic.SESSION_REVOKED, "payments", False),
         (Topic.MESSAGES_MISSED, "", True),
+        (Topic.SESSION_REQUESTED, "", True),
+        (Topic.FREEZE_SET, "", False),
     ],
 )
 def test_a_receiver_is_told_of_its_events_in_its_tenants(
@@ -68,7 +70,7 @@ def test_a_receiver_is_told_of_its_events_in_its_tenants(
     tenant: str,
     wanted: bool,  # noqa: FBT001 - a column
 ) -> None:
-    """And of none of another tenant; a gap concerns all."""
+    """And of none of another tenant; what has no tenant concerns each, and a gap all."""
     receiver, _ = read_receivers(written(folder, GOOD))
 
     assert wanted == receiver.wants(OutboxEvent(id="evt_1", topic=topic, at=1.0, tenant=tenant))

@@ -67,6 +67,16 @@ def test_what_happens_to_a_session_is_told_in_its_order() -> None:
     ]
 
 
+def test_freezes_stay_in_their_order() -> None:
+    """One that was set anew is told last."""
+    again = [
+        event(f"f{n}", topic, at=float(n))
+        for n, topic in enumerate((Topic.FREEZE_SET, Topic.FREEZE_LIFTED, Topic.FREEZE_SET))
+    ]
+
+    assert [topic for _, topic, _ in told(*again)] == ["freeze.set", "freeze.lifted", "freeze.set"]
+
+
 def test_messages_about_the_same_follow_each_other() -> None:
     """One about more than it names is about all of its tenant."""
     one, same, other, foreign, many = (

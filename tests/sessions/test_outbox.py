@@ -23,7 +23,7 @@ from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA, SQLiteOutbox
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
-from pdp.testing.stores.samples import make_session, revoked, successor_of
+from pdp.testing.stores.samples import make_freeze, make_session, revoked, successor_of
 from pdp.testing.stores.telling import TellingAccessContract, TellingStoreContract
 
 FULL = "CREATE TRIGGER full BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'no room'); END"
@@ -121,6 +121,14 @@ def test_an_ending_stands_without_its_event(
     states = {full.get("ses_active")[0].state, full.get("ses_waiting")[0].state}
 
     assert states & {SessionState.REVOKED, SessionState.DENIED}
+    assert full.untold(limit=9) == ((), 1)
+
+
+def test_a_freeze_stands_without_its_event(full: SQLiteSessionStore) -> None:
+    """As what ends authority."""
+    full.freeze(make_freeze("default"))
+
+    assert full.freezes() == (make_freeze("default"),)
     assert full.untold(limit=9) == ((), 1)
 
 

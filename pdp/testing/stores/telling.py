@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pdp.sessions.outbox import FIRST_IDS, Outbox, Topic, Untold
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, bound, request
-from pdp.testing.stores.samples import insert_family, make_bundle, make_session, revoked, successor_of
+from pdp.testing.stores.samples import insert_family, make_bundle, make_freeze, make_session, revoked, successor_of
 from pdp.testing.stores.suite import StoreSuite
 
 _END = Deadline(wall_at=100_000.0, boot_at=100_000.0, boot_id="boot")
@@ -111,6 +112,24 @@ class TellingStoreContract(StoreSuite):
         assert _taken(store) == [("session.revoked", 2, ("ses_b", "ses_a"))]
         assert store.note_expired(wall_at=9000.0, limit=100) == 3
         assert _told(store) == [("session.expired", 2, ("ses_late", "ses_other"))]
+
+    @pytest.mark.parametrize("tenant", ["default", ""])
+    def test_a_freeze_is_told(self, store: SessionStore, tenant: str) -> None:
+        """That it was set, that the first of two confirmed its end, and that it was lifted; of all tenants, too."""
+        freeze = make_freeze(tenant)
+        confirmed = replace(freeze, confirmed_by="ann", confirmed_at=2500.0)
+        store.freeze(freeze)
+        store.change_freeze(freeze.id, lambda _: confirmed, wall_at=2500.0)
+        store.change_freeze(freeze.id, lambda one: one, wall_at=2550.0)
+        store.change_freeze(freeze.id, lambda _: None, wall_at=2600.0)
+        events = store.untold(limit=100).events
+
+        assert [(one.topic, one.at, one.by) for one in events] == [
+            (Topic.FREEZE_SET, 2000.0, "lead"),
+            (Topic.FREEZE_LIFT_CONFIRMED, 2500.0, "ann"),
+            (Topic.FREEZE_LIFTED, 2600.0, ""),
+        ]
+        assert {(one.tenant, one.ids) for one in events} == {(tenant, (freeze.id,))}
 
     def test_what_a_bundle_revokes_is_told(self, store: SessionStore) -> None:
         """Its directory can lack a user."""
