@@ -231,6 +231,7 @@ class App:
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions, history = self._open_stores(settings, log, time)
             telemetry.watch_sessions(sessions.count_by_state)
+            telemetry.watch_freezes(lambda: len(sessions.freezes()))
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
                 sourcing.source,

@@ -86,6 +86,7 @@ class Metrics:
         self._bundle_version = ""
         self._look_at_bundle: Callable[[], str] | None = None
         self._count_sessions: CountSessions | None = None
+        self._count_freezes: Callable[[], int] | None = None
         self._look_at_record: Callable[[], RecordStanding] | None = None
         self._look_at_messages: LookAtMessages | None = None
 
@@ -122,6 +123,10 @@ class Metrics:
     def watch_sessions(self, count: CountSessions) -> None:
         """Report sessions by state, as `count` returns them at each collection."""
         self._count_sessions = count
+
+    def watch_freezes(self, count: Callable[[], int]) -> None:
+        """Report how many freezes there are, as `count` returns it at each collection."""
+        self._count_freezes = count
 
     def watch_bundle(self, look: Callable[[], str]) -> None:
         """Report the bundle in force, whose version `look` returns.
@@ -166,7 +171,7 @@ class Metrics:
                 self._forget()
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._flows.counts(), **self._of_record()}
         found |= self._of_messages()
-        found[names.SESSIONS.name] = self._sessions()
+        found[names.SESSIONS.name], found[names.FREEZES.name] = self._sessions(), self._freezes()
         if self._look_at_bundle is not None:
             # While the version is unknown, as at the very end, report the last known one.
             self._bundle_version = self._look_at_bundle() or self._bundle_version
@@ -197,6 +202,12 @@ class Metrics:
             return {(state.value,): sessions for state, sessions in self._count_sessions().items()}
         except PDPError:
             return {}  # a gap in the curve shows that the store does not answer
+
+    def _freezes(self) -> Counts:
+        try:
+            return {} if self._count_freezes is None else {(): self._count_freezes()}
+        except PDPError:
+            return {}  # as for sessions
 
     def _of_messages(self) -> dict[str, Counts]:
         try:

@@ -166,6 +166,7 @@ DURATION = Metric(
 CACHE_LOOKUPS = Metric("pdp.cache.lookups", "counter", "{lookup}", "Look-ups in the decision cache.", (CACHE,))
 POLICY_ERRORS = Metric("pdp.policy.errors", "counter", "{error}", "Policies that could not be evaluated.", (POLICY,))
 SESSIONS = Metric("pdp.sessions", "gauge", "{session}", "Sessions by state.", (STATE,))
+FREEZES = Metric("pdp.freezes", "gauge", "{freeze}", "Freezes that stop the calls of a tenant, or of all.")
 SESSION_EVENTS = Metric("pdp.session.events", "counter", "{event}", "What happened to sessions.", (SESSION_EVENT,))
 BUNDLE = Metric("pdp.bundle.info", "gauge", "{bundle}", "The bundle in force; always 1.", (BUNDLE_VERSION,))
 BUNDLE_ACTIVATIONS = Metric("pdp.bundle.activations", "counter", "{activation}", "Bundles that were put into force.")
@@ -237,6 +238,7 @@ METRICS: tuple[Metric, ...] = (
     CACHE_LOOKUPS,
     POLICY_ERRORS,
     SESSIONS,
+    FREEZES,
     SESSION_EVENTS,
     BUNDLE,
     BUNDLE_ACTIVATIONS,

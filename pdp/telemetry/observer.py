@@ -117,6 +117,14 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.watch_sessions(count)
 
+    def watch_freezes(self, count: Callable[[], int]) -> None:
+        """Report how many freezes there are, as `count` returns it at each collection.
+
+        Call it once.
+        """
+        if self._metrics is not None:
+            self._metrics.watch_freezes(count)
+
     def watch_bundle(self, look: Callable[[], str]) -> None:
         """Report the version of the bundle in force, as `look` returns it.
 

@@ -99,6 +99,7 @@ def sent() -> dict[str, Any]:
         settings = TelemetrySettings.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint})
         telemetry = build_telemetry(settings, digest_key=b"k" * 32)
         telemetry.watch_sessions(lambda: {SessionState.ACTIVE: 1})
+        telemetry.watch_freezes(lambda: 0)
         telemetry.watch_record(_Standing)
         telemetry.watch_messages(lambda: [_Served()])
         telemetry.message_tried("on-call", "500")

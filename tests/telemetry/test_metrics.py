@@ -181,6 +181,22 @@ def test_sessions_by_state() -> None:
     assert metered.values("pdp.sessions") == {}
 
 
+def test_freezes() -> None:
+    """Freezes are counted when metrics are collected; a silent store is a gap, not a zero."""
+    metered = Metered()
+    answers: list[int | None] = [0, 2, None]
+
+    def count() -> int:
+        answer = answers.pop(0)
+        if answer is None:
+            raise StoreUnavailableError("the store does not answer")
+        return answer
+
+    metered.telemetry.watch_freezes(count)
+
+    assert [{(): 0}, {(): 2}, {}] == [metered.values("pdp.freezes") for _ in range(3)]
+
+
 def test_labels_are_bounded() -> None:
     """Beyond 500 different label values everything is counted together, and nothing is lost."""
     metered = Metered()

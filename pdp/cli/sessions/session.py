@@ -17,6 +17,7 @@ from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import plain_access
+from pdp.cli.sessions.frozen import tell_frozen
 from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
@@ -212,6 +213,7 @@ def list_sessions(
         print_json([plain(one) for one in found])
     else:
         print_table(_COLUMNS, map(_row, found))
+        tell_frozen(client)
 
 
 @session.command(epilog="Example:  pdp session show ses_… --json")
@@ -228,6 +230,7 @@ def show(*, client: Client, session_id: str, as_json: bool) -> None:
         print_session(found)
         for one in waiting:
             click.echo(visible(f"waits: {one.access_request_id} {one.server}/{one.tool}"))
+        tell_frozen(client)
 
 
 @session.command(epilog="Example:  pdp session end --session-handle-file handle")
