@@ -37,6 +37,7 @@ from pdp.registry.access import Approvals
 from pdp.registry.following import Following
 from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
+from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
@@ -73,7 +74,8 @@ class Embedded:
     """The PDP without a server.
 
     Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, answer access requests with `approvals`,
-    freeze tenants with `freezer`, follow sessions with `following`, reload with `keeper`, explain with `explainer`.
+    freeze tenants with `freezer`, follow sessions with `following`, ask what can be reached with `reaching`, reload
+    with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -84,6 +86,7 @@ class Embedded:
     approvals: Approvals
     freezer: Freezer
     following: Following
+    reaching: Reaching
     sessions: SessionStore
     history: SessionHistory
 
@@ -178,6 +181,7 @@ def open_embedded(
         approvals=approvals,
         freezer=Freezer(sessions=store, clock=time, observer=watcher, record_permits=record_permits),
         following=Following(store, time),
+        reaching=Reaching(snapshots, store),
         sessions=store,
         history=past,
     )
@@ -273,6 +277,7 @@ class App:
                 approvals=self.embedded.approvals,
                 freezer=self.embedded.freezer,
                 following=self.embedded.following,
+                reaching=self.embedded.reaching,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,

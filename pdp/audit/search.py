@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pdp.audit.index import AuditIndex
@@ -100,6 +101,22 @@ class Search:
             )
             for server, tool, kind, resource, allowed, denied, first, last in rows
         ]
+
+    def last_allowed(self, which: Filter) -> Mapping[str, float]:
+        """Return when a call of each action was last allowed, in unix seconds; without those of which none was."""
+        where = Where.of(replace(which, outcome="allow"))
+        rows = self._index.rows(
+            f"""SELECT server.text, tool.text, last_at FROM (
+              SELECT r.server, r.tool, max(r.at) last_at FROM records r {where.clause} GROUP BY r.server, r.tool
+            ) t JOIN names server ON server.id = t.server JOIN names tool ON tool.id = t.tool""",
+            where.bindings,
+        )
+        return {f"{server}/{tool}": at / 1e6 for server, tool, at in rows}
+
+    def begins_at(self) -> float | None:
+        """Return the time of the oldest record that the index holds, in unix seconds; None without a record."""
+        (oldest,) = self._index.rows("SELECT min(at) FROM records")[0]
+        return None if oldest is None else oldest / 1e6
 
     def approvals(self, session_or_decision: str, *, now_at: float, tenant: str | None = None) -> list[Approval]:
         """Return the approvals of a session and of every session above it, nearest first.

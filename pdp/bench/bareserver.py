@@ -48,6 +48,7 @@ def main() -> None:
             approvals=embedded.approvals,
             freezer=embedded.freezer,
             following=embedded.following,
+            reaching=embedded.reaching,
             keeper=embedded.keeper,
             evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),
             explainer=embedded.explainer,

@@ -19,7 +19,7 @@ from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import Answer, ListedTool
 from pdp.model import Visibility
-from pdp.v1 import authorization_pb2, caller_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import authorization_pb2, caller_pb2, explain_pb2, policy_pb2, reach_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
 _REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession", "SetFreeze")
@@ -300,6 +300,34 @@ def review_session(
         method=_session_method("ReviewSession", session_pb2.ReviewSessionResponse),
         request=session_pb2.ReviewSessionRequest(
             session_id=session_id, grants=_strings("grants", grants), narrowing=_narrowing(tools, duration, terms)
+        ),
+        read=_unchanged,
+    )
+
+
+def get_reach(
+    *,
+    session_id: str,
+    user: str,
+    agent: str,
+    asked_now: bool,
+    terms: Mapping[str, Any] | bytes | None,
+    used_days: int,
+    page_size: int,
+    page_token: str,
+) -> Operation[reach_pb2.GetReachResponse, reach_pb2.GetReachResponse]:
+    """Show a page of the tools that can be called."""
+    return Operation(
+        method=Method(path="/pdp.v1.ReachService/GetReach", reply=reach_pb2.GetReachResponse),
+        request=reach_pb2.GetReachRequest(
+            session_id=session_id,
+            user=user,
+            agent=agent,
+            asked_now=asked_now,
+            terms_json=json_object("terms", terms),
+            used_days=used_days,
+            page_size=page_size,
+            page_token=page_token,
         ),
         read=_unchanged,
     )

@@ -9,7 +9,7 @@ from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import FrozenError, NotFoundError, WrongStateError
-from pdp.model import Call, Caller, Session, SessionState, Targets, Visibility
+from pdp.model import Bounds, Call, Caller, Session, SessionState, Targets, Visibility
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import Foreseen
@@ -59,7 +59,7 @@ def tool_listing(snapshot: Snapshot, caller: Caller, *, with_readings: bool) -> 
         ToolVisibility(
             server=tool.server,
             tool=tool.name,
-            visibility=_seen(snapshot, tool, caller),
+            visibility=reached(snapshot, tool, caller_id=caller.id, bounds=caller.bounds).visibility,
             definition_digest=tool.definition_digest,
             reading=bundle.slice(action).reading if with_readings else None,
         )
@@ -68,12 +68,18 @@ def tool_listing(snapshot: Snapshot, caller: Caller, *, with_readings: bool) -> 
     return ToolListing(session_id=own.id, bundle_version=bundle.version, tools=tuple(listed))
 
 
-def _seen(snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
+def reached(snapshot: Snapshot, tool: Tool, *, caller_id: str = "", bounds: Bounds | None = None) -> Foreseen:
+    """Return whether the session of a snapshot could call a tool now, and the policies that say so.
+
+    `caller_id` is the gateway that would ask, by default the one that opened the session, and `bounds` are its bounds.
+    """
     call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
-    if isinstance(gate(snapshot, call, caller.bounds), Refusal):
-        return Visibility.NEVER
-    seen = foreseen(snapshot.bundle, snapshot.chain, tool, caller_id=caller.id, wall_at=snapshot.wall_at).visibility
-    return Visibility.DEPENDS if seen is Visibility.ALWAYS and _limited(snapshot, tool) else seen
+    if isinstance(gate(snapshot, call, bounds), Refusal):
+        return Foreseen(Visibility.NEVER)
+    chain, asker = snapshot.chain, caller_id or snapshot.chain[0].opened_by
+    seen = foreseen(snapshot.bundle, chain, tool, caller_id=asker, wall_at=snapshot.wall_at)
+    limited = seen.visibility is Visibility.ALWAYS and _limited(snapshot, tool)
+    return seen._replace(visibility=Visibility.DEPENDS) if limited else seen
 
 
 def _limited(snapshot: Snapshot, tool: Tool) -> bool:

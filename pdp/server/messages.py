@@ -265,7 +265,7 @@ def session_message(view: SessionView) -> sessions.Session:
     """Return a session as callers see it: without its handle, and without what the directory says."""
     session, message = view.session, summary_message(view)
     message.tool_patterns.extend(session.tool_patterns)
-    message.tools.extend(map(_tool, view.tools))
+    message.tools.extend(map(scoped_tool_message, view.tools))
     message.tool_count = len(view.tools)
     message.request_digest = view.request_digest
     message.label_origins.extend(
@@ -327,7 +327,7 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
         session=session_message(review.view),
         tools=[
             sessions.ReviewedTool(
-                tool=_tool(one.tool),
+                tool=scoped_tool_message(one.tool),
                 visibility=visibility_number(one.visibility),
                 opened_by=one.opened_by,
                 policy_ids=one.policies[:MOST_POLICIES_OF_TOOL],
@@ -353,7 +353,8 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
     )
 
 
-def _tool(tool: ScopedTool) -> sessions.ScopedTool:
+def scoped_tool_message(tool: ScopedTool) -> sessions.ScopedTool:
+    """Return a tool of a scope."""
     return sessions.ScopedTool(
         server=tool.server,
         tool=tool.tool,

@@ -19,6 +19,7 @@ from pdp.v1 import caller_pb2 as callers
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import freeze_pb2 as freezes
 from pdp.v1 import policy_pb2 as policies
+from pdp.v1 import reach_pb2 as reach
 from pdp.v1 import session_pb2 as sessions
 
 AUTHORIZATION = "pdp.v1.AuthorizationService"
@@ -28,6 +29,7 @@ POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
 CALLERS = "pdp.v1.CallerService"
 FREEZES = "pdp.v1.FreezeService"
+REACH = "pdp.v1.ReachService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The former name of the same service, which most tools still try.
@@ -143,6 +145,10 @@ def _callers() -> tuple[RPC, ...]:
     return (_row(CALLERS, "GetCaller", callers.GetCallerRequest, _EVERY_CALLER, Lane.CALLS),)
 
 
+def _reach() -> tuple[RPC, ...]:
+    return (_row(REACH, "GetReach", reach.GetReachRequest, {Role.APPROVER, Role.AUDITOR, Role.ADMIN}, Lane.REVIEWS),)
+
+
 def _standard() -> tuple[RPC, ...]:
     info = ServerReflectionRequest
     return (
@@ -161,7 +167,7 @@ RPCS: Mapping[str, RPC] = MappingProxyType(
         row.path: row
         for row in (
             *(*_authorization(), *_sessions(), *_access(), *_freezes()),
-            *(*_policies(), *_audit(), *_callers(), *_standard()),
+            *(*_policies(), *_audit(), *_callers(), *_reach(), *_standard()),
         )
     }
 )

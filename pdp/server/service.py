@@ -26,6 +26,7 @@ from pdp.registry.access import Approvals
 from pdp.registry.following import Following
 from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import Outcomes
+from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
@@ -36,6 +37,7 @@ from pdp.server.following import SessionFollowers
 from pdp.server.freezes import FreezeHandlers
 from pdp.server.links import NO_LINKS, Links
 from pdp.server.policies import Evaluator, PolicyHandlers
+from pdp.server.reach import ReachHandlers
 from pdp.server.rpcs import (
     ACCESS,
     AUDIT,
@@ -46,6 +48,7 @@ from pdp.server.rpcs import (
     HEALTH,
     OLD_REFLECTION,
     POLICIES,
+    REACH,
     REFLECTION,
     RPCS,
     SESSIONS,
@@ -108,6 +111,7 @@ class PDPServer:
         approvals: Approvals,
         freezer: Freezer,
         following: Following,
+        reaching: Reaching,
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
@@ -142,6 +146,7 @@ class PDPServer:
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
             CALLERS: CallerHandlers(),
+            REACH: ReachHandlers(reaching, searchable, clock=clock, limits=limits),
             HEALTH: self._health,
         }
         if reflection:

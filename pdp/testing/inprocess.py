@@ -140,6 +140,7 @@ def running_server(
             approvals=embedded.approvals,
             freezer=embedded.freezer,
             following=embedded.following,
+            reaching=embedded.reaching,
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,

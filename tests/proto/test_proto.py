@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-PROTOS = ("access", "audit", "authorization", "caller", "decision", "explain", "policy", "reading", "session")
+PROTOS = ("access", "audit", "authorization", "caller", "decision", "explain", "policy", "reach", "reading", "session")
 PASCAL = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 

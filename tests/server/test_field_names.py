@@ -29,7 +29,7 @@ from pdp.v1.authorization_pb2 import AuthorizeRequest
 
 PACKAGE = Path(pdp.__file__).parent
 # What refuses fields of messages, or is no part of the server.
-ABOVE_THE_CORE = ("server", "serving", "client", "cli", "v1")
+ABOVE_THE_CORE = ("server", "serving", "client", "cli", "console", "v1")
 # What only the command line asks for, and what lies within the text of a field.
 NO_ATTRIBUTES = {"selector", "*.context"}
 
@@ -63,6 +63,7 @@ ASKED: dict[str, set[str]] = {
     "ListRecords": PAGES,
     "ListTouched": PAGES,
     "PlanRevocation": PAGES,
+    "GetReach": PAGES,
 }
 
 

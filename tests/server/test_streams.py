@@ -336,6 +336,7 @@ def test_reflection_describes_the_api(serve: Serve) -> None:
         "pdp.v1.AuthorizationService",
         "pdp.v1.CallerService",
         "pdp.v1.FreezeService",
+        "pdp.v1.ReachService",
         "pdp.v1.PolicyService",
         "pdp.v1.SessionService",
     }

@@ -101,6 +101,7 @@ def test_tls_serves_who_trusts_the_certificate(
         approvals=embedded.approvals,
         freezer=embedded.freezer,
         following=embedded.following,
+        reaching=embedded.reaching,
         keeper=embedded.keeper,
         evaluator=child,
         explainer=embedded.explainer,

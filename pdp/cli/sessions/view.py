@@ -13,6 +13,7 @@ import click
 from pdp.cli.output import print_fields, print_table
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import RequestedAccess
+from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
 from pdp.v1.session_pb2 import Session, SessionState
 
 
@@ -21,8 +22,8 @@ def state_name(session: Session) -> str:
     return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
 
 
-def time_text(message: Session | RequestedAccess, field: str) -> str:
-    """Return a time of a session or an access request in ISO 8601, to the second; empty if it has not come."""
+def time_text(message: Session | RequestedAccess | GetReachResponse | ReachedTool, field: str) -> str:
+    """Return a time in a message in ISO 8601, to the second; empty if there is none."""
     if not message.HasField(field):
         return ""
     moment: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)

@@ -31,7 +31,7 @@ from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, reach_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -414,6 +414,36 @@ class AsyncClient:
         """
         return await self._calls.manage(
             operations.review_session(session_id, grants=grants, tools=tools, duration=duration, terms=terms)
+        )
+
+    async def get_reach(
+        self,
+        *,
+        session_id: str = "",
+        user: str = "",
+        agent: str = "",
+        asked_now: bool = False,
+        terms: Mapping[str, Any] | bytes | None = None,
+        used_days: int = 0,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> reach_pb2.GetReachResponse:
+        """Return a page of the tools that can be called in a session, or in those of a user, of an agent, or of both.
+
+        With `asked_now` it is a session that the agent asks for now, for the user, with these `terms`. When a tool was
+        last allowed is told for the last `used_days`, 0 for 30; `page_token` is that of the page before.
+        """
+        return await self._calls.manage(
+            operations.get_reach(
+                session_id=session_id,
+                user=user,
+                agent=agent,
+                asked_now=asked_now,
+                terms=terms,
+                used_days=used_days,
+                page_size=page_size,
+                page_token=page_token,
+            )
         )
 
     async def get_session(self, session_id: str) -> session_pb2.Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from pdp.audit import Search
@@ -80,6 +81,7 @@ def _of_many(search: Search, records: list[Record]) -> Iterator[Question]:
     ):
         yield _executed_by(search, records, name, {field: value})
         yield _touched_by(search, records, name, {field: value})
+        yield _last_allowed_to(search, records, name, {field: value})
     yield Question(
         name="all denials of a tenant",
         ask=lambda: _ids(search.page(Filter(outcome="deny", tenant="other"), limit=_MOST)),
@@ -106,6 +108,18 @@ def _touched_by(search: Search, records: list[Record], name: str, which: dict[st
         name=f"touched by {name}",
         ask=lambda: _touched(search.touched(where, limit=_MOST)),
         expected=lambda: reach(chosen(records, **which)),
+    )
+
+
+def _last_allowed_to(search: Search, records: list[Record], name: str, which: dict[str, str]) -> Question:
+    since_at = moment(records[len(records) // 2]["time"])
+    where = Filter(window=Window(since_at=since_at), **which)  # type: ignore[arg-type]  # by name
+    allowed = within(chosen(records, kind="decision", outcome="allow", **which), since_at, inf)
+    return Question(
+        name=f"last allowed to {name}",
+        ask=lambda: dict(search.last_allowed(where)),
+        # The records are in order of time.
+        expected=lambda: {f"{one['server']}/{one['tool']}": moment(one["time"]) for one in allowed},
     )
 
 

@@ -13,11 +13,12 @@ from tests.machinery.rpcs.authorization import AUTHORIZATION
 from tests.machinery.rpcs.callers import CALLERS
 from tests.machinery.rpcs.freezes import FREEZES
 from tests.machinery.rpcs.policies import POLICIES
+from tests.machinery.rpcs.reach import REACH
 from tests.machinery.rpcs.row import ANY, EVERYONE, Row
 from tests.machinery.rpcs.sessions import SESSIONS
 
 # Those of the API, in its order.
-OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **ACCESS, **FREEZES, **POLICIES, **AUDIT, **CALLERS}
+OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **ACCESS, **FREEZES, **POLICIES, **AUDIT, **CALLERS, **REACH}
 STANDARD: Mapping[str, Row] = {
     "Check": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
     "Watch": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),

@@ -129,6 +129,7 @@ def serve(
                 approvals=embedded.approvals,
                 freezer=embedded.freezer,
                 following=embedded.following,
+                reaching=embedded.reaching,
                 keeper=embedded.keeper,
                 evaluator=child,
                 explainer=embedded.explainer,

@@ -18,6 +18,7 @@ from pdp.v1 import (
     decision_pb2,
     freeze_pb2_grpc,
     policy_pb2_grpc,
+    reach_pb2_grpc,
     session_pb2_grpc,
 )
 from pdp.v1.authorization_pb2 import (
@@ -82,6 +83,7 @@ class ScriptedServer:
             (policy_pb2_grpc, "PolicyService"),
             (audit_pb2_grpc, "AuditService"),
             (caller_pb2_grpc, "CallerService"),
+            (reach_pb2_grpc, "ReachService"),
         ):
             register = getattr(module, f"add_{service}Servicer_to_server")
             register(self._servicer(getattr(module, f"{service}Servicer")), self._server)

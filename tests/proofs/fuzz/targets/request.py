@@ -30,6 +30,7 @@ from pdp.server.callers import CallerHandlers
 from pdp.server.following import SessionFollowers
 from pdp.server.freezes import FreezeHandlers
 from pdp.server.policies import PolicyHandlers
+from pdp.server.reach import ReachHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
 from pdp.serving.decoding import read
@@ -224,6 +225,7 @@ def _service() -> _Service:
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
         "pdp.v1.CallerService": CallerHandlers(),
+        "pdp.v1.ReachService": ReachHandlers(embedded.reaching, None, clock=clock, limits=DEFAULT_LIMITS),
     }
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
     view, handle = embedded.registrar.request(wanted, _PEP)
