@@ -107,6 +107,16 @@ def test_long_lists_go_through_the_pager(tmp_path: Path) -> None:
     assert ["destructive  depends github/drop", burn] == lines[rest + 1 : rest + 3]
 
 
+@pytest.mark.parametrize(("own", "less"), [("", "FRX"), ("S", "S")])
+def test_a_list_that_fits_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, less: str) -> None:
+    """The pager is told so, unless the approver has told it something else. The pager of this test prints what."""
+    monkeypatch.delenv("LESS", raising=False)
+    if own:
+        monkeypatch.setenv("LESS", own)
+
+    assert f"\nLESS={less}\n" in coloured(tmp_path, count=30, PAGER="env")
+
+
 def test_no_requester_draws_a_line(tmp_path: Path) -> None:
     """Blanks and line breaks of a purpose cannot make a line that looks like a field."""
     lines = shown(tmp_path, purpose=FORGED).splitlines()

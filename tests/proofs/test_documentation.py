@@ -336,7 +336,8 @@ def test_readme_mcp_configuration_works(project_root: Path, place: Path, environ
                 assert isinstance(content, TextContent)
                 return content.text
 
-            found = re.search(r"`(pdp session approve [^`]*)`", await call("git_status"))
+            # By its path: the shell of the person may not find it.
+            found = re.search(rf"`({re.escape(server['command'])} session approve [^`]*)`", await call("git_status"))
             assert found is not None
             await asyncio.to_thread(run, f"{found.group(1)} --yes", place, environment)
             async with asyncio.timeout(PAGE_SECONDS):

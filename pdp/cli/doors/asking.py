@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -99,7 +101,7 @@ class SessionOptions:
             embedded = EmbeddedServer(settings)
             # Flags, since variables about another server would win over a file.
             options: tuple[str, ...] = ("--data-dir", settings.data_dir, "--address", settings.server.address)
-            told = partial(_pdp, options=options)
+            told = partial(_pdp, program=_own_program(), options=options)
         else:
             settings = load_settings()
             options = flags_of(connection, settings)
@@ -189,8 +191,14 @@ def _requested(task: Task, pdp_command: Callable[[str], str], wait: float, clien
     return RequestedSession(client, task, pdp_command=pdp_command, wait_for_approval=wait)
 
 
-def _pdp(words: str, options: Sequence[str] = ()) -> str:
-    return " ".join(("pdp", words, *options))
+def _pdp(words: str, program: str = "pdp", options: Sequence[str] = ()) -> str:
+    return f"{shlex.quote(program)} {words} {shlex.join(options)}".rstrip()
+
+
+def _own_program() -> str:
+    """Return this program by its path, since the shell of the person may not find it, or another one."""
+    own = Path(sys.argv[0])
+    return str(own.absolute()) if own.name == "pdp" else "pdp"
 
 
 def _handle(file: str | None, descriptor: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -95,6 +96,8 @@ def _print_lines(console: Console, tools: Sequence[ReviewedTool], room: int) -> 
     """
     kept = tools if len(tools) <= room else [one for one in tools if one.tool.risk == _RISKS[0]]
     if rest := [one for one in tools if one not in kept]:
+        # As git does: what fits into the terminal needs no key, and stays there.
+        os.environ.setdefault("LESS", "FRX")
         click.echo_via_pager(f"{_line(one).plain}\n" for one in rest)
         console.print(f"(and the {len(rest)} other tools that were shown before)", style="dim")
     for one in kept:

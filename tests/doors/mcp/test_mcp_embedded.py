@@ -21,9 +21,9 @@ WISH = ("--request", "to test", "--user", "alice", "--agent", "coder")
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> tuple[str, ...]:
-    """Return the options of a proxy that decides by itself, with a data folder of its own."""
+    """Return the options of a proxy that decides by itself, with a data folder of its own, whose name has a blank."""
     write_folder(tmp_path / "policies", FILES)
-    return ("--embedded", "--policies", str(tmp_path / "policies"), "--data-dir", str(tmp_path / "data"), *WISH)
+    return ("--embedded", "--policies", str(tmp_path / "policies"), "--data-dir", str(tmp_path / "a b"), *WISH)
 
 
 def test_a_person_says_yes_and_tools_run(tmp_path: Path, embedded: tuple[str, ...]) -> None:
@@ -79,7 +79,7 @@ def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: 
         one.asked_of_person()
         one.end()
     write_folder(tmp_path / "others", FILES)
-    options = ("--embedded", "--policies", str(tmp_path / "others"), "--data-dir", str(tmp_path / "data"), *WISH)
+    options = ("--embedded", "--policies", str(tmp_path / "others"), "--data-dir", str(tmp_path / "a b"), *WISH)
     done = subprocess.run(
         [*PDP, "mcp", *options, "--server", "files", "--", "true"],
         env=environment(),
@@ -96,7 +96,7 @@ def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: 
 def test_policies_that_do_not_load_end_the_proxy(tmp_path: Path) -> None:
     """With the line of the mistake, as every command says it."""
     write_folder(tmp_path / "policies", FILES | {"files.cedar": b"permit;"})
-    options = ("--embedded", "--policies", str(tmp_path / "policies"), "--data-dir", str(tmp_path / "data"), *WISH)
+    options = ("--embedded", "--policies", str(tmp_path / "policies"), "--data-dir", str(tmp_path / "a b"), *WISH)
     with subprocess.Popen(
         [*PDP, "mcp", *options, "--server", "files", "--", "cat"],
         env=environment(),
