@@ -92,7 +92,7 @@ LIBRARIES = {
         "pdp.serving.localtls",
         "pdp.doctor.certificate",
     ),
-    "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider"),
+    "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider", "pdp.console.published"),
     "click": ("pdp.cli",),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),
@@ -104,7 +104,7 @@ LIBRARIES = {
     "jinja2": ("pdp.console.pages",),
     "markupsafe": ("pdp.console.pages",),
     "authlib": ("pdp.console.provider",),
-    "httpx2": ("pdp.console.provider",),
+    "httpx2": ("pdp.console.provider", "pdp.console.published"),
     # Each framework has one adapter, and no other module needs it.
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),

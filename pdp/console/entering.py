@@ -17,7 +17,8 @@ from pdp.client import PDPClientError
 from pdp.console.live import LIVE
 from pdp.console.logins import Login, Recent
 from pdp.console.problems import Problem, problem_of
-from pdp.console.provider import Flow, LogInFailedError, Provider
+from pdp.console.provider import Flow, Provider
+from pdp.console.published import LogInFailedError
 from pdp.console.visits import SEE_OTHER, Desk, Visit, see
 
 # How long a person may take at the provider, and how many may be there.

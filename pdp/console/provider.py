@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
@@ -15,31 +14,16 @@ from authlib.common.errors import AuthlibBaseError
 from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.oidc.core import CodeIDToken
-from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
 
 from pdp.clock import Clock
 from pdp.console.logins import Credential
-from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.console.published import LogInFailedError, Published, require_endpoint
 
-# With keys that the provider publishes; a secret that verifies could sign as well.
-_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
 _SECONDS, _LEEWAY_SECONDS = 10.0, 30
-# An access token is renewed when it ends so soon; keys are not read again for an unknown one before so long.
-_RENEWED_SECONDS, _PAUSE_SECONDS = 30.0, 10.0
-_MOST_BYTES = 256 * 1024
+# An access token is renewed when it ends so soon.
+_RENEWED_SECONDS = 30.0
 _RANDOM_CHARACTERS = 48
-_OK = 200
-_DISCOVERY = "/.well-known/openid-configuration"
-_ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-
-Document: TypeAlias = Mapping[str, Any]
-
-
-class LogInFailedError(Exception):
-    """There is no log-in; the message says why, for the person and without secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +62,16 @@ class Provider:
     """One provider. Use it with `async with`."""
 
     def __init__(self, client: Client, redirect_uri: str, clock: Clock) -> None:
-        _require_safe("issuer", client.issuer)
         self._client = client
         self._clock = clock
+        # The environment must not lead secrets elsewhere.
+        ways: dict[str, Any] = {
+            "verify": ssl.create_default_context(cafile=None if client.tls_roots is None else str(client.tls_roots)),
+            "timeout": _SECONDS,
+            "follow_redirects": False,
+            "trust_env": False,
+        }
+        self._http = httpx2.AsyncClient(**ways)
         self._oauth = AsyncOAuth2Client(
             client.client_id,
             client.secret or None,
@@ -88,42 +79,29 @@ class Provider:
             scope=client.scope,
             redirect_uri=redirect_uri,
             code_challenge_method="S256",
-            verify=ssl.create_default_context(cafile=None if client.tls_roots is None else str(client.tls_roots)),
-            timeout=_SECONDS,
-            follow_redirects=False,
-            # The environment must not lead secrets elsewhere.
-            trust_env=False,
+            **ways,
         )
-        self._document: Document | None = None
-        self._keys: KeySet | None = None
-        self._keys_read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._published = Published(client.issuer, self._http, clock)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._oauth.aclose()
+        await self._http.aclose()
+
+    async def check(self) -> None:
+        """Raise `LogInFailedError` while the provider cannot be used."""
+        await self._published.document()
 
     @property
     def name(self) -> str:
         """Return the provider's host."""
         return urlsplit(self._client.issuer).netloc
 
-    async def document(self) -> Document:
-        """Return what the provider says of itself. Raise `LogInFailedError`."""
-        if self._document is None:
-            found = await self._get(self._client.issuer.rstrip("/") + _DISCOVERY)
-            if found.get("issuer") != self._client.issuer:
-                raise LogInFailedError("the provider calls itself by another name than the configured issuer")
-            for name in _ENDPOINTS:
-                _require_endpoint(name, found.get(name))
-            self._document = found
-        return self._document
-
     async def begin(self, *, browser: bytes, back: str, max_age: float, ends_at: float) -> tuple[str, Flow]:
         """Return the address at the provider at which a log-in begins, and what its answer must fit."""
-        document = await self.document()
+        document = await self._published.document()
         state, nonce, verifier = (generate_token(_RANDOM_CHARACTERS) for _ in range(3))
         fresh = {"max_age": f"{max_age:.0f}", "prompt": "login"} if max_age else {}
         url, _ = self._oauth.create_authorization_url(
@@ -150,7 +128,7 @@ class Provider:
 
         Raise `LogInFailedError`.
         """
-        document = await self.document()
+        document = await self._published.document()
         expected = bool(document.get("authorization_response_iss_parameter_supported"))
         if (issuer or expected) and issuer != self._client.issuer:
             raise LogInFailedError("the answer is from another provider")
@@ -172,7 +150,7 @@ class Provider:
             return credential
         if not credential.refresh_token:
             raise LogInFailedError("the access token has ended, and the provider gave no refresh token")
-        document = await self.document()
+        document = await self._published.document()
         token = await self._token(
             grant_type="refresh_token", refresh_token=credential.refresh_token, url=document["token_endpoint"]
         )
@@ -187,11 +165,12 @@ class Provider:
     async def leaving(self, back: str) -> str:
         """Return the address at which a person logs out at the provider, empty without one."""
         try:
-            end = (await self.document()).get("end_session_endpoint")
-            _require_endpoint("end_session_endpoint", end)
+            end = (await self._published.document()).get("end_session_endpoint")
+            require_endpoint("end_session_endpoint", end)
         except LogInFailedError:
             return ""
-        return f"{end}?{urlencode({'client_id': self._client.client_id, 'post_logout_redirect_uri': back})}"
+        query = urlencode({"client_id": self._client.client_id, "post_logout_redirect_uri": back})
+        return f"{end}{'&' if '?' in str(end) else '?'}{query}"
 
     async def _token(self, *, url: str, grant_type: str, **given: str) -> Mapping[str, Any]:
         try:
@@ -208,12 +187,12 @@ class Provider:
     async def _claims(self, id_token: str, *, nonce: str, access_token: str) -> CodeIDToken:
         """Return what an ID token says, if it is the provider's, for this console, now, and of this flow."""
         try:
-            found = self._decoded(id_token)
+            found = self._published.decoded(id_token)
         except ValueError:
             # Its key may have been published since the keys were read.
-            await self._read_keys()
+            await self._published.read_keys()
             try:
-                found = self._decoded(id_token)
+                found = self._published.decoded(id_token)
             except ValueError as error:
                 raise LogInFailedError("the provider's ID token has a signature that cannot be verified") from error
         options = {"iss": {"value": self._client.issuer}, "aud": {"value": self._client.client_id}}
@@ -224,39 +203,6 @@ class Provider:
         except (JoseError, AuthlibBaseError) as error:
             raise LogInFailedError(f"the provider's ID token is refused: {error.error}") from None
         return claims
-
-    def _decoded(self, id_token: str) -> jwt.Token:
-        """Return a token whose signature is right. Raise `ValueError`."""
-        if self._keys is None:
-            raise ValueError("no keys")
-        try:
-            return jwt.decode(id_token, self._keys, algorithms=_ALGORITHMS)
-        except JoseError as error:
-            raise ValueError(error.error) from None
-
-    async def _read_keys(self) -> None:
-        async with self._reading:
-            now_at = self._clock.now().boot_at
-            if now_at - self._keys_read_at < _PAUSE_SECONDS and self._keys is not None:
-                return
-            document = await self._get((await self.document())["jwks_uri"])
-            try:
-                self._keys = KeySet.import_key_set(dict(document))  # type: ignore[arg-type]  # what is no JWKS is refused
-            except (JoseError, ValueError, KeyError, TypeError):
-                raise LogInFailedError("the provider's keys cannot be read") from None
-            self._keys_read_at = now_at
-
-    async def _get(self, url: str) -> Document:
-        try:
-            answer = await self._oauth.request("GET", url, withhold_token=True, auth=None)
-            if answer.status_code != _OK or len(answer.content) > _MOST_BYTES:
-                raise LogInFailedError("the provider does not answer as it should; try again")
-            found = answer.json()
-        except (httpx2.HTTPError, ValueError):
-            raise LogInFailedError("the provider cannot be reached; try again") from None
-        if not isinstance(found, dict):
-            raise LogInFailedError("the provider does not answer as it should; try again")
-        return found
 
     def _credential(
         self, token: Mapping[str, Any], id_token: str, claims: CodeIDToken, *, refresh_token: str
@@ -286,17 +232,3 @@ class Provider:
             subject=credential.subject,
             ends_at=ends_at,
         )
-
-
-def _require_safe(name: str, url: str) -> None:
-    """Raise `ConfigurationError` unless a URL is https, or http on loopback."""
-    parts = urlsplit(url)
-    here = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    if not (parts.scheme == "https" or here) or not parts.netloc or parts.query or parts.fragment:
-        raise ConfigurationError(f"the {name} must be an https URL without a query: `{url}`")
-
-
-def _require_endpoint(name: str, url: object) -> None:
-    parts = urlsplit(url if isinstance(url, str) else "")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise LogInFailedError(f"the provider names no `{name}` that the console may use")

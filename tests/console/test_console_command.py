@@ -88,6 +88,7 @@ def test_a_wrong_token_is_said_before_the_browser_opens(server: RunningServer, t
             "their own token",
         ),
         ("--public-url https://a --listen 127.0.0.1:0 --issuer https://i --client-id c --parameter x", "name=value"),
+        ("--public-url https://a --listen 127.0.0.1:0 --issuer https://i --client-id c --parameter state=x", "`state`"),
     ],
 )
 def test_what_does_not_go_together_is_said(words: str, said: str, tmp_path: Path) -> None:

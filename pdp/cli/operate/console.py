@@ -29,7 +29,8 @@ from pdp.console.assembly import local_console, shared_console
 from pdp.console.entering import BACK
 from pdp.console.local import LINK_SECONDS, LocalEntry, local_name
 from pdp.console.logins import PersonToken
-from pdp.console.provider import Client, LogInFailedError, Provider
+from pdp.console.provider import Client, Provider
+from pdp.console.published import LogInFailedError
 from pdp.console.shell import Place
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
@@ -44,6 +45,13 @@ _SECTIONS = {
     ),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
+# What the console itself asks a provider with.
+_OWN_PARAMETERS = frozenset(
+    {
+        *("client_id", "code_challenge", "code_challenge_method", "max_age", "nonce", "prompt"),
+        *("redirect_uri", "response_mode", "response_type", "scope", "state"),
+    }
+)
 _PUBLIC_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?|http://localhost:[0-9]{1,5}")
 
 
@@ -65,10 +73,9 @@ class SharedOptions:
     def client(self) -> Client:
         """Return the console as the provider knows it. Raise `UsageError` or `ConfigurationError`."""
         parameters = dict(one.partition("=")[::2] for one in self.parameter)
-        if any(not (name and value) for name, value in parameters.items()):
-            raise click.UsageError(
-                "--parameter must be written `name=value`: such as `resource=https://pdp.example.org`"
-            )
+        for name, value in parameters.items():
+            if not (name and value) or name in _OWN_PARAMETERS:
+                raise click.UsageError(f"--parameter must be `name=value`, with a name that is not its own: `{name}`")
         secret = self.client_secret_file
         return Client(
             issuer=self.issuer or "",
@@ -146,7 +153,7 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
         client = await opened.enter_async_context(connect_async(Role.APPROVER, settings, connection, person))
         provider = await opened.enter_async_context(Provider(shared.client(), f"{url}{BACK}", clock))
         try:
-            await provider.document()
+            await provider.check()
         except LogInFailedError as error:
             # It may come later: the server, too, serves before its provider does.
             click.echo(f"nobody can log in yet: {error}", err=True)

@@ -27,7 +27,8 @@
       const at = new Date(time.dateTime);
       if (Number.isNaN(at.valueOf())) continue;
       time.dataset.zoned = "";
-      time.textContent = `${local.format(at)} (${time.textContent})`;
+      const sameDay = at.getDate() === at.getUTCDate();
+      time.textContent = `${local.format(at)} (${sameDay ? time.textContent.slice(-9) : time.textContent})`;
     }
   };
 
