@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import nlargest, nsmallest
-from itertools import starmap
+from itertools import islice, starmap
 from threading import Lock
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from pdp.errors import ConflictError, NotFoundError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, over_at
+from pdp.sessions.memoryages import Ages, age
 from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.scopes import ScopePool
@@ -51,6 +52,7 @@ class MemorySessionStore:
         self._scopes = ScopePool()
         self._sessions: dict[str, Session] = {}
         self._ids: dict[bytes, str] = {}
+        self._ages = Ages()
         self._children: dict[str, list[str]] = {}
         self._cuts: dict[tuple[str, str, str], Cut] = {}
         # By their tenants.
@@ -98,6 +100,7 @@ class MemorySessionStore:
             require_unfrozen(session.tenant, self._freezes.values())
             self._write([session], wall_at)
             self._ids[session.handle_digest] = session.id
+            self._ages.add(session)
             self._children.setdefault(session.parent_id, []).append(session.id)
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
@@ -117,12 +120,9 @@ class MemorySessionStore:
     ) -> tuple[Session, ...]:
         """Return matching sessions, newest first."""
         with self._open():
-            found = (
-                session
-                for session in self._sessions.values()
-                if _matches(which, session) and (before is None or _age(session) < before)
-            )
-            return tuple(map(self._seen, nlargest(limit, found, key=_age)))
+            candidates = (self._sessions[one] for one in self._ages.newest_first(which, before))
+            found = (session for session in candidates if _matches(which, session))
+            return tuple(map(self._seen, islice(found, max(limit, 0))))
 
     def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
         """Return how many live sessions there are among matching ones and all their descendants, and the newest."""
@@ -130,7 +130,7 @@ class MemorySessionStore:
         with self._open():
             matching = [session.id for session in self._sessions.values() if _matches(which, session)]
             found = [session for session in self._families(matching) if _matches(live, session)]
-            return len(found), tuple(map(self._seen, nlargest(limit, found, key=_age)))
+            return len(found), tuple(map(self._seen, nlargest(limit, found, key=age)))
 
     def revision(self) -> int:
         """Return a number that rises with every change."""
@@ -153,7 +153,7 @@ class MemorySessionStore:
         with self._open():
             live = SessionFilter(states=LIVE, ends_after=cut.at)
             found = [one for one in self._sessions.values() if cut.covers(one) and _matches(live, one)]
-            self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=_age)))
+            self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=age)))
             self._cuts[cut.tenant, cut.user, cut.agent] = cut
             self._write([], cut.at)
             self._note([""])
@@ -206,7 +206,7 @@ class MemorySessionStore:
         """Apply `change` to matching sessions and all their descendants in one transaction."""
         with self._open():
             matching = [session for session in self._sessions.values() if _matches(which, session)]
-            chosen = matching if limit is None else nlargest(limit, matching, key=_age)
+            chosen = matching if limit is None else nlargest(limit, matching, key=age)
             return self._write(successors_of(self._families(one.id for one in chosen), change), wall_at)
 
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
@@ -228,11 +228,12 @@ class MemorySessionStore:
             gone = nsmallest(
                 limit,
                 (one for one in self._sessions.values() if over_at(one) < before and not self._children.get(one.id)),
-                key=_age,
+                key=age,
             )
             for session in gone:
                 self._unexpired.pop(session.id, None)
                 del self._sessions[session.id], self._ids[session.handle_digest]
+                self._ages.remove(session)
                 self._children.pop(session.id, None)
                 self._children[session.parent_id].remove(session.id)
             self._write([], wall_at)
@@ -332,6 +333,7 @@ class MemorySessionStore:
             self._closed = True
             self._sessions.clear()
             self._ids.clear()
+            self._ages.clear()
             self._children.clear()
             self._kept.clear()
 
@@ -428,10 +430,6 @@ def _matches(which: SessionFilter, session: Session) -> bool:
         and (not which.ends_after or session.deadline.wall_at > which.ends_after)
         and (not which.requested_until or session.requested_at <= which.requested_until)
     )
-
-
-def _age(session: Session) -> tuple[float, str]:
-    return session.requested_at, session.id
 
 
 def _seniority(session: Session) -> tuple[int, float, str]:

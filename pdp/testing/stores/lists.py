@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pdp.model import SessionState
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
-from pdp.testing.stores.samples import insert_four, make_session, revoked
+from pdp.testing.stores.samples import insert_four, insert_over, make_session, revoked
 from pdp.testing.stores.suite import StoreSuite
 
 
@@ -52,6 +54,26 @@ class SessionListsContract(StoreSuite):
             before = (page[-1].requested_at, page[-1].id)
 
         assert pages == [["ses_e", "ses_d"], ["ses_c", "ses_b"], ["ses_a"]]
+
+    @pytest.mark.parametrize(
+        "which", [SessionFilter(tenant="default", user="ada"), SessionFilter(tenant="default", agent="coder")]
+    )
+    def test_pages_of_one_user_or_agent_follow_one_another(self, store: Sessions, which: SessionFilter) -> None:
+        """Others, of the same name in another tenant too, are on no page; nor are those that were removed."""
+        others: dict[str, dict[str, Any]] = {"b": {"user": "bob", "agent": "writer"}, "d": {"tenant": "other"}}
+        for place, name in enumerate("abcdef"):
+            # The last ones were requested first.
+            store.insert(make_session(name, requested_at=2000.0 - place, **others.get(name, {})), wall_at=1000.0)
+        insert_over(store, "g", requested_at=1997.5)
+        store.purge(over_before=3000.0, limit=9, wall_at=3000.0)
+
+        pages = []
+        before = None
+        while page := store.select(which, limit=2, before=before):
+            pages.append([session.id for session in page])
+            before = (page[-1].requested_at, page[-1].id)
+
+        assert pages == [["ses_a", "ses_c"], ["ses_e", "ses_f"]]
 
     def test_a_page_may_be_empty(self, store: Sessions) -> None:
         """A limit of zero gives nothing."""
