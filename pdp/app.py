@@ -34,6 +34,7 @@ from pdp.observer import Event, Observer, TraceIds
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
 from pdp.registry.access import Approvals
+from pdp.registry.calltokens import CallTokens
 from pdp.registry.following import Following
 from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
@@ -73,9 +74,9 @@ _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 class Embedded:
     """The PDP without a server.
 
-    Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, answer access requests with `approvals`,
-    freeze tenants with `freezer`, follow sessions with `following`, ask what can be reached with `reaching`, reload
-    with `keeper`, explain with `explainer`.
+    Ask `authorizer`, report with `outcomes`, get `call_tokens`, open sessions with `registrar`, answer access requests
+    with `approvals`, freeze tenants with `freezer`, follow sessions with `following`, ask what can be reached
+    with `reaching`, reload with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -83,6 +84,7 @@ class Embedded:
     keeper: BundleKeeper
     explainer: Explainer
     outcomes: Outcomes
+    call_tokens: CallTokens
     approvals: Approvals
     freezer: Freezer
     following: Following
@@ -112,6 +114,8 @@ def open_embedded(
     compile_files: Compile | None = None,
     trust: Trust | None = None,
     never_older: bool = False,
+    call_token_issuer: str = "",
+    call_token_seconds: int = 15,
     peers: Peers | None = None,
 ) -> Embedded:
     """Open a PDP in this process on a policy folder or a packed file.
@@ -167,6 +171,15 @@ def open_embedded(
         record_permits=record_permits,
     )
     outcomes = Outcomes(sessions=store, history=past, bundle=keeper.current, clock=time, observer=watcher)
+    tokens = CallTokens(
+        issuer=call_token_issuer,
+        seconds=call_token_seconds,
+        snapshots=snapshots,
+        sessions=store,
+        history=past,
+        clock=time,
+        observer=watcher,
+    )
     explainer = Explainer(snapshots=snapshots, history=past, observer=watcher, limits=limits)
     if peers is not None:
         # Before the start: other workers that start wait for this one too.
@@ -178,6 +191,7 @@ def open_embedded(
         keeper=keeper,
         explainer=explainer,
         outcomes=outcomes,
+        call_tokens=tokens,
         approvals=approvals,
         freezer=Freezer(sessions=store, clock=time, observer=watcher, record_permits=record_permits),
         following=Following(store, time),
@@ -251,6 +265,8 @@ class App:
                 record_permits=lambda: log.permits,
                 trust=trust_of(settings),
                 never_older=settings.policies.never_older,
+                call_token_issuer=settings.call_tokens.issuer,
+                call_token_seconds=settings.call_tokens.seconds,
                 peers=peers,
             )
             telemetry.watch_bundle(self.embedded.keeper.running_version)
@@ -274,6 +290,7 @@ class App:
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
                 outcomes=self.embedded.outcomes,
+                call_tokens=self.embedded.call_tokens,
                 approvals=self.embedded.approvals,
                 freezer=self.embedded.freezer,
                 following=self.embedded.following,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from pdp.calltokens.claims import MOST_SECONDS
 from pdp.errors import BundleError, ConfigurationError, one_line
 from pdp.foundation.loopback import host_and_port, is_loopback, is_loopback_address
 from pdp.foundation.ownership import read_own
@@ -201,6 +202,14 @@ class MessageSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallTokenSettings:
+    """The signed statements that tool servers can ask for."""
+
+    issuer: str = _setting("", "the `iss` of call tokens, such as the URL of this deployment; empty means none")
+    seconds: int = _setting(15, "seconds for which a call token is good, 60 at most", minimum=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """Where traces, metrics and log records go."""
 
@@ -269,6 +278,7 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     sessions: SessionSettings = SessionSettings()
     messages: MessageSettings = MessageSettings()
+    call_tokens: CallTokenSettings = CallTokenSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
@@ -624,6 +634,8 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     yield from _control_problems(server)
     if server.console_url:
         yield from _console_problems(server.console_url)
+    if settings.call_tokens.seconds > MOST_SECONDS:
+        yield f"`call_tokens.seconds` must be at most `{MOST_SECONDS}`"
     yield from _workers_problems(settings)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)

@@ -103,13 +103,15 @@ class Role(_Word):
     AUTHOR = "author"
     AUDITOR = "auditor"
     ADMIN = "admin"
+    BROKER = "broker"
     OPERATOR = "operator"
 
 
 _RANKS = {one: rank for rank, one in enumerate(ValueClass)}
 
-# A caller that asks for tool calls, or runs the server, does not decide about sessions: no policy lifts this.
-NEVER_APPROVERS = (Role.PEP, Role.ADMIN)
+# A caller that asks for tool calls, makes them, or runs the server, does not decide about sessions: no policy lifts
+# this.
+NEVER_APPROVERS = (Role.PEP, Role.ADMIN, Role.BROKER)
 # Of a session without terms.
 NO_TERMS = "{}"
 # Later than any call.

@@ -37,6 +37,9 @@ class EventKind(StrEnum):
     FREEZE_SET = "freeze.set"  # a tenant was frozen, or all of them
     FREEZE_LIFT_CONFIRMED = "freeze.lift_confirmed"  # the first of two confirmed that a freeze is to be lifted
     FREEZE_LIFTED = "freeze.lifted"  # a freeze stops nothing any more
+    CALL_TOKEN_ISSUED = "calltoken.issued"  # noqa: S105 - no secret: a call token was signed for an allowed call
+    CALL_TOKEN_REFUSED = "calltoken.refused"  # noqa: S105 - no secret: a call token that was checked does not count any longer
+    CALL_TOKEN_KEY_WITHDRAWN = "calltoken.key_withdrawn"  # noqa: S105 - no secret: a key of call tokens was withdrawn
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals
@@ -56,6 +59,7 @@ ENDING = frozenset(
         EventKind.ACCESS_DENIED,
         EventKind.ACCESS_REVOKED,
         EventKind.FREEZE_SET,
+        EventKind.CALL_TOKEN_KEY_WITHDRAWN,
     }
 )
 

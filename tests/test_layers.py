@@ -17,7 +17,7 @@ PACKAGE = TESTS.parent / "pdp"
 FLOORS = (
     # Words: frozen values, errors, time, limits, and what observers are told.
     ("v1", "__version__", "errors", "model", "clock", "limits", "observer"),
-    ("foundation",),
+    ("foundation", "calltokens"),
     ("policy.tools", "sessions", "record", "telemetry", "deployment", "identity"),
     ("policy", "serving"),
     ("policy.lint",),
@@ -83,6 +83,7 @@ LIBRARIES = {
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
+        "pdp.calltokens.keys",
         "pdp.foundation.keys",
         "pdp.foundation.sealing",
         "pdp.sessions.valuekeys",

@@ -45,6 +45,7 @@ def main() -> None:
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
+            call_tokens=embedded.call_tokens,
             approvals=embedded.approvals,
             freezer=embedded.freezer,
             following=embedded.following,

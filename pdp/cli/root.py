@@ -41,6 +41,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "reach": CommandEntry(
         "pdp.cli.sessions.reach", "Show which tools a session, a user or an agent can call, and when they last did."
     ),
+    "calltokens": CommandEntry(
+        "pdp.cli.sessions.calltokens", "Show and withdraw the keys that sign call tokens, and check a token."
+    ),
     "mcp": CommandEntry("pdp.cli.doors.mcp", "Run an MCP server, and ask before every call of its tools."),
     "door": CommandEntry("pdp.cli.doors.group", "Serve what asks the server in other words, such as AuthZEN."),
     "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),

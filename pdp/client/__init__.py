@@ -32,7 +32,16 @@ from pdp.client.fulfilling import FULFILLED, fulfil
 from pdp.client.sync.client import Client
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
-from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied, ToolResultWithheld
+from pdp.client.values import (
+    Answer,
+    CallToken,
+    CallTokenRequest,
+    ListedTool,
+    Obligation,
+    ToolCall,
+    ToolCallDenied,
+    ToolResultWithheld,
+)
 from pdp.errors import ConfigurationError, PDPError
 
 __all__ = [
@@ -44,6 +53,8 @@ __all__ = [
     "AsyncClient",
     "AsyncClientSession",
     "AuthorizationStream",
+    "CallToken",
+    "CallTokenRequest",
     "Client",
     "ClientSession",
     "ConfigurationError",

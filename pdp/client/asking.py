@@ -17,10 +17,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.client.errors import InvalidRequestError, details_of, one_line
-from pdp.client.values import ERROR_BASIS, Answer, Obligation, ResultReading, ToolCall
+from pdp.client.values import ERROR_BASIS, Answer, CallToken, Obligation, ResultReading, ToolCall
 from pdp.foundation import jsontext
 from pdp.model import Outcome
-from pdp.v1 import decision_pb2
+from pdp.v1 import calltoken_pb2, decision_pb2
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import Decision
 
@@ -71,6 +71,14 @@ def prepare(call: ToolCall) -> PreparedCall | Answer:
             ),
             request_id=request_id,
             tool_call_id=call.tool_call_id,
+            call_tokens=[
+                calltoken_pb2.CallTokenRequest(
+                    audience=one.audience,
+                    certificate_thumbprint=one.certificate_thumbprint or None,
+                    key_thumbprint=one.key_thumbprint or None,
+                )
+                for one in call.call_tokens
+            ],
         )
     except InvalidRequestError as error:
         return _refused(call, request_id, str(error))
@@ -124,6 +132,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         access_request_id=decision.access_request.id if waits else "",
         access_expires_at=_unix_seconds(decision.access_request.expire_time) if waits else 0.0,
         access_link=decision.access_request.link if waits else "",
+        call_tokens=tuple(map(_call_token, decision.call_tokens)) if allowed else (),
     )
 
 
@@ -256,6 +265,12 @@ def _unknown(unmet: tuple[Obligation, ...]) -> str:
 
 def _obligations(decision: Decision) -> tuple[Obligation, ...]:
     return tuple(Obligation(id=each.id, parameters_json=each.parameters_json) for each in decision.obligations)
+
+
+def _call_token(one: calltoken_pb2.CallToken) -> CallToken:
+    return CallToken(
+        audience=one.audience, token=one.token, expires_at=_unix_seconds(one.expire_time), refusal=one.refusal
+    )
 
 
 def _reading(prepared: PreparedCall, decision: Decision) -> ResultReading | None:

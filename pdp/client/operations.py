@@ -19,10 +19,13 @@ from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import Answer, ListedTool
 from pdp.model import Visibility
-from pdp.v1 import authorization_pb2, caller_pb2, explain_pb2, policy_pb2, reach_pb2, session_pb2
+from pdp.v1 import authorization_pb2, caller_pb2, calltoken_pb2, explain_pb2, policy_pb2, reach_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
-_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession", "SetFreeze")
+_REPEATABLE = (
+    *("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession", "SetFreeze"),
+    *("CheckCallToken", "Withdraw"),
+)
 
 _ENDING = (
     "RevokeSessions",
@@ -35,6 +38,7 @@ _ENDING = (
     "ListFreezes",
     "ActivateBundle",
     "ReloadBundle",
+    "WithdrawCallTokenKey",
 )
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -136,6 +140,35 @@ def get_caller() -> Operation[caller_pb2.GetCallerResponse, caller_pb2.Caller]:
         method=Method(path="/pdp.v1.CallerService/GetCaller", reply=caller_pb2.GetCallerResponse),
         request=caller_pb2.GetCallerRequest(),
         read=lambda reply: reply.caller,
+    )
+
+
+def get_call_token_keys() -> Operation[calltoken_pb2.GetCallTokenKeysResponse, calltoken_pb2.GetCallTokenKeysResponse]:
+    """Show the public keys of call tokens."""
+    return Operation(
+        method=_call_token_method("GetCallTokenKeys", calltoken_pb2.GetCallTokenKeysResponse),
+        request=calltoken_pb2.GetCallTokenKeysRequest(),
+        read=lambda reply: reply,
+    )
+
+
+def check_call_token(
+    token: str,
+) -> Operation[calltoken_pb2.CheckCallTokenResponse, calltoken_pb2.CheckCallTokenResponse]:
+    """Ask whether a call token still counts."""
+    return Operation(
+        method=_call_token_method("CheckCallToken", calltoken_pb2.CheckCallTokenResponse),
+        request=calltoken_pb2.CheckCallTokenRequest(token=token),
+        read=lambda reply: reply,
+    )
+
+
+def withdraw_call_token_key(key_id: str, *, reason: str) -> Operation[calltoken_pb2.WithdrawCallTokenKeyResponse, bool]:
+    """Withdraw a key of call tokens."""
+    return Operation(
+        method=_call_token_method("WithdrawCallTokenKey", calltoken_pb2.WithdrawCallTokenKeyResponse),
+        request=calltoken_pb2.WithdrawCallTokenKeyRequest(key_id=key_id, reason=reason),
+        read=lambda reply: reply.known,
     )
 
 
@@ -574,6 +607,10 @@ def _unchanged(reply: Reply) -> Reply:
 
 def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
+
+
+def _call_token_method(name: str, reply: type[Reply]) -> Method[Reply]:
+    return Method(path=f"/pdp.v1.CallTokenService/{name}", reply=reply)
 
 
 def _session_method(name: str, reply: type[Reply]) -> Method[Reply]:

@@ -12,6 +12,29 @@ ERROR_BASIS = "error"  # The basis of a deny that the client made itself.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallTokenRequest:
+    """A call token to ask for with a call: for one audience, and for one presenter.
+
+    A thumbprint is a SHA-256 in base64url, of the certificate's DER or of the key by RFC 7638. Without one, only a
+    process on the tool server's machine can present the token.
+    """
+
+    audience: str
+    certificate_thumbprint: str = ""
+    key_thumbprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallToken:
+    """A call token, good until `expires_at` in unix seconds, or in `refusal` why there is none."""
+
+    audience: str
+    token: str = field(default="", repr=False)
+    expires_at: float = 0.0
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
     """One tool call to ask about.
 
@@ -20,6 +43,7 @@ class ToolCall:
     `facts` is what the gateway vouches for, in the fields that the bundle declares.
     A known `session_id` must come back in the answer.
     `request_id` makes a repeated question safe; when empty, a fresh one is made.
+    `call_tokens` are those that an allow is to bring, at most two.
     """
 
     server: str
@@ -31,6 +55,7 @@ class ToolCall:
     facts: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
     request_id: str = ""
     tool_call_id: str = ""
+    call_tokens: tuple[CallTokenRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +95,7 @@ class Answer:
     both are secrets. With the basis `approval_required`, `access_request_id` names what a person is asked, until
     `access_expires_at` in unix seconds, at `access_link` if the server knows a console; `policies_lifted`, of an
     allow, are the forbids that a person had lifted.
+    `call_tokens` are those that were asked for, of an allow, in order; each is a secret.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -105,6 +131,7 @@ class Answer:
     access_request_id: str = ""
     access_expires_at: float = 0.0
     access_link: str = ""
+    call_tokens: tuple[CallToken, ...] = field(default=(), repr=False)
 
     @property
     def allowed(self) -> bool:

@@ -236,8 +236,10 @@ def _bounds_problems(entry: Section) -> list[Problem]:
             own = "`tenants` must hold the caller's own tenant, in which it opens sessions"
             problems.append(entry.problem(own, name))
         # Other roles see all of their tenant: beside one, this would promise too much.
-        if entry.get("roles") != [Role.PEP.value]:
-            problems.append(entry.problem(f"`{name}` is only for a caller whose one role is `pep`", name))
+        bounded = [Role.PEP, Role.BROKER] if name == "tenants" else [Role.PEP]
+        if entry.get("roles") not in [[role.value] for role in bounded]:
+            roles = " or ".join(f"`{role.value}`" for role in bounded)
+            problems.append(entry.problem(f"`{name}` is only for a caller whose one role is {roles}", name))
     return problems
 
 

@@ -1,15 +1,18 @@
-"""Which sessions a caller may see: people those of their tenant, a gateway those that it opened and may ask about."""
+"""Which sessions a caller may see.
+
+People see those of their tenant, a tool server those of its tenants, a gateway those that it opened and may ask about.
+"""
 
 from __future__ import annotations
 
 from pdp.model import Asked, Caller, Role, Session
 from pdp.sessions.access import AccessRequest
 
-_SEEING = frozenset({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
+_SEEING = frozenset({Role.APPROVER, Role.AUDITOR, Role.ADMIN, Role.BROKER})
 
 
 def sees_all(caller: Caller) -> bool:
-    """Say whether a caller may see what gateways other than itself have asked for, in its tenant."""
+    """Say whether a caller may see what gateways other than itself have asked for."""
     return not caller.roles.isdisjoint(_SEEING)
 
 
@@ -36,6 +39,4 @@ def tenants_seen(caller: Caller) -> frozenset[str]:
 
 
 def _sees(caller: Caller, asked: Asked, by: str) -> bool:
-    if sees_all(caller):
-        return asked.tenant == caller.tenant
-    return by == caller.id and caller.may_ask_about(asked)
+    return caller.may_ask_about(asked) and (sees_all(caller) or by == caller.id)

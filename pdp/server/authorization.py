@@ -6,8 +6,10 @@ from google.protobuf.message import DecodeError
 
 from pdp.decision.authorizer import Authorizer
 from pdp.limits import Limits
-from pdp.model import Decision
+from pdp.model import Caller, CallRequest, Decision
+from pdp.registry.calltokens import CallTokens, TokenRequest
 from pdp.registry.outcomes import Outcomes
+from pdp.server.calltokens import token_requests, write_tokens
 from pdp.server.fields import require_id
 from pdp.server.links import NO_LINKS, Links
 from pdp.server.messages import (
@@ -28,31 +30,40 @@ from pdp.v1 import decision_pb2 as decisions
 class AuthorizationHandlers:
     """One method for each RPC; each takes the message and its origin."""
 
-    def __init__(self, authorizer: Authorizer, outcomes: Outcomes, limits: Limits, links: Links = NO_LINKS) -> None:
+    def __init__(
+        self,
+        authorizer: Authorizer,
+        outcomes: Outcomes,
+        tokens: CallTokens,
+        limits: Limits,
+        links: Links = NO_LINKS,
+    ) -> None:
         self._authorizer = authorizer
         self._outcomes = outcomes
+        self._tokens = tokens
         self._limits = limits
         self._links = links
 
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
         answer = calls.AuthorizeResponse()
-        self._write(self._decide(request, origin), request, answer.decision)
+        self._decide(request, origin, answer.decision)
         return answer
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
         """Decide about several calls on one snapshot."""
         asked = call_requests(request, self._limits)
+        wanted = [token_requests(one, f"requests[{index}].") for index, one in enumerate(request.requests)]
         decided = self._authorizer.batch(asked, origin.caller, parent=origin.parent)
         answer = calls.BatchAuthorizeResponse()
-        for decision, one in zip(decided, request.requests, strict=True):
-            self._write(decision, one, answer.decisions.add())
+        for decision, one, tokens in zip(decided, asked, wanted, strict=True):
+            self._write(decision, one, tokens, origin.caller, answer.decisions.add())
         return answer
 
     def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
         """Decide about one call of a stream."""
         answer = calls.AuthorizeStreamResponse(request_id=request.request.request_id)
-        self._write(self._decide(request.request, origin), request.request, answer.decision)
+        self._decide(request.request, origin, answer.decision)
         return answer
 
     def report_outcome(self, request: calls.ReportOutcomeRequest, origin: Origin) -> calls.ReportOutcomeResponse:
@@ -79,18 +90,29 @@ class AuthorizationHandlers:
             session_id=listing.session_id,
         )
 
-    def _write(self, decision: Decision, request: calls.AuthorizeRequest, message: decisions.Decision) -> None:
+    def _decide(self, request: calls.AuthorizeRequest, origin: Origin, message: decisions.Decision) -> None:
+        asked, wanted = call_request(request, self._limits), token_requests(request)
+        decision = self._authorizer.authorize(asked, origin.caller, parent=origin.parent)
+        self._write(decision, asked, wanted, origin.caller, message)
+
+    def _write(
+        self,
+        decision: Decision,
+        asked: CallRequest,
+        wanted: tuple[TokenRequest, ...],
+        caller: Caller,
+        message: decisions.Decision,
+    ) -> None:
         write_decision(decision, message)
         if decision.access_request_id:
             message.access_request.link = self._links.to_access_request(decision.access_request_id)
         if decision.reportable:
             message.outcome_token = self._outcomes.token(decision)
-            reading = self._outcomes.reading(decision, request.call.session_handle)
+            reading = self._outcomes.reading(decision, asked.call.session_handle)
             if reading is not None:
                 write_reading(reading, message.result_reading)
-
-    def _decide(self, request: calls.AuthorizeRequest, origin: Origin) -> Decision:
-        return self._authorizer.authorize(call_request(request, self._limits), origin.caller, parent=origin.parent)
+        if wanted:
+            write_tokens(self._tokens.issue(decision, asked, wanted, caller), message)
 
 
 def stream_error(wire: bytes, refusal: Refusal) -> bytes:

@@ -16,6 +16,7 @@ from pdp.v1 import access_pb2 as access
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import caller_pb2 as callers
+from pdp.v1 import calltoken_pb2 as calltokens
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import freeze_pb2 as freezes
 from pdp.v1 import policy_pb2 as policies
@@ -30,6 +31,7 @@ AUDIT = "pdp.v1.AuditService"
 CALLERS = "pdp.v1.CallerService"
 FREEZES = "pdp.v1.FreezeService"
 REACH = "pdp.v1.ReachService"
+CALL_TOKENS = "pdp.v1.CallTokenService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The former name of the same service, which most tools still try.
@@ -85,7 +87,7 @@ def _sessions() -> tuple[RPC, ...]:
             of,
             "WatchSessions",
             sessions.WatchSessionsRequest,
-            {pep, approver, auditor, admin},
+            {pep, approver, auditor, admin, Role.BROKER},
             Lane.SESSION_WATCHES,
             shape=Shape.WATCH,
         ),
@@ -149,6 +151,15 @@ def _reach() -> tuple[RPC, ...]:
     return (_row(REACH, "GetReach", reach.GetReachRequest, {Role.APPROVER, Role.AUDITOR, Role.ADMIN}, Lane.REVIEWS),)
 
 
+def _call_tokens() -> tuple[RPC, ...]:
+    of, lane = CALL_TOKENS, Lane.CALLS
+    return (
+        _row(of, "GetCallTokenKeys", calltokens.GetCallTokenKeysRequest, _EVERY_CALLER, lane),
+        _row(of, "CheckCallToken", calltokens.CheckCallTokenRequest, {Role.BROKER}, lane),
+        _row(of, "WithdrawCallTokenKey", calltokens.WithdrawCallTokenKeyRequest, {Role.ADMIN}, Lane.ENDING),
+    )
+
+
 def _standard() -> tuple[RPC, ...]:
     info = ServerReflectionRequest
     return (
@@ -167,7 +178,7 @@ RPCS: Mapping[str, RPC] = MappingProxyType(
         row.path: row
         for row in (
             *(*_authorization(), *_sessions(), *_access(), *_freezes()),
-            *(*_policies(), *_audit(), *_callers(), *_reach(), *_standard()),
+            *(*_policies(), *_audit(), *_callers(), *_reach(), *_call_tokens(), *_standard()),
         )
     }
 )

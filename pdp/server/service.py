@@ -23,6 +23,7 @@ from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.registry.access import Approvals
+from pdp.registry.calltokens import CallTokens
 from pdp.registry.following import Following
 from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import Outcomes
@@ -32,6 +33,7 @@ from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.callers import CallerHandlers
+from pdp.server.calltokens import CallTokenHandlers
 from pdp.server.fields import in_fields
 from pdp.server.following import SessionFollowers
 from pdp.server.freezes import FreezeHandlers
@@ -42,6 +44,7 @@ from pdp.server.rpcs import (
     ACCESS,
     AUDIT,
     AUTHORIZATION,
+    CALL_TOKENS,
     CALLERS,
     CONTROL,
     FREEZES,
@@ -108,6 +111,7 @@ class PDPServer:
         authorizer: Authorizer,
         registrar: Registrar,
         outcomes: Outcomes,
+        call_tokens: CallTokens,
         approvals: Approvals,
         freezer: Freezer,
         following: Following,
@@ -139,7 +143,7 @@ class PDPServer:
         self._access = AccessHandlers(approvals, limits, clock, every=check_seconds)
         self._followers = SessionFollowers(following, clock, limits, every=check_seconds)
         services: dict[str, object] = {
-            AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits, links),
+            AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, call_tokens, limits, links),
             SESSIONS: SessionHandlers(registrar, limits, self._followers, links),
             ACCESS: self._access,
             FREEZES: FreezeHandlers(freezer, limits),
@@ -147,6 +151,7 @@ class PDPServer:
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
             CALLERS: CallerHandlers(),
             REACH: ReachHandlers(reaching, searchable, clock=clock, limits=limits),
+            CALL_TOKENS: CallTokenHandlers(call_tokens, limits),
             HEALTH: self._health,
         }
         if reflection:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
+from pdp.sessions.calltokenkeys import MemoryCallTokenKeys
 from pdp.sessions.memoryaccess import MemoryAccessRequests
 from pdp.sessions.memoryvalues import MemoryValues
-from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, ResultValues, SessionHistory
+from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32
@@ -52,6 +53,7 @@ class MemorySessionHistory:
         self._closed = False
         self._values = MemoryValues(self._lock, self._require_open, most=most_values)
         self._access = MemoryAccessRequests(self._lock, self._require_open, most=most, tells=tells)
+        self._call_token_keys = MemoryCallTokenKeys(self._lock, self._require_open)
 
     def key(self) -> bytes:
         """Return the random secret."""
@@ -67,6 +69,11 @@ class MemorySessionHistory:
         """Return the access requests."""
         self._require_open()
         return self._access
+
+    def call_token_keys(self) -> CallTokenKeys:
+        """Return the keys of call tokens."""
+        self._require_open()
+        return self._call_token_keys
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""
@@ -180,6 +187,7 @@ class MemorySessionHistory:
             self._counts.clear()
             self._receipts.clear()
             self._access.clear()
+            self._call_token_keys.clear()
             self._values.clear()
 
     def _after(self, debit: Debit) -> Used:
@@ -258,6 +266,10 @@ class ReopeningHistory:
     def access(self) -> AccessRequests:
         """Return the access requests."""
         return self._history().access()
+
+    def call_token_keys(self) -> CallTokenKeys:
+        """Return the keys of call tokens."""
+        return self._history().call_token_keys()
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""

@@ -21,6 +21,7 @@ from pdp.clock import Instant
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
+from pdp.sessions.calltokenkeys import PUBLISHED_KEYS_SCHEMA, SQLiteCallTokenKeys
 from pdp.sessions.database import (
     ENGINE_ERRORS,
     committing,
@@ -33,7 +34,7 @@ from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.sqliteaccess import SQLiteAccessRequests, prepare_access
 from pdp.sessions.sqlitecounts import SQLiteCounts
 from pdp.sessions.sqlitevalues import VALUES_SCHEMA, SQLiteValues
-from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, ResultValues
+from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues
 from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 
 _VERSION: Final = 1
@@ -105,6 +106,12 @@ class SQLiteSessionHistory:
             wipe=self._wipe,
             tells=tells,
         )
+        self._call_token_keys = SQLiteCallTokenKeys(
+            self._connection,
+            reading=self._answering,
+            publishing=self._writing,
+            withdrawing=partial(self._durably, self._answering),
+        )
 
     def key(self) -> bytes:
         """Return the random secret of the file."""
@@ -119,6 +126,10 @@ class SQLiteSessionHistory:
     def access(self) -> AccessRequests:
         """Return the access requests in the same file."""
         return self._access
+
+    def call_token_keys(self) -> CallTokenKeys:
+        """Return the keys of call tokens in the same file."""
+        return self._call_token_keys
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""
@@ -229,7 +240,7 @@ class SQLiteSessionHistory:
             # Processes that start together wait for each other here.
             with self._transaction():
                 upgrade_tables(self._connection, _UPGRADES)
-                self._connection.execute(_SCHEMA + VALUES_SCHEMA)
+                self._connection.execute(_SCHEMA + VALUES_SCHEMA + PUBLISHED_KEYS_SCHEMA)
                 prepare_access(self._connection)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 self._counts.prepare(wall_at())

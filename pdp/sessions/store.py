@@ -33,6 +33,7 @@ from pdp.sessions.values import (
     Counts,
     Cut,
     HeldValues,
+    PublishedKey,
     Report,
     SessionFilter,
     StoreView,
@@ -368,6 +369,33 @@ class ResultValues(Protocol):
         ...
 
 
+class CallTokenKeys(Protocol):
+    """The public keys of call tokens: a part of a `SessionHistory`, read from what is stored at every call.
+
+    A withdrawal that is acknowledged survives the sudden end of the machine. (In memory it does for the life of the
+    process.) A key that was published can be lost with the machine, on which its private half is lost, too.
+    """
+
+    def publish(self, key: PublishedKey) -> None:
+        """Add a key, before the first token is signed with it; remove those that have ended by then."""
+        ...
+
+    def get(self, key_id: str) -> PublishedKey | None:
+        """Return a key, also a withdrawn one; None when there is none, or no longer."""
+        ...
+
+    def published(self, *, wall_at: float, limit: int) -> tuple[PublishedKey, ...]:
+        """Return the keys that are not withdrawn and have not ended, newest first, at most `limit`."""
+        ...
+
+    def withdraw(self, key_id: str) -> bool:
+        """Withdraw a key for good. Return False when there is none; the same again changes nothing.
+
+        It takes of what a store keeps for ending authority.
+        """
+        ...
+
+
 class SessionHistory(Protocol):
     """What calls have left behind, apart from the sessions that they were made in.
 
@@ -385,6 +413,10 @@ class SessionHistory(Protocol):
 
     def access(self) -> AccessRequests:
         """Return the access requests on the same data; they end with the history."""
+        ...
+
+    def call_token_keys(self) -> CallTokenKeys:
+        """Return the keys of call tokens on the same data; they end with the history."""
         ...
 
     def keep_report(self, report: Report) -> None:

@@ -52,6 +52,20 @@ class ActiveBundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedKey:
+    """The public half of a key of call tokens. Times are unix seconds; `ends_at` is that of the last token by it.
+
+    `withdrawn` says that no token by it counts any longer.
+    """
+
+    id: str
+    content: bytes
+    published_at: float
+    ends_at: float
+    withdrawn: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundlePast:
     """What is known about earlier activations, whether or not content was kept.
 

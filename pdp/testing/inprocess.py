@@ -100,6 +100,7 @@ def running_server(
     trusted_attributes: frozenset[str] = frozenset(),
     evaluator: Evaluator | None = None,
     console_url: str = "",
+    call_token_issuer: str = "",
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
@@ -122,6 +123,7 @@ def running_server(
             cache=DecisionCache(size=cache_size),
             limits=limits,
             trusted_attributes=trusted_attributes,
+            call_token_issuer=call_token_issuer,
             compile_files=compile_once_here,
         )
         if store is None:
@@ -137,6 +139,7 @@ def running_server(
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
+            call_tokens=embedded.call_tokens,
             approvals=embedded.approvals,
             freezer=embedded.freezer,
             following=embedded.following,

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from pdp.v1 import calltoken_pb2 as _calltoken_pb2
 from pdp.v1 import decision_pb2 as _decision_pb2
 from pdp.v1 import reading_pb2 as _reading_pb2
 from google.protobuf.internal import containers as _containers
@@ -33,14 +34,16 @@ VISIBILITY_DEPENDS: Visibility
 VISIBILITY_ALWAYS: Visibility
 
 class AuthorizeRequest(_message.Message):
-    __slots__ = ("call", "request_id", "tool_call_id")
+    __slots__ = ("call", "request_id", "tool_call_id", "call_tokens")
     CALL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    CALL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     call: _decision_pb2.Call
     request_id: str
     tool_call_id: str
-    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ...) -> None: ...
+    call_tokens: _containers.RepeatedCompositeFieldContainer[_calltoken_pb2.CallTokenRequest]
+    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallTokenRequest, _Mapping]]] = ...) -> None: ...
 
 class AuthorizeResponse(_message.Message):
     __slots__ = ("decision",)

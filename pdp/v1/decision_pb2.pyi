@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pdp.v1 import calltoken_pb2 as _calltoken_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -126,7 +127,7 @@ class ResultReading(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., trusted: _Optional[bool] = ..., issues: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us", "policies_left_out", "labels_added", "outcome_token", "policies_lifted", "result_reading")
+    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us", "policies_left_out", "labels_added", "outcome_token", "policies_lifted", "result_reading", "call_tokens")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +157,7 @@ class Decision(_message.Message):
     OUTCOME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     POLICIES_LIFTED_FIELD_NUMBER: _ClassVar[int]
     RESULT_READING_FIELD_NUMBER: _ClassVar[int]
+    CALL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     outcome: Outcome
     basis: Basis
@@ -185,4 +187,5 @@ class Decision(_message.Message):
     outcome_token: str
     policies_lifted: _containers.RepeatedScalarFieldContainer[str]
     result_reading: ResultReading
-    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ..., policies_left_out: _Optional[int] = ..., labels_added: _Optional[_Iterable[str]] = ..., outcome_token: _Optional[str] = ..., policies_lifted: _Optional[_Iterable[str]] = ..., result_reading: _Optional[_Union[ResultReading, _Mapping]] = ...) -> None: ...
+    call_tokens: _containers.RepeatedCompositeFieldContainer[_calltoken_pb2.CallToken]
+    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ..., policies_left_out: _Optional[int] = ..., labels_added: _Optional[_Iterable[str]] = ..., outcome_token: _Optional[str] = ..., policies_lifted: _Optional[_Iterable[str]] = ..., result_reading: _Optional[_Union[ResultReading, _Mapping]] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallToken, _Mapping]]] = ...) -> None: ...

@@ -333,6 +333,7 @@ def test_all_problems_are_reported_together() -> None:
             {"server.console_url": "https://pdp.example/?tenant=a"},
             "`server.console_url` must not have a query, since links add to it: `https://pdp.example/?tenant=a`",
         ),
+        ({"call_tokens.seconds": "61"}, "`call_tokens.seconds` must be at most `60`"),
         ({"policies.url": "ftp://h/b"}, "`policies.url` must begin with `https://`, not `ftp://h/b`"),
         (
             {"policies.url": "https://me:secret@h/"},

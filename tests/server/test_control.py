@@ -30,6 +30,7 @@ SERVED = {
     "SetFreeze",
     "ListFreezes",
     "RevokeAccess", "EndSession", "RevokeSessions", "NarrowSession", "ActivateBundle", "ReloadBundle", "Check", "Watch",
+    "WithdrawCallTokenKey",
 }  # fmt: skip
 
 

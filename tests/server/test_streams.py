@@ -334,6 +334,7 @@ def test_reflection_describes_the_api(serve: Serve) -> None:
         "pdp.v1.AccessService",
         "pdp.v1.AuditService",
         "pdp.v1.AuthorizationService",
+        "pdp.v1.CallTokenService",
         "pdp.v1.CallerService",
         "pdp.v1.FreezeService",
         "pdp.v1.ReachService",

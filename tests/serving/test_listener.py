@@ -98,6 +98,7 @@ def test_tls_serves_who_trusts_the_certificate(
         authorizer=embedded.authorizer,
         registrar=embedded.registrar,
         outcomes=embedded.outcomes,
+        call_tokens=embedded.call_tokens,
         approvals=embedded.approvals,
         freezer=embedded.freezer,
         following=embedded.following,

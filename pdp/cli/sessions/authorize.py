@@ -14,7 +14,7 @@ from pdp.cli.connection import with_client
 from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
-from pdp.client import Answer, Client, Obligation, PDPClientError, ToolCall
+from pdp.client import Answer, CallToken, CallTokenRequest, Client, Obligation, PDPClientError, ToolCall
 from pdp.model import Role
 
 
@@ -29,6 +29,13 @@ from pdp.model import Role
     "--known-obligation", "known", metavar="ID", multiple=True, help="An obligation that you meet. Any other is a deny."
 )
 @click.option("--wait", type=duration, help="Wait this long for a person who must approve the call, such as `5m`.")
+@click.option(
+    "--call-token",
+    "audiences",
+    metavar="AUDIENCE",
+    multiple=True,
+    help="Get a call token for this audience too, to present over a Unix socket.",
+)
 @click.option("--tool-call-id", metavar="ID", default="", help="The model's id of this call, for traces.")
 @json_option
 @with_client(Role.PEP)
@@ -43,6 +50,7 @@ def authorize(
     facts: str,
     known: tuple[str, ...],
     wait: float | None,
+    audiences: tuple[str, ...],
     tool_call_id: str,
     as_json: bool,
 ) -> None:
@@ -61,6 +69,7 @@ def authorize(
         definition_digest=definition_digest,
         facts=os.fsencode(facts),
         tool_call_id=tool_call_id,
+        call_tokens=tuple(CallTokenRequest(audience=one) for one in audiences),
     )
     answer = client.ask(call, known_obligations=known)
     if wait and answer.waits:
@@ -95,6 +104,7 @@ def _print(answer: Answer) -> None:
             ("not known", _listed(answer.unmet_obligations)),
             ("waits", answer.access_request_id),
             ("advice", "; ".join(answer.advice)),
+            *(("call token", one.token or f"none: {one.refusal}") for one in answer.call_tokens),
         )
     )
 
@@ -105,6 +115,10 @@ def _listed(obligations: Iterable[Obligation]) -> str:
 
 def _fields(one: Obligation) -> dict[str, object]:
     return {"id": one.id, "parameters": json.loads(one.parameters_json)}
+
+
+def _call_token(one: CallToken) -> dict[str, object]:
+    return {"audience": one.audience, "token": one.token, "expires_at": one.expires_at, "refusal": one.refusal}
 
 
 def _plain(answer: Answer) -> dict[str, object]:
@@ -138,4 +152,5 @@ def _plain(answer: Answer) -> dict[str, object]:
         "access_request_id": answer.access_request_id,
         "access_expires_at": answer.access_expires_at,
         "access_link": answer.access_link,
+        "call_tokens": [_call_token(one) for one in answer.call_tokens],
     }

@@ -30,8 +30,18 @@ from pdp.client.errors import (
 from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
-from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, reach_pb2, session_pb2
+from pdp.client.values import Answer, CallTokenRequest, ListedTool, ToolCall
+from pdp.v1 import (
+    access_pb2,
+    audit_pb2,
+    caller_pb2,
+    calltoken_pb2,
+    explain_pb2,
+    freeze_pb2,
+    policy_pb2,
+    reach_pb2,
+    session_pb2,
+)
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -132,6 +142,7 @@ class AsyncClient:
         facts: Mapping[str, Any] | bytes | None = None,
         request_id: str = "",
         tool_call_id: str = "",
+        call_tokens: tuple[CallTokenRequest, ...] = (),
         traceparent: str = "",
         tracestate: str = "",
         wait: float = 0.0,
@@ -151,6 +162,7 @@ class AsyncClient:
             facts=facts,
             request_id=request_id,
             tool_call_id=tool_call_id,
+            call_tokens=call_tokens,
         )
         return await self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
@@ -222,6 +234,18 @@ class AsyncClient:
     async def get_caller(self) -> caller_pb2.Caller:
         """Return what the server knows of this caller: id, roles, tenants, and how it is proved."""
         return await self._calls.manage(operations.get_caller())
+
+    async def get_call_token_keys(self) -> calltoken_pb2.GetCallTokenKeysResponse:
+        """Return the public keys of call tokens, also as a JSON Web Key Set, and their issuer."""
+        return await self._calls.manage(operations.get_call_token_keys())
+
+    async def check_call_token(self, token: str) -> calltoken_pb2.CheckCallTokenResponse:
+        """Return whether a call token still counts, and why not. For callers with the role `broker`."""
+        return await self._calls.manage(operations.check_call_token(token))
+
+    async def withdraw_call_token_key(self, key_id: str, *, reason: str) -> bool:
+        """Withdraw a key: no call token that it has signed counts from now on. Return whether there was such a key."""
+        return await self._calls.manage(operations.withdraw_call_token_key(key_id, reason=reason))
 
     async def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""

@@ -32,8 +32,18 @@ from pdp.client.errors import (
 from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
-from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import access_pb2, audit_pb2, caller_pb2, explain_pb2, freeze_pb2, policy_pb2, reach_pb2, session_pb2
+from pdp.client.values import Answer, CallTokenRequest, ListedTool, ToolCall
+from pdp.v1 import (
+    access_pb2,
+    audit_pb2,
+    caller_pb2,
+    calltoken_pb2,
+    explain_pb2,
+    freeze_pb2,
+    policy_pb2,
+    reach_pb2,
+    session_pb2,
+)
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -133,6 +143,7 @@ class Client:
         facts: Mapping[str, Any] | bytes | None = None,
         request_id: str = "",
         tool_call_id: str = "",
+        call_tokens: tuple[CallTokenRequest, ...] = (),
         traceparent: str = "",
         tracestate: str = "",
         wait: float = 0.0,
@@ -152,6 +163,7 @@ class Client:
             facts=facts,
             request_id=request_id,
             tool_call_id=tool_call_id,
+            call_tokens=call_tokens,
         )
         return self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
@@ -221,6 +233,18 @@ class Client:
     def get_caller(self) -> caller_pb2.Caller:
         """Return what the server knows of this caller: id, roles, tenants, and how it is proved."""
         return self._calls.manage(operations.get_caller())
+
+    def get_call_token_keys(self) -> calltoken_pb2.GetCallTokenKeysResponse:
+        """Return the public keys of call tokens, also as a JSON Web Key Set, and their issuer."""
+        return self._calls.manage(operations.get_call_token_keys())
+
+    def check_call_token(self, token: str) -> calltoken_pb2.CheckCallTokenResponse:
+        """Return whether a call token still counts, and why not. For callers with the role `broker`."""
+        return self._calls.manage(operations.check_call_token(token))
+
+    def withdraw_call_token_key(self, key_id: str, *, reason: str) -> bool:
+        """Withdraw a key: no call token that it has signed counts from now on. Return whether there was such a key."""
+        return self._calls.manage(operations.withdraw_call_token_key(key_id, reason=reason))
 
     def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""

@@ -58,8 +58,8 @@ class Tool:
     declared. `adds_labels` names the labels that an allowed call adds to its session, and `sums` the parameter whose
     values the budget `max_sum` adds up; empty for none. `targets` are the paths to what calls name outside, `text`
     those to texts with links; None where the overlay says nothing. `trusted` says that strangers do not write its
-    results, and `issues` are the paths to the fields of its results that issue ids. `unusable` says why every call is
-    denied, and is empty for a tool that can be called.
+    results, and `issues` are the paths to the fields of its results that issue ids. `audiences` are those that call
+    tokens for it may have. `unusable` says why every call is denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -78,6 +78,7 @@ class Tool:
     sums: str = ""
     trusted: bool = False
     issues: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
     named: bool = True
     title: str = ""
     description: str = ""
@@ -284,6 +285,7 @@ class _ServerReader:
             sums=overlay.sums,
             trusted=overlay.trusted,
             issues=overlay.issues,
+            audiences=overlay.audiences,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

@@ -42,6 +42,7 @@ _HEADER = """\
 #   parameters: {{payments: {{members: [iban]}}}}   of a list of objects: `input.payments.count`, `input.payments.iban`
 #   groups: [payments]      further groups of its action, which bundle.yaml declares
 #   adds_labels: [untrusted]   the labels that an allowed call adds to its session, which bundle.yaml declares
+#   audiences: [https://a.b]   for whom call tokens of the tool may be
 #   log: [path]             the parameters whose values are written to the record; of all others it has a keyed digest
 #   targets: [to, "payments[].iban"]   the parameters that name a person or a thing outside
 #   text: [subject, body]   the parameters whose texts can hold links

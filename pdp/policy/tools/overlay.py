@@ -34,11 +34,14 @@ _ResourceLog = Literal["plain", "digest"]
 _ResultTrust = Literal["trusted", "untrusted"]
 
 TOOL_KEYS = (
-    *("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
+    *("adds_labels", "audiences", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
     *("issues", "results", "sums", "targets", "text"),
 )
 # A client looks for each in each result.
 MOST_ISSUES = 16
+MOST_AUDIENCES = 8
+# A URI or a name: whatever the tool server compares.
+_AUDIENCE = re.compile(r"[!-~]{1,256}\Z")
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -48,16 +51,17 @@ _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Sessio
 class ToolOverlay:
     """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
-    `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
-    record, `adds_labels` the labels that an allowed call adds to its session, `sums` the parameter whose values are
-    added up. `targets` are the paths to what calls name outside, `text` those to texts with links; None where the
-    overlay says nothing. `trusted` says that strangers do not write its results, and `issues` are the paths to the
-    fields of its results that issue ids.
+    `groups` are the further groups of the tool, sorted, and `audiences` those that call tokens for it may have. `log`
+    names the parameters whose values may be written to the record, `adds_labels` the labels that an allowed call adds
+    to its session, `sums` the parameter whose values are added up. `targets` are the paths to what calls name outside,
+    `text` those to texts with links; None where the overlay says nothing. `trusted` says that strangers do not write
+    its results, and `issues` are the paths to the fields of its results that issue ids.
     """
 
     input: RecordType
     risk: Risk | None = None
     groups: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
     digest_required: bool = False
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
@@ -113,7 +117,7 @@ class _OverlayReader:
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
-        self.problems += top.unknown_keys(("adds_labels", "digest", "groups", "risk", "tools"))
+        self.problems += top.unknown_keys(("adds_labels", "audiences", "digest", "groups", "risk", "tools"))
         tools = self._section(top, "tools")
         self.problems += tools.unknown_keys(inputs, "tool")
         risk = self._word(top, "risk", RISKS)
@@ -122,6 +126,7 @@ class _OverlayReader:
             input=RecordType(),
             risk=risk,
             groups=self._groups(top),
+            audiences=self._audiences(top),
             digest_required=digest == "required",
             adds_labels=self._labels(top),
         )
@@ -140,6 +145,7 @@ class _OverlayReader:
             input=typed,
             risk=self._word(entry, "risk", RISKS) or shared.risk,
             groups=self._groups(entry) if "groups" in entry else shared.groups,
+            audiences=self._audiences(entry) if "audiences" in entry else shared.audiences,
             digest_required=digest == "required" if digest else shared.digest_required,
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
@@ -222,6 +228,16 @@ class _OverlayReader:
         for name in names:
             if declared is not None and name not in declared:
                 self._add(section, "adds_labels", unknown("label", name, declared))
+        return tuple(sorted(set(names)))
+
+    def _audiences(self, section: Section) -> tuple[str, ...]:
+        names = section.get("audiences", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) and _AUDIENCE.match(name) for name in names):
+            form = "a list of URLs or names, each of 1 to 256 printable characters without blanks"
+            self._add(section, "audiences", f"`audiences` must be {form}")
+            return ()
+        if len(names) > MOST_AUDIENCES:
+            self._add(section, "audiences", f"`audiences` holds more than {MOST_AUDIENCES}")
         return tuple(sorted(set(names)))
 
     def _groups(self, section: Section) -> tuple[str, ...]:

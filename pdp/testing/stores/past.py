@@ -14,6 +14,7 @@ import pytest
 from pdp.errors import AlreadyReportedError, ConflictError, StoreUnavailableError
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.sessions.values import Addend, Charge, Charged, Count, Debit, Report, Used
+from pdp.testing.stores.keykeeping import CallTokenKeysContract
 from pdp.testing.stores.samples import make_moment
 from pdp.testing.stores.valuekeeping import ResultValuesContract
 
@@ -44,7 +45,7 @@ def _call(*sessions: str, retry: bytes = b"", at: float = 1000.0, **seen: Count)
 _MOST = 2**63 - 1
 
 
-class SessionHistoryContract(ResultValuesContract):
+class SessionHistoryContract(ResultValuesContract, CallTokenKeysContract):
     """A decision is reported once, no budget is overshot, and the secret stays the same."""
 
     def test_the_secret_stays_the_same(self, store: SessionHistory) -> None:

@@ -23,6 +23,7 @@ from pdp.v1.authorization_pb2 import (
     ReportOutcomeResponse,
     ToolVisibility,
 )
+from pdp.v1.calltoken_pb2 import CallTokenRequest
 from pdp.v1.decision_pb2 import Call
 from tests.machinery.rpcs.asking import BIDI, DIGEST, LONG_ID, a_call, asked, basis_of, calling
 from tests.machinery.rpcs.row import CALL, ERROR, LOGS, RECORD, TRACES, Row, Wrapped, opener, tenant
@@ -32,6 +33,11 @@ _FROM_A_DECISION = "pdpo_1"
 _ALLOWED = Answer(
     outcome=Outcome.ALLOW, basis="permit", server="files", tool="read", request_id="r", outcome_token=_FROM_A_DECISION
 )
+
+
+def _wanting(**more: Any) -> AuthorizeRequest:
+    """Return a call with which one call token is asked for."""
+    return asked(call_tokens=[CallTokenRequest(audience="a", **more)])
 
 
 def _failed(token: str = _FROM_A_DECISION, **more: Any) -> ReportOutcomeRequest:
@@ -74,6 +80,11 @@ AUTHORIZATION: Mapping[str, Row] = {
             (asked(tool_call_id="a\nb"), "tool_call_id"),
             (asked(tool_call_id=BIDI), "tool_call_id"),
             (asked(tool_call_id="a" * 513), "tool_call_id"),
+            (asked(call_tokens=[CallTokenRequest(audience="a")] * 3), "call_tokens"),
+            (asked(call_tokens=[CallTokenRequest()]), "call_tokens[0].audience"),
+            (asked(call_tokens=[CallTokenRequest(audience="a b")]), "call_tokens[0].audience"),
+            (_wanting(certificate_thumbprint="c"), "call_tokens[0].certificate_thumbprint"),
+            (_wanting(key_thumbprint="k" * 44), "call_tokens[0].key_thumbprint"),
         ),
         seen_again=_CALL_FIELDS,
     ),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 # Stated by hand: a new role must be thought about.
-EVERYONE = ("pep", "approver", "author", "auditor", "admin", "operator")
+EVERYONE = ("pep", "approver", "author", "auditor", "admin", "broker", "operator")
 WATCHFUL = ("approver", "auditor", "admin")
 
 # Where what the PDP was sent may be found again.

@@ -385,7 +385,7 @@ SESSIONS: Mapping[str, Row] = {
         said=lambda found, _: next(map(_shown, found.changes), "not listed"),
         roles={
             "pep": opener("active", hidden="not listed"),
-            **dict.fromkeys(WATCHFUL, tenant("active", hidden="not listed")),
+            **dict.fromkeys((*WATCHFUL, "broker"), tenant("active", hidden="not listed")),
         },
         states={state: "not listed" if seen == "NOT_FOUND" else seen for state, seen in SEEN.items()},
         without_bundle="OK",

@@ -11,6 +11,7 @@ from tests.machinery.rpcs.access import ACCESS
 from tests.machinery.rpcs.audit import AUDIT
 from tests.machinery.rpcs.authorization import AUTHORIZATION
 from tests.machinery.rpcs.callers import CALLERS
+from tests.machinery.rpcs.calltokens import CALL_TOKENS
 from tests.machinery.rpcs.freezes import FREEZES
 from tests.machinery.rpcs.policies import POLICIES
 from tests.machinery.rpcs.reach import REACH
@@ -18,7 +19,17 @@ from tests.machinery.rpcs.row import ANY, EVERYONE, Row
 from tests.machinery.rpcs.sessions import SESSIONS
 
 # Those of the API, in its order.
-OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **ACCESS, **FREEZES, **POLICIES, **AUDIT, **CALLERS, **REACH}
+OWN: Mapping[str, Row] = {
+    **AUTHORIZATION,
+    **SESSIONS,
+    **ACCESS,
+    **FREEZES,
+    **POLICIES,
+    **AUDIT,
+    **CALLERS,
+    **REACH,
+    **CALL_TOKENS,
+}
 STANDARD: Mapping[str, Row] = {
     "Check": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
     "Watch": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),

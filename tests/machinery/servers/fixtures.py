@@ -126,6 +126,7 @@ def serve(
                 authorizer=authorizer or embedded.authorizer,
                 registrar=registrar or embedded.registrar,
                 outcomes=embedded.outcomes,
+                call_tokens=embedded.call_tokens,
                 approvals=embedded.approvals,
                 freezer=embedded.freezer,
                 following=embedded.following,

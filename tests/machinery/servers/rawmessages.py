@@ -18,7 +18,16 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.decisions import a_decision
 from pdp.testing.inprocess import RunningServer, running_server
-from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, caller_pb2, freeze_pb2, policy_pb2, reach_pb2, session_pb2
+from pdp.v1 import (
+    access_pb2,
+    audit_pb2,
+    authorization_pb2,
+    caller_pb2,
+    calltoken_pb2,
+    freeze_pb2,
+    policy_pb2,
+    session_pb2,
+)
 from pdp.v1.authorization_pb2 import AuthorizeStreamResponse
 from tests.machinery.rpcs.asking import DIGEST, a_call
 from tests.machinery.rpcs.table import OWN
@@ -51,7 +60,17 @@ FILES = files_of(BUNDLE)
 # Every RPC of the API as it is described, so that a new one cannot be forgotten.
 METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method
-    for module in (authorization_pb2, session_pb2, access_pb2, freeze_pb2, policy_pb2, audit_pb2, caller_pb2, reach_pb2)
+    for module in (
+        authorization_pb2,
+        session_pb2,
+        access_pb2,
+        freeze_pb2,
+        policy_pb2,
+        audit_pb2,
+        caller_pb2,
+        calltoken_pb2,
+        reach_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

@@ -84,6 +84,7 @@ class ScriptedServer:
             (audit_pb2_grpc, "AuditService"),
             (caller_pb2_grpc, "CallerService"),
             (reach_pb2_grpc, "ReachService"),
+            (calltoken_pb2_grpc, "CallTokenService"),
         ):
             register = getattr(module, f"add_{service}Servicer_to_server")
             register(self._servicer(getattr(module, f"{service}Servicer")), self._server)

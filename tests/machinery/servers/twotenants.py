@@ -25,7 +25,17 @@ from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import Shape
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, caller_pb2, freeze_pb2, policy_pb2, reach_pb2, session_pb2
+from pdp.v1 import (
+    access_pb2,
+    audit_pb2,
+    authorization_pb2,
+    caller_pb2,
+    calltoken_pb2,
+    freeze_pb2,
+    policy_pb2,
+    reach_pb2,
+    session_pb2,
+)
 from pdp.v1.access_pb2 import GetAccessRequestRequest
 from pdp.v1.session_pb2 import ApproveSessionRequest, RequestSessionRequest
 from tests.machinery.credentials.authority import Authority
@@ -53,6 +63,7 @@ METHODS: Mapping[str, MethodDescriptor] = {
         policy_pb2,
         audit_pb2,
         caller_pb2,
+        calltoken_pb2,
         freeze_pb2,
         reach_pb2,
         health_pb2,

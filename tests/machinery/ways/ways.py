@@ -31,6 +31,7 @@ CALLERS: Mapping[str, Caller] = {
         _caller("operator", Role.OPERATOR),
         _caller("deputy", Role.OPERATOR),
         _caller("night-shift", Role.OPERATOR),
+        _caller("broker", Role.BROKER),
         replace(_caller("blind", Role.PEP), bounds=Bounds(tenants=frozenset({"default"}), sees_results=False)),
         _caller("foreign-gateway", Role.PEP, "elsewhere"),
         _caller("foreign-lead", Role.APPROVER, "elsewhere"),

@@ -14,6 +14,7 @@ TARGETS = (
     *("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list", "mcp_message"),
     "authzen_question",
     "envoy_request",
+    "call_token",
 )
 
 

@@ -218,7 +218,9 @@ def _service() -> _Service:
     embedded = open_embedded(policies, clock=clock, compile_files=compile_here)
     followers = SessionFollowers(embedded.following, clock, DEFAULT_LIMITS, every=1.0)
     handlers: dict[str, object] = {
-        "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, embedded.outcomes, DEFAULT_LIMITS),
+        "pdp.v1.AuthorizationService": AuthorizationHandlers(
+            embedded.authorizer, embedded.outcomes, embedded.call_tokens, DEFAULT_LIMITS
+        ),
         "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS, followers),
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.FreezeService": FreezeHandlers(embedded.freezer, DEFAULT_LIMITS),

@@ -1,0 +1,85 @@
+"""What tool servers over HTTP have in common: which call a request makes, and the answer to one that is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pdp.calltokens.canonical import parse
+from pdp.calltokens.claims import Presenter
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.verifying import Verifier
+
+# The header that carries a call token.
+HEADER: Final = "pdp-call-token"
+MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """The call that a request makes: a tool, and its arguments as they will be executed. `id` is for its answer."""
+
+    tool: str
+    arguments: dict[str, Any] = field(repr=False)
+    id: str | int | None = None
+
+
+# Returns the call that a request with a method, a path and a body makes; None for a request that calls no tool. Raises
+# `CallTokenRefusedError` for what cannot be read.
+CallOf = Callable[[str, str, bytes], Requested | None]
+
+
+def mcp_call(method: str, _: str, body: bytes) -> Requested | None:
+    """Return the call in a message of MCP over HTTP. Lists of messages are refused: no version of MCP has them now."""
+    if method != "POST":
+        return None
+    message = parse(body)
+    if not isinstance(message, dict):
+        raise CallTokenRefusedError(Reason.MALFORMED, "not a single message")
+    if message.get("method") != "tools/call":
+        return None
+    params = message.get("params")
+    name = params.get("name") if isinstance(params, dict) else None
+    arguments = params.get("arguments", {}) if isinstance(params, dict) else None
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
+    id_ = message.get("id")
+    return Requested(tool=name, arguments=arguments, id=id_ if isinstance(id_, str | int) else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """Lets each call of one tool server pass that has a call token, and every request that calls no tool."""
+
+    verifier: Verifier
+    server: str
+    call_of: CallOf = mcp_call
+
+    def refusal(self, method: str, path: str, body: bytes, token: str, presenter: Presenter | None) -> bytes | None:
+        """Return the body of the answer to a request that is refused; None for one that may pass. May wait."""
+        call = None
+        try:
+            call = self.call_of(method, path, body)
+            if call is None:
+                return None
+            if not token:
+                raise CallTokenRefusedError(Reason.MALFORMED, f"no call token in `{HEADER}`")
+            self.verifier.verify(
+                token, server=self.server, tool=call.tool, arguments=call.arguments, presenter=presenter
+            )
+        except CallTokenRefusedError as error:
+            return _refused(call, error)
+        return None
+
+
+def too_large(most: int) -> bytes:
+    """Return the body of the answer to a request with too large a body."""
+    return _refused(None, CallTokenRefusedError(Reason.MALFORMED, f"larger than {most} bytes"))
+
+
+def _refused(call: Requested | None, error: CallTokenRefusedError) -> bytes:
+    """Write an error of JSON-RPC."""
+    problem = {"code": -32001, "message": f"call token refused: {error}", "data": {"reason": error.reason}}
+    return json.dumps({"jsonrpc": "2.0", "id": call.id if call else None, "error": problem}).encode()

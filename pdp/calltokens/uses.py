@@ -1,0 +1,118 @@
+"""Which call tokens were used: each counts once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Final, Protocol
+
+from pdp.calltokens.claims import CallClaims
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+
+# A minute of 1,500 calls per second.
+MOST_USES: Final = 100_000
+_BUSY_SECONDS = 2.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS uses (id TEXT PRIMARY KEY, ends_at REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS uses_by_end ON uses (ends_at);
+CREATE TABLE IF NOT EXISTS began (boot_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+class Uses(Protocol):
+    """Remembers used tokens until they are over. Safe for threads."""
+
+    def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
+        """Use a token up. Raise `CallTokenRefusedError` when it was used before, or when that cannot be told.
+
+        `now` is unix seconds, and `skew` by how many seconds clocks may differ. What was used before this memory began
+        is not known, so a token from then is refused.
+        """
+        ...
+
+
+class MemoryUses:
+    """The memory of one process, which begins when it is made."""
+
+    def __init__(self, *, most: int = MOST_USES, wall: Callable[[], float] = time.time) -> None:
+        self._lock = Lock()
+        self._most = most
+        self._ends: dict[str, float] = {}
+        self._began_at = wall()
+
+    def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
+        """Use a token up."""
+        _require_later(claims, self._began_at, skew)
+        with self._lock:
+            if len(self._ends) >= self._most:
+                self._ends = {id_: end for id_, end in self._ends.items() if end > now}
+            if claims.id in self._ends:
+                raise _used()
+            if len(self._ends) >= self._most:
+                raise CallTokenRefusedError(Reason.UNAVAILABLE, "too many tokens were used in the last minute")
+            self._ends[claims.id] = claims.expires_at + skew
+
+
+class FileUses:
+    """A file that the processes on one machine share; it survives their sudden end.
+
+    It is not synced, so a crash of the machine can lose the last uses: after one, tokens from before are refused.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        wall: Callable[[], float] = time.time,
+        boot_id: Callable[[], str] = lambda: _BOOT_ID.read_text().strip(),
+    ) -> None:
+        self._lock = Lock()
+        # Whoever can write it can make a used token good again.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=OFF")
+        self._connection.executescript(_SCHEMA)
+        self._began_at = self._begun(boot_id(), wall())
+
+    def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
+        """Use a token up."""
+        _require_later(claims, self._began_at, skew)
+        row = (claims.id, claims.expires_at + skew)
+        try:
+            with self._lock:
+                self._connection.execute("DELETE FROM uses WHERE ends_at <= ?", (now,))
+                added = self._connection.execute("INSERT INTO uses VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount
+        except sqlite3.Error:
+            raise CallTokenRefusedError(Reason.UNAVAILABLE, "what was used cannot be read or written") from None
+        if not added:
+            raise _used()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _begun(self, boot_id: str, now: float) -> float:
+        """Return when the memory of this boot of the machine began: the first process of it says so."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            self._connection.execute("DELETE FROM began WHERE boot_id != ?", (boot_id,))
+            self._connection.execute("INSERT INTO began VALUES (?, ?) ON CONFLICT DO NOTHING", (boot_id, now))
+            return float(self._connection.execute("SELECT at FROM began").fetchone()[0])
+
+
+def _require_later(claims: CallClaims, began_at: float, skew: float) -> None:
+    if claims.issued_at < began_at + skew:
+        raise CallTokenRefusedError(Reason.TIME, "from before the memory of used tokens began")
+
+
+def _used() -> CallTokenRefusedError:
+    return CallTokenRefusedError(Reason.USED, "used before")

@@ -1,0 +1,79 @@
+"""Makes call tokens, good ones and others, for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+from pdp.calltokens.canonical import arguments_digest
+from pdp.calltokens.claims import ALGORITHM, TYPE, CallClaims, Presenter, encoded, written
+from pdp.calltokens.keys import CallKey, PublicCallKey
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.uses import MemoryUses
+from pdp.calltokens.verifying import Verifier
+
+NOW: Final = 1_800_000_000.0
+SALT: Final = bytes(range(16))
+ARGUMENTS: Final = {"path": "/srv/notes", "lines": 3}
+PRESENTER: Final = Presenter(certificate="c" * 43)
+KEY: Final = CallKey()
+CLAIMS: Final = CallClaims(
+    issuer="pdp.example",
+    audience="https://git.example",
+    id="j" * 43,
+    issued_at=int(NOW),
+    expires_at=int(NOW) + 15,
+    decision_id="dec_1",
+    session_id="ses_1",
+    session_epoch=2,
+    ancestor_ids=("ses_0",),
+    user="alice",
+    agent="coder",
+    tenant="acme",
+    environment="prod",
+    server="git",
+    tool="git_commit",
+    definition_digest="sha256:" + "d" * 64,
+    arguments_digest=arguments_digest(ARGUMENTS, SALT),
+    salt=SALT,
+    resource_type="Checkout",
+    resource_id="/srv/notes",
+    bundle_version="sha256:" + "b" * 64,
+    presenter=PRESENTER,
+)
+
+
+class OneKey:
+    """The published keys of a deployment that has one."""
+
+    def key(self, key_id: str) -> PublicCallKey:
+        """Return the key with an id."""
+        if key_id != KEY.public.id:
+            raise CallTokenRefusedError(Reason.UNKNOWN_KEY, "not published")
+        return KEY.public
+
+
+def token(**changes: Any) -> str:
+    """Return a good token, with other claims where they are given."""
+    return KEY.signed(replace(CLAIMS, **changes))
+
+
+def forged(header: dict[str, Any] | None = None, **said: Any) -> str:
+    """Return a token with a good signature over any header and claims; None takes a claim away."""
+    head = {"alg": ALGORITHM, "typ": TYPE, "kid": KEY.public.id} | (header or {})
+    claims = {name: value for name, value in (json.loads(written(CLAIMS)) | said).items() if value is not None}
+    message = ".".join(encoded(json.dumps(one).encode()) for one in (head, claims))
+    return f"{message}.{encoded(KEY.private.sign(message.encode()))}"
+
+
+def verifier(**options: Any) -> Verifier:
+    """Return a verifier for what `token` is for; its memory began a minute ago."""
+    known = {"issuer": CLAIMS.issuer, "audience": CLAIMS.audience, "keys": OneKey(), "wall": lambda: NOW + 1}
+    return Verifier(**{"uses": MemoryUses(wall=lambda: NOW - 60), **known, **options})
+
+
+def verify(text: str, by: Verifier | None = None, **options: Any) -> CallClaims:
+    """Verify a token as the tool server for which it is does."""
+    call = {"server": "git", "tool": "git_commit", "arguments": ARGUMENTS, "presenter": PRESENTER}
+    return (by or verifier()).verify(text, **{**call, **options})
