@@ -113,6 +113,19 @@ def test_a_gateway_is_told_of_its_own_sessions(server: RunningServer) -> None:
     assert {foreign, mine} == seen
 
 
+def test_a_freeze_is_told(server: RunningServer) -> None:
+    """That the tenant of a gateway is frozen, and when that is over; no session has changed by it."""
+    feed = following(server.client("pep"))
+    freeze = server.client("admin").set_freeze(tenant="default", reason="acts strangely")
+    frozen, late = next(feed), next(server.client("pep").watch_sessions())
+    server.embedded.sessions.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
+    lifted = next(feed)
+
+    assert [["default"], ["default"], []] == [list(one.frozen_tenants) for one in (frozen, late, lifted)]
+    assert not any(one.changes or one.reset for one in (frozen, lifted))
+    assert frozen.revision < lifted.revision
+
+
 def test_one_session_can_be_followed(server: RunningServer) -> None:
     """Nothing is told of others."""
     first, second = requested(server.client("pep")), requested(server.client("pep"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from pdp.client import Client, ClientSession, PDPClientError
 from pdp.record import read_records
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.verify import verify
+from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import SessionState
@@ -190,9 +191,13 @@ def test_authority_ends_on_a_disk_that_is_full_to_the_last_byte(disk: Path) -> N
         wait_until(lambda: basis(callers.pep, kept.handle) == "record_unavailable")
         callers.approver.revoke_sessions(session_id=later.id, reason="enough")
         after_revoked = basis(callers.pep, later.handle)
+        freeze = callers.approver.set_freeze(tenant="default", reason="the disk is full")
+        after_frozen = basis(callers.pep, kept.handle)
         for filler in disk.glob("filler*"):
             filler.unlink()
         wait_until(lambda: health(server) == (SERVING, SERVING))
+        with closing(SQLiteSessionStore(disk / "data" / "sessions.sqlite")) as store:
+            store.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
         fresh = opened(callers)
         after = [basis(callers.pep, one.handle) for one in (revoked, ended, narrowed, kept, later, fresh)]
         assert server.terminate() == 0
@@ -202,7 +207,7 @@ def test_authority_ends_on_a_disk_that_is_full_to_the_last_byte(disk: Path) -> N
         f"SESSION_STATE_{state}" for state in ("REVOKED", "ENDED", "DENIED", "ACTIVE", "ACTIVE")
     ]
     assert list(states[narrowed.id].labels) == ["suspect"]
-    assert (active, after_revoked) == (first, "session_revoked")
+    assert (active, after_revoked, after_frozen) == (first, "session_revoked", "frozen")
     assert after == ["session_revoked", "session_ended", "permit", "permit", "session_revoked", "permit"]
     told = [(one["kind"], one.get("session_id")) for _, _, one in read_records(server.record_folder)]
     for kind, session in (("revoked", revoked), ("ended", ended), ("denied", denied), ("narrowed", narrowed)):

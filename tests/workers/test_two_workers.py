@@ -6,13 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pdp.client import Answer, ClientSession
-from pdp.client.errors import UnavailableError
+from pdp.client.errors import FrozenError, UnavailableError
+from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.v1 import session_pb2
 from tests.machinery.servers.notes import READ, WRITE, notes_bundle
@@ -155,6 +158,45 @@ def test_revoking_many_reaches_the_other_worker(workers: Pair, selector: dict[st
     assert {one.session.session_id for one in opened} <= set(revoked)
     assert ["session_revoked"] * 3 == [basis(there, one) for one in opened]
     assert "permit" == basis(there, other)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_freeze_is_overtaken_by_no_worker(workers: Pair, folder: Path, number: int) -> None:
+    """When one worker acknowledges it, what the other has opened or approved by then is all that there will be."""
+    here, there = workers if number % 2 else workers[::-1]
+    active, waiting, start = open_session(there), [request(there) for _ in range(6)], threading.Barrier(3)
+
+    def approve_all() -> list[bool]:
+        start.wait()
+        return [_done(partial(approve, there, one)) for one in waiting]
+
+    def request_many() -> list[str]:
+        start.wait()
+        return [basis(there, active) for _ in range(20)]
+
+    with ThreadPoolExecutor(2) as threads:
+        approving, calling = threads.submit(approve_all), threads.submit(request_many)
+        start.wait()
+        freeze = here.admin.set_freeze(tenant="default", reason="acts strangely")
+        after = [basis(one, active) for one in (there, here)]
+        states = [here.pep.get_session(one.session.session_id).state for one in waiting]
+        approved, calls = approving.result(), calling.result()
+    with closing(SQLiteSessionStore(folder / "data" / "sessions.sqlite")) as store:
+        store.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
+
+    assert ["frozen", "frozen"] == after
+    assert [state == session_pb2.SESSION_STATE_ACTIVE for state in states] == approved
+    assert calls == sorted(calls, key=["permit", "frozen"].index)
+    assert ["permit", "permit"] == [basis(one, active) for one in (there, here)]
+
+
+def _done(work: Callable[[], None]) -> bool:
+    """Say whether work was done, and not refused because of a freeze."""
+    try:
+        work()
+    except FrozenError:
+        return False
+    return True
 
 
 def test_narrowing_holds_at_the_next_call(workers: Pair) -> None:
