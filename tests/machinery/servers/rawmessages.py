@@ -26,6 +26,7 @@ from pdp.v1 import (
     calltoken_pb2,
     freeze_pb2,
     policy_pb2,
+    reach_pb2,
     session_pb2,
 )
 from pdp.v1.authorization_pb2 import AuthorizeStreamResponse

@@ -15,6 +15,7 @@ from pdp.v1 import (
     audit_pb2_grpc,
     authorization_pb2_grpc,
     caller_pb2_grpc,
+    calltoken_pb2_grpc,
     decision_pb2,
     freeze_pb2_grpc,
     policy_pb2_grpc,
