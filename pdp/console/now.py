@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Mapping
 from urllib.parse import urlencode
@@ -22,6 +23,7 @@ SELECTORS = ("session_id", "user", "agent", "tenant")
 _FILTERS = ("user", "agent", "tenant")
 _PAGE, _MOST_READ = 100, 1000
 _SECONDS_OF_MINUTE = 60.0
+_MINUTES = re.compile(r"[1-9][0-9]{0,5}")
 
 
 class Now:
@@ -88,7 +90,7 @@ class Now:
     def _end(self, minutes: str) -> float | None:
         if not minutes:
             return None
-        if not (minutes.isascii() and minutes.isdecimal() and int(minutes)):
+        if not _MINUTES.fullmatch(minutes):
             raise InvalidChoiceError("the minutes must be a whole number")
         return self._desk.clock.now().wall_at + int(minutes) * _SECONDS_OF_MINUTE
 

@@ -312,6 +312,49 @@ def test_another_tenant_is_not_there(server: RunningServer) -> None:
     assert "REQUESTED" in str(state(server, waits))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sessions/%00",
+        "/sessions/%ff",
+        "/sessions/%F0%9F%92%A9",
+        "/sessions/" + "x" * 5000,
+        "/sessions/ses_x/less",
+        "/sessions/ses_x?choice=%00",
+        "/approvals/%E2%80%AE",
+        "/now?user=%00&page=99999999999999999999",
+        "/now?page=-1&tenant=%ff",
+        "/revoke?user=%00",
+        "/revoke?user=a&agent=b",
+        "/enter?key=%ff",
+        "/?x=%",
+    ],
+)
+def test_no_address_breaks_a_page(person: Browser, path: str) -> None:
+    """Whatever is in it: the answer is a page that says what is wrong, or the page."""
+    answer = person.open(path)
+
+    assert answer.status_code in (200, 400, 403, 404)
+    assert "</html>" in answer.text
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "9" * 5000, "1e9", "\u0663", "\x00", "99999999"])
+def test_no_number_breaks_a_form(person: Browser, server: RunningServer, number: str) -> None:
+    """Neither of calls nor of minutes; nothing is changed by it that was not asked for."""
+    session_id, _ = live(server)
+    path = f"/sessions/{session_id}"
+    person.open(path)
+    answer = person.send(f"{path}/narrow", {"tool": ["crm/find_customer"], "minutes": number})
+    assert 400 == answer.status_code
+    assert len(state(server, session_id).tools) == 4
+    _, request_id = asked(server, to="ann@example.com")
+    person.open(f"/approvals/{request_id}")
+    person.send(f"/approvals/{request_id}/approve", {"calls": number})
+
+    approved = server.client("approver").get_access_request(request_id).access_request
+    assert approved.approved_calls <= 1
+
+
 def test_a_caller_without_the_role_sees_why(server: RunningServer) -> None:
     """The console adds no authority to the token: it shows what the server says."""
     with console(server, "author") as world:
