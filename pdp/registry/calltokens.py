@@ -151,6 +151,8 @@ class CallTokens:
         tool = snapshot.bundle.catalogue.tool(decision.server, decision.tool)
         if not snapshot.chain or tool is None or snapshot.bundle.version != decision.bundle_version:
             raise _no_token("the session or the bundle has changed since the decision; ask again")
+        if snapshot.freeze is not None:
+            raise _no_token(f"{snapshot.freeze.what} frozen since the decision")
         if wanted.audience not in tool.audiences:
             raise _no_token(f"not an audience of `{tool.action}`: its overlay does not name it in `audiences`")
         salt = secrets.token_bytes(_SALT_BYTES)

@@ -21,7 +21,8 @@ from pdp.client import Answer, CallTokenRequest
 from pdp.client.calltokens import fetch_keys, live_check
 from pdp.config import load
 from pdp.identity.callers import read_callers
-from pdp.model import AT_EACH_CALL, Bounds, Caller, Role
+from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
+from pdp.registry.calltokens import TokenRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
@@ -256,6 +257,25 @@ def test_the_live_check_asks_the_gate(site: Site, change: str, expected: Reason 
     CHANGES[change](site, session_id, handle)
 
     assert expected is verify(verifier, token)
+
+
+def test_no_token_counts_or_is_issued_while_frozen(site: Site) -> None:
+    """Not even for a call that was allowed before; one from before counts again when the freeze is lifted."""
+    _, handle = site.session()
+    pdp, token = site.server.embedded, site.token(handle)
+    call = Call(session_handle=handle, server="notes", tool="read", arguments_json=b'{"path": "/n"}')
+    gateway, request = CALLERS[0], CallRequest(call=call)
+    allowed = pdp.authorizer.authorize(request, gateway)
+    freeze = site.server.client(ADMIN).set_freeze(tenant="default", reason="acts strangely")
+    try:
+        during = verify(site.verifier(), token)
+        (late,) = pdp.call_tokens.issue(allowed, request, (TokenRequest(audience=NOTES),), gateway)
+    finally:
+        pdp.sessions.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
+
+    assert allowed.allowed
+    assert (Reason.REVOKED, "", True) == (during, late.token, "frozen since the decision" in late.refusal)
+    assert verify(site.verifier(), token) is None
 
 
 def test_the_end_of_an_ancestor_ends_the_token(site: Site) -> None:
