@@ -105,10 +105,10 @@ def _measures(api: Any) -> _Measures | None:  # noqa: ANN401 - a module
         return None
 
 
-def _below(span: Any) -> TraceParent:  # noqa: ANN401 - of the API
-    if not span.is_valid:
+def _below(context: Any) -> TraceParent:  # noqa: ANN401 - of the API
+    if not context.is_valid:
         return TraceParent()
     return TraceParent(
-        traceparent=f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}",
-        tracestate=span.trace_state.to_header(),
+        traceparent=f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}",
+        tracestate=context.trace_state.to_header(),
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pdp.telemetry import names
+from pdp.observer import CallOutcome, DoorCall, Refusal
+from pdp.telemetry import doornames, names
+from pdp.telemetry.doorspans import attributes_of
 from pdp.telemetry.reference import door_reference, reference
 
 
@@ -40,3 +42,15 @@ def test_every_name_is_in_the_tables() -> None:
 def test_every_metric_is_in_the_table() -> None:
     """The table of metrics holds all metrics of the module."""
     assert {found for found in vars(names).values() if isinstance(found, names.Metric)} == set(names.METRICS)
+
+
+def test_every_name_of_a_door_is_in_its_tables(project_root: Path) -> None:
+    """Each attribute of a call's span and each metric, and on the page each word of a closed list."""
+    texts = {name: "x" for name, kind in DoorCall.__annotations__.items() if kind == "str"}
+    seconds = {"began_at": 1.0, "seconds": 1.0, "question_seconds": 1.0, "upstream_seconds": 1.0}
+    shown = attributes_of(DoorCall(outcome=CallOutcome.ALLOW, **texts, **seconds))  # type: ignore[arg-type] # by kind
+    page = (project_root / "pdp" / "doors" / "TELEMETRY.md").read_text(encoding="utf-8")
+
+    assert [attribute.name for attribute in doornames.ATTRIBUTES] == list(shown)
+    assert {found for found in vars(doornames).values() if isinstance(found, names.Metric)} <= set(doornames.METRICS)
+    assert [] == [word for word in (*CallOutcome, *Refusal, doornames.EXECUTE_TOOL) if f"`{word}`" not in page]
