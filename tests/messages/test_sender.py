@@ -328,6 +328,24 @@ def test_what_gathered_while_a_receiver_was_away_is_one_message(tmp_path: Path) 
     assert told == [(Topic.SESSION_REQUESTED, 8, "ses_0"), (Topic.SESSION_APPROVED, 8, "ses_0")]
 
 
+def test_what_follows_a_message_that_is_put_off_waits_for_it(tmp_path: Path) -> None:
+    """What is about others goes meanwhile."""
+    stories = [(Topic.SESSION_REQUESTED, "ses_a"), (Topic.SESSION_DENIED, "ses_a"), (Topic.SESSION_DENIED, "ses_b")]
+    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+        for topic, name in stories:
+            event = OutboxEvent(id=f"evt_{topic}{name}", topic=topic, at=1.0, ids=(name,))
+            queue.put([Message(id=f"msg_{topic}{name}", receiver=ON_CALL, event=event)], [], at=1000.0)
+        (first, *_) = queue.letters(dead=False, limit=9)
+        queue.failed(first, "answers `500`", next_at=2001.0)
+        told = []
+        for moment in (2000.0, 2000.0, 2001.0, 2001.0):
+            if (letter := queue.due(ON_CALL, at=moment)) is not None:
+                told.append((letter.message.event.topic, letter.message.event.ids[0]))
+                queue.sent(letter, at=moment)
+
+    assert told == [stories[2], stories[0], stories[1]]
+
+
 def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
     """Its receiver may have it: the same id must not bring something else. The rest is a burst of its own."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:

@@ -21,6 +21,7 @@ from pdp.messages.sorting import Message
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.waiting import wait_until
 from tests.machinery.ports import free_port
+from tests.machinery.webserver import web_server
 from tests.messages.receiver import SECRET, HTTPReceiver, http_receiver, make_receiver
 
 MESSAGE = Message(
@@ -135,6 +136,21 @@ def test_a_private_address_is_asked_only_when_its_host_is_listed(tmp_path: Path)
 
     assert refused == "`127.1` is at the private address `127.0.0.1` and not among `private_hosts`"
     assert tried == "cannot be reached: connection refused"
+
+
+def test_a_receiver_is_known_by_its_certificate(tmp_path: Path) -> None:
+    """Nothing is sent to one that is not trusted; `ca_file` says which authority is."""
+    with web_server(b"", tmp_path / "tls") as running:
+        receiver = make_receiver(tmp_path, f"https://127.0.0.1:{running.server_address[1]}/hook")
+        trusting = replace(receiver, ca_file=str(tmp_path / "tls" / "roots.pem"))
+        refused, sent = (
+            Post(one, link_to=lambda _: "", purposes=False).attempt(MESSAGE, at=1.0).problem
+            for one in (receiver, trusting)
+        )
+
+    assert refused.startswith("has a certificate that is not trusted")
+    # This server knows no POST, and says so after it was asked.
+    assert sent == "answers `501`"
 
 
 def test_pauses_grow_and_differ() -> None:

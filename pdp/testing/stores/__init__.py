@@ -18,6 +18,6 @@ A store that has one capability implements the methods of its protocol, and runs
 
 The type of `store` in each test says what the test calls. What is read must first be written, so the tests of sessions
 (`reading`, `lists`, `writing`, `settling`, `freezing`) want all of `Sessions`, and those of the high-water mark
-(`mark`) a whole store.
+(`mark`) a whole store. Those of events (`telling`) want a store, or a history, that was opened to tell.
 `contract` adds what capabilities promise together.
 """
