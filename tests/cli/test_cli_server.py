@@ -202,8 +202,8 @@ def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:
         "purpose fix the build",
         "duration 1h",
         "grants writing",
-        "files/read read_only always",
-        "files/write mutating always",
+        "files/read read_only always files/read",
+        "files/write mutating always files/write-when-granted",
     ):
         assert line in lines
     assert f"approved {requested}" in done.stdout
