@@ -56,6 +56,15 @@ def server(folder: Path) -> Iterator[ServerProcess]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Return a server with two workers, for all tests that leave both alone."""
+    folder = tmp_path_factory.mktemp("unharmed")
+    write_folder(folder / "policies", notes_bundle())
+    with ServerProcess(folder, server_workers="2") as running:
+        yield running
+
+
 @pytest.fixture
 def callers(server: ServerProcess) -> Iterator[Callers]:
     """Return callers of a server, each with a connection of its own to one of the workers."""
@@ -123,12 +132,12 @@ def test_both_workers_are_reached(server: ServerProcess, callers: Callers) -> No
     assert findings(server) == []
 
 
-def test_where_they_run(server: ServerProcess) -> None:
+def test_where_they_run(unharmed: ServerProcess) -> None:
     """The parent of the workers has no gRPC; each worker has, and runs on the core that is meant for it."""
     maps = {
-        process: Path(f"/proc/{process}/maps").read_text() for process in (server.pid, *workers_of(server).values())
+        process: Path(f"/proc/{process}/maps").read_text() for process in (unharmed.pid, *workers_of(unharmed).values())
     }
-    cores = {number: os.sched_getaffinity(process) for number, process in workers_of(server).items()}
+    cores = {number: os.sched_getaffinity(process) for number, process in workers_of(unharmed).items()}
     meant = {number: core_of(number, usable_cores(), bound()) for number in (1, 2)}
 
     assert [False, True, True] == ["cygrpc" in text for text in maps.values()]
@@ -185,11 +194,11 @@ def test_what_keeps_it_from_starting_is_told_once(
     assert "Traceback" not in ended.stderr
 
 
-def test_the_port_of_other_workers_is_refused(server: ServerProcess, tmp_path: Path) -> None:
+def test_the_port_of_other_workers_is_refused(unharmed: ServerProcess, folder: Path) -> None:
     """A second server of the same user does not join a shared port: it would take half of the calls."""
-    ended = ServerProcess.refused(tmp_path, server_workers="2", server_address=server.address)
+    ended = ServerProcess.refused(folder, server_workers="2", server_address=unharmed.address)
 
-    expected = f"error: `server.address`: cannot listen on `{server.address}`: is it in use, or not allowed?"
+    expected = f"error: `server.address`: cannot listen on `{unharmed.address}`: is it in use, or not allowed?"
     assert (2, expected) == (ended.returncode, ended.stderr.splitlines()[-1])
 
 
@@ -257,10 +266,10 @@ def test_who_comes_while_a_worker_is_away_reaches_the_others(server: ServerProce
 
 
 @pytest.mark.parametrize("kind", ["revoked", "ended"])
-def test_what_one_acknowledges_the_other_obeys(server: ServerProcess, callers: Callers, kind: str) -> None:
+def test_what_one_acknowledges_the_other_obeys(unharmed: ServerProcess, kind: str) -> None:
     """A session that is revoked or ended over one connection is over for all others at their next call."""
-    with ExitStack() as clients:
-        gateways = [clients.enter_context(server.client(Role.PEP)) for _ in range(CONNECTIONS)]
+    with Callers.of(unharmed) as callers, ExitStack() as clients:
+        gateways = [clients.enter_context(unharmed.client(Role.PEP)) for _ in range(CONNECTIONS)]
         before, after = set(), set()
         for _ in range(ROUNDS):
             opened = opened_by(callers)
