@@ -27,7 +27,7 @@ from tests.machinery.servers.several import chains_of, opened_by, seen_by, worke
 
 WORKERS = 3
 THREADS = 6
-SWITCHES = 6
+SWITCHES = 4
 # All connections of one worker: once in ten million runs.
 CONNECTIONS = 15
 
