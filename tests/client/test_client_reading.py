@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from time import perf_counter
+from collections.abc import Callable, Sequence
+from time import process_time
 from typing import Any
 
 import pytest
@@ -261,23 +261,25 @@ def test_a_text_that_is_cut_issues_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "result",
+    "make",
     [
-        [[]] * 3_000_000,
-        [{"other": 1}] * 3_000_000,
-        [{"id": one} for one in range(300_000)],
-        message(*[json.dumps(["ab"] * 40_000)] * 300),
-        message(structuredContent={"a": [10**4000] * MOST_VALUES}),
-        "[" * MOST_CHARACTERS,
+        lambda: [[]] * 3_000_000,
+        lambda: [{"other": 1}] * 3_000_000,
+        lambda: [{"id": one} for one in range(300_000)],
+        lambda: message(*[json.dumps(["ab"] * 40_000)] * 300),
+        lambda: message(structuredContent={"a": [10**4000] * MOST_VALUES}),
+        lambda: "[" * MOST_CHARACTERS,
     ],
     ids=["empty", "other", "ids", "texts", "numbers", "deep"],
 )
-def test_a_huge_result_takes_little_time(result: Any) -> None:
+def test_a_huge_result_takes_little_time(make: Callable[[], Any]) -> None:
     """Whatever it is made of: a result has no limit of its own."""
-    started = perf_counter()
+    result = make()
+
+    started = process_time()
     held = read_result(reading(issues=("[].id", "[][].id"), kinds=tuple(KINDS)), result)
 
-    assert perf_counter() - started < 2
+    assert process_time() - started < 2
     assert len(held.issued) + len(held.others) <= MOST_DIGESTS
 
 
@@ -322,7 +324,7 @@ def test_nothing_is_clean_of_a_call_whose_arguments_cannot_be_read(arguments: by
 def test_large_results_take_little_time(part: str) -> None:
     """As texts, as leaves, and as both in many small pieces."""
     text = part * (MOST_CHARACTERS // len(part))
-    started = perf_counter()
+    started = process_time()
     for result in (
         text,
         [text] * 9,
@@ -331,7 +333,7 @@ def test_large_results_take_little_time(part: str) -> None:
     ):
         read_result(reading(kinds=tuple(KINDS), arguments={"q": part * 3000 if len(part) < 5 else part}), result)
 
-    assert perf_counter() - started < 10
+    assert process_time() - started < 10
 
 
 def test_a_reading_is_no_part_of_what_is_shown() -> None:

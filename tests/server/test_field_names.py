@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -67,7 +68,13 @@ ASKED: dict[str, set[str]] = {
 }
 
 
-def refused() -> Iterator[str]:
+@cache
+def refused() -> frozenset[str]:
+    """Return what the core refuses; what a function is told to name was seen where it is told so."""
+    return frozenset(refused_in_sources()) - {"*"}
+
+
+def refused_in_sources() -> Iterator[str]:
     """Yield each attribute that the core refuses, without indexes; `*` is what is known only when it is refused."""
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.relative_to(PACKAGE).parts[0] in ABOVE_THE_CORE:
@@ -80,13 +87,9 @@ def refused() -> Iterator[str]:
                 yield text.replace("[*]", "")
 
 
-# What a function is told to name was seen where it is told so.
-REFUSED = {*refused()} - {"*"}
-
-
 def refused_of(method: str) -> set[str]:
     """Return the attributes of what an RPC asks that the core may refuse."""
-    return {one for one in ASKED[method] if any(fnmatchcase(one, known) for known in REFUSED)}
+    return {one for one in ASKED[method] if any(fnmatchcase(one, known) for known in refused())}
 
 
 def is_field(message: Any, path: str) -> bool:
@@ -112,7 +115,7 @@ def test_the_core_refuses_attributes_of_its_own() -> None:
     """Each is one of a value or an argument that an RPC asks with; no name of a field that the core does not have."""
     asked = {one for attributes in ASKED.values() for one in attributes}
 
-    assert NO_ATTRIBUTES == {known for known in REFUSED if not any(fnmatchcase(one, known) for one in asked)}
+    assert NO_ATTRIBUTES == {known for known in refused() if not any(fnmatchcase(one, known) for one in asked)}
 
 
 def test_the_table_is_about_rpcs() -> None:
