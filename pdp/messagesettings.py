@@ -26,14 +26,13 @@ def receivers_of(settings: Settings) -> tuple[Receiver, ...]:
 
 
 def link_to_of(settings: Settings) -> LinkTo:
-    """Return what gives the link to a session or an access request, by its id."""
+    """Return what gives the link to a session, an access request or a freeze, by its id."""
     links = Links(settings.server.console_url)
 
     def link_to(found: str) -> str:
         if found.startswith(_ACCESS_REQUEST):
             return links.to_access_request(found)
-        # A freeze has no page of its own.
-        return links.to_session(found) if found.startswith(_SESSION) else ""
+        return links.to_session(found) if found.startswith(_SESSION) else links.to_freezes()
 
     return link_to
 

@@ -19,8 +19,12 @@ class Links:
         """Return where a request about one call is answered."""
         return self._to("approvals", request_id)
 
-    def _to(self, page: str, found: str) -> str:
-        return f"{self.console_url.rstrip('/')}/{page}/{found}" if self.console_url else ""
+    def to_freezes(self) -> str:
+        """Return where freezes are seen and lifted."""
+        return self._to("freeze")
+
+    def _to(self, *parts: str) -> str:
+        return "/".join((self.console_url.rstrip("/"), *parts)) if self.console_url else ""
 
 
 NO_LINKS = Links()
