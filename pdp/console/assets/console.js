@@ -45,6 +45,22 @@
   setInterval(count, 1000);
   if (!("live" in document.body.dataset)) return;
 
+  // --- keys ---------------------------------------------------------------------------------------------------------
+  // They only move the focus, and can be switched off: a person may speak to their browser, or miss a key.
+  const keys = document.getElementById("keys");
+  if (document.getElementById("approve")) {
+    const wanted = keys.querySelector("input");
+    keys.hidden = false;
+    wanted.checked = localStorage.getItem("keys") !== "off";
+    wanted.addEventListener("change", () => localStorage.setItem("keys", wanted.checked ? "on" : "off"));
+    document.addEventListener("keydown", (event) => {
+      if (!wanted.checked || event.ctrlKey || event.altKey || event.metaKey) return;
+      if (event.target.matches("input:not([type=checkbox]), textarea, select")) return;
+      const button = document.getElementById({ a: "approve", d: "deny" }[event.key] || "");
+      if (button) { event.preventDefault(); button.focus(); }
+    });
+  }
+
   // --- what has changed -------------------------------------------------------------------------------------------
   const tell = (text) => {
     const status = document.querySelector(".status");

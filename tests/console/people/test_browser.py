@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -168,6 +171,28 @@ def test_the_keyboard_reaches_everything_visibly(browser: Chrome, world: World, 
     assert "ACTIVE" in str(server.client("approver").get_session(session_id))
 
 
+def test_keys_move_the_focus_and_can_be_switched_off(browser: Chrome, world: World, server: RunningServer) -> None:
+    """They press nothing, and type into fields as ever."""
+    session_id, _ = requested(server)
+    browser.get(f"{world.place.origin}/sessions/{session_id}")
+
+    def after(keys: str) -> str:
+        ActionChains(browser).send_keys(keys).perform()
+        return str(browser.switch_to.active_element.get_attribute("id"))
+
+    assert ["approve", "deny", "approve"] == [after(key) for key in "ada"]
+    browser.find_element(By.ID, "reason").click()
+    assert "reason" == after("ad")
+    assert "ad" == browser.find_element(By.ID, "reason").get_attribute("value")
+    browser.find_element(By.CSS_SELECTOR, "#keys input").click()
+    assert after("a") not in ("approve", "deny")
+    browser.refresh()
+    assert after("a") not in ("approve", "deny")
+    browser.find_element(By.CSS_SELECTOR, "#keys input").click()
+
+    assert "REQUESTED" in str(server.client("approver").get_session(session_id))
+
+
 def test_without_scripts_a_person_decides_as_well(world: World, server: RunningServer) -> None:
     """By links and forms alone; the list loads itself again."""
     session_id, _ = requested(server)
@@ -190,3 +215,69 @@ def test_without_scripts_a_person_decides_as_well(world: World, server: RunningS
 
     assert "REVOKED" in str(server.client("approver").get_session(session_id))
     assert server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+
+def test_another_server_of_this_machine_gets_nothing(browser: Chrome, world: World, server: RunningServer) -> None:
+    """Its page gets no cookie, cannot frame the console, and sends forms and fetches in vain."""
+    session_id, _ = live(server)
+    fields = f"<input name=session_id value={session_id}><input name=reason value=x>"
+    page = (
+        f"<!doctype html><title>elsewhere</title><iframe src={world.place.origin}/></iframe>"
+        f"<form action={world.place.origin}/revoke method=post>{fields}</form><script>"
+        f"fetch('{world.place.origin}/now', {{credentials: 'include'}})"
+        ".then(() => 'read', () => 'refused').then((text) => { document.title = text; });</script>"
+    )
+    with elsewhere(page) as (port, cookies):
+        browser.get(f"http://localhost:{port}/")
+        WebDriverWait(browser, PATIENCE).until(lambda _: browser.title != "elsewhere")
+        assert "refused" == browser.title
+        browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
+        assert "Waiting for a person" not in browser.page_source
+        browser.switch_to.default_content()
+        browser.execute_script("document.forms[0].submit()")
+        until(browser, "Another site sent this, so nothing was done.")
+
+        assert [None] == cookies
+    assert "ACTIVE" in str(server.client("approver").get_session(session_id))
+    # Of what it did the browser complains.
+    problems(browser)
+
+
+def test_nothing_is_left_after_a_log_out(world: World, server: RunningServer) -> None:
+    """The button "back" shows no page of before."""
+    requested(server, purpose="A secret purpose")
+    with chromium() as driver:
+        enter(driver, world)
+        until(driver, "A secret purpose")
+        driver.get(f"{world.place.origin}/now")
+        press(driver, "Log out")
+        until(driver, "This browser is not logged in here")
+        for _ in range(3):
+            driver.back()
+
+            assert "A secret purpose" not in driver.page_source
+
+
+@contextmanager
+def elsewhere(page: str) -> Iterator[tuple[int, list[str | None]]]:
+    """Serve a page, and provide the port and the cookies that came with requests for it."""
+    cookies: list[str | None] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/":
+                cookies.append(self.headers["cookie"])
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        try:
+            yield serving.server_port, cookies
+        finally:
+            serving.shutdown()
