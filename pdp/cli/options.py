@@ -227,6 +227,16 @@ def read_handle(file: str | None) -> str:
     return handle
 
 
+def read_id_token(file: str | None) -> str:
+    """Return the ID token in a file; empty without a file. There is no flag for the token itself, as for a handle."""
+    return Path(file).read_bytes().decode("ascii", "replace").strip() if file is not None else ""
+
+
+id_token_option = click.option(
+    "--id-token-file",
+    metavar="FILE",
+    help="The file of your log-in's ID token, if your access token does not say when you logged in.",
+)
 handle_option = click.option(
     "--session-handle-file",
     metavar="FILE",

@@ -68,6 +68,17 @@ def test_list_shows_what_waits(approvals: Approvals, desk: Desk) -> None:
     assert "repo" not in json.dumps(as_json)
 
 
+def test_an_id_token_goes_with_the_approval(approvals: Approvals, desk: Desk, tmp_path: Path) -> None:
+    """It is read from a file; beside a token that has no issuer the server refuses it, and nothing is approved."""
+    request = desk.wait()
+    (tmp_path / "id.token").write_text("a.b.c\n")
+
+    done = approvals("approve", request.id, "--yes", "--id-token-file", str(tmp_path / "id.token"))
+
+    assert (2, AccessState.OPEN) == (done.exit_code, state(desk, request))
+    assert "`pdp-id-token`: the ID token is not accepted: it counts only beside an access token" in done.stderr
+
+
 def test_show_has_the_call_as_the_agent_wrote_it(approvals: Approvals, desk: Desk) -> None:
     """Each argument on a line of its own, its value exactly as it came, and nothing that forges a line."""
     request = desk.wait(arguments=FORGED)

@@ -210,6 +210,17 @@ def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:
     assert ["writing"] == shown(ask, requested)["grants"]
 
 
+def test_an_id_token_goes_with_the_approval(ask: Run, requested: str) -> None:
+    """It is read from a file; beside a token that has no issuer the server refuses it, and nothing is approved."""
+    Path("id.token").write_text("a.b.c\n")
+
+    done = ask("session", "approve", requested, "--yes", "--id-token-file", "id.token")
+
+    assert 2 == done.exit_code
+    assert "`pdp-id-token`: the ID token is not accepted: it counts only beside an access token" in done.stderr
+    assert "requested" == shown(ask, requested)["state"]
+
+
 @pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("\n", 1), ("", 2)])
 def test_no_answer_is_no_approval(ask: Run, requested: str, answer: str, code: int) -> None:
     """Anything but yes approves nothing."""

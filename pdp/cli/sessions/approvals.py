@@ -11,7 +11,7 @@ import click
 
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
-from pdp.cli.options import json_option
+from pdp.cli.options import id_token_option, json_option, read_id_token
 from pdp.cli.output import print_json, print_table
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import (
@@ -88,10 +88,18 @@ def show(*, client: Client, request_id: str, as_json: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Approve without asking.")
 @click.option("--request-digest", metavar="DIGEST", help="Approve only the request that was shown with this digest.")
+@id_token_option
 @json_option
 @with_client(Role.APPROVER)
 def approve(
-    *, client: Client, request_id: str, calls: int, yes: bool, request_digest: str | None, as_json: bool
+    *,
+    client: Client,
+    request_id: str,
+    calls: int,
+    yes: bool,
+    request_digest: str | None,
+    id_token_file: str | None,
+    as_json: bool,
 ) -> None:
     """Show a call that waits, and approve exactly what was shown.
 
@@ -99,6 +107,7 @@ def approve(
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes, because it asks no question")
+    id_token = read_id_token(id_token_file)
     review = client.get_access_request(_full_id(client, request_id, AccessState.OPEN))
     seen = review.access_request
     if seen.state != ACCESS_STATE_OPEN:
@@ -115,7 +124,9 @@ def approve(
     if not yes and not _confirmed(calls):
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if anything has changed since, the server refuses.
-    approved = client.approve_call(seen.access_request_id, request_digest=review.request_digest, calls=calls)
+    approved = client.approve_call(
+        seen.access_request_id, request_digest=review.request_digest, calls=calls, id_token=id_token
+    )
     if as_json:
         print_json(plain_access(approved))
     else:

@@ -13,7 +13,7 @@ import click
 
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
-from pdp.cli.options import duration, handle_option, json_option, read_handle
+from pdp.cli.options import duration, handle_option, id_token_option, json_option, read_handle, read_id_token
 from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import plain_access
@@ -133,6 +133,7 @@ def request(
 @click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="One term that becomes smaller.")
 @click.option("--yes", is_flag=True, help="Approve without asking.")
 @click.option("--request-digest", metavar="DIGEST", help="Approve only the request that was shown with this digest.")
+@id_token_option
 @json_option
 @with_client(Role.APPROVER)
 def approve(
@@ -146,6 +147,7 @@ def approve(
     single_terms: tuple[str, ...],
     yes: bool,
     request_digest: str | None,
+    id_token_file: str | None,
     as_json: bool,
 ) -> None:
     """Show a requested session, and approve exactly what was shown.
@@ -155,6 +157,7 @@ def approve(
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes, because it asks no question")
+    id_token = read_id_token(id_token_file)
     smaller = os.fsencode(terms_text(terms, single_terms)) or None
     less = _Less(grants=grants, tools=patterns, duration=lifetime, terms=smaller)
     with terms_named(terms, single_terms, field="narrowing.terms_json"):
@@ -170,7 +173,9 @@ def approve(
         raise click.exceptions.Exit(NO)
     try:
         # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
-        approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, **less)
+        approved = client.approve_session(
+            seen.session_id, request_digest=seen.request_digest, id_token=id_token, **less
+        )
     except WrongStateError as error:
         raise click.ClickException(_with_changes(error, client, review, less)) from None
     if as_json:
