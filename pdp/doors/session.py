@@ -237,10 +237,12 @@ class RequestedSession:
             try:
                 return await ask()
             except (FrozenError, UnavailableError, OverloadedError) as error:
+                self._missing = NoSessionError(refusals.AWAY, away=True)
+                if isinstance(error, FrozenError):
+                    self._missing = NoSessionError(refusals.FROZEN, away=True)
+                    self._answered.set()
                 if not told and self._answered.is_set():
                     _LOG.warning("the session cannot be opened now: %s", error)
                     told = True
-                frozen = isinstance(error, FrozenError)
-                self._missing = NoSessionError(refusals.FROZEN if frozen else refusals.AWAY, away=True)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

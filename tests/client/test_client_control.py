@@ -10,12 +10,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from pdp.client import AsyncClient, Client, PDPClientError
 from pdp.client import control as way
 from pdp.client.control import may_be_asked_elsewhere
-from pdp.client.operations import Operation, deny_session, end_session, revoke_sessions
+from pdp.client.operations import Method, Operation, deny_session, end_session, revoke_sessions
 from pdp.model import Role
+from pdp.server.rpcs import CONTROL, RPCS
 from tests.machinery.servers.served import Served, served
 
 Revoke = Callable[[Served, str, str], tuple[str, ...]]
@@ -162,3 +164,10 @@ def test_what_may_be_asked_elsewhere(operation: Operation[Any, Any], code: grpc.
 def _options(service: Served, role: Role = Role.APPROVER) -> dict[str, Any]:
     token = (service.settings.tokens_folder / f"{role.value}.token").read_text(encoding="ascii").strip()
     return {"token": token, "data_dir": service.settings.data_dir}
+
+
+def test_what_is_asked_there_is_what_is_served_there() -> None:
+    """The client's list of what ends authority is the server's, but for probes."""
+    served = {path for path, rpc in RPCS.items() if rpc.lane in CONTROL and rpc.service.startswith("pdp.")}
+
+    assert served == {path for path in RPCS if Method(path=path, reply=Message).ends_authority}

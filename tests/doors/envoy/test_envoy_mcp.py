@@ -109,6 +109,22 @@ def test_a_session_that_is_over_runs_nothing(over: str) -> None:
             assert [call("note")] == asker.ran
 
 
+def test_a_frozen_tenant_runs_nothing() -> None:
+    """Nor does what passes without a decision; after the freeze the same session goes on."""
+    with running_server(files()) as server:
+        _, handle = opened(server)
+        with door(server, handle) as asker:
+            freeze = server.client("admin").set_freeze(tenant="default", reason="acts strangely")
+            denied = asker.post(call("note")).shown
+            passed = asker.post(request("tools/list")).text
+            status = asker.post(b'{"jsonrpc":"2.0","method":"notifications/initialized"}').status
+            server.embedded.sessions.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
+            asker.post(call("note"))
+
+            assert ("Denied (frozen)" in denied, "stopped all calls" in passed, status) == (True, True, 403)
+            assert [call("note")] == asker.ran
+
+
 def test_what_is_reported_is_denied() -> None:
     """Where labels come by report, the server is told that the call was not made."""
     with running_server(files(reports=True)) as server:
