@@ -138,6 +138,8 @@ class RequestedSession:
         self._missing = NoSessionError(
             "The policy decision point has not answered yet. Try again in a moment.", away=True
         )
+        # A server that was started together with the door is not there yet.
+        self._starts_until = asyncio.get_running_loop().time() + _MOST_START_SECONDS
         # Whether the server has answered the request for a session.
         self._answered = asyncio.Event()
         self._listening: set[asyncio.Event] = set()
@@ -146,11 +148,11 @@ class RequestedSession:
     async def current(self) -> AsyncClientSession:
         """Return the session once a person has approved it. Raise `NoSessionError` before, and after a refusal.
 
-        Waits a while for a server that has just been started.
+        Waits for a server that is being started, a while from the beginning.
         """
         if not self._answered.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_MOST_START_SECONDS):
+                async with asyncio.timeout_at(self._starts_until):
                     await self._answered.wait()
         if self._session is None:
             raise NoSessionError(str(self._missing), self._missing.tools, away=self._missing.away)
@@ -170,6 +172,10 @@ class RequestedSession:
     def refused(self) -> bool:
         """Say whether there is no session and will be none: a person said no, or nobody answered in time."""
         return self._opening.done() and self._session is None
+
+    @property
+    def _late(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._starts_until
 
     async def close(self) -> None:
         """Leave the task; the last door ends its session, or the request for it."""
@@ -241,7 +247,7 @@ class RequestedSession:
                 if isinstance(error, FrozenError):
                     self._missing = NoSessionError(refusals.FROZEN, away=True)
                     self._answered.set()
-                if not told and self._answered.is_set():
+                if not told and (self._answered.is_set() or self._late):
                     _LOG.warning("the session cannot be opened now: %s", error)
                     told = True
             await asyncio.sleep(pause)

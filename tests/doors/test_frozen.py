@@ -1,4 +1,4 @@
-"""A freeze as doors see it: who listens hears of it, and a session is opened when it is lifted."""
+"""A freeze, and a server that is away, as doors see them: who listens hears of it, and a session is opened later."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pdp.testing.inprocess import running_server
 from pdp.v1.session_pb2 import WatchSessionsResponse
 from tests.doors.desk import files
 
-PATIENCE = 30.0
+PATIENCE, START = 30.0, 0.4
 
 
 class Alone:
@@ -81,6 +81,29 @@ def test_a_session_waits_for_the_end_of_a_freeze() -> None:
 
     assert refusals.FROZEN == during
     assert after.startswith("Waiting for approval")
+
+
+def test_a_server_that_is_away_is_waited_for_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Only as long as one may take to start; whoever runs the door hears of it once."""
+
+    async def scene() -> list[tuple[str, bool]]:
+        loop, seen = asyncio.get_running_loop(), []
+        async with AsyncClient("127.0.0.1:1", token="sesame", plaintext=True) as client:  # noqa: S106 - of no server
+            session = RequestedSession(client, Alone(), pdp_command="pdp {}".format)
+            for _ in range(2):
+                began = loop.time()
+                told = await missing(session)
+                seen.append((told, loop.time() - began >= START / 2))
+            async with asyncio.timeout(PATIENCE):
+                while not caplog.messages:
+                    await missing(session)
+                    await asyncio.sleep(0.02)
+            await session.close()
+        return seen
+
+    with patch("pdp.doors.session._MOST_START_SECONDS", START), patch("pdp.doors.session._AGAIN_SECONDS", START):
+        assert [(refusals.AWAY, True), (refusals.AWAY, False)] == asyncio.run(scene())
+    assert 1 == sum("the session cannot be opened now" in one for one in caplog.messages)
 
 
 async def missing(session: RequestedSession) -> str:
