@@ -68,6 +68,11 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml callers": f"{_HERE}test_callers_are_read",
         "yaml settings": f"{_HERE}test_settings_are_read",
     },
+    "pdp/messages/README.md": {
+        "yaml receivers": "tests/messages/test_receivers.py::test_the_page_shows_a_file_that_is_read",
+        "json message": "tests/messages/test_forms.py::test_the_page_shows_a_message",
+        "python receiver": "tests/messages/test_sending.py::test_the_receiver_of_the_page_knows_genuine_messages",
+    },
     "pdp/telemetry/README.md": {"sh": f"{_PAGES}test_telemetry_commands_run"},
     "pdp/client/README.md": {
         "python guard": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pdp.messages
 from pdp.messages.forms import MOST_CHARACTERS, body_of
 from pdp.messages.receivers import Form
 from pdp.messages.sorting import Message
 from pdp.sessions.outbox import OutboxEvent, Topic
+from tests.machinery.pages import blocks
 
+PAGE = Path(pdp.messages.__file__).with_name("README.md")
 EVENT = OutboxEvent(
     id="evt_1",
     topic=Topic.SESSION_REQUESTED,
@@ -75,6 +79,21 @@ def test_json_says_what_happened() -> None:
             "link": "https://c.example/sessions/ses_a",
         },
     }
+
+
+def test_the_page_shows_a_message() -> None:
+    """Each of its fields is one that such a message has."""
+    (shown,) = map(json.loads, blocks(PAGE, "json message"))
+    data = shown["data"]
+    event = replace(
+        EVENT,
+        at=1772357400.0,
+        ids=tuple(data["ids"]),
+        ends_at=1772361000.0,
+        **{name: data[name] for name in ("tenant", "user", "agent", "by")},
+    )
+
+    assert shown == written(event, Form.JSON, console="https://console.example.com")
 
 
 def test_a_chat_unfurls_nothing_and_links_only_to_the_console() -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import pdp.messages
 from pdp.errors import ConfigurationError
 from pdp.messages.receivers import Form, read_receivers
 from pdp.sessions.outbox import OutboxEvent, Topic
+from tests.machinery.pages import blocks
 from tests.messages.receiver import SECRET, secret_text
 
+PAGE = Path(pdp.messages.__file__).with_name("README.md")
 GOOD = """\
 on-call:
   form: json
@@ -51,6 +54,15 @@ def test_a_file_is_read(folder: Path) -> None:
     assert len(first.secrets()) == 1
     assert (second.form, [*second.tenants], second.events) == (Form.CHAT, ["default"], frozenset(Topic))
     assert ([*second.private_hosts], second.secrets()) == (["chat.internal"], ())
+
+
+def test_the_page_shows_a_file_that_is_read(folder: Path) -> None:
+    """With one receiver of each form."""
+    for name in ("team-chat.url", "on-call.url"):
+        secret_text(folder / name, "https://example.org/hook")
+    (text,) = blocks(PAGE, "yaml receivers")
+
+    assert [one.form for one in read_receivers(written(folder, text))] == list(Form)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pdp.messages.signing import secrets_of, signed
 from pdp.messages.sorting import Message
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.waiting import wait_until
+from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
 from tests.machinery.webserver import web_server
 from tests.messages.receiver import SECRET, HTTPReceiver, http_receiver, make_receiver
@@ -162,9 +162,9 @@ def test_pauses_grow_and_differ() -> None:
     assert shortest == [1.0, 2.0, 4.0, 300.0, 300.0]
 
 
-def test_the_receiver_of_the_page_tells_genuine_messages_from_others(tmp_path: Path) -> None:
+def test_the_receiver_of_the_page_knows_genuine_messages(tmp_path: Path) -> None:
     """It takes what has the signature of its secret, and refuses what has another one or is old."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (code,) = blocks(PAGE, "python receiver")
     port = free_port()
     program = tmp_path / "receiver.py"
     program.write_text(code.replace("8080", str(port)), encoding="utf-8")
