@@ -20,6 +20,7 @@ from pdp.console.freeze import Freezes
 from pdp.console.live import LIVE, Events
 from pdp.console.now import Now
 from pdp.console.problems import Problem, problem_of
+from pdp.console.reach import Reach
 from pdp.console.requests import Requests
 from pdp.console.shell import Shell
 from pdp.console.visits import Answer, Desk, Entry, Visit
@@ -49,6 +50,7 @@ class _Console:
             "/now": now.show,
             "/revoke": now.preview,
             "/freeze": freezes.show,
+            "/reach": Reach(desk).show,
             "/events": Events(desk, entry).stream,
         }
         writes: dict[str, Answer] = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 from pdp.client.arguments import member_texts
 from pdp.v1.access_pb2 import AccessState, RequestedAccess
 from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.reach_pb2 import ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
 
 # In the order in which a person reads them: what nobody has judged comes first.
@@ -31,6 +32,10 @@ _POLICIES: Mapping[int, str] = {
     Visibility.VISIBILITY_ALWAYS: "always",
 }
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+Judged: TypeAlias = ReviewedTool | ReachedTool
+J = TypeVar("J", ReviewedTool, ReachedTool)
 
 
 class Moment(Protocol):
@@ -91,21 +96,21 @@ def attributes_of(session: Session) -> Mapping[str, str]:
     return {name: text for name, text in member_texts(session.user_attributes_json) if name}
 
 
-def policies_word(tool: ReviewedTool) -> str:
+def policies_word(tool: Judged) -> str:
     """Return what the policies do with calls of a tool: `never`, `depends` or `always`."""
     return _POLICIES.get(tool.visibility, "depends")
 
 
-def tool_name(tool: ReviewedTool) -> str:
+def tool_name(tool: Judged) -> str:
     """Return a tool's name with its server."""
     return f"{tool.tool.server}/{tool.tool.tool}"
 
 
-def by_risk(tools: Sequence[ReviewedTool]) -> Sequence[tuple[str, str, Sequence[ReviewedTool]]]:
+def by_risk(tools: Sequence[J]) -> Sequence[tuple[str, str, Sequence[J]]]:
     """Return risk, its words and the tools of each risk group: those that nobody has judged first, then destructive."""
     order = list(RISKS)
 
-    def place(one: ReviewedTool) -> int:
+    def place(one: J) -> int:
         return order.index(one.tool.risk) if one.tool.risk in RISKS else 0
 
     ordered = sorted(tools, key=lambda one: (place(one), -one.visibility, one.tool.server, one.tool.tool))

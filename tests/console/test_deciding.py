@@ -292,6 +292,23 @@ def test_live_sessions_are_found_by_user_and_agent(person: Browser, server: Runn
     assert "No live session is of user nobody" in person.words
 
 
+def test_reach_is_of_a_session_a_user_or_an_agent(person: Browser, server: RunningServer) -> None:
+    """What their active sessions can call, and apart from that what a session could that is asked for now."""
+    session_id, _ = live(server, user="bob", tools=["crm/find_customer"])
+    for path in (f"/reach?session_id={session_id}", "/reach?user=bob"):
+        person.open(path)
+        assert "crm/find_customer policies allow every call by crm/open" in person.words
+    person.open(f"/reach?session_id={session_id}")
+    assert "crm/update_customer" not in person.words
+    person.open("/reach?user=bob&agent=coder&asked_now=1")
+    assert "crm/delete_customer policies refuse every call by crm/delete more with the grant cleanup" in person.words
+    person.open("/reach?asked_now=1&agent=coder")
+
+    assert person.page is not None
+    assert 400 == person.page.status_code
+    assert "This cannot be answered" in person.words
+
+
 def test_another_tenant_is_not_there(server: RunningServer) -> None:
     """Its ids lead to the same page as ids of nothing, and its sessions are in no list."""
     waits, _ = requested(server)
@@ -327,6 +344,7 @@ def test_another_tenant_is_not_there(server: RunningServer) -> None:
         "/revoke?user=%00",
         "/revoke?user=a&agent=b",
         "/enter?key=%ff",
+        "/reach?user=%00&page=%ff",
         "/?x=%",
     ],
 )

@@ -22,6 +22,7 @@ from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
+from pdp.v1.reach_pb2 import GetReachResponse
 from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
 from tests.console.strings import STRINGS
 
@@ -101,6 +102,9 @@ def pages(text: str) -> dict[str, str]:
     call.access_request.session_id = call.access_request.access_request_id = "acc_a"
     call.most_calls = 5
     freeze: Freeze = filled(Freeze(), text)
+    reach: GetReachResponse = filled(GetReachResponse(), text)
+    reach.tools[0].session_ids[:] = ["ses_a"]
+    sought = dict.fromkeys(("session_id", "user", "agent"), text)
     row = WaitingRow(
         key="ses_a",
         path="/sessions/ses_a",
@@ -150,6 +154,8 @@ def pages(text: str) -> dict[str, str]:
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
         "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
+        "reach": page("reach.html", found=reach, wanted=sought, asked_now=False, problem="", next="page=x"),
+        "reach, wrong": page("reach.html", found=None, wanted=sought, asked_now=True, problem=text, next=""),
         "problem": page("problem.html", problem=problem, detail=text),
     }
 

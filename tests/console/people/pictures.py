@@ -41,6 +41,7 @@ def scenes(server: RunningServer) -> dict[str, str]:
         "session": f"/sessions/{running}",
         "revoke": "/revoke?user=bob",
         "freeze": "/freeze",
+        "reach": "/reach?user=bob",
         "revoked": f"/sessions/{ended}",
         "problem": "/nothing",
     }
