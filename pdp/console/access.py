@@ -6,9 +6,9 @@ import re
 
 from starlette.responses import Response
 
-from pdp.client import PermissionDeniedError, WrongStateError
+from pdp.client import WrongStateError
 from pdp.client.arguments import member_texts
-from pdp.console.visits import Desk, Entry, Visit, see
+from pdp.console.visits import Desk, Entry, UnprovenError, Visit, see
 from pdp.v1.access_pb2 import GetAccessRequestResponse
 from pdp.v1.session_pb2 import Session
 
@@ -41,10 +41,8 @@ class Calls:
             )
         except WrongStateError as error:
             return await self._shown(visit, changed=str(error), status=_CONFLICT)
-        except PermissionDeniedError as error:
-            if not error.max_age:
-                raise
-            return self._entry.again(visit, error.max_age, f"/approvals/{request_id}")
+        except UnprovenError as error:
+            return self._entry.again(visit, error, f"/approvals/{request_id}")
         return see(f"/approvals/{request_id}")
 
     async def deny(self, visit: Visit) -> Response:

@@ -19,7 +19,7 @@ from pdp.console.logins import Login, Recent
 from pdp.console.problems import Problem, problem_of
 from pdp.console.provider import Flow, Provider
 from pdp.console.published import LogInFailedError
-from pdp.console.visits import SEE_OTHER, Desk, Visit, see
+from pdp.console.visits import SEE_OTHER, Desk, UnprovenError, Visit, see
 
 # How long a person may take at the provider, and how many may be there.
 FLOW_SECONDS, MOST_FLOWS = 600.0, 1024
@@ -73,18 +73,17 @@ class ProviderEntry:
                 return self._desk.clock.now().wall_at < login.credential.ends_at
         return True
 
-    def again(self, visit: Visit, max_age: float, back: str) -> Response:
-        """Answer with a page whose link leads to a fresh log-in; after one that proved nothing, say why and stop."""
-        proved = self._desk.clock.now().boot_at - visit.login.proved_at < max_age
-        link = f"{_link(back)}&{urlencode({'fresh': f'{max_age:.0f}'})}"
+    def again(self, visit: Visit, unproven: UnprovenError, back: str) -> Response:
+        """Answer with a page whose link leads to a fresh log-in; where one would prove nothing, say why and stop."""
+        proved = self._desk.clock.now().boot_at - visit.login.proved_at < unproven.max_age
         return self._desk.show(
             visit,
             "presence.html",
             _FORBIDDEN,
-            max_age=max_age,
+            unproven=unproven,
             back=back,
-            way="stop" if proved else "provider",
-            link=link,
+            way="stop" if proved or unproven.refused else "provider",
+            link=f"{_link(back)}&{urlencode({'fresh': f'{unproven.max_age:.0f}'})}",
         )
 
     async def leave(self, login: Login) -> Response:  # noqa: ARG002 - the same for everybody

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from pdp.client import PDPClientError
 from pdp.console.logins import Credential, Login
 from pdp.console.problems import Problem, problem_of
-from pdp.console.visits import Desk, Visit, see
+from pdp.console.visits import Desk, UnprovenError, Visit, see
 from pdp.foundation.files import replacing
 from pdp.v1.caller_pb2 import Caller
 
@@ -64,9 +64,9 @@ class LocalEntry:
         """Do nothing: the command line's credential is the client's."""
         return True
 
-    def again(self, visit: Visit, max_age: float, back: str) -> Response:
+    def again(self, visit: Visit, unproven: UnprovenError, back: str) -> Response:
         """Say that this credential proves nothing about when the person logged in."""
-        return self._desk.show(visit, "presence.html", _FORBIDDEN, max_age=max_age, back=back, way="local", link="")
+        return self._desk.show(visit, "presence.html", _FORBIDDEN, unproven=unproven, back=back, way="local", link="")
 
     async def leave(self, login: Login) -> Response:  # noqa: ARG002 - the same for everybody
         """Say how the console is opened again."""

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from pdp.client import InvalidRequestError, PermissionDeniedError, WrongStateError
+from pdp.client import InvalidRequestError, WrongStateError
 from pdp.client.reviewing import changes
 from pdp.console.drafts import EVERYTHING, Draft, InvalidChoiceError, draft_of
 from pdp.console.onesession import session_page
-from pdp.console.visits import Desk, Entry, Visit, see
+from pdp.console.visits import Desk, Entry, UnprovenError, Visit, see
 from pdp.console.words import session_state
 from pdp.v1.session_pb2 import ReviewSessionResponse, Session
 
@@ -70,11 +70,9 @@ class Requests:
             )
         except WrongStateError as error:
             return await self._changed(visit, draft, name, str(error))
-        except PermissionDeniedError as error:
-            if not error.max_age:
-                raise
+        except UnprovenError as error:
             back = f"/sessions/{session_id}" + (f"?{urlencode({'choice': name})}" if name else "")
-            return self._entry.again(visit, error.max_age, back)
+            return self._entry.again(visit, error, back)
         visit.login.drafts.take(name)
         return see(f"/sessions/{session_id}")
 

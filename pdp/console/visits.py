@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from pdp.client import AsyncClient, PermissionDeniedError
+from pdp.client import AsyncClient, InvalidRequestError, PermissionDeniedError
 from pdp.clock import Clock
 from pdp.console.connections import Connections
 from pdp.console.forms import Form
@@ -29,6 +29,18 @@ class Visit:
     request: Request
     login: Login
     form: Form
+
+
+class UnprovenError(Exception):
+    """An approval wants a log-in that is at most `max_age` seconds old, and nothing shows one.
+
+    `refused` is why the server does not take what the provider says about it; empty when it takes that.
+    """
+
+    def __init__(self, max_age: float, refused: str = "") -> None:
+        super().__init__(refused)
+        self.max_age = max_age
+        self.refused = refused
 
 
 Answer: TypeAlias = Callable[[Visit], Awaitable[Response]]
@@ -54,14 +66,28 @@ class Desk:
         """Approve; where the access token does not show the log-in that is wanted, once more with what may show it.
 
         `approve` takes an ID token. A server that knows no console refuses every one, so it gets one only if it must.
+        Raise `UnprovenError` when nothing shows such a log-in.
         """
         try:
             await approve("")
         except PermissionDeniedError as error:
-            proof = visit.login.credential.proof(self.clock.now().wall_at)
-            if not error.max_age or not proof:
+            if not error.max_age:
                 raise
+            await self._proven(visit, approve, error.max_age)
+
+    async def _proven(self, visit: Visit, approve: Callable[[str], Awaitable[object]], max_age: float) -> None:
+        proof = visit.login.credential.proof(self.clock.now().wall_at)
+        if not proof:
+            raise UnprovenError(max_age)
+        try:
             await approve(proof)
+        except PermissionDeniedError as error:
+            if not error.max_age:
+                raise
+            raise UnprovenError(max_age) from None
+        except InvalidRequestError as error:
+            # All else was taken before.
+            raise UnprovenError(max_age, str(error)) from None
 
     def show(self, visit: Visit, template: str, status: int = 200, **given: object) -> Response:
         """Return a page for a person."""
@@ -84,8 +110,8 @@ class Entry(Protocol):
         """Have the credential of a log-in good for a moment longer; say whether it is."""
         ...
 
-    def again(self, visit: Visit, max_age: float, back: str) -> Response:
-        """Return the answer when an approval wants a log-in that is at most so old; `back` is the page to return to."""
+    def again(self, visit: Visit, unproven: UnprovenError, back: str) -> Response:
+        """Return the answer when an approval wants another log-in; `back` is the page to return to."""
         ...
 
     async def leave(self, login: Login) -> Response:

@@ -109,6 +109,18 @@ def test_a_log_in_that_proves_nothing_is_asked_for_once(world: Entered) -> None:
     assert "/log-in?" not in browser.text
 
 
+def test_what_the_server_does_not_take_is_said(world: Entered) -> None:
+    """An ID token that it refuses, for example because it knows no console: the page says why, and stops."""
+    world.provider.wishes = Wishes(in_access_token=False, id_claims={"token_use": "access"})
+    session_id, browser = world.requested(), world.browser()
+    world.open(browser, f"/sessions/{session_id}")
+    browser.send(f"/sessions/{session_id}/approve")
+
+    assert "the ID token is not accepted" in browser.words
+    assert "/log-in?" not in browser.text
+    assert "REQUESTED" in str(world.state(session_id))
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [

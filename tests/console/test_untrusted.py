@@ -17,6 +17,7 @@ from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages, quoted, said
 from pdp.console.problems import Problem
+from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
@@ -156,6 +157,7 @@ def pages(text: str) -> dict[str, str]:
         "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
         "reach": page("reach.html", found=reach, wanted=sought, asked_now=False, problem="", next="page=x"),
         "reach, wrong": page("reach.html", found=None, wanted=sought, asked_now=True, problem=text, next=""),
+        "presence": page("presence.html", unproven=UnprovenError(300.0, text), way="stop", back="/", link="/"),
         "problem": page("problem.html", problem=problem, detail=text),
     }
 
