@@ -27,6 +27,7 @@ from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.callers import CallerHandlers
+from pdp.server.calltokens import CallTokenHandlers
 from pdp.server.following import SessionFollowers
 from pdp.server.freezes import FreezeHandlers
 from pdp.server.policies import PolicyHandlers
@@ -227,6 +228,7 @@ def _service() -> _Service:
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
         "pdp.v1.CallerService": CallerHandlers(),
+        "pdp.v1.CallTokenService": CallTokenHandlers(embedded.call_tokens, DEFAULT_LIMITS),
         "pdp.v1.ReachService": ReachHandlers(embedded.reaching, None, clock=clock, limits=DEFAULT_LIMITS),
     }
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
