@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from tests.machinery.oracle.judge import JSON, Bundle, Tool
@@ -26,7 +27,8 @@ class Names(NamedTuple):
         return frozenset(self.counts) | frozenset(self.done)
 
 
-def names_in(policies: str, action: Collection[str] = ()) -> Names:
+@cache
+def names_in(policies: str, action: tuple[str, ...] = ()) -> Names:
     """Return the names in policies: of those for an action, given as its own name and its groups, or of all."""
     counts, done = set(), set()
     for policy in re.split(r"(?=@id\()", policies):
@@ -37,7 +39,7 @@ def names_in(policies: str, action: Collection[str] = ()) -> Names:
         counts |= {one or other for one, other in re.findall(r'context\.counts(?:\["([^"]+)"\]|\.(\w+))', policy)}
         for inside in re.findall(r"context\.done\.contains(?:Any|All)?\(([^)]*)\)", policy):
             done |= set(re.findall(r'"([^"]+)"', inside))
-    return Names(sorted(counts), sorted(done))
+    return Names(tuple(sorted(counts)), tuple(sorted(done)))
 
 
 class Counting(Sessions):

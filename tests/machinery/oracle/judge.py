@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple
 
 import cedarpy
@@ -207,13 +208,14 @@ class Judge:
         return tuple(sorted({self._ids[int(one.removeprefix("policy"))] for one in positions}))
 
 
-def obligations(text: str) -> list[tuple[str, str]]:
+@cache
+def obligations(text: str) -> tuple[tuple[str, str], ...]:
     """Read what an annotation asks of a gateway: names with their parameters."""
     said: JSON = yaml.safe_load("{" + text + "}")
-    return [
+    return tuple(
         (name, json.dumps(found or {}, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
         for name, found in said.items()
-    ]
+    )
 
 
 def full_schema(bundle: Bundle) -> str:
