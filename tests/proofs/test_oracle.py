@@ -395,6 +395,23 @@ class Machine(RuleBasedStateMachine):
         self.world.revoke(*which, caller)
 
     @rule(
+        tenant=st.sampled_from(("default", "default", "other", "all")),
+        session=st.integers(0, 7),
+        wanted=st.sampled_from(CALLS),
+    )
+    def freeze(self, tenant: Literal["default", "other", "all"], session: int, wanted: ToolCall) -> None:
+        """Stop a tenant, or all, between two calls; for so long nothing is requested or approved."""
+        COUNTS["steps"] += 1
+        name = self._session(session)
+        self._call(name, wanted)
+        self.world.freeze(tenant)
+        self._call(name, wanted)
+        self.world.request(user="alice", agent="coder", patterns=("notes/*",), duration=60.0)
+        self.world.approve(self._waiting(session), ())
+        self.world.lift(tenant)
+        self._call(name, wanted)
+
+    @rule(
         session=st.integers(0, 7),
         patterns=st.sampled_from(((), (), *PATTERNS)),
         seconds=st.sampled_from((None, None, 30.0, 600.0, 5000.0, 0.0)),
@@ -478,6 +495,7 @@ EXPECTED = (
     *("basis:permit", "basis:forbid", "basis:policy_error", "basis:ancestor_denied"),
     *("basis:invalid_arguments", "basis:unknown_tool", "basis:tool_changed", "basis:out_of_scope", "basis:refused"),
     *("basis:session_not_found", "basis:session_not_approved", "basis:session_expired"),
+    *("deed:freeze", "deed:lift", "basis:frozen"),
     *("basis:session_revoked", "basis:session_ended", "basis:budget_exhausted", "took of a budget"),
     *("policy:guard/destructive", "policy:guard/contractors", "policy:guard/interns", "policy:guard/owner"),
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),

@@ -52,11 +52,17 @@ CALLERS = {
     "oz": Caller(
         id="oz", kind="token", roles=frozenset({Role.APPROVER}), tenant="other", authenticated_at=AT_EACH_CALL
     ),
+    "ops": Caller(id="ops", kind="token", roles=frozenset({Role.OPERATOR})),
     "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
 }
 UNKNOWN_HANDLE = "pdps_" + "A" * 43
 
 _CALLS_TO_AN_EXPLANATION = 50
+
+
+def _frozen(tenant: str) -> str:
+    """Return the product's name of what the oracle calls `all`, or a tenant."""
+    return "" if tenant == "all" else tenant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +295,26 @@ class World:
             ),
             happens=happens,
         )
+
+    def freeze(self, tenant: Literal["default", "other", "all"]) -> None:
+        """Stop a tenant, or all."""
+        by = {"default": "ann", "other": "oz", "all": "ops"}[tenant]
+        self._all(
+            "freeze",
+            lambda product: product.embedded.freezer.freeze(_frozen(tenant), reason="r", caller=CALLERS[by]),
+            happens=self.oracle.freeze(tenant, by),
+        )
+
+    def lift(self, tenant: Literal["default", "other", "all"]) -> None:
+        """Lift a freeze; who may do that is shown elsewhere."""
+
+        def act(product: Product) -> None:
+            sessions = product.embedded.sessions
+            (freeze,) = (one for one in sessions.freezes() if one.tenant == _frozen(tenant))
+            sessions.change_freeze(freeze.id, lambda _: None, wall_at=self.clock.now().wall_at)
+
+        self.oracle.lift(tenant, "one")
+        self._all("lift", act, happens=self.oracle.lift(tenant, "two"))
 
     def narrow(self, name: str, patterns: tuple[str, ...], seconds: float | None, labels: tuple[str, ...]) -> None:
         """Take tools from a session, set its end so many seconds from now, add labels."""
