@@ -12,15 +12,16 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from pdp.client import AsyncClient, OverloadedError, PDPClientError
 from pdp.console.logins import Login
 from pdp.console.visits import Desk, Entry, Visit
+from pdp.console.waiting import first
 
 # The header with which the console's script asks for a page again.
 LIVE = "x-console-live"
 # A browser needs one; a second one overlaps while a tab hands over to another.
 MOST_STREAMS = 4
 _TOO_MANY = 429
-# Changes that come close together are told once; a sign of life, at which the log-in is looked at, comes so often.
 # Where there is no room for a watch: so often, and so many times before a watch is tried again.
 _LOOK_SECONDS, _LOOKS, _MOST_LOOKED_AT = 5.0, 12, 1000
+# Changes that come close together are told once; a sign of life, at which the log-in is looked at, comes so often.
 _MERGE_SECONDS, _LIFE_SECONDS, _AGAIN_SECONDS = 0.25, 15.0, 2.0
 _CHANGED, _ALIVE, _OVER = b"event: changed\ndata:\n\n", b": alive\n\n", b"event: over\ndata:\n\n"
 
@@ -52,8 +53,10 @@ class Events:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), _LIFE_SECONDS)
                     await asyncio.sleep(_MERGE_SECONDS)
-                yield _CHANGED if changed.is_set() else _ALIVE
+                told = changed.is_set()
+                # Before it is told: what changes meanwhile is told next.
                 changed.clear()
+                yield _CHANGED if told else _ALIVE
             yield _OVER
         finally:
             login.streams -= 1
@@ -93,7 +96,7 @@ async def _calls(client: AsyncClient, changed: asyncio.Event) -> None:
     except OverloadedError:
         before = None
         for _ in range(_LOOKS):
-            found = [one async for one in client.list_access_requests(state="open", page_size=_MOST_LOOKED_AT)]
+            found = await first(client.list_access_requests(state="open", page_size=_MOST_LOOKED_AT), _MOST_LOOKED_AT)
             seen = {one.access_request_id for one in found}
             if seen != before:
                 changed.set()

@@ -17,6 +17,7 @@ from pdp.v1.session_pb2 import ReviewSessionResponse, Session
 
 _BAD_REQUEST, _CONFLICT = 400, 409
 _DRAFT_BYTES = 12
+_FORGOTTEN = "what you chose is no longer known; choose again"
 
 
 class Requests:
@@ -33,8 +34,11 @@ class Requests:
         if session_state(session) != "requested":
             return await self._later(visit, session)
         name = visit.request.query_params.get("choice", "")
-        draft = visit.login.drafts.get(name) or EVERYTHING
-        return await self._decide(visit, session, draft, name if draft is not EVERYTHING else "")
+        draft = visit.login.drafts.get(name) if name else EVERYTHING
+        if draft is None:
+            # Never all of it instead of what somebody chose.
+            return await self._form(visit, _FORGOTTEN)
+        return await self._decide(visit, session, draft, name)
 
     async def choose(self, visit: Visit) -> Response:
         """Show the form in which a person chooses less, or grants."""
@@ -58,7 +62,7 @@ class Requests:
         session_id, name = visit.request.path_params["session_id"], visit.form.one("choice")
         draft = visit.login.drafts.get(name) if name else EVERYTHING
         if draft is None:
-            return await self._form(visit, "what you chose is no longer known; choose again")
+            return await self._form(visit, _FORGOTTEN)
         digest = visit.form.one("digest")
         try:
             # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.

@@ -87,6 +87,20 @@ def test_less_is_seen_again_before_it_is_approved(person: Browser, server: Runni
     assert not server.client("pep").authorize(handle, "crm", "update_customer").allowed
 
 
+def test_a_choice_that_is_forgotten_never_becomes_all_of_it(person: Browser, server: RunningServer) -> None:
+    """A page of a choice that is no longer known asks for it again, and its button approves nothing."""
+    session_id, _ = requested(server)
+    answer = person.open(f"/sessions/{session_id}?choice=unheard-of")
+    assert 400 == answer.status_code
+    assert "choose again" in person.words
+    assert "Approve all of it" not in person.words
+    person.open(f"/sessions/{session_id}")
+    person.send(f"/sessions/{session_id}/approve", {"choice": "unheard-of"})
+
+    assert "choose again" in person.words
+    assert "REQUESTED" in str(state(server, session_id))
+
+
 def test_a_grant_opens_what_policies_hold_back(person: Browser, server: RunningServer) -> None:
     """It is named on the page before it is given."""
     session_id, handle = requested(server)
