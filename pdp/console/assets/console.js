@@ -133,6 +133,13 @@
     const end = () => { source.close(); release = null; done(); };
     source.addEventListener("changed", () => { channel.postMessage(""); refresh(); });
     source.addEventListener("over", () => { end(); refresh(); });
+    // It comes back by itself after a broken connection, and not after a refusal.
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      end();
+      refresh();
+      setTimeout(listen, 15_000);
+    };
     release = end;
   });
   let wanted = null;
@@ -151,5 +158,10 @@
     setTimeout(listen);
   });
   addEventListener("pagehide", rest);
+  addEventListener("pageshow", (event) => {
+    if (!event.persisted) return;
+    refresh();
+    listen();
+  });
   if (navigator.locks) listen();
 })();
