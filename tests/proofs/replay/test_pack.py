@@ -56,7 +56,7 @@ class Suites:
         self._known = json.loads((material / "known.json").read_bytes())
         self._overlays = {suite: (OVERLAYS / f"{suite}.yaml").read_text(encoding="utf-8") for suite in SUITES}
         results = rows(material / "results.jsonl.gz")
-        self._results = {(f"{row['suite']}/{row['task']}", row["step"]): row["text"] for row in results}
+        self._results = {(f"{row['suite']}/{row['task']}", row["step"]): read(row["text"]) for row in results}
 
     def bundle(self) -> dict[str, bytes]:
         """Return the bundle: the shipped rules, a permit for all tools, and what each user knows."""
@@ -84,11 +84,15 @@ class Suites:
 
     def result(self, task: str, step: int) -> Any:
         """Return what a step of the user's task returned: the structured content that a server sends, or a text."""
-        text = self._results.get((task, step), "")
-        try:
-            return json.loads(json.dumps(yaml.safe_load(text), default=str))
-        except yaml.YAMLError:
-            return text
+        return self._results.get((task, step))
+
+
+def read(text: str) -> Any:
+    """Return the structured content that a text stands for, or the text."""
+    try:
+        return json.loads(json.dumps(yaml.safe_load(text), default=str))
+    except yaml.YAMLError:
+        return text
 
 
 def run(
