@@ -21,6 +21,7 @@ from pdp.console.live import LIVE, Events
 from pdp.console.now import Now
 from pdp.console.problems import Problem, problem_of
 from pdp.console.reach import Reach
+from pdp.console.record import Records
 from pdp.console.requests import Requests
 from pdp.console.shell import Shell
 from pdp.console.visits import Answer, Desk, Entry, Visit
@@ -42,6 +43,7 @@ class _Console:
         self._desk = desk
         self._entry = entry
         requests, calls, now, freezes = Requests(desk, entry), Calls(desk, entry), Now(desk), Freezes(desk)
+        record = Records(desk)
         reads: dict[str, Answer] = {
             "/": Waiting(desk).show,
             "/sessions/{session_id}": requests.show,
@@ -51,6 +53,11 @@ class _Console:
             "/revoke": now.preview,
             "/freeze": freezes.show,
             "/reach": Reach(desk).show,
+            "/record": record.show,
+            "/record/export": record.export,
+            "/record/sessions/{session_id}": record.session,
+            "/record/decisions/{decision_id}": record.decision,
+            "/record/plan": record.plan,
             "/events": Events(desk, entry).stream,
         }
         writes: dict[str, Answer] = {

@@ -8,8 +8,10 @@ from itertools import groupby
 from typing import Protocol, TypeAlias, TypeVar
 
 from pdp.client.arguments import member_texts
+from pdp.v1 import audit_pb2
 from pdp.v1.access_pb2 import AccessState, RequestedAccess
 from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.caller_pb2 import Caller
 from pdp.v1.reach_pb2 import ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
 
@@ -31,6 +33,8 @@ _POLICIES: Mapping[int, str] = {
     Visibility.VISIBILITY_DEPENDS: "depends",
     Visibility.VISIBILITY_ALWAYS: "always",
 }
+# Who reads the record, and who revokes. The server decides; these only see the links.
+AUDITORS, REVOKERS = frozenset({"auditor", "admin"}), frozenset({"approver", "admin"})
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -53,6 +57,16 @@ def session_state(session: Session) -> str:
 def access_state(request: RequestedAccess) -> str:
     """Return the state as a word: `open`."""
     return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
+
+
+def recorded_state(found: audit_pb2.Approval | audit_pb2.PlannedRevocation) -> str:
+    """Return the state of a session by the record as a word: `active`."""
+    return audit_pb2.RecordedState.Name(found.state).removeprefix("RECORDED_STATE_").lower()
+
+
+def may(caller: Caller, roles: frozenset[str]) -> bool:
+    """Say whether a person has one of some roles."""
+    return not roles.isdisjoint(caller.roles)
 
 
 def seconds_of(session: Session) -> float:

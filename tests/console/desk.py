@@ -27,9 +27,22 @@ SECONDS = 60.0
 TOOLS = ("delete_customer", "find_customer", "send_mail", "update_customer")
 CALLERS = (
     *ONE_OF_EACH_ROLE,
+    # One who approves and reads the record.
+    Caller(
+        id="overseer",
+        kind="token",
+        roles=frozenset({Role.APPROVER, Role.AUDITOR}),
+        authenticated_at=AT_EACH_CALL,
+    ),
     # An approver whose token does not say when they logged in, and a gateway and an approver of another tenant.
     Caller(id="absent", kind="token", roles=frozenset({Role.APPROVER})),
-    Caller(id="other", kind="token", roles=frozenset({Role.APPROVER}), tenant="acme", authenticated_at=AT_EACH_CALL),
+    Caller(
+        id="other",
+        kind="token",
+        roles=frozenset({Role.APPROVER, Role.AUDITOR}),
+        tenant="acme",
+        authenticated_at=AT_EACH_CALL,
+    ),
 )
 # Each form of the console, with what it would do.
 FORMS = (

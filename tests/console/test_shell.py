@@ -18,6 +18,7 @@ _FOREIGN = "https://evil.example"
         ("/now", 200),
         ("/revoke?user=alice", 200),
         ("/revoke", 400),
+        ("/record", 403),
         ("/nothing", 404),
         ("/sessions/ses_aaaaaaaaaaaaaaaaaaaaaaaaaa", 404),
         ("/approvals/acc_aaaaaaaaaaaaaaaaaaaaaaaaaa", 404),

@@ -5,22 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import Callable
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
 
+from pdp.audit.values import Found, Mark
 from pdp.console.assets import Assets
 from pdp.console.drafts import EVERYTHING, Draft
+from pdp.console.entries import entry_of
 from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages, quoted, said
 from pdp.console.problems import Problem
+from pdp.console.record import PLAN_FIELDS
+from pdp.console.search import FIELDS
 from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
+from pdp.v1.audit_pb2 import Approval, PlannedRevocation
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
 from pdp.v1.reach_pb2 import GetReachResponse
@@ -159,6 +165,39 @@ def pages(text: str) -> dict[str, str]:
         "reach, wrong": page("reach.html", found=None, wanted=sought, asked_now=True, problem=text, next=""),
         "presence": page("presence.html", unproven=UnprovenError(300.0, text), way="stop", back="/", link="/"),
         "problem": page("problem.html", problem=problem, detail=text),
+        **record_pages(page, text),
+    }
+
+
+def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
+    """Return the pages of the record, with a text in each of their places."""
+    record = dict.fromkeys(("outcome", "basis", "detail", "tool", "server", "user", "agent", "session_id", "id"), text)
+    values = {
+        "kind": "decision",
+        "policies": [text],
+        "arguments": {"key": text},
+        "facts": {"purpose": text, "a": [text]},
+    }
+    found = Found(mark=Mark(at=1, segment="a", place=0), line=json.dumps({**record, **values}).encode())
+    other = Found(mark=found.mark, line=json.dumps({**record, **values, "kind": text, "caller_id": text}).encode())
+    entries, listed = [entry_of(found), entry_of(other)], {"further": "/record?after=x", "export": "/record/export"}
+    searched, planned = dict.fromkeys(FIELDS, text), dict.fromkeys(PLAN_FIELDS, text)
+    return {
+        "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
+        "timeline": page(
+            "timeline.html", session_id=text, approvals=[filled(Approval(), text)] * 2, entries=entries, **listed
+        ),
+        "decision": page("decision.html", decision_id=text, entries=entries),
+        "plan": page(
+            "plan.html",
+            given=planned,
+            chosen=planned,
+            problem=text,
+            number=1,
+            every=True,
+            sessions=[filled(PlannedRevocation(), text)],
+            further="/record/plan?page=1",
+        ),
     }
 
 

@@ -28,7 +28,8 @@ def scenes(server: RunningServer) -> dict[str, str]:
     for user in ("alice", "bob", "bob"):
         live(server, user=user, purpose="Look up orders of the last week", tools=["crm/find_customer"])
     mail = {"to": "ann@example.com", "text": "Dear Ann,\n\nwe would like to remove your account.  Do you agree?"}
-    call = server.client("pep").authorize(handle, "crm", "send_mail", mail).access_request_id
+    asked = server.client("pep").authorize(handle, "crm", "send_mail", mail)
+    call = asked.access_request_id
     ended, _ = live(server, purpose="Count customers")
     server.client("approver").revoke_sessions(session_id=ended, reason="acts strangely")
     return {
@@ -42,6 +43,10 @@ def scenes(server: RunningServer) -> dict[str, str]:
         "revoke": "/revoke?user=bob",
         "freeze": "/freeze",
         "reach": "/reach?user=bob",
+        "record": "/record",
+        "timeline": f"/record/sessions/{running}",
+        "decision": f"/record/decisions/{asked.decision_id}",
+        "plan": "/record/plan?user=bob",
         "revoked": f"/sessions/{ended}",
         "problem": "/nothing",
     }
@@ -62,7 +67,7 @@ def main(folder: Path) -> None:
     """Write the pictures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[str, str] = {}
-    with running_server(files(), callers=CALLERS) as server, console(server) as world:
+    with running_server(files(), callers=CALLERS) as server, console(server, "overseer") as world:
         for dark in (False, True):
             with chromium(dark=dark) as driver:
                 enter(driver, world)

@@ -1,0 +1,112 @@
+"""Records as entries for people: the event in a word, what it was about, and every field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pdp.audit.values import DECISION, Found
+
+Record = Mapping[str, Any]
+
+# What the head of an entry shows, and an order for the rest.
+_FIRST = ("kind", "time", "outcome", "basis", "detail", "errors", "user", "agent", "caller_id")
+_APART = frozenset({"id", "session_id", "policies", "trace_id", "facts"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryTime:
+    """When it happened, as times of the API are."""
+
+    seconds: int
+    nanos: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One record. `fields` are all the others that are not empty, by name, as texts."""
+
+    time: EntryTime
+    event: str
+    subject: str
+    reason: str
+    user: str
+    agent: str
+    session_id: str
+    decision_id: str
+    trace_id: str
+    policies: tuple[str, ...]
+    fields: tuple[tuple[str, str], ...]
+
+
+def entry_of(found: Found) -> Entry:
+    """Return a record as an entry."""
+    record = found.record()
+    seconds, micros = divmod(found.mark.at, 1_000_000)
+    decided = record.get("kind") == DECISION
+    return Entry(
+        time=EntryTime(seconds=seconds, nanos=micros * 1000),
+        event=_text(record, "outcome") if decided else _text(record, "kind").removeprefix("session."),
+        subject=_call(record) if decided else _deed(record),
+        reason=_reason(record) if decided else _why(record),
+        user=_text(record, "user"),
+        agent=_text(record, "agent"),
+        session_id=_text(record, "session_id"),
+        decision_id=_text(record, "id") if decided else "",
+        trace_id=_text(record, "trace_id"),
+        policies=tuple(map(str, _list(record, "policies") or _list(_facts(record), "policies"))),
+        fields=tuple(_fields(record)),
+    )
+
+
+def _call(record: Record) -> str:
+    tool = f"{_text(record, 'server')}/{_text(record, 'tool')}"
+    name = _text(record, "resource_id") or _text(record, "resource_digest")
+    return f"{tool} on {_text(record, 'resource_type')}::{name}" if name else tool
+
+
+def _deed(record: Record) -> str:
+    caller = _text(record, "caller_id")
+    return " ".join(filter(None, (_text(_facts(record), "action"), f"by {caller}" if caller else "")))
+
+
+def _reason(record: Record) -> str:
+    detail = _text(record, "detail")
+    return _text(record, "basis") + (f": {detail}" if detail else "")
+
+
+def _why(record: Record) -> str:
+    facts = _facts(record)
+    decided = " ".join(filter(None, (_text(facts, "outcome"), _text(facts, "basis"))))
+    return decided or _text(facts, "reason") or _text(facts, "purpose")
+
+
+def _fields(record: Record) -> Iterator[tuple[str, str]]:
+    rest = sorted(set(record) - set(_FIRST) - _APART)
+    yield from ((name, shown) for name in (*_FIRST, *rest) if (shown := _shown(record.get(name))))
+    yield from ((f"facts.{name}", shown) for name, value in sorted(_facts(record).items()) if (shown := _shown(value)))
+
+
+def _shown(value: object) -> str:
+    if value in (None, "", [], {}):
+        return ""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return " ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _text(record: Record, name: str) -> str:
+    value = record.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _facts(record: Record) -> Record:
+    value = record.get("facts")
+    return value if isinstance(value, dict) else {}
+
+
+def _list(record: Record, name: str) -> list[Any]:
+    value = record.get(name)
+    return value if isinstance(value, list) else []

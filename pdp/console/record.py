@@ -1,0 +1,156 @@
+"""The pages of the record: a search, a session's timeline, a decision, and what must be revoked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from pdp.client import InvalidRequestError
+from pdp.console.entries import entry_of
+from pdp.console.search import FIELDS, Part, Search, bound, found_of, mark_of, mark_text, records, search_of
+from pdp.console.visits import Desk, Visit
+from pdp.console.waiting import first
+from pdp.model import Basis
+from pdp.v1.audit_pb2 import PlanRevocationRequest
+
+_BAD_REQUEST = 400
+_PAGE, _MOST_READ = 50, 5_000
+_MOST_EXPORTED, _MOST_READ_TO_EXPORT = 10_000, 100_000
+# An address without a search shows the last day: the record is listed from its oldest entry.
+_DAY = "1d"
+_EMPTY = dict.fromkeys(FIELDS, "")
+# Of a plan: the fields of the form, by those of the API.
+_SELECTORS = {
+    "session": "session_id",
+    "user": "user",
+    "agent": "agent",
+    "pep": "pep",
+    "approver": "approver",
+    "tool": "tool",
+    "server": "server",
+    "resource": "resource",
+    "argument": "argument",
+    "bundle": "bundle_version",
+}
+PLAN_FIELDS = (*_SELECTORS, "since", "until", "tried")
+_PLANNED, _PLAN_PAGE = 1_000, 100
+
+
+class Records:
+    """The record, for those who may read it: the server decides who does."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def show(self, visit: Visit) -> Response:
+        """Show what matches a search, in order of time."""
+        given = _given(visit, FIELDS)
+        if not any(name in visit.request.query_params for name in FIELDS):
+            given["since"] = _DAY
+        part, problem = Part(found=(), after=None), ""
+        try:
+            part = await self._part(visit, self._search(given))
+        except InvalidRequestError as error:
+            problem = str(error)
+        chosen = {name: value for name, value in given.items() if value} or {"since": ""}
+        return self._desk.show(
+            visit,
+            "record.html",
+            _BAD_REQUEST if problem else 200,
+            problem=problem,
+            given=given,
+            bases=[basis.value for basis in Basis],
+            most=_MOST_EXPORTED,
+            export="/record/export?" + urlencode(chosen),
+            **_listed(part, "/record", chosen),
+        )
+
+    async def export(self, visit: Visit) -> Response:
+        """Answer with the records of a search as they were written, one on each line."""
+        search = self._search(_given(visit, FIELDS))
+        part = await records(self._desk.client, search, None, most=_MOST_EXPORTED, most_read=_MOST_READ_TO_EXPORT)
+        name = "records-part.jsonl" if part.after else "records.jsonl"
+        return Response(
+            b"".join(one.line.rstrip(b"\n") + b"\n" for one in part.found),
+            media_type="application/jsonl",
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
+
+    async def session(self, visit: Visit) -> Response:
+        """Show all that is recorded of a session, and who approved it."""
+        session_id = visit.request.path_params["session_id"]
+        approvals, part = await asyncio.gather(
+            self._desk.client.list_approvals(session_id=session_id),
+            self._part(visit, self._search({**_EMPTY, "session": session_id})),
+        )
+        address = f"/record/sessions/{session_id}"
+        return self._desk.show(
+            visit,
+            "timeline.html",
+            session_id=session_id,
+            approvals=approvals,
+            export="/record/export?" + urlencode({"session": session_id}),
+            **_listed(part, address, {}),
+        )
+
+    async def decision(self, visit: Visit) -> Response:
+        """Show the records of a decision."""
+        decision_id = visit.request.path_params["decision_id"]
+        found = await self._desk.client.get_records(decision_id)
+        entries = [entry_of(found_of(one)) for one in found]
+        return self._desk.show(visit, "decision.html", decision_id=decision_id, entries=entries)
+
+    async def plan(self, visit: Visit) -> Response:
+        """Show which live sessions must be revoked for what was found; it revokes nothing."""
+        given = _given(visit, PLAN_FIELDS)
+        chosen = {name: value for name, value in given.items() if value}
+        sessions, problem = [], ""
+        try:
+            if chosen:
+                wanted = self._plan_of(given)
+                sessions = await first(self._desk.client.plan_revocation(wanted), _PLANNED)
+        except InvalidRequestError as error:
+            problem = str(error)
+        text = visit.request.query_params.get("page", "")
+        page = int(text) if text.isascii() and text.isdecimal() and len(text) == 1 else 0
+        more = (page + 1) * _PLAN_PAGE < len(sessions)
+        return self._desk.show(
+            visit,
+            "plan.html",
+            _BAD_REQUEST if problem else 200,
+            given=given,
+            chosen=chosen,
+            problem=problem,
+            number=len(sessions),
+            every=len(sessions) < _PLANNED,
+            sessions=sessions[page * _PLAN_PAGE : (page + 1) * _PLAN_PAGE],
+            further="/record/plan?" + urlencode({**chosen, "page": page + 1}) if more else "",
+        )
+
+    async def _part(self, visit: Visit, search: Search) -> Part:
+        after = mark_of(visit.request.query_params.get("after", ""))
+        return await records(self._desk.client, search, after, most=_PAGE, most_read=_MOST_READ)
+
+    def _search(self, given: Mapping[str, str]) -> Search:
+        return search_of(given, self._desk.clock.now().wall_at)
+
+    def _plan_of(self, given: Mapping[str, str]) -> PlanRevocationRequest:
+        wanted = PlanRevocationRequest(tried=bool(given["tried"]), page_size=_PLANNED)
+        for name, field in _SELECTORS.items():
+            setattr(wanted, field, given[name])
+        bound(wanted, given, self._desk.clock.now().wall_at)
+        return wanted
+
+
+def _given(visit: Visit, names: tuple[str, ...]) -> dict[str, str]:
+    return {name: visit.request.query_params.get(name, "").strip() for name in names}
+
+
+def _listed(part: Part, address: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a template shows of a part of the record."""
+    further = f"{address}?{urlencode({**chosen, 'after': mark_text(part.after)})}" if part.after else ""
+    return {"entries": [entry_of(one) for one in part.found], "further": further}
