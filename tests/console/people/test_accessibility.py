@@ -1,0 +1,151 @@
+"""An automated check of accessibility: axe, over every template in each state that it has, and over every real page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome
+from starlette.responses import HTMLResponse
+from starlette.types import Receive, Scope, Send
+
+from pdp.console.assets import Assets
+from pdp.console.pages import Pages
+from pdp.console.shell import Place, Shell
+from pdp.console.visits import UnprovenError
+from pdp.serving import weblistener
+from pdp.serving.weblistener import LoopbackListener
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import RunningServer
+from tests.console.desk import LOOP, World, stop
+from tests.console.people.chromium import chromium, resize
+from tests.console.people.pictures import enter, scenes
+from tests.console.test_untrusted import login, pages
+
+pytestmark = pytest.mark.people
+
+_AXE = Path(__file__).parents[3] / ".venv-people/programs/node_modules/axe-core/axe.min.js"
+# Off in axe unless they are named: the size of targets, which is new in WCAG 2.2, and names that differ from labels.
+_NAMED = "'target-size': {enabled: true}, 'label-content-name-mismatch': {enabled: true}"
+_RULES = (
+    "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22a', 'wcag22aa', 'best-practice'],"
+    f" rules: {{{_NAMED}}}}}"
+)
+_SCHEMES = ("light", "dark")
+_WIDTHS = (360, 1280)
+# What other templates are made of.
+_PARTS = {"base.html", "parts.html"}
+_BROKEN = (
+    "<!doctype html><html lang=en><title>Broken</title><body style='background: #fff'><main><h1>Broken</h1><img src=x>"
+    "<p style='color: #bbb'>Pale</p><button style='width: 9px; height: 9px; padding: 0; border: 0'>a</button>"
+    "<button style='width: 9px; height: 9px; padding: 0; border: 0'>b</button><input></main>"
+)
+
+
+def states() -> dict[str, str]:
+    """Return each template in each of its states, with a word in each place that others can fill."""
+    made, who, unproven = Pages(Assets(), FakeClock()), login("word"), UnprovenError(300.0, "word")
+
+    def page(name: str, **given: Any) -> str:
+        return bytes(made.page(name, **given).body).decode()
+
+    return {
+        **pages("word"),
+        "log in": page("absent.html", login=None, link="/", provider="Example"),
+        "closed": page("closed.html", login=None),
+        "logged out": page("out.html", login=None, link="/", provider="Example"),
+        "logged out there too": page("out.html", login=None, link="", provider="Example"),
+        "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
+        "revoked nothing": page("revoked.html", login=who, revoked=[]),
+        "presence, here": page("presence.html", login=who, unproven=unproven, way="local", back="/", link=""),
+        "presence, again": page("presence.html", login=who, unproven=unproven, way="again", back="/", link="/"),
+    }
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[dict[str, str]]:
+    """Return where each of them is shown, within the headers and with the assets of the console."""
+    shown = {f"/{number}": (name, page) for number, (name, page) in enumerate(states().items())}
+
+    async def show(scope: Scope, receive: Receive, send: Send) -> None:
+        _, page = shown.get(scope["path"], ("", ""))
+        await HTMLResponse(page)(scope, receive, send)
+
+    with LoopbackListener() as listener:
+        place = Place(f"http://localhost:{listener.port}")
+
+        async def begin() -> asyncio.Future[None]:
+            return asyncio.ensure_future(weblistener.serve(Shell(show, place, Assets()), listener))
+
+        serving = LOOP.run(begin())
+        try:
+            yield {name: place.origin + path for path, (name, _) in shown.items()}
+        finally:
+            LOOP.run(stop(serving))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    """Return a browser with nothing in it."""
+    with chromium() as driver:
+        yield driver
+
+
+def violations(driver: Chrome) -> dict[str, str]:
+    """Return the rules that the page breaks, each with the first element that does."""
+    # By the debugger, since the page's own policy lets no script of others in.
+    driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE.read_text(encoding="utf-8")})
+    run = {"expression": f"axe.run({_RULES})", "awaitPromise": True, "returnByValue": True}
+    result = driver.execute_cdp_cmd("Runtime.evaluate", run)["result"]["value"]
+    return {one["id"]: one["nodes"][0]["html"] for one in result["violations"]}
+
+
+def checked(driver: Chrome, addresses: dict[str, str]) -> list[tuple[str, int, str, str, str]]:
+    """Return what every page breaks, in both colour schemes, and on a telephone and a screen."""
+    found = []
+    for scheme in _SCHEMES:
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        for width in _WIDTHS:
+            resize(driver, width, 900)
+            for name, address in addresses.items():
+                driver.get(address)
+                found += [(scheme, width, name, *broken) for broken in violations(driver).items()]
+    return found
+
+
+def test_the_check_sees_what_is_broken(browser: Chrome) -> None:
+    """A page without what it needs breaks these rules, so a page that breaks none was looked at."""
+    browser.get(f"data:text/html,{_BROKEN.replace('#', '%23')}")
+
+    assert {"image-alt", "color-contrast", "target-size", "label"} <= violations(browser).keys()
+
+
+def test_no_template_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that no state here is of would be looked at by nobody."""
+    used, page = set(_PARTS), Pages.page
+
+    def noted(made: Pages, name: str, status: int = 200, **given: Any) -> HTMLResponse:
+        used.add(name)
+        return page(made, name, status, **given)
+
+    monkeypatch.setattr(Pages, "page", noted)
+    states()
+
+    assert {file.name for file in files("pdp.console").joinpath("templates").iterdir()} == used
+
+
+def test_every_state_of_a_page_is_accessible(browser: Chrome, addresses: dict[str, str]) -> None:
+    """By the rules of WCAG 2.2 AA, as far as they can be computed: what is rare, such as a refusal, as well."""
+    assert [] == checked(browser, addresses)
+
+
+def test_every_page_is_accessible(browser: Chrome, world: World, server: RunningServer) -> None:
+    """The pages of a real server, with their scripts at work."""
+    enter(browser, world)
+
+    assert [] == checked(browser, {name: world.place.origin + path for name, path in scenes(server).items()})
