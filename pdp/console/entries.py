@@ -37,6 +37,7 @@ class Entry:
     session_id: str
     decision_id: str
     trace_id: str
+    bundle_version: str
     policies: tuple[str, ...]
     fields: tuple[tuple[str, str], ...]
 
@@ -56,6 +57,7 @@ def entry_of(found: Found) -> Entry:
         session_id=_text(record, "session_id"),
         decision_id=_text(record, "id") if decided else "",
         trace_id=_text(record, "trace_id"),
+        bundle_version=_text(record, "bundle_version"),
         policies=tuple(map(str, _list(record, "policies") or _list(_facts(record), "policies"))),
         fields=tuple(_fields(record)),
     )

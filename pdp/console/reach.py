@@ -11,6 +11,7 @@ from pdp.console.visits import Desk, Visit
 
 _BAD_REQUEST = 400
 _NAMES = ("session_id", "user", "agent")
+_DAYS, _MOST_DAYS = "30", 366
 
 
 class Reach:
@@ -24,6 +25,7 @@ class Reach:
         given = visit.request.query_params
         wanted = {name: given.get(name, "").strip() for name in _NAMES}
         asked_now = given.get("asked_now") == "1"
+        days = given.get("days", "").strip() or _DAYS
         chosen = {name: value for name, value in wanted.items() if value}
         found, problem = None, ""
         if chosen:
@@ -33,11 +35,12 @@ class Reach:
                     user=wanted["user"],
                     agent=wanted["agent"],
                     asked_now=asked_now,
+                    used_days=_days(days),
                     page_token=given.get("page", ""),
                 )
             except InvalidRequestError as error:
                 problem = str(error)
-        more = {**chosen, **({"asked_now": "1"} if asked_now else {})}
+        more = {**chosen, "days": days, **({"asked_now": "1"} if asked_now else {})}
         return self._desk.show(
             visit,
             "reach.html",
@@ -45,6 +48,15 @@ class Reach:
             found=found,
             wanted=wanted,
             asked_now=asked_now,
+            days=days,
             problem=problem,
             next=urlencode({**more, "page": found.next_page_token}) if found and found.next_page_token else "",
         )
+
+
+def _days(text: str) -> int:
+    """Read of how many days to say when a tool was last allowed. Raise `InvalidRequestError`."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DAYS)) else 0
+    if not 1 <= number <= _MOST_DAYS:
+        raise InvalidRequestError(f"the days must be a whole number from 1 to {_MOST_DAYS}, not `{text}`")
+    return number

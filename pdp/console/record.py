@@ -9,13 +9,14 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from pdp.client import InvalidRequestError
+from pdp.client import InvalidRequestError, NotFoundError
 from pdp.console.entries import entry_of
 from pdp.console.search import FIELDS, Part, Search, bound, found_of, mark_of, mark_text, records, search_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
 from pdp.model import Basis
 from pdp.v1.audit_pb2 import PlanRevocationRequest
+from pdp.v1.policy_pb2 import Bundle
 
 _BAD_REQUEST = 400
 _PAGE, _MOST_READ = 50, 5_000
@@ -102,7 +103,10 @@ class Records:
         decision_id = visit.request.path_params["decision_id"]
         found = await self._desk.client.get_records(decision_id)
         entries = [entry_of(found_of(one)) for one in found]
-        return self._desk.show(visit, "decision.html", decision_id=decision_id, entries=entries)
+        version = next((one.bundle_version for one in reversed(entries) if one.decision_id), "")
+        return self._desk.show(
+            visit, "decision.html", decision_id=decision_id, entries=entries, bundle=await self._bundle(version)
+        )
 
     async def plan(self, visit: Visit) -> Response:
         """Show which live sessions must be revoked for what was found; it revokes nothing."""
@@ -130,6 +134,13 @@ class Records:
             sessions=sessions[page * _PLAN_PAGE : (page + 1) * _PLAN_PAGE],
             further="/record/plan?" + urlencode({**chosen, "page": page + 1}) if more else "",
         )
+
+    async def _bundle(self, version: str) -> Bundle | None:
+        """Return the bundle that a decision was made under, while the server keeps it."""
+        try:
+            return (await self._desk.client.get_bundle(version)).bundle if version else None
+        except NotFoundError:
+            return None
 
     async def _part(self, visit: Visit, search: Search) -> Part:
         after = mark_of(visit.request.query_params.get("after", ""))

@@ -316,6 +316,8 @@ def test_reach_is_of_a_session_a_user_or_an_agent(person: Browser, server: Runni
     assert "crm/update_customer" not in person.words
     person.open("/reach?user=bob&agent=coder&asked_now=1")
     assert "crm/delete_customer policies refuse every call by crm/delete more with the grant cleanup" in person.words
+    person.open("/reach?user=bob&days=367")
+    assert "the days must be a whole number from 1 to 366, not `367`" in person.words
     person.open("/reach?asked_now=1&agent=coder")
 
     assert person.page is not None

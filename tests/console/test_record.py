@@ -81,7 +81,7 @@ def test_the_record_of_a_search_is_downloaded_as_it_was_written(
 
 
 def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, str]) -> None:
-    """Who approved it, then each event with policies and trace; a decision has a page."""
+    """Who approved it, then each event with policies and trace; the page of a decision says where they are written."""
     session_id, decision_id = told
     auditor.open(f"/record/sessions/{session_id}")
     assert "coder for bob" in auditor.words
@@ -90,7 +90,7 @@ def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, s
     assert sorted(order) == order
     auditor.open(_link(auditor, decision_id))
 
-    assert "crm/delete" in auditor.words
+    assert "crm/delete forbid crm.cedar:3 In the bundle of this decision." in auditor.words
     assert "Trace" in auditor.words
     assert _link(auditor, session_id) == f"/record/sessions/{session_id}"
 

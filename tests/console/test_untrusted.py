@@ -29,6 +29,7 @@ from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
 from pdp.v1.audit_pb2 import Approval, PlannedRevocation
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
+from pdp.v1.policy_pb2 import Bundle
 from pdp.v1.reach_pb2 import GetReachResponse
 from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse, Session
 from tests.console.strings import STRINGS
@@ -161,8 +162,8 @@ def pages(text: str) -> dict[str, str]:
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
         "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
-        "reach": page("reach.html", found=reach, wanted=sought, asked_now=False, problem="", next="page=x"),
-        "reach, wrong": page("reach.html", found=None, wanted=sought, asked_now=True, problem=text, next=""),
+        "reach": page("reach.html", found=reach, wanted=sought, days=text, asked_now=False, problem="", next="page=x"),
+        "reach, wrong": page("reach.html", found=None, wanted=sought, days=text, asked_now=True, problem=text, next=""),
         "presence": page("presence.html", unproven=UnprovenError(300.0, text), way="stop", back="/", link="/"),
         "problem": page("problem.html", problem=problem, detail=text),
         **record_pages(page, text),
@@ -172,9 +173,11 @@ def pages(text: str) -> dict[str, str]:
 def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     """Return the pages of the record, with a text in each of their places."""
     record = dict.fromkeys(("outcome", "basis", "detail", "tool", "server", "user", "agent", "session_id", "id"), text)
+    bundle = filled(Bundle(), text)
     values = {
         "kind": "decision",
         "policies": [text],
+        "bundle_version": text,
         "arguments": {"key": text},
         "facts": {"purpose": text, "a": [text]},
     }
@@ -187,7 +190,8 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
         "timeline": page(
             "timeline.html", session_id=text, approvals=[filled(Approval(), text)] * 2, entries=entries, **listed
         ),
-        "decision": page("decision.html", decision_id=text, entries=entries),
+        "decision": page("decision.html", decision_id=text, entries=entries, bundle=bundle),
+        "decision of a lost bundle": page("decision.html", decision_id=text, entries=entries, bundle=None),
         "plan": page(
             "plan.html",
             given=planned,
