@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.machinery.oracle import counting, held, judge, model, outside, people, sessions
+from tests.machinery.oracle import counting, freezes, held, judge, model, outside, people, sessions
 from tests.machinery.oracle.choices import (
     ATTRIBUTES,
     BAD,
@@ -786,14 +786,16 @@ def test_a_session_from_when_no_policy_looked_sees_no_results(world: World) -> N
 
 def test_the_oracle_is_independent() -> None:
     """The oracle imports nothing of the product, and its model of sessions is short."""
-    files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting, people)]
+    files = [
+        Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting, people, freezes)
+    ]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    names = ("sessions", "judge", "outside", "held", "counting", "people")
+    names = ("sessions", "judge", "outside", "held", "counting", "people", "freezes")
     own = {f"tests.machinery.oracle.{name}" for name in names}
 
     assert {"cedarpy", "jsonschema", "yaml"} == {
         name for name in imported - own if name.partition(".")[0] not in sys.stdlib_module_names
     }
-    assert len(files[1].read_text(encoding="utf-8").splitlines()) <= 320
+    assert len(files[1].read_text(encoding="utf-8").splitlines()) <= 340

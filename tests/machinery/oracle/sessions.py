@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any
 
+from tests.machinery.oracle.freezes import Freezes
 from tests.machinery.oracle.judge import (
     JSON,
     Answer,
@@ -73,8 +74,7 @@ class Sessions:
         self._clock = clock
         self._latest = 0.0
         self.sessions: dict[str, Session] = {}
-        # By a tenant or `all`: who froze it, who was the first to want it lifted, and when.
-        self.freezes: dict[str, tuple[str, str, float]] = {}
+        self.freezes = Freezes()
 
     def activate(self, bundle: Bundle) -> None:
         """Take another bundle; sessions whose user or agent is gone are revoked."""
@@ -91,24 +91,16 @@ class Sessions:
 
     def frozen(self, tenant: str) -> bool:
         """Say whether nothing may be called, asked for or approved in a tenant."""
-        return not self.freezes.keys().isdisjoint(("all", tenant))
+        return self.freezes.hold(tenant)
 
     def freeze(self, tenant: str, by: str) -> bool:
         """Stop a tenant, or `all`."""
-        self.freezes[tenant] = (by, "", 0.0)
+        self.freezes.add(tenant, by)
         return self._written()
 
     def lift(self, tenant: str, by: str) -> bool:
-        """Lift a freeze for a person, if another one has wanted it in the last hour."""
-        who, first, at = self.freezes[tenant]
-        if by == who:
-            return False
-        now = self._now()[0]
-        if not first or now - at > 3600:
-            self.freezes[tenant] = (who, by, now)
-        elif by != first:
-            del self.freezes[tenant]
-        return self._written()
+        """Want a freeze lifted."""
+        return self.freezes.lift(tenant, by, self._now()[0]) and self._written()
 
     def request(self, session: Session, caller: str, parent: str = "") -> bool:
         """Ask for a session; it becomes active at once where its parent may delegate."""

@@ -151,10 +151,10 @@ class OracleWay:
         return {}
 
     def _lift(self, step: Step) -> Mapping[str, Any]:
-        if step.refused and step.caller != self._oracle.freezes[step.subject][0]:
+        if step.refused and step.caller != self._oracle.freezes.set_by(step.subject):
             raise RefusedError((step.refused,), "the case says so")
         _require(step, happened=self._oracle.lift(step.subject, step.caller))
-        return {"left": "confirmed" if step.subject in self._oracle.freezes else "nothing"}
+        return {"left": "confirmed" if self._oracle.freezes.set_by(step.subject) else "nothing"}
 
     def _reload(self, step: Step) -> Mapping[str, Any]:
         bundle = changed(self._bundle, step.subject or {})
