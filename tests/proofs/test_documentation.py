@@ -250,7 +250,7 @@ def test_deployment_commands_run(project_root: Path, place: Path, environment: d
 def test_every_proof_exists(project_root: Path, name: str) -> None:
     """Each test that a page names as the proof of something is there."""
     text = (project_root / name).read_text(encoding="utf-8")
-    named = set(re.findall(r"`(tests/[a-z_/]+(?:\.py)?)", text))
+    named = set(re.findall(r"`(tests/[a-z_/]+(?:\.py|\.yaml)?)", text))
 
     assert [] == sorted(path for path in named if not (project_root / path).exists())
 
