@@ -38,6 +38,8 @@ _SELECTORS = {
     "bundle": "bundle_version",
 }
 PLAN_FIELDS = (*_SELECTORS, "since", "until", "tried")
+# What a search and a plan both take, in the same words.
+_ALSO_PLANNED = ("user", "agent", "session", "since", "until")
 _PLANNED, _PLAN_PAGE = 1_000, 100
 
 
@@ -67,6 +69,7 @@ class Records:
             bases=[basis.value for basis in Basis],
             most=_MOST_EXPORTED,
             export="/record/export?" + urlencode(chosen),
+            plan="/record/plan?" + urlencode({name: chosen[name] for name in _ALSO_PLANNED if name in chosen}),
             **_listed(part, "/record", chosen),
         )
 

@@ -101,6 +101,9 @@ def test_a_plan_names_what_is_live(auditor: Browser, server: RunningServer) -> N
     server.client("pep").authorize(handle, "crm", "update_customer", {"id": "1"})
     auditor.open("/record/plan")
     assert "Name what went wrong" in auditor.words
+    auditor.open(f"/record?session={session_id}&tool=update_customer")
+    auditor.open(_link(auditor, "Which sessions are still live?"))
+    assert session_id in auditor.text
     auditor.open(f"/record/plan?tool=crm/update_customer&session={session_id}")
     assert session_id in auditor.text
     assert "To revoke them is for approvers and admins." in auditor.words

@@ -183,7 +183,10 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     }
     found = Found(mark=Mark(at=1, segment="a", place=0), line=json.dumps({**record, **values}).encode())
     other = Found(mark=found.mark, line=json.dumps({**record, **values, "kind": text, "caller_id": text}).encode())
-    entries, listed = [entry_of(found), entry_of(other)], {"further": "/record?after=x", "export": "/record/export"}
+    entries, listed = (
+        [entry_of(found), entry_of(other)],
+        {"further": "/record?after=x", "export": "/record/export", "plan": "/record/plan"},
+    )
     searched, planned = dict.fromkeys(FIELDS, text), dict.fromkeys(PLAN_FIELDS, text)
     return {
         "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
