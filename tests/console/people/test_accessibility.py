@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ _RULES = (
 )
 _SCHEMES = ("light", "dark")
 _WIDTHS = (360, 1280)
+# A screen of 1,280 pixels at 400 %, and the spacing of text that a reader may choose (WCAG 1.4.10 and 1.4.12).
+_ZOOMED = 320
+_SPACED = (
+    "document.styleSheets[0].insertRule('* { line-height: 1.5 !important; letter-spacing: .12em !important;"
+    " word-spacing: .16em !important }'); return document.documentElement.scrollWidth"
+)
 _BROKEN = (
     "<!doctype html><html lang=en><title>Broken</title><body style='background: #fff'><main><h1>Broken</h1><img src=x>"
     "<p style='color: #bbb'>Pale</p><button style='width: 9px; height: 9px; padding: 0; border: 0'>a</button>"
@@ -44,15 +51,15 @@ _BROKEN = (
 )
 
 
-def states() -> dict[str, str]:
+def states(word: str = "word") -> dict[str, str]:
     """Return each template in each of its states, with a word in each place that others can fill."""
-    made, who, unproven = Pages(Assets(), FakeClock()), login("word"), UnprovenError(300.0, "word")
+    made, who, unproven = Pages(Assets(), FakeClock()), login(word), UnprovenError(300.0, word)
 
     def page(name: str, **given: Any) -> str:
         return bytes(made.page(name, **given).body).decode()
 
     return {
-        **pages("word"),
+        **pages(word),
         "log in": page("absent.html", login=None, link="/", provider="Example"),
         "closed": page("closed.html", login=None),
         "logged out": page("out.html", login=None, link="/", provider="Example"),
@@ -66,12 +73,19 @@ def states() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
-    """Return where each of them is shown, within the headers and with the assets of the console."""
-    shown = {f"/{number}": (name, page) for number, (name, page) in enumerate(states().items())}
+    """Return where each of them is shown."""
+    with served(states()) as found:
+        yield found
+
+
+@contextmanager
+def served(shown: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Serve pages within the headers and with the assets of the console, and provide their addresses by their names."""
+    paths = {name: f"/{number}" for number, name in enumerate(shown)}
+    by_path = {path: shown[name] for name, path in paths.items()}
 
     async def show(scope: Scope, receive: Receive, send: Send) -> None:
-        _, page = shown.get(scope["path"], ("", ""))
-        await HTMLResponse(page)(scope, receive, send)
+        await HTMLResponse(by_path.get(scope["path"], ""))(scope, receive, send)
 
     with LoopbackListener() as listener:
         place = Place(f"http://localhost:{listener.port}")
@@ -81,7 +95,7 @@ def addresses() -> Iterator[dict[str, str]]:
 
         serving = LOOP.run(begin())
         try:
-            yield {name: place.origin + path for path, (name, _) in shown.items()}
+            yield {name: place.origin + path for name, path in paths.items()}
         finally:
             LOOP.run(stop(serving))
 
@@ -142,6 +156,18 @@ def test_no_template_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_state_of_a_page_is_accessible(browser: Chrome, addresses: dict[str, str]) -> None:
     """By the rules of WCAG 2.2 AA, as far as they can be computed: what is rare, such as a refusal, as well."""
     assert [] == checked(browser, addresses)
+
+
+def test_no_page_is_wider_than_a_screen_at_400_percent(browser: Chrome) -> None:
+    """Not even with words of others that never end, and with more space between letters."""
+    wide = {}
+    with served(states("w" * 300)) as addresses:
+        resize(browser, _ZOOMED, 900)
+        for name, address in addresses.items():
+            browser.get(address)
+            wide[name] = browser.execute_script(_SPACED)
+
+    assert {} == {name: width for name, width in wide.items() if width > _ZOOMED}
 
 
 def test_every_page_is_accessible(browser: Chrome, world: World, server: RunningServer) -> None:
