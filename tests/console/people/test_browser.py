@@ -13,19 +13,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import World, console, live, requested
+from tests.console.desk import World, live, requested
 from tests.console.people.chromium import PATIENCE, chromium, press, problems, resize, row, until
 from tests.console.people.pictures import WIDTHS, enter, scenes
 from tests.console.strings import STRINGS
 
 pytestmark = pytest.mark.people
-
-
-@pytest.fixture(scope="module")
-def world(server: RunningServer) -> Iterator[World]:
-    """Return the console of a person who may open every page."""
-    with console(server, "overseer") as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
