@@ -167,6 +167,18 @@ def test_an_answer_counts_once_and_in_its_browser(world: Entered) -> None:
     assert 403 == browser.open(late).status_code
 
 
+def test_a_fresh_log_in_ends_the_one_before(world: Entered) -> None:
+    """A cookie that somebody took before it opens nothing after it."""
+    browser, thief = world.browser(), world.browser()
+    world.open(browser, "/")
+    thief.cookies.update(browser.cookies)
+    assert 200 == thief.open("/").status_code
+    world.open(browser, "/log-in?to=/&fresh=300")
+
+    assert 200 == browser.open("/").status_code
+    assert 303 == thief.open("/").status_code
+
+
 def test_new_keys_of_the_provider_are_read(world: Entered) -> None:
     """Its keys change, and log-ins go on."""
     world.provider.published, world.provider.wishes.algorithm = ["PS256"], "PS256"
