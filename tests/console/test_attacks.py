@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections import Counter
 from functools import partial
 
@@ -15,7 +16,7 @@ from pdp.clock import SystemClock
 from pdp.console.assembly import local_console
 from pdp.console.shell import Place
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import FORMS, LOOP, Browser, World, requested
+from tests.console.desk import FORMS, LOOP, SECONDS, Browser, World, requested
 
 _ID = re.compile(r"\{[a-z_]+\}")
 
@@ -107,3 +108,32 @@ def test_the_stream_tells_no_more_than_that_there_is_news(person: Browser, serve
         told = [next(lines) for _ in range(5)]
 
     assert ["data:", "", "event: changed", "data:", ""] == told
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "status"),
+    [
+        ("/", ("host: {host}",), 200),
+        ("/", ("host: {host}", "host: evil.example"), 400),
+        ("/", ("host: evil.example", "host: {host}"), 400),
+        ("/", ("host: {host}, evil.example",), 421),
+        ("/", ("host: {host}@evil.example",), 421),
+        ("/", ("host: {host}.",), 421),
+        ("/", ("host: evil.example", "x-forwarded-host: {host}"), 421),
+        ("/", ("host: evil.example", "forwarded: host={host}"), 421),
+        ("/", ("host: {host}", "x-forwarded-host: evil.example"), 200),
+        ("http://evil.example/", ("host: {host}",), 404),
+    ],
+)
+def test_a_host_is_what_one_header_says(world: World, target: str, headers: tuple[str, ...], status: int) -> None:
+    """Neither a second one, nor what proxies add, nor the line of the request says another; no page repeats it."""
+    person = world.person()
+    lines = [f"GET {target} HTTP/1.1", *(one.format(host=world.place.host) for one in headers)]
+    lines += [f"cookie: {person.cookie['cookie']}", "connection: close", "", ""]
+    with socket.create_connection(("127.0.0.1", world.listener.port), timeout=SECONDS) as opened:
+        opened.sendall("\r\n".join(lines).encode())
+        answer = b"".join(iter(lambda: opened.recv(65536), b""))
+
+    assert status == int(answer.split()[1])
+    assert b"evil.example" not in answer
+    assert (200 == status) == (b"Waiting for a person" in answer)
