@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome, Keys
 from starlette.responses import HTMLResponse
 from starlette.types import Receive, Scope, Send
 
@@ -43,6 +43,17 @@ _ZOOMED = 320
 _SPACED = (
     "document.styleSheets[0].insertRule('* { line-height: 1.5 !important; letter-spacing: .12em !important;"
     " word-spacing: .16em !important }'); return document.documentElement.scrollWidth"
+)
+# What a person can use; and which of it has the focus, if that shows within the window but for a rounded pixel.
+_USABLE = (
+    "const usable = [...document.querySelectorAll('a[href], button, input, select, textarea, summary')]"
+    ".filter((one) => one.checkVisibility());"
+)
+_NUMBER = f"{_USABLE} return usable.length"
+_FOCUSED = (
+    f"{_USABLE} const one = document.activeElement, box = one.getBoundingClientRect();"
+    "const within = box.top > -1 && box.bottom < innerHeight + 1 && box.left > -1 && box.right < innerWidth + 1;"
+    "return within && getComputedStyle(one).outlineStyle !== 'none' ? usable.indexOf(one) : -2"
 )
 _BROKEN = (
     "<!doctype html><html lang=en><title>Broken</title><body style='background: #fff'><main><h1>Broken</h1><img src=x>"
@@ -150,7 +161,9 @@ def test_no_template_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
     templates = files("pdp.console").joinpath("templates").iterdir()
     # Others are parts of these.
-    assert {file.name for file in templates if file.read_text().startswith('{% extends "base.html" %}')} == used
+    assert {
+        file.name for file in templates if file.read_text(encoding="utf-8").startswith('{% extends "base.html" %}')
+    } == used
 
 
 def test_every_state_of_a_page_is_accessible(browser: Chrome, addresses: dict[str, str]) -> None:
@@ -168,6 +181,21 @@ def test_no_page_is_wider_than_a_screen_at_400_percent(browser: Chrome) -> None:
             wide[name] = browser.execute_script(_SPACED)
 
     assert {} == {name: width for name, width in wide.items() if width > _ZOOMED}
+
+
+def test_the_keyboard_reaches_everything_in_order_and_visibly(browser: Chrome, addresses: dict[str, str]) -> None:
+    """On every page each link, button and field has the focus once, in the order of the page, within the window."""
+    resize(browser, _WIDTHS[0], 900)
+    for name, address in addresses.items():
+        browser.get(address)
+        usable = browser.execute_script(_NUMBER)
+        reached = []
+        for _ in range(usable):
+            ActionChains(browser).send_keys(Keys.TAB).perform()
+            reached.append(browser.execute_script(_FOCUSED))
+
+        assert usable, name
+        assert [*range(usable)] == reached, name
 
 
 def test_every_page_is_accessible(browser: Chrome, world: World, server: RunningServer) -> None:
