@@ -17,15 +17,13 @@ from starlette.types import Receive, Scope, Send
 from pdp.console.assets import Assets
 from pdp.console.pages import Pages
 from pdp.console.shell import Place, Shell
-from pdp.console.visits import UnprovenError
 from pdp.serving import weblistener
 from pdp.serving.weblistener import LoopbackListener
-from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer
 from tests.console.desk import LOOP, World, stop
+from tests.console.filled import states
 from tests.console.people.chromium import chromium, resize
 from tests.console.people.pictures import enter, scenes
-from tests.console.test_untrusted import login, pages
 
 pytestmark = pytest.mark.people
 
@@ -60,26 +58,6 @@ _BROKEN = (
     "<p style='color: #bbb'>Pale</p><button style='width: 9px; height: 9px; padding: 0; border: 0'>a</button>"
     "<button style='width: 9px; height: 9px; padding: 0; border: 0'>b</button><input></main>"
 )
-
-
-def states(word: str = "word") -> dict[str, str]:
-    """Return each template in each of its states, with a word in each place that others can fill."""
-    made, who, unproven = Pages(Assets(), FakeClock()), login(word), UnprovenError(300.0, word)
-
-    def page(name: str, **given: Any) -> str:
-        return bytes(made.page(name, **given).body).decode()
-
-    return {
-        **pages(word),
-        "log in": page("absent.html", login=None, link="/", provider="Example"),
-        "closed": page("closed.html", login=None),
-        "logged out": page("out.html", login=None, link="/", provider="Example"),
-        "logged out there too": page("out.html", login=None, link="", provider="Example"),
-        "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
-        "revoked nothing": page("revoked.html", login=who, revoked=[]),
-        "presence, here": page("presence.html", login=who, unproven=unproven, way="local", back="/", link=""),
-        "presence, again": page("presence.html", login=who, unproven=unproven, way="again", back="/", link="/"),
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,195 @@
+"""Every page of the console, filled with a text in each place that others can write to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pdp.audit.values import Found, Mark
+from pdp.console.assets import Assets
+from pdp.console.drafts import EVERYTHING, Draft
+from pdp.console.entries import entry_of
+from pdp.console.logins import Credential, Login, Logins
+from pdp.console.now import SELECTORS
+from pdp.console.pages import Pages
+from pdp.console.problems import Problem
+from pdp.console.record import PLAN_FIELDS
+from pdp.console.search import FIELDS
+from pdp.console.visits import UnprovenError
+from pdp.console.waiting import WaitingRow
+from pdp.testing.clock import FakeClock
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
+from pdp.v1.audit_pb2 import Approval, PlannedRevocation
+from pdp.v1.caller_pb2 import Caller
+from pdp.v1.freeze_pb2 import Freeze
+from pdp.v1.policy_pb2 import Bundle
+from pdp.v1.reach_pb2 import GetReachResponse
+from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse
+
+_PAGES = Pages(Assets(), FakeClock())
+
+
+def states(word: str = "word") -> dict[str, str]:
+    """Return each template in each of its states, with a word in each place that others can fill."""
+    who, unproven = login(word), UnprovenError(300.0, word)
+
+    def page(name: str, **given: Any) -> str:
+        return bytes(_PAGES.page(name, **given).body).decode()
+
+    return {
+        **pages(word),
+        "log in": page("absent.html", login=None, link="/", provider="Example"),
+        "closed": page("closed.html", login=None),
+        "logged out": page("out.html", login=None, link="/", provider="Example"),
+        "logged out there too": page("out.html", login=None, link="", provider="Example"),
+        "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
+        "revoked nothing": page("revoked.html", login=who, revoked=[]),
+        "presence, here": page("presence.html", login=who, unproven=unproven, way="local", back="/", link=""),
+        "presence, again": page("presence.html", login=who, unproven=unproven, way="again", back="/", link="/"),
+    }
+
+
+def filled(message: Message, text: str, depth: int = 4) -> Any:
+    """Return a message with a text in every field that can hold one, and an element in every list."""
+    for field in message.DESCRIPTOR.fields:
+        inner = field.message_type
+        if inner is not None and inner.full_name.startswith("google."):
+            getattr(message, field.name).seconds = 600
+        elif inner is not None and depth:
+            one = getattr(message, field.name)
+            filled(one.add() if field.is_repeated else one, text, depth - 1)
+        elif field.type == field.TYPE_STRING:
+            getattr(message, field.name).append(text) if field.is_repeated else setattr(message, field.name, text)
+    return message
+
+
+def login(text: str) -> Login:
+    """Return a log-in of a caller whose id is a text."""
+    logins = Logins(FakeClock(), idle_seconds=60, longest_seconds=60)
+    found = logins.find(logins.begin(Caller(caller_id=text, roles=[text]), Credential()), used=True)
+    assert found
+    found.form_token = "token"  # noqa: S105 - the same on both pages that are compared
+    return found
+
+
+def json_of(text: str) -> bytes:
+    """Return an object whose names and values are a text."""
+    return json.dumps({text: text, f"max_{text}": text}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def pages(text: str) -> dict[str, str]:
+    """Return every page that shows what others wrote, with a text in each of its places."""
+    who = login(text)
+    review: ReviewSessionResponse = filled(ReviewSessionResponse(), text)
+    session = review.session
+    session.terms_json = session.user_attributes_json = json_of(text)
+    # Ids are the server's own, and parts of paths.
+    session.session_id = session.parent_session_id = "ses_a"
+    hit: RevokeSessionsResponse = filled(RevokeSessionsResponse(), text)
+    hit.session_count = 2
+    hit.sessions[0].session_id = "ses_a"
+    call: GetAccessRequestResponse = filled(GetAccessRequestResponse(), text)
+    call.access_request.state = ACCESS_STATE_OPEN
+    call.access_request.session_id = call.access_request.access_request_id = "acc_a"
+    call.most_calls = 5
+    freeze: Freeze = filled(Freeze(), text)
+    reach: GetReachResponse = filled(GetReachResponse(), text)
+    reach.tools[0].session_ids[:] = ["ses_a"]
+    sought = dict.fromkeys(("session_id", "user", "agent"), text)
+    row = WaitingRow(
+        key="ses_a",
+        path="/sessions/ses_a",
+        kind="session",
+        agent=text,
+        user=text,
+        tool=text,
+        text=text,
+        tenant=text,
+        request_time=session.request_time,
+        expire_time=session.expire_time,
+    )
+    draft = Draft(tools=(text,), duration=5.0, terms=b"{}", grants=(text,))
+    chosen = {"tool": [text], "grant": [text], "minutes": [text], f"term.{text}": [text]}
+    problem = Problem(status=404, title="There is nothing", advice="Look elsewhere.")
+
+    def page(name: str, **given: Any) -> str:
+        return bytes(_PAGES.page(name, login=who, **given).body).decode()
+
+    wanted = dict.fromkeys(("user", "agent", "tenant"), text)
+    lists: dict[str, Any] = {
+        "freezes": [freeze],
+        "every": True,
+        "older": "",
+        "newer": "",
+        "revocable": "",
+        "wanted": wanted,
+    }
+    return {
+        "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True, freezes=[freeze]),
+        "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
+        "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
+        "less": page("less.html", review=review, problem=text, chosen=chosen),
+        "session": page(
+            "session.html", session=session, review=review, calls=[call.access_request], said_by_server=text
+        ),
+        "call": page(
+            "call.html",
+            review=call,
+            call=call.access_request,
+            approved=session,
+            arguments=[(text, text)],
+            changed=text,
+        ),
+        "now": page("now.html", sessions=[session], asking=Counter(ses_a=1), number=1, chosen=wanted, **lists),
+        "now, empty": page("now.html", sessions=[], asking=Counter(), number=0, chosen=wanted, **lists),
+        **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
+        "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
+        "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
+        "reach": page("reach.html", found=reach, wanted=sought, days=text, asked_now=False, problem="", next="page=x"),
+        "reach, wrong": page("reach.html", found=None, wanted=sought, days=text, asked_now=True, problem=text, next=""),
+        "presence": page("presence.html", unproven=UnprovenError(300.0, text), way="stop", back="/", link="/"),
+        "problem": page("problem.html", problem=problem, detail=text),
+        **record_pages(page, text),
+    }
+
+
+def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
+    """Return the pages of the record, with a text in each of their places."""
+    record = dict.fromkeys(("outcome", "basis", "detail", "tool", "server", "user", "agent", "session_id", "id"), text)
+    bundle = filled(Bundle(), text)
+    values = {
+        "kind": "decision",
+        "policies": [text],
+        "bundle_version": text,
+        "arguments": {"key": text},
+        "facts": {"purpose": text, "a": [text]},
+    }
+    found = Found(mark=Mark(at=1, segment="a", place=0), line=json.dumps({**record, **values}).encode())
+    other = Found(mark=found.mark, line=json.dumps({**record, **values, "kind": text, "caller_id": text}).encode())
+    entries, listed = (
+        [entry_of(found), entry_of(other)],
+        {"further": "/record?after=x", "export": "/record/export", "plan": "/record/plan"},
+    )
+    searched, planned = dict.fromkeys(FIELDS, text), dict.fromkeys(PLAN_FIELDS, text)
+    return {
+        "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
+        "timeline": page(
+            "timeline.html", session_id=text, approvals=[filled(Approval(), text)] * 2, entries=entries, **listed
+        ),
+        "decision": page("decision.html", decision_id=text, entries=entries, bundle=bundle),
+        "decision of a lost bundle": page("decision.html", decision_id=text, entries=entries, bundle=None),
+        "plan": page(
+            "plan.html",
+            given=planned,
+            chosen=planned,
+            problem=text,
+            number=1,
+            every=True,
+            sessions=[filled(PlannedRevocation(), text)],
+            further="/record/plan?page=1",
+        ),
+    }
