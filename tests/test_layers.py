@@ -206,6 +206,13 @@ def test_nothing_imports_a_test() -> None:
     assert wrong == []
 
 
+def test_each_file_of_tests_has_a_name_of_its_own() -> None:
+    """Folders without `__init__.py` share their modules: pytest collects only one of two files with the same name."""
+    names = sorted(path.name for path in TESTS.rglob("test_*.py"))
+
+    assert [] == sorted({name for name in names if names.count(name) > 1})
+
+
 def test_tests_mirror_the_houses() -> None:
     """The tests of a house are in the folder of its name, and doors have one each; what is about more is named here."""
     houses = {name for names in FLOORS for name in names}

@@ -69,7 +69,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml settings": f"{_HERE}test_settings_are_read",
     },
     "pdp/messages/README.md": {
-        "yaml receivers": "tests/messages/test_receivers.py::test_the_page_shows_a_file_that_is_read",
+        "yaml receivers": "tests/messages/test_message_receivers.py::test_the_page_shows_a_file_that_is_read",
         "json message": "tests/messages/test_forms.py::test_the_page_shows_a_message",
         "python receiver": "tests/messages/test_sending.py::test_the_receiver_of_the_page_knows_genuine_messages",
     },

@@ -41,6 +41,7 @@ CALL_TOKENS: Mapping[str, Row] = {
         states=ANYHOW,
         wrong=((CheckCallTokenRequest(), "token"),),
         wrapped=Wrapped(lambda client: client.check_call_token(_TOKEN), CheckCallTokenRequest(token=_TOKEN), _NO, _NO),
+        without_store="OK",
         without_bundle="OK",
     ),
     "WithdrawCallTokenKey": Row(
