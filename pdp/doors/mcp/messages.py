@@ -131,7 +131,8 @@ class Message:
 
     def place(self, *names: str) -> Span | None:
         """Return where the value is that these names lead to, from object to object; None if there is none."""
-        span = Span(*_value(self.text, 0))
+        # The whole text is one value, which need not be read again.
+        span = Span(_after_blanks(self.text, 0), len(self.text.rstrip(" \t\r\n")))
         for name in names:
             found = members(self.text, span) if self.text[span.begin] == "{" else {}
             if name not in found:
