@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from pdp.console.words import reducible, seconds_of
+from pdp.foundation.jsontext import is_json
 from pdp.v1.session_pb2 import Session
 
 # Of the API: so many patterns select the tools to keep.
@@ -94,23 +95,10 @@ def _terms(asked: Session, chosen: Mapping[str, Sequence[str]]) -> bytes | None:
             continue
         value = " ".join(_one(chosen, field).split())
         if value != text:
-            members.append(f"{json.dumps(name)}:{value if _is_json(value) else json.dumps(value)}")
+            members.append(f"{json.dumps(name)}:{value if is_json(value) else json.dumps(value)}")
     return ("{" + ",".join(members) + "}").encode() if members else None
 
 
 def _one(chosen: Mapping[str, Sequence[str]], name: str) -> str:
     values = chosen.get(name, ())
     return values[0].strip() if values else ""
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse(constant: str) -> None:
-    # Python reads `NaN` and `Infinity`, which are no JSON.
-    raise ValueError(constant)

@@ -73,6 +73,15 @@ def parse_object(text: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]
     return value
 
 
+def is_json(text: str) -> bool:
+    """Say whether a text is JSON, also where it would be refused as the arguments of a call."""
+    try:
+        json.loads(text, parse_constant=_refuse_constant)
+    except (InvalidJSONError, ValueError, RecursionError):
+        return False
+    return True
+
+
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Write a JSON value by RFC 8785, so that equal values have equal bytes in every language."""
     return rfc8785.dumps(value)

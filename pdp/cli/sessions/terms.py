@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import click
 
 from pdp.errors import InvalidRequestError
+from pdp.foundation.jsontext import is_json
 
 
 def terms_text(whole: str, single: Sequence[str]) -> str:
@@ -26,7 +27,7 @@ def terms_text(whole: str, single: Sequence[str]) -> str:
         name, equals, value = one.partition("=")
         if not (name and equals):
             raise click.UsageError(f"`--term` must be written `name=value`: `{one}`")
-        members.append(f"{json.dumps(name)}:{value if _is_json(value) else json.dumps(value)}")
+        members.append(f"{json.dumps(name)}:{value if is_json(value) else json.dumps(value)}")
     return "{" + ",".join(members) + "}"
 
 
@@ -52,16 +53,3 @@ def _as_text(said: str, single: Sequence[str]) -> str:
             written = shlex.quote(f"{name}={json.dumps(value, ensure_ascii=False)}")
             return f"; `{value}` is read as JSON; a text is written --term {written}"
     return ""
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _refuse(constant: str) -> None:
-    # Python reads `NaN` and `Infinity`, which are no JSON.
-    raise ValueError(constant)
