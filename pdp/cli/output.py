@@ -7,8 +7,9 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -123,6 +124,22 @@ def paragraphs(text: str, width: int) -> list[str]:
 def _one_line(text: str) -> str:
     # A tab becomes a blank; other unprintable characters are escaped.
     return _BLANKS.sub(" ", visible(text.replace("\t", " "))).strip()
+
+
+class Timed(Protocol):
+    """A message of the API with fields that hold times."""
+
+    def HasField(self, field_name: Any, /) -> bool:  # noqa: ANN401, N802 - as the messages have it
+        """Say whether a field is set."""
+        ...
+
+
+def time_text(message: Timed, field: str) -> str:
+    """Return a time in a message in ISO 8601, to the second; empty if there is none."""
+    if not message.HasField(field):
+        return ""
+    moment: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

@@ -12,9 +12,9 @@ from pdp.app import open_record, record_key
 from pdp.cli.connection import connect, with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
-from pdp.cli.output import print_fields, print_json, print_table
+from pdp.cli.output import print_fields, print_json, print_table, time_text
 from pdp.cli.root import NO
-from pdp.cli.sessions.frozen import COLUMNS, plain, row, time_text, what
+from pdp.cli.sessions.frozen import COLUMNS, plain, row, what
 from pdp.cli.sessions.selecting import Kind
 from pdp.client import Client
 from pdp.clock import SystemClock

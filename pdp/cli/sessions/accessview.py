@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from pdp.cli.output import STYLES, paragraphs, print_fields
-from pdp.cli.sessions.view import plain, term_text, terms_of, time_text
+from pdp.cli.output import STYLES, paragraphs, print_fields, time_text
+from pdp.cli.sessions.view import plain, term_text, terms_of
 from pdp.client.arguments import member_texts
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess

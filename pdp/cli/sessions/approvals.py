@@ -12,7 +12,7 @@ import click
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import id_token_option, json_option, read_id_token
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import (
     access_row,
@@ -22,7 +22,6 @@ from pdp.cli.sessions.accessview import (
     print_access,
 )
 from pdp.cli.sessions.selecting import NEWEST, Kind
-from pdp.cli.sessions.view import time_text
 from pdp.client import Client, OverloadedError, UnavailableError
 from pdp.foundation.printable import visible
 from pdp.model import Role

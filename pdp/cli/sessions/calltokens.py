@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ import click
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import json_option
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.root import NO
 from pdp.client import Client
 from pdp.model import Role
@@ -45,7 +44,7 @@ def keys(*, client: Client, jwks: bool, as_json: bool) -> None:
     else:
         print_table(
             ("key", "published", "last token ends"),
-            [(key.key_id, _moment(key, "publish_time"), _moment(key, "expire_time")) for key in found.keys],
+            [(key.key_id, time_text(key, "publish_time"), time_text(key, "expire_time")) for key in found.keys],
         )
 
 
@@ -93,11 +92,6 @@ def withdraw(*, client: Client, key_id: str, reason: str, as_json: bool) -> None
 def _plain(key: CallTokenKey) -> dict[str, Any]:
     return {
         "key_id": key.key_id,
-        "publish_time": _moment(key, "publish_time"),
-        "expire_time": _moment(key, "expire_time"),
+        "publish_time": time_text(key, "publish_time"),
+        "expire_time": time_text(key, "expire_time"),
     }
-
-
-def _moment(key: CallTokenKey, field: str) -> str:
-    at: datetime = getattr(key, field).ToDatetime(tzinfo=UTC)
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")

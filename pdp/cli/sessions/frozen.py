@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from pdp.cli.output import time_text
 from pdp.client import Client, PDPClientError
 from pdp.foundation.printable import visible
 from pdp.v1.freeze_pb2 import Freeze
@@ -50,11 +50,3 @@ def plain(found: Freeze) -> Mapping[str, Any]:
 def what(found: Freeze) -> str:
     """Return what is frozen."""
     return "all tenants" if found.all_tenants else found.tenant
-
-
-def time_text(found: Freeze, field: str) -> str:
-    """Return a time of a freeze in ISO 8601, to the second; empty if it has none."""
-    if not found.HasField(field):
-        return ""
-    moment: datetime = getattr(found, field).ToDatetime(tzinfo=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

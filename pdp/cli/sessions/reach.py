@@ -9,9 +9,8 @@ import click
 
 from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.sessions.terms import terms_named
-from pdp.cli.sessions.view import time_text
 from pdp.client import Client
 from pdp.config import Settings
 from pdp.model import Role

@@ -14,14 +14,14 @@ import click
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import duration, handle_option, id_token_option, json_option, read_handle, read_id_token
-from pdp.cli.output import new_file, print_json, print_table
+from pdp.cli.output import new_file, print_json, print_table, time_text
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import plain_access
 from pdp.cli.sessions.frozen import tell_frozen
 from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
-from pdp.cli.sessions.view import plain, print_session, state_name, time_text
+from pdp.cli.sessions.view import plain, print_session, state_name
 from pdp.client import Client, PDPClientError, WrongStateError
 from pdp.client.reviewing import changes
 from pdp.foundation.printable import visible

@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import click
 
-from pdp.cli.output import print_fields, print_table
+from pdp.cli.output import print_fields, print_table, time_text
 from pdp.foundation.printable import visible
-from pdp.v1.access_pb2 import RequestedAccess
-from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
 from pdp.v1.session_pb2 import Session, SessionState
 
 
 def state_name(session: Session) -> str:
     """Return the state as a word: `active`."""
     return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
-
-
-def time_text(message: Session | RequestedAccess | GetReachResponse | ReachedTool, field: str) -> str:
-    """Return a time in a message in ISO 8601, to the second; empty if there is none."""
-    if not message.HasField(field):
-        return ""
-    moment: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plain(session: Session) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
 import click
 
 from pdp.cli.connection import with_client
 from pdp.cli.options import json_option
-from pdp.cli.output import print_fields, print_json
+from pdp.cli.output import print_fields, print_json, time_text
 from pdp.client import Client
 from pdp.model import Role
 from pdp.v1.caller_pb2 import Caller
@@ -27,6 +26,7 @@ def whoami(*, client: Client, as_json: bool) -> None:
     if as_json:
         print_json(_plain(caller))
         return
+    proved = "with each call (for development)" if caller.always_present else time_text(caller, "authenticate_time")
     print_fields(
         [
             ("caller", caller.caller_id),
@@ -36,7 +36,7 @@ def whoami(*, client: Client, as_json: bool) -> None:
             ("agents", ", ".join(caller.agents)),
             ("results", "not seen" if caller.sees_no_results else ""),
             ("credential", caller.credential),
-            ("proved", "with each call (for development)" if caller.always_present else _proved(caller)),
+            ("proved", proved),
         ]
     )
 
@@ -50,12 +50,6 @@ def _plain(caller: Caller) -> dict[str, Any]:
         "agents": list(caller.agents),
         "sees_no_results": caller.sees_no_results,
         "credential": caller.credential,
-        "authenticate_time": _proved(caller),
+        "authenticate_time": time_text(caller, "authenticate_time"),
         "always_present": caller.always_present,
     }
-
-
-def _proved(caller: Caller) -> str:
-    if not caller.HasField("authenticate_time"):
-        return ""
-    return caller.authenticate_time.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
