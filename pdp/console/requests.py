@@ -38,7 +38,8 @@ class Requests:
         if draft is None:
             # Never all of it instead of what somebody chose.
             return await self._form(visit, _FORGOTTEN)
-        return await self._decide(visit, session, draft, name)
+        review = await self._desk.client.review_session(session_id, **draft.asked)
+        return self._decide(visit, session, review, draft, name)
 
     async def choose(self, visit: Visit) -> Response:
         """Show the form in which a person chooses less, or grants."""
@@ -86,10 +87,17 @@ class Requests:
         await self._desk.client.deny_session(session_id, reason=visit.form.one("reason"))
         return see(f"/sessions/{session_id}")
 
-    async def _decide(
-        self, visit: Visit, asked: Session, draft: Draft, name: str, *, changed: tuple[str, ...] = (), status: int = 200
+    def _decide(
+        self,
+        visit: Visit,
+        asked: Session,
+        review: ReviewSessionResponse,
+        draft: Draft,
+        name: str,
+        *,
+        changed: tuple[str, ...] = (),
+        status: int = 200,
     ) -> Response:
-        review = await self._desk.client.review_session(asked.session_id, **draft.asked)
         self._desk.shown.keep(_seen(visit, review.session.request_digest), review)
         return self._desk.show(
             visit, "request.html", status, review=review, asked=asked, draft=draft, choice=name, changed=changed
@@ -112,7 +120,7 @@ class Requests:
         before = self._desk.shown.get(_seen(visit, visit.form.one("digest")))
         after = await self._desk.client.review_session(session.session_id, **draft.asked)
         found = _changes(before, after) or (said,)
-        return await self._decide(visit, session, draft, name, changed=found, status=_CONFLICT)
+        return self._decide(visit, session, after, draft, name, changed=found, status=_CONFLICT)
 
     async def _later(self, visit: Visit, session: Session, *, status: int = 200, said: str = "") -> Response:
         return await session_page(self._desk, visit, session, status=status, said=said)
