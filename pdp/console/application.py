@@ -111,12 +111,9 @@ class _Console:
             return await answer(visit)
         except RefusedFormError as error:
             refused = Problem(status=_FORBIDDEN, title="Nothing was done", advice=str(error))
-            return self._problem(visit, refused, "")
+            return self._desk.problem(refused, login=login)
         except PDPClientError as error:
-            return self._problem(visit, problem_of(error), str(error))
-
-    def _problem(self, visit: Visit, problem: Problem, detail: str) -> Response:
-        return self._desk.show(visit, "problem.html", problem.status, problem=problem, detail=detail)
+            return self._desk.problem(problem_of(error), str(error), login)
 
     async def _leave(self, visit: Visit) -> Response:
         secret = visit.request.cookies.get(self._desk.place.cookie, "")
@@ -130,7 +127,7 @@ class _Console:
         problem = Problem(
             status=status, title="There is no such page", advice="Go to what waits, and find it from there."
         )
-        return self._desk.pages.page("problem.html", status, login=None, problem=problem, detail="")
+        return self._desk.problem(problem)
 
     async def _unforeseen(self, request: Request, error: Exception) -> Response:
         # Without its text, which can hold what others wrote.

@@ -132,8 +132,7 @@ class ProviderEntry:
         except LogInFailedError as error:
             return self._failed(str(error))
         except PDPClientError as error:
-            problem = problem_of(error)
-            return self._desk.pages.page("problem.html", problem.status, login=None, problem=problem, detail=str(error))
+            return self._desk.problem(problem_of(error), str(error))
         earlier = self._desk.logins.end(request.cookies.get(self._desk.place.cookie, ""))
         secret = self._desk.logins.begin(caller, credential, earlier)
         if flow.max_age and (login := self._desk.logins.find(secret, used=True)):
@@ -149,7 +148,7 @@ class ProviderEntry:
         problem = Problem(
             status=_FORBIDDEN, title="You are not logged in", advice="Begin again from the page of what waits."
         )
-        return self._desk.pages.page("problem.html", problem.status, login=None, problem=problem, detail=said)
+        return self._desk.problem(problem, said)
 
 
 def _link(back: str) -> str:

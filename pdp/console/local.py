@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from starlette.routing import Route
 
 from pdp.client import PDPClientError
 from pdp.console.logins import Credential, Login
-from pdp.console.problems import Problem, problem_of
+from pdp.console.problems import problem_of
 from pdp.console.visits import Desk, UnprovenError, Visit, see
 from pdp.foundation.files import replacing
 from pdp.v1.caller_pb2 import Caller
@@ -83,9 +84,8 @@ class LocalEntry:
         try:
             caller = await self._whoami()
         except PDPClientError as error:
-            return self._desk.pages.page(
-                "problem.html", problem_of(error).status, login=None, problem=_unknown(error), detail=str(error)
-            )
+            problem = replace(problem_of(error), advice="Then run `pdp console --open` again.")
+            return self._desk.problem(problem, str(error))
         secret = self._desk.logins.begin(caller, Credential())
         answer = see("/")
         answer.set_cookie(self._desk.place.cookie, secret, httponly=True, samesite="lax", secure=False)
@@ -93,8 +93,3 @@ class LocalEntry:
 
     def _closed(self, status: int) -> Response:
         return self._desk.pages.page("closed.html", status, login=None)
-
-
-def _unknown(error: PDPClientError) -> Problem:
-    found = problem_of(error)
-    return Problem(status=found.status, title=found.title, advice="Then run `pdp console --open` again.")

@@ -16,6 +16,7 @@ from pdp.console.connections import Connections
 from pdp.console.forms import Form
 from pdp.console.logins import Login, Logins, PersonToken, Recent
 from pdp.console.pages import Pages
+from pdp.console.problems import Problem
 from pdp.console.shell import Place
 from pdp.v1.session_pb2 import ReviewSessionResponse
 
@@ -92,6 +93,10 @@ class Desk:
     def show(self, visit: Visit, template: str, status: int = 200, **given: object) -> Response:
         """Return a page for a person."""
         return self.pages.page(template, status, login=visit.login, **given)
+
+    def problem(self, problem: Problem, detail: str = "", login: Login | None = None) -> Response:
+        """Return the page of a problem; `login` is None for who has none."""
+        return self.pages.page("problem.html", problem.status, login=login, problem=problem, detail=detail)
 
 
 class Entry(Protocol):
