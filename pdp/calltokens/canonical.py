@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.strictjson import strict_decoder
 
 # The integers that a double holds exactly: RFC 8785 has no others.
 _SAFE_INTEGER: Final = 2**53 - 1
@@ -114,13 +115,6 @@ def _number(number: float) -> str:
     return f"{minus}{digits[0]}{fraction}e{point - 1:+d}"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise _no_form("a key is twice in one object")
-    return value
-
-
 def _double(text: str) -> float:
     """Read a number that is written with no more digits than a double has, so that no reader sees another one."""
     number = float(text)
@@ -129,12 +123,8 @@ def _double(text: str) -> float:
     return number
 
 
-def _no_constant(_: str) -> float:
-    raise _no_form("`NaN` and `Infinity` are not JSON")
-
-
 def _no_form(problem: str) -> CallTokenRefusedError:
     return CallTokenRefusedError(Reason.ARGUMENTS, problem)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_double, parse_constant=_no_constant)
+_DECODER = strict_decoder(_no_form, _double)

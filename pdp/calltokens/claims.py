@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, Self, TypeVar
 
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.strictjson import strict_decoder
 
 TYPE: Final = "pdp-call+jwt"
 ALGORITHM: Final = "Ed25519"
@@ -18,8 +19,11 @@ ALGORITHM: Final = "Ed25519"
 MOST_TOKEN_BYTES: Final = 8 * 1024
 # The longest life of a token. One that claims more is not ours.
 MOST_SECONDS: Final = 60
+# A URI or a name: whatever the tool server compares.
+AUDIENCE: Final = re.compile(r"[!-~]{1,256}")
+# A SHA-256 in base64url, without padding.
+THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _BASE64 = re.compile(r"[A-Za-z0-9_-]*\Z")
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _SALT_BYTES = 16
 # The year 2242: beyond it a time is a mistake.
@@ -222,7 +226,7 @@ def _digest(value: object) -> str | None:
 
 
 def _thumbprint(value: object) -> str | None:
-    return value if isinstance(value, str) and _THUMBPRINT.match(value) else None
+    return value if isinstance(value, str) and THUMBPRINT.fullmatch(value) else None
 
 
 def _salt(value: object) -> bytes | None:
@@ -237,15 +241,4 @@ def _presenter(value: object) -> Presenter | None:
     return Presenter(certificate=certificate or "", key=key or "") if certificate or key else None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise refused("a key is twice in one object")
-    return value
-
-
-def _no_constant(_: str) -> float:
-    raise refused("not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+_DECODER = strict_decoder(refused)

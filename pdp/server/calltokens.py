@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-from pdp.calltokens.claims import Presenter
+from pdp.calltokens.claims import AUDIENCE, THUMBPRINT, Presenter
 from pdp.calltokens.keys import PublicCallKey, key_set
 from pdp.calltokens.refusals import CallTokenRefusedError
 from pdp.errors import InvalidRequestError
@@ -19,8 +18,6 @@ from pdp.v1 import decision_pb2 as decisions
 
 # One for the tool server, and one for what that asks in its turn.
 _MOST_OF_CALL = 2
-_AUDIENCE = re.compile(r"[!-~]{1,256}")
-_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 class CallTokenHandlers:
@@ -89,8 +86,8 @@ def write_tokens(tokens: Iterable[IssuedToken], message: decisions.Decision) -> 
 
 
 def _wanted(prefix: str, request: calltokens.CallTokenRequest) -> TokenRequest:
-    if not _AUDIENCE.fullmatch(request.audience):
-        problem = f"must match {_AUDIENCE.pattern}" if request.audience else "is required"
+    if not AUDIENCE.fullmatch(request.audience):
+        problem = f"must match {AUDIENCE.pattern}" if request.audience else "is required"
         raise InvalidRequestError(f"{prefix}audience", problem)
     kind = request.WhichOneof("presenter")
     if kind is None:
@@ -102,6 +99,6 @@ def _wanted(prefix: str, request: calltokens.CallTokenRequest) -> TokenRequest:
 
 
 def _thumbprint(field: str, value: str) -> str:
-    if not _THUMBPRINT.fullmatch(value):
+    if not THUMBPRINT.fullmatch(value):
         raise InvalidRequestError(field, "must be a SHA-256 in base64url, 43 characters" if value else "is required")
     return value

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
+from pdp.calltokens.claims import AUDIENCE
 from pdp.errors import Problem
 from pdp.foundation.fieldpaths import field_path, last_name
 from pdp.foundation.names import KINDS
@@ -40,8 +41,6 @@ TOOL_KEYS = (
 # A client looks for each in each result.
 MOST_ISSUES = 16
 MOST_AUDIENCES = 8
-# A URI or a name: whatever the tool server compares.
-_AUDIENCE = re.compile(r"[!-~]{1,256}\Z")
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -232,7 +231,7 @@ class _OverlayReader:
 
     def _audiences(self, section: Section) -> tuple[str, ...]:
         names = section.get("audiences", [])
-        if not isinstance(names, list) or not all(isinstance(name, str) and _AUDIENCE.match(name) for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and AUDIENCE.fullmatch(name) for name in names):
             form = "a list of URLs or names, each of 1 to 256 printable characters without blanks"
             self._add(section, "audiences", f"`audiences` must be {form}")
             return ()
