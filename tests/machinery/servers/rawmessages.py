@@ -18,19 +18,9 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.decisions import a_decision
 from pdp.testing.inprocess import RunningServer, running_server
-from pdp.v1 import (
-    access_pb2,
-    audit_pb2,
-    authorization_pb2,
-    caller_pb2,
-    calltoken_pb2,
-    freeze_pb2,
-    policy_pb2,
-    reach_pb2,
-    session_pb2,
-)
 from pdp.v1.authorization_pb2 import AuthorizeStreamResponse
 from tests.machinery.rpcs.asking import DIGEST, a_call
+from tests.machinery.rpcs.services import SERVICES
 from tests.machinery.rpcs.table import OWN
 from tests.machinery.servers.waitingcalls import waiting
 from tests.machinery.ways.notation import changed, files_of, load_bundle
@@ -59,22 +49,7 @@ BUNDLE = changed(
 FILES = files_of(BUNDLE)
 
 # Every RPC of the API as it is described, so that a new one cannot be forgotten.
-METHODS: Mapping[str, MethodDescriptor] = {
-    method.name: method
-    for module in (
-        authorization_pb2,
-        session_pb2,
-        access_pb2,
-        freeze_pb2,
-        policy_pb2,
-        audit_pb2,
-        caller_pb2,
-        calltoken_pb2,
-        reach_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
+METHODS: Mapping[str, MethodDescriptor] = {method.name: method for service in SERVICES for method in service.methods}
 
 
 class TroubledStore:

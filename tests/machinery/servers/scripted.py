@@ -5,23 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from pdp.foundation import jsontext
-from pdp.v1 import (
-    access_pb2_grpc,
-    audit_pb2_grpc,
-    authorization_pb2_grpc,
-    caller_pb2_grpc,
-    calltoken_pb2_grpc,
-    decision_pb2,
-    freeze_pb2_grpc,
-    policy_pb2_grpc,
-    reach_pb2_grpc,
-    session_pb2_grpc,
-)
+from pdp.v1 import decision_pb2
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,
     AuthorizeResponse,
@@ -31,6 +22,7 @@ from pdp.v1.authorization_pb2 import (
     BatchAuthorizeResponse,
 )
 from pdp.v1.decision_pb2 import Decision
+from tests.machinery.rpcs.services import SERVICES
 
 # Kept as their one message, or as several.
 _UPLOADS = ("CheckBundle", "Evaluate")
@@ -76,19 +68,10 @@ class ScriptedServer:
         self.token = ""
         self.released = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
-        for module, service in (
-            (authorization_pb2_grpc, "AuthorizationService"),
-            (session_pb2_grpc, "SessionService"),
-            (access_pb2_grpc, "AccessService"),
-            (freeze_pb2_grpc, "FreezeService"),
-            (policy_pb2_grpc, "PolicyService"),
-            (audit_pb2_grpc, "AuditService"),
-            (caller_pb2_grpc, "CallerService"),
-            (reach_pb2_grpc, "ReachService"),
-            (calltoken_pb2_grpc, "CallTokenService"),
-        ):
-            register = getattr(module, f"add_{service}Servicer_to_server")
-            register(self._servicer(getattr(module, f"{service}Servicer")), self._server)
+        for service in SERVICES:
+            module = import_module(f"{service.file.package}.{Path(service.file.name).stem}_pb2_grpc")
+            register = getattr(module, f"add_{service.name}Servicer_to_server")
+            register(self._servicer(getattr(module, f"{service.name}Servicer")), self._server)
 
     def start(self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None) -> str:
         """Listen, and return the address; without `credentials` in plain text."""

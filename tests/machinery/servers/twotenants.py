@@ -25,22 +25,12 @@ from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import Shape
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from pdp.v1 import (
-    access_pb2,
-    audit_pb2,
-    authorization_pb2,
-    caller_pb2,
-    calltoken_pb2,
-    freeze_pb2,
-    policy_pb2,
-    reach_pb2,
-    session_pb2,
-)
 from pdp.v1.access_pb2 import GetAccessRequestRequest
 from pdp.v1.session_pb2 import ApproveSessionRequest, RequestSessionRequest
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, Issuer
 from tests.machinery.rpcs.asking import a_call
+from tests.machinery.rpcs.services import SERVICES
 from tests.machinery.servers.rawmessages import BUNDLE, UNKNOWN_ACCESS, UNKNOWN_HANDLE, UNKNOWN_ID
 from tests.machinery.servers.waitingcalls import waiting
 from tests.machinery.ways.notation import changed, files_of
@@ -54,23 +44,11 @@ SIBLING = "sibling"
 # A gateway whose entry a test gives lists, in each tenant.
 NARROW = "narrow"
 
+_STANDARD = tuple(
+    service for module in (health_pb2, reflection_pb2) for service in module.DESCRIPTOR.services_by_name.values()
+)
 METHODS: Mapping[str, MethodDescriptor] = {
-    f"/{service.full_name}/{method.name}": method
-    for module in (
-        authorization_pb2,
-        session_pb2,
-        access_pb2,
-        policy_pb2,
-        audit_pb2,
-        caller_pb2,
-        calltoken_pb2,
-        freeze_pb2,
-        reach_pb2,
-        health_pb2,
-        reflection_pb2,
-    )
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+    f"/{service.full_name}/{method.name}": method for service in (*SERVICES, *_STANDARD) for method in service.methods
 }
 # Of the other shapes a call has one message here, and one answer.
 _STREAMS = {Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream", Shape.WATCH: "unary_stream"}
