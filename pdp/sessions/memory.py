@@ -151,9 +151,8 @@ class MemorySessionStore:
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
         with self._open():
-            live = SessionFilter(states=LIVE, ends_after=cut.at)
-            found = [one for one in self._sessions.values() if cut.covers(one) and _matches(live, one)]
-            self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=age)))
+            if self._outbox.tells:
+                self._tell_cut(cut)
             self._cuts[cut.tenant, cut.user, cut.agent] = cut
             self._write([], cut.at)
             self._note([""])
@@ -396,6 +395,11 @@ class MemorySessionStore:
                 self._unexpired.pop(session.id, None)
             elif before is None:
                 self._unexpired[session.id] = None
+
+    def _tell_cut(self, cut: Cut) -> None:
+        live = SessionFilter(states=LIVE, ends_after=cut.at)
+        found = [one for one in self._sessions.values() if cut.covers(one) and _matches(live, one)]
+        self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=age)))
 
     def _tell_freeze(self, before: Freeze | None, after: Freeze | None, at: float) -> None:
         event = freeze_event(before, after, at=at)
