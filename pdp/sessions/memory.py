@@ -174,7 +174,7 @@ class MemorySessionStore:
         """Stop all calls of a tenant, or of all tenants."""
         with self._open():
             self._freezes[freeze.tenant] = freeze
-            self._tell_freeze(None, freeze, freeze.set_at)
+            self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
             self._write([], freeze.set_at)
 
     def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
@@ -188,7 +188,7 @@ class MemorySessionStore:
                 del self._freezes[stored.tenant]
             else:
                 self._freezes[stored.tenant] = successor
-            self._tell_freeze(stored, successor, wall_at)
+            self._outbox.add([freeze_event(stored, successor, at=wall_at)])
             self._write([], wall_at)
             return successor
 
@@ -389,7 +389,7 @@ class MemorySessionStore:
         stored = [(self._sessions.get(session.id), session) for session in written]
         # What a cut has revoked, the cut has told.
         seen = [(before.state if before else None, one) for before, one in stored if not self._is_cut(one)]
-        self._outbox.add(event for event in starmap(session_event, seen) if event is not None)
+        self._outbox.add(starmap(session_event, seen))
         for before, session in stored:
             if session.state not in LIVE:
                 self._unexpired.pop(session.id, None)
@@ -399,11 +399,7 @@ class MemorySessionStore:
     def _tell_cut(self, cut: Cut) -> None:
         live = SessionFilter(states=LIVE, ends_after=cut.at)
         found = [one for one in self._sessions.values() if cut.covers(one) and _matches(live, one)]
-        self._outbox.add(cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=age)))
-
-    def _tell_freeze(self, before: Freeze | None, after: Freeze | None, at: float) -> None:
-        event = freeze_event(before, after, at=at)
-        self._outbox.add([event] if event else [])
+        self._outbox.add([cut_event(cut, len(found), nlargest(FIRST_IDS, found, key=age))])
 
     def _is_cut(self, session: Session) -> bool:
         return any(cut.covers(session) for cut in self._cuts.values())

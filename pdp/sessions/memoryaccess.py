@@ -236,8 +236,7 @@ class MemoryAccessRequests:
         return after
 
     def _tell(self, before: AccessRequest | None, after: AccessRequest) -> None:
-        event = request_event(before.state if before else None, after)
-        self._outbox.add([event] if event else [])
+        self._outbox.add([request_event(before.state if before else None, after)])
         if after.state not in (AccessState.OPEN, AccessState.APPROVED):
             self._unexpired.pop(after.id, None)
         elif before is None:

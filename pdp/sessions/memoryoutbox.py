@@ -17,7 +17,7 @@ class MemoryOutbox:
         self._events: dict[str, OutboxEvent] = {}
         self._missed = 0
 
-    def add(self, events: Iterable[OutboxEvent]) -> None:
+    def add(self, events: Iterable[OutboxEvent | None]) -> None:
         """Keep the events of one write; of more than the most, the oldest go."""
         if self.tells:
             self._events.update((one.id, one) for one in of_one_write(events))

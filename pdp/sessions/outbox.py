@@ -145,11 +145,11 @@ def session_expiry(session: Session) -> OutboxEvent:
     return _of_session(Topic.SESSION_EXPIRED, session, session.deadline.wall_at, was=session.state.value)
 
 
-def cut_event(cut: Cut, count: int, newest: Sequence[Session]) -> tuple[OutboxEvent, ...]:
-    """Return the event of a cut that revokes `count` live sessions, of which `newest` are the first; none for none."""
+def cut_event(cut: Cut, count: int, newest: Sequence[Session]) -> OutboxEvent | None:
+    """Return the event of a cut that revokes `count` live sessions, of which `newest` are the first; None for none."""
     if not count:
-        return ()
-    event = OutboxEvent(
+        return None
+    return OutboxEvent(
         id=new_event_id(),
         topic=Topic.SESSION_REVOKED,
         at=cut.at,
@@ -160,7 +160,6 @@ def cut_event(cut: Cut, count: int, newest: Sequence[Session]) -> tuple[OutboxEv
         agent=cut.agent,
         by=cut.by,
     )
-    return (event,)
 
 
 def freeze_event(before: Freeze | None, after: Freeze | None, *, at: float) -> OutboxEvent | None:
@@ -204,10 +203,15 @@ def joined(first: OutboxEvent, second: OutboxEvent) -> OutboxEvent:
     )
 
 
-def of_one_write(events: Iterable[OutboxEvent]) -> list[OutboxEvent]:
-    """Return the events of one transaction, with one for all that the same caller did in a tenant."""
+def of_one_write(events: Iterable[OutboxEvent | None]) -> list[OutboxEvent]:
+    """Return the events of one transaction, with one for all that the same caller did in a tenant.
+
+    None stands for a change that is no event.
+    """
     found: dict[tuple[str, ...], OutboxEvent] = {}
     for event in events:
+        if event is None:
+            continue
         key = (event.topic, event.tenant, event.by, event.was)
         found[key] = joined(found[key], event) if key in found else event
     return list(found.values())

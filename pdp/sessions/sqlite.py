@@ -205,7 +205,7 @@ class SQLiteSessionStore:
             successor = change(stored)
             revision = self._advance(wall_at)
             self._keep_freeze(stored.tenant, successor)
-            self._tell_freeze(stored, successor, wall_at)
+            self._outbox.add([freeze_event(stored, successor, at=wall_at)])
             self._note(revision, [("freeze", freeze_id)])
             return successor
 
@@ -433,7 +433,7 @@ class SQLiteSessionStore:
         condition, values = _condition(which)
         count = int(self._connection.execute(_COUNT.format(condition), values).get)
         newest = self._reader.all(_SELECT.format(condition), (*values, FIRST_IDS))
-        self._outbox.add(cut_event(cut, count, newest))
+        self._outbox.add([cut_event(cut, count, newest)])
 
     def _tell(self, written: Sequence[tuple[SessionState | None, Session]]) -> None:
         """Write the events of sessions in their transaction; each comes with the state that was stored before."""
@@ -441,8 +441,7 @@ class SQLiteSessionStore:
             return
         cuts = cuts_on(self._connection)
         # What a cut has revoked, the cut has told.
-        events = [session_event(before, session) for before, session in written if not _is_cut(cuts, session)]
-        self._outbox.add(event for event in events if event is not None)
+        self._outbox.add(session_event(before, session) for before, session in written if not _is_cut(cuts, session))
 
     def _stored_state(self, session_id: str) -> SessionState:
         return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
@@ -451,12 +450,8 @@ class SQLiteSessionStore:
         with self._transaction():
             revision = self._advance(freeze.set_at)
             self._keep_freeze(freeze.tenant, freeze)
-            self._tell_freeze(None, freeze, freeze.set_at)
+            self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
             self._note(revision, [("freeze", freeze.id)])
-
-    def _tell_freeze(self, before: Freeze | None, after: Freeze | None, at: float) -> None:
-        event = freeze_event(before, after, at=at)
-        self._outbox.add([event] if event else [])
 
     def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
         self._connection.execute("DELETE FROM freezes WHERE tenant = ?", (tenant,))

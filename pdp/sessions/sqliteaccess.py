@@ -253,8 +253,7 @@ class SQLiteAccessRequests:
         after = replace(request, revision=int(revision))
         if self._outbox.tells:
             before: str | None = self._connection.execute("SELECT state FROM access WHERE id = ?", (request.id,)).get
-            event = request_event(AccessState(before) if before else None, after)
-            self._outbox.add([event] if event else [])
+            self._outbox.add([request_event(AccessState(before) if before else None, after)])
         self._connection.execute(_WRITE, (*_row(after, kept), int(not self._outbox.tells)))
         return after
 

@@ -36,7 +36,7 @@ class SQLiteOutbox:
         # On this thread, whether events are only counted.
         self._sparing = threading.local()
 
-    def add(self, events: Iterable[OutboxEvent]) -> None:
+    def add(self, events: Iterable[OutboxEvent | None]) -> None:
         """Keep the events of one transaction; of more than the most, the oldest go."""
         found = of_one_write(events) if self.tells else []
         if not found:
