@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from pdp.errors import FrozenError, PermissionDeniedError
+from pdp.errors import FrozenError, NotFoundError, PermissionDeniedError
 
 # The tenant of a freeze of all tenants; no other tenant has an empty name.
 ALL_TENANTS = ""
@@ -47,6 +47,14 @@ def require_unfrozen(tenant: str, freezes: Iterable[Freeze]) -> None:
     """Raise `FrozenError` when a freeze stops a tenant."""
     if (freeze := freeze_of(tenant, freezes)) is not None:
         raise FrozenError(f"{freeze.what} frozen (`{freeze.id}`): nothing is opened or approved until that is lifted")
+
+
+def freeze_with_id(freeze_id: str, freezes: Iterable[Freeze]) -> Freeze:
+    """Return the freeze that has an id. Raise `NotFoundError` when there is none."""
+    for freeze in freezes:
+        if freeze.id == freeze_id:
+            return freeze
+    raise NotFoundError(f"no such freeze: `{freeze_id}`")
 
 
 def as_of(freeze: Freeze, at: float) -> Freeze:

@@ -10,9 +10,9 @@ from itertools import islice, starmap
 from threading import Lock
 from typing import TypeVar
 
-from pdp.errors import ConflictError, NotFoundError, StoreUnavailableError
+from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
-from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
+from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.memoryages import Ages, age
 from pdp.sessions.memoryoutbox import MemoryOutbox
@@ -180,9 +180,7 @@ class MemorySessionStore:
     def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, or remove it."""
         with self._open():
-            stored = next((one for one in self._freezes.values() if one.id == freeze_id), None)
-            if stored is None:
-                raise NotFoundError(f"no such freeze: `{freeze_id}`")
+            stored = freeze_with_id(freeze_id, self._freezes.values())
             successor = change(stored)
             if successor is None:
                 del self._freezes[stored.tenant]

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import apsw
 
-from pdp.errors import ConflictError, NotFoundError, OverloadedError, StoreUnavailableError
+from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, committing, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
-from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, require_unfrozen
+from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lifecycle import LIVE
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.room import Room
@@ -199,9 +199,7 @@ class SQLiteSessionStore:
     def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, or remove it."""
         with self._transaction(opens=True):
-            stored = next((one for one in freezes_on(self._connection) if one.id == freeze_id), None)
-            if stored is None:
-                raise NotFoundError(f"no such freeze: `{freeze_id}`")
+            stored = freeze_with_id(freeze_id, freezes_on(self._connection))
             successor = change(stored)
             revision = self._advance(wall_at)
             self._keep_freeze(stored.tenant, successor)
