@@ -328,7 +328,7 @@ class SQLiteSessionStore:
     def note_expired(self, *, wall_at: float, limit: int) -> int:
         """Write the events of what has expired."""
         with self._reading():
-            if not self._connection.execute(_ANY_EXPIRED, (wall_at,)).get:
+            if not self._connection.execute(_EXPIRED, (wall_at, 1)).fetchall():
                 return 0
         with self._transaction(opens=True):
             self._advance(wall_at)
@@ -621,11 +621,6 @@ DELETE FROM sessions WHERE id IN (
     AND NOT EXISTS (SELECT 1 FROM sessions AS child WHERE child.parent_id = old.id)
   ORDER BY requested_at, id LIMIT :limit
 ) RETURNING id
-"""
-_ANY_EXPIRED = """
-SELECT EXISTS (
-  SELECT 1 FROM sessions WHERE expiry_noted = 0 AND state IN ('requested', 'active') AND ends_at <= ?
-)
 """
 _EXPIRED = """
 SELECT session_json FROM sessions
