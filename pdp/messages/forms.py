@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -63,13 +64,13 @@ _NAMED: Final = ("tenant", "user", "agent", "by", "was", "session_id", "tool", "
 
 def body_of(message: Message, form: Form, link_to: LinkTo, *, purposes: bool) -> bytes:
     """Return the body of a message. With `purposes` it holds what the agent wrote about its session."""
-    event = message.event
+    event = message.event if purposes else replace(message.event, purpose="")
     written = _chat if form is Form.CHAT else _json
-    return json.dumps(written(event, _link(event, link_to), purposes=purposes), ensure_ascii=False).encode("utf-8")
+    return json.dumps(written(event, _link(event, link_to)), ensure_ascii=False).encode("utf-8")
 
 
-def _json(event: OutboxEvent, link: str, *, purposes: bool) -> dict[str, Any]:
-    fields = {name: _cut(getattr(event, name)) for name in _NAMED if name != "purpose" or purposes}
+def _json(event: OutboxEvent, link: str) -> dict[str, Any]:
+    fields = {name: _cut(getattr(event, name)) for name in _NAMED}
     data: dict[str, Any] = {"count": event.count, "ids": list(event.ids)}
     data |= {name: value for name, value in fields.items() if value}
     data |= {"expires_at": utc_text(event.ends_at)} if event.ends_at else {}
@@ -77,10 +78,10 @@ def _json(event: OutboxEvent, link: str, *, purposes: bool) -> dict[str, Any]:
     return {"type": event.topic.value, "timestamp": utc_text(event.at), "data": data}
 
 
-def _chat(event: OutboxEvent, link: str, *, purposes: bool) -> dict[str, Any]:
+def _chat(event: OutboxEvent, link: str) -> dict[str, Any]:
     said = _sentence(event)
     blocks: list[dict[str, Any]] = [{"type": "section", "text": _plain(said)}]
-    fields = {title: _cut(getattr(event, name)) for name, title in _TITLES.items() if name != "purpose" or purposes}
+    fields = {title: _cut(getattr(event, name)) for name, title in _TITLES.items()}
     shown = [f"{title}: {_escaped(text)}" for title, text in fields.items() if text]
     if event.ends_at:
         shown.append(f"Until: {utc_text(event.ends_at)}")
