@@ -11,14 +11,12 @@ from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.sessions.terms import terms_named
+from pdp.cli.sessions.view import policies_text, visibility_name
 from pdp.client import Client
 from pdp.config import Settings
 from pdp.model import Role
-from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
 
-# The policies that are named beside a tool.
-_POLICIES = 3
 _LARGEST_PAGE = 100
 
 
@@ -129,12 +127,8 @@ def _print(pages: list[GetReachResponse], *, asked_now: bool) -> None:
 def _row(one: ReachedTool, first: GetReachResponse, asked_now: bool) -> tuple[str, ...]:  # noqa: FBT001 - of one caller
     further = " ".join(one.opened_by) if asked_now else str(one.session_count)
     groups = ", ".join(filter(None, (one.tool.risk, *one.tool.groups)))
-    return f"{one.tool.server}/{one.tool.tool}", groups, _word(one), _by(one), further, _used(one, first)
-
-
-def _by(one: ReachedTool) -> str:
-    more = len(one.policy_ids[_POLICIES:]) + one.policies_left_out
-    return " ".join(one.policy_ids[:_POLICIES]) + (f" and {more} more" if more else "")
+    name = f"{one.tool.server}/{one.tool.tool}"
+    return name, groups, visibility_name(one), policies_text(one), further, _used(one, first)
 
 
 def _used(one: ReachedTool, first: GetReachResponse) -> str:
@@ -143,10 +137,6 @@ def _used(one: ReachedTool, first: GetReachResponse) -> str:
         return used
     since = time_text(first, "used_since_time")
     return f"not since {since}" if since else "unknown"
-
-
-def _word(one: ReachedTool) -> str:
-    return Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
 
 
 def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
@@ -164,7 +154,7 @@ def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
                 "tool": one.tool.tool,
                 "risk": one.tool.risk,
                 "groups": list(one.tool.groups),
-                "visibility": _word(one),
+                "visibility": visibility_name(one),
                 "policy_ids": list(one.policy_ids),
                 "policies_left_out": one.policies_left_out,
                 "opened_by": list(one.opened_by),

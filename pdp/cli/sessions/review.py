@@ -11,7 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from pdp.cli.output import STYLES, paragraphs, print_table
-from pdp.cli.sessions.view import duration_text, print_fields_of, seconds_of, terms_of
+from pdp.cli.sessions.view import (
+    duration_text,
+    policies_text,
+    print_fields_of,
+    seconds_of,
+    terms_of,
+    visibility_name,
+)
 from pdp.foundation.printable import visible
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
@@ -20,8 +27,6 @@ _RISKS = ("destructive", "mutating", "read_only")
 # The lines besides the tools and the terms: the summary twice, the fields, and the question.
 _LINES_ASIDE = 24
 _PURPOSE_LINES = 4
-# The policies that are named beside a tool.
-_POLICIES = 3
 
 
 def print_review(review: ReviewSessionResponse, *, asked: Session | None = None) -> None:
@@ -118,16 +123,10 @@ def _line(one: ReviewedTool) -> Text:
 
 
 def _row(one: ReviewedTool) -> tuple[str, ...]:
-    seen = Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
     groups = ", ".join((one.tool.risk, *one.tool.groups))
     labels = ", ".join(one.tool.adds_labels)
-    return f"{one.tool.server}/{one.tool.tool}", groups, seen, labels, _by(one), " ".join(one.opened_by)
-
-
-def _by(one: ReviewedTool) -> str:
-    """Return the policies that say so, and how many more there are."""
-    more = len(one.policy_ids[_POLICIES:]) + one.policies_left_out
-    return " ".join(one.policy_ids[:_POLICIES]) + (f" and {more} more" if more else "")
+    name = f"{one.tool.server}/{one.tool.tool}"
+    return name, groups, visibility_name(one), labels, policies_text(one), " ".join(one.opened_by)
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:

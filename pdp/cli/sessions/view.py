@@ -11,12 +11,28 @@ import click
 
 from pdp.cli.output import print_fields, print_table, time_text
 from pdp.foundation.printable import visible
-from pdp.v1.session_pb2 import Session, SessionState
+from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.reach_pb2 import ReachedTool
+from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
+
+# The policies that are named beside a tool.
+_POLICIES = 3
 
 
 def state_name(session: Session) -> str:
     """Return the state as a word: `active`."""
     return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+
+
+def visibility_name(one: ReviewedTool | ReachedTool) -> str:
+    """Return how visible a tool is as a word: `depends`."""
+    return Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
+
+
+def policies_text(one: ReviewedTool | ReachedTool) -> str:
+    """Return the first policies that say how visible a tool is, and how many more there are."""
+    more = len(one.policy_ids[_POLICIES:]) + one.policies_left_out
+    return " ".join(one.policy_ids[:_POLICIES]) + (f" and {more} more" if more else "")
 
 
 def plain(session: Session) -> dict[str, Any]:
