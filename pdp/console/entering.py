@@ -111,7 +111,7 @@ class ProviderEntry:
             return self._failed(str(error))
         self._flows.keep(flow.state, flow)
         answer = RedirectResponse(url, status_code=SEE_OTHER)
-        self._set_cookie(answer, self._cookie, secret, seconds=round(FLOW_SECONDS))
+        self._desk.place.set_cookie(answer, self._cookie, secret, seconds=round(FLOW_SECONDS))
         return answer
 
     async def _finish(self, request: Request) -> Response:
@@ -138,11 +138,8 @@ class ProviderEntry:
         if flow.max_age and (login := self._desk.logins.find(secret, used=True)):
             login.proved_at = login.began_at
         answer = see(flow.back)
-        self._set_cookie(answer, self._desk.place.cookie, secret)
+        self._desk.place.set_cookie(answer, self._desk.place.cookie, secret)
         return answer
-
-    def _set_cookie(self, answer: Response, name: str, secret: str, seconds: int | None = None) -> None:
-        answer.set_cookie(name, secret, max_age=seconds, httponly=True, samesite="lax", secure=self._desk.place.secure)
 
     def _failed(self, said: str) -> Response:
         problem = Problem(

@@ -88,7 +88,7 @@ class LocalEntry:
             return self._desk.problem(problem, str(error))
         secret = self._desk.logins.begin(caller, Credential())
         answer = see("/")
-        answer.set_cookie(self._desk.place.cookie, secret, httponly=True, samesite="lax", secure=False)
+        self._desk.place.set_cookie(answer, self._desk.place.cookie, secret)
         return answer
 
     def _closed(self, status: int) -> Response:

@@ -58,6 +58,10 @@ class Place:
         # With the prefix no other host, and no page without TLS, can set it.
         return "__Host-pdp-console" if self.secure else "pdp-console"
 
+    def set_cookie(self, answer: Response, name: str, secret: str, seconds: int | None = None) -> None:
+        """Have the browser keep a secret, out of reach of scripts and other sites; None: until it closes."""
+        answer.set_cookie(name, secret, max_age=seconds, httponly=True, samesite="lax", secure=self.secure)
+
 
 class Shell:
     """The application within what holds for all of it.
