@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pdp.client import PDPClientError
-from pdp.console.live import LIVE
+from pdp.console.live import by_script
 from pdp.console.logins import Login, Recent
 from pdp.console.problems import Problem, problem_of
 from pdp.console.provider import Flow, Provider
@@ -55,7 +55,7 @@ class ProviderEntry:
     def absent(self, request: Request) -> Response:
         """Lead to the provider; for a form, answer with a page whose link does."""
         if request.method != "POST":
-            if LIVE in request.headers or request.url.path == "/events":
+            if by_script(request):
                 return PlainTextResponse("Nobody is logged in.\n", status_code=_UNAUTHORIZED)
             query = f"?{request.url.query}" if request.url.query else ""
             return see(_link(request.url.path + query))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from pdp.client import AsyncClient, OverloadedError, PDPClientError
@@ -24,6 +25,11 @@ _LOOK_SECONDS, _LOOKS, _MOST_LOOKED_AT = 5.0, 12, 1000
 # Changes that come close together are told once; a sign of life, at which the log-in is looked at, comes so often.
 _MERGE_SECONDS, _LIFE_SECONDS, _AGAIN_SECONDS = 0.25, 15.0, 2.0
 _CHANGED, _ALIVE, _OVER = b"event: changed\ndata:\n\n", b": alive\n\n", b"event: over\ndata:\n\n"
+
+
+def by_script(request: Request) -> bool:
+    """Say whether the console's script asks by itself: then nobody has done anything."""
+    return LIVE in request.headers or request.url.path == "/events"
 
 
 class Events:
