@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -15,7 +14,7 @@ from starlette.routing import Route
 
 from pdp.client import PDPClientError
 from pdp.console.live import by_script
-from pdp.console.logins import Login, Recent
+from pdp.console.logins import Login, Recent, digest_of
 from pdp.console.problems import Problem, problem_of
 from pdp.console.provider import Flow, Provider
 from pdp.console.published import LogInFailedError
@@ -102,7 +101,7 @@ class ProviderEntry:
         secret = request.cookies.get(self._cookie) or secrets.token_urlsafe(_COOKIE_BYTES)
         try:
             url, flow = await self._provider.begin(
-                browser=_digest(secret),
+                browser=digest_of(secret),
                 back=back if _PATH.fullmatch(back) else "/",
                 max_age=max_age,
                 ends_at=self._desk.clock.now().boot_at + FLOW_SECONDS,
@@ -121,7 +120,7 @@ class ProviderEntry:
         flow = self._flows.take(given.get("state", ""))
         if flow is None or self._desk.clock.now().boot_at >= flow.ends_at:
             return self._failed("this log-in has ended or was used before; begin it again")
-        if not hmac.compare_digest(flow.browser, _digest(request.cookies.get(self._cookie, ""))):
+        if not hmac.compare_digest(flow.browser, digest_of(request.cookies.get(self._cookie, ""))):
             return self._failed("this log-in was begun in another browser")
         if "code" not in given:
             return self._failed(f"the provider refuses: {given.get('error', 'it sent no code')[:200]}")
@@ -150,7 +149,3 @@ class ProviderEntry:
 
 def _link(back: str) -> str:
     return f"/log-in?{urlencode({'to': back})}"
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

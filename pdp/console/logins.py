@@ -118,14 +118,14 @@ class Logins:
         )
         if earlier is not None and earlier.credential.subject == credential.subject:
             login.drafts = earlier.drafts
-        self._by_digest[_digest(secret)] = login
+        self._by_digest[digest_of(secret)] = login
         while len(self._by_digest) > self._most:
             self._by_digest.popitem(last=False)
         return secret
 
     def find(self, secret: str, *, used: bool) -> Login | None:
         """Return the log-in of a secret, or None when it is over. `used` says whether the person did something."""
-        digest = _digest(secret)
+        digest = digest_of(secret)
         login = self._by_digest.get(digest)
         if login is None:
             return None
@@ -141,7 +141,7 @@ class Logins:
 
     def end(self, secret: str) -> Login | None:
         """End a log-in, and return it."""
-        return self._by_digest.pop(_digest(secret), None)
+        return self._by_digest.pop(digest_of(secret), None)
 
     def __len__(self) -> int:
         return len(self._by_digest)
@@ -165,5 +165,6 @@ class PersonToken:
         self._current.set(credential.access_token)
 
 
-def _digest(secret: str) -> bytes:
+def digest_of(secret: str) -> bytes:
+    """Return what is kept of a secret in a cookie; a cookie can hold any bytes."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
