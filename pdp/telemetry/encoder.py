@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from random import getrandbits
 
 from pdp.foundation.jsontext import keyed_digest
 from pdp.foundation.quickcaches import SmallCache
@@ -30,7 +29,7 @@ from pdp.telemetry.attributes import (
     tool_part,
 )
 from pdp.telemetry.limits import AttributeLimits
-from pdp.telemetry.parent import Parent, is_believed, read_parent
+from pdp.telemetry.parent import Parent, is_believed, new_span_id, new_trace_id, read_parent
 
 Item = tuple[Decision | Event, TraceParent]
 
@@ -294,16 +293,6 @@ def times(decision: Decision) -> tuple[int, int]:
 def nanoseconds(at: float) -> int:
     """Return unix seconds as nanoseconds; today's floats are exact to microseconds."""
     return round(at * 1_000_000) * 1000
-
-
-def new_trace_id() -> str:
-    """Return a new trace id, as the SDK makes them: random, and not all zeros."""
-    return f"{getrandbits(128) or 1:032x}"
-
-
-def new_span_id() -> str:
-    """Return a new span id."""
-    return f"{getrandbits(64) or 1:016x}"
 
 
 def _place(found: Parent | None, *, believed: bool) -> tuple[Parent | None, tuple[tuple[str, str], ...]]:

@@ -20,9 +20,9 @@ from pdp.model import Caller, Decision, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import SHOWN_LISTS, TEXT_CHARACTERS
-from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
+from pdp.telemetry.encoder import Item
 from pdp.telemetry.metrics import CountSessions, LookAtMessages, Metrics, RecordStanding
-from pdp.telemetry.parent import carried, is_believed, read_parent
+from pdp.telemetry.parent import carried, is_believed, new_span_id, new_trace_id, read_parent
 
 Sink = Callable[[Item], None]
 

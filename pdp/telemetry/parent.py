@@ -1,4 +1,4 @@
-"""Read a request's position in its caller's trace: W3C Trace Context, strictly."""
+"""Read a request's position in its caller's trace, and make the next one: W3C Trace Context, strictly."""
 
 from __future__ import annotations
 
@@ -47,11 +47,20 @@ def read_parent(parent: TraceParent) -> Parent | None:
 
 def below(parent: TraceParent) -> TraceParent:
     """Return the place below a new span, which is itself below a well-formed parent, or else begins a new trace."""
-    span_id = f"{getrandbits(64) or 1:016x}"
     if not parent.traceparent:
-        return TraceParent(traceparent=f"00-{getrandbits(128) or 1:032x}-{span_id}-{_SAMPLED}")
+        return TraceParent(traceparent=f"00-{new_trace_id()}-{new_span_id()}-{_SAMPLED}")
     _, trace_id, _, flags = parent.traceparent.split("-")
-    return TraceParent(traceparent=f"00-{trace_id}-{span_id}-{flags}", tracestate=parent.tracestate)
+    return TraceParent(traceparent=f"00-{trace_id}-{new_span_id()}-{flags}", tracestate=parent.tracestate)
+
+
+def new_trace_id() -> str:
+    """Return a new trace id, as the SDK makes them: random, and not all zeros."""
+    return f"{getrandbits(128) or 1:032x}"
+
+
+def new_span_id() -> str:
+    """Return a new span id."""
+    return f"{getrandbits(64) or 1:016x}"
 
 
 def carried(parent: TraceParent) -> TraceParent:
