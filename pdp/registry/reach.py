@@ -138,8 +138,8 @@ def _of_sessions(snapshots: Sequence[Snapshot], bundle: Bundle, after: str, size
 
 def _united(tool: ScopedTool, snapshots: Sequence[Snapshot], bundle: Bundle) -> ReachedTool:
     """Return how far a tool can be reached in any of some sessions."""
-    known = bundle.catalogue.tools.get(f"{tool.server}/{tool.tool}")
-    within = [one for one in snapshots if known is None or known.action in _actions(one.chain[0])]
+    known = bundle.catalogue.tools.get(tool.action)
+    within = [one for one in snapshots if tool.action in _actions(one.chain[0])]
     found = [(one, reached(one, known) if known else Foreseen(Visibility.NEVER)) for one in within]
     most = max((seen.visibility for _, seen in found), key=LEAST_FIRST.index)
     return ReachedTool(

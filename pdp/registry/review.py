@@ -45,7 +45,7 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
         )
 
     def reviewed(tool: ScopedTool) -> ReviewedTool:
-        action = f"{tool.server}/{tool.tool}"
+        action = tool.action
         if action not in bundle.catalogue.tools:
             return ReviewedTool(tool=tool, visibility=Visibility.NEVER)
         now = seen(action, own.grants)

@@ -27,6 +27,11 @@ class ScopedTool:
     groups: tuple[str, ...] = ()
     adds_labels: tuple[str, ...] = ()
 
+    @property
+    def action(self) -> str:
+        """Return the action's id, `server/tool`."""
+        return f"{self.server}/{self.tool}"
+
 
 def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
     """Return the tools that match the patterns now, within the agent's ceiling and every parent's scope."""

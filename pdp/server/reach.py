@@ -112,7 +112,7 @@ def _days_of(request: reach.GetReachRequest) -> int:
 def _answer(found: Reach, used: _Used) -> reach.GetReachResponse:
     message = reach.GetReachResponse(
         tools=[_tool_message(one, used) for one in found.tools],
-        next_page_token=page_token_of(_action(found.tools[-1])) if found.more else "",
+        next_page_token=page_token_of(found.tools[-1].tool.action) if found.more else "",
         bundle_version=found.bundle_version,
         session_count=found.sessions,
         sessions_left_out=found.left_out,
@@ -134,10 +134,6 @@ def _tool_message(one: ReachedTool, used: _Used) -> reach.ReachedTool:
         session_count=len(one.session_ids),
         session_ids=one.session_ids[:_MOST_SESSION_IDS],
     )
-    if (last_at := used.last_at.get(_action(one))) is not None:
+    if (last_at := used.last_at.get(one.tool.action)) is not None:
         write_timestamp(last_at, message.last_allow_time)
     return message
-
-
-def _action(one: ReachedTool) -> str:
-    return f"{one.tool.server}/{one.tool.tool}"

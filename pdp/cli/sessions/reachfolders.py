@@ -49,7 +49,7 @@ def _tools(bundle: Bundle, supposed: SupposedSession) -> dict[str, ReachedTool]:
     found, at, after = dict[str, ReachedTool](), time.time(), ""
     while True:
         page = ceiling(bundle, supposed, tenant="default", wall_at=at, after=after, size=MOST_TOOLS)
-        found |= {f"{one.tool.server}/{one.tool.tool}": one for one in page.tools}
+        found |= {one.tool.action: one for one in page.tools}
         if not page.more:
             return found
         after = max(found)
