@@ -113,7 +113,7 @@ def _first_destructive(asked: Asked) -> Iterator[tuple[str, float, int]]:
 
     if destructive and all(harmless(action) for action in _actions_of(approved)):
         are = "is" if len(destructive) == 1 else "are"
-        of = f"{_sessions(approved)} of `{asked.session.user}` approved {_before(asked.of_user)}"
+        of = _those(approved, asked.session.user, "approved", asked.of_user)
         yield (
             f"{_names(destructive)} {are} destructive, and none of the {of} has a destructive tool",
             *_of(asked.of_user, approved),
@@ -126,7 +126,7 @@ def _new_tools(asked: Asked) -> Iterator[tuple[str, float, int]]:
     new = [action for action in asked.actions if action not in known]
     if new:
         are = "is" if len(new) == 1 else "are"
-        of = f"{_sessions(approved)} of `{asked.session.user}` approved {_before(asked.of_user)}"
+        of = _those(approved, asked.session.user, "approved", asked.of_user)
         yield f"{_names(new)} {are} in none of the {of}", *_of(asked.of_user, approved)
 
 
@@ -134,7 +134,7 @@ def _longer(asked: Asked) -> Iterator[tuple[str, float, int]]:
     approved = asked.of_agent.approved
     longest = max((one.duration for one in approved), default=0.0)
     if asked.session.duration > longest:
-        of = f"{_sessions(approved)} of `{asked.session.agent}` approved {_before(asked.of_agent)}"
+        of = _those(approved, asked.session.agent, "approved", asked.of_agent)
         lasts = f"it would last {_time(asked.session.duration)}"
         yield f"{lasts}; the longest of the {of} was for {_time(longest)}", *_of(asked.of_agent, approved)
 
@@ -145,7 +145,7 @@ def _budgets(asked: Asked) -> Iterator[tuple[str, float, int]]:
     earlier = [{one.name: one for one in budgets_of(session.terms_json)} for session in approved]
     # INVARIANT: a session without a budget has no limit, which nothing can be above.
     always = set[str]().union(*earlier).intersection(*earlier)
-    of = f"{_sessions(approved)} of `{asked.session.agent}` approved {_before(asked.of_agent)}"
+    of = _those(approved, asked.session.agent, "approved", asked.of_agent)
     for name in sorted(always):
         highest = max((budgets[name] for budgets in earlier), key=_most)
         if name not in own:
@@ -162,7 +162,7 @@ def _odd_hour(asked: Asked) -> Iterator[tuple[str, float, int]]:
     roots, at = asked.of_user.roots, asked.session.requested_at
     if all(_apart(one.requested_at, at) > _HOUR_SECONDS for one in roots):
         when = time.strftime("%H:%M UTC", time.gmtime(at))
-        of = f"{_sessions(roots)} of `{asked.session.user}` requested {_before(asked.of_user)}"
+        of = _those(roots, asked.session.user, "requested", asked.of_user)
         yield (
             f"it was requested at {when}; none of the {of} was within an hour of that time of day",
             *_of(asked.of_user, roots),
@@ -212,8 +212,9 @@ def _names(actions: Sequence[str]) -> str:
     return f"{named} and {more} more" if more else named
 
 
-def _sessions(sessions: Sequence[Session]) -> str:
-    return f"{len(sessions)} sessions"
+def _those(sessions: Sequence[Session], whose: str, what: str, past: Past) -> str:
+    """Return how many sessions of a user or agent were `approved`, or `what` else, and in which time."""
+    return f"{len(sessions)} sessions of `{whose}` {what} {_before(past)}"
 
 
 def _before(past: Past) -> str:
