@@ -14,7 +14,6 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.errors import FrozenError, PermissionDeniedError, UnavailableError
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Role
-from pdp.observer import Event as Told
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -22,6 +21,7 @@ from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
+from tests.machinery.servers.running import Notes
 from tests.machinery.servers.waitingcalls import waiting
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
@@ -133,18 +133,3 @@ def test_lifting_is_recorded_or_refused(begin: Callable[..., Embedded]) -> None:
     assert ["freeze.set", "freeze.lift_confirmed", "freeze.lifted"] == [
         one.kind.value for one in told.events if one.kind.value.startswith("freeze.")
     ]
-
-
-class Notes:
-    """Keeps the events that it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Told] = []
-
-    def decision(self, decision: Any, _: Any) -> Any:
-        """Leave a decision as it is."""
-        return decision
-
-    def event(self, event: Told) -> None:
-        """Keep an event."""
-        self.events.append(event)
