@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 from pdp.observer import DoorCall, Refusal
 from pdp.telemetry.doors import DoorTelemetry, span_of
@@ -36,6 +37,12 @@ class Noted(DoorTelemetry):
     def refused(self, why: Refusal) -> None:
         """Keep why a message is refused."""
         self.reasons.append(why)
+
+    def anew(self) -> Self:
+        """Forget all that was told, and return the observer."""
+        self.calls.clear()
+        self.reasons.clear()
+        return self
 
     @property
     def spans(self) -> list[Span]:

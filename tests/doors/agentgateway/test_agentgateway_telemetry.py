@@ -24,10 +24,7 @@ def watched(server: RunningServer) -> Iterator[tuple[str, Noted]]:
 @pytest.fixture
 def noted(watched: tuple[str, Noted]) -> Noted:
     """Return the observer, which has been told nothing yet."""
-    noted = watched[1]
-    noted.calls.clear()
-    noted.reasons.clear()
-    return noted
+    return watched[1].anew()
 
 
 @pytest.fixture

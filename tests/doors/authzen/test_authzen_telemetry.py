@@ -29,10 +29,7 @@ def asking(watched: tuple[Gateway, Noted]) -> Gateway:
 @pytest.fixture
 def noted(watched: tuple[Gateway, Noted]) -> Noted:
     """Return the observer, which has been told nothing yet."""
-    noted = watched[1]
-    noted.calls.clear()
-    noted.reasons.clear()
-    return noted
+    return watched[1].anew()
 
 
 @pytest.mark.parametrize(("header", "parent"), [(AGENTS, AGENTS), ("00-evil", ""), ("", "")])

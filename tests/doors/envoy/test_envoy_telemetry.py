@@ -34,10 +34,7 @@ def asker(watched: tuple[Asker, Noted, RunningServer]) -> Asker:
 @pytest.fixture
 def noted(watched: tuple[Asker, Noted, RunningServer]) -> Noted:
     """Return the observer, which has been told nothing yet."""
-    noted = watched[1]
-    noted.calls.clear()
-    noted.reasons.clear()
-    return noted
+    return watched[1].anew()
 
 
 @pytest.mark.parametrize(("carried", "parent", "linked"), CARRIED)

@@ -68,9 +68,8 @@ def world(server: RunningServer, running: tuple[Envoy, Backend, Noted]) -> World
     """Return it with a session of its own."""
     envoy, backend, noted = running
     backend.got.clear()
-    noted.calls.clear()
     session, handle = opened(server)
-    return World(envoy=envoy, pdp=server, backend=backend, noted=noted, session=session, handle=handle)
+    return World(envoy=envoy, pdp=server, backend=backend, noted=noted.anew(), session=session, handle=handle)
 
 
 def bodies(world: World) -> list[bytes]:
