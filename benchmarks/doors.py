@@ -27,6 +27,7 @@ from typing import Any
 from benchmarks.mcpproxy import PDP, SERVER, Pipes, approve, pipe, running, served, write_policies
 from pdp.client import Client
 from tests.doors.envoy.real.world import running_envoy
+from tests.machinery.ports import free_port
 
 _ROOT = Path(__file__).parents[1]
 _OTHERS = (str(_ROOT / ".venv-doors" / "bin" / "python"), str(Path(__file__).parent / "otherproxies.py"))
@@ -106,11 +107,6 @@ def _wait_for(port: int) -> None:
     sys.exit(f"nothing listens at port {port}")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 class World:
     """Everything that runs: the PDP, and a server over HTTP."""
 
@@ -140,7 +136,7 @@ class World:
 
     def listening(self, *command: str) -> int:
         """Run a program of ours or of others that is told its port, and return the port."""
-        port = _free_port()
+        port = free_port()
         words = [word.replace("PORT", str(port)) for word in command]
         self.opened.enter_context(running(*words, folder=self.folder))
         return port
