@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from pdp.app import open_record, record_key
+from pdp.cli.asking import require_yes
 from pdp.cli.connection import connect, with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_fields, print_json, print_table, time_text
-from pdp.cli.root import NO
 from pdp.cli.sessions.frozen import COLUMNS, plain, row, what
 from pdp.cli.sessions.selecting import Kind
 from pdp.client import Client
@@ -116,8 +116,9 @@ def lift(
         raise click.UsageError("--json needs --yes, because it asks no question")
     with connect(Role.APPROVER, settings, connection) as client:
         whole = _FREEZE.full_id(freeze_id, lambda: (one.freeze_id for one in client.list_freezes()))
-        if not yes and not _confirmed(client, whole):
-            raise click.exceptions.Exit(NO)
+        if not yes:
+            _print_freeze(client, whole)
+            require_yes("lift?", done="lifted", does="lifts")
         done = client.lift_freeze(whole)
     if as_json:
         print_json({"lifted": done.lifted, "freeze": None if done.lifted else plain(done.freeze)})
@@ -156,13 +157,8 @@ def _lift_offline(settings: Settings, freeze_id: str, *, as_json: bool) -> None:
         raise PDPError(f"the freeze is lifted, but the decision log could not be written: {log.status().problem}")
 
 
-def _confirmed(client: Client, freeze_id: str) -> bool:
+def _print_freeze(client: Client, freeze_id: str) -> None:
     found = next((one for one in client.list_freezes() if one.freeze_id == freeze_id), None)
     if found is None:
         raise click.ClickException(f"nothing is frozen by `{freeze_id}`")
     print_fields(zip(COLUMNS, row(found), strict=True))
-    try:
-        return click.confirm("lift?")
-    except click.Abort:
-        click.echo(err=True)  # The cursor is after the question.
-        raise click.ClickException("no answer, so nothing is lifted; `--yes` lifts without asking") from None

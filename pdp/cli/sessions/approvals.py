@@ -9,11 +9,11 @@ from itertools import islice
 
 import click
 
+from pdp.cli.asking import require_yes
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import id_token_option, json_option, read_id_token
 from pdp.cli.output import print_json, print_table, time_text
-from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import (
     access_row,
     access_state,
@@ -120,8 +120,8 @@ def approve(
         raise click.ClickException(f"an approval of this request is for {most}")
     if not as_json:
         print_access(review, _approved_session(client, review))
-    if not yes and not _confirmed(calls):
-        raise click.exceptions.Exit(NO)
+    if not yes:
+        require_yes(f"approve {calls} calls?" if calls > 1 else "approve?", done="approved", does="approves")
     # INVARIANT: the digest is of what was printed; if anything has changed since, the server refuses.
     approved = client.approve_call(
         seen.access_request_id, request_digest=review.request_digest, calls=calls, id_token=id_token
@@ -241,11 +241,3 @@ def _full_id(client: Client, given: str, state: AccessState | None = None) -> st
         lambda: (one.access_request_id for one in client.list_access_requests(state=word, page_size=NEWEST)),
         state=word,
     )
-
-
-def _confirmed(calls: int) -> bool:
-    try:
-        return click.confirm(f"approve {calls} calls?" if calls > 1 else "approve?")
-    except click.Abort:
-        click.echo(err=True)  # The cursor is after the question.
-        raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None

@@ -11,11 +11,11 @@ from typing import TypedDict
 
 import click
 
+from pdp.cli.asking import require_yes
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import duration, handle_option, id_token_option, json_option, read_handle, read_id_token
 from pdp.cli.output import new_file, print_json, print_table, time_text
-from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import plain_access
 from pdp.cli.sessions.frozen import tell_frozen
 from pdp.cli.sessions.review import print_review
@@ -169,8 +169,8 @@ def approve(
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
         print_review(review, asked=client.get_session(seen.session_id))
-    if not yes and not _confirmed():
-        raise click.exceptions.Exit(NO)
+    if not yes:
+        require_yes("approve?", done="approved", does="approves")
     try:
         # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
         approved = client.approve_session(
@@ -336,14 +336,6 @@ def _full_id(client: Client, given: str, state: SessionState | None = None) -> s
 def _waiting(client: Client, session: Session) -> list[RequestedAccess]:
     """Return the access requests that wait in a session."""
     return list(client.list_access_requests(state=AccessState.OPEN.value, session_id=session.session_id))
-
-
-def _confirmed() -> bool:
-    try:
-        return click.confirm("approve?")
-    except click.Abort:
-        click.echo(err=True)  # The cursor is after the question.
-        raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
 
 
 def _with_changes(error: WrongStateError, client: Client, shown: ReviewSessionResponse, less: _Less) -> str:
