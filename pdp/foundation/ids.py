@@ -27,6 +27,11 @@ def new_event_id() -> str:
     return "evt_" + _base32(secrets.token_bytes(17))
 
 
+def new_message_id() -> str:
+    """Return a new id of a message to one receiver: `msg_` and 130 random bits."""
+    return "msg_" + _base32(secrets.token_bytes(17))
+
+
 def new_freeze_id() -> str:
     """Return a new id of a freeze: `frz_` and 130 random bits."""
     return "frz_" + _base32(secrets.token_bytes(17))

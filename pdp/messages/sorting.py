@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Final
 
-from pdp.foundation.ids import new_event_id
+from pdp.foundation.ids import new_event_id, new_message_id
 from pdp.messages.receivers import Receiver
 from pdp.sessions.outbox import OutboxEvent, Topic, Untold, joined
 
@@ -71,7 +71,7 @@ def told_together(messages: Sequence[Message]) -> Message:
 
 def _message(receiver: str, event: OutboxEvent) -> Message:
     # Each receiver knows only its own ids.
-    return Message(id=f"msg_{new_event_id().removeprefix('evt_')}", receiver=receiver, event=event)
+    return Message(id=new_message_id(), receiver=receiver, event=event)
 
 
 def _bundled(events: Sequence[OutboxEvent]) -> list[OutboxEvent]:

@@ -13,7 +13,7 @@ from pdp.cli.output import print_json, print_table, progress
 from pdp.clock import SystemClock, utc_text
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, PDPError
-from pdp.foundation.ids import new_event_id
+from pdp.foundation.ids import new_event_id, new_message_id
 from pdp.foundation.nearest import hint
 from pdp.messages.queue import Letter, MessageQueue, Standing
 from pdp.messages.sending import Post
@@ -86,7 +86,7 @@ def test(*, settings: Settings, receiver: str, as_json: bool) -> None:
         raise ConfigurationError(f"no such receiver: `{receiver}`{hint(receiver, known)}")
     now = SystemClock().now().wall_at
     event = OutboxEvent(id=new_event_id(), topic=Topic.MESSAGES_TEST, at=now)
-    message = Message(id=event.id.replace("evt_", "msg_"), receiver=receiver, event=event)
+    message = Message(id=new_message_id(), receiver=receiver, event=event)
     with progress(f"sending a message to {receiver}"):
         attempt = Post(known[receiver], link_to=link_to_of(settings), purposes=False).attempt(message, at=now)
     if attempt.problem:
