@@ -27,6 +27,7 @@ _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 T = TypeVar("T")
+Socket = TypeVar("Socket", bound=socket.socket)
 
 
 class EgressError(Exception):
@@ -175,10 +176,9 @@ class _Exchange:
         self._aborted = False
         self.late = False
 
-    def hold(self, connected: T) -> T:
+    def hold(self, connected: Socket) -> Socket:
         """Remember the socket, so that it can be shut down: the connection releases it before the body is read."""
-        if isinstance(connected, socket.socket):
-            self._socket = connected
+        self._socket = connected
         # INVARIANT: either this code or `abort` sees what the other has done.
         if self._aborted:
             raise TimeoutError
