@@ -142,12 +142,19 @@ def web_server(body: bytes, folder: Path, *, port: int = 0, host: str = "127.0.0
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(_certificate(folder, host))
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    with serving(server, server.released):
+        yield server
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer, released: threading.Event) -> Iterator[None]:
+    """Serve on a thread while the `with` block runs; at its end `released` lets go of handlers that wait."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield server
+        yield
     finally:
-        server.released.set()
+        released.set()
         server.shutdown()
         server.server_close()
         thread.join()

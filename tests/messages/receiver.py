@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pdp.messages.receivers import Form, Receiver
+from tests.machinery.webserver import serving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of the specification's example
 
@@ -75,15 +76,8 @@ class _Answer(BaseHTTPRequestHandler):
 def http_receiver() -> Iterator[HTTPReceiver]:
     """Run a receiver."""
     server = HTTPReceiver()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with serving(server, server.let_go):
         yield server
-    finally:
-        server.let_go.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def make_receiver(folder: Path, url: str, *, form: Form = Form.JSON, secret: str = SECRET, **more: Any) -> Receiver:
