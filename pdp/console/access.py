@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.responses import Response
 
 from pdp.client import WrongStateError
 from pdp.client.arguments import member_texts
+from pdp.console.forms import whole_number
 from pdp.console.visits import Desk, Entry, UnprovenError, Visit, see
 from pdp.v1.access_pb2 import GetAccessRequestResponse
 from pdp.v1.session_pb2 import Session
 
 _BAD_REQUEST, _CONFLICT = 400, 409
-_NUMBER = re.compile(r"[0-9]{1,6}")
+_MOST_DIGITS = 6
 
 
 class Calls:
@@ -29,8 +28,8 @@ class Calls:
 
     async def approve(self, visit: Visit) -> Response:
         """Approve exactly the call that was shown, or so many like it."""
-        request_id, number = visit.request.path_params["request_id"], visit.form.one("calls")
-        digest, calls = visit.form.one("digest"), int(number) if _NUMBER.fullmatch(number) else 1
+        request_id, digest = visit.request.path_params["request_id"], visit.form.one("digest")
+        calls = whole_number(visit.form.one("calls"), _MOST_DIGITS, otherwise=1)
         try:
             # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.
             await self._desk.proven(

@@ -33,6 +33,11 @@ class Form:
         return found[0].strip() if len(found) == 1 else ""
 
 
+def whole_number(text: str, digits: int, otherwise: int = 0) -> int:
+    """Return the number that a text of at most so many digits is; `otherwise` for any other text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else otherwise
+
+
 async def read_form(request: Request, login: Login) -> Form:
     """Return a form. Raise `RefusedFormError` unless it is from a page of this log-in."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _KIND:

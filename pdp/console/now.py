@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.drafts import InvalidChoiceError, draft_of
+from pdp.console.forms import whole_number
 from pdp.console.freeze import freezes_of
 from pdp.console.onesession import session_page
 from pdp.console.visits import Desk, Visit, see
@@ -109,7 +110,7 @@ def _selected(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _page_of(text: str, number: int) -> int:
-    page = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_READ)) else 0
+    page = whole_number(text, len(str(_MOST_READ)))
     return page if page * _PAGE < number else 0
 
 

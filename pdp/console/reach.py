@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
+from pdp.console.forms import whole_number
 from pdp.console.visits import Desk, Visit
 
 _BAD_REQUEST = 400
@@ -56,7 +57,7 @@ class Reach:
 
 def _days(text: str) -> int:
     """Read of how many days to say when a tool was last allowed. Raise `InvalidRequestError`."""
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DAYS)) else 0
+    number = whole_number(text, len(str(_MOST_DAYS)))
     if not 1 <= number <= _MOST_DAYS:
         raise InvalidRequestError(f"the days must be a whole number from 1 to {_MOST_DAYS}, not `{text}`")
     return number

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError, NotFoundError
 from pdp.console.entries import entry_of
+from pdp.console.forms import whole_number
 from pdp.console.search import FIELDS, Part, Search, bound, found_of, mark_of, mark_text, records, search_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
@@ -122,8 +123,7 @@ class Records:
                 sessions = await first(self._desk.client.plan_revocation(wanted), _PLANNED)
         except InvalidRequestError as error:
             problem = str(error)
-        text = visit.request.query_params.get("page", "")
-        page = int(text) if text.isascii() and text.isdecimal() and len(text) == 1 else 0
+        page = whole_number(visit.request.query_params.get("page", ""), 1)
         more = (page + 1) * _PLAN_PAGE < len(sessions)
         return self._desk.show(
             visit,
