@@ -14,7 +14,7 @@ from joserfc.jwk import KeySet
 
 from pdp.clock import Clock
 from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import is_secure
 
 # With keys that the provider publishes; a secret that verifies could sign as well.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
@@ -94,13 +94,11 @@ class Published:
 def _require_safe(name: str, url: str) -> None:
     """Raise `ConfigurationError` unless a URL is https, or http on loopback."""
     parts = urlsplit(url)
-    here = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    if not (parts.scheme == "https" or here) or not parts.netloc or parts.query or parts.fragment:
+    if not is_secure(parts) or not parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(f"the {name} must be an https URL without a query: `{url}`")
 
 
 def require_endpoint(name: str, url: object) -> None:
     """Raise `LogInFailedError` unless a URL is https, or http on loopback."""
-    parts = urlsplit(url if isinstance(url, str) else "")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+    if not is_secure(urlsplit(url if isinstance(url, str) else "")):
         raise LogInFailedError(f"the provider names no `{name}` that the console may use")

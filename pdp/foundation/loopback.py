@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import SplitResult
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>[0-9]{1,5})")
 _LARGEST_PORT = 65535
@@ -25,6 +26,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_secure(url: SplitResult) -> bool:
+    """Say whether nobody else reads what is sent to a URL: https, or http on loopback."""
+    return url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or ""))
 
 
 def is_loopback_address(address: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import is_secure
 
 # The path of the resource follows.
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
@@ -22,8 +22,7 @@ class ProtectedResource:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
-        secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
-        if not (secure and parts.hostname) or parts.query or parts.fragment:
+        if not (is_secure(parts) and parts.hostname) or parts.query or parts.fragment:
             raise ConfigurationError(
                 "`jwt.audience` must be the URL by which clients call this proxy, so that a token for another server "
                 "is not taken here: https, or http on loopback"

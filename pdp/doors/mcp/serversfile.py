@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.errors import BundleError, ConfigurationError, Problem
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import is_secure
 from pdp.foundation.ownership import read_own
 from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.policy.tools.catalogue import server_name_problem
@@ -66,8 +66,7 @@ def url_problem(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "not a URL"
-    secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
-    if not (secure and host) or port == 0 or parts.username or parts.fragment or not url.isascii():
+    if not (is_secure(parts) and host) or port == 0 or parts.username or parts.fragment or not url.isascii():
         return "the server's URL must be `https://…`, or `http://…` on loopback, and no more"
     return ""
 
