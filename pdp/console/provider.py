@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
@@ -224,11 +224,9 @@ class Provider:
                 "the console's page in the documentation says what to set"
             )
         ends_at = self._clock.now().wall_at + float(seconds) if isinstance(seconds, int | float) else 0.0
-        return Credential(
+        return replace(
+            credential,
             access_token=access_token,
             refresh_token=str(token.get("refresh_token") or credential.refresh_token),
-            id_token=credential.id_token,
-            id_token_ends_at=credential.id_token_ends_at,
-            subject=credential.subject,
             ends_at=ends_at,
         )
