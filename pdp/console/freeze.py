@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from pdp.client import AsyncClient, PermissionDeniedError
 from pdp.console.visits import Desk, Visit, see
+from pdp.console.words import may
 from pdp.v1.freeze_pb2 import Freeze
 
 _BAD_REQUEST = 400
@@ -43,8 +44,8 @@ class Freezes:
         return see("/freeze")
 
     async def _shown(self, visit: Visit, problem: str) -> Response:
-        client, roles = self._desk.client, frozenset(visit.login.caller.roles)
-        tenants = sorted(visit.login.caller.tenants) if roles & _OF_TENANT else []
+        client, caller = self._desk.client, visit.login.caller
+        tenants = sorted(caller.tenants) if may(caller, _OF_TENANT) else []
         stopped = await asyncio.gather(*(client.preview_freeze(tenant=tenant) for tenant in tenants))
         return self._desk.show(
             visit,
@@ -52,7 +53,7 @@ class Freezes:
             _BAD_REQUEST if problem else 200,
             freezes=await client.list_freezes(),
             tenants=list(zip(tenants, stopped, strict=True)),
-            every=await client.preview_freeze(all_tenants=True) if roles & _OF_ALL else None,
+            every=await client.preview_freeze(all_tenants=True) if may(caller, _OF_ALL) else None,
             problem=problem,
         )
 
