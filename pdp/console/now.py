@@ -76,17 +76,14 @@ class Now:
         """Leave a live session fewer tools or an earlier end."""
         session_id = visit.request.path_params["session_id"]
         session = await self._desk.client.get_session(session_id)
-        problem = ""
         try:
             tools = draft_of(session, {"tool": visit.form.values.get("tool", ())}).tools
             await self._desk.client.narrow_session(
                 session_id, tools=tools, expires_at=self._end(visit.form.one("minutes"))
             )
         except (InvalidChoiceError, InvalidRequestError) as error:
-            problem = str(error)
-        if not problem:
-            return see(f"/sessions/{session_id}")
-        return await session_page(self._desk, visit, session, status=_BAD_REQUEST, said=problem)
+            return await session_page(self._desk, visit, session, status=_BAD_REQUEST, said=str(error))
+        return see(f"/sessions/{session_id}")
 
     def _end(self, minutes: str) -> float | None:
         if not minutes:

@@ -37,8 +37,7 @@ class Search:
         if not any(self.given[name] for name in _OF_CALLS):
             return True
         record = found.record()
-        identity = record.get("resource_id") or record.get("resource_digest")
-        tool, resource = record.get("tool"), identity
+        tool, resource = record.get("tool"), record.get("resource_id") or record.get("resource_digest")
         return (
             self.given["tool"] in ("", tool, f"{record.get('server')}/{tool}")
             and self.given["resource"] in ("", resource, f"{record.get('resource_type')}::{resource}")
