@@ -121,12 +121,12 @@ def _print_letters(letters: tuple[Letter, ...], *, as_json: bool) -> None:
 
 def _plain_letter(letter: Letter) -> dict[str, object]:
     event = letter.message.event
-    more = event.count - len(event.ids)
+    first = event.ids[:1]
     return {
         "message": letter.message.id,
         "receiver": letter.message.receiver,
         "event": event.topic.value,
-        "about": ", ".join(event.ids[:1]) + (f" and {more + len(event.ids[1:])} more" if event.count > 1 else ""),
+        "about": "".join(first) + (f" and {event.count - len(first)} more" if event.count > 1 else ""),
         "since_time": _time(letter.created_at),
         "attempts": letter.attempts,
         "problem": letter.problem,
