@@ -77,6 +77,12 @@ def waiting(name: str, **changes: Any) -> Any:
     return make_session(name, state=SessionState.REQUESTED, **changes)
 
 
+def put(queue: MessageQueue, name: str, topic: Topic, *ids: str, created_at: float = 1000.0) -> None:
+    """Put a message into a queue, `msg_` and its name."""
+    event = OutboxEvent(id=f"evt_{name}", topic=topic, at=1.0, ids=ids)
+    queue.put([Message(id=f"msg_{name}", receiver=ON_CALL, event=event)], [], at=created_at)
+
+
 def test_what_happens_arrives(server: HTTPReceiver, tmp_path: Path, sending: Callable[..., Sender]) -> None:
     """What sessions and access requests do, and what becomes of both by time alone."""
     store, history = MemorySessionStore(tells=True), MemorySessionHistory(tells=True)
@@ -297,8 +303,7 @@ def test_what_is_not_taken_becomes_a_dead_letter(tmp_path: Path, given_up: dict[
     """After its time, for a receiver that is gone, or beyond so many; a retry sends it once more."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
         for number in range(2):
-            event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_DENIED, at=1.0, ids=(f"ses_{number}",))
-            queue.put([Message(id=f"msg_{number}", receiver=ON_CALL, event=event)], [], at=1000.0 + number)
+            put(queue, f"{number}", Topic.SESSION_DENIED, f"ses_{number}", created_at=1000.0 + number)
         assert queue.give_up(**given_up) >= 1
         (oldest, *_) = queue.letters(dead=True, limit=9)
         left = queue.due(ON_CALL, at=2000.0)
@@ -317,8 +322,7 @@ def test_what_gathered_while_a_receiver_was_away_is_one_message(tmp_path: Path) 
     stories = [(topic, number) for number in range(8) for topic in (Topic.SESSION_REQUESTED, Topic.SESSION_APPROVED)]
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
         for topic, number in stories:
-            event = OutboxEvent(id=f"evt_{topic}{number}", topic=topic, at=1.0, ids=(f"ses_{number}",))
-            queue.put([Message(id=f"msg_{topic}{number}", receiver=ON_CALL, event=event)], [], at=1000.0)
+            put(queue, f"{topic}{number}", topic, f"ses_{number}")
         told = []
         while (letter := queue.due(ON_CALL, at=2000.0)) is not None:
             told.append((letter.message.event.topic, letter.message.event.count, letter.message.event.ids[0]))
@@ -333,8 +337,7 @@ def test_what_follows_a_message_that_is_put_off_waits_for_it(tmp_path: Path) -> 
     stories = [(Topic.SESSION_REQUESTED, "ses_a"), (Topic.SESSION_DENIED, "ses_a"), (Topic.SESSION_DENIED, "ses_b")]
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
         for topic, name in stories:
-            event = OutboxEvent(id=f"evt_{topic}{name}", topic=topic, at=1.0, ids=(name,))
-            queue.put([Message(id=f"msg_{topic}{name}", receiver=ON_CALL, event=event)], [], at=1000.0)
+            put(queue, f"{topic}{name}", topic, name)
         (first, *_) = queue.letters(dead=False, limit=9)
         queue.failed(first, "answers `500`", next_at=2001.0)
         told = []
@@ -350,8 +353,7 @@ def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
     """Its receiver may have it: the same id must not bring something else. The rest is a burst of its own."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
         for number in range(8):
-            event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_REQUESTED, at=1.0, ids=(f"ses_{number}",))
-            queue.put([Message(id=f"msg_{number}", receiver=ON_CALL, event=event)], [], at=1000.0)
+            put(queue, f"{number}", Topic.SESSION_REQUESTED, f"ses_{number}")
         (first,) = queue.letters(dead=False, limit=1)
         queue.failed(first, "answers `500`", next_at=2001.0)
         rest, again = queue.due(ON_CALL, at=2000.0), queue.due(ON_CALL, at=2001.0)
@@ -366,8 +368,7 @@ def test_dead_letters_are_bounded(tmp_path: Path) -> None:
     """The latest stay."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
         for number in range(5):
-            event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_DENIED, at=1.0)
-            queue.put([Message(id=f"msg_{number}", receiver=ON_CALL, event=event)], [], at=1000.0)
+            put(queue, f"{number}", Topic.SESSION_DENIED)
         queue.give_up([ON_CALL], created_before=2000.0, most=2)
 
         assert [one.message.id for one in queue.letters(dead=True, limit=9)] == ["msg_3", "msg_4"]
