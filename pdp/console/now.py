@@ -35,7 +35,7 @@ class Now:
 
     async def show(self, visit: Visit) -> Response:
         """Show the live sessions, the newest first; of a user, an agent or a tenant if the address says so."""
-        wanted = {name: visit.request.query_params.get(name, "").strip() for name in _FILTERS}
+        wanted = visit.given(_FILTERS)
         client = self._desk.client
         found, calls, freezes = await asyncio.gather(
             first(client.list_sessions(state="active", summaries=True, page_size=_MOST_READ, **wanted), _MOST_READ),

@@ -23,8 +23,7 @@ class Reach:
 
     async def show(self, visit: Visit) -> Response:
         """Show what can be reached, or the form that asks for whom."""
-        given = visit.request.query_params
-        wanted = {name: given.get(name, "").strip() for name in _NAMES}
+        given, wanted = visit.request.query_params, visit.given(_NAMES)
         asked_now = given.get("asked_now") == "1"
         days = given.get("days", "").strip() or _DAYS
         chosen = {name: value for name, value in wanted.items() if value}

@@ -52,7 +52,7 @@ class Records:
 
     async def show(self, visit: Visit) -> Response:
         """Show what matches a search, in order of time."""
-        given = _given(visit, FIELDS)
+        given = visit.given(FIELDS)
         if not any(name in visit.request.query_params for name in FIELDS):
             given["since"] = _DAY
         part, problem = Part(found=(), after=None), ""
@@ -76,7 +76,7 @@ class Records:
 
     async def export(self, visit: Visit) -> Response:
         """Answer with the records of a search as they were written, one on each line."""
-        search = self._search(_given(visit, FIELDS))
+        search = self._search(visit.given(FIELDS))
         part = await records(self._desk.client, search, None, most=_MOST_EXPORTED, most_read=_MOST_READ_TO_EXPORT)
         name = "records-part.jsonl" if part.after else "records.jsonl"
         return Response(
@@ -114,7 +114,7 @@ class Records:
 
     async def plan(self, visit: Visit) -> Response:
         """Show which live sessions must be revoked for what was found; it revokes nothing."""
-        given = _given(visit, PLAN_FIELDS)
+        given = visit.given(PLAN_FIELDS)
         chosen = {name: value for name, value in given.items() if value}
         sessions, problem = [], ""
         try:
@@ -158,10 +158,6 @@ class Records:
             setattr(wanted, field, given[name])
         bound(wanted, given, self._desk.clock.now().wall_at)
         return wanted
-
-
-def _given(visit: Visit, names: tuple[str, ...]) -> dict[str, str]:
-    return {name: visit.request.query_params.get(name, "").strip() for name in names}
 
 
 def _listed(part: Part, address: str, chosen: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -30,6 +30,10 @@ class Visit:
     request: Request
     login: Login
     form: Form
+
+    def given(self, names: Iterable[str]) -> dict[str, str]:
+        """Return what the address gives by some names, without blanks around it; empty for what it does not."""
+        return {name: self.request.query_params.get(name, "").strip() for name in names}
 
 
 class UnprovenError(Exception):
