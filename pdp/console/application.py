@@ -101,12 +101,10 @@ class _Console:
         login = self._desk.logins.find(secret, used=used)
         if login is None or not await self._entry.renew(login):
             return self._entry.absent(request)
-        visit = Visit(request=request, login=login, form=_NO_FORM)
         try:
-            if request.method == "POST":
-                visit = Visit(request=request, login=login, form=await read_form(request, login))
+            form = await read_form(request, login) if request.method == "POST" else _NO_FORM
             self._desk.person.take(login.credential)
-            return await answer(visit)
+            return await answer(Visit(request=request, login=login, form=form))
         except RefusedFormError as error:
             refused = Problem(status=_FORBIDDEN, title="Nothing was done", advice=str(error))
             return self._desk.problem(refused, login=login)
