@@ -99,9 +99,8 @@ class Shell:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if method in _READING and path != "/events":
             return ""
-        if origin is not None and origin.lower() != self._place.origin:
-            return "Another site sent this, so nothing was done. Open the console itself."
-        if site is not None and site not in _OWN_FETCHES:
+        other_origin = origin is not None and origin.lower() != self._place.origin
+        if other_origin or (site is not None and site not in _OWN_FETCHES):
             return "Another site sent this, so nothing was done. Open the console itself."
         if method == "POST" and origin is None and site != "same-origin":
             return "The browser did not say which page sent this, so nothing was done."
