@@ -47,9 +47,6 @@ class Recent(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(tuple(self._values.values()))
 
-    def __len__(self) -> int:
-        return len(self._values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
