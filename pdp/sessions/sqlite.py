@@ -551,7 +551,10 @@ def _is_cut(cuts: tuple[Cut, ...], session: Session) -> bool:
 
 
 def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
-    wanted = {name: getattr(which, name) for name in ("id", "tenant", "user", "agent", "opened_by")}
+    # The sign keeps out the indexes of users and agents: to list a tenant by them is to sort all of its sessions.
+    tenant = "tenant" if which.user or which.agent else "+tenant"
+    named = {name: getattr(which, name) for name in ("id", "user", "agent", "opened_by")}
+    wanted = {tenant: which.tenant, **named}
     terms = [f"{column} = ?" for column, value in wanted.items() if value]
     values = [value for value in wanted.values() if value]
     if which.states:

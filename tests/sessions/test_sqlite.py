@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pdp.clock import Deadline
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
-from pdp.model import Scope, Session
+from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import SCHEMA_VERSION, require_sound_engine
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
@@ -817,6 +817,33 @@ def test_lists_use_indexes(store: SQLiteSessionStore, path: Path) -> None:
     ]
 
     assert ["INDEX" in str(plan) and "TEMP B-TREE" not in str(plan) for plan in plans] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("which", "index"),
+    [
+        (SessionFilter(tenant="a"), "sessions_by_age"),
+        (SessionFilter(tenant="a", opened_by="a"), "sessions_by_age"),
+        (SessionFilter(tenant="a", states=frozenset({SessionState.REQUESTED})), "sessions_by_state"),
+        (SessionFilter(tenant="a", user="a"), "sessions_of_user"),
+        (SessionFilter(tenant="a", agent="a"), "sessions_of_agent"),
+    ],
+)
+def test_a_list_of_a_tenant_is_read_in_its_order(store: SQLiteSessionStore, which: SessionFilter, index: str) -> None:
+    """By an index that has that order, so that a page does not sort all that it does not show."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: object, sql: str, values: Any) -> bool:
+        asked.append((sql, values))
+        return True
+
+    store._connection.exec_trace = note
+    store.select(which, limit=9)
+    store._connection.exec_trace = None
+    ((sql, values),) = [one for one in asked if one[0].startswith("SELECT session_json")]
+    ((*_, plan),) = store._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+
+    assert index in plan
 
 
 # Means
