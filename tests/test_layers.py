@@ -26,7 +26,7 @@ FLOORS = (
     ("decision", "bundles", "audit", "messages"),
     ("registry",),
     ("server", "client"),
-    ("doors", "console"),
+    ("doors", "console", "broker"),
     # Composition: `app` alone constructs the parts.
     ("config", "bundlesettings", "callersettings", "messagesettings", "starting", "app", "workers"),
     ("testing",),

@@ -15,6 +15,7 @@ TARGETS = (
     "authzen_question",
     "envoy_request",
     "call_token",
+    "upstream",
 )
 
 
