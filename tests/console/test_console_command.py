@@ -100,6 +100,28 @@ def test_what_does_not_go_together_is_said(words: str, said: str, tmp_path: Path
     assert said in done.output
 
 
+@pytest.mark.parametrize(
+    ("mode", "content", "said"),
+    [
+        (0o644, "a-secret", "others can read `{path}`, which holds a secret; `chmod go=` it"),
+        (0o600, "\n", "`{path}` holds no secret"),
+        (0o600, "ein-schlüssel", "`{path}` holds no secret"),
+    ],
+)
+def test_a_secret_of_the_console_is_nobody_elses(mode: int, content: str, said: str, tmp_path: Path) -> None:
+    """Who could read the file could log people in as the console; the command says so and does not start."""
+    path = tmp_path / "secret"
+    path.write_text(content)
+    path.chmod(mode)
+    words = ["--listen=127.0.0.1:0", "--public-url=https://a", "--issuer=https://i", "--client-id=c", "--plaintext"]
+    words += ["--client-secret-file", str(path), "--data-dir", str(tmp_path)]
+    with patch("pdp.cli.doors.serving.keep_memory_private"):
+        done = CliRunner().invoke(root, ["console", *words])
+
+    assert 2 == done.exit_code
+    assert said.format(path=path) in done.output
+
+
 def test_the_help_says_what_it_is_for() -> None:
     """Each option under what it is about."""
     shown = CliRunner().invoke(root, ["console", "--help"]).output

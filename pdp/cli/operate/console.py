@@ -33,7 +33,7 @@ from pdp.console.provider import Client, Provider
 from pdp.console.published import LogInFailedError
 from pdp.console.shell import Place
 from pdp.errors import ConfigurationError
-from pdp.foundation.ownership import read_own
+from pdp.foundation.ownership import read_secret
 from pdp.model import Role
 from pdp.serving.weblistener import Listener, LoopbackListener, serve
 
@@ -52,6 +52,7 @@ _OWN_PARAMETERS = frozenset(
         *("redirect_uri", "response_mode", "response_type", "scope", "state"),
     }
 )
+_SECRET_BYTES = 4096
 _PUBLIC_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?|http://localhost:[0-9]{1,5}")
 
 
@@ -96,7 +97,11 @@ _SHARED = (
     click.option(
         "--client-id", metavar="ID", help="The console's id at the provider, and `jwt.console_client` of the server."
     ),
-    click.option("--client-secret-file", metavar="FILE", help="The console's secret there. [a public client]"),
+    click.option(
+        "--client-secret-file",
+        metavar="FILE",
+        help="The console's secret there; nobody else may read the file. [a public client]",
+    ),
     click.option(
         "--scope", metavar="SCOPES", default="openid", show_default=True, help="What the provider is asked for."
     ),
@@ -179,9 +184,9 @@ async def _serve_here(settings: Settings, connection: ConnectionOptions, port: i
 
 
 def _secret(path: Path) -> str:
-    """Return the secret in a file. Raise `ConfigurationError` for one that others may write, or that holds none."""
-    text = read_own(path, "anyone could choose what is presented").decode("ascii", "replace").strip()
-    if not text.isprintable() or not text:
+    """Return the secret in a file. Raise `ConfigurationError` if others may read or write it, or it holds none."""
+    text = read_secret(path, "anyone could choose what is presented", most=_SECRET_BYTES).strip()
+    if not (text.isascii() and text.isprintable() and text):
         raise ConfigurationError(f"`{path}` holds no secret")
     return text
 
