@@ -26,14 +26,36 @@ FLOORS = (
     ("decision", "bundles", "audit", "messages"),
     ("registry",),
     ("server", "client"),
-    ("doors", "console", "broker"),
+    ("doors", "console"),
     # Composition: `app` alone constructs the parts.
     ("config", "bundlesettings", "callersettings", "messagesettings", "starting", "app", "workers"),
     ("testing",),
     ("workbench", "doctor", "bench"),
     ("cli",),
+    # A program of its own: nothing imports it.
+    ("broker",),
 )
-WORDS, COMPOSITION = FLOORS[0], FLOORS[-4]
+WORDS, COMPOSITION = FLOORS[0], FLOORS[-5]
+
+# What a program that holds secrets may import of other houses: what decides stays out of its process.
+OF_THE_BROKER = (
+    "pdp.__version__",
+    "pdp.errors",
+    "pdp.model",
+    "pdp.clock",
+    "pdp.limits",
+    "pdp.observer",
+    "pdp.foundation",
+    "pdp.calltokens",
+    "pdp.record",
+    "pdp.identity",
+    "pdp.serving",
+    "pdp.client",
+    # How commands look and fail, which both programs share.
+    "pdp.cli.groups",
+    "pdp.cli.output",
+    "pdp.cli.root",
+)
 
 # Folders of tests about more than one house, or about none.
 ABOUT_MORE = {
@@ -94,7 +116,7 @@ LIBRARIES = {
         "pdp.doctor.certificate",
     ),
     "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider", "pdp.console.published"),
-    "click": ("pdp.cli",),
+    "click": ("pdp.cli", "pdp.broker.cli"),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
@@ -169,6 +191,20 @@ def test_imports_point_down(name: str, path: Path) -> None:
     ]
 
     assert wrong == []
+
+
+def test_the_broker_imports_nothing_that_decides() -> None:
+    """The process that holds downstream secrets has no engine, no sessions and no policies in it."""
+    wrong = [
+        f"{path}:{line}: {imported}"
+        for name, path in modules()
+        if f"{name}.".startswith("pdp.broker.")
+        for line, imported in imports(path)
+        if imported.startswith("pdp.") and not f"{imported}.".startswith("pdp.broker.")
+        if not any(f"{imported}.".startswith(f"{allowed}.") for allowed in OF_THE_BROKER)
+    ]
+
+    assert [] == wrong
 
 
 def test_a_module_has_a_house() -> None:

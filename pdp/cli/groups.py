@@ -36,9 +36,10 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands, each with its whole first sentence."""
-        rows = self.summaries()
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, rows[name]) for name in self.list_commands(ctx)])
+        rows, names = self.summaries(), self.list_commands(ctx)
+        if names:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, rows[name]) for name in names])
 
     def summaries(self) -> dict[str, str]:
         """Return the first sentence of each command's help, by name."""

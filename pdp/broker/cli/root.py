@@ -1,0 +1,25 @@
+"""The table of the broker's commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from pdp import __version__
+from pdp.cli.groups import CommandEntry
+from pdp.cli.root import Root
+
+# Modules are imported when their command is used.
+COMMANDS: Mapping[str, CommandEntry] = {}
+
+
+@click.group(
+    cls=Root,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`pdp-broker COMMAND --help` shows an example of each. `PDP_DEBUG=1` shows where an error comes from.",
+)
+@click.version_option(__version__, message="pdp-broker %(version)s", help="Print the version.")
+def root() -> None:
+    """Keep downstream secrets, and use them for calls that were allowed."""

@@ -1,0 +1,125 @@
+"""The words of the broker: connections, their secrets, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NoReturn
+
+from pdp.errors import ConflictError, NotFoundError, PDPError, UnavailableError, WrongStateError
+
+# Ids and kinds are typed by people and stand in paths and records.
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# The longest secret: a private key in PEM, or an access token with many claims.
+MOST_SECRET_BYTES: Final = 64 * 1024
+
+
+class Mode(StrEnum):
+    """Who builds the request in which a secret is used, and whether the secret leaves the broker."""
+
+    CONNECTOR = "connector"  # the broker, from a template and the arguments of the call
+    PROXY = "proxy"  # the tool server; the broker checks it and adds the secret
+    CHECKOUT = "checkout"  # the tool server, with a short-lived credential that the broker hands out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A way to one system that tool servers use: what the broker knows of it, without its secret.
+
+    `compartment` is the part of the tenant that has keys of its own, by default the environment of sessions. `kind` is
+    what the catalogue names, such as `github`. `upstream` is the only origin to which the secret is sent. `owner` is a
+    user, or empty for a connection of the whole tenant. `scopes` are those that the secret has. The secret is sent in
+    the header `header`, behind the word `scheme` when that is not empty. `version` is that of the present secret, 0
+    before the first. `created_at` is unix seconds.
+    """
+
+    id: str
+    tenant: str
+    compartment: str
+    kind: str
+    upstream: str
+    owner: str = ""
+    scopes: tuple[str, ...] = ()
+    modes: tuple[Mode, ...] = (Mode.CONNECTOR,)
+    header: str = "Authorization"
+    scheme: str = "Bearer"
+    version: int = 0
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretVersion:
+    """One version of a connection's secret, without the secret: under which key it is sealed, and since when.
+
+    `digest` is that of the sealed form, so it tells nothing about the secret. `stored_at` is unix seconds.
+    """
+
+    connection_id: str
+    version: int
+    kek_id: str
+    digest: str
+    stored_at: float
+
+
+class Secret:
+    """A plaintext secret, which only `reveal` shows: it has no text, and cannot be pickled.
+
+    Python cannot wipe it: open it late, use it for one request, and give it no second name.
+    """
+
+    __slots__ = ("_plaintext",)
+
+    def __init__(self, plaintext: bytes) -> None:
+        self._plaintext = plaintext
+
+    def reveal(self) -> bytes:
+        """Return the plaintext."""
+        return self._plaintext
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __str__(self) -> NoReturn:
+        raise TypeError("a secret has no text")
+
+    def __format__(self, _: str) -> NoReturn:
+        raise TypeError("a secret has no text")
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise TypeError("a secret has no copy")
+
+
+class UnknownConnectionError(NotFoundError):
+    """The tenant has no such connection in this compartment: check the id."""
+
+
+class ConnectionExistsError(ConflictError):
+    """There is such a connection already: use another id, or remove that one first."""
+
+
+class NoSecretError(WrongStateError):
+    """The connection has no secret yet: store one with `pdp-broker secret put`."""
+
+
+class SealBrokenError(PDPError):
+    """A sealed secret does not belong where it was found, or was changed: restore the store, or put the secret again.
+
+    The message names the connection and its version, and nothing of what is sealed.
+    """
+
+
+class RolledBackError(PDPError):
+    """The store has an older secret than it had before: restore a newer store, or put the secret again."""
+
+
+class UnknownKeyError(PDPError):
+    """The provider does not have the key that is named, and no other key takes its place."""
+
+
+class KeyInUseError(WrongStateError):
+    """Secrets are still sealed under this key: rotate, and try again."""
+
+
+class ProviderUnavailableError(UnavailableError):
+    """The key provider does not answer: try again after a pause, and use no secret meanwhile."""
