@@ -6,8 +6,9 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
+from pdp.calltokens.canonical import arguments_digest, canonical
 from pdp.calltokens.claims import MOST_TOKEN_BYTES, CallClaims, Presenter
 from pdp.calltokens.keys import CallKey, PublicCallKey, key_set, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import PublishedKeys
-from tests.calltokens.tokens import ARGUMENTS, CLAIMS, KEY, NOW, PRESENTER, forged, token, verifier, verify
+from tests.calltokens.test_canonical import TEXTS, VALUES
+from tests.calltokens.tokens import ARGUMENTS, CLAIMS, KEY, NOW, PRESENTER, SALT, forged, token, verifier, verify
 
 
 def reason(refused: Callable[[], object]) -> Reason:
@@ -62,6 +65,51 @@ def test_another_call_is_refused_and_uses_nothing_up(options: dict[str, Any], ex
 
     assert expected is reason(lambda: verify(text, by, **options))
     assert CLAIMS == verify(text, by)
+
+
+Path = tuple[str | int, ...]
+
+
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield the way to each value within one, and to itself."""
+    yield path
+    for step, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    ):
+        yield from places(inner, (*path, step))
+
+
+def with_value(value: Any, path: Path, other: Any) -> Any:
+    """Return a value with another one at a place."""
+    if not path:
+        return other
+    changed: Any = dict(value) if isinstance(value, dict) else list(value)
+    changed[path[0]] = with_value(value[path[0]], path[1:], other)
+    return changed
+
+
+def shuffled(value: Any, chance: Random) -> Any:
+    """Return a value with the members of all its objects in another order."""
+    if isinstance(value, list):
+        return [shuffled(one, chance) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: shuffled(value[name], chance) for name in chance.sample(list(value), len(value))}
+
+
+@given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=3), VALUES, st.randoms(use_true_random=False))
+def test_a_token_is_for_these_arguments_alone(arguments: dict[str, Any], other: Any, chance: Random) -> None:
+    """Another value at any place is refused; another order, and blanks, are not."""
+    text = token(arguments_digest=arguments_digest(arguments, SALT))
+    place = chance.choice(list(places(arguments))[1:])
+    changed = with_value(arguments, place, other)
+    same = canonical(changed) == canonical(arguments)
+    written = json.dumps(
+        shuffled(arguments, chance), indent=chance.choice([None, 1]), ensure_ascii=chance.random() < 0.5
+    )
+
+    assert CLAIMS.id == verify(text, arguments=written.encode()).id
+    assert same or reason(lambda: verify(text, arguments=changed)) is Reason.ARGUMENTS
 
 
 @pytest.mark.parametrize(
