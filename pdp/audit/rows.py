@@ -14,7 +14,7 @@ from pdp.audit.values import DECISION, logged_values
 from pdp.observer import EventKind
 
 # A change of a table, or of how a row is made, needs a new version: an index of another version is built anew.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 # Texts that repeat are numbers in `records`: that halves the file. An empty text is NULL.
 SCHEMA: Final = """
@@ -50,7 +50,8 @@ CREATE TABLE records (
   tool INTEGER,
   resource_type INTEGER,
   resource INTEGER,
-  bundle INTEGER
+  bundle INTEGER,
+  basis INTEGER
 ) STRICT;
 CREATE TABLE arguments (record INTEGER NOT NULL, name INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
 """
@@ -71,7 +72,7 @@ CREATE INDEX IF NOT EXISTS arguments_by_value ON arguments (name, value, record)
 CREATE INDEX IF NOT EXISTS records_by_parent ON records (parent, session) WHERE parent IS NOT NULL;
 """
 
-INSERT: Final = f"INSERT INTO records VALUES ({','.join('?' * 22)})"
+INSERT: Final = f"INSERT INTO records VALUES ({','.join('?' * 23)})"
 
 NAMED: Final = (
     "kind",
@@ -86,6 +87,7 @@ NAMED: Final = (
     "resource_type",
     "resource",
     "bundle",
+    "basis",
 )
 
 
@@ -164,6 +166,7 @@ def row_of(line: bytes) -> Row | None:
         _text(record, "resource_type"),
         _text(record, "resource_id") or _text(record, "resource_digest"),
         _text(record, "bundle_version"),
+        _text(record, "basis"),
     )
     arguments = {(name, value_digest(text)) for name, text in logged_values(record)} if "arguments" in record else ()
     return Row(own, texts, tuple(arguments))

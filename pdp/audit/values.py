@@ -48,8 +48,9 @@ class Window:
 class Filter:
     """Selects records. Empty fields do not filter; `outcome` is `allow` or `deny` and selects decisions.
 
-    `delegated` counts sessions below `session_id` as well. `tenant` None means all of them. `arguments` are names with
-    values, which the record must hold of the arguments of a call: see `logged_values`.
+    `delegated` counts sessions below `session_id` as well. `tenant` None means all of them. `tool` is `server/tool`,
+    and `resource` an id, or its digest as recorded. `arguments` are names with values, which the record must hold of
+    the arguments of a call: see `logged_values`.
     """
 
     session_id: str = ""
@@ -62,6 +63,10 @@ class Filter:
     delegated: bool = False
     tenant: str | None = None
     arguments: tuple[tuple[str, str], ...] = ()
+    server: str = ""
+    tool: str = ""
+    resource: str = ""
+    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -32,7 +32,17 @@ class Where:
             where.condition(_TREE, which.session_id)
         elif which.session_id:
             where.name("r.session", which.session_id)
-        for column, text in (("r.user", which.user), ("r.agent", which.agent), ("r.caller", which.caller_id)):
+        server, _, tool = which.tool.partition("/")
+        for column, text in (
+            ("r.user", which.user),
+            ("r.agent", which.agent),
+            ("r.caller", which.caller_id),
+            ("r.server", which.server),
+            ("r.server", server),
+            ("r.tool", tool),
+            ("r.resource", which.resource),
+            ("r.basis", which.basis),
+        ):
             if text:
                 where.name(column, text)
         if which.kind:

@@ -1,4 +1,4 @@
-"""Arguments and options that select records: whose they are, and a window of time in UTC."""
+"""Arguments and options that select records: whose they are, of which calls, and a window of time in UTC."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ import click
 from pdp.audit.values import Window, argument_of
 from pdp.cli.options import duration
 from pdp.errors import InvalidRequestError
+from pdp.model import Basis
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _DAY_SECONDS = 86400
-_WHO = {"session": "session_id", "user": "user", "agent": "agent", "pep": "caller_id"}
+# As fields of `Filter`.
+_WHO = {
+    "session": "session_id",
+    "user": "user",
+    "agent": "agent",
+    "pep": "caller_id",
+    "tool": "tool",
+    "server": "server",
+    "resource": "resource",
+    "basis": "basis",
+}
+_BASES = frozenset(basis.value for basis in Basis)
 _AGO = re.compile(r"(?:(\d{1,4})d)?((?:\d{1,6}h)?(?:\d{1,6}m)?(?:\d{1,9}s)?)")
 
 
@@ -75,12 +87,16 @@ def _arguments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 
 def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read arguments such as `agent:coder` as record fields. For click's `callback`."""
+    """Read arguments such as `agent:coder` as fields of a filter. For click's `callback`."""
     found: dict[str, str] = {}
     for value in values:
         kind, _colon, name = value.partition(":")
         if kind not in _WHO or not name:
             raise click.BadParameter(f"`{value}` must be written KIND:ID, where KIND is one of {', '.join(_WHO)}")
+        if kind == "tool" and "/" not in name:
+            raise click.BadParameter(f"`{value}` must be written tool:SERVER/TOOL")
+        if kind == "basis" and name not in _BASES:
+            raise click.BadParameter(f"`{name}` is not a basis; use one of {', '.join(sorted(_BASES))}")
         if found.setdefault(_WHO[kind], name) != name:
             raise click.BadParameter(f"`{kind}` is given twice, and no record matches both")
     return found

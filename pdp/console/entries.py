@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.audit.values import DECISION, Found
+from pdp.audit.rows import micros_of
+from pdp.audit.values import DECISION
+from pdp.v1.audit_pb2 import AuditRecord
 
 Record = Mapping[str, Any]
 
@@ -42,10 +44,10 @@ class Entry:
     fields: tuple[tuple[str, str], ...]
 
 
-def entry_of(found: Found) -> Entry:
+def entry_of(found: AuditRecord) -> Entry:
     """Return a record as an entry."""
-    record = found.record()
-    seconds, micros = divmod(found.mark.at, 1_000_000)
+    record = json.loads(found.record_json)
+    seconds, micros = divmod(micros_of(record["time"]), 1_000_000)
     decided = record.get("kind") == DECISION
     return Entry(
         time=EntryTime(seconds=seconds, nanos=micros * 1000),

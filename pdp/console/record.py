@@ -12,16 +12,14 @@ from starlette.responses import Response
 from pdp.client import InvalidRequestError, NotFoundError
 from pdp.console.entries import entry_of
 from pdp.console.forms import whole_number
-from pdp.console.search import FIELDS, Part, Search, bound, found_of, mark_of, mark_text, records, search_of
+from pdp.console.search import BASES, FIELDS, Part, bound, mark_of, records, search_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
-from pdp.model import Basis
-from pdp.v1.audit_pb2 import PlanRevocationRequest
+from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
 from pdp.v1.policy_pb2 import Bundle
 
 _BAD_REQUEST = 400
-_PAGE, _MOST_READ = 50, 5_000
-_MOST_EXPORTED, _MOST_READ_TO_EXPORT = 10_000, 100_000
+_PAGE, _MOST_EXPORTED = 50, 10_000
 # An address without a search shows the last day: the record is listed from its oldest entry.
 _DAY = "1d"
 _EMPTY = dict.fromkeys(FIELDS, "")
@@ -40,7 +38,7 @@ _SELECTORS = {
 }
 PLAN_FIELDS = (*_SELECTORS, "since", "until", "tried")
 # What a search and a plan both take, in the same words.
-_ALSO_PLANNED = ("user", "agent", "session", "since", "until")
+_ALSO_PLANNED = ("user", "agent", "session", "tool", "server", "resource", "since", "until")
 _PLANNED, _PLAN_PAGE = 1_000, 100
 
 
@@ -55,7 +53,7 @@ class Records:
         given = visit.given(FIELDS)
         if not any(name in visit.request.query_params for name in FIELDS):
             given["since"] = _DAY
-        part, problem = Part(found=(), after=None), ""
+        part, problem = Part(found=()), ""
         try:
             part = await self._part(visit, self._search(given))
         except InvalidRequestError as error:
@@ -67,7 +65,7 @@ class Records:
             _BAD_REQUEST if problem else 200,
             problem=problem,
             given=given,
-            bases=[basis.value for basis in Basis],
+            bases=list(BASES),
             most=_MOST_EXPORTED,
             export="/record/export?" + urlencode(chosen),
             plan="/record/plan?" + urlencode({name: chosen[name] for name in _ALSO_PLANNED if name in chosen}),
@@ -77,10 +75,10 @@ class Records:
     async def export(self, visit: Visit) -> Response:
         """Answer with the records of a search as they were written, one on each line."""
         search = self._search(visit.given(FIELDS))
-        part = await records(self._desk.client, search, None, most=_MOST_EXPORTED, most_read=_MOST_READ_TO_EXPORT)
-        name = "records-part.jsonl" if part.after else "records.jsonl"
+        part = await records(self._desk.client, search, None, most=_MOST_EXPORTED)
+        name = "records-part.jsonl" if part.further else "records.jsonl"
         return Response(
-            b"".join(one.line.rstrip(b"\n") + b"\n" for one in part.found),
+            b"".join(one.record_json.rstrip(b"\n") + b"\n" for one in part.found),
             media_type="application/jsonl",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
@@ -106,7 +104,7 @@ class Records:
         """Show the records of a decision."""
         decision_id = visit.request.path_params["decision_id"]
         found = await self._desk.client.get_records(decision_id)
-        entries = [entry_of(found_of(one)) for one in found]
+        entries = [entry_of(one) for one in found]
         version = next((one.bundle_version for one in reversed(entries) if one.decision_id), "")
         return self._desk.show(
             visit, "decision.html", decision_id=decision_id, entries=entries, bundle=await self._bundle(version)
@@ -145,11 +143,11 @@ class Records:
         except NotFoundError:
             return None
 
-    async def _part(self, visit: Visit, search: Search) -> Part:
+    async def _part(self, visit: Visit, search: RecordFilter) -> Part:
         after = mark_of(visit.request.query_params.get("after", ""))
-        return await records(self._desk.client, search, after, most=_PAGE, most_read=_MOST_READ)
+        return await records(self._desk.client, search, after, most=_PAGE)
 
-    def _search(self, given: Mapping[str, str]) -> Search:
+    def _search(self, given: Mapping[str, str]) -> RecordFilter:
         return search_of(given, self._desk.clock.now().wall_at)
 
     def _plan_of(self, given: Mapping[str, str]) -> PlanRevocationRequest:
@@ -162,5 +160,5 @@ class Records:
 
 def _listed(part: Part, address: str, chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return what a template shows of a part of the record."""
-    further = f"{address}?{urlencode({**chosen, 'after': mark_text(part.after)})}" if part.after else ""
+    further = f"{address}?{urlencode({**chosen, 'after': part.further})}" if part.further else ""
     return {"entries": [entry_of(one) for one in part.found], "further": further}

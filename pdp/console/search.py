@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pdp.audit.rows import time_of
-from pdp.audit.values import DECISION, Found, Mark
+from pdp.audit.values import Mark
 from pdp.client import AsyncClient, InvalidRequestError
 from pdp.model import Basis
 from pdp.v1.audit_pb2 import AuditRecord, PlanRevocationRequest, RecordFilter
 from pdp.v1.decision_pb2 import Outcome
 
-FIELDS = ("user", "agent", "session", "caller", "tool", "resource", "outcome", "basis", "kind", "since", "until")
-# These the console looks for itself, in what the server finds by the others.
-_OF_CALLS = ("tool", "resource", "basis")
+# Of a search: the fields of the form that the server takes as they are, by those of the API.
+_TEXTS = {
+    "user": "user",
+    "agent": "agent",
+    "session": "session_id",
+    "caller": "caller_id",
+    "server": "server",
+    "tool": "tool",
+    "resource": "resource",
+    "kind": "kind",
+}
+FIELDS = (*_TEXTS, "outcome", "basis", "since", "until")
 _OUTCOMES = {"": Outcome.OUTCOME_UNSPECIFIED, "allow": Outcome.OUTCOME_ALLOW, "deny": Outcome.OUTCOME_DENY}
-_BASES = frozenset({"", *(basis.value for basis in Basis)})
+BASES = {"": "BASIS_UNSPECIFIED", **{basis.value: f"BASIS_{basis.name}" for basis in Basis}}
 _SERVER_PAGE = 500
 _AGO = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
@@ -26,50 +35,24 @@ _MARK = re.compile(r"([0-9]{1,17})\.(.{1,200})\.([0-9]{1,18})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """A search: `given` is what the form has, and `which` what the server filters by."""
-
-    given: Mapping[str, str]
-    which: RecordFilter
-
-    def takes(self, found: Found) -> bool:
-        """Say whether a record that the server found is about the tool, the resource and the basis."""
-        if not any(self.given[name] for name in _OF_CALLS):
-            return True
-        record = found.record()
-        tool, resource = record.get("tool"), record.get("resource_id") or record.get("resource_digest")
-        return (
-            self.given["tool"] in ("", tool, f"{record.get('server')}/{tool}")
-            and self.given["resource"] in ("", resource, f"{record.get('resource_type')}::{resource}")
-            and self.given["basis"] in ("", record.get("basis"))
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Records that match, in order of time. `after` leads to the next part, and is None at the end."""
+    """Records that match, in order of time. `further` is where the next part begins, or empty."""
 
-    found: tuple[Found, ...]
-    after: Mark | None
+    found: tuple[AuditRecord, ...]
+    further: str = ""
 
 
-def search_of(given: Mapping[str, str], now: float) -> Search:
-    """Return a search; `now` is unix seconds. Raise `InvalidRequestError`."""
+def search_of(given: Mapping[str, str], now: float) -> RecordFilter:
+    """Return what the server is to search by; `now` is unix seconds. Raise `InvalidRequestError`."""
     if given["outcome"] not in _OUTCOMES:
         raise InvalidRequestError(f"`{given['outcome']}` is not an outcome: choose allow or deny")
-    if given["basis"] not in _BASES:
+    if given["basis"] not in BASES:
         raise InvalidRequestError(f"`{given['basis']}` is not a basis")
-    of_calls = any(given[name] for name in _OF_CALLS)
-    which = RecordFilter(
-        session_id=given["session"],
-        user=given["user"],
-        agent=given["agent"],
-        caller_id=given["caller"],
-        outcome=_OUTCOMES[given["outcome"]],
-        kind=given["kind"] or (DECISION if of_calls else ""),
-    )
+    which = RecordFilter(outcome=_OUTCOMES[given["outcome"]], basis=BASES[given["basis"]])
+    for name, field in _TEXTS.items():
+        setattr(which, field, given[name])
     bound(which, given, now)
-    return Search(given=given, which=which)
+    return which
 
 
 def bound(message: RecordFilter | PlanRevocationRequest, given: Mapping[str, str], now: float) -> None:
@@ -84,32 +67,22 @@ def bound(message: RecordFilter | PlanRevocationRequest, given: Mapping[str, str
                 ) from None
 
 
-async def records(client: AsyncClient, search: Search, after: Mark | None, *, most: int, most_read: int) -> Part:
-    """Return at most `most` records that match, after a place, and read at most `most_read` for them."""
+async def records(client: AsyncClient, search: RecordFilter, after: Mark | None, *, most: int) -> Part:
+    """Return at most `most` records that match, after a place."""
     which = RecordFilter()
-    which.CopyFrom(search.which)
+    which.CopyFrom(search)
     if after:
         which.since_time.FromMicroseconds(max(after.at, which.since_time.ToMicroseconds()))
-    matching: list[Found] = []
-    read = 0
-    async for one in client.list_records(which, page_size=_SERVER_PAGE):
-        found = found_of(one)
-        if after and found.mark <= after:
+    found: list[AuditRecord] = []
+    async for one in client.list_records(which, page_size=min(most + 1, _SERVER_PAGE)):
+        # Only those of the same microsecond can have been in the part before.
+        if after and _place(one) <= after:
             continue
-        if search.takes(found):
-            if len(matching) == most:
-                return Part(found=tuple(matching), after=matching[-1].mark)
-            matching.append(found)
-        read += 1
-        if read == most_read:
-            return Part(found=tuple(matching), after=found.mark)
-    return Part(found=tuple(matching), after=None)
-
-
-def found_of(record: AuditRecord) -> Found:
-    """Return a record of the API with its place."""
-    line = record.record_json
-    return Found(mark=Mark(at=time_of(line) or 0, segment=record.segment, place=record.place), line=line)
+        after = None
+        if len(found) == most:
+            return Part(found=tuple(found), further=_text_of(_place(found[-1])))
+        found.append(one)
+    return Part(found=tuple(found))
 
 
 def mark_of(text: str) -> Mark | None:
@@ -122,8 +95,11 @@ def mark_of(text: str) -> Mark | None:
     return Mark(at=int(named[1]), segment=named[2], place=int(named[3]))
 
 
-def mark_text(mark: Mark) -> str:
-    """Return a place as an address names it."""
+def _place(one: AuditRecord) -> Mark:
+    return Mark(at=time_of(one.record_json) or 0, segment=one.segment, place=one.place)
+
+
+def _text_of(mark: Mark) -> str:
     return f"{mark.at}.{mark.segment}.{mark.place}"
 
 

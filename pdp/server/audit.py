@@ -27,6 +27,7 @@ from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, UnavailableError
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import Limits
+from pdp.model import Basis
 from pdp.server.fields import moment_of, optional_id, optional_text, require_id, timestamp
 from pdp.serving.origin import Origin
 from pdp.v1 import audit_pb2 as audit
@@ -44,6 +45,10 @@ _OUTCOMES = {
     decisions.OUTCOME_DENY: "deny",
 }
 # The generated stubs give numbers no common type.
+_BASES: Mapping[Any, str] = {
+    decisions.BASIS_UNSPECIFIED: "",
+    **{decisions.Basis.Value(f"BASIS_{basis.name}"): basis.value for basis in Basis},
+}
 _STATES: Mapping[State, Any] = {state: audit.RecordedState.Value(f"RECORDED_STATE_{state.name}") for state in State}
 _SELECTORS = {"session": "session_id", "bundle": "bundle_version"}
 
@@ -121,6 +126,8 @@ class AuditHandlers:
     def _filter(self, given: audit.RecordFilter, origin: Origin) -> Filter:
         if given.outcome not in _OUTCOMES:
             raise InvalidRequestError("filter.outcome", f"`{given.outcome}` is not an outcome")
+        if given.basis not in _BASES:
+            raise InvalidRequestError("filter.basis", f"`{given.basis}` is not a basis")
         if given.delegated and not given.session_id:
             raise InvalidRequestError("filter.delegated", "needs a `session_id`")
         return Filter(
@@ -134,7 +141,20 @@ class AuditHandlers:
             window=_window("filter.", given),
             tenant=origin.caller.tenant,
             arguments=self._arguments(given),
+            basis=_BASES[given.basis],
+            **self._of_calls("filter.", given),
         )
+
+    def _of_calls(self, prefix: str, given: Any) -> dict[str, str]:  # noqa: ANN401 - two messages with the same three fields
+        """Return the server, the tool and the resource that calls must have, as agents named them."""
+        for name in ("server", "tool"):
+            optional_text(prefix + name, getattr(given, name), 2 * _NAME_CHARACTERS + 1)
+        if given.tool and "/" not in given.tool:
+            raise InvalidRequestError(f"{prefix}tool", "must have the form `server/tool`")
+        most = self._limits.resource_id_characters
+        if len(given.resource) > most:
+            raise InvalidRequestError(f"{prefix}resource", f"longer than {most} characters")
+        return {name: getattr(given, name) for name in ("server", "tool", "resource")}
 
     def _arguments(self, given: audit.RecordFilter) -> tuple[tuple[str, str], ...]:
         if len(given.arguments) > _MOST_ARGUMENTS:
@@ -145,14 +165,9 @@ class AuditHandlers:
         given = {kind: getattr(request, _SELECTORS.get(kind, kind)) for kind in SELECTOR_KINDS}
         for kind in ("session", "user", "agent", "pep", "approver", "bundle"):
             optional_id(_SELECTORS.get(kind, kind), given[kind])
-        for kind in ("tool", "server"):
-            optional_text(kind, given[kind], 2 * _NAME_CHARACTERS + 1)
-        if given["tool"] and "/" not in given["tool"]:
-            raise InvalidRequestError("tool", "must have the form `server/tool`")
+        self._of_calls("", request)
         if given["argument"]:
             argument_of("argument", given["argument"])
-        if len(given["resource"]) > self._limits.resource_id_characters:
-            raise InvalidRequestError("resource", f"longer than {self._limits.resource_id_characters} characters")
         selector = Selector(window=_window("", request), tried=request.tried, tenant=origin.caller.tenant, **given)
         if selector.empty:
             raise InvalidRequestError("request", "is empty, and would select every session")

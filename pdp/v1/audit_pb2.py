@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pdp.v1 import decision_pb2 as pdp_dot_v1_dot_decision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/audit.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pdp/v1/decision.proto\"\x88\x02\n\x0cRecordFilter\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tdelegated\x18\x02 \x01(\x08\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x11\n\tcaller_id\x18\x05 \x01(\t\x12 \n\x07outcome\x18\x06 \x01(\x0e\x32\x0f.pdp.v1.Outcome\x12\x0c\n\x04kind\x18\x07 \x01(\t\x12.\n\nsince_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\targuments\x18\n \x03(\t\"B\n\x0b\x41uditRecord\x12\x13\n\x0brecord_json\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\x03\"\'\n\x10GetRecordRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"^\n\x11GetRecordResponse\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.pdp.v1.AuditRecord\x12$\n\x07records\x18\x02 \x03(\x0b\x32\x13.pdp.v1.AuditRecord\"a\n\x12ListRecordsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.pdp.v1.RecordFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.pdp.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x14ListApprovalsRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\tH\x00\x42\t\n\x07subject\"\xa3\x04\n\x08\x41pproval\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pdp.v1.RecordedState\x12\x19\n\x11parent_session_id\x18\x05 \x01(\t\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12\x30\n\x0crequest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x08 \x01(\t\x12\x30\n\x0c\x61pprove_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelegated\x18\n \x01(\x08\x12\x0e\n\x06grants\x18\x0b \x03(\t\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07purpose\x18\r \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x0e \x01(\t\x12\x0e\n\x06labels\x18\x0f \x03(\t\x12\x15\n\rtool_patterns\x18\x10 \x03(\t\x12\r\n\x05tools\x18\x11 \x03(\t\x12\x17\n\x0f\x61ttributes_json\x18\x12 \x01(\x0c\x12\x1e\n\x16\x61ttribute_digests_json\x18\x13 \x01(\x0c\x12\x12\n\nterms_json\x18\x14 \x01(\x0c\x12\x19\n\x11term_digests_json\x18\x15 \x01(\x0c\"<\n\x15ListApprovalsResponse\x12#\n\tapprovals\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Approval\"a\n\x12ListTouchedRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.pdp.v1.RecordFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xd1\x01\n\x05Touch\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x15\n\rresource_type\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\x06 \x01(\x03\x12.\n\nfirst_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x13ListTouchedResponse\x12\x1e\n\x07touched\x18\x01 \x03(\x0b\x32\r.pdp.v1.Touch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd7\x02\n\x15PlanRevocationRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0b\n\x03pep\x18\x04 \x01(\t\x12\x10\n\x08\x61pprover\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\x0e\n\x06server\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\t \x01(\t\x12\r\n\x05tried\x18\n \x01(\x08\x12.\n\nsince_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\r \x01(\x05\x12\x12\n\npage_token\x18\x0e \x01(\t\x12\x10\n\x08\x61rgument\x18\x0f \x01(\t\"\x9c\x02\n\x11PlannedRevocation\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pdp.v1.RecordedState\x12\x0f\n\x07matched\x18\x05 \x01(\x08\x12\x19\n\x11parent_session_id\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61llowed\x18\x08 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\t \x01(\x03\x12\x32\n\x0elast_call_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x16PlanRevocationResponse\x12+\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.pdp.v1.PlannedRevocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xf1\x01\n\rRecordedState\x12\x1e\n\x1aRECORDED_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RECORDED_STATE_REQUESTED\x10\x01\x12\x19\n\x15RECORDED_STATE_ACTIVE\x10\x02\x12\x19\n\x15RECORDED_STATE_DENIED\x10\x03\x12\x18\n\x14RECORDED_STATE_ENDED\x10\x04\x12\x1a\n\x16RECORDED_STATE_EXPIRED\x10\x05\x12\x1a\n\x16RECORDED_STATE_REVOKED\x10\x06\x12\x1a\n\x16RECORDED_STATE_UNKNOWN\x10\x07\x32\xff\x02\n\x0c\x41uditService\x12@\n\tGetRecord\x12\x18.pdp.v1.GetRecordRequest\x1a\x19.pdp.v1.GetRecordResponse\x12\x46\n\x0bListRecords\x12\x1a.pdp.v1.ListRecordsRequest\x1a\x1b.pdp.v1.ListRecordsResponse\x12L\n\rListApprovals\x12\x1c.pdp.v1.ListApprovalsRequest\x1a\x1d.pdp.v1.ListApprovalsResponse\x12\x46\n\x0bListTouched\x12\x1a.pdp.v1.ListTouchedRequest\x1a\x1b.pdp.v1.ListTouchedResponse\x12O\n\x0ePlanRevocation\x12\x1d.pdp.v1.PlanRevocationRequest\x1a\x1e.pdp.v1.PlanRevocationResponseB-\n\x06pdp.v1B\nAuditProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/audit.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pdp/v1/decision.proto\"\xd6\x02\n\x0cRecordFilter\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tdelegated\x18\x02 \x01(\x08\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x11\n\tcaller_id\x18\x05 \x01(\t\x12 \n\x07outcome\x18\x06 \x01(\x0e\x32\x0f.pdp.v1.Outcome\x12\x0c\n\x04kind\x18\x07 \x01(\t\x12.\n\nsince_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\targuments\x18\n \x03(\t\x12\x0e\n\x06server\x18\x0b \x01(\t\x12\x0c\n\x04tool\x18\x0c \x01(\t\x12\x10\n\x08resource\x18\r \x01(\t\x12\x1c\n\x05\x62\x61sis\x18\x0e \x01(\x0e\x32\r.pdp.v1.Basis\"B\n\x0b\x41uditRecord\x12\x13\n\x0brecord_json\x18\x01 \x01(\x0c\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\x03\"\'\n\x10GetRecordRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"^\n\x11GetRecordResponse\x12#\n\x06record\x18\x01 \x01(\x0b\x32\x13.pdp.v1.AuditRecord\x12$\n\x07records\x18\x02 \x03(\x0b\x32\x13.pdp.v1.AuditRecord\"a\n\x12ListRecordsRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.pdp.v1.RecordFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"T\n\x13ListRecordsResponse\x12$\n\x07records\x18\x01 \x03(\x0b\x32\x13.pdp.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x14ListApprovalsRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\tH\x00\x42\t\n\x07subject\"\xa3\x04\n\x08\x41pproval\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pdp.v1.RecordedState\x12\x19\n\x11parent_session_id\x18\x05 \x01(\t\x12\x14\n\x0crequested_by\x18\x06 \x01(\t\x12\x30\n\x0crequest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61pproved_by\x18\x08 \x01(\t\x12\x30\n\x0c\x61pprove_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tdelegated\x18\n \x01(\x08\x12\x0e\n\x06grants\x18\x0b \x03(\t\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07purpose\x18\r \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x0e \x01(\t\x12\x0e\n\x06labels\x18\x0f \x03(\t\x12\x15\n\rtool_patterns\x18\x10 \x03(\t\x12\r\n\x05tools\x18\x11 \x03(\t\x12\x17\n\x0f\x61ttributes_json\x18\x12 \x01(\x0c\x12\x1e\n\x16\x61ttribute_digests_json\x18\x13 \x01(\x0c\x12\x12\n\nterms_json\x18\x14 \x01(\x0c\x12\x19\n\x11term_digests_json\x18\x15 \x01(\x0c\"<\n\x15ListApprovalsResponse\x12#\n\tapprovals\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Approval\"a\n\x12ListTouchedRequest\x12$\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x14.pdp.v1.RecordFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xd1\x01\n\x05Touch\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x15\n\rresource_type\x18\x03 \x01(\t\x12\x13\n\x0bresource_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\x06 \x01(\x03\x12.\n\nfirst_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlast_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x13ListTouchedResponse\x12\x1e\n\x07touched\x18\x01 \x03(\x0b\x32\r.pdp.v1.Touch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd7\x02\n\x15PlanRevocationRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x0b\n\x03pep\x18\x04 \x01(\t\x12\x10\n\x08\x61pprover\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\x0e\n\x06server\x18\x07 \x01(\t\x12\x10\n\x08resource\x18\x08 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\t \x01(\t\x12\r\n\x05tried\x18\n \x01(\x08\x12.\n\nsince_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\r \x01(\x05\x12\x12\n\npage_token\x18\x0e \x01(\t\x12\x10\n\x08\x61rgument\x18\x0f \x01(\t\"\x9c\x02\n\x11PlannedRevocation\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12$\n\x05state\x18\x04 \x01(\x0e\x32\x15.pdp.v1.RecordedState\x12\x0f\n\x07matched\x18\x05 \x01(\x08\x12\x19\n\x11parent_session_id\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61llowed\x18\x08 \x01(\x03\x12\x0e\n\x06\x64\x65nied\x18\t \x01(\x03\x12\x32\n\x0elast_call_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"^\n\x16PlanRevocationResponse\x12+\n\x08sessions\x18\x01 \x03(\x0b\x32\x19.pdp.v1.PlannedRevocation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xf1\x01\n\rRecordedState\x12\x1e\n\x1aRECORDED_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18RECORDED_STATE_REQUESTED\x10\x01\x12\x19\n\x15RECORDED_STATE_ACTIVE\x10\x02\x12\x19\n\x15RECORDED_STATE_DENIED\x10\x03\x12\x18\n\x14RECORDED_STATE_ENDED\x10\x04\x12\x1a\n\x16RECORDED_STATE_EXPIRED\x10\x05\x12\x1a\n\x16RECORDED_STATE_REVOKED\x10\x06\x12\x1a\n\x16RECORDED_STATE_UNKNOWN\x10\x07\x32\xff\x02\n\x0c\x41uditService\x12@\n\tGetRecord\x12\x18.pdp.v1.GetRecordRequest\x1a\x19.pdp.v1.GetRecordResponse\x12\x46\n\x0bListRecords\x12\x1a.pdp.v1.ListRecordsRequest\x1a\x1b.pdp.v1.ListRecordsResponse\x12L\n\rListApprovals\x12\x1c.pdp.v1.ListApprovalsRequest\x1a\x1d.pdp.v1.ListApprovalsResponse\x12\x46\n\x0bListTouched\x12\x1a.pdp.v1.ListTouchedRequest\x1a\x1b.pdp.v1.ListTouchedResponse\x12O\n\x0ePlanRevocation\x12\x1d.pdp.v1.PlanRevocationRequest\x1a\x1e.pdp.v1.PlanRevocationResponseB-\n\x06pdp.v1B\nAuditProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,38 +34,38 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.audit_pb2', _globals
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\nAuditProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
-  _globals['_RECORDEDSTATE']._serialized_start=2556
-  _globals['_RECORDEDSTATE']._serialized_end=2797
+  _globals['_RECORDEDSTATE']._serialized_start=2634
+  _globals['_RECORDEDSTATE']._serialized_end=2875
   _globals['_RECORDFILTER']._serialized_start=87
-  _globals['_RECORDFILTER']._serialized_end=351
-  _globals['_AUDITRECORD']._serialized_start=353
-  _globals['_AUDITRECORD']._serialized_end=419
-  _globals['_GETRECORDREQUEST']._serialized_start=421
-  _globals['_GETRECORDREQUEST']._serialized_end=460
-  _globals['_GETRECORDRESPONSE']._serialized_start=462
-  _globals['_GETRECORDRESPONSE']._serialized_end=556
-  _globals['_LISTRECORDSREQUEST']._serialized_start=558
-  _globals['_LISTRECORDSREQUEST']._serialized_end=655
-  _globals['_LISTRECORDSRESPONSE']._serialized_start=657
-  _globals['_LISTRECORDSRESPONSE']._serialized_end=741
-  _globals['_LISTAPPROVALSREQUEST']._serialized_start=743
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=821
-  _globals['_APPROVAL']._serialized_start=824
-  _globals['_APPROVAL']._serialized_end=1371
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1373
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1433
-  _globals['_LISTTOUCHEDREQUEST']._serialized_start=1435
-  _globals['_LISTTOUCHEDREQUEST']._serialized_end=1532
-  _globals['_TOUCH']._serialized_start=1535
-  _globals['_TOUCH']._serialized_end=1744
-  _globals['_LISTTOUCHEDRESPONSE']._serialized_start=1746
-  _globals['_LISTTOUCHEDRESPONSE']._serialized_end=1824
-  _globals['_PLANREVOCATIONREQUEST']._serialized_start=1827
-  _globals['_PLANREVOCATIONREQUEST']._serialized_end=2170
-  _globals['_PLANNEDREVOCATION']._serialized_start=2173
-  _globals['_PLANNEDREVOCATION']._serialized_end=2457
-  _globals['_PLANREVOCATIONRESPONSE']._serialized_start=2459
-  _globals['_PLANREVOCATIONRESPONSE']._serialized_end=2553
-  _globals['_AUDITSERVICE']._serialized_start=2800
-  _globals['_AUDITSERVICE']._serialized_end=3183
+  _globals['_RECORDFILTER']._serialized_end=429
+  _globals['_AUDITRECORD']._serialized_start=431
+  _globals['_AUDITRECORD']._serialized_end=497
+  _globals['_GETRECORDREQUEST']._serialized_start=499
+  _globals['_GETRECORDREQUEST']._serialized_end=538
+  _globals['_GETRECORDRESPONSE']._serialized_start=540
+  _globals['_GETRECORDRESPONSE']._serialized_end=634
+  _globals['_LISTRECORDSREQUEST']._serialized_start=636
+  _globals['_LISTRECORDSREQUEST']._serialized_end=733
+  _globals['_LISTRECORDSRESPONSE']._serialized_start=735
+  _globals['_LISTRECORDSRESPONSE']._serialized_end=819
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=821
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=899
+  _globals['_APPROVAL']._serialized_start=902
+  _globals['_APPROVAL']._serialized_end=1449
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=1451
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1511
+  _globals['_LISTTOUCHEDREQUEST']._serialized_start=1513
+  _globals['_LISTTOUCHEDREQUEST']._serialized_end=1610
+  _globals['_TOUCH']._serialized_start=1613
+  _globals['_TOUCH']._serialized_end=1822
+  _globals['_LISTTOUCHEDRESPONSE']._serialized_start=1824
+  _globals['_LISTTOUCHEDRESPONSE']._serialized_end=1902
+  _globals['_PLANREVOCATIONREQUEST']._serialized_start=1905
+  _globals['_PLANREVOCATIONREQUEST']._serialized_end=2248
+  _globals['_PLANNEDREVOCATION']._serialized_start=2251
+  _globals['_PLANNEDREVOCATION']._serialized_end=2535
+  _globals['_PLANREVOCATIONRESPONSE']._serialized_start=2537
+  _globals['_PLANREVOCATIONRESPONSE']._serialized_end=2631
+  _globals['_AUDITSERVICE']._serialized_start=2878
+  _globals['_AUDITSERVICE']._serialized_end=3261
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,7 @@ RECORDED_STATE_REVOKED: RecordedState
 RECORDED_STATE_UNKNOWN: RecordedState
 
 class RecordFilter(_message.Message):
-    __slots__ = ("session_id", "delegated", "user", "agent", "caller_id", "outcome", "kind", "since_time", "until_time", "arguments")
+    __slots__ = ("session_id", "delegated", "user", "agent", "caller_id", "outcome", "kind", "since_time", "until_time", "arguments", "server", "tool", "resource", "basis")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     DELEGATED_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,10 @@ class RecordFilter(_message.Message):
     SINCE_TIME_FIELD_NUMBER: _ClassVar[int]
     UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     delegated: bool
     user: str
@@ -52,7 +56,11 @@ class RecordFilter(_message.Message):
     since_time: _timestamp_pb2.Timestamp
     until_time: _timestamp_pb2.Timestamp
     arguments: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., delegated: _Optional[bool] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., caller_id: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., kind: _Optional[str] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., arguments: _Optional[_Iterable[str]] = ...) -> None: ...
+    server: str
+    tool: str
+    resource: str
+    basis: _decision_pb2.Basis
+    def __init__(self, session_id: _Optional[str] = ..., delegated: _Optional[bool] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., caller_id: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., kind: _Optional[str] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., arguments: _Optional[_Iterable[str]] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., resource: _Optional[str] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("record_json", "segment", "place")

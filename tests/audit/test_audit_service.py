@@ -78,7 +78,9 @@ def test_records_are_those_of_the_tenant_in_order(asked: Asked, tenant: str) -> 
 def test_filters_travel(asked: Asked) -> None:
     """Each field of the filter means what it means locally."""
     session = next(
-        one for one in asked.records[COUNT // 2 :] if one.get("tenant") == "default" and one.get("ancestors")
+        one
+        for one in asked.records[COUNT // 2 :]
+        if one.get("tenant") == "default" and one.get("ancestors") and one["basis"] == "permit" and one["resource_id"]
     )
     since, until = asked.records[COUNT // 10]["time"], asked.records[COUNT - COUNT // 10]["time"]
     which = RecordFilter(
@@ -88,6 +90,10 @@ def test_filters_travel(asked: Asked) -> None:
         caller_id=session["caller_id"],
         outcome=decision_pb2.OUTCOME_ALLOW,
         kind="decision",
+        server=session["server"],
+        tool=f"{session['server']}/{session['tool']}",
+        resource=session["resource_id"],
+        basis=decision_pb2.BASIS_PERMIT,
     )
     which.since_time.FromJsonString(since)
     which.until_time.FromJsonString(until)
@@ -103,6 +109,9 @@ def test_filters_travel(asked: Asked) -> None:
             outcome="allow",
             user=session["user"],
             caller_id=session["caller_id"],
+            server=session["server"],
+            tool=session["tool"],
+            resource_id=session["resource_id"],
         )
         if session["ancestors"][-1] in (one["session_id"], *one["ancestors"]) and since <= one["time"] < until
     ]

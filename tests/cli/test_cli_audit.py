@@ -104,6 +104,9 @@ def test_executed_by(ask: Run, case: Case, where: tuple[str, ...]) -> None:
     assert [case.allowed] == [one["id"] for one in answer(ask(*words))]
     assert [case.denied] == [one["id"] for one in answer(ask(*words, "--outcome", "deny"))]
     assert [case.allowed, case.denied] == [one["id"] for one in answer(ask(*words, "--outcome", "all"))]
+    of_calls = ("server:files", "tool:files/write", "basis:default_deny", "--outcome", "all")
+    assert [case.denied] == [one["id"] for one in answer(ask(*words, *of_calls))]
+    assert [] == answer(ask(*words, "tool:files/read", "resource:elsewhere"))
 
 
 @both
@@ -186,7 +189,9 @@ def test_an_unknown_id_is_exit_code_1(ask: Run, where: tuple[str, ...], command:
     ("words", "problem"),
     [
         (("touched", "coder"), "`coder` must be written KIND:ID"),
-        (("touched", "tool:git/x"), "`tool:git/x` must be written KIND:ID"),
+        (("touched", "approver:x"), "`approver:x` must be written KIND:ID"),
+        (("touched", "tool:git"), "`tool:git` must be written tool:SERVER/TOOL"),
+        (("touched", "basis:denied"), "`denied` is not a basis; use one of"),
         (("touched", "agent:a", "agent:b"), "`agent` is given twice"),
         (("touched", "agent:a", "--delegated"), "--delegated needs"),
         (("executed-by", "agent:a", "--since", "soon"), "`soon` is not a time"),

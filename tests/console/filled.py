@@ -9,7 +9,6 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from pdp.audit.values import Found, Mark
 from pdp.console.assets import Assets
 from pdp.console.drafts import EVERYTHING, Draft
 from pdp.console.entries import entry_of
@@ -23,7 +22,7 @@ from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
-from pdp.v1.audit_pb2 import Approval, PlannedRevocation
+from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
 from pdp.v1.policy_pb2 import Bundle
@@ -168,8 +167,9 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
         "arguments": {"key": text},
         "facts": {"purpose": text, "a": [text]},
     }
-    found = Found(mark=Mark(at=1, segment="a", place=0), line=json.dumps({**record, **values}).encode())
-    other = Found(mark=found.mark, line=json.dumps({**record, **values, "kind": text, "caller_id": text}).encode())
+    values["time"] = "2026-01-05T10:00:00Z"
+    found = AuditRecord(record_json=json.dumps({**record, **values}).encode())
+    other = AuditRecord(record_json=json.dumps({**record, **values, "kind": text, "caller_id": text}).encode())
     entries, listed = (
         [entry_of(found), entry_of(other)],
         {"further": "/record?after=x", "export": "/record/export", "plan": "/record/plan"},

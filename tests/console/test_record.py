@@ -33,9 +33,10 @@ def told(server: RunningServer) -> tuple[str, str]:
     ("query", "found", "not_found"),
     [
         ("outcome=deny", "crm/delete_customer", "crm/find_customer"),
-        ("tool=find_customer", "crm/find_customer", "crm/delete_customer"),
+        ("server=crm&outcome=allow", "crm/find_customer", "crm/delete_customer"),
+        ("tool=find_customer", "must have the form `server/tool`", "crm/find_customer on"),
         ("tool=crm/find_customer&user=bob", "crm/find_customer", "crm/delete_customer"),
-        ("resource=Server::crm&basis=forbid", "crm/delete_customer", "crm/find_customer"),
+        ("resource=crm&basis=forbid", "crm/delete_customer", "crm/find_customer"),
         ("kind=session.approved&agent=coder", "approved", "crm/find_customer on"),
         ("since=2100-01-01", "Nothing matches.", "crm/find_customer on"),
         ("user=mallory", "Nothing matches.", "crm/find_customer on"),
@@ -101,7 +102,7 @@ def test_a_plan_names_what_is_live(auditor: Browser, server: RunningServer) -> N
     server.client("pep").authorize(handle, "crm", "update_customer", {"id": "1"})
     auditor.open("/record/plan")
     assert "Name what went wrong" in auditor.words
-    auditor.open(f"/record?session={session_id}&tool=update_customer")
+    auditor.open(f"/record?session={session_id}&tool=crm/update_customer")
     auditor.open(_link(auditor, "Which sessions are still live?"))
     assert session_id in auditor.text
     auditor.open(f"/record/plan?tool=crm/update_customer&session={session_id}")

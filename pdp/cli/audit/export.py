@@ -37,8 +37,9 @@ def export(
 ) -> None:
     """Export records for other tools, oldest first: as JSON lines, CSV or Parquet.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a record must match all of them. In CSV, an apostrophe
-    precedes a text that a spreadsheet would run as a formula. Parquet needs the extra `agent-pdp[parquet]`.
+    WHO is `agent:ID`, `user:ID`, `pep:ID`, `session:ID`, `tool:SERVER/TOOL`, `server:ID`, `resource:ID` or
+    `basis:BASIS`; a record must match all of them. In CSV, an apostrophe precedes a text that a spreadsheet would run
+    as a formula. Parquet needs the extra `agent-pdp[parquet]`.
     """
     if kind == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")

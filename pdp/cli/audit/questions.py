@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -64,15 +64,15 @@ def tail(
 ) -> None:
     """Follow the records of all workers as they are written.
 
-    WHO is `session:ID`, `user:ID`, `agent:ID` or `pep:ID`; a record must match all of them. Follows rotated files.
-    Ctrl-C ends it.
+    WHO is `session:ID`, `user:ID`, `agent:ID` or `pep:ID`, or of a call `tool:SERVER/TOOL`, `server:ID`, `resource:ID`
+    or `basis:BASIS`; a record must match all of them. Follows rotated files. Ctrl-C ends it.
     """
     fields = who | ({"outcome": outcome} if outcome else {})
 
     def wanted(one: Found) -> bool:
         record = one.record()
         own = not as_json and record["kind"] in OWN_KINDS
-        named = all(record.get(name) == value for name, value in fields.items())
+        named = all(_field(record, name) == value for name, value in fields.items())
         return not own and named and set(arguments) <= set(logged_values(record))
 
     def show(found: list[Found]) -> None:
@@ -180,7 +180,8 @@ def executed_by(
 ) -> None:
     """List the calls that an agent, a user, a gateway or a session was allowed to make.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a call must match all of them.
+    WHO is `agent:ID`, `user:ID`, `pep:ID`, `session:ID`, `tool:SERVER/TOOL`, `server:ID`, `resource:ID` or
+    `basis:BASIS`; a call must match all of them.
     """
     wanted = "" if outcome == "all" else outcome
     which = Filter(kind="decision", outcome=wanted, arguments=arguments, window=window, **who)  # type: ignore[arg-type]  # by name
@@ -210,7 +211,8 @@ def touched(
 ) -> None:
     """List the tools, servers and resources that calls reached, and separately those that were denied.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a call must match all of them. Without WHO all calls count.
+    WHO is `agent:ID`, `user:ID`, `pep:ID`, `session:ID`, `tool:SERVER/TOOL`, `server:ID`, `resource:ID` or
+    `basis:BASIS`; a call must match all of them. Without WHO all calls count.
     """
     if delegated and "session_id" not in who:
         raise click.UsageError("--delegated needs `session:ID`")
@@ -219,6 +221,13 @@ def touched(
         print_json(touched_object(found))
     else:
         print_touched(found)
+
+
+def _field(record: Mapping[str, Any], name: str) -> object:
+    """Return a field of a filter as a record has it."""
+    if name == "tool":
+        return f"{record.get('server')}/{record.get('tool')}"
+    return record.get(name) if name != "resource" else record.get("resource_id") or record.get("resource_digest")
 
 
 def _say_more(*, more: bool) -> None:

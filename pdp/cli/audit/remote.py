@@ -109,6 +109,10 @@ def _filter(which: Filter) -> audit_pb2.RecordFilter:
         outcome=_OUTCOMES[which.outcome],
         kind=which.kind,
         arguments=[f"{name}={value}" for name, value in which.arguments],
+        server=which.server,
+        tool=which.tool,
+        resource=which.resource,
+        basis=f"BASIS_{which.basis.upper() or 'UNSPECIFIED'}",
     )
     _bound(message, which.window)
     return message

@@ -27,6 +27,7 @@ KEPT = (
     "server",
     "tool",
     "outcome",
+    "basis",
     "resource_type",
     "resource_id",
     "resource_digest",

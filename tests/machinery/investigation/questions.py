@@ -82,6 +82,17 @@ def _of_many(search: Search, records: list[Record]) -> Iterator[Question]:
         yield _executed_by(search, records, name, {field: value})
         yield _touched_by(search, records, name, {field: value})
         yield _last_allowed_to(search, records, name, {field: value})
+    server, tool = next((one["server"], one["tool"]) for one in records if one["kind"] == "decision")
+    yield Question(
+        name="calls of a tool that a forbid denied",
+        ask=lambda: _ids(search.page(Filter(tool=f"{server}/{tool}", server=server, basis="forbid"), limit=_MOST)),
+        expected=lambda: [one["id"] for one in chosen(records, server=server, tool=tool, basis="forbid")],
+    )
+    yield Question(
+        name="calls on a resource",
+        ask=lambda: _ids(search.page(Filter(resource="repository-151"), limit=_MOST)),
+        expected=lambda: [one["id"] for one in chosen(records, resource_id="repository-151")],
+    )
     yield Question(
         name="all denials of a tenant",
         ask=lambda: _ids(search.page(Filter(outcome="deny", tenant="other"), limit=_MOST)),
