@@ -32,12 +32,14 @@ from pdp.testing.inprocess import running_server
 from pdp.v1.access_pb2 import (
     ACCESS_STATE_APPROVED,
     ACCESS_STATE_DENIED,
+    ACCESS_STATE_EXPIRED,
     ACCESS_STATE_OPEN,
     ACCESS_STATE_REVOKED,
     GetAccessRequestRequest,
     WatchAccessRequestsRequest,
     WatchAccessRequestsResponse,
 )
+from pdp.v1.session_pb2 import SESSION_STATE_REQUESTED, SESSION_STATE_REVOKED
 from tests.machinery.servers.desk import APPROVER, CALLERS, FILES, LEADS, SECRET, Desk
 from tests.machinery.servers.rawmessages import BUNDLE, PATIENCE
 from tests.machinery.servers.running import Running, Serve
@@ -289,6 +291,26 @@ def test_a_session_loses_all_its_approvals(desk: Desk) -> None:
 
     assert sorted(request.id for request in requests[:2]) == list(revoked)
     assert desk.state(requests[2]) == ACCESS_STATE_OPEN
+
+
+def test_a_leaver_keeps_nothing(desk: Desk) -> None:
+    """One revocation by user ends their sessions, those below for others, and what waits or was approved for them."""
+    gateway, lead = desk.server.client("gateway"), desk.server.client("lead")
+    wanted: dict[str, Any] = {"agent": "coder", "purpose": "to wait", "tools": ("git/*",)}
+    parent = desk.opened(may_delegate=True)
+    below = gateway.request_session(user="bob", parent_session_handle=parent.session_handle, **wanted)
+    asked = gateway.request_session(user="ada", **wanted)
+    another = gateway.request_session(user="bob", **wanted).session.session_id
+    calls = [desk.wait(parent.session.session_id, call={"digest": digest}) for digest in (b"one", b"two")]
+    assert "OK" == desk.approve(calls[0])
+
+    revoked = lead.revoke_sessions(user="ada", reason="has left")
+
+    theirs = {one.session.session_id for one in (parent, below, asked)}
+    assert theirs <= set(revoked)
+    assert {SESSION_STATE_REVOKED} == {gateway.get_session(one).state for one in theirs}
+    assert SESSION_STATE_REQUESTED == gateway.get_session(another).state
+    assert {ACCESS_STATE_EXPIRED} == {desk.state(call) for call in calls}
 
 
 def test_a_request_that_was_not_approved_is_not_revoked(desk: Desk) -> None:
