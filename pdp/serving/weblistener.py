@@ -21,7 +21,7 @@ from pdp.serving.portcertificate import PortCertificate
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
 # For the headers of a request, from the first moment of the connection.
 _HEAD_SECONDS, _MOST_HEAD_BYTES = 10.0, 64 * 1024
-_IDLE_SECONDS, _END_SECONDS = 5, 3
+_IDLE_SECONDS, _MORE_SECONDS, _END_SECONDS = 5, 2, 3
 # How often a port is sought that is free on both addresses, and what says that there is no `::1`.
 _TRIES = 8
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -141,7 +141,10 @@ class _Server(uvicorn.Server):
 
 
 class _BoundedProtocol(H11Protocol):
-    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none."""
+    """Uvicorn's protocol, with two bounds that it lacks.
+
+    One is on the time that the headers of a request may take, the other on a stream when the server ends.
+    """
 
     _waiting: asyncio.TimerHandle | None = None
 
@@ -155,6 +158,11 @@ class _BoundedProtocol(H11Protocol):
             self._rest()
             return
         self._wait()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        # A stream of events has no end of its own, and Uvicorn would cancel it as an error.
+        self.loop.call_later(_MORE_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()

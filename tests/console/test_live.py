@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 
 import pytest
 
@@ -13,7 +13,7 @@ from pdp.console.assembly import IDLE_SECONDS
 from pdp.console.connections import MOST_ON_ONE, Connections
 from pdp.console.live import LIVE, MOST_STREAMS
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import LOOP, Browser, World, requested
+from tests.console.desk import LOOP, Browser, World, console, requested
 from tests.console.desk import live as running
 
 # The watches of calls that one caller may have at a server.
@@ -46,6 +46,20 @@ def test_the_stream_ends_with_the_log_in(person: Browser, monkeypatch: pytest.Mo
         person.send("/log-out")
 
         assert "over" == [*told][-1]
+
+
+def test_the_end_of_the_console_ends_its_streams(server: RunningServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Within seconds, though a browser listens, and as nobody's error."""
+    with ExitStack() as ended:
+        world = ended.enter_context(console(server))
+        # Not one of the world's browsers, which are closed first.
+        listener = Browser(world.place, world.listener.port)
+        listener.cookies.update(world.person().cookies)
+        with closing(listener.http), stream(listener) as told:
+            assert "changed" == next(told)
+            ended.close()
+
+    assert [] == caplog.records
 
 
 def test_listening_keeps_no_log_in_alive(person: Browser, server: RunningServer) -> None:

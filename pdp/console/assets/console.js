@@ -95,7 +95,8 @@
   // A request that a person is reading is never changed under their eyes.
   const fresh = document.getElementById("fresh");
   const showFresh = (found) => {
-    if (found.dataset.fresh !== fresh.dataset.fresh) tell("This has changed since the page was opened. Reload it before you decide.");
+    const same = found.dataset.fresh === fresh.dataset.fresh;
+    tell(same ? "" : "This has changed since the page was opened. Reload it before you decide.");
   };
 
   // The page itself, as the server would show it now. Its scripts do not run: it is only parsed.
@@ -118,6 +119,8 @@
         showFresh(page.getElementById("fresh"));
       } else if (request.status === 401) {
         tell("You are no longer logged in. Reload the page to log in again.");
+      } else if (!request.status) {
+        tell("The console cannot be reached, so this page may be old.");
       }
       if (again) { again = false; refresh(); }
     };
@@ -135,9 +138,9 @@
     source.addEventListener("over", () => { end(); refresh(); });
     // It comes back by itself after a broken connection, and not after a refusal.
     source.onerror = () => {
+      refresh();
       if (source.readyState !== EventSource.CLOSED) return;
       end();
-      refresh();
       setTimeout(listen, 15_000);
     };
     release = end;

@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import World, live, requested
+from tests.console.desk import World, console, live, requested
 from tests.console.people.chromium import PATIENCE, chromium, press, problems, resize, row, until
 from tests.console.people.pictures import WIDTHS, enter, scenes
 from tests.console.strings import STRINGS
@@ -102,6 +102,18 @@ def test_one_stream_serves_all_tabs(browser: Chrome, world: World, server: Runni
     WebDriverWait(browser, PATIENCE).until(lambda _: login.streams == 1)
     browser.close()
     browser.switch_to.window(first)
+
+
+def test_a_page_without_its_console_says_so(browser: Chrome, server: RunningServer) -> None:
+    """What it shows may be old, and looks as ever."""
+    with console(server, "overseer") as gone:
+        enter(browser, gone)
+        [login] = gone.entry._desk.logins._by_digest.values()
+        WebDriverWait(browser, PATIENCE).until(lambda _: login.streams)
+
+    until(browser, "The console cannot be reached")
+    browser.get("about:blank")
+    assert all("ERR_CONNECTION" in one or "/events" in one for one in problems(browser))
 
 
 def test_no_text_of_others_runs(browser: Chrome, world: World, server: RunningServer) -> None:
