@@ -18,8 +18,9 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(VENV)/ready  ## run a real agent task, decided call by call
-	@$(BIN)/python -m pdp.cli.demo
+# CONSOLE=yes or no: whether you then approve a session in the browser. On a terminal it asks.
+demo: $(VENV)/ready  ## run a real agent task, decided call by call; then approve one yourself, in the browser
+	@$(BIN)/python -m pdp.cli.demo $(if $(CONSOLE),--$(if $(filter no,$(CONSOLE)),no-)console)
 
 serve: $(VENV)/ready  ## run the server on its embedded defaults
 	$(BIN)/pdp serve

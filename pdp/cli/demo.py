@@ -10,17 +10,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+import click
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pdp.cli.demobrowser import approve_in_the_browser
 from pdp.client import Answer, AsyncClient, DefinitionDigests, PDPClientError, definition_digests
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 
@@ -51,11 +53,12 @@ class Folders:
     repository: Path
 
 
-def main() -> int:
-    """Run the demonstration; return 0 when every call was decided as expected.
-
-    Otherwise exit with 1.
-    """
+@click.command(help="A short agent task, decided call by call.")
+@click.option(
+    "--console/--no-console", "browser", default=None, help="Approve a session in the browser, too. [asks, if it can]"
+)
+def main(*, browser: bool | None) -> None:
+    """Run the demonstration, and exit with 1 unless every call was decided as expected."""
     console = Console()
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
@@ -64,20 +67,40 @@ def main() -> int:
         with _server(folders, receiver.endpoint) as address:
             console.print(f"[bold]1[/] the PDP listens on {address}, with its embedded defaults")
             answers = asyncio.run(_task(console, folders, address))
+            if _wanted(console) if browser is None else browser:
+                # Ctrl-C ends this part alone.
+                with suppress(KeyboardInterrupt):
+                    asyncio.run(_in_the_browser(console, folders, address))
         # The server has ended and sent its trace.
         _show_trace(console, receiver, answers)
-    console.print(f"[bold]8[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
-    return 0
+    console.print(f"[bold]9[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
+
+
+def _wanted(console: Console) -> bool:
+    if not (console.is_terminal and sys.stdin.isatty()):
+        console.print("[bold]7[/] with `make demo CONSOLE=yes` you approve and revoke a session in the browser")
+        return False
+    return click.confirm("Be the approver now: approve a session in the browser, and revoke it there?", default=True)
+
+
+async def _in_the_browser(console: Console, folders: Folders, address: str) -> None:
+    console.print("[bold]7[/] your turn, until you revoke the session; Ctrl-C goes on")
+    command = [sys.executable, "-m", "pdp.cli", "console", "--open"]
+    command += ["--address", address, "--data-dir", str(folders.data)]
+    async with _client(folders, address, "pep") as pep:
+        arguments = {"repo_path": str(folders.repository)}
+        await approve_in_the_browser(pep, command, arguments, lambda text: console.print(f"  {text}", markup=False))
+
+
+def _client(folders: Folders, address: str, role: str) -> AsyncClient:
+    return AsyncClient(address, token_file=folders.data / "tokens" / f"{role}.token", data_dir=folders.data)
 
 
 async def _task(console: Console, folders: Folders, address: str) -> list[Answer]:
     async with AsyncExitStack() as opened:
         tools = {name: await opened.enter_async_context(_mcp_server(module)) for name, module in SERVERS.items()}
         pep, approver, author = [
-            await opened.enter_async_context(
-                AsyncClient(address, token_file=folders.data / "tokens" / f"{name}.token", data_dir=folders.data)
-            )
-            for name in ("pep", "approver", "author")
+            await opened.enter_async_context(_client(folders, address, name)) for name in ("pep", "approver", "author")
         ]
         digests = await _import_tools(console, folders, author, tools)
         opened_session = await pep.request_session(
@@ -255,7 +278,7 @@ def _show_trace(console: Console, receiver: OTLPReceiver, answers: list[Answer])
     denied = next(answer for answer in answers if answer.basis == "forbid")
     receiver.wait_for(lambda: any(span.span_id.hex() == denied.span_id for span in receiver.spans))
     span = next(span for span in receiver.spans if span.span_id.hex() == denied.span_id)
-    console.print(f"[bold]7[/] the trace of the denied `git_reset`, as an OTLP receiver got it: {denied.trace_id}")
+    console.print(f"[bold]8[/] the trace of the denied `git_reset`, as an OTLP receiver got it: {denied.trace_id}")
     table = Table(title=f"span {span.name}, {(span.end_time_unix_nano - span.start_time_unix_nano) / 1000:.0f} µs")
     table.add_column("attribute")
     table.add_column("value", overflow="fold")
@@ -265,4 +288,4 @@ def _show_trace(console: Console, receiver: OTLPReceiver, answers: list[Answer])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
