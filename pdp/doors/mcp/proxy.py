@@ -26,8 +26,9 @@ _LOG = logging.getLogger(__name__)
 # Requests of the client that have no answer yet, and subscriptions among them.
 MOST_OPEN = 256
 _LIST_SECONDS = 30.0
-# How often the proxy looks for other tools while nothing is said to have changed: that a session expires is no change.
-_LOOK_SECONDS = 15.0
+# How often the proxy looks for other tools while nothing is said to have changed: that a session expires is no change;
+# and how long it waits after a look that failed, because the change that it heard of may be the last one.
+_LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
 # How long the proxy waits for what is left to do when it closes.
 _END_SECONDS = 1.0
 
@@ -274,12 +275,14 @@ class Proxy:
         with self.gate.hearing() as changed:
             while True:
                 changed.clear()
+                pause = _AGAIN_SECONDS
                 with suppress(PDPClientError):
                     now = await self.gate.visible()
+                    pause = _LOOK_SECONDS
                     before, self.gate.shown = self.gate.shown, now
                     if before is not None and now != before:
                         await self._tell_tools_changed()
-                await heard(changed, _LOOK_SECONDS)
+                await heard(changed, pause)
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:

@@ -21,8 +21,9 @@ from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, ClientGoneError, 
 _LOG = logging.getLogger(__name__)
 
 _OK, BAD_GATEWAY = 200, 502
-# How often a stream looks whether its session lives while it hears of no change: that a session expires is none.
-_LOOK_SECONDS = 15.0
+# How often a stream looks whether its session lives while it hears of no change: that a session expires is none; and
+# how long it waits after a look that failed, because the change that it heard of may be the last one.
+_LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
 _HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
 
 
@@ -97,6 +98,7 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
     with party.session.hearing() as heard_of:
         while True:
             heard_of.clear()
+            pause = _AGAIN_SECONDS
             with suppress(PDPClientError):
                 now = await party.seen()
                 # The session may be over before it is seen here for the first time.
@@ -104,8 +106,8 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
                     await reply.event(changed)
                 if now is None:
                     return
-                before = now
-            await heard(heard_of, _LOOK_SECONDS)
+                before, pause = now, _LOOK_SECONDS
+            await heard(heard_of, pause)
 
 
 async def ended(task: asyncio.Task[None] | None) -> None:

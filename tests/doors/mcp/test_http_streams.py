@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -11,14 +12,16 @@ import pytest
 from mcp import MCPError
 from mcp.types import ListRootsResult
 
-from pdp.doors.mcp import parties
+from pdp.client import PDPClientError
+from pdp.doors.mcp import parties, streams
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
-from tests.doors.mcp.webworld import HANDLE, KeptEvents, message_of, text_of, world
+from tests.doors.mcp.webworld import HANDLE, KeptEvents, World, message_of, text_of, world
 
 pytestmark = pytest.mark.anyio
 
 CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "slow"}
+ACKNOWLEDGED, TOOLS_CHANGED = "notifications/subscriptions/acknowledged", "notifications/tools/list_changed"
 ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
@@ -158,6 +161,28 @@ async def test_an_answer_to_nothing_is_not_sent_on(desk_pdp: RunningServer) -> N
         assert {} == here.desk.headers
 
 
+async def listened(here: World, handle: str, acknowledged: Callable[[], None]) -> list[str]:
+    """Listen until the end; return what was told. `acknowledged` is called when the stream has begun."""
+    body = {
+        "jsonrpc": "2.0",
+        "id": "s",
+        "method": "subscriptions/listen",
+        "params": {"_meta": STATED, "notifications": {"toolsListChanged": True}},
+    }
+    sent = {**ACCEPT, "mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen", HANDLE: handle}
+    told: list[str] = []
+    async with (
+        httpx2.AsyncClient(timeout=PATIENCE) as http,
+        http.stream("POST", here.url, json=body, headers=sent) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                told.append(json.loads(line.removeprefix("data: ")).get("method", "the end"))
+                if len(told) == 1:
+                    acknowledged()
+    return told
+
+
 @pytest.mark.parametrize("before", [False, True], ids=["while it listens", "before it listens"])
 async def test_a_subscription_tells_of_a_revocation_and_ends(
     desk_pdp: RunningServer,
@@ -169,31 +194,36 @@ async def test_a_subscription_tells_of_a_revocation_and_ends(
     That a session lives is believed for a moment: it can be over by the time at which its stream begins.
     """
     monkeypatch.setattr(parties, "_LIVELY_SECONDS", PATIENCE)
-    body = {
-        "jsonrpc": "2.0",
-        "id": "s",
-        "method": "subscriptions/listen",
-        "params": {"_meta": STATED, "notifications": {"toolsListChanged": True}},
-    }
-    sent = {**ACCEPT, "mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen"}
-    told: list[str] = []
     async with world(desk_pdp) as here:
         session_id, handle = here.session()
         if before:
             await here.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}, handle=handle)
             here.revoke(session_id)
-        async with (
-            httpx2.AsyncClient(timeout=PATIENCE) as http,
-            http.stream("POST", here.url, json=body, headers={**sent, HANDLE: handle}) as answer,
-        ):
-            async for line in answer.aiter_lines():
-                if line.startswith("data: "):
-                    message = json.loads(line.removeprefix("data: "))
-                    told.append(message.get("method", "the end"))
-                    if len(told) == 1 and not before:
-                        here.revoke(session_id)
 
-        assert ["notifications/subscriptions/acknowledged", "notifications/tools/list_changed", "the end"] == told
+        told = await listened(here, handle, lambda: None if before else here.revoke(session_id))
+
+    assert [ACKNOWLEDGED, TOOLS_CHANGED, "the end"] == told
+
+
+async def test_a_look_that_fails_is_made_again_soon(desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server can be too busy to say what a session sees just when it was revoked, and tells of no change after it."""
+    failures, seen = iter([PDPClientError("too busy")]), parties.Party.seen
+
+    async def failing_once(party: parties.Party) -> frozenset[str] | None:
+        now = await seen(party)
+        if now is None and (failure := next(failures, None)):
+            raise failure
+        return now
+
+    monkeypatch.setattr(parties.Party, "seen", failing_once)
+    monkeypatch.setattr(streams, "_AGAIN_SECONDS", 0.0)
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+
+        told = await listened(here, handle, lambda: here.revoke(session_id))
+
+    assert [ACKNOWLEDGED, TOOLS_CHANGED, "the end"] == told
+    assert next(failures, None) is None
 
 
 async def test_the_stream_of_a_session_of_mcp_ends_with_the_session(desk_pdp: RunningServer) -> None:
