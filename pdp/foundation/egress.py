@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -98,22 +99,22 @@ class Egress:
         parts, host = self._parts, _host(self._parts)
         if parts.scheme != "https":
             plain = http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
-            plain.sock = exchange.hold(self._connected(plain))
+            plain.sock = exchange.hold(self._connected(plain, exchange))
             return plain
         # Created for each request, because the roots can change.
         trusted = self._trusted()
         connection = http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
-        connected = exchange.hold(self._connected(connection))
+        connected = exchange.hold(self._connected(connection, exchange))
         connection.sock = exchange.hold(trusted.wrap_socket(connected, server_hostname=host))
         return connection
 
-    def _connected(self, connection: http.client.HTTPConnection) -> socket.socket:
+    def _connected(self, connection: http.client.HTTPConnection, exchange: _Exchange) -> socket.socket:
         """Connect to the first address that answers, of those that were checked: a name is resolved once."""
         host, refused = connection.host, OSError()
-        found = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(where[0]) for *_, where in found))
+        addresses = exchange.addresses_of(host, connection.port)
         self._require_allowed(host, addresses)
         for address in addresses:
+            exchange.require_open()
             try:
                 return socket.create_connection((address, connection.port), self._step_seconds)
             except OSError as error:
@@ -172,16 +173,42 @@ class _Exchange:
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(whole_seconds, self._expire)
         self._timer.name, self._timer.daemon = "pdp-fetch-end", True
-        self._timer.start()
+        # What the resolver found or raised, or that nobody waits for it any longer.
+        self._resolved: SimpleQueue[list[str] | OSError] = SimpleQueue()
         self._aborted = False
         self.late = False
+        self._timer.start()
+
+    def addresses_of(self, host: str, port: int | None) -> list[str]:
+        """Return the addresses of a host. Raise `OSError`.
+
+        The system's resolver has no limit that a program could set, and can take minutes. It runs on a thread of its
+        own, which is left to itself when the exchange ends.
+        """
+
+        def resolve() -> None:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._resolved.put(list(dict.fromkeys(str(where[0]) for *_, where in found)))
+            except (OSError, UnicodeError) as error:
+                self._resolved.put(error if isinstance(error, OSError) else socket.gaierror())
+
+        threading.Thread(target=resolve, name="pdp-resolve", daemon=True).start()
+        found = self._resolved.get()
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def require_open(self) -> None:
+        """Raise `TimeoutError` when the exchange has ended."""
+        if self._aborted:
+            raise TimeoutError
 
     def hold(self, connected: Socket) -> Socket:
         """Remember the socket, so that it can be shut down: the connection releases it before the body is read."""
         self._socket = connected
         # INVARIANT: either this code or `abort` sees what the other has done.
-        if self._aborted:
-            raise TimeoutError
+        self.require_open()
         return connected
 
     def begin(
@@ -198,6 +225,7 @@ class _Exchange:
 
     def abort(self) -> None:
         self._aborted = True
+        self._resolved.put(TimeoutError())
         if self._socket is not None:
             # Use the plain socket's method: that of a TLS socket would remove it while the reader uses it.
             with suppress(OSError):

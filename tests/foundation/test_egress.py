@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from pdp.foundation.egress import Egress, NotAskedError, is_public
+from pdp.foundation.egress import Egress, EgressError, NotAskedError, is_public
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,68 @@ def test_a_private_address_is_not_asked_unless_its_host_is_named(host: str) -> N
 
     with pytest.raises(NotAskedError, match="is at the private address"):
         egress.ask("POST", {}, lambda answer: answer.status)
+
+
+@pytest.fixture
+def resolving(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Have the resolver of the system hang until the end of the test; provide an event that is set once it is asked."""
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        asked.set()
+        over.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    yield asked
+    over.set()
+
+
+@pytest.mark.usefixtures("resolving")
+def test_a_resolver_that_hangs_holds_nobody_longer_than_the_rest() -> None:
+    """The limit of the whole request counts for the look-up of its host, too."""
+    egress = Egress("http://slow.example:9/x", whole_seconds=0.05)
+
+    with pytest.raises(EgressError, match="did not answer in time"):
+        egress.ask("GET", {}, lambda answer: answer.status)
+
+
+def test_closing_ends_a_look_up(resolving: threading.Event) -> None:
+    """A server that stops does not wait for the system's resolver."""
+    egress = Egress("http://slow.example:9/x", whole_seconds=3600.0)
+
+    def close() -> None:
+        resolving.wait()
+        egress.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    with pytest.raises(EgressError, match="did not answer in time"):
+        egress.ask("GET", {}, lambda answer: answer.status)
+    closing.join()
+
+
+def test_no_further_address_is_tried_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with many addresses that do not answer takes no longer than one with a single address."""
+    egress, tried = Egress("http://many.example:9/x"), []
+
+    def connect(address: tuple[str, int], _: float) -> socket.socket:
+        tried.append(address)
+        egress.close()
+        raise TimeoutError
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"93.184.216.{last}", 9)) for last in range(34, 37)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(EgressError, match="did not answer in time"):
+        egress.ask("GET", {}, lambda answer: answer.status)
+
+    assert [("93.184.216.34", 9)] == tried
+
+
+def test_a_host_that_is_no_name_cannot_be_found() -> None:
+    """What no resolver can be asked about is an answer as well."""
+    egress = Egress("http://a..example:9/x")
+
+    with pytest.raises(EgressError, match="has a host that cannot be found"):
+        egress.ask("GET", {}, lambda answer: answer.status)

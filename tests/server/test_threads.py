@@ -42,6 +42,7 @@ ELSEWHERE = {
     "pdp-catch-up",
     "pdp-telemetry-end",
     "pdp-fetch-end",
+    "pdp-resolve",
     "pdp-child-end",
     "pdp-large-stack",  # soon over
 }
