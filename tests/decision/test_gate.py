@@ -15,8 +15,9 @@ from pdp.decision.ruling import ancestor_deny, deny
 from pdp.decision.snapshot import Snapshot
 from pdp.foundation.jsontext import definition_digest, former_definition_digest
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
+from pdp.model import Basis, Bounds, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
+from pdp.sessions.freezes import Freeze
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_freeze, make_session
 from tests.machinery.bases import ELSEWHERE
@@ -48,10 +49,17 @@ def session_of(bundle: Bundle, name: str = "s", parent: Session | None = None, *
     return make_session(name, parent, **{"scope": Scope(id="", tools=tools), **changes})
 
 
-def ruling_of(bundle: Bundle, *chain: Session, call: Call | None = None, now: Instant = NOW) -> Ruling | None:
+def ruling_of(
+    bundle: Bundle,
+    *chain: Session,
+    call: Call | None = None,
+    now: Instant = NOW,
+    freeze: Freeze | None = None,
+    bounds: Bounds | None = None,
+) -> Ruling | None:
     """Ask the gate about a call of `a/b`, by default."""
-    snapshot = Snapshot(bundle=bundle, chain=chain, now=now, wall_at=now.wall_at)
-    passed = gate(snapshot, call or Call(session_handle="", server="a", tool="b"))
+    snapshot = Snapshot(bundle=bundle, chain=chain, now=now, wall_at=now.wall_at, freeze=freeze)
+    passed = gate(snapshot, call or Call(session_handle="", server="a", tool="b"), bounds)
     return passed.ruling if isinstance(passed, Refusal) else None
 
 
@@ -164,6 +172,38 @@ def test_the_first_check_that_fails_is_the_basis(bundle: Bundle) -> None:
     assert denied(Basis.SESSION_REVOKED) == ruling_of(bundle, revoked, unscoped)
     # All of the chain stands before any of it is asked for its reach.
     assert ancestor_deny(revoked, denied(Basis.SESSION_REVOKED)) == ruling_of(bundle, unscoped, revoked)
+
+
+def test_a_freeze_denies_before_all_else(bundle: Bundle) -> None:
+    """It stops every session, whatever else is to be said of it; where there is no session there is none to stop."""
+    freeze, revoked = make_freeze("default"), session_of(bundle, state=SessionState.REVOKED)
+
+    assert denied(Basis.FROZEN) == ruling_of(bundle, session_of(bundle), freeze=freeze)
+    assert denied(Basis.FROZEN) == ruling_of(bundle, revoked, freeze=freeze)
+    assert denied(Basis.SESSION_NOT_FOUND) == ruling_of(bundle, freeze=freeze)
+
+
+@pytest.mark.parametrize(
+    ("sees_results", "labels", "basis"),
+    [
+        (False, b"{read: {meaning: a stranger wrote it}}", Basis.RESULT_UNSEEN),
+        (True, b"{read: {meaning: a stranger wrote it}}", None),
+        (False, b"{}", None),
+    ],
+)
+def test_what_must_be_reported_needs_a_gateway_that_sees_it(
+    sees_results: bool,  # noqa: FBT001 - a column
+    labels: bytes,
+    basis: Basis | None,
+) -> None:
+    """A gateway that sees no results gets no call of which only a report says what it brings; it is the last check."""
+    reporting = load_bundle({**FILES, "bundle.yaml": b"labels: " + labels}, DEFAULT_LIMITS, compile_here)
+    bounds = Bounds(tenants=frozenset({"default"}), sees_results=sees_results)
+    own, revoked = session_of(reporting), session_of(reporting, state=SessionState.REVOKED)
+
+    assert (denied(basis) if basis else None) == ruling_of(reporting, own, bounds=bounds)
+    assert denied(Basis.SESSION_REVOKED) == ruling_of(reporting, revoked, bounds=bounds)
+    assert ruling_of(reporting, own) is None
 
 
 @pytest.mark.parametrize(
