@@ -262,3 +262,19 @@ def test_values_are_bounded_in_bytes() -> None:
         assert name == (cache.get(name) or cache.keep(name, make(name)))
 
     assert ["four", "five5", "six666", "five5", "heavier than ten", "heavier than ten"] == made
+
+
+def test_every_byte_is_counted_once() -> None:
+    """A value that is replaced or forgotten gives its bytes back; as many values as there is room for are kept."""
+    cache: LRUCache[str] = LRUCache(100, most_bytes=10, weigh=len)
+    for _ in range(3):
+        cache.keep("replaced", "seven77")
+    replaced = cache.get("replaced")
+    cache.clear()
+    cache.keep("whole", "ten letter")
+    whole = cache.get("whole")
+    for letter in "abcdefghijk":
+        cache.keep(letter, letter)
+
+    assert ("seven77", "ten letter") == (replaced, whole)
+    assert [None, *"bcdefghijk"] == [cache.get(letter) for letter in "abcdefghijk"]
