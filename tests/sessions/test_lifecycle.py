@@ -26,6 +26,7 @@ from pdp.sessions.lifecycle import (
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
+    gives_authority,
     require_expected,
     require_new,
     require_successor,
@@ -352,3 +353,14 @@ def test_the_successors_of_many() -> None:
 def test_how_much_a_store_keeps() -> None:
     """The content of ten bundles, so that one can go back; that a version was active, of ten thousand."""
     assert (10, 10_000) == (BUNDLES_KEPT, VERSIONS_REMEMBERED)
+
+
+@pytest.mark.parametrize("before", [None, *SessionState])
+@pytest.mark.parametrize("after", SessionState)
+def test_only_an_approval_gives_authority(before: SessionState | None, after: SessionState) -> None:
+    """From waiting to active; any other change takes some or none, and a session that is not stored has none yet."""
+    stored = None if before is None else make_session("s", state=before)
+
+    given = gives_authority(stored, make_session("s", state=after))
+
+    assert given == ((before, after) == (SessionState.REQUESTED, SessionState.ACTIVE))

@@ -21,15 +21,17 @@ from hypothesis import strategies as st
 from pdp.clock import Deadline
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
+from pdp.sessions import room
 from pdp.sessions.database import SCHEMA_VERSION, require_sound_engine
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import SessionFilter
+from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.contract import StoreContract
 from pdp.testing.stores.samples import (
     insert_family,
     insert_over,
     make_bundle,
+    make_freeze,
     make_scope,
     make_session,
     revoked,
@@ -804,6 +806,40 @@ def test_memory_is_bounded(path: Path) -> None:
 
         assert set(recent) == {made[number].handle_digest for number in (4, 2, 0)}
         assert set(recent._digests) == {"ses_s4", "ses_s2", "ses_s0"}
+
+
+def test_a_nearly_full_disk_takes_only_what_ends_authority(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is kept for that: nothing is opened, approved or charged, no freeze is lifted, and no time noted."""
+    waiting, active, doomed = (
+        make_session(name, state=state)
+        for name, state in (
+            ("waiting", SessionState.REQUESTED),
+            ("active", SessionState.ACTIVE),
+            ("doomed", SessionState.ACTIVE),
+        )
+    )
+    with closing(SQLiteSessionStore(path, reserve_bytes=4096)) as store:
+        for session in (waiting, active, doomed):
+            store.insert(session, wall_at=1000.0)
+        monkeypatch.setattr(room, "free_bytes", lambda _: 4095)
+
+        for act in (
+            lambda: store.insert(make_session("new"), wall_at=1000.0),
+            lambda: store.update([successor_of(waiting, state=SessionState.ACTIVE)], wall_at=1000.0),
+            lambda: store.settle([active], unchanged, wall_at=1000.0),
+            lambda: store.change_freeze("frz_all", lambda _: None, wall_at=1000.0),
+            lambda: store.touch(wall_at=1000.0),
+        ):
+            with pytest.raises(StoreUnavailableError, match="nearly full"):
+                act()
+        store.update([successor_of(doomed, state=SessionState.REVOKED, reason="r")], wall_at=1000.0)
+        store.freeze(make_freeze(""))
+        store.cut(Cut(tenant="default", at=1001.0, by="lead", reason="r"))
+        states = [store.get(session.id)[0].state for session in (waiting, active, doomed)]
+        monkeypatch.setattr(room, "free_bytes", lambda _: 4096)
+        store.touch(wall_at=1000.0)
+
+    assert [SessionState.REVOKED] * 3 == states
 
 
 def test_lists_use_indexes(store: SQLiteSessionStore, path: Path) -> None:
