@@ -35,10 +35,13 @@ def test_a_tenant_is_frozen_until_two_others_lift_it(run: Run, policies: Path) -
     denied = ask("authorize", "--session-handle-file", "handle", *READ)
     refused = ask("session", "request", *WANTED, "--handle-file", "other")
     listed = ask("session", "list")
+    no = run("freeze", "lift", freeze_id, *ADMIN, env=env, stdin="n\n")
+    unanswered = run("freeze", "lift", freeze_id, *ADMIN, env=env, stdin="")
     own = ask("freeze", "lift", freeze_id, "--yes")
+    before = json.loads(ask("freeze", "list", "--json").stdout)
     first = ask("freeze", "lift", freeze_id, "--yes", "--json", *ADMIN)
     waiting = json.loads(ask("freeze", "list", "--json").stdout)
-    second = ask("freeze", "lift", freeze_id[:12], "--yes", *SECOND)
+    second = run("freeze", "lift", freeze_id[:12], *SECOND, env=env, stdin="y\n")
     allowed = ask("authorize", "--session-handle-file", "handle", *READ)
     everything = ask("freeze", "set", "--all-tenants", "--reason", "the network")
     online = ask("freeze", "lift", "--offline")
@@ -50,10 +53,16 @@ def test_a_tenant_is_frozen_until_two_others_lift_it(run: Run, policies: Path) -
     assert (1, True) == (denied.exit_code, denied.stdout.startswith("deny  frozen"))
     assert (2, True) == (refused.exit_code, "default` is frozen" in refused.stderr)
     assert listed.stderr.startswith("frozen: default since ")
+    assert (1, True, True) == (no.exit_code, "acts strangely" in no.stdout, no.stdout.endswith("lift? [y/N]: n\n"))
+    assert (2, "error: no answer, so nothing is lifted; `--yes` lifts without asking") == (
+        unanswered.exit_code,
+        unanswered.stderr.splitlines()[-1],
+    )
     assert (2, True) == (own.exit_code, "`approver` has set this freeze" in own.stderr)
+    assert [""] == [one["confirmed_by"] for one in before]
     assert not json.loads(first.stdout)["lifted"]
     assert [("admin", "acts strangely")] == [(one["confirmed_by"], one["reason"]) for one in waiting]
-    assert (0, f"lifted {freeze_id}\n") == (second.exit_code, second.stdout)
+    assert (0, True) == (second.exit_code, second.stdout.endswith(f"lift? [y/N]: y\nlifted {freeze_id}\n"))
     assert (0, True) == (allowed.exit_code, allowed.stdout.startswith("allow"))
     assert everything.stdout.startswith("froze all tenants: frz_")
     assert (2, True) == (online.exit_code, "a server uses the session store" in online.stderr)
