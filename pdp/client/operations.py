@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.client.asking import json_object
+from pdp.client.enumwords import session_state
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
 from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
@@ -556,9 +557,8 @@ def is_approved(session: Session) -> bool:
         return True
     if session.state == session_pb2.SESSION_STATE_REQUESTED:
         return False
-    names = {number: name.removeprefix("SESSION_STATE_").lower() for name, number in session_pb2.SessionState.items()}
     raise SessionNotApprovedError(
-        f"session `{session.session_id}` is {names.get(session.state, 'in an unknown state')}"
+        f"the state of session `{session.session_id}` is {session_state(session)}"
         + (f": {session.reason}" if session.reason else "")
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pdp.v1.authorization_pb2 import Visibility
+from pdp.client.enumwords import visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse
 
 
@@ -37,12 +37,8 @@ def _differing(was: ReviewedTool, now: ReviewedTool) -> Iterator[str]:
     if was.tool.adds_labels != now.tool.adds_labels:
         yield "the labels that calls add"
     if was.visibility != now.visibility:
-        yield f"what the policies say (`{_word(was)}`, now `{_word(now)}`)"
+        yield f"what the policies say (`{visibility(was)}`, now `{visibility(now)}`)"
 
 
 def _name(one: ReviewedTool) -> str:
     return f"{one.tool.server}/{one.tool.tool}"
-
-
-def _word(one: ReviewedTool) -> str:
-    return Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from pdp.client.enumwords import session_state
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
-from pdp.console.words import session_state
 from pdp.v1.session_pb2 import Session
 
 _MOST_CALLS = 50

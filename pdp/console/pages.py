@@ -9,6 +9,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
+from pdp.client import enumwords
 from pdp.clock import Clock
 from pdp.console import words
 from pdp.console.assets import Assets
@@ -48,6 +49,7 @@ class Pages:
             "asset": assets.path,
             "counted": words.counted,
             "now": lambda: round(clock.now().wall_at),
+            "enums": enumwords,
             "words": words,
         }
 

@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from pdp.client import InvalidRequestError, WrongStateError
+from pdp.client.enumwords import session_state
 from pdp.client.reviewing import changes
 from pdp.console.drafts import EVERYTHING, Draft, InvalidChoiceError, draft_of
 from pdp.console.onesession import session_page
 from pdp.console.visits import Desk, Entry, UnprovenError, Visit, see
-from pdp.console.words import session_state
 from pdp.v1.session_pb2 import ReviewSessionResponse, Session
 
 _BAD_REQUEST, _CONFLICT = 400, 409

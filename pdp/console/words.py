@@ -8,12 +8,9 @@ from itertools import groupby
 from typing import Protocol, TypeAlias, TypeVar
 
 from pdp.client.arguments import member_texts
-from pdp.v1 import audit_pb2
-from pdp.v1.access_pb2 import AccessState, RequestedAccess
-from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.reach_pb2 import ReachedTool
-from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
+from pdp.v1.session_pb2 import ReviewedTool, Session
 
 # In the order in which a person reads them: what nobody has judged comes first.
 RISKS: Mapping[str, str] = {
@@ -27,11 +24,6 @@ COUNTED: Mapping[str, str] = {
     "destructive": "destructive",
     "mutating": "that change something",
     "read_only": "that only read",
-}
-_POLICIES: Mapping[int, str] = {
-    Visibility.VISIBILITY_NEVER: "never",
-    Visibility.VISIBILITY_DEPENDS: "depends",
-    Visibility.VISIBILITY_ALWAYS: "always",
 }
 # Who reads the record, and who revokes. The server decides; these only see the links.
 AUDITORS, REVOKERS = frozenset({"auditor", "admin"}), frozenset({"approver", "admin"})
@@ -47,21 +39,6 @@ class Moment(Protocol):
 
     seconds: int
     nanos: int
-
-
-def session_state(session: Session) -> str:
-    """Return the state as a word: `active`."""
-    return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
-
-
-def access_state(request: RequestedAccess) -> str:
-    """Return the state as a word: `open`."""
-    return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
-
-
-def recorded_state(found: audit_pb2.Approval | audit_pb2.PlannedRevocation) -> str:
-    """Return the state of a session by the record as a word: `active`."""
-    return audit_pb2.RecordedState.Name(found.state).removeprefix("RECORDED_STATE_").lower()
 
 
 def may(caller: Caller, roles: frozenset[str]) -> bool:
@@ -108,11 +85,6 @@ def reducible(session: Session) -> Mapping[str, str]:
 def attributes_of(session: Session) -> Mapping[str, str]:
     """Return the user's attributes by name, each exactly as it is written in JSON."""
     return {name: text for name, text in member_texts(session.user_attributes_json) if name}
-
-
-def policies_word(tool: Judged) -> str:
-    """Return what the policies do with calls of a tool: `never`, `depends` or `always`."""
-    return _POLICIES.get(tool.visibility, "depends")
 
 
 def tool_name(tool: Judged) -> str:

@@ -17,6 +17,7 @@ from pdp.client import (
     PDPClientError,
     UnavailableError,
 )
+from pdp.client.enumwords import session_state
 from pdp.doors import refusals
 from pdp.doors.feeds import SessionsFeed, heard
 from pdp.doors.observing import NotMadeError
@@ -208,10 +209,10 @@ class RequestedSession:
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
             self._session = attached
             return
-        state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
         reason = f": {session.reason}" if session.reason else ""
         self._missing = NoSessionError(
-            f"The request for a session is {state}{reason}. No tool may be called. Do not retry; tell the user."
+            f"The request for a session is {session_state(session)}{reason}. "
+            "No tool may be called. Do not retry; tell the user."
         )
 
     async def _until_decided(

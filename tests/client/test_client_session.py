@@ -146,7 +146,7 @@ def test_a_session_that_nobody_approves_is_given_up(server: ScriptedServer, addr
         (session_pb2.SESSION_STATE_EXPIRED, "is expired"),
         (session_pb2.SESSION_STATE_REVOKED, "is revoked"),
         (session_pb2.SESSION_STATE_UNSPECIFIED, "is unspecified"),
-        (77, "is in an unknown state"),
+        (77, "is unknown"),
     ],
 )
 def test_a_session_that_will_not_live_is_an_error(

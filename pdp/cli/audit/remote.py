@@ -12,6 +12,7 @@ import click
 from pdp.audit.rows import time_of
 from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, State, Touch, Window
 from pdp.client import Client, OverloadedError, UnavailableError
+from pdp.client.enumwords import word_of
 from pdp.v1 import audit_pb2, decision_pb2
 
 _PAGE = 1000
@@ -126,8 +127,7 @@ def _bound(message: audit_pb2.RecordFilter | audit_pb2.PlanRevocationRequest, wi
 
 
 def _state(number: int) -> State:
-    name = audit_pb2.RecordedState.Name(number)
-    return State(name.removeprefix("RECORDED_STATE_").lower())
+    return State(word_of(audit_pb2.RecordedState, number))
 
 
 def _at(message: Any) -> float:  # noqa: ANN401 - a timestamp

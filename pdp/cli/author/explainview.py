@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pdp.client.enumwords import word_of
 from pdp.foundation.printable import visible
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
@@ -173,12 +174,12 @@ def _plain_conditions(conditions: Iterable[ConditionExplanation]) -> Iterable[di
 
 
 def _outcome(number: decisions.Outcome) -> str:
-    return decisions.Outcome.Name(number).removeprefix("OUTCOME_").lower()
+    return word_of(decisions.Outcome, number)
 
 
 def _basis(number: decisions.Basis) -> str:
-    return decisions.Basis.Name(number).removeprefix("BASIS_").lower()
+    return word_of(decisions.Basis, number)
 
 
 def _value(number: explanations.ConditionValue) -> str:
-    return explanations.ConditionValue.Name(number).removeprefix("CONDITION_VALUE_").lower()
+    return word_of(explanations.ConditionValue, number)

@@ -14,17 +14,13 @@ from rich.text import Text
 from pdp.cli.output import STYLES, paragraphs, print_fields, time_text
 from pdp.cli.sessions.view import plain, term_text, terms_of
 from pdp.client.arguments import member_texts
+from pdp.client.enumwords import access_state
 from pdp.foundation.printable import visible
-from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse, RequestedAccess
 from pdp.v1.session_pb2 import Session
 
 _PURPOSE_LINES = 4
 _PLAIN = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
-
-
-def access_state(request: RequestedAccess) -> str:
-    """Return the state as a word: `open`."""
-    return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
 
 
 def plain_access(request: RequestedAccess) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from pdp.cli.options import id_token_option, json_option, read_id_token
 from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.sessions.accessview import (
     access_row,
-    access_state,
     plain_access,
     plain_review,
     print_access,
 )
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.client import Client, OverloadedError, UnavailableError
+from pdp.client.enumwords import access_state
 from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.sessions.access import AccessState

@@ -11,8 +11,9 @@ from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.sessions.terms import terms_named
-from pdp.cli.sessions.view import policies_text, visibility_name
+from pdp.cli.sessions.view import policies_text
 from pdp.client import Client
+from pdp.client.enumwords import visibility
 from pdp.config import Settings
 from pdp.model import Role
 from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
@@ -128,7 +129,7 @@ def _row(one: ReachedTool, first: GetReachResponse, asked_now: bool) -> tuple[st
     further = " ".join(one.opened_by) if asked_now else str(one.session_count)
     groups = ", ".join(filter(None, (one.tool.risk, *one.tool.groups)))
     name = f"{one.tool.server}/{one.tool.tool}"
-    return name, groups, visibility_name(one), policies_text(one), further, _used(one, first)
+    return name, groups, visibility(one), policies_text(one), further, _used(one, first)
 
 
 def _used(one: ReachedTool, first: GetReachResponse) -> str:
@@ -154,7 +155,7 @@ def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
                 "tool": one.tool.tool,
                 "risk": one.tool.risk,
                 "groups": list(one.tool.groups),
-                "visibility": visibility_name(one),
+                "visibility": visibility(one),
                 "policy_ids": list(one.policy_ids),
                 "policies_left_out": one.policies_left_out,
                 "opened_by": list(one.opened_by),

@@ -17,8 +17,8 @@ from pdp.cli.sessions.view import (
     print_fields_of,
     seconds_of,
     terms_of,
-    visibility_name,
 )
+from pdp.client.enumwords import visibility
 from pdp.foundation.printable import visible
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
@@ -126,7 +126,7 @@ def _row(one: ReviewedTool) -> tuple[str, ...]:
     groups = ", ".join((one.tool.risk, *one.tool.groups))
     labels = ", ".join(one.tool.adds_labels)
     name = f"{one.tool.server}/{one.tool.tool}"
-    return name, groups, visibility_name(one), labels, policies_text(one), " ".join(one.opened_by)
+    return name, groups, visibility(one), labels, policies_text(one), " ".join(one.opened_by)
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:

@@ -21,8 +21,9 @@ from pdp.cli.sessions.frozen import tell_frozen
 from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
-from pdp.cli.sessions.view import plain, print_session, state_name
+from pdp.cli.sessions.view import plain, print_session
 from pdp.client import Client, PDPClientError, WrongStateError
+from pdp.client.enumwords import session_state
 from pdp.client.reviewing import changes
 from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
@@ -118,7 +119,7 @@ def request(
         print_json({**plain(opened.session), **link, **shown})
         return
     name = opened.session.session_id
-    if state_name(opened.session) == SessionState.REQUESTED.value:
+    if session_state(opened.session) == SessionState.REQUESTED.value:
         where = f", or at {opened.link}" if opened.link else ""
         click.echo(visible(f"requested {name}; next: pdp session approve {name}{where}"), err=True)
     click.echo(shown.get("session_handle", name))
@@ -163,8 +164,8 @@ def approve(
     with terms_named(terms, single_terms, field="narrowing.terms_json"):
         review = client.review_session(_full_id(client, session_id, SessionState.REQUESTED), **less)
     seen = review.session
-    if state_name(seen) != SessionState.REQUESTED.value:
-        raise click.ClickException(f"the session is {state_name(seen)} and does not wait for approval")
+    if session_state(seen) != SessionState.REQUESTED.value:
+        raise click.ClickException(f"the session is {session_state(seen)} and does not wait for approval")
     if request_digest is not None and request_digest != seen.request_digest:
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
@@ -371,4 +372,4 @@ def _row(session: Session) -> Sequence[str]:
     if len(purpose) > _PURPOSE_CHARACTERS:
         purpose = purpose[: _PURPOSE_CHARACTERS - 1] + "…"
     expires = time_text(session, "expire_time")
-    return session.session_id, state_name(session), session.user, session.agent, expires, purpose
+    return session.session_id, session_state(session), session.user, session.agent, expires, purpose

@@ -10,23 +10,13 @@ from typing import Any
 import click
 
 from pdp.cli.output import print_fields, print_table, time_text
+from pdp.client.enumwords import session_state
 from pdp.foundation.printable import visible
-from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.reach_pb2 import ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
 
 # The policies that are named beside a tool.
 _POLICIES = 3
-
-
-def state_name(session: Session) -> str:
-    """Return the state as a word: `active`."""
-    return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
-
-
-def visibility_name(one: ReviewedTool | ReachedTool) -> str:
-    """Return how visible a tool is as a word: `depends`."""
-    return Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
 
 
 def policies_text(one: ReviewedTool | ReachedTool) -> str:
@@ -39,7 +29,7 @@ def plain(session: Session) -> dict[str, Any]:
     """Return the session as a JSON object."""
     return {
         "session_id": session.session_id,
-        "state": state_name(session),
+        "state": session_state(session),
         "user": session.user,
         "agent": session.agent,
         "purpose": session.purpose,
@@ -107,7 +97,7 @@ def duration_text(seconds: float) -> str:
 
 def _fields(session: Session, known_grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "session", session.session_id
-    yield "state", state_name(session)
+    yield "state", session_state(session)
     yield "user", session.user
     yield "attributes", json.dumps(_attributes(session), ensure_ascii=False) if _attributes(session) else ""
     yield "agent", session.agent
