@@ -40,6 +40,10 @@ class EventKind(StrEnum):
     CALL_TOKEN_ISSUED = "calltoken.issued"  # noqa: S105 - no secret: a call token was signed for an allowed call
     CALL_TOKEN_REFUSED = "calltoken.refused"  # noqa: S105 - no secret: a call token that was checked does not count any longer
     CALL_TOKEN_KEY_WITHDRAWN = "calltoken.key_withdrawn"  # noqa: S105 - no secret: a key of call tokens was withdrawn
+    CALL_TOKEN_USED = "calltoken.used"  # noqa: S105 - no secret: the broker uses a secret for an allowed call
+    CALL_TOKEN_REPLAYED = "calltoken.replayed"  # noqa: S105 - no secret: a call token was presented again
+    CONNECTION_USED = "connection.used"  # the broker uses a secret for what calls no tool
+    CALL_TOKEN_ANSWERED = "calltoken.answered"  # noqa: S105 - no secret: what came of the use of a secret
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals

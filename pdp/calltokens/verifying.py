@@ -116,15 +116,32 @@ class Verifier:
         caller of this method has checked; `Presenter()` for a process on the same machine, over a Unix socket, and None
         when that is unknown. Raise `CallTokenRefusedError`; then the call must not be made.
         """
+        claims = self._presented(token, presenter)
+        if (claims.server, claims.tool) != (server, tool):
+            raise CallTokenRefusedError(Reason.TOOL, "for another tool")
+        if arguments_digest(arguments, claims.salt) != claims.arguments_digest:
+            raise CallTokenRefusedError(Reason.ARGUMENTS, "for other arguments")
+        return self._used_up(token, claims)
+
+    def verify_behind(self, token: str, *, server: str, presenter: Presenter | None) -> CallClaims:
+        """Do what `verify` does for what a tool server calls, and not its agent: it never sees tool and arguments.
+
+        The tool server, to whose certificate or key the token is bound, has checked them by a token of its own.
+        """
+        claims = self._presented(token, presenter)
+        if claims.server != server:
+            raise CallTokenRefusedError(Reason.TOOL, "for another tool server")
+        return self._used_up(token, claims)
+
+    def _presented(self, token: str, presenter: Presenter | None) -> CallClaims:
         # The order matters: nothing is looked up before the signature, and nothing is used up by what is refused.
         claims = claims_of(token, self._keys.key(key_named_by(token)))
         self._require_addressed(claims)
         self._require_now(claims)
         require_presenter(claims, presenter)
-        if (claims.server, claims.tool) != (server, tool):
-            raise CallTokenRefusedError(Reason.TOOL, "for another tool")
-        if arguments_digest(arguments, claims.salt) != claims.arguments_digest:
-            raise CallTokenRefusedError(Reason.ARGUMENTS, "for other arguments")
+        return claims
+
+    def _used_up(self, token: str, claims: CallClaims) -> CallClaims:
         if self._live is not None:
             _asked(self._live, token, claims)
         self._uses.use(claims, now=self._wall(), skew=self._skew)

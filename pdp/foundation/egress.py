@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -156,13 +156,21 @@ def read_whole(response: http.client.HTTPResponse, most: int) -> bytes:
     if announced is not None and announced > most:
         raise TooLargeError(f"is larger than {most} bytes")
     body = bytearray()
-    while chunk := response.read1(_CHUNK_BYTES):
-        body += chunk
+    for piece in pieces_of(response):
+        body += piece
         if len(body) > most:
             raise TooLargeError(f"is larger than {most} bytes")
-    if announced is not None and len(body) != announced:
-        raise EgressError(f"stopped after {len(body)} of {announced} bytes")
     return bytes(body)
+
+
+def pieces_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the body of an answer as it comes. Raise `EgressError` when it stops early."""
+    announced, size = response.length, 0
+    while piece := response.read1(_CHUNK_BYTES):
+        size += len(piece)
+        yield piece
+    if announced is not None and size != announced:
+        raise EgressError(f"stopped after {size} of {announced} bytes")
 
 
 class _Exchange:

@@ -1,0 +1,286 @@
+"""A broker in this process with connections in memory, and an upstream that notes what it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+from pdp.broker.rules import rules_of
+from pdp.broker.using import Broker
+from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
+from pdp.calltokens.canonical import arguments_digest
+from pdp.calltokens.claims import CallClaims, Presenter, encoded
+from pdp.calltokens.keys import CallKey, PublicCallKey
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.uses import MemoryUses, Uses
+from pdp.calltokens.verifying import LiveCheck, Verifier
+from pdp.observer import Event
+
+SECRET: Final = b"s3cr3t/canary-7f0e91"
+AUDIENCE: Final = "https://broker.example"
+PRESENTER: Final = Presenter(certificate="c" * 43)
+ARGUMENTS: Final = {"owner": "o", "title": "t"}
+KEY: Final = CallKey()
+RULES: Final = """
+github:
+  kind: github
+  proxy: {methods: [GET, POST], paths: [/repos/, /user], request_headers: [x-version], response_headers: [x-more]}
+  tools:
+    create_issue: {method: POST, path: "/repos/{owner}/issues", body: {title: "{title}"}}
+    read_issue: {method: GET, path: "/repos/{owner}"}
+remote:
+  kind: github
+  proxy:
+    methods: [GET, POST, DELETE]
+    paths: [/mcp]
+    mcp: {tenant: acme, compartment: prod, connection: github-1, presenters: [local]}
+other:
+  kind: github
+  answer_seconds: 1
+  answer_bytes: 1000
+  tools: {create_issue: {method: POST, path: "/x", body: ["{owner}", "{title}"]}}
+"""
+
+
+class Upstream(ThreadingHTTPServer):
+    """Answers with what `answer` makes of a request, and notes each: method, target, headers and body."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.got: list[tuple[str, str, Mapping[str, str], bytes]] = []
+        self.status = 200
+        self.headers: list[tuple[str, str]] = [("Content-Type", "application/json")]
+        self.pieces: Callable[[], Iterator[bytes]] = lambda: iter([b'{"done":true}'])
+
+    @property
+    def origin(self) -> str:
+        """Return where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing about clients that hang up."""
+
+
+class _Request(BaseHTTPRequestHandler):
+    server: Upstream
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        sent = {name.lower(): value for name, value in self.headers.items()}
+        self.server.got.append((self.command, self.path, sent, body))
+        self.send_response(self.server.status)
+        for name, value in self.server.headers:
+            self.send_header(name, value)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in self.server.pieces():
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+class Noting:
+    """A record in memory, which may fail."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.permits = True
+
+    def event(self, event: Event) -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Return the kinds of all events."""
+        return [event.kind.value for event in self.events]
+
+
+class Published:
+    """The keys of a deployment that has one."""
+
+    def key(self, key_id: str) -> PublicCallKey:
+        """Return the key with an id."""
+        if key_id != KEY.public.id:
+            raise CallTokenRefusedError(Reason.UNKNOWN_KEY, "not published")
+        return KEY.public
+
+
+@dataclass
+class Memory:
+    """Connections with secrets in memory. `opened` lists which were opened."""
+
+    rows: list[Connection]
+    secret: bytes = field(default=SECRET, repr=False)
+    opened: list[str] = field(default_factory=list)
+
+    def of_kind(self, tenant: str, compartment: str, kind: str, user: str) -> Connection:
+        """Return the user's connection, or else the tenant's."""
+        mine = [row for row in self.rows if (row.tenant, row.compartment, row.kind) == (tenant, compartment, kind)]
+        for owner in (user, ""):
+            for row in mine:
+                if row.owner == owner:
+                    return row
+        raise UnknownConnectionError(f"no connection of kind `{kind}`")
+
+    def connection(self, connection_id: str, *, tenant: str, compartment: str) -> Connection:
+        """Return a connection by its id."""
+        for row in self.rows:
+            if (row.tenant, row.compartment, row.id) == (tenant, compartment, connection_id):
+                return row
+        raise UnknownConnectionError(f"no such connection: `{connection_id}`")
+
+    def open(self, connection: Connection) -> Secret:
+        """Return the secret."""
+        self.opened.append(connection.id)
+        return Secret(self.secret)
+
+
+@dataclass
+class World:
+    """A broker with all that it needs."""
+
+    broker: Broker
+    upstream: Upstream
+    record: Noting
+    memory: Memory
+
+
+@contextmanager
+def world(
+    rules: str = RULES, *, live: LiveCheck | None = None, uses: Uses | None = None, **row: Any
+) -> Iterator[World]:
+    """Provide a broker whose tenant `acme` has a connection of kind `github`; `row` has other values of it."""
+    upstream = Upstream()
+    threading.Thread(target=upstream.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    known = {"id": "github-1", "tenant": "acme", "compartment": "prod", "kind": "github", "version": 3}
+    modes = (Mode.CONNECTOR, Mode.PROXY)
+    memory = Memory([Connection(**{**known, "upstream": upstream.origin, "modes": modes, **row})])
+    record, keys = Noting(), Published()
+    verifier = Verifier(
+        issuer="pdp.example",
+        audience=AUDIENCE,
+        keys=keys,
+        uses=uses or MemoryUses(wall=lambda: time.time() - 60),
+        live=live or (lambda _, __: None),
+    )
+    broker = Broker(
+        rules=rules_of("rules.yaml", rules.encode(), Path()),
+        verifier=verifier,
+        keys=keys,
+        connections=memory,
+        record=record,
+    )
+    try:
+        yield World(broker, upstream, record, memory)
+    finally:
+        upstream.shutdown()
+        upstream.server_close()
+
+
+def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:
+    """Return what a token states that was issued now for a call of `github/create_issue`."""
+    now, salt = int(time.time()), bytes(16)
+    said = CallClaims(
+        issuer="pdp.example",
+        audience=AUDIENCE,
+        id=encoded(sha256(str(time.perf_counter_ns()).encode()).digest()),
+        issued_at=now,
+        expires_at=now + 15,
+        decision_id="dec_1",
+        session_id="ses_1",
+        session_epoch=1,
+        ancestor_ids=(),
+        user="alice",
+        agent="coder",
+        tenant="acme",
+        environment="prod",
+        server="github",
+        tool="create_issue",
+        definition_digest="sha256:" + "d" * 64,
+        arguments_digest=arguments_digest(json.dumps(arguments).encode(), salt),
+        salt=salt,
+        resource_type="Repository",
+        resource_id="o",
+        bundle_version="sha256:" + "b" * 64,
+        presenter=PRESENTER,
+    )
+    return replace(said, **changes)
+
+
+def token(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> str:
+    """Return a good call token, with other claims where they are given."""
+    return KEY.signed(claims(arguments, **changes))
+
+
+@dataclass
+class Got:
+    """The answer of an ASGI application. `pieces` are the parts of its body."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    pieces: list[bytes] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        """Return the whole body."""
+        return b"".join(self.pieces)
+
+    @property
+    def said(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+
+def request(
+    app: Any,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    pieces: list[bytes] | None = None,
+) -> Got:
+    """Send a request to an ASGI application, and stay until its answer is over. Its parts are put into `pieces`."""
+    got, waiting = Got(pieces=[] if pieces is None else pieces), [{"type": "http.request", "body": body}]
+
+    async def receive() -> Any:
+        if waiting:
+            return waiting.pop()
+        await asyncio.Event().wait()
+        return None
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            got.status = message["status"]
+            got.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        elif message.get("body"):
+            got.pieces.append(message["body"])
+
+    path, _, query = url.partition("?")
+    scope = {
+        "type": "http",
+        "method": method,
+        "raw_path": path.encode(),
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
+    asyncio.run(app(scope, receive, send))
+    return got
