@@ -46,8 +46,8 @@ lint: $(VENV)/ready  ## check style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto: $(VENV)/ready  ## generate pdp/v1 from proto/, what the doors of Envoy and agentgateway speak, and the lists of bases
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
+proto: $(VENV)/ready  ## generate pdp/v1 and pdp/broker/v1 from proto/, what the doors of Envoy and agentgateway speak, and the lists of bases
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto proto/pdp/broker/v1/*.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. pdp/doors/envoy/extauthz.proto pdp/doors/agentgateway/extmcp.proto
 	$(BIN)/python -m tests.docs.bases
 

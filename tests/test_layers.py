@@ -51,6 +51,7 @@ OF_THE_BROKER = (
     "pdp.identity",
     "pdp.serving",
     "pdp.client",
+    "pdp.telemetry",
     # How commands look and fail, which both programs share.
     "pdp.cli.groups",
     "pdp.cli.output",
@@ -83,6 +84,7 @@ LIBRARIES = {
         "pdp.serving",
         "pdp.server",
         "pdp.client",
+        "pdp.broker.calls",
         "pdp.app",
         "pdp.testing",
         "pdp.telemetry.transport_grpc",
@@ -92,6 +94,7 @@ LIBRARIES = {
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),
     "google": (
+        "pdp.broker.calls",
         "pdp.serving",
         "pdp.server",
         "pdp.client",
@@ -147,7 +150,7 @@ def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        if not name.startswith("pdp.v1"):
+        if not name.startswith(("pdp.v1", "pdp.broker.v1")):
             yield name, path
 
 

@@ -14,18 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from pdp.broker.headers import never_passes
+from pdp.broker.reading import Reader, content_of
 from pdp.broker.templates import METHODS, Template, TemplateError
 from pdp.broker.upstream import ForeignTargetError, required_target
 from pdp.broker.words import NAME
 from pdp.calltokens.claims import THUMBPRINT
-from pdp.errors import BundleError, ConfigurationError, Problem
-from pdp.foundation.ownership import read_own
-from pdp.foundation.yamltext import Section, load_section
+from pdp.foundation.yamltext import Section
 
-_MOST_BYTES: Final = 1024 * 1024
 _SERVER_KEYS: Final = ("kind", "proxy", "tools", "private", "tls_roots", "answer_seconds", "answer_bytes")
 _PROXY_KEYS: Final = ("methods", "paths", "mcp", "request_headers", "response_headers")
 _MCP_KEYS: Final = ("tenant", "compartment", "connection", "presenters")
@@ -34,8 +32,6 @@ LOCAL: Final = "local"
 _TOOL_KEYS: Final = ("method", "path", "query", "headers", "body")
 _SECONDS, _LONGEST_SECONDS = 60, 3600
 _BYTES, _LARGEST = 16 * 1024 * 1024, 1024 * 1024 * 1024
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,123 +86,75 @@ class ServerRules:
 
 def read_rules(path: Path) -> Mapping[str, ServerRules]:
     """Return the rules of a file, by server. Raise `ConfigurationError` with every mistake and its line."""
-    content = read_own(path, "anyone could choose where secrets are sent", most=_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise ConfigurationError(f"`{path}` has more than {_MOST_BYTES} bytes")
-    return rules_of(str(path), content, path.parent)
+    return rules_of(str(path), content_of(path), path.parent)
 
 
 def rules_of(file: str, content: bytes, folder: Path) -> Mapping[str, ServerRules]:
     """Return the rules in a text, by server; files that it names are in `folder`. Raise `ConfigurationError`."""
-    try:
-        document = load_section(file, content)
-    except BundleError as error:
-        raise ConfigurationError("\n".join(map(str, error.problems))) from None
-    reader = _Reader(folder)
-    found = {name: reader.server(document, name) for name in document}
-    if reader.problems:
-        raise ConfigurationError("\n".join(map(str, reader.problems)))
-    return found
+    return _Rules(folder).whole(
+        file, content, lambda reader, document: {name: reader.server(document, name) for name in document}
+    )
 
 
-class _Reader:
-    """Reads rules, and collects all problems; what it returns counts only when there are none."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.problems: list[Problem] = []
+class _Rules(Reader):
+    """Reads rules."""
 
     def server(self, document: Section, name: str) -> ServerRules:
         """Return the rules for one server."""
-        row = self._section(document, name)
+        row = self.section(document, name)
         self.problems += row.unknown_keys(_SERVER_KEYS)
-        kind, roots = self._take(row, "kind", str, ""), self._take(row, "tls_roots", str, "")
-        self._require(row, "kind", "must name the kind of the connections, such as `github`", good=NAME.fullmatch(kind))
-        proxy = self._proxy(self._section(row, "proxy")) if "proxy" in row else None
-        tools = self._section(row, "tools")
-        self._require(row, "kind", "needs `proxy`, `tools` or both beside it", good=proxy or tools)
+        kind, roots = self.take(row, "kind", str, ""), self.take(row, "tls_roots", str, "")
+        self.require(row, "kind", "must name the kind of the connections, such as `github`", good=NAME.fullmatch(kind))
+        proxy = self._proxy(self.section(row, "proxy")) if "proxy" in row else None
+        tools = self.section(row, "tools")
+        self.require(row, "kind", "needs `proxy`, `tools` or both beside it", good=proxy or tools)
         return ServerRules(
             name=name,
             kind=kind,
             proxy=proxy,
             templates={tool: found for tool in tools if (found := self._template(tools, tool))},
-            private=self._take(row, "private", bool, default=False),
-            tls_roots=self._folder / roots if roots else None,
-            answer_seconds=self._number(row, "answer_seconds", _SECONDS, _LONGEST_SECONDS),
-            answer_bytes=self._number(row, "answer_bytes", _BYTES, _LARGEST),
+            private=self.take(row, "private", bool, default=False),
+            tls_roots=self.file(roots),
+            answer_seconds=self.number(row, "answer_seconds", _SECONDS, _LONGEST_SECONDS),
+            answer_bytes=self.number(row, "answer_bytes", _BYTES, _LARGEST),
         )
 
     def _proxy(self, row: Section) -> ProxyRules:
         self.problems += row.unknown_keys(_PROXY_KEYS)
-        methods, paths = self._texts(row, "methods"), self._texts(row, "paths")
-        self._require(
+        methods, paths = self.texts(row, "methods"), self.texts(row, "paths")
+        self.require(
             row, "methods", f"must list some of {', '.join(sorted(METHODS))}", good=methods and {*methods} <= METHODS
         )
-        self._require(row, "paths", "must list plain paths, such as `/v1/`", good=paths and all(map(_plain, paths)))
-        passing = {key: frozenset(self._texts(row, key)) for key in ("request_headers", "response_headers")}
+        self.require(row, "paths", "must list plain paths, such as `/v1/`", good=paths and all(map(_plain, paths)))
+        passing = {key: frozenset(self.texts(row, key)) for key in ("request_headers", "response_headers")}
         for key, names in passing.items():
-            self._require(row, key, _NEVER, good=not any(map(_unfit, names)))
-        mcp = self._mcp(self._section(row, "mcp")) if "mcp" in row else None
+            self.require(row, key, _NEVER, good=not any(map(_unfit, names)))
+        mcp = self._mcp(self.section(row, "mcp")) if "mcp" in row else None
         return ProxyRules(methods=frozenset(methods), paths=paths, mcp=mcp, **passing)
 
     def _mcp(self, row: Section) -> MCPRules:
         self.problems += row.unknown_keys(_MCP_KEYS)
-        presenters = frozenset(self._texts(row, "presenters"))
+        presenters = frozenset(self.texts(row, "presenters"))
         known = all(one == LOCAL or THUMBPRINT.fullmatch(one) for one in presenters)
-        self._require(row, "presenters", f"must list thumbprints of certificates, or `{LOCAL}`", good=known)
-        connection = self._take(row, "connection", str, "")
-        self._require(row, "connection", "must name a connection", good=NAME.fullmatch(connection))
-        tenant, compartment = self._take(row, "tenant", str, "default"), self._take(row, "compartment", str, "")
+        self.require(row, "presenters", f"must list thumbprints of certificates, or `{LOCAL}`", good=known)
+        connection = self.take(row, "connection", str, "")
+        self.require(row, "connection", "must name a connection", good=NAME.fullmatch(connection))
+        tenant, compartment = self.take(row, "tenant", str, "default"), self.take(row, "compartment", str, "")
         return MCPRules(tenant=tenant, compartment=compartment, connection=connection, presenters=presenters)
 
     def _template(self, tools: Section, name: str) -> Template | None:
-        row = self._section(tools, name)
+        row = self.section(tools, name)
         self.problems += row.unknown_keys(_TOOL_KEYS)
-        headers = self._named_texts(row, "headers")
+        headers = self.named_texts(row, "headers")
         fit = not any(map(_unfit, headers)) and "".join(headers.values()).isprintable()
-        self._require(row, "headers", _NEVER, good=fit)
-        method, path = self._take(row, "method", str, ""), self._take(row, "path", str, "")
+        self.require(row, "headers", _NEVER, good=fit)
+        method, path = self.take(row, "method", str, ""), self.take(row, "path", str, "")
         try:
-            query = self._named_texts(row, "query")
+            query = self.named_texts(row, "query")
             return Template(method=method, path=path, query=query, headers=headers, body=row.get("body"))
         except TemplateError as error:
             self.problems.append(row.problem(str(error)))
             return None
-
-    def _section(self, row: Section, key: str) -> Section:
-        found = row.get(key, Section(row.file, row.line))
-        self._require(row, key, "must be a mapping", good=isinstance(found, Section))
-        return found if isinstance(found, Section) else Section(row.file, row.line)
-
-    def _named_texts(self, row: Section, key: str) -> Mapping[str, str]:
-        found = self._section(row, key)
-        self._require(row, key, "must hold texts", good=all(isinstance(one, str) for one in found.values()))
-        return {name: str(value) for name, value in found.items()}
-
-    def _texts(self, row: Section, key: str) -> tuple[str, ...]:
-        found = self._take(row, key, list, [])
-        self._require(row, key, "must list texts", good=all(isinstance(one, str) for one in found))
-        return tuple(map(str, found))
-
-    def _number(self, row: Section, key: str, default: int, most: int) -> int:
-        found = self._take(row, key, int, default)
-        self._require(row, key, f"must be from 1 to {most}", good=0 < found <= most)
-        return found
-
-    def _take(self, row: Section, key: str, kind: type[T], default: T) -> T:
-        found = row.get(key, default)
-        # `type`, since `True` is an integer too.
-        if type(found) is kind:
-            return found
-        self.problems.append(row.problem(f"`{key}` must be {_KINDS[kind]}", key))
-        return default
-
-    def _require(self, row: Section, key: str, problem: str, *, good: object) -> None:
-        if not good:
-            self.problems.append(row.problem(f"`{key}` {problem}", key))
-
-
-_KINDS: Final[Mapping[type, str]] = {str: "a text", bool: "`true` or `false`", int: "a whole number", list: "a list"}
 
 
 _NEVER: Final = "names a header that never passes, or that is not in lower case"

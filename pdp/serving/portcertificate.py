@@ -18,13 +18,16 @@ _State = tuple[tuple[int, ...], ...]
 class PortCertificate:
     """A certificate and its key, in PEM; the last good ones stay in use while the files do not match.
 
+    With `client_roots`, every client must present a certificate that one of these authorities has signed.
+
     `context` is what a port serves with. Connections that are open keep what they began with. Raise
     `ConfigurationError` when the files are invalid, or when others could change them.
     """
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, client_roots: Path | None = None) -> None:
         self._certificate = certificate
         self._key = key
+        self._client_roots = client_roots
         self._seen = self._state()
         self._current = self.context = self._read()
         # Called for each handshake, whether or not the client names a host.
@@ -54,7 +57,18 @@ class PortCertificate:
             raise ConfigurationError(f"{pair} are not a certificate and its key, in PEM") from None
         except OSError as error:
             raise ConfigurationError(f"cannot read {pair}: {reason_of(error)}") from None
+        if self._client_roots is not None:
+            self._require_clients(context, self._client_roots)
         return context
 
+    def _require_clients(self, context: ssl.SSLContext, roots: Path) -> None:
+        try:
+            require_own(roots, "anyone could become a caller")
+            context.load_verify_locations(roots)
+        except OSError:
+            raise ConfigurationError(f"`{roots}` holds no certificates") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+
     def _state(self) -> _State:
-        return tuple(state_of(path) for path in (self._certificate, self._key))
+        files = (self._certificate, self._key, self._client_roots)
+        return tuple(state_of(path) for path in files if path is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
+from pdp.foundation.ownership import require_own
 from pdp.serving.portcertificate import PortCertificate
 
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
@@ -31,15 +33,23 @@ _LOOPBACK_NAMES = ("127.0.0.1", "[::1]", "localhost")
 class Listener:
     """A port that is open, and not yet served. Use it with `with`.
 
-    Raise `ConfigurationError` for an address that cannot be opened, or that others reach without TLS.
+    With `client_roots` clients need a certificate that one of them has signed; applications get it as the ASGI
+    extension `tls`. Raise `ConfigurationError` for an address that cannot be opened, or that others reach without TLS.
     """
 
-    def __init__(self, address: str, *, certificate: Path | None = None, key: Path | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        client_roots: Path | None = None,
+    ) -> None:
         found = host_and_port(address)
         if found is None:
             raise ConfigurationError(f"not an address such as `127.0.0.1:8080`: `{address}`")
         self.host, port = found
-        self.tls = _tls(certificate, key)
+        self.tls = _tls(certificate, key, client_roots)
         if not is_loopback(self.host) and self.tls is None:
             raise ConfigurationError(f"others can reach `{address}`: it needs a certificate and its key")
         try:
@@ -104,7 +114,32 @@ class LoopbackListener:
             opened.close()
 
 
-async def serve(app: Any, listener: Listener | LoopbackListener) -> None:  # noqa: ANN401 - an ASGI application
+class SocketListener:
+    """A Unix socket that is open to this user alone, and not yet served. Use it with `with`.
+
+    A socket that nobody serves any more is replaced. Raise `ConfigurationError` when it cannot be opened.
+    """
+
+    tls: ssl.SSLContext | None = None
+    port: int = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            require_own(path.parent, "anyone could impersonate what listens there")
+            self.sockets = (_open_socket(path),)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on `{path}`: {reason_of(error)}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sockets[0].close()
+        self._path.unlink(missing_ok=True)
+
+
+async def serve(app: Any, listener: Listener | LoopbackListener | SocketListener) -> None:  # noqa: ANN401 - an ASGI application
     """Serve an ASGI application until this is cancelled, and what has begun a moment longer."""
     tls = listener.tls
     server = _Server(
@@ -150,6 +185,9 @@ class _BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None and (der := encrypted.getpeercert(binary_form=True)):
+            self.app = _presented(self.app, ssl.DER_cert_to_PEM_cert(der))
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -176,6 +214,42 @@ class _BoundedProtocol(H11Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+def _presented(app: Any, pem: str) -> Any:  # noqa: ANN401 - an ASGI application
+    """Return an application that is told of the certificate which its client has proved."""
+
+    async def told(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - of ASGI
+        extensions = {**(scope.get("extensions") or {}), "tls": {"client_cert_chain": [pem]}}
+        await app({**scope, "extensions": extensions}, receive, send)
+
+    return told
+
+
+def _open_socket(path: Path) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            _require_left(path)
+            path.unlink()
+        # It must never be open to others, not even for the moment between its creation and a chmod.
+        before = os.umask(0o177)
+        try:
+            opened.bind(str(path))
+        finally:
+            os.umask(before)
+        opened.listen(_BACKLOG)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _require_left(path: Path) -> None:
+    """Raise when another process serves a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        if asking.connect_ex(str(path)) == 0:
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _open(host: str, port: int) -> socket.socket:
@@ -206,9 +280,9 @@ def _open_both(port: int) -> tuple[socket.socket, ...]:
     raise AssertionError("the last try returns or raises")
 
 
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if certificate is None and key is None:
+def _tls(certificate: Path | None, key: Path | None, client_roots: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None and client_roots is None:
         return None
     if certificate is None or key is None:
         raise ConfigurationError("a certificate needs its key, and a key its certificate")
-    return PortCertificate(certificate, key).context
+    return PortCertificate(certificate, key, client_roots).context

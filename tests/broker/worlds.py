@@ -164,35 +164,43 @@ class World:
 
 
 @contextmanager
-def world(
-    rules: str = RULES, *, live: LiveCheck | None = None, uses: Uses | None = None, **row: Any
-) -> Iterator[World]:
-    """Provide a broker whose tenant `acme` has a connection of kind `github`; `row` has other values of it."""
+def upstream_here() -> Iterator[Upstream]:
+    """Provide an upstream on this machine."""
     upstream = Upstream()
     threading.Thread(target=upstream.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    known = {"id": "github-1", "tenant": "acme", "compartment": "prod", "kind": "github", "version": 3}
-    modes = (Mode.CONNECTOR, Mode.PROXY)
-    memory = Memory([Connection(**{**known, "upstream": upstream.origin, "modes": modes, **row})])
-    record, keys = Noting(), Published()
-    verifier = Verifier(
-        issuer="pdp.example",
-        audience=AUDIENCE,
-        keys=keys,
-        uses=uses or MemoryUses(wall=lambda: time.time() - 60),
-        live=live or (lambda _, __: None),
-    )
-    broker = Broker(
-        rules=rules_of("rules.yaml", rules.encode(), Path()),
-        verifier=verifier,
-        keys=keys,
-        connections=memory,
-        record=record,
-    )
     try:
-        yield World(broker, upstream, record, memory)
+        yield upstream
     finally:
         upstream.shutdown()
         upstream.server_close()
+
+
+def connection_to(there: Upstream, /, **row: Any) -> Connection:
+    """Return the connection of kind `github` that the tenant `acme` has; `row` has other values of it."""
+    known = {"id": "github-1", "tenant": "acme", "compartment": "prod", "kind": "github", "version": 3}
+    return Connection(**{**known, "upstream": there.origin, "modes": (Mode.CONNECTOR, Mode.PROXY), **row})
+
+
+@contextmanager
+def world(*, live: LiveCheck | None = None, uses: Uses | None = None, **row: Any) -> Iterator[World]:
+    """Provide a broker with a connection; `row` has other values of it."""
+    with upstream_here() as upstream:
+        memory, record, keys = Memory([connection_to(upstream, **row)]), Noting(), Published()
+        verifier = Verifier(
+            issuer="pdp.example",
+            audience=AUDIENCE,
+            keys=keys,
+            uses=uses or MemoryUses(wall=lambda: time.time() - 60),
+            live=live or (lambda _, __: None),
+        )
+        broker = Broker(
+            rules=rules_of("rules.yaml", RULES.encode(), Path()),
+            verifier=verifier,
+            keys=keys,
+            connections=memory,
+            record=record,
+        )
+        yield World(broker, upstream, record, memory)
 
 
 def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:

@@ -14,6 +14,10 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_tools import protoc
 
 PROTOS = ("access", "audit", "authorization", "caller", "decision", "explain", "policy", "reach", "reading", "session")
+# By the folder of their package.
+FILES = (*(f"pdp/v1/{name}" for name in PROTOS), "pdp/broker/v1/broker")
+PACKAGES = ("pdp.v1", "pdp.broker.v1")
+BROKER = ("pdp.broker.v1", True)
 PASCAL = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
 SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 
@@ -22,7 +26,7 @@ SNAKE = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*\Z")
 def files(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[FileDescriptorProto]:
     """Return the descriptors of our files, with comments."""
     out = tmp_path_factory.mktemp("descriptors") / "set"
-    arguments = [f"pdp/v1/{name}.proto" for name in PROTOS]
+    arguments = [f"{name}.proto" for name in FILES]
     include = [f"-I{project_root / 'proto'}", f"-I{Path(protoc.__file__).parent / '_proto'}"]
     command = ["protoc", *include, "--include_source_info", f"--descriptor_set_out={out}", *arguments]
     assert 0 == protoc.main(command)
@@ -31,15 +35,15 @@ def files(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 def test_generated_code_is_current(project_root: Path, tmp_path: Path) -> None:
     """Generating again gives the committed files, byte for byte."""
-    names = [f"proto/pdp/v1/{name}.proto" for name in PROTOS]
+    names = [f"proto/{name}.proto" for name in FILES]
     outs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
 
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", "-Iproto", *outs, *names], cwd=project_root, check=True, timeout=60
     )
 
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "pdp" / "v1").iterdir()}
-    kept = {name: (project_root / "pdp" / "v1" / name).read_text(encoding="utf-8") for name in made}
+    made = {path.relative_to(tmp_path): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*_pb2*")}
+    kept = {name: (project_root / name).read_text(encoding="utf-8") for name in made}
     assert kept == made
 
 
@@ -77,7 +81,8 @@ def _elements(file: FileDescriptorProto) -> Iterator[tuple[list[int], str]]:
 
 
 def _problems(file: FileDescriptorProto) -> Iterator[str]:
-    if file.package != "pdp.v1" or not file.name.startswith("pdp/v1/") or file.syntax != "proto3":
+    folder = file.name.rpartition("/")[0]
+    if file.package not in PACKAGES or folder != file.package.replace(".", "/") or file.syntax != "proto3":
         yield "package, folder or syntax"
     for message in file.message_type:
         yield from _named(message, PASCAL)
@@ -86,7 +91,7 @@ def _problems(file: FileDescriptorProto) -> Iterator[str]:
     for enum in file.enum_type:
         yield from _enum_problems(enum)
     for service in file.service:
-        yield from _service_problems(service)
+        yield from _service_problems(service, file.package)
 
 
 def _enum_problems(enum: Any) -> Iterator[str]:
@@ -96,13 +101,13 @@ def _enum_problems(enum: Any) -> Iterator[str]:
         yield f"{enum.name} does not begin with UNSPECIFIED"
 
 
-def _service_problems(service: Any) -> Iterator[str]:
+def _service_problems(service: Any, package: str) -> Iterator[str]:
     if not service.name.endswith("Service"):
         yield f"{service.name} does not end in Service"
     for method in service.method:
-        if method.input_type != f".pdp.v1.{method.name}Request":
+        if method.input_type != f".{package}.{method.name}Request":
             yield f"{method.name} takes {method.input_type}"
-        if method.output_type != f".pdp.v1.{method.name}Response":
+        if method.output_type != f".{package}.{method.name}Response":
             yield f"{method.name} returns {method.output_type}"
 
 
@@ -115,10 +120,11 @@ def test_other_languages_need_no_flags(files: list[FileDescriptorProto]) -> None
     """Each file names its package for Go, Java and C#, the same in all files."""
     options = [file.options for file in files]
 
-    assert {("pdp/v1;pdpv1", "pdp.v1", True, "Pdp.V1")} == {
+    assert {("pdp/v1;pdpv1", "pdp.v1", True, "Pdp.V1"), ("pdp/broker/v1;pdpbrokerv1", *BROKER, "Pdp.Broker.V1")} == {
         (one.go_package, one.java_package, one.java_multiple_files, one.csharp_namespace) for one in options
     }
-    assert {f"{name.capitalize()}Proto" for name in PROTOS} == {one.java_outer_classname for one in options}
+    names = {name.rpartition("/")[2] for name in FILES}
+    assert {f"{name.capitalize()}Proto" for name in names} == {one.java_outer_classname for one in options}
 
 
 @pytest.mark.parametrize("name", ["pdp/doors/agentgateway/extmcp", "pdp/doors/envoy/extauthz"])

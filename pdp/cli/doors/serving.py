@@ -14,8 +14,8 @@ import click
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import grouped, path_of
 from pdp.config import LogSettings
-from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.methods import PASSABLE
+from pdp.foundation.isolation import keep_memory_private
 
 if TYPE_CHECKING:  # Only what listens needs the extra.
     from pdp.doors.web import Doorstep

@@ -1,0 +1,1 @@
+"""Generated from `proto/pdp/broker/v1`; never edited."""

@@ -1,0 +1,301 @@
+"""A broker that listens, with a real server behind it that issues call tokens, and says whether they still count."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from pdp.broker.serving import assembled, serve_until
+from pdp.broker.settings import BrokerSettings, PDPSettings, TLSSettings
+from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
+from pdp.calltokens.claims import Presenter
+from pdp.client import CallTokenRequest
+from pdp.errors import ConfigurationError
+from pdp.model import AT_EACH_CALL, Caller, Role, TraceParent
+from pdp.observer import CallOutcome, DoorCall
+from pdp.serving.weblistener import SocketListener
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
+from tests.machinery.credentials.authority import Authority, Identity
+
+ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
+FILES = bundle_files(
+    policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
+    tools={"notes": [tool("read", {"path": {"type": "string"}})]},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
+    overlays={"notes": f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"},
+)
+CALLERS = (
+    Caller(id="gateway", kind="token", roles=frozenset({Role.PEP})),
+    Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
+    Caller(id="broker", kind="token", roles=frozenset({Role.BROKER})),
+)
+RULES = """
+notes:
+  kind: github
+  proxy: {methods: [GET], paths: [/v1/]}
+  tools:
+    read: {method: GET, path: "/v1/{path}"}
+"""
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class Watching:
+    """Notes what is observed."""
+
+    def __init__(self) -> None:
+        self.calls: list[DoorCall] = []
+
+    def began(self, parent: TraceParent) -> TraceParent:
+        """Return the place below a span of its own."""
+        return replace(parent, traceparent=f"{parent.traceparent[:36]}00f067aa0ba902b7-01")
+
+    def over(self, call: DoorCall) -> None:
+        """Note a call."""
+        self.calls.append(call)
+
+    def refused(self, _: object) -> None:
+        """Note nothing."""
+
+    def watch_sessions(self, _: object) -> None:
+        """Report nothing."""
+
+
+@dataclass
+class Site:
+    """A broker that listens, and all around it."""
+
+    server: RunningServer
+    upstream: Upstream
+    record: Noting
+    watching: Watching
+    addresses: list[str]
+    gateway: Identity
+    roots: bytes
+    folder: Path
+
+    def token(self, presenter: Presenter, path: str = "n") -> tuple[str, str]:
+        """Open a session and ask for a call; return the id of the session, and the call token."""
+        client = self.server.client("gateway")
+        opened = client.request_session(user="alice", agent="coder", purpose="p", tools=("notes/*",), duration=600.0)
+        if opened.session.state == 1:  # it waits
+            self.server.client("lead").approve_session(
+                opened.session.session_id, request_digest=opened.session.request_digest
+            )
+        wanted = CallTokenRequest(audience=AUDIENCE, certificate_thumbprint=presenter.certificate)
+        answer = client.authorize(opened.session_handle, "notes", "read", {"path": path}, call_tokens=(wanted,))
+        return opened.session.session_id, answer.call_tokens[0].token
+
+    def call(self, token: str, path: str = "n", by: Identity | None = None) -> Any:
+        """Call over gRPC with a certificate, by default that of the gateway."""
+        port = self.addresses[0].rpartition(":")[2]
+        credentials = (by or self.gateway).credentials(self.roots)
+        request = broker_pb2.CallRequest(
+            call_token=token, server="notes", tool="read", arguments_json=json.dumps({"path": path}).encode()
+        )
+        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+            stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            return stub.Call(request, timeout=20, metadata=(("traceparent", TRACE),))
+
+    def status(self, token: str, **more: Any) -> tuple[str, str]:
+        """Call, and return status and text of the refusal."""
+        with pytest.raises(grpc.RpcError) as refused:
+            self.call(token, **more)
+        return refused.value.code().name, refused.value.details()
+
+    def get(self, token: str, by: Identity | None = None) -> tuple[int, bytes]:
+        """Send a request over HTTP with a certificate, by default that of the gateway."""
+        context = ssl.create_default_context(cadata=self.roots.decode())
+        # The authority of the tests leaves out what Python 3.13 asks for.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if by is not None:
+            context.load_cert_chain(*by.write(self.folder, "client"))
+        port = int(self.addresses[1].rpartition(":")[2])
+        connection = http.client.HTTPSConnection("localhost", port, timeout=20, context=context)
+        try:
+            connection.request("GET", "/notes/v1/x", headers={"pdp-call-token": token, "Authorization": "Bearer mine"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+def presenter_of(identity: Identity) -> Presenter:
+    """Return who presents by a certificate."""
+    return Presenter.of_certificate(ssl.PEM_cert_to_DER_cert(identity.certificate.decode()))
+
+
+@contextmanager
+def listening(settings: BrokerSettings, made: Any, observer: Any = None) -> Iterator[list[str]]:
+    """Serve a broker while the block runs, and provide where it listens."""
+    addresses: list[str] = []
+    begun, stops = threading.Event(), []
+    expected = bool(settings.calls) + bool(settings.http)
+
+    def told(address: str) -> None:
+        addresses.append(address)
+        if len(addresses) == expected:
+            begun.set()
+
+    async def run() -> None:
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        stops.append(lambda: loop.call_soon_threadsafe(stopped.set))
+        await serve_until(stopped, settings, made, observer=observer, listening=told)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert begun.wait(20)
+        yield addresses
+    finally:
+        stops[0]()
+        thread.join(20)
+
+
+def settings_of(folder: Path, address: str, token: str, **more: Any) -> BrokerSettings:
+    """Return the settings of a broker that asks a server in plain text on loopback."""
+    (folder / "rules.yaml").write_text(RULES)
+    (folder / "token").write_text(token)
+    for name in ("rules.yaml", "token"):
+        (folder / name).chmod(0o600)
+    pdp = PDPSettings(
+        address=address, token_file=folder / "token", tls_roots=None, tls_certificate=None, tls_key=None, plaintext=True
+    )
+    known = {"issuer": ISSUER, "audience": AUDIENCE, "rules": folder / "rules.yaml", "calls": "", "http": ""}
+    return BrokerSettings(**{**known, "tls": None, "pdp": pdp, "data_dir": folder, "telemetry": "", **more})
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Serve to all tests of this module; each opens sessions of its own."""
+    folder, authority, record, watching = tmp_path_factory.mktemp("broker"), Authority(), Noting(), Watching()
+    files = authority.files(folder)
+    assert files.client_roots
+    tls = TLSSettings(key=files.key, certificate=files.certificate, client_roots=files.client_roots)
+    with running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER) as server, upstream_here() as upstream:
+        memory = Memory([connection_to(upstream, tenant="default", compartment="")])
+        settings = settings_of(
+            folder, server.address, server.token("broker"), tls=tls, calls="localhost:0", http="127.0.0.1:0"
+        )
+
+        def now() -> float:
+            return server.clock.now().wall_at
+
+        with assembled(settings, memory, record, wall=now) as made, listening(settings, made, watching) as addresses:
+            # What was used before the memory of uses began is not known.
+            server.clock.advance(6)
+            gateway = authority.caller("spiffe://example.org/gateway")
+            yield Site(server, upstream, record, watching, addresses, gateway, authority.roots, folder)
+
+
+def test_a_call_that_was_allowed_is_made_with_the_secret(site: Site) -> None:
+    """The caller gets the answer, and the upstream the secret, in the trace of the caller."""
+    site.upstream.got.clear()
+    session_id, token = site.token(presenter_of(site.gateway), path="a b")
+
+    answer = site.call(token, path="a b")
+
+    ((method, path, headers, _),) = site.upstream.got
+    assert (200, b'{"done":true}') == (answer.status, answer.body)
+    assert ("GET", "/v1/a%20b", f"Bearer {SECRET.decode()}") == (method, path, headers["authorization"])
+    assert TRACE[:35] == headers["traceparent"][:35]
+    seen = site.watching.calls[-1]
+    assert (CallOutcome.ALLOW, session_id, "alice", "read") == (seen.outcome, seen.session_id, seen.user, seen.tool)
+    assert TRACE[3:35] == seen.trace_id
+    assert session_id == site.record.events[-1].session_id
+
+
+def test_a_request_over_http_is_known_by_its_certificate(site: Site) -> None:
+    """The same token by another certificate is refused, and without any there is no connection."""
+    other = Authority().caller("spiffe://example.org/gateway")
+    same_authority = site.gateway
+    _, token = site.token(presenter_of(same_authority))
+
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        site.get(token)
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+        site.get(token, by=other)
+
+    assert (200, b'{"done":true}') == site.get(token, by=same_authority)
+    assert 403 == site.get(token, by=same_authority)[0]
+
+
+def test_a_stolen_token_is_refused(site: Site) -> None:
+    """Another gateway of the same authority has another certificate."""
+    _, token = site.token(Presenter(certificate="d" * 43))
+
+    assert ("PERMISSION_DENIED", "call token refused: bound to another certificate or key") == site.status(token)
+
+
+def test_a_session_that_is_revoked_between_allow_and_use_opens_nothing(site: Site) -> None:
+    """The broker asks the server before each use."""
+    session_id, token = site.token(presenter_of(site.gateway))
+    site.server.client("lead").revoke_sessions(session_id=session_id, reason="over")
+    site.upstream.got.clear()
+
+    code, text = site.status(token)
+
+    assert "PERMISSION_DENIED" == code
+    assert text.startswith("call token refused: ")
+    assert [] == site.upstream.got
+    assert "revoked" == site.record.events[-1].facts["reason"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"path": "m"}, "PERMISSION_DENIED"),
+        ({"path": ".."}, "INVALID_ARGUMENT"),
+    ],
+)
+def test_other_arguments_are_refused(site: Site, request_: dict[str, str], code: str) -> None:
+    """Those that the token is not for, and those that make no request."""
+    _, token = site.token(presenter_of(site.gateway))
+
+    assert code == site.status(token, **request_)[0]
+
+
+def test_a_server_that_swallows_questions_makes_a_refusal(site: Site, tmp_path: Path, monkeypatch: Any) -> None:
+    """Nothing is opened while nobody says whether the token still counts; over a Unix socket, too."""
+    monkeypatch.setattr("pdp.broker.serving._CHECK_SECONDS", 0.3)
+    _, token = site.token(Presenter())
+    with socket.create_server(("127.0.0.1", 0)) as silent, upstream_here() as upstream:
+        memory, record = Memory([connection_to(upstream, tenant="default", compartment="")]), Noting()
+        port, calls = silent.getsockname()[1], f"unix:{tmp_path}/calls.sock"
+        settings = settings_of(tmp_path, f"127.0.0.1:{port}", "x" * 43, calls=calls, http=f"unix:{tmp_path}/http.sock")
+        with assembled(settings, memory, record, wall=lambda: 0.0) as made, listening(settings, made):
+            channel = grpc.insecure_channel(calls)
+            stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b"{}")
+            request.arguments_json = b'{"path":"n"}'
+            with channel, pytest.raises(grpc.RpcError) as refused:
+                stub.Call(request, timeout=20)
+
+    assert grpc.StatusCode.UNAVAILABLE is refused.value.code()
+    assert ([], []) == (memory.opened, upstream.got)
+
+
+def test_sockets_are_for_their_user_alone_and_removed_at_the_end(tmp_path: Path) -> None:
+    """One that a dead process has left is replaced, and one that is served is not taken away."""
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with SocketListener(path):
+        assert 0o600 == path.stat().st_mode & 0o777
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            SocketListener(path)
+
+    assert not path.exists()
