@@ -227,6 +227,7 @@ class App:
         from pdp.audit.searchable import SERVER_BYTES, SearchableRecord  # noqa: PLC0415 - see above
         from pdp.bundlesettings import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.callersettings import Identity  # noqa: PLC0415 - see above
+        from pdp.record.segmentcheck import SegmentCheck  # noqa: PLC0415 - see above
         from pdp.server.links import Links  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.starting import require, telemetry_of  # noqa: PLC0415 - see above
@@ -299,6 +300,7 @@ class App:
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
                 searchable=searchable,
+                segment_check=SegmentCheck(log.folder, log.public_keys),
                 authenticator=self._identity.authenticator,
                 observer=self._sums(watchers, telemetry.refused),
                 clock=time,

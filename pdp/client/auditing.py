@@ -56,6 +56,15 @@ def list_touched(
     )
 
 
+def verify_segment(segment: str) -> Operation[audit_pb2.VerifySegmentResponse, audit_pb2.VerifySegmentResponse]:
+    """Say whether one segment of the log is as it was written."""
+    return Operation(
+        method=_method("VerifySegment", audit_pb2.VerifySegmentResponse),
+        request=audit_pb2.VerifySegmentRequest(segment=segment),
+        read=lambda reply: reply,
+    )
+
+
 def plan_revocation(
     wanted: audit_pb2.PlanRevocationRequest, *, page_token: str
 ) -> Operation[audit_pb2.PlanRevocationResponse, Page[audit_pb2.PlannedRevocation]]:

@@ -416,12 +416,12 @@ def narrow_session(
 
 
 def get_bundle(
-    version: str, *, with_sessions: bool = False
+    version: str, *, with_sessions: bool = False, policy_ids: Sequence[str] = ()
 ) -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
     """Show a bundle; without a version, the running one."""
     return Operation(
         method=_policy_method("GetBundle", policy_pb2.GetBundleResponse),
-        request=policy_pb2.GetBundleRequest(version=version, with_sessions=with_sessions),
+        request=policy_pb2.GetBundleRequest(version=version, with_sessions=with_sessions, policy_ids=policy_ids),
         read=_unchanged,
     )
 

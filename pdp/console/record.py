@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from pdp.client import InvalidRequestError, NotFoundError
+from pdp.client import InvalidRequestError
 from pdp.console.entries import entry_of
 from pdp.console.forms import whole_number
+from pdp.console.proofs import policies_of, verified
 from pdp.console.search import BASES, FIELDS, Part, bound, mark_of, records, search_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
-from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
-from pdp.v1.policy_pb2 import Bundle
+from pdp.v1.audit_pb2 import AuditRecord, PlanRevocationRequest, RecordFilter
 
 _BAD_REQUEST = 400
 _PAGE, _MOST_EXPORTED = 50, 10_000
@@ -69,7 +69,8 @@ class Records:
             most=_MOST_EXPORTED,
             export="/record/export?" + urlencode(chosen),
             plan="/record/plan?" + urlencode({name: chosen[name] for name in _ALSO_PLANNED if name in chosen}),
-            **_listed(part, "/record", chosen),
+            entries=[entry_of(one) for one in part.found],
+            further=_further(part, "/record", chosen),
         )
 
     async def export(self, visit: Visit) -> Response:
@@ -84,31 +85,27 @@ class Records:
         )
 
     async def session(self, visit: Visit) -> Response:
-        """Show all that is recorded of a session, and who approved it."""
+        """Show all that is recorded of a session, who approved it, and whether the log verifies."""
         session_id = visit.request.path_params["session_id"]
         approvals, part = await asyncio.gather(
             self._desk.client.list_approvals(session_id=session_id),
             self._part(visit, self._search({**_EMPTY, "session": session_id})),
         )
-        address = f"/record/sessions/{session_id}"
         return self._desk.show(
             visit,
             "timeline.html",
             session_id=session_id,
             approvals=approvals,
             export="/record/export?" + urlencode({"session": session_id}),
-            **_listed(part, address, {}),
+            **await self._proven(part.found),
+            further=_further(part, f"/record/sessions/{session_id}", {}),
         )
 
     async def decision(self, visit: Visit) -> Response:
         """Show the records of a decision."""
         decision_id = visit.request.path_params["decision_id"]
         found = await self._desk.client.get_records(decision_id)
-        entries = [entry_of(one) for one in found]
-        version = next((one.bundle_version for one in reversed(entries) if one.decision_id), "")
-        return self._desk.show(
-            visit, "decision.html", decision_id=decision_id, entries=entries, bundle=await self._bundle(version)
-        )
+        return self._desk.show(visit, "decision.html", decision_id=decision_id, **await self._proven(found))
 
     async def plan(self, visit: Visit) -> Response:
         """Show which live sessions must be revoked for what was found; it revokes nothing."""
@@ -136,12 +133,18 @@ class Records:
             further="/record/plan?" + urlencode({**chosen, "page": page + 1}) if more else "",
         )
 
-    async def _bundle(self, version: str) -> Bundle | None:
-        """Return the bundle that a decision was made under, while the server keeps it."""
-        try:
-            return (await self._desk.client.get_bundle(version)).bundle if version else None
-        except NotFoundError:
-            return None
+    async def _proven(self, found: Sequence[AuditRecord]) -> dict[str, Any]:
+        """Return records as entries, with their policies as they were, and whether their segments verify."""
+        entries, client = [entry_of(one) for one in found], self._desk.client
+        past, bundles_left_out = await policies_of(client, entries)
+        segments, segments_left_out = await verified(client, found)
+        return {
+            "entries": entries,
+            "past": past,
+            "bundles_left_out": bundles_left_out,
+            "segments": segments,
+            "segments_left_out": segments_left_out,
+        }
 
     async def _part(self, visit: Visit, search: RecordFilter) -> Part:
         after = mark_of(visit.request.query_params.get("after", ""))
@@ -158,7 +161,6 @@ class Records:
         return wanted
 
 
-def _listed(part: Part, address: str, chosen: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a template shows of a part of the record."""
-    further = f"{address}?{urlencode({**chosen, 'after': part.further})}" if part.further else ""
-    return {"entries": [entry_of(one) for one in part.found], "further": further}
+def _further(part: Part, address: str, chosen: Mapping[str, str]) -> str:
+    """Return the address of the next part of the record; empty at the end."""
+    return f"{address}?{urlencode({**chosen, 'after': part.further})}" if part.further else ""

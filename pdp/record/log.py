@@ -34,7 +34,7 @@ from pdp.record.disk import Disk
 from pdp.record.ends import store_revision
 from pdp.record.entry import Entries
 from pdp.record.envelope import own_body
-from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
+from pdp.record.keys import DIGEST_KEY_BYTES, PublicKeys, SigningKey
 from pdp.record.segments import Head, heads_of, segments_by_chain
 
 Durability = Literal["written", "durable", "async"]
@@ -101,6 +101,7 @@ class DecisionLog:
         if len(key) < DIGEST_KEY_BYTES:
             raise ConfigurationError(f"the key of the decision log is shorter than {DIGEST_KEY_BYTES} bytes")
         self.folder, self._durability = folder, durability
+        self._public_keys = PublicKeys.of(signer)
         self._clock, self._disk = clock or SystemClock(), disk or Disk()
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
@@ -123,6 +124,11 @@ class DecisionLog:
         self._writer = threading.Thread(target=self._write_queue, name="pdp-record-writer", daemon=True)
         if durability == "async":
             self._writer.start()
+
+    @property
+    def public_keys(self) -> PublicKeys:
+        """Return the public half of the key that signs."""
+        return self._public_keys
 
     @property
     def path(self) -> Path:

@@ -40,6 +40,12 @@ def segment_of(folder: Path, chain: str, number: int) -> Segment:
     return Segment(chain, number, folder / f"record-{chain}-{number:06d}.jsonl")
 
 
+def segment_named(folder: Path, name: str) -> Segment | None:
+    """Return the segment with the name of a file; None for a name that no segment has."""
+    match = _NAME.fullmatch(name)
+    return Segment(match[1], int(match[2]), folder / name) if match else None
+
+
 def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
     """Return the segments of each chain in order. Raise `OSError` when the folder cannot be read."""
     found: dict[str, list[Segment]] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.chain import UNSIGNED_RECORDS
 from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import Head, Segment, segment_of, segments_by_chain
+from pdp.record.segments import NO_HEAD, Head, Segment, segment_of, segments_by_chain
 from pdp.record.slot import held
 
 # A record that was replaced as a whole has as many findings as lines.
@@ -83,7 +84,7 @@ def verify(
     chain, from files elsewhere, that the chain must still hold. Raise `OSError`.
     """
     chains = segments_by_chain(folder)
-    findings = _Findings()
+    findings = Findings()
     if not chains:
         findings.add(folder, 0, "there is no record here")
     named = _named_heads(chains)
@@ -92,7 +93,7 @@ def verify(
             named.setdefault(chain, {})[head.seq] = _Named(hash=head.hash, file=file, line=0)
     reports = []
     for chain, segments in chains.items():
-        reader = _ChainReader(chain, keys, findings, named.get(chain, {}), missing_start=missing_start)
+        reader = ChainReader(chain, keys, findings, named.get(chain, {}), missing_start=missing_start)
         reports.append(reader.read(segments, live=held(folder, chain), open_end=open_end))
     if not missing_start:
         for chain in sorted(named.keys() - chains.keys()):
@@ -101,12 +102,35 @@ def verify(
     return Report(chains=tuple(reports), findings=tuple(findings.kept), more_findings=findings.more)
 
 
-class _Findings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentReport:
+    """One segment: `records` up to number `seq` were read, which are `read_bytes` of its `size_bytes`.
+
+    `unsigned` counts those after the last valid checkpoint, which is of the time `signed_at`. `joined` says that its
+    beginning was compared with the end of the segment before. No `findings` means that it is as it was written.
+    """
+
+    segment: Segment
+    records: int
+    seq: int
+    read_bytes: int
+    size_bytes: int
+    unsigned: int
+    signed_at: str
+    joined: bool
+    findings: tuple[Finding, ...]
+    more_findings: int
+
+
+class Findings:
+    """What was found, up to a bound; `more` counts the rest."""
+
     def __init__(self) -> None:
         self.kept: list[Finding] = []
         self.more = 0
 
     def add(self, file: Path, line: int, problem: str) -> None:
+        """Add a finding."""
         if len(self.kept) < _MOST_FINDINGS:
             self.kept.append(Finding(file=file, line=line, problem=problem))
         else:
@@ -151,11 +175,11 @@ class _Position:
     named: dict[int, _Named] = field(default_factory=dict)
 
 
-class _ChainReader:
-    """Reads one chain and reports its problems."""
+class ChainReader:
+    """Reads one chain, or one segment of it, and reports its problems. For one use."""
 
     def __init__(
-        self, chain: str, keys: PublicKeys, findings: _Findings, named: dict[int, _Named], *, missing_start: bool
+        self, chain: str, keys: PublicKeys, findings: Findings, named: dict[int, _Named], *, missing_start: bool
     ) -> None:
         self._chain, self._keys, self._findings = chain, keys, findings
         self._missing_start = missing_start
@@ -163,6 +187,7 @@ class _ChainReader:
         self._file, self._line = Path(), 0
 
     def read(self, segments: tuple[Segment, ...], *, live: bool, open_end: bool) -> ChainReport:
+        """Read all segments of the chain."""
         at, number = self._at, 0
         for segment in segments:
             self._file, self._line = segment.path, 0
@@ -183,17 +208,54 @@ class _ChainReader:
             live=live,
         )
 
+    def read_one(self, segment: Segment, *, before: Head | None, live: bool, most_bytes: int) -> SegmentReport:
+        """Read about so many bytes of one segment.
+
+        `before` is the record that it follows, None when that is not known.
+        """
+        at, last = self._at, not _following(segment).exists()
+        at.unknown = before is None
+        at.seq, at.hash = before or NO_HEAD
+        self._file = segment.path
+        read = self._segment(segment, last=last, growing=live, most_bytes=most_bytes)
+        size = segment.path.stat().st_size
+        if read >= size and last:
+            self._end(segment, growing=live, open_end=False)
+        elif read >= size:
+            self._followed_by(_following(segment))
+        return SegmentReport(
+            segment=segment,
+            records=at.records,
+            seq=at.seq,
+            read_bytes=read,
+            size_bytes=size,
+            unsigned=at.unsigned,
+            signed_at=at.signed_at,
+            joined=before is not None,
+            findings=tuple(self._findings.kept),
+            more_findings=self._findings.more,
+        )
+
+    def _followed_by(self, following: Path) -> None:
+        """Compare the end of a segment with the beginning of the next one."""
+        with following.open("rb") as file:
+            place = place_of(file.readline(RECORD_LINE_BYTES).rstrip(b"\n"))
+        # In doubt it does not follow: a segment never begins without its whole first line.
+        if place is None or (place.seq, place.prev) != (self._at.seq + 1, self._at.hash):
+            self._add(f"the next segment does not follow record {self._at.seq}, the last one here")
+
     def _missing(self, first: int, last: int) -> None:
         self._at.unknown = True
         if first > 1 or not self._missing_start:
             names = f"segment {first} is" if first == last else f"segments {first} to {last} are"
             self._add(f"{names} missing before this one")
 
-    def _segment(self, segment: Segment, *, last: bool, growing: bool) -> None:
+    def _segment(self, segment: Segment, *, last: bool, growing: bool, most_bytes: float = inf) -> int:
+        """Read a segment, or its first bytes; return how many."""
         if segment.path.is_symlink() or not segment.path.is_file():
             self._add("not a file")
             self._at.unknown = True
-            return
+            return 0
         self._at.final = self._at.followed = False
         with segment.path.open("rb") as file:
             for self._line, line in enumerate(_lines(file), start=1):
@@ -201,8 +263,12 @@ class _ChainReader:
                     self._record(line[:-1], segment)
                 elif not (last and growing):
                     self._incomplete(segment, last=last)
+                if file.tell() >= most_bytes:
+                    break
+            read = file.tell()
         if not self._line and not (last and growing):
             self._add("an empty segment")
+        return read
 
     def _incomplete(self, segment: Segment, *, last: bool) -> None:
         following, opened = _following(segment), {}

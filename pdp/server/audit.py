@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.audit.rows import micros_of
 from pdp.audit.search import Search
 from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import (
@@ -28,6 +29,7 @@ from pdp.errors import InvalidRequestError, UnavailableError
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import Limits
 from pdp.model import Basis
+from pdp.record.segmentcheck import SegmentCheck
 from pdp.server.fields import moment_of, optional_id, optional_text, require_id, timestamp
 from pdp.serving.origin import Origin
 from pdp.v1 import audit_pb2 as audit
@@ -37,7 +39,8 @@ from pdp.v1 import decision_pb2 as decisions
 _PAGE_BYTES = 1024 * 1024
 # The longest recorded name of a server or tool as an agent gave it.
 _NAME_CHARACTERS = 512
-_MOST_ARGUMENTS = 16
+_MOST_ARGUMENTS, _MOST_FINDINGS = 16, 100
+_NO_RECORD = "this server keeps no record"
 
 _OUTCOMES = {
     decisions.OUTCOME_UNSPECIFIED: "",
@@ -59,8 +62,11 @@ class AuditHandlers:
     INVARIANT: every question is asked about the caller's tenant.
     """
 
-    def __init__(self, searchable: SearchableRecord | None, *, clock: Clock, limits: Limits) -> None:
+    def __init__(
+        self, searchable: SearchableRecord | None, check: SegmentCheck | None, *, clock: Clock, limits: Limits
+    ) -> None:
         self._searchable = searchable
+        self._check = check
         self._clock = clock
         self._limits = limits
 
@@ -115,9 +121,29 @@ class AuditHandlers:
             next_page_token=page_token_of(found[size - 1].session_id) if len(found) > size else "",
         )
 
+    def verify_segment(self, request: audit.VerifySegmentRequest, _: Origin) -> audit.VerifySegmentResponse:
+        """Say whether a segment is as it was written. A segment holds the records of all tenants."""
+        name = require_id("segment", request.segment)
+        if self._check is None:
+            raise UnavailableError(_NO_RECORD)
+        found = self._check.verify(name)
+        problems = [f"line {one.line}: {one.problem}" if one.line else one.problem for one in found.findings]
+        return audit.VerifySegmentResponse(
+            findings=problems[:_MOST_FINDINGS],
+            findings_left_out=max(0, len(problems) - _MOST_FINDINGS) + found.more_findings,
+            record_count=found.records,
+            last_number=found.seq,
+            read_bytes=found.read_bytes,
+            size_bytes=found.size_bytes,
+            unsigned_count=found.unsigned,
+            sign_time=_optional(micros_of(found.signed_at) / 1e6) if found.signed_at else None,
+            joined=found.joined,
+            verify_time=timestamp(self._now_at()),
+        )
+
     def _search(self) -> Search:
         if self._searchable is None:
-            raise UnavailableError("this server keeps no record")
+            raise UnavailableError(_NO_RECORD)
         return self._searchable.search()
 
     def _now_at(self) -> float:

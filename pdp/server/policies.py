@@ -26,6 +26,8 @@ _DECISIONS = {
     "NoDecision": policies.ENGINE_DECISION_NO_DECISION,
 }
 _SEVERITIES = {"error": policies.SEVERITY_ERROR, "warning": policies.SEVERITY_WARNING}
+# Of `GetBundle`: a client accepts messages of up to 4 MiB.
+_MOST_SHOWN_POLICIES, _TEXT_BYTES = 100, 1024 * 1024
 _POSITION = re.compile(r"policy([0-9]+)")
 # The fields of `EvaluateRequest` that can continue from one message to the next.
 _TEXTS = ("policies", "schema", "schema_json", "entities_json")
@@ -54,11 +56,15 @@ class PolicyHandlers:
 
     def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
         """Show the running bundle, or why there is none; or another bundle that is kept."""
+        if len(request.policy_ids) > _MOST_SHOWN_POLICIES:
+            raise InvalidRequestError("policy_ids", f"more than {_MOST_SHOWN_POLICIES}")
         status = self._keeper.status()
         shown, bundle = _running_message(status), status.bundle
         if request.version:
             bundle, activation = self._keeper.find(require_digest("version", request.version))
             shown = _bundle_message(bundle, activation, status)
+        if shown and bundle and request.policy_ids:
+            _show_texts(shown, bundle, frozenset(request.policy_ids))
         return policies.GetBundleResponse(
             bundle=shown,
             load_errors=[str(problem) for problem in status.load_errors],
@@ -150,6 +156,17 @@ def _bundle_message(bundle: Bundle, activation: ActiveBundle, status: BundleStat
         message.policies.add(policy_id=policy.id, effect=policy.effect, file=policy.file, line=policy.line)
     message.tool_count = len(bundle.catalogue.tools)
     return message
+
+
+def _show_texts(message: policies.Bundle, bundle: Bundle, ids: frozenset[str]) -> None:
+    """Leave only these policies in a message, each with its text as long as all of them fit into an answer."""
+    chosen, size = [one for one in message.policies if one.policy_id in ids], 0
+    for one in chosen:
+        text = bundle.policies[one.policy_id].text
+        size += len(text)
+        one.text = text if size <= _TEXT_BYTES else ""
+    del message.policies[:]
+    message.policies.extend(chosen)
 
 
 def _tool_readings(bundle: Bundle) -> list[readings.ToolReading]:

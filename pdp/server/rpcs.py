@@ -128,6 +128,7 @@ def _audit() -> tuple[RPC, ...]:
         _row(of, "ListRecords", audit.ListRecordsRequest, roles, lane),
         _row(of, "ListApprovals", audit.ListApprovalsRequest, roles, lane),
         _row(of, "ListTouched", audit.ListTouchedRequest, roles, lane),
+        _row(of, "VerifySegment", audit.VerifySegmentRequest, roles, lane),
         _row(of, "PlanRevocation", audit.PlanRevocationRequest, roles, lane),
     )
 

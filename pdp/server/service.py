@@ -22,6 +22,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
+from pdp.record.segmentcheck import SegmentCheck
 from pdp.registry.access import Approvals
 from pdp.registry.calltokens import CallTokens
 from pdp.registry.following import Following
@@ -98,10 +99,11 @@ class PDPServer:
 
     `healthy` says whether there are a bundle and a live store; it is called for each probe and never raises.
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
-    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record,
-    `AuditService` answers that it is unavailable. With `control` it serves what ends authority, and health, and
-    nothing else. `share_port` lets several worker processes listen on one port. `check_seconds` is the interval of
-    the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
+    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record
+    and a `segment_check`, `AuditService` answers that it is unavailable. With `control` it serves what ends authority,
+    and health, and nothing else. `share_port` lets several worker processes listen on one port. `check_seconds` is the
+    interval of the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot
+    listen.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class PDPServer:
         evaluator: Evaluator,
         explainer: Explainer,
         searchable: SearchableRecord | None = None,
+        segment_check: SegmentCheck | None = None,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
@@ -148,7 +151,7 @@ class PDPServer:
             ACCESS: self._access,
             FREEZES: FreezeHandlers(freezer, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
-            AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
+            AUDIT: AuditHandlers(searchable, segment_check, clock=clock, limits=limits),
             CALLERS: CallerHandlers(),
             REACH: ReachHandlers(reaching, searchable, clock=clock, limits=limits),
             CALL_TOKENS: CallTokenHandlers(call_tokens, limits),

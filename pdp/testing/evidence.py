@@ -10,6 +10,7 @@ from pdp.model import Decision, TraceParent
 from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.envelope import CHECKPOINT, OPENED
+from pdp.record.keys import PublicKeys
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.names import SPAN_DECISION
@@ -50,6 +51,11 @@ class Evidence:
     def decision_spans(self) -> tuple[dict[str, Any], ...]:
         """Return the attributes of the span of each decision so far."""
         return tuple(dict(span.attributes) for span in self.spans if span.name == SPAN_DECISION)
+
+    @property
+    def public_keys(self) -> PublicKeys:
+        """Return the public half of the key that signs the log."""
+        return self._log.public_keys
 
     @property
     def record_folder(self) -> Path:

@@ -18,6 +18,7 @@ from pdp.identity.callers import LISTS, SEES_RESULTS, KnownCallers
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.policy.child.process import PolicyChild
+from pdp.record.segmentcheck import SegmentCheck
 from pdp.server.links import Links
 from pdp.server.policies import Evaluator
 from pdp.server.service import PDPServer
@@ -148,6 +149,7 @@ def running_server(
             evaluator=evaluator,
             explainer=embedded.explainer,
             searchable=searchable,
+            segment_check=SegmentCheck(evidence.record_folder, evidence.public_keys),
             authenticator=TokenAuthenticator(KnownCallers(folder / "callers.yaml", development=True)),
             observer=evidence,
             clock=time,

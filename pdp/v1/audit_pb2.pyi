@@ -267,3 +267,33 @@ class PlanRevocationResponse(_message.Message):
     sessions: _containers.RepeatedCompositeFieldContainer[PlannedRevocation]
     next_page_token: str
     def __init__(self, sessions: _Optional[_Iterable[_Union[PlannedRevocation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class VerifySegmentRequest(_message.Message):
+    __slots__ = ("segment",)
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    segment: str
+    def __init__(self, segment: _Optional[str] = ...) -> None: ...
+
+class VerifySegmentResponse(_message.Message):
+    __slots__ = ("findings", "findings_left_out", "record_count", "last_number", "read_bytes", "size_bytes", "unsigned_count", "sign_time", "joined", "verify_time")
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LAST_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNSIGNED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIGN_TIME_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_TIME_FIELD_NUMBER: _ClassVar[int]
+    findings: _containers.RepeatedScalarFieldContainer[str]
+    findings_left_out: int
+    record_count: int
+    last_number: int
+    read_bytes: int
+    size_bytes: int
+    unsigned_count: int
+    sign_time: _timestamp_pb2.Timestamp
+    joined: bool
+    verify_time: _timestamp_pb2.Timestamp
+    def __init__(self, findings: _Optional[_Iterable[str]] = ..., findings_left_out: _Optional[int] = ..., record_count: _Optional[int] = ..., last_number: _Optional[int] = ..., read_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., unsigned_count: _Optional[int] = ..., sign_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., joined: _Optional[bool] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -33,16 +33,18 @@ ENGINE_DECISION_DENY: EngineDecision
 ENGINE_DECISION_NO_DECISION: EngineDecision
 
 class Policy(_message.Message):
-    __slots__ = ("policy_id", "effect", "file", "line")
+    __slots__ = ("policy_id", "effect", "file", "line", "text")
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     policy_id: str
     effect: str
     file: str
     line: int
-    def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ...) -> None: ...
+    text: str
+    def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
     __slots__ = ("version", "name", "label", "policies", "tool_count", "activate_time", "activated_by", "reason", "active", "chosen", "number", "signed_by")
@@ -73,14 +75,16 @@ class Bundle(_message.Message):
     def __init__(self, version: _Optional[str] = ..., name: _Optional[str] = ..., label: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., tool_count: _Optional[int] = ..., activate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_by: _Optional[str] = ..., reason: _Optional[str] = ..., active: _Optional[bool] = ..., chosen: _Optional[bool] = ..., number: _Optional[int] = ..., signed_by: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
-    __slots__ = ("version", "with_readings", "with_sessions")
+    __slots__ = ("version", "with_readings", "with_sessions", "policy_ids")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     WITH_READINGS_FIELD_NUMBER: _ClassVar[int]
     WITH_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_IDS_FIELD_NUMBER: _ClassVar[int]
     version: str
     with_readings: bool
     with_sessions: bool
-    def __init__(self, version: _Optional[str] = ..., with_readings: _Optional[bool] = ..., with_sessions: _Optional[bool] = ...) -> None: ...
+    policy_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[str] = ..., with_readings: _Optional[bool] = ..., with_sessions: _Optional[bool] = ..., policy_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
     __slots__ = ("bundle", "load_errors", "source_version", "tool_readings", "sessions_unfit")

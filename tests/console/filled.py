@@ -16,13 +16,14 @@ from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages
 from pdp.console.problems import Problem
+from pdp.console.proofs import PastPolicies, Verified
 from pdp.console.record import PLAN_FIELDS
 from pdp.console.search import FIELDS
 from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
-from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation
+from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation, VerifySegmentResponse
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
 from pdp.v1.policy_pb2 import Bundle
@@ -159,7 +160,10 @@ def pages(text: str) -> dict[str, str]:
 def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     """Return the pages of the record, with a text in each of their places."""
     record = dict.fromkeys(("outcome", "basis", "detail", "tool", "server", "user", "agent", "session_id", "id"), text)
-    bundle = filled(Bundle(), text)
+    past = [PastPolicies(version=text, policy_ids=(text,), bundle=one) for one in (filled(Bundle(), text), None)]
+    changed, whole = filled(VerifySegmentResponse(), text), VerifySegmentResponse(record_count=1)
+    segments = [Verified(segment=text, found=one, problem=text) for one in (changed, whole, None)]
+    proven = {"past": past, "bundles_left_out": 1, "segments": segments, "segments_left_out": 1}
     values = {
         "kind": "decision",
         "policies": [text],
@@ -178,10 +182,14 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     return {
         "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
         "timeline": page(
-            "timeline.html", session_id=text, approvals=[filled(Approval(), text)] * 2, entries=entries, **listed
+            "timeline.html",
+            session_id=text,
+            approvals=[filled(Approval(), text)] * 2,
+            entries=entries,
+            **listed,
+            **proven,
         ),
-        "decision": page("decision.html", decision_id=text, entries=entries, bundle=bundle),
-        "decision of a lost bundle": page("decision.html", decision_id=text, entries=entries, bundle=None),
+        "decision": page("decision.html", decision_id=text, entries=entries, **proven),
         "plan": page(
             "plan.html",
             given=planned,

@@ -82,18 +82,44 @@ def test_the_record_of_a_search_is_downloaded_as_it_was_written(
 
 
 def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, str]) -> None:
-    """Who approved it, then each event with policies and trace; the page of a decision says where they are written."""
+    """Who approved it, each event with policies and trace, the policies as they were, and whether the log verifies."""
     session_id, decision_id = told
     auditor.open(f"/record/sessions/{session_id}")
     assert "coder for bob" in auditor.words
     assert "approved by approver" in auditor.words
     order = [auditor.words.index(one) for one in ("requested by", "crm/find_customer on", "crm/delete_customer on")]
     assert sorted(order) == order
+    _proven(auditor)
     auditor.open(_link(auditor, decision_id))
 
-    assert "crm/delete forbid crm.cedar:3 In the bundle of this decision." in auditor.words
+    _proven(auditor)
+    assert "crm/read" not in auditor.words
     assert "Trace" in auditor.words
     assert _link(auditor, session_id) == f"/record/sessions/{session_id}"
+
+
+def _proven(browser: Browser) -> None:
+    """Look for the policy that denied, in its bundle and with its text, and for the file that holds the records."""
+    assert 'crm/delete forbid crm.cedar:3 @id("crm/delete")' in browser.words
+    assert re.search(r"as it was written record-[0-9a-f]{12}-000001.jsonl [0-9]+ records up to number", browser.words)
+    assert "no longer the running one" not in browser.words
+
+
+def test_a_segment_that_was_changed_is_shown(server: RunningServer, auditor: Browser) -> None:
+    """By lines, also where the record of the decision itself is as it was."""
+    session_id, handle = live(server)
+    server.client("pep").authorize(handle, "crm", "find_customer", {"id": "1"})
+    (first, *_) = server.client("auditor").list_records(page_size=1)
+    file = server.evidence.record_folder / first.segment
+    written = file.read_bytes()
+    try:
+        file.write_bytes(written.replace(b'"v":1', b'"v":2', 1))
+        auditor.open(f"/record/sessions/{session_id}")
+    finally:
+        file.write_bytes(written)
+
+    assert "changed record-" in auditor.words
+    assert "line 2: the record before this one is not the one" in auditor.words
 
 
 def test_a_plan_names_what_is_live(auditor: Browser, server: RunningServer) -> None:

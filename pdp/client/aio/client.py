@@ -535,6 +535,10 @@ class AsyncClient:
         """Yield the tools and resources that were reached or tried, page by page."""
         return self._calls.pages(lambda token: auditing.list_touched(which, page_size=page_size, page_token=token))
 
+    async def verify_segment(self, segment: str) -> audit_pb2.VerifySegmentResponse:
+        """Say whether one segment of the log is as it was written, as far as the server reads it."""
+        return await self._calls.manage(auditing.verify_segment(segment))
+
     def plan_revocation(self, wanted: audit_pb2.PlanRevocationRequest) -> AsyncIterator[audit_pb2.PlannedRevocation]:
         """Yield exactly the live sessions to revoke, page by page. Nothing is revoked."""
         return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
@@ -635,12 +639,17 @@ class AsyncClient:
         finally:
             feed.cancel()
 
-    async def get_bundle(self, version: str = "", *, with_sessions: bool = False) -> policy_pb2.GetBundleResponse:
+    async def get_bundle(
+        self, version: str = "", *, with_sessions: bool = False, policy_ids: Sequence[str] = ()
+    ) -> policy_pb2.GetBundleResponse:
         """Return the running bundle, or a kept version; and why the last load failed.
 
-        With `with_sessions` also how many sessions it would deny because of their terms.
+        With `with_sessions` also how many sessions it would deny because of their terms; with `policy_ids` only these
+        policies, with their texts.
         """
-        return await self._calls.manage(operations.get_bundle(version, with_sessions=with_sessions))
+        return await self._calls.manage(
+            operations.get_bundle(version, with_sessions=with_sessions, policy_ids=policy_ids)
+        )
 
     async def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
         """Return the bundles that can be activated again, newest activation first."""

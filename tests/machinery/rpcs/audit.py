@@ -28,9 +28,11 @@ from pdp.v1.audit_pb2 import (
     RecordedState,
     RecordFilter,
     Touch,
+    VerifySegmentRequest,
+    VerifySegmentResponse,
 )
 from tests.machinery.rpcs.asking import BIDI, FOREIGN_TOKENS, LONG_ID
-from tests.machinery.rpcs.row import ERROR, Row, Wrapped, tenant
+from tests.machinery.rpcs.row import ERROR, Cells, Row, Wrapped, tenant
 from tests.machinery.rpcs.states import ALL_STATES, ANYHOW, SEEN, in_states
 
 _RECORD = AuditRecord(record_json=b"{}\n", segment="a", place=7)
@@ -147,6 +149,24 @@ AUDIT: Mapping[str, Row] = {
         ),
         without_store="OK",
         without_bundle="OK",
+    ),
+    "VerifySegment": Row(
+        ask=lambda _: VerifySegmentRequest(segment="record-000000000000-000001.jsonl"),
+        roles=dict.fromkeys(("auditor", "admin"), Cells(*["NOT_FOUND"] * 4)),
+        states=dict.fromkeys(ALL_STATES, "NOT_FOUND"),
+        wrong=((VerifySegmentRequest(), "segment"), (VerifySegmentRequest(segment="a b"), "segment")),
+        wrapped=Wrapped(
+            lambda client: client.verify_segment("a"),
+            VerifySegmentRequest(segment="a"),
+            VerifySegmentResponse(record_count=1),
+            VerifySegmentResponse(record_count=1),
+        ),
+        seen_again={
+            "segment": {ERROR},
+        },
+        status="NOT_FOUND",
+        without_store="NOT_FOUND",
+        without_bundle="NOT_FOUND",
     ),
     "PlanRevocation": Row(
         ask=lambda session: PlanRevocationRequest(session_id=session.id),

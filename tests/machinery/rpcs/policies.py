@@ -35,10 +35,10 @@ POLICIES: Mapping[str, Row] = {
         ask=lambda _: GetBundleRequest(),
         roles=dict.fromkeys(("author", "auditor", "admin"), ANY),
         states=ANYHOW,
-        wrong=((GetBundleRequest(version="v1"), "version"),),
+        wrong=((GetBundleRequest(version="v1"), "version"), (GetBundleRequest(policy_ids=["a"] * 101), "policy_ids")),
         wrapped=Wrapped(
-            lambda client: client.get_bundle(),
-            GetBundleRequest(),
+            lambda client: client.get_bundle(policy_ids=["a"]),
+            GetBundleRequest(policy_ids=["a"]),
             GetBundleResponse(load_errors=["x"]),
             GetBundleResponse(load_errors=["x"]),
         ),

@@ -226,7 +226,7 @@ def _service() -> _Service:
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.FreezeService": FreezeHandlers(embedded.freezer, DEFAULT_LIMITS),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
-        "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
+        "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, None, clock=clock, limits=DEFAULT_LIMITS),
         "pdp.v1.CallerService": CallerHandlers(),
         "pdp.v1.CallTokenService": CallTokenHandlers(embedded.call_tokens, DEFAULT_LIMITS),
         "pdp.v1.ReachService": ReachHandlers(embedded.reaching, None, clock=clock, limits=DEFAULT_LIMITS),

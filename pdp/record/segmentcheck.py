@@ -1,0 +1,56 @@
+"""Verify one segment of a record that is in use: for a question that must be answered in about a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+
+from pdp.errors import NotFoundError, UnavailableError, reason_of
+from pdp.record.keys import PublicKeys
+from pdp.record.segments import NO_HEAD, Head, Segment, head_of, segment_named, segment_of
+from pdp.record.slot import held
+from pdp.record.verify import ChainReader, Findings, SegmentReport
+
+# A segment of the usual size as a whole, which takes about a second.
+MOST_BYTES = 66 * 1024 * 1024
+
+
+class SegmentCheck:
+    """Verifies segments of one folder, one at a time. Safe for threads.
+
+    Of a segment, about the first `most_bytes` are read. What other chains and earlier segments say is not compared:
+    that, and records that are gone as a whole, are for `verify`.
+    """
+
+    def __init__(self, folder: Path, keys: PublicKeys, *, most_bytes: int = MOST_BYTES) -> None:
+        self._folder = folder
+        self._keys = keys
+        self._most_bytes = most_bytes
+        self._turn = Lock()
+
+    def verify(self, name: str) -> SegmentReport:
+        """Verify the segment with the name of a file.
+
+        Raise `NotFoundError` when there is none, and `UnavailableError` while another one is verified.
+        """
+        segment = segment_named(self._folder, name)
+        if segment is None or not segment.path.exists():
+            raise NotFoundError(f"no such segment: `{name}`")
+        if not self._turn.acquire(blocking=False):
+            raise UnavailableError("another segment of the record is being verified; ask again")
+        try:
+            reader = ChainReader(segment.chain, self._keys, Findings(), {}, missing_start=True)
+            live = held(self._folder, segment.chain)
+            return reader.read_one(segment, before=_before(segment), live=live, most_bytes=self._most_bytes)
+        except OSError as error:
+            raise UnavailableError(f"the segment cannot be read: {reason_of(error)}") from None
+        finally:
+            self._turn.release()
+
+
+def _before(segment: Segment) -> Head | None:
+    """Return the record that a segment follows; None when the segment before is gone."""
+    if segment.number == 1:
+        return NO_HEAD
+    previous = segment_of(segment.path.parent, segment.chain, segment.number - 1)
+    return head_of((previous,)) if previous.path.is_file() else None
