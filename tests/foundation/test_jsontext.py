@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from contextlib import nullcontext
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pdp.errors import InvalidJSONError
-from pdp.foundation.jsontext import canonical_as_typed, canonical_unchanged, key_paths, parse
+from pdp.foundation.jsontext import canonical, canonical_as_typed, canonical_unchanged, key_paths, parse
 from pdp.limits import Limits
 
 DIGITS = "123456789012345678901234567890"
 
 
 @pytest.mark.parametrize(
-    ("texts", "canonical"),
+    ("texts", "form"),
     [
         (['{"a": 1, "b": [2, 3]}', '{ "b":[2,3],"a":1 }'], '{"a":1,"b":[2,3]}'),
         (['{"b": {"d": 1, "c": 2}, "a": {}}'], '{"a":{},"b":{"c":2,"d":1}}'),
@@ -39,9 +41,9 @@ DIGITS = "123456789012345678901234567890"
         (["-0.0"], "-0.0"),
     ],
 )
-def test_texts_that_say_the_same_have_one_form(texts: list[str], canonical: str) -> None:
+def test_texts_that_say_the_same_have_one_form(texts: list[str], form: str) -> None:
     """Order of keys, blanks and escapes do not matter; the type and the digits of a number do."""
-    assert [canonical] * len(texts) == [canonical_as_typed(parse(text.encode())) for text in texts]
+    assert [form] * len(texts) == [canonical_as_typed(parse(text.encode())) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,36 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+TEXTS = st.text(max_size=4)
+# Also what has no canonical form: other integers, infinities, lone surrogates, keys that are no texts.
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**54), 2**54) | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(TEXTS, inner, max_size=3)
+        | st.dictionaries(st.integers() | TEXTS, inner, max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(ANYTHING)
+@example({"b": ['\x00\x1f\x7f"\\/\n', {"\ue000": 1, "\U0001f600": 2}], "a": {"é": 1.0, "z": None}})
+@example(["a", {"b": ["\ud800"]}])
+@example({"a": {1: 2}})
+def test_the_canonical_form_is_that_of_the_library(value: Any) -> None:
+    """What is written without it has the same bytes, and what it refuses is refused as it does."""
+
+    def written(write: Callable[[Any], bytes]) -> object:
+        try:
+            return write(value)
+        except rfc8785.CanonicalizationError as error:
+            return type(error)
+
+    assert written(rfc8785.dumps) == written(canonical)
 
 
 def typed(value: Any) -> Any:
