@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -154,8 +155,13 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and name of every module that a file imports."""
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
+    """Return line and name of every module that a file imports."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -178,15 +184,13 @@ def house(name: str) -> tuple[int, str]:
     return max(found)[1:]
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules()))
-def test_imports_point_down(name: str, path: Path) -> None:
+def test_imports_point_down() -> None:
     """A module imports only its own house and the floors below."""
-    if name == "pdp":
-        return  # lazy exports: the imports there are for type checkers only
-    floor, own = house(name)
-
     wrong = [
         f"{path}:{line}: {imported}"
+        for name, path in modules()
+        if name != "pdp"  # lazy exports: the imports there are for type checkers only
+        for floor, own in [house(name)]
         for line, imported in imports(path)
         if imported.startswith("pdp.")
         for other_floor, other in [house(imported)]
@@ -218,11 +222,11 @@ def test_a_module_has_a_house() -> None:
     assert len(top) <= 14
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules()))
-def test_libraries_stay_with_their_owner(name: str, path: Path) -> None:
+def test_libraries_stay_with_their_owner() -> None:
     """A library is imported only by the parts that own it."""
     wrong = [
         f"{path}:{line}: {imported}"
+        for name, path in modules()
         for line, imported in imports(path)
         for library in [imported.partition(".")[0]]
         if library not in sys.stdlib_module_names and library != "pdp"
