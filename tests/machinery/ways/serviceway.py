@@ -32,16 +32,19 @@ _ALSO = {"WrongStateError": ("BundleError",)}
 
 
 class ServiceWay:
-    """Through the published client and the real server; calls go one by one, in batches of one, or on one stream."""
+    """Through the published client and the real server.
+
+    Calls go as `asked` says for their place in the table: by `unary`, in a `batch` of one, or on one `stream`.
+    """
 
     serves = True
     remembers = True
 
-    def __init__(self, case: Case, server: RunningServer, calls: str, opened: ExitStack) -> None:
+    def __init__(self, case: Case, server: RunningServer, asked: Mapping[str, str], opened: ExitStack) -> None:
         self.evidence = server.evidence
         self._bundle = case.bundle
         self._server = server
-        self._calls = calls
+        self._asked = asked
         self._opened = opened
         self._streams: dict[str, AuthorizationStream] = {}
         self._sessions = Sessions()
@@ -71,7 +74,7 @@ class ServiceWay:
             request_id=request_id,
             tool_call_id=request_id,
         )
-        answer = self._ask(call, step.caller)
+        answer = self._ask(call, step.caller, self._asked[step.place])
         if answer.error:
             # The client never raises for a call; the status stands in front of its text.
             raise RefusedError((_CLASSES[answer.error.partition(":")[0]],), answer.error)
@@ -81,11 +84,11 @@ class ServiceWay:
             self._server.client(step.caller).report_outcome(answer, succeeded=False)
         return self._seen(answer, step)
 
-    def _ask(self, call: ToolCall, caller: str) -> Answer:
+    def _ask(self, call: ToolCall, caller: str, how: str) -> Answer:
         client = self._server.client(caller, [*KNOWN, *self._bundle.get("obligations", ())])
-        if self._calls == "batch":
+        if how == "batch":
             return client.batch([call])[0]
-        if self._calls == "stream":
+        if how == "stream":
             if caller not in self._streams:
                 self._streams[caller] = self._opened.enter_context(client.stream())
             return self._streams[caller].ask(call)
@@ -210,14 +213,14 @@ class ServiceWay:
 
 
 @contextmanager
-def service_way(case: Case, calls: str) -> Iterator[ServiceWay]:
-    """Open the way through a server; `calls` is `unary`, `batch` or `stream`."""
+def service_way(case: Case, asked: Mapping[str, str]) -> Iterator[ServiceWay]:
+    """Open the way through a server; `asked` says for the place of each call how the client asks."""
     trusted = frozenset(case.trusts)
     with (
         running_server(files_of(case.bundle), callers=tuple(CALLERS.values()), trusted_attributes=trusted) as server,
         ExitStack() as opened,
     ):
-        yield ServiceWay(case, server, calls, opened)
+        yield ServiceWay(case, server, asked, opened)
 
 
 def _kinds(error: PDPClientError) -> tuple[str, ...]:
