@@ -26,9 +26,9 @@ from pdp.broker.using import Asked, Broker
 from pdp.broker.words import Mode
 from pdp.calltokens.asgi import Receive, Scope, Send, presenter_of
 from pdp.calltokens.canonical import parse
-from pdp.calltokens.claims import Presenter
+from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
-from pdp.calltokens.requests import HEADER, mcp_call
+from pdp.calltokens.requests import mcp_call
 from pdp.errors import NotFoundError, PDPError, UnavailableError
 from pdp.foundation.egress import Egress
 from pdp.observer import DoorObserver, Refusal

@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from pdp.calltokens.claims import Presenter
-from pdp.calltokens.requests import HEADER, MOST_BYTES, Guard, too_large
+from pdp.calltokens.claims import HEADER, Presenter
+from pdp.calltokens.requests import MOST_BYTES, Guard, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

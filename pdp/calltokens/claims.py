@@ -15,6 +15,8 @@ from pdp.calltokens.strictjson import strict_decoder
 
 TYPE: Final = "pdp-call+jwt"
 ALGORITHM: Final = "Ed25519"
+# The header that carries a call token; in a message of MCP over pipes, the member of `_meta`.
+HEADER: Final = "pdp-call-token"
 # Of a token with the longest names and all that can be in it; a longer one is refused unread.
 MOST_TOKEN_BYTES: Final = 8 * 1024
 # The longest life of a token. One that claims more is not ours.
@@ -160,6 +162,12 @@ def object_of(text: bytes) -> dict[str, Any]:
 def encoded(content: bytes) -> str:
     """Write bytes in base64url without padding."""
     return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def begin() -> str:
+    """Return how the text of each call token begins, whatever it states."""
+    # Up to the name of the key there are 45 bytes, so that what follows changes none of these characters.
+    return encoded(f'{{"alg":"{ALGORITHM}","typ":"{TYPE}","kid":"'.encode())
 
 
 def decoded(text: str) -> bytes:

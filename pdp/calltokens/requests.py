@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pdp.calltokens.canonical import parse
-from pdp.calltokens.claims import Presenter
+from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
 
-# The header that carries a call token.
-HEADER: Final = "pdp-call-token"
 MOST_BYTES: Final = 4 * 1024 * 1024
 
 

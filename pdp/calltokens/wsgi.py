@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
-from pdp.calltokens.claims import Presenter
-from pdp.calltokens.requests import HEADER, MOST_BYTES, Guard, too_large
+from pdp.calltokens.claims import HEADER, Presenter
+from pdp.calltokens.requests import MOST_BYTES, Guard, too_large
 
 Environment = MutableMapping[str, Any]
 StartResponse = Callable[..., Any]

@@ -66,6 +66,11 @@ def unreported(answer: Answer) -> str:
     return f"{_denied(_named(answer), 'outcome_not_reported', why, NO_RETRY)}{_decision(answer)}"
 
 
+def without_call_token(answer: Answer, why: str) -> str:
+    """Return the text for a call that the server behind the door would refuse, since it has no call token."""
+    return f"{_denied(_named(answer), 'no_call_token', why, NO_RETRY)}{_decision(answer)}"
+
+
 def withheld(answer: Answer, why: str, *, call: str = "") -> str:
     """Return the text for a result that must not be handed on."""
     what = f"The call of {_named(answer, call)} was made, and its result is withheld"

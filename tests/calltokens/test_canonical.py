@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from pdp.calltokens.canonical import arguments_digest, canonical
 from pdp.calltokens.refusals import CallTokenRefusedError
-
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=8,
-)
+from tests.machinery.calltokens import VALUES
 
 
 @given(VALUES)

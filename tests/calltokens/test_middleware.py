@@ -6,14 +6,15 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pdp.calltokens import asgi, wsgi
-from pdp.calltokens.claims import Presenter
+from pdp.calltokens import asgi, mcp, wsgi
+from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.requests import Guard, Requested
-from tests.calltokens.tokens import ARGUMENTS, PRESENTER, token, verifier
+from tests.machinery.calltokens import ARGUMENTS, PRESENTER, token, verifier
 
 CALL = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "git_commit", "arguments": ARGUMENTS}}
 LIST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
@@ -142,3 +143,40 @@ def test_a_websocket_is_closed() -> None:
     asyncio.run(served({"type": "websocket"}, nothing, send))
 
     assert "websocket.close" == sent[0]["type"]
+
+
+@pytest.mark.parametrize(
+    ("params", "request_of_transport", "said"),
+    [
+        ({"name": "git_commit", "arguments": ARGUMENTS, "_meta": {HEADER: token(presenter=None)}}, None, "made"),
+        ({"name": "git_commit", "arguments": ARGUMENTS, "_meta": {HEADER: token(presenter=None)}}, "HTTP", "presenter"),
+        ({"name": "git_commit", "arguments": ARGUMENTS, "_meta": {HEADER: token()}}, None, "presenter"),
+        ({"name": "git_push", "arguments": ARGUMENTS, "_meta": {HEADER: token(presenter=None)}}, None, "tool"),
+        ({"name": "git_commit", "_meta": {HEADER: token(presenter=None)}}, None, "arguments"),
+        ({"name": "git_commit", "arguments": ARGUMENTS, "_meta": {HEADER: 7}}, None, "malformed"),
+        ({"name": "git_commit", "arguments": ARGUMENTS}, None, "malformed"),
+        ({"arguments": ARGUMENTS, "_meta": {HEADER: token()}}, None, "malformed"),
+        (None, None, "malformed"),
+    ],
+)
+def test_over_pipes_the_token_is_in_the_message(params: Any, request_of_transport: Any, said: str) -> None:
+    """It is for a process on the same machine, which is known of pipes alone."""
+
+    async def made(_: Any) -> Any:
+        return "made"
+
+    context = SimpleNamespace(method="tools/call", params=params, request=request_of_transport)
+    answer = asyncio.run(mcp.CallTokens(verifier(), server="git")(context, made))
+
+    assert said == (answer if answer == "made" else answer["content"][0]["text"].split(": ")[1])
+
+
+def test_over_pipes_what_calls_no_tool_passes() -> None:
+    """It is for the server to answer."""
+
+    async def made(context: Any) -> Any:
+        return context.method
+
+    context = SimpleNamespace(method="tools/list", params=None, request=None)
+
+    assert "tools/list" == asyncio.run(mcp.CallTokens(verifier(), server="git")(context, made))

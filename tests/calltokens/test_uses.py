@@ -15,7 +15,7 @@ import pytest
 
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses, MemoryUses, Uses
-from tests.calltokens.tokens import CLAIMS, NOW
+from tests.machinery.calltokens import CLAIMS, NOW
 
 
 def in_memory(_: Path) -> Uses:

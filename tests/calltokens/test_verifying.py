@@ -18,12 +18,24 @@ from joserfc import jws
 from joserfc.jwk import OKPKey
 
 from pdp.calltokens.canonical import arguments_digest, canonical
-from pdp.calltokens.claims import MOST_TOKEN_BYTES, CallClaims, Presenter
+from pdp.calltokens.claims import MOST_TOKEN_BYTES, CallClaims, Presenter, begin
 from pdp.calltokens.keys import CallKey, PublicCallKey, key_set, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import PublishedKeys
-from tests.calltokens.test_canonical import TEXTS, VALUES
-from tests.calltokens.tokens import ARGUMENTS, CLAIMS, KEY, NOW, PRESENTER, SALT, forged, token, verifier, verify
+from tests.machinery.calltokens import (
+    ARGUMENTS,
+    CLAIMS,
+    KEY,
+    NOW,
+    PRESENTER,
+    SALT,
+    TEXTS,
+    VALUES,
+    forged,
+    token,
+    verifier,
+    verify,
+)
 
 
 def reason(refused: Callable[[], object]) -> Reason:
@@ -198,6 +210,14 @@ def test_what_is_no_token_is_refused(text: str) -> None:
     assert reason(lambda: verify(text)) in (Reason.MALFORMED, Reason.SIGNATURE)
 
 
+def test_every_token_begins_in_the_same_way() -> None:
+    """By that, a door finds one in what a server says."""
+    others = CallKey().signed(CLAIMS)
+
+    assert token().startswith(begin())
+    assert others.startswith(begin())
+
+
 @given(st.text(max_size=200) | st.builds(lambda one, two: f"{one}.{two}.AAAA", st.text(), st.text()))
 def test_no_text_makes_the_verifier_fail(text: str) -> None:
     """It is refused, and nothing else is raised."""
@@ -289,7 +309,7 @@ class Only:
         if top not in allowed and top not in sys.stdlib_module_names:
             raise ImportError(name)
 sys.meta_path.insert(0, Only())
-import pdp.calltokens.verifying, pdp.calltokens.asgi
+import pdp.calltokens.verifying, pdp.calltokens.asgi, pdp.calltokens.mcp
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
 

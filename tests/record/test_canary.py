@@ -19,10 +19,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from pdp.app import App, build
 from pdp.cli.operate.init import prepare
-from pdp.client import Client
+from pdp.client import CallTokenRequest, Client
 from pdp.client.connection import Connection
 from pdp.clock import SystemClock
-from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
+from pdp.config import CallTokenSettings, PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
 from pdp.server.rpcs import ACCESS, HEALTH, OLD_REFLECTION, REFLECTION, RPCS
@@ -39,6 +39,7 @@ from tests.machinery.servers.waitingcalls import waiting
 from tests.record.canaries import new_canary, plant, plantings, texts_of
 
 PATIENCE = 60.0
+AUDIENCE = "https://git.example"
 
 # A permit, a rule that overflows for large numbers, and a fact that the gateway may state.
 FILES = bundle_files(
@@ -52,7 +53,7 @@ when { context.input has count && context.input.count * 4 > 4000000000000000000 
     tools={
         "git": [tool("log", {"repo": {"type": "string"}, "team": {"type": "string"}, "count": {"type": "integer"}})]
     },
-    overlays={"git": "tools: {log: {risk: mutating}}"},
+    overlays={"git": f"audiences: [{AUDIENCE}]\ntools: {{log: {{risk: mutating}}}}"},
     directory="users: {ada: {}}\nagents: {coder: {ceiling: [git/*]}}",
     manifest="name: canaries\nlabels: {harmless: {meaning: none}, untrusted: {meaning: none}}\n"
     "caller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
@@ -123,7 +124,8 @@ class _Speaker:
         opened = self._pep.request_session(user="ada", agent="coder", purpose="notes", tools=("git/*",))
         if approved:
             self._approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
-        answer = self._pep.authorize(opened.session_handle, "git", "log", {"repo": "web"})
+        wanted = (CallTokenRequest(audience=AUDIENCE),)
+        answer = self._pep.authorize(opened.session_handle, "git", "log", {"repo": "web"}, call_tokens=wanted)
         one = Opened(
             id=opened.session.session_id,
             handle=opened.session_handle,
@@ -135,6 +137,8 @@ class _Speaker:
             waits = waiting(self._embedded, SystemClock(), one.id, by="pep")
             shown = self._approver.get_access_request(waits.id)
             one = replace(one, access_request_id=waits.id, access_digest=shown.request_digest)
+        if answer.call_tokens:
+            self._found.secrets[f"call token of {one.id}"] = answer.call_tokens[0].token
         if answer.outcome_token:
             self._found.secrets[f"outcome token of {one.id}"] = answer.outcome_token
         self._found.secrets[f"handle of {one.id}"] = one.handle
@@ -221,6 +225,7 @@ def _settings(folder: Path) -> Settings:
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
         sessions=SessionSettings(trusted_attributes=("team",)),
+        call_tokens=CallTokenSettings(issuer="https://pdp.example"),
     )
     prepare(settings, development=True)
     return settings

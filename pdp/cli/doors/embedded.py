@@ -12,11 +12,12 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pdp.cli.operate.init import prepare
-from pdp.config import Settings, load
+from pdp.config import CallTokenSettings, Settings, load
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import open_private, replacing
 from pdp.foundation.ownership import require_own
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _SETTINGS_FILE = "embedded.yaml"
 _LOCK, _SOCKET = "embedded.lock", "server.sock"
 _GRACE_SECONDS = 1.0
+# The `iss` of call tokens.
+ISSUER = "pdp-embedded"
 _FILE = """# Written by `pdp mcp --embedded`, for the commands of the person who approves.
 data_dir: {data_dir}
 server:
@@ -63,7 +66,8 @@ def embedded_settings(folder: Path, policies: Path) -> Settings:
     else:
         with replacing(file) as written:
             written.write(text)
-    return load(environ={}, flags={}, file=str(file))
+    # Not in the file: one that an earlier version has written stays as it is.
+    return replace(load(environ={}, flags={}, file=str(file)), call_tokens=CallTokenSettings(issuer=ISSUER))
 
 
 class EmbeddedServer:

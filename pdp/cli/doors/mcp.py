@@ -23,12 +23,16 @@ from pdp.cli.options import (
     with_loader,
 )
 from pdp.config import Settings
+from pdp.doors.calltokens import wanted_by
+from pdp.doors.mcp.serversfile import presenting_problem
 from pdp.model import Role
 
 _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:-server)?|(?P<between>.+)-server")
 _RUN_FLAGS = ("--run-as",)
+_TOKEN_FLAGS = ("--call-token",)
 _SECTIONS = {
     "For a server that this command runs": _RUN_FLAGS,
+    "For a server that takes a call only with proof that it was allowed": _TOKEN_FLAGS,
     "For a session that it asks for and ends": WISH_FLAGS,
     "For a session that exists": HANDLE_FLAGS,
     "For servers at URLs": WEB_FLAGS,
@@ -52,6 +56,12 @@ _SECTIONS = {
 )
 @pass_option("Let this method pass.")
 @click.option("--run-as", metavar="USER", default="", help="Run the server as this user of the machine; needs root.")
+@click.option(
+    "--call-token",
+    metavar="AUDIENCE",
+    default="",
+    help="Send each call of a tool with a call token for this audience; one without is denied.",
+)
 @web_options
 @connection_options(Role.PEP)
 @with_loader("data_dir")
@@ -65,6 +75,7 @@ def mcp(
     wait: float,
     passes: tuple[str, ...],
     run_as: str,
+    call_token: str,
     web: WebOptions,
 ) -> int:
     """Run an MCP server, and ask before every call of its tools.
@@ -77,7 +88,7 @@ def mcp(
     """
     if web.given:
         _require_web_alone(command, web)
-        servers = web.entries(name, passes)
+        servers = web.entries(name, call_token, passes)
         # Imported here: only this needs the extra `mcp`.
         from pdp.cli.doors.proxying import WebProxy  # noqa: PLC0415
 
@@ -91,6 +102,8 @@ def mcp(
     if not command:
         raise click.UsageError("pass the command of a server after `--`, or --upstream (or --servers) and --listen")
     server = name or _server_of(command)
+    if problem := presenting_problem("", certificate=None, key=None, call_token=call_token):
+        raise click.UsageError(problem)
     with session.asking(load_settings, connection, server=server, wait=wait) as asking:
         return PipeProxy(
             asking=asking,
@@ -98,6 +111,7 @@ def mcp(
             server=server,
             passes=frozenset(passes),
             run_as=run_as,
+            call_token=wanted_by(call_token),
             environment=click.get_current_context().find_root().obj or os.environ,
         ).run()
 

@@ -12,6 +12,7 @@ from pdp.cli.connection import connect_async
 from pdp.cli.doors.asking import Asking
 from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import begin
+from pdp.client import CallTokenRequest
 from pdp.doors.mcp.stdio import serve_stdio
 from pdp.model import Role
 
@@ -22,7 +23,8 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class PipeProxy:
     """What stands behind the proxy, and how it asks: the command of the server, its name, what may pass, and as whom.
 
-    `run_as` is a user of the machine; empty for this one. `environment` is what this process was started with.
+    `run_as` is a user of the machine; empty for this one. `call_token` is that of `Gate`. `environment` is what this
+    process was started with.
     """
 
     asking: Asking
@@ -30,6 +32,7 @@ class PipeProxy:
     server: str
     passes: frozenset[str]
     run_as: str
+    call_token: CallTokenRequest | None
     environment: Mapping[str, str]
 
     def run(self) -> int:
@@ -75,6 +78,7 @@ class PipeProxy:
                     pdp_command=asking.pdp_command,
                     passes=self.passes,
                     run_as=self.run_as,
+                    call_token=self.call_token,
                     environment=self.environment,
                     observer=observer,
                 )

@@ -17,9 +17,9 @@ from pdp.cli.options import ConnectionOptions
 from pdp.client import AsyncClient
 from pdp.config import Settings
 from pdp.doors import refusals
+from pdp.doors.calltokens import wanted_by
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp.admission import TokenSource
-from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import HTTPDoor
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.mcp.serversfile import ServerEntry
@@ -67,12 +67,13 @@ class WebProxy:
     async def _behind(self, entry: ServerEntry, opened: AsyncExitStack) -> ServerBehind:
         path = entry.path if self.web.servers is not None else PATH
         resource = self._resource(path)
-        upstream = Upstream(entry.upstream, credentials=Credentials(entry.headers_file), ca_file=entry.tls_roots)
+        thumbprint = entry.certificate.thumbprint if entry.certificate is not None else ""
         return ServerBehind(
             name=entry.name,
             path=path,
-            upstream=await opened.enter_async_context(upstream),
+            upstream=await opened.enter_async_context(Upstream.of(entry)),
             passes=entry.passes,
+            call_token=wanted_by(entry.call_token, certificate_thumbprint=thumbprint),
             resource=resource,
         )
 

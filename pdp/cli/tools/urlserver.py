@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.listing import ListingError, listed_tools
 from pdp.doors.mcp.serversfile import ServerEntry
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
@@ -33,6 +32,5 @@ def tools_at(server: ServerEntry, *, seconds: float) -> list[dict[str, Any]]:
 
 
 async def _listed(server: ServerEntry, seconds: float) -> list[dict[str, Any]]:
-    upstream = Upstream(server.upstream, credentials=Credentials(server.headers_file), ca_file=server.tls_roots)
-    async with asyncio.timeout(seconds), upstream:
+    async with asyncio.timeout(seconds), Upstream.of(server) as upstream:
         return await listed_tools(upstream)

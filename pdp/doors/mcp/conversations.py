@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from pdp.client import CallTokenRequest
 from pdp.doors.mcp import answers
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.gate import Gate
@@ -73,6 +74,7 @@ class Conversation:
         background: Background,
         pdp_command: Callable[[str], str],
         mcp_session: str = "",
+        call_token: CallTokenRequest | None = None,
         observer: DoorObserver | None = None,
     ) -> None:
         self.mcp_session = mcp_session
@@ -90,6 +92,7 @@ class Conversation:
             passes=passes,
             lasting=_FRESH_SECONDS,
             reveals=upstream.credentials.shown_by,
+            call_token=call_token,
             observer=observer,
             transport="tcp",
         )

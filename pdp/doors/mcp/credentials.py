@@ -1,4 +1,4 @@
-"""The headers with which the proxy presents itself to the server behind it: from a private file, and shown to nobody.
+"""What the proxy presents to the server behind it, and shows to nobody: headers from a private file, and call tokens.
 
 A server can reflect what it was sent. So each of its messages is searched for these secrets before it is handed on.
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pdp.calltokens.claims import HEADER, begin
 from pdp.doors.mcp.messages import Message
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import state_of
@@ -26,7 +27,8 @@ _LINE = re.compile(
 )
 # What the proxy itself must say, and what is about one connection only.
 _NOT_HERE = re.compile(
-    r"accept|accept-encoding|connection|content-.*|expect|host|keep-alive|mcp-.*|te|trailer|transfer-encoding|upgrade"
+    r"accept|accept-encoding|connection|content-.*|expect|host|keep-alive|mcp-.*|te|trailer|transfer-encoding|upgrade|"
+    + HEADER
 )
 # Shorter words occur by chance, and guard nothing.
 _SHORTEST = 8
@@ -37,13 +39,15 @@ _ROOT = 0
 class Credentials:
     """The headers in a file of lines `Name: value`, read again when it changes; without a file there are none.
 
-    Raise `ConfigurationError` when the file is invalid, or when others can read it.
+    With `call_tokens`, each call token is a secret too, whatever it states. Raise `ConfigurationError` when the file is
+    invalid, or when others can read it.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, *, call_tokens: bool = False) -> None:
         self._file = file
         self._headers: dict[str, str] = {}
-        self._secrets: frozenset[str] = frozenset()
+        self._always = frozenset(_forms(begin())) if call_tokens else frozenset()
+        self._secrets = self._always
         self._latest: frozenset[str] = frozenset()
         self._seen: tuple[int, ...] = ()
         if file is not None:
@@ -76,7 +80,7 @@ class Credentials:
         self._headers = headers
         # Answers to what was sent with the headers before are still on their way.
         latest = frozenset(form for value in headers.values() for secret in _secrets(value) for form in _forms(secret))
-        self._secrets, self._latest = self._latest | latest, latest
+        self._secrets, self._latest = self._always | self._latest | latest, latest
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import logging
 from contextlib import aclosing, suppress
 from typing import Any
 
+from pdp.calltokens.claims import HEADER
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import Conversation
@@ -101,6 +102,8 @@ class Exchange:
                 await self._reply.message(told, status=BAD_REQUEST)
                 return
             sent |= {name: value for name, value in wanted.items() if value is not None}
+        if self._allowed is not None and self._allowed.token:
+            sent[HEADER] = self._allowed.token
         self._sent = True
         request = self._allowed.request if self._allowed else request
         async with self._upstream.exchange("POST", sent, request.raw, load=self._load) as answer:

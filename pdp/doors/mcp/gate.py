@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pdp.client import (
+    CallTokenRequest,
     NotFoundError,
     PDPClientError,
     ToolCall,
@@ -24,6 +25,7 @@ from pdp.client import (
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
+from pdp.doors.calltokens import NoCallTokenError, token_of
 from pdp.doors.mcp import answers, elicitation
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import (
@@ -58,9 +60,13 @@ _NOTHING: Carrier = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowedCall:
-    """A request that the PDP has allowed, as it is sent on, and what is left to do about its result."""
+    """A request that the PDP has allowed, as it is sent on, and what is left to do about its result.
+
+    `token` is its call token, which the server gets with it; empty for none.
+    """
 
     request: Message
+    token: str = field(default="", repr=False)
     call: AsyncAdmittedCall = field(repr=False)
     under_way: CallUnderWay = field(repr=False)
 
@@ -69,8 +75,9 @@ class Gate:
     """Asks about the requests for one server, which the catalogue knows by the name `server`.
 
     `passes` are the methods that the operator lets pass besides. `pdp_command` returns a whole command of `pdp` for its
-    words, as a person must type it. `reveals` says that a message holds what no client may see. For `lasting` seconds a
-    definition of a tool is taken for what the server does. `observer` is told of calls, which come over `transport`.
+    words, as a person must type it. `reveals` says that a message holds what no client may see. With `call_token` no
+    call of a tool goes on without such a token. For `lasting` seconds a definition of a tool is taken for what the
+    server does. `observer` is told of calls, which come over `transport`.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class Gate:
         passes: frozenset[str] = frozenset(),
         lasting: float = math.inf,
         reveals: Callable[[Message], bool] = lambda _: False,
+        call_token: CallTokenRequest | None = None,
         observer: DoorObserver | None = None,
         transport: str = "pipe",
     ) -> None:
@@ -93,6 +101,7 @@ class Gate:
         # The tools that the session could see when the client was last told of them; None until then.
         self.shown: frozenset[str] | None = None
         self._reveals = reveals
+        self._call_token = call_token
         self._server = server
         self._session = session
         self._ask_server = ask_server
@@ -239,23 +248,37 @@ class Gate:
                 return answers.result_of(request.id, elicitation.pointing(error.answer))
             told = refusals.denied(error.answer, self._pdp_command)
             return answers.refusal(request, told, answers.decision_of(error.answer))
+        if isinstance(error, NoCallTokenError):
+            return answers.refusal(request, str(error), answers.decision_of(error.answer))
         # Without its text, which can hold arguments.
         _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
         return answers.refusal(request, refusals.UNDECIDED)
 
     async def _allowed(self, request: Message, arguments: bytes, under_way: CallUnderWay) -> AllowedCall:
         session = await self._session.current()
-        digest = ""
+        digest, wanted = "", None
         if request.method == CALL:
             await self._know_definitions(request)
-            digest = self.definitions.digest(under_way.tool)
-        call = ToolCall(server=self._server, tool=under_way.tool, arguments=arguments, definition_digest=digest)
+            digest, wanted = self.definitions.digest(under_way.tool), self._call_token
+        call = ToolCall(
+            server=self._server,
+            tool=under_way.tool,
+            arguments=arguments,
+            definition_digest=digest,
+            call_tokens=(wanted,) if wanted else (),
+        )
         with under_way.asking():
             admitted = await _admitted(partial(session.admit, **under_way.joined), call, request)
         under_way.decided(admitted.answer)
+        try:
+            token = token_of(admitted.answer, wanted)
+        except NoCallTokenError:
+            # The server has allowed a call that will not be made.
+            await admitted.failed()
+            raise
         self._redacts |= redacts(admitted.answer)
         under_way.sent()
-        return AllowedCall(request=elicitation.sent_on(request), call=admitted, under_way=under_way)
+        return AllowedCall(request=elicitation.sent_on(request), token=token, call=admitted, under_way=under_way)
 
     async def _know_definitions(self, request: Message) -> None:
         """Have the tools listed if they are not known. Calls that come meanwhile wait for the same list."""

@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.client import PDPClientError
+from pdp.client import CallTokenRequest, PDPClientError
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp.calltokens import with_call_token
+from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.doors.mcp.lines import TooLong
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
@@ -52,7 +54,7 @@ class _Open:
 class Proxy:
     """Passes messages between a client and a server, and asks the PDP about those that a session must allow.
 
-    `observer` is told of calls, and of messages of the client that are refused.
+    `observer` is told of calls, and of messages of the client that are refused. `call_token` is that of `Gate`.
     `to_client` and `to_server` send a message. Feed it with `from_client` and `from_server`, line by line.
     """
 
@@ -65,6 +67,7 @@ class Proxy:
         to_server: Callable[[bytes | str], Awaitable[None]],
         pdp_command: Callable[[str], str],
         passes: frozenset[str] = frozenset(),
+        call_token: CallTokenRequest | None = None,
         observer: DoorObserver | None = None,
     ) -> None:
         self.gate = Gate(
@@ -73,6 +76,8 @@ class Proxy:
             ask_server=self._ask_server,
             pdp_command=pdp_command,
             passes=passes,
+            call_token=call_token,
+            reveals=Credentials(call_tokens=call_token is not None).shown_by,
             observer=observer,
         )
         self._to_client = to_client
@@ -162,7 +167,7 @@ class Proxy:
             await self._to_client(refused.answer)
             return
         found.asking = None
-        await self._to_server(found.allowed.request.raw)
+        await self._to_server(with_call_token(found.allowed.request, found.allowed.token).raw)
 
     def _named(self, message: Message) -> _Open | None:
         named = message.params.get("requestId")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from pdp.calltokens.claims import AUDIENCE
+from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.errors import BundleError, ConfigurationError, Problem
 from pdp.foundation.loopback import is_secure
@@ -16,8 +18,8 @@ from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.policy.tools.catalogue import server_name_problem
 
 _MOST_BYTES: Final = 1024 * 1024
-_KEYS: Final = ("upstream", "upstream_tls_roots", "headers_file", "pass")
-_FILES: Final = ("upstream_tls_roots", "headers_file")
+_FILES: Final = ("upstream_tls_roots", "upstream_tls_certificate", "upstream_tls_key", "headers_file")
+_KEYS: Final = ("upstream", *_FILES, "call_token", "pass")
 # What a client takes for another path before it asks.
 _DOTS: Final = frozenset({".", ".."})
 
@@ -26,13 +28,16 @@ _DOTS: Final = frozenset({".", ".."})
 class ServerEntry:
     """A server, the name by which the catalogue knows it, and how it is reached.
 
-    `passes` are the methods that are let pass besides.
+    `passes` are the methods that are let pass besides. `call_token` is the audience of the call token that each call of
+    a tool carries; empty for none.
     """
 
     name: str
     upstream: str
     tls_roots: Path | None = None
+    certificate: ClientCertificate | None = None
     headers_file: Path | None = None
+    call_token: str = ""
     passes: frozenset[str] = frozenset()
 
     @property
@@ -71,6 +76,29 @@ def url_problem(url: str) -> str:
     return ""
 
 
+def presenting_problem(url: str, *, certificate: object, key: object, call_token: str) -> str:
+    """Return what is wrong with what the proxy presents to a server; empty when nothing is.
+
+    `certificate` and `key` are None where they are not given.
+    """
+    https = url.lower().startswith("https:")
+    if (certificate is None) is not (key is None):
+        return "a certificate for the server and its key belong together"
+    if certificate is not None and not https:
+        return "a certificate for the server needs an `https` URL"
+    if call_token and not AUDIENCE.fullmatch(call_token):
+        return "the audience of call tokens is 1 to 256 printable characters without blanks"
+    if call_token and https and certificate is None:
+        # A token that is bound to nobody is for a process on the same machine, which an `https` URL is not.
+        return "call tokens for an `https` URL need a certificate for the server, to which they are bound"
+    return ""
+
+
+def certificate_of(chain: Path | None, key: Path | None) -> ClientCertificate | None:
+    """Return the certificate in files that are both given, or both not."""
+    return ClientCertificate(chain=chain, key=key) if chain is not None and key is not None else None
+
+
 def _entry(document: Section, name: str, folder: Path, problems: list[Problem]) -> Iterator[ServerEntry]:
     before = len(problems)
     wrong = server_name_problem(name) or (f"no server can be named `{name}`" if name in _DOTS else None)
@@ -96,12 +124,28 @@ def _entry(document: Section, name: str, folder: Path, problems: list[Problem]) 
         problems.append(row.problem("`pass` is not a list of methods", "pass"))
     else:
         problems += [row.problem(unknown("method", one, PASSABLE), "pass") for one in passes if one not in PASSABLE]
+    call_token = row.get("call_token", "")
+    if not isinstance(call_token, str):
+        problems.append(row.problem("`call_token` is not the name of an audience", "call_token"))
+    elif isinstance(upstream, str) and (
+        problem := presenting_problem(
+            upstream,
+            certificate=row.get("upstream_tls_certificate"),
+            key=row.get("upstream_tls_key"),
+            call_token=call_token,
+        )
+    ):
+        problems.append(row.problem(problem, "call_token" if call_token else "upstream_tls_certificate"))
     if len(problems) == before:
         yield ServerEntry(
             name=name,
             upstream=str(upstream),
             tls_roots=_file(row, "upstream_tls_roots", folder),
+            certificate=certificate_of(
+                _file(row, "upstream_tls_certificate", folder), _file(row, "upstream_tls_key", folder)
+            ),
             headers_file=_file(row, "headers_file", folder),
+            call_token=str(call_token),
             passes=frozenset(passes),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from pdp.client import CallTokenRequest
 from pdp.doors.mcp import answers, methods, sessionless
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission
@@ -46,13 +47,14 @@ _ACCEPTED = 202
 class ServerBehind:
     """A server, the name by which the catalogue knows it, and the path at which clients find it.
 
-    `passes` is that of `Gate`. Clients may present access tokens for `resource`.
+    `passes` and `call_token` are those of `Gate`. Clients may present access tokens for `resource`.
     """
 
     name: str
     path: str
     upstream: Upstream
     passes: frozenset[str] = frozenset()
+    call_token: CallTokenRequest | None = None
     resource: ProtectedResource | None = None
 
 
@@ -87,6 +89,7 @@ class Site:
                 pdp_command=pdp_command,
                 background=background,
                 mcp_session=mcp_session,
+                call_token=server.call_token,
                 observer=observer,
             )
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from pdp.client import CallTokenRequest
 from pdp.doors.mcp.lines import Sender, TooLong, lines
 from pdp.doors.mcp.proxy import Proxy
 from pdp.doors.session import DoorSession
@@ -31,6 +32,7 @@ async def serve_stdio(
     pdp_command: Callable[[str], str],
     passes: frozenset[str] = frozenset(),
     run_as: str = "",
+    call_token: CallTokenRequest | None = None,
     environment: Mapping[str, str] = os.environ,
     observer: DoorObserver | None = None,
 ) -> int:
@@ -38,7 +40,8 @@ async def serve_stdio(
 
     The server gets neither variables whose names begin with `PDP_` nor open files of this process. `pdp_command`
     returns a whole command of `pdp` for its words, as a person must type it. `run_as` is the user of the machine as
-    whom the server runs, and `observer` is told of calls. Raise `ConfigurationError` when the server cannot be started.
+    whom the server runs, `call_token` is that of `Gate`, and `observer` is told of calls. Raise
+    `ConfigurationError` when the server cannot be started.
     """
     reader, writer = await _standard_streams()
     process = await _start(command, run_as, environment)
@@ -54,6 +57,7 @@ async def serve_stdio(
         to_server=to_server.send,
         pdp_command=pdp_command,
         passes=passes,
+        call_token=call_token,
         observer=observer,
     )
     from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))

@@ -13,11 +13,12 @@ from typing import Self
 import httpcore2
 
 from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
-from pdp.doors.mcp.serversfile import url_problem
+from pdp.doors.mcp.serversfile import ServerEntry, url_problem
 from pdp.doors.web import RefusedRequestError
 from pdp.errors import ConfigurationError, one_line
 from pdp.foundation.ownership import require_own
@@ -105,18 +106,36 @@ class UpstreamAnswer:
 class Upstream:
     """Sends requests to one server. Open it with `async with`.
 
-    Raise `ConfigurationError` for a URL that is not https, or http on loopback.
+    `certificate` is what it presents to the server. Raise `ConfigurationError` for a URL that is not https, or http on
+    loopback.
     """
 
-    def __init__(self, url: str, *, credentials: Credentials | None = None, ca_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        credentials: Credentials | None = None,
+        ca_file: Path | None = None,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         if problem := url_problem(url):
             raise ConfigurationError(problem)
         self.credentials = credentials or Credentials()
         self._url = httpcore2.URL(url)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=_trusting(ca_file) if url.lower().startswith("https:") else None,
+            ssl_context=_trusting(ca_file, certificate) if url.lower().startswith("https:") else None,
             max_connections=_MOST_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
+        )
+
+    @classmethod
+    def of(cls, entry: ServerEntry) -> Self:
+        """Return what sends requests to the server of an entry. Raise `ConfigurationError` for a faulty file."""
+        return cls(
+            entry.upstream,
+            credentials=Credentials(entry.headers_file, call_tokens=bool(entry.call_token)),
+            ca_file=entry.tls_roots,
+            certificate=entry.certificate,
         )
 
     async def __aenter__(self) -> Self:
@@ -197,10 +216,13 @@ def _reason(error: Exception) -> str:
     return f"the connection broke: {type(error).__name__}"
 
 
-def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+def _trusting(ca_file: Path | None, certificate: ClientCertificate | None) -> ssl.SSLContext:
     try:
         if ca_file is not None:
             require_own(ca_file, "anyone could impersonate the server")
-        return ssl.create_default_context(cafile=ca_file)
+        context = ssl.create_default_context(cafile=ca_file)
     except OSError:
         raise ConfigurationError(f"`{ca_file}` holds no certificates") from None
+    if certificate is not None:
+        certificate.load_into(context)
+    return context

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pdp.client import AsyncClient
+from pdp.client import AsyncClient, CallTokenRequest
 from pdp.doors.mcp.proxy import Proxy
 from pdp.doors.session import DoorSession, GivenSession
 from pdp.observer import DoorObserver
@@ -203,6 +203,7 @@ async def conversation(
     door: DoorSession | None = None,
     token: str = "",
     patience: float = PATIENCE,
+    call_token: CallTokenRequest | None = None,
     observer: DoorObserver | None = None,
 ) -> AsyncIterator[Conversation]:
     """Put the proxy between a client of an era and a server; in an approved session by default.
@@ -230,6 +231,7 @@ async def conversation(
             to_server=it.to_server,
             pdp_command="pdp {}".format,
             passes=frozenset(passes),
+            call_token=call_token,
             observer=observer,
         )
         tasks = [asyncio.ensure_future(it.carry())]

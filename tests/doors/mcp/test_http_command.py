@@ -47,6 +47,18 @@ TOGETHER = "--upstream (or --servers) and --listen belong together"
         ((*HTTP, "--session-handle-file", "x"), "--session-handle-file does not go with --listen"),
         ((*HTTP, "--embedded"), "--embedded does not go with --listen"),
         ((*HTTP, "--run-as", "x"), "--run-as does not go with --listen: it runs no server"),
+        ((*HTTP, "--call-token", "a b"), "the audience of call tokens is 1 to 256 printable characters"),
+        (("--server", "desk", "--call-token", "a b", "--", "server"), "the audience of call tokens is 1 to 256"),
+        ((*HTTP[4:], "--servers", "x", "--call-token", "a"), "--call-token does not go with --servers"),
+        ((*HTTP, "--upstream-tls-key", "x"), "a certificate for the server and its key belong together"),
+        (
+            (*HTTP, "--upstream-tls-certificate", "x", "--upstream-tls-key", "x"),
+            "a certificate for the server needs an `https` URL",
+        ),
+        (
+            (*HTTP, "--upstream", "https://a.example/mcp", "--call-token", "a"),
+            "call tokens for an `https` URL need a certificate for the server",
+        ),
         ((*HTTP, "--upstream", "http://example.org/mcp"), "must be `https://…`, or `http://…` on loopback"),
         ((*HTTP, "--upstream", "https://me:you@example.org/mcp"), "must be `https://…`, or `http://…` on loopback"),
         ((*HTTP, "--listen", "nowhere"), "not an address such as `127.0.0.1:8080`"),

@@ -22,6 +22,7 @@ from tests.doors.mcp.webworld import SECRET, private_file
         ("Authorization: schlüssel", "not a line"),
         ("Host: other", "the header `host` is the proxy's own"),
         ("Mcp-Name: other", "is the proxy's own"),
+        ("PDP-Call-Token: other", "is the proxy's own"),
         ("A: b\na: c", ":2: the header `a` is there twice"),
     ],
 )

@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
+from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 from pdp.errors import ConfigurationError
 from pdp.testing.inprocess import RunningServer
@@ -83,6 +84,9 @@ git: {upstream: "http://127.0.0.1:8001/mcp"}
 github:
   upstream: https://mcp.example.org/mcp
   upstream_tls_roots: roots.pem
+  upstream_tls_certificate: proxy.pem
+  upstream_tls_key: proxy.key
+  call_token: https://mcp.example.org
   headers_file: github.headers
   pass: [sampling/createMessage]
 """,
@@ -94,6 +98,8 @@ github:
     assert ServerEntry(name="git", upstream="http://127.0.0.1:8001/mcp") == git
     assert "/git/mcp" == git.path
     assert (tmp_path / "roots.pem", tmp_path / "github.headers") == (github.tls_roots, github.headers_file)
+    assert ClientCertificate(chain=tmp_path / "proxy.pem", key=tmp_path / "proxy.key") == github.certificate
+    assert "https://mcp.example.org" == github.call_token
     assert frozenset({"sampling/createMessage"}) == github.passes
 
 
@@ -115,6 +121,15 @@ github:
             ":3: unknown key: `header_file`; did you mean `headers_file`?",
         ),
         ("git:\n  upstream: https://a.example\n  headers_file: 1", ":3: `headers_file` is not the name of a file"),
+        ("git:\n  upstream: https://a.example\n  call_token: 7", ":3: `call_token` is not the name of an audience"),
+        (
+            "git:\n  upstream: https://a.example\n  call_token: a",
+            ":3: call tokens for an `https` URL need a certificate",
+        ),
+        (
+            "git:\n  upstream: https://a.example\n  upstream_tls_certificate: a",
+            ":3: a certificate for the server and its key belong together",
+        ),
         ("git:\n  upstream: https://a.example\n  pass: roots/list", ":3: `pass` is not a list of methods"),
         (
             "git:\n  upstream: https://a.example\n  pass: [root/list]",

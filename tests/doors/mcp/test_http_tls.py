@@ -12,6 +12,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from pdp.calltokens.claims import Presenter
+from pdp.doors.mcp.clientcertificate import ClientCertificate
+from pdp.doors.mcp.serversfile import ServerEntry
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.errors import ConfigurationError
 from pdp.serving import weblistener
@@ -75,6 +78,44 @@ async def test_the_server_is_known_by_its_certificate(authority: Authority, tmp_
                     pass
 
     assert b"https" == body
+
+
+async def test_the_server_knows_the_proxy_by_its_certificate(authority: Authority, tmp_path: Path) -> None:
+    """The one to which call tokens are bound: its thumbprint is what the connection proves."""
+    certificate, key = authority.server().write(tmp_path, "server")
+    (tmp_path / "roots.pem").write_bytes(authority.roots)
+    mine = ClientCertificate(**dict(zip(("chain", "key"), authority.caller().write(tmp_path, "proxy"), strict=True)))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "roots.pem")
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        body = Presenter.of_certificate(shown).certificate.encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/"
+        entry = ServerEntry(name="git", upstream=url, tls_roots=tmp_path / "roots.pem", certificate=mine)
+        async with Upstream.of(entry) as upstream, upstream.exchange("GET", {}) as said:
+            seen = (await said.body()).decode()
+
+    assert mine.thumbprint == seen
+
+
+@pytest.mark.parametrize(("chain", "says"), [("server.pem", "is not the key of"), ("none.pem", "holds no certificate")])
+def test_a_certificate_that_is_none_is_refused(authority: Authority, tmp_path: Path, chain: str, says: str) -> None:
+    """So is one with the key of another."""
+    authority.server().write(tmp_path, "server")
+    _, key = authority.caller().write(tmp_path, "proxy")
+    (tmp_path / "none.pem").write_text("none", encoding="ascii")
+    mine = ClientCertificate(chain=tmp_path / chain, key=key)
+
+    with pytest.raises(ConfigurationError, match=says):
+        Upstream.of(ServerEntry(name=mine.thumbprint, upstream="https://a.example", certificate=mine))
 
 
 async def serial_at(port: int, roots: Path) -> int:

@@ -22,7 +22,10 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from pydantic import Field
 
-from pdp.client import AsyncClient
+from pdp.calltokens.asgi import CallTokenMiddleware
+from pdp.calltokens.claims import HEADER, Presenter
+from pdp.calltokens.requests import Guard
+from pdp.client import AsyncClient, CallTokenRequest
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.http import HTTPDoor
@@ -123,7 +126,7 @@ def desk_server(desk: Desk) -> MCPServer:
     def reflect(how: str) -> str:
         """Return a header of the request."""
         desk.ran["reflect"] += 1
-        token = desk.headers["authorization"]
+        token = desk.headers.get("authorization") or desk.headers[HEADER]
         return base64.b64encode(f"it is {token}!".encode()).decode() if how == "base64" else f"it is {token}"
 
     @server.tool()
@@ -156,14 +159,20 @@ def desk_server(desk: Desk) -> MCPServer:
     return server
 
 
-def desk_bundle(labels: Iterable[str] = ("tainted",)) -> dict[str, bytes]:
+def desk_bundle(labels: Iterable[str] = ("tainted",), overlay: str = "") -> dict[str, bytes]:
     """Return a bundle whose catalogue holds the tools as the server lists them.
 
     With a label the PDP takes reports of what came of calls.
     """
     listed = asyncio.run(desk_server(Desk()).list_tools())
     tools = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
-    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY, labels=labels)
+    return bundle_files(
+        policies={"desk": _POLICIES},
+        tools={"desk": tools},
+        overlays={"desk": overlay} if overlay else {},
+        directory=_DIRECTORY,
+        labels=labels,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +271,8 @@ async def world(
     *,
     credentials: Credentials | None = None,
     passes: frozenset[str] = frozenset(),
+    call_token: CallTokenRequest | None = None,
+    guard: Guard | None = None,
     upstream: str = "",
     address: str = "",
     json_answers: bool = False,
@@ -274,7 +285,8 @@ async def world(
 ) -> AsyncIterator[World]:
     """Run the server and the proxy before it, which knows it by each of the names in `paths`.
 
-    The proxy may be called by `name` too, and from pages of that host.
+    The proxy may be called by `name` too, and from pages of that host. With a `guard` the server takes no call without
+    a call token, which any process on the machine may present.
     """
     desk = Desk()
     tools = desk_server(desk)
@@ -285,11 +297,14 @@ async def world(
         opened.enter_context(patch("pdp.doors.mcp.streams._LOOK_SECONDS", 10 * PATIENCE))
         if not upstream:
             app = tools.streamable_http_app(json_response=json_answers, event_store=events, retry_interval=100)
-            upstream = await opened.enter_async_context(behind(desk, app))
+            guarded = app if guard is None else CallTokenMiddleware(app, guard, presenter=lambda _: Presenter())
+            upstream = await opened.enter_async_context(behind(desk, guarded))
         client = await opened.enter_async_context(
             AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
         )
-        behind_it = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
+        behind_it = await opened.enter_async_context(
+            Upstream(upstream, credentials=credentials or Credentials(call_tokens=call_token is not None))
+        )
         listener = opened.enter_context(Listener("127.0.0.1:0"))
         names = {f"{name}:{listener.port}"} if name else set()
         tokens = tokens_of(client) if tokens_of else None
@@ -304,6 +319,7 @@ async def world(
                     path=path,
                     upstream=behind_it,
                     passes=passes,
+                    call_token=call_token,
                     resource=ProtectedResource(url=ORIGIN + path, issuer=ISSUER) if tokens else None,
                 )
                 for server, path in paths.items()

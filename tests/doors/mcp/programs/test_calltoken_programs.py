@@ -1,24 +1,35 @@
-"""A library of another language verifies the same call tokens, and refuses the same forged ones."""
+"""Call tokens with programs of others: a library of JavaScript, and a client and a server of the real SDK of MCP."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
 
-from pdp.calltokens.claims import encoded, written
+from pdp.calltokens.claims import HEADER, encoded, written
 from pdp.calltokens.keys import CallKey, key_set, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError
 from pdp.calltokens.uses import MemoryUses
 from pdp.calltokens.verifying import PublishedKeys, Verifier
 from pdp.client import CallTokenRequest
 from pdp.testing.bundles import bundle_files, tool
-from pdp.testing.inprocess import running_server
-from tests.calltokens.tokens import ARGUMENTS, CLAIMS, KEY, NOW, PRESENTER, forged, token, verifier
-from tests.doors.mcp.programs.installed import NODE
+from pdp.testing.inprocess import running_server, write_folder
+from tests.doors.mcp.conversation import PATIENCE
+from tests.doors.mcp.doorprocess import PDP, environment, run_pdp
+from tests.doors.mcp.programs import guardedserver
+from tests.doors.mcp.programs.installed import NODE, ROOT
+from tests.doors.mcp.webworld import text_of
+from tests.machinery.calltokens import ARGUMENTS, CLAIMS, KEY, NOW, PRESENTER, forged, token, verifier
 
 pytestmark = pytest.mark.doors
 
@@ -146,3 +157,50 @@ def test_both_refuse_what_is_forged() -> None:
 
     assert dict.fromkeys(names, True) | {"a good one": False} == dict(zip(names, ours, strict=True))
     assert ours == theirs
+
+
+# A client and a server of the real SDK, and the proxy between them that decides by itself.
+
+
+@pytest.mark.anyio
+async def test_a_real_server_takes_a_call_from_the_proxy_alone(tmp_path: Path) -> None:
+    """Once, and with its arguments: what a client of its own sends is refused, and so is what the proxy has sent."""
+    (listed,) = await guardedserver.server_of(verifier(), tmp_path / "none").list_tools()
+    overlay = f"audiences: ['{guardedserver.AUDIENCE}']\nrisk: read_only"
+    write_folder(
+        tmp_path / "policies",
+        bundle_files(
+            policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
+            tools={"notes": [listed.model_dump(by_alias=True, exclude_none=True, mode="json")]},
+            directory="{users: {alice: {}, approver: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
+            overlays={"notes": overlay},
+        ),
+    )
+    data = tmp_path / "data"
+    address, token_file = f"unix:{data / 'server.sock'}", str(data / "tokens" / "broker.token")
+    served = [sys.executable, str(Path(guardedserver.__file__)), address, token_file, str(tmp_path)]
+    proxy = ["mcp", "--embedded", "--policies", str(tmp_path / "policies"), "--data-dir", str(data)]
+    proxy += ["--request", "to test", "--user", "alice", "--agent", "coder", "--server", "notes"]
+    proxy += ["--call-token", guardedserver.AUDIENCE, "--", *served]
+
+    async with started([*PDP, *proxy]) as through, started(served) as beside:
+        waits = text_of(await through.call_tool("write", {"text": "a"}))
+        run_pdp(f"{waits.partition('`')[2].partition('`')[0]} --yes")
+        async with asyncio.timeout(PATIENCE):
+            while (told := text_of(await through.call_tool("write", {"text": "a"}))) != "wrote a":
+                assert "approve" in told or "does not answer" in told, told
+        metas: list[Any] = [json.loads(line) or {} for line in (tmp_path / "seen").read_text("utf-8").splitlines()]
+        sent = [meta for meta in metas if HEADER in meta]
+        tries: list[tuple[str, Any]] = [("a", None), ("a", sent[-1]), ("b", sent[-1])]
+        mine = [text_of(await beside.call_tool("write", {"text": text}, meta=meta)) for text, meta in tries]
+
+    assert 1 == len(sent)
+    assert ["malformed", "used", "arguments"] == [one.split(": ")[1] for one in mine]
+
+
+@asynccontextmanager
+async def started(command: list[str]) -> AsyncIterator[Client]:
+    """Start a server as a client of MCP does, and provide the client."""
+    parameters = StdioServerParameters(command=command[0], args=command[1:], env=environment(), cwd=ROOT)
+    async with Client(stdio_client(parameters)) as client:
+        yield client

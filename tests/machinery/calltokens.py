@@ -1,10 +1,12 @@
-"""Makes call tokens, good ones and others, for the tests of this folder."""
+"""Makes call tokens, good ones and others, and values that their arguments can hold."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from typing import Any, Final
+
+from hypothesis import strategies as st
 
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import ALGORITHM, TYPE, CallClaims, Presenter, encoded, written
@@ -41,6 +43,15 @@ CLAIMS: Final = CallClaims(
     resource_id="/srv/notes",
     bundle_version="sha256:" + "b" * 64,
     presenter=PRESENTER,
+)
+
+
+TEXTS: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES: Final = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
 )
 
 

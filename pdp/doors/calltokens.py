@@ -1,0 +1,44 @@
+"""The call token that a door attaches to a call, for the server behind it: the agent never sees it."""
+
+from __future__ import annotations
+
+import logging
+
+from pdp.client import Answer, CallTokenRequest
+from pdp.doors import refusals
+from pdp.doors.observing import NotMadeError
+
+_LOG = logging.getLogger(__name__)
+
+
+class NoCallTokenError(NotMadeError):
+    """The server has allowed a call and gives no call token for it, without which this door makes none."""
+
+    def __init__(self, answer: Answer, why: str) -> None:
+        super().__init__(refusals.without_call_token(answer, why))
+        self.answer = answer
+
+
+def wanted_by(audience: str, *, certificate_thumbprint: str = "") -> CallTokenRequest | None:
+    """Return the token to ask for with each call; None where there is no audience.
+
+    Without the thumbprint of a certificate, only a process on the tool server's machine can present it.
+    """
+    if not audience:
+        return None
+    return CallTokenRequest(audience=audience, certificate_thumbprint=certificate_thumbprint)
+
+
+def token_of(answer: Answer, wanted: CallTokenRequest | None) -> str:
+    """Return the call token of an allowed call; empty where none is wanted.
+
+    Raise `NoCallTokenError` when there is none: then the call must not be made.
+    """
+    if wanted is None:
+        return ""
+    found = [one for one in answer.call_tokens if one.audience == wanted.audience]
+    if len(found) == 1 and found[0].token:
+        return found[0].token
+    why = found[0].refusal if found else "the server knows nothing of call tokens"
+    _LOG.warning("a call that was allowed is not made, because there is no call token for it: %s", why)
+    raise NoCallTokenError(answer, why)
