@@ -50,6 +50,14 @@ class EventKind(StrEnum):
     STORE_RESTORED = "store.restored"  # a backup replaced the session store
     SERVER_STARTED = "server.started"  # a server listens
     SERVER_STOPPED = "server.stopped"  # a server has ended
+    CONNECTION_ADDED = "connection.added"  # the broker got a connection
+    CONNECTION_REMOVED = "connection.removed"  # the broker lost a connection, with its secret
+    SECRET_STORED = "secret.stored"  # noqa: S105 - no secret: the broker got the first secret of a connection
+    SECRET_ROTATED = "secret.rotated"  # noqa: S105 - no secret: the broker got another secret of a connection
+    SECRET_REFUSED = "secret.refused"  # noqa: S105 - no secret: the broker could not open a secret where it found it
+    KEY_ROTATED = "key.rotated"  # a tenant's compartment got a new key in the broker
+    KEY_RETIRED = "key.retired"  # a key of the broker that sealed nothing any more was destroyed
+    TENANT_SHREDDED = "tenant.shredded"  # the broker destroyed all keys and secrets of a tenant
 
 
 # What ends or narrows authority, or changes the rules for all: recorded while there is any room.
@@ -64,6 +72,9 @@ ENDING = frozenset(
         EventKind.ACCESS_REVOKED,
         EventKind.FREEZE_SET,
         EventKind.CALL_TOKEN_KEY_WITHDRAWN,
+        EventKind.CONNECTION_REMOVED,
+        EventKind.KEY_RETIRED,
+        EventKind.TENANT_SHREDDED,
     }
 )
 

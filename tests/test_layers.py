@@ -78,7 +78,14 @@ LIBRARIES = {
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
     "yaml": ("pdp.foundation.yamltext", "pdp.config", "pdp.doctor.gatewayfile"),
     "cachetools": ("pdp.sessions",),
-    "apsw": ("pdp.sessions", "pdp.audit", "pdp.messages.queue", "pdp.doctor.machine"),
+    "apsw": (
+        "pdp.foundation.sqlite",
+        "pdp.broker.store",
+        "pdp.sessions",
+        "pdp.audit",
+        "pdp.messages.queue",
+        "pdp.doctor.machine",
+    ),
     "pyarrow": ("pdp.audit",),
     "rfc8785": ("pdp.foundation.jsontext",),
     "grpc": (
@@ -109,6 +116,7 @@ LIBRARIES = {
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
+        "pdp.broker.sealing.aead",
         "pdp.calltokens.keys",
         "pdp.foundation.keys",
         "pdp.foundation.sealing",

@@ -62,6 +62,20 @@ class SecretVersion:
     stored_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kek:
+    """A key that wraps the keys of secrets: one generation of those of a tenant and compartment, counted from 1.
+
+    The key itself is with the provider. `created_at` is unix seconds.
+    """
+
+    id: str
+    tenant: str
+    compartment: str
+    generation: int
+    created_at: float
+
+
 class Secret:
     """A plaintext secret, which only `reveal` shows: it has no text, and cannot be pickled.
 

@@ -16,8 +16,8 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.messages.sorting import Message, burst_from, told_together
-from pdp.sessions.database import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.outbox import event_from, event_text
 
 _NAME: Final = "queue of messages"

@@ -13,8 +13,9 @@ import apsw
 
 from pdp.errors import StoreUnavailableError
 from pdp.foundation.files import draft_of, sync_folder
+from pdp.foundation.sqlite import unavailable
 from pdp.model import SessionState
-from pdp.sessions.database import SCHEMA_VERSION, require_known_schema, unavailable
+from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
 from pdp.sessions.rows import row_of, scope_from, session_of
 
 _MOST_DAMAGE: Final = 20

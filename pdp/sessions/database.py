@@ -13,16 +13,11 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import draft_of, make_folder, sync_folder
+from pdp.foundation.sqlite import ENGINE_ERRORS, require_sound_engine, unavailable
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
 from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA
 
-# Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
-_SOUND_ENGINE: Final = (3, 51, 3)
-
 _STEP_BYTES: Final = 1024 * 1024
-
-# What the engine raises, and what its binding raises for text from a damaged file.
-ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
 
 # A file of the first schema; `_UPGRADES` brings a new or an existing file to the current one.
 # `changes` tells other connections which sessions to read again, and those who follow sessions what has happened; a cut
@@ -256,13 +251,6 @@ def signal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-signal")
 
 
-def require_sound_engine(version: str) -> None:
-    """Raise `StoreUnavailableError` when this version of SQLite can corrupt a store."""
-    if tuple(int(part) for part in version.split(".")) < _SOUND_ENGINE:
-        wanted = ".".join(str(part) for part in _SOUND_ENGINE)
-        raise StoreUnavailableError(f"SQLite `{version}` can corrupt the session store: {wanted} or later is needed")
-
-
 def require_known_schema(version: int) -> None:
     """Raise `StoreUnavailableError` when a newer program has written the store."""
     if version > SCHEMA_VERSION:
@@ -291,34 +279,12 @@ def _upgrade(connection: apsw.Connection, version: int) -> None:
 
 
 @contextmanager
-def committing(connection: apsw.Connection) -> Iterator[None]:
-    """Commit a transaction that was begun, or roll it back when the block raises."""
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # After some failures the engine has already rolled back.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
 def answering() -> Iterator[None]:
     """Turn the engine's errors into `StoreUnavailableError`."""
     try:
         yield
     except ENGINE_ERRORS as error:
         raise unavailable(error) from None
-
-
-def unavailable(error: Exception, store: str = "session store") -> StoreUnavailableError:
-    """Return the error to raise for an engine error, without its message, which can hold values."""
-    if isinstance(error, UnicodeError):
-        return StoreUnavailableError(f"the {store} does not answer: it holds text that is not UTF-8")
-    # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.
-    code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
-    return StoreUnavailableError(f"the {store} does not answer: `{code}`")
 
 
 def identity_of(path: Path) -> tuple[int, int]:

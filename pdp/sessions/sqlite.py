@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import apsw
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
+from pdp.foundation.sqlite import committing
 from pdp.model import Scope, Session, SessionState
-from pdp.sessions.database import Database, answering, committing, require_known_schema
+from pdp.sessions.database import Database, answering, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lifecycle import LIVE

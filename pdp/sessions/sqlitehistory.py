@@ -21,15 +21,9 @@ from pdp.clock import Instant
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.calltokenkeys import PUBLISHED_KEYS_SCHEMA, SQLiteCallTokenKeys
-from pdp.sessions.database import (
-    ENGINE_ERRORS,
-    committing,
-    identity_of,
-    require_sound_engine,
-    unavailable,
-    upgrade_tables,
-)
+from pdp.sessions.database import identity_of, upgrade_tables
 from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.sqliteaccess import SQLiteAccessRequests, prepare_access
 from pdp.sessions.sqlitecounts import SQLiteCounts

@@ -20,9 +20,10 @@ import apsw
 from cachetools import LRUCache
 
 from pdp.errors import StoreUnavailableError
+from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
 from pdp.model import Scope, Session
 from pdp.sessions.changesignal import ChangeSignal
-from pdp.sessions.database import ENGINE_ERRORS, Database, require_known_schema, unavailable
+from pdp.sessions.database import Database, require_known_schema
 from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool

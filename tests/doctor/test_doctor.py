@@ -622,7 +622,7 @@ def test_an_old_sqlite(place: Path) -> None:
     """A version of SQLite that can corrupt the store is a problem."""
     found = ills(engine(deployment(place, {}), "3.46.1"))
 
-    assert [("sqlite", PROBLEM, "SQLite `3.46.1` can corrupt the session store: 3.51.3 or later is needed")] == [
+    assert [("sqlite", PROBLEM, "SQLite `3.46.1` can corrupt a store: 3.51.3 or later is needed")] == [
         one[:3] for one in found
     ]
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from pdp.clock import Deadline
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
+from pdp.foundation.sqlite import require_sound_engine
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions import room
-from pdp.sessions.database import SCHEMA_VERSION, require_sound_engine
+from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter

@@ -1,0 +1,94 @@
+"""Open the SQLite files of the broker: durable, for their owner alone, and without what was deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+import apsw
+
+from pdp.errors import StoreUnavailableError, reason_of
+from pdp.foundation.files import make_file, make_folder, sync_folder
+from pdp.foundation.ownership import require_own
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
+
+_BUSY_MILLISECONDS: Final = 5000
+_DANGER: Final = "anyone could change which secrets are used"
+
+
+class Database:
+    """One file of the broker. Safe for threads and for several processes.
+
+    `name` is what errors call it. Raise `StoreUnavailableError`, which quotes nothing that is stored, and
+    `ConfigurationError` where others can change the file.
+    """
+
+    def __init__(self, path: Path, schema: str, *, name: str) -> None:
+        require_sound_engine(apsw.sqlite_lib_version())
+        self._name, self._lock = name, RLock()
+        try:
+            make_folder(path.parent, sync_folder)
+            require_own(path.parent, _DANGER)
+            if make_file(path, bytes):
+                sync_folder(path.parent)
+            require_own(path, _DANGER)
+            self._connection = apsw.Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READWRITE)
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot create the {name} `{path}`: {reason_of(error)}") from None
+        except ENGINE_ERRORS as error:
+            raise unavailable(error, name) from None
+        try:
+            self._prepare(schema)
+        except BaseException as error:
+            self._connection.close(force=True)
+            if isinstance(error, ENGINE_ERRORS):
+                raise unavailable(error, name) from None
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """Lend the connection."""
+        with self._lock:
+            try:
+                yield self._connection
+            except ENGINE_ERRORS as error:
+                raise unavailable(error, self._name) from None
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """Lend the connection in a transaction, which is on the disk when the block ends."""
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            with committing(connection):
+                yield connection
+
+    def forget_deleted(self) -> None:
+        """Remove what was deleted from the log of the file, too. Raise while another process is reading it."""
+        with self.reading() as connection:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+        if busy:
+            raise StoreUnavailableError(f"the {self._name} is in use, so its log still has what was deleted: try again")
+
+    def _prepare(self, schema: str) -> None:
+        connection = self._connection
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        # One by one: the engine stops behind the first that returns a row. Deleted rows are overwritten, which SQLite
+        # would leave in free pages.
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        with self.writing():
+            connection.execute(schema)

@@ -1,0 +1,279 @@
+"""The store of the broker: connections, their sealed secrets, and the keys under which these are sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from pdp.broker.sealing.envelope import Sealed
+from pdp.broker.store.database import Database
+from pdp.broker.words import (
+    Connection,
+    ConnectionExistsError,
+    Kek,
+    KeyInUseError,
+    Mode,
+    UnknownConnectionError,
+    UnknownKeyError,
+)
+from pdp.errors import ConflictError, StoreUnavailableError
+
+# That of the schema below.
+_VERSION: Final = 1
+# INVARIANT: a key that a secret names cannot be deleted, and a secret cannot name one that is deleted.
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (
+  only INTEGER PRIMARY KEY CHECK (only = 1), schema_version INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO meta VALUES (1, 1);
+
+CREATE TABLE IF NOT EXISTS connections (
+  id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  compartment TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  upstream TEXT NOT NULL,
+  scopes_json TEXT NOT NULL,
+  modes_json TEXT NOT NULL,
+  header TEXT NOT NULL,
+  scheme TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  UNIQUE (tenant, compartment, owner, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS keks (
+  id TEXT PRIMARY KEY,
+  tenant TEXT NOT NULL,
+  compartment TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  created_at REAL NOT NULL,
+  UNIQUE (tenant, compartment, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS secrets (
+  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
+  version INTEGER NOT NULL,
+  kek_id TEXT NOT NULL REFERENCES keks (id),
+  wrapped_key BLOB NOT NULL,
+  sealed BLOB NOT NULL,
+  stored_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS secrets_by_kek ON secrets (kek_id);
+"""
+_CONNECTION: Final = """
+SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
+  coalesce(version, 0)
+FROM connections LEFT JOIN secrets ON connection_id = id
+"""
+_PUT: Final = """
+INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version,
+  kek_id = excluded.kek_id, wrapped_key = excluded.wrapped_key, sealed = excluded.sealed, stored_at = excluded.stored_at
+WHERE excluded.version > version
+"""
+_REWRAP: Final = """
+UPDATE secrets SET kek_id = ?, wrapped_key = ? WHERE connection_id = ? AND version = ? AND kek_id = ?
+"""
+
+
+class Stored(NamedTuple):
+    """The sealed secret of a connection, as the store has it."""
+
+    version: int
+    sealed: Sealed
+    stored_at: float
+
+
+class Gone(NamedTuple):
+    """What was deleted with a tenant, by id."""
+
+    connection_ids: tuple[str, ...]
+    kek_ids: tuple[str, ...]
+
+
+class BrokerStore:
+    """The file of one broker. Safe for threads and for several processes.
+
+    Methods raise `StoreUnavailableError` when the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._database = Database(path, _SCHEMA, name="broker's store")
+        with self._database.reading() as connection:
+            version = connection.execute("SELECT schema_version FROM meta").get
+        if version != _VERSION:
+            self.close()
+            raise StoreUnavailableError(f"the broker's store has schema `{version}`: upgrade the program")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def add(self, one: Connection) -> None:
+        """Add a connection. Raise `ConnectionExistsError` for a second one of its id, or of its owner and kind."""
+        row = (one.id, one.tenant, one.compartment, one.kind, one.owner, one.upstream)
+        rest = (json.dumps(one.scopes), json.dumps(one.modes), one.header, one.scheme, one.created_at)
+        with self._database.writing() as connection:
+            try:
+                connection.execute("INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest))
+            except apsw.ConstraintError:
+                raise ConnectionExistsError(
+                    f"there is a connection `{one.id}`, or another one of kind `{one.kind}` for the same owner"
+                ) from None
+
+    def remove(self, connection_id: str) -> None:
+        """Delete a connection and its secret. Raise `UnknownConnectionError`."""
+        with self._database.writing() as connection:
+            connection.execute("DELETE FROM connections WHERE id = ?", (connection_id,))
+            if not connection.changes():
+                raise _unknown(connection_id)
+
+    def connection(self, connection_id: str) -> Connection:
+        """Return a connection. Raise `UnknownConnectionError`."""
+        with self._database.reading() as connection:
+            row = connection.execute(f"{_CONNECTION} WHERE id = ?", (connection_id,)).fetchone()
+        if row is None:
+            raise _unknown(connection_id)
+        return _connection(*row)
+
+    def connections(self, *, tenant: str | None = None) -> tuple[Connection, ...]:
+        """Return all connections, or those of a tenant, by id."""
+        where = "WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id"
+        with self._database.reading() as connection:
+            return tuple(_connection(*row) for row in connection.execute(f"{_CONNECTION} {where}", (tenant,)))
+
+    def of_kind(self, tenant: str, compartment: str, kind: str, user: str) -> Connection | None:
+        """Return a user's own connection of a kind, or else that of the tenant; None without either."""
+        where = "WHERE tenant = ? AND compartment = ? AND kind = ? AND owner IN (?, '') ORDER BY owner DESC LIMIT 1"
+        with self._database.reading() as connection:
+            row = connection.execute(f"{_CONNECTION} {where}", (tenant, compartment, kind, user)).fetchone()
+        return _connection(*row) if row else None
+
+    def put(self, connection_id: str, stored: Stored) -> None:
+        """Keep the sealed secret of a connection in the place of the former one.
+
+        Raise `ConflictError` when another process has put the same version, or removed the connection or the key.
+        """
+        sealed = stored.sealed
+        row = (connection_id, stored.version, sealed.kek_id, sealed.wrapped_key, sealed.text, stored.stored_at)
+        with self._database.writing() as connection:
+            try:
+                connection.execute(_PUT, row)
+            except apsw.ConstraintError:
+                raise ConflictError(f"the connection `{connection_id}`, or its key, was just removed") from None
+            if not connection.changes():
+                raise ConflictError(f"another secret of `{connection_id}` was just stored")
+
+    def stored(self, connection_id: str) -> Stored | None:
+        """Return the sealed secret of a connection; None before the first."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT version, kek_id, wrapped_key, sealed, stored_at FROM secrets WHERE connection_id = ?",
+                (connection_id,),
+            ).fetchone()
+        if row is None:
+            return None
+        version, kek_id, wrapped_key, text, stored_at = row
+        return Stored(version, Sealed(kek_id=kek_id, wrapped_key=wrapped_key, text=text), stored_at)
+
+    def rewrap(self, connection_id: str, former: Stored, sealed: Sealed) -> bool:
+        """Replace the wrapped key of a secret. Say whether it was still the one that was read."""
+        row = (sealed.kek_id, sealed.wrapped_key, connection_id, former.version, former.sealed.kek_id)
+        with self._database.writing() as connection:
+            connection.execute(_REWRAP, row)
+            return bool(connection.changes())
+
+    def add_kek(self, kek: Kek) -> bool:
+        """Add a key. Say whether it is the first one of its generation."""
+        with self._database.writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO keks VALUES (?, ?, ?, ?, ?)", _row(kek))
+            return bool(connection.changes())
+
+    def latest_kek(self, tenant: str, compartment: str) -> Kek | None:
+        """Return the key under which new secrets are sealed; None before the first."""
+        found = [one for one in self.keks(tenant=tenant) if one.compartment == compartment]
+        return found[-1] if found else None
+
+    def keks(self, *, tenant: str | None = None) -> tuple[Kek, ...]:
+        """Return all keys, or those of a tenant, by compartment and generation."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, tenant, compartment, generation, created_at FROM keks WHERE ?1 IS NULL OR tenant = ?1 "
+                "ORDER BY tenant, compartment, generation",
+                (tenant,),
+            )
+            return tuple(_kek(*row) for row in rows)
+
+    def sealed_under(self, kek_id: str) -> tuple[str, ...]:
+        """Return the ids of the connections whose secrets are sealed under a key."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT connection_id FROM secrets WHERE kek_id = ? ORDER BY 1", (kek_id,))
+            return tuple(str(one) for (one,) in rows)
+
+    def retire(self, kek_id: str, destroy: Callable[[str], None]) -> Kek:
+        """Destroy a key and forget it. Raise `KeyInUseError` while a secret is sealed under it, and `UnknownKeyError`.
+
+        `destroy` is called when no secret can be sealed under it any more, and the key is forgotten when it returns.
+        """
+        found = [one for one in self.keks() if one.id == kek_id]
+        if not found:
+            raise UnknownKeyError(f"there is no key `{kek_id}`")
+        with self._database.writing() as connection:
+            try:
+                connection.execute("DELETE FROM keks WHERE id = ?", (kek_id,))
+            except apsw.ConstraintError:
+                raise KeyInUseError(f"secrets are sealed under `{kek_id}`: `pdp-broker keys rotate` first") from None
+            destroy(kek_id)
+        return found[0]
+
+    def shred(self, tenant: str, destroy: Callable[[str], None]) -> Gone:
+        """Destroy all keys of a tenant, and delete all that is stored of it. If it fails, call it again."""
+        with self._database.writing() as connection:
+            gone = Gone(
+                tuple(one.id for one in self.connections(tenant=tenant)),
+                tuple(one.id for one in self.keks(tenant=tenant)),
+            )
+            for kek_id in gone.kek_ids:
+                destroy(kek_id)
+            connection.execute("DELETE FROM connections WHERE tenant = ?", (tenant,))
+            connection.execute("DELETE FROM keks WHERE tenant = ?", (tenant,))
+        return gone
+
+    def forget_deleted(self) -> None:
+        """Remove what was deleted from the file's log, too. Raise while another process is reading it."""
+        self._database.forget_deleted()
+
+
+def _unknown(connection_id: str) -> UnknownConnectionError:
+    return UnknownConnectionError(f"no such connection: `{connection_id}`")
+
+
+def _connection(*row: Any) -> Connection:  # noqa: ANN401 - what the engine returns
+    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version = row
+    return Connection(
+        id=id_,
+        tenant=tenant,
+        compartment=compartment,
+        kind=kind,
+        owner=owner,
+        upstream=upstream,
+        scopes=tuple(json.loads(scopes)),
+        modes=tuple(map(Mode, json.loads(modes))),
+        header=header,
+        scheme=scheme,
+        version=version,
+        created_at=created_at,
+    )
+
+
+def _row(kek: Kek) -> tuple[str | int | float, ...]:
+    return kek.id, kek.tenant, kek.compartment, kek.generation, kek.created_at
+
+
+def _kek(*row: Any) -> Kek:  # noqa: ANN401 - what the engine returns
+    id_, tenant, compartment, generation, created_at = row
+    return Kek(id=id_, tenant=tenant, compartment=compartment, generation=generation, created_at=created_at)

@@ -1,0 +1,46 @@
+"""What all files of SQLite share: a sound engine, transactions, and errors that quote nothing that is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import apsw
+
+from pdp.errors import StoreUnavailableError
+
+# Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
+_SOUND_ENGINE: Final = (3, 51, 3)
+
+# What the engine raises, and what its binding raises for text from a damaged file.
+ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
+
+
+def require_sound_engine(version: str) -> None:
+    """Raise `StoreUnavailableError` when this version of SQLite can corrupt a store."""
+    if tuple(int(part) for part in version.split(".")) < _SOUND_ENGINE:
+        wanted = ".".join(str(part) for part in _SOUND_ENGINE)
+        raise StoreUnavailableError(f"SQLite `{version}` can corrupt a store: {wanted} or later is needed")
+
+
+@contextmanager
+def committing(connection: apsw.Connection) -> Iterator[None]:
+    """Commit a transaction that was begun, or roll it back when the block raises."""
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # After some failures the engine has already rolled back.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def unavailable(error: Exception, store: str = "session store") -> StoreUnavailableError:
+    """Return the error to raise for an engine error, without its message, which can hold values."""
+    if isinstance(error, UnicodeError):
+        return StoreUnavailableError(f"the {store} does not answer: it holds text that is not UTF-8")
+    # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.
+    code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
+    return StoreUnavailableError(f"the {store} does not answer: `{code}`")
