@@ -25,6 +25,7 @@ from pdp.workbench.bundlediff import (
     effect_of,
 )
 from pdp.workbench.reading import read_suite
+from pdp.workbench.runner import CaseResult
 from pdp.workbench.suite import Case, Expectation, NamedCall, Suite
 from tests.machinery.oracle import judge
 
@@ -236,6 +237,17 @@ def test_what_changes_is_what_brute_force_finds() -> None:
         seen |= set(expected.values())
     # The proof would be empty otherwise.
     assert set(Effect) == seen
+
+
+def test_a_bundle_decides_nothing_for_its_difference_from_itself() -> None:
+    """There is none, and the calls of all suites count as compared."""
+    decided: list[CaseResult] = []
+    dice = thrown(0)
+    bundle, suite = bundle_of(random_policies(dice, 12)), random_suite(dice, 5)
+
+    found = compare_calls(bundle, bundle, [suite, suite], done=decided.append)
+
+    assert (10, (), []) == (found.compared, found.changes, decided)
 
 
 def test_policies_are_compared_by_id_and_text() -> None:

@@ -82,9 +82,9 @@ def diff(
             for source, other in ((old, new), (new, old))
         )
         old_files, new_files = (read_folder(folder, settings.limits) for folder in (before, after))
-        old_bundle, new_bundle = (
-            load_bundle(files, settings.limits, compile_once()) for files in (old_files, new_files)
-        )
+        old_bundle = load_bundle(old_files, settings.limits, compile_once())
+        same = old_files == new_files
+        new_bundle = old_bundle if same else load_bundle(new_files, settings.limits, compile_once())
         suites = (
             read_suites(Path(tests), settings.limits)
             if tests
