@@ -48,3 +48,8 @@ def recorded_state(found: Approval | PlannedRevocation) -> str:
 def visibility(one: ReviewedTool | ReachedTool) -> str:
     """Return what policies do with the calls of a tool: `never`, `depends` or `always`."""
     return word_of(Visibility, one.visibility)
+
+
+def former_visibility(one: ReachedTool) -> str:
+    """Return what policies did with the calls of a tool under the former bundle that was asked about."""
+    return word_of(Visibility, one.former_visibility)

@@ -349,6 +349,7 @@ def get_reach(
     used_days: int,
     page_size: int,
     page_token: str,
+    former_version: str = "",
 ) -> Operation[reach_pb2.GetReachResponse, reach_pb2.GetReachResponse]:
     """Show a page of the tools that can be called."""
     return Operation(
@@ -362,6 +363,7 @@ def get_reach(
             used_days=used_days,
             page_size=page_size,
             page_token=page_token,
+            former_version=former_version,
         ),
         read=_unchanged,
     )

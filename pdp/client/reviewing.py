@@ -1,16 +1,22 @@
-"""What has changed between two reviews of a session: for approvers whose approval came too late."""
+"""What has changed: between two reviews of a session, for approvers who came too late, and between two bundles."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from pdp.client.enumwords import visibility
+from pdp.v1.reach_pb2 import ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse
 
 
 def changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> tuple[str, ...]:
     """Return what is shown otherwise now, one line each: tools that came, went or changed, and all else by its name."""
     return tuple(_changes(before, after))
+
+
+def reach_changed(one: ReachedTool) -> bool:
+    """Say whether two bundles say different things about a tool: how far it can be reached, or by which policies."""
+    return (one.visibility, list(one.policy_ids)) != (one.former_visibility, list(one.former_policy_ids))
 
 
 def _changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> Iterator[str]:

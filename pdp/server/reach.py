@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any
 
 from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import Filter, Window
+from pdp.bundles.keeper import BundleKeeper
 from pdp.clock import Clock
 from pdp.decision.explainer import SupposedSession
 from pdp.errors import InvalidRequestError, UnavailableError
 from pdp.foundation.paging import page_start_of, page_token_of
 from pdp.limits import MOST_POLICIES_OF_TOOL, Limits
+from pdp.policy.bundle import Bundle
 from pdp.registry.reach import Reach, ReachedTool, Reaching
-from pdp.server.fields import optional_id, optional_text, require_size, write_timestamp
+from pdp.server.fields import optional_id, optional_text, require_digest, require_size, write_timestamp
 from pdp.server.messages import scoped_tool_message, visibility_number
 from pdp.serving.origin import Origin
 from pdp.v1 import reach_pb2 as reach
@@ -21,12 +25,15 @@ from pdp.v1 import reach_pb2 as reach
 _DAY_SECONDS = 86400.0
 _USED_DAYS, _MOST_USED_DAYS = 30, 366
 _MOST_SESSION_IDS = 8
+# What the record said is kept for the further pages of so many answers.
+_MOST_USES, _USES_SECONDS = 8, 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Used:
-    """When actions were last allowed since a time (unix seconds), or why that is not known."""
+    """When actions were last allowed since a time, or why that is not known, as of a time; unix seconds."""
 
+    asked_at: float = 0.0
     since_at: float = 0.0
     last_at: Mapping[str, float] = field(default_factory=dict)
     unknown: str = ""
@@ -39,9 +46,20 @@ class ReachHandlers:
     """
 
     def __init__(
-        self, reaching: Reaching, searchable: SearchableRecord | None, *, clock: Clock, limits: Limits
+        self,
+        reaching: Reaching,
+        keeper: BundleKeeper,
+        searchable: SearchableRecord | None,
+        *,
+        clock: Clock,
+        limits: Limits,
     ) -> None:
         self._reaching = reaching
+        self._keeper = keeper
+        # The last one that was asked about: the pages of an answer compile it once.
+        self._former: Bundle | None = None
+        self._uses: dict[tuple[Filter, int], _Used] = {}
+        self._uses_lock = Lock()
         self._searchable = searchable
         self._clock = clock
         self._limits = limits
@@ -51,21 +69,47 @@ class ReachHandlers:
         which = _filter_of(request, origin)
         days = _days_of(request)
         found = self._reach(request, which, origin)
-        return _answer(found, self._used(which, days))
+        return _answer(found, self._used_of(which, days, further=bool(request.page_token)))
 
     def _reach(self, request: reach.GetReachRequest, which: Filter, origin: Origin) -> Reach:
         if request.page_size < 0:
             raise InvalidRequestError("page_size", f"`{request.page_size}` is negative")
         token = optional_text("page_token", request.page_token, self._limits.text_characters)
         (after,) = page_start_of(token, str) or ("",)
-        caller, size = origin.caller, request.page_size
+        former = self._former_bundle(request.former_version)
+        asked: dict[str, Any] = {"caller": origin.caller, "after": after, "size": request.page_size, "former": former}
         if which.session_id:
-            return self._reaching.of_session(which.session_id, caller=caller, after=after, size=size)
+            return self._reaching.of_session(which.session_id, **asked)
         if not request.asked_now:
-            return self._reaching.of_active(user=which.user, agent=which.agent, caller=caller, after=after, size=size)
+            return self._reaching.of_active(user=which.user, agent=which.agent, **asked)
         terms = require_size("terms_json", request.terms_json, self._limits.terms_bytes, "terms_bytes")
         supposed = SupposedSession(user=which.user, agent=which.agent, terms_json=terms)
-        return self._reaching.of_asked_now(supposed, caller=caller, after=after, size=size)
+        return self._reaching.of_asked_now(supposed, **asked)
+
+    def _former_bundle(self, version: str) -> Bundle | None:
+        """Return a kept bundle. Raise `NotFoundError` for one that is not kept."""
+        if not version:
+            return None
+        kept = self._former
+        if kept is None or kept.version != require_digest("former_version", version):
+            kept, _ = self._keeper.find(version)
+            self._former = kept
+        return kept
+
+    def _used_of(self, which: Filter, days: int, *, further: bool) -> _Used:
+        """Return when tools were last used; for a further page what the page before it was told, if that is known."""
+        now_at, key = self._clock.now().wall_at, (which, days)
+        with self._uses_lock:
+            known = self._uses.get(key) if further else None
+        if known and now_at - known.asked_at < _USES_SECONDS:
+            return known
+        used = replace(self._used(which, days), asked_at=now_at)
+        with self._uses_lock:
+            self._uses.pop(key, None)
+            self._uses[key] = used
+            if len(self._uses) > _MOST_USES:
+                del self._uses[next(iter(self._uses))]
+        return used
 
     def _used(self, which: Filter, days: int) -> _Used:
         """Ask the record. What can be reached is told without it, too."""
@@ -134,6 +178,9 @@ def _tool_message(one: ReachedTool, used: _Used) -> reach.ReachedTool:
         session_count=len(one.session_ids),
         session_ids=one.session_ids[:_MOST_SESSION_IDS],
     )
+    if one.former is not None:
+        message.former_visibility = visibility_number(one.former.visibility)
+        message.former_policy_ids.extend(one.former.policies[:MOST_POLICIES_OF_TOOL])
     if (last_at := used.last_at.get(one.tool.action)) is not None:
         write_timestamp(last_at, message.last_allow_time)
     return message

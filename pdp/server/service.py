@@ -153,7 +153,7 @@ class PDPServer:
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, segment_check, clock=clock, limits=limits),
             CALLERS: CallerHandlers(),
-            REACH: ReachHandlers(reaching, searchable, clock=clock, limits=limits),
+            REACH: ReachHandlers(reaching, keeper, searchable, clock=clock, limits=limits),
             CALL_TOKENS: CallTokenHandlers(call_tokens, limits),
             HEALTH: self._health,
         }

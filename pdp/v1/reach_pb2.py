@@ -27,7 +27,7 @@ from pdp.v1 import authorization_pb2 as pdp_dot_v1_dot_authorization__pb2
 from pdp.v1 import session_pb2 as pdp_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/reach.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apdp/v1/authorization.proto\x1a\x14pdp/v1/session.proto\"\xa3\x01\n\x0fGetReachRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x11\n\tasked_now\x18\x04 \x01(\x08\x12\x11\n\tused_days\x18\x05 \x01(\x05\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x12\n\nterms_json\x18\x08 \x01(\x0c\"\xfa\x01\n\x0bReachedTool\x12 \n\x04tool\x18\x01 \x01(\x0b\x32\x12.pdp.v1.ScopedTool\x12&\n\nvisibility\x18\x02 \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x12\n\npolicy_ids\x18\x03 \x03(\t\x12\x19\n\x11policies_left_out\x18\x04 \x01(\x05\x12\x11\n\topened_by\x18\x05 \x03(\t\x12\x15\n\rsession_count\x18\x06 \x01(\x05\x12\x13\n\x0bsession_ids\x18\x07 \x03(\t\x12\x33\n\x0flast_allow_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x01\n\x10GetReachResponse\x12\"\n\x05tools\x18\x01 \x03(\x0b\x32\x13.pdp.v1.ReachedTool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rsession_count\x18\x04 \x01(\x05\x12\x19\n\x11sessions_left_out\x18\x05 \x01(\x08\x12\x33\n\x0fused_since_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0buse_unknown\x18\x07 \x01(\t\x12\x11\n\tfreeze_id\x18\x08 \x01(\t2M\n\x0cReachService\x12=\n\x08GetReach\x12\x17.pdp.v1.GetReachRequest\x1a\x18.pdp.v1.GetReachResponseB-\n\x06pdp.v1B\nReachProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/reach.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apdp/v1/authorization.proto\x1a\x14pdp/v1/session.proto\"\xbb\x01\n\x0fGetReachRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x11\n\tasked_now\x18\x04 \x01(\x08\x12\x11\n\tused_days\x18\x05 \x01(\x05\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x12\n\nterms_json\x18\x08 \x01(\x0c\x12\x16\n\x0e\x66ormer_version\x18\t \x01(\t\"\xc4\x02\n\x0bReachedTool\x12 \n\x04tool\x18\x01 \x01(\x0b\x32\x12.pdp.v1.ScopedTool\x12&\n\nvisibility\x18\x02 \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x12\n\npolicy_ids\x18\x03 \x03(\t\x12\x19\n\x11policies_left_out\x18\x04 \x01(\x05\x12\x11\n\topened_by\x18\x05 \x03(\t\x12\x15\n\rsession_count\x18\x06 \x01(\x05\x12\x13\n\x0bsession_ids\x18\x07 \x03(\t\x12\x33\n\x0flast_allow_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x11\x66ormer_visibility\x18\t \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x19\n\x11\x66ormer_policy_ids\x18\n \x03(\t\"\xf6\x01\n\x10GetReachResponse\x12\"\n\x05tools\x18\x01 \x03(\x0b\x32\x13.pdp.v1.ReachedTool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\t\x12\x15\n\rsession_count\x18\x04 \x01(\x05\x12\x19\n\x11sessions_left_out\x18\x05 \x01(\x08\x12\x33\n\x0fused_since_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0buse_unknown\x18\x07 \x01(\t\x12\x11\n\tfreeze_id\x18\x08 \x01(\t2M\n\x0cReachService\x12=\n\x08GetReach\x12\x17.pdp.v1.GetReachRequest\x1a\x18.pdp.v1.GetReachResponseB-\n\x06pdp.v1B\nReachProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\nReachProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
   _globals['_GETREACHREQUEST']._serialized_start=114
-  _globals['_GETREACHREQUEST']._serialized_end=277
-  _globals['_REACHEDTOOL']._serialized_start=280
-  _globals['_REACHEDTOOL']._serialized_end=530
-  _globals['_GETREACHRESPONSE']._serialized_start=533
-  _globals['_GETREACHRESPONSE']._serialized_end=779
-  _globals['_REACHSERVICE']._serialized_start=781
-  _globals['_REACHSERVICE']._serialized_end=858
+  _globals['_GETREACHREQUEST']._serialized_end=301
+  _globals['_REACHEDTOOL']._serialized_start=304
+  _globals['_REACHEDTOOL']._serialized_end=628
+  _globals['_GETREACHRESPONSE']._serialized_start=631
+  _globals['_GETREACHRESPONSE']._serialized_end=877
+  _globals['_REACHSERVICE']._serialized_start=879
+  _globals['_REACHSERVICE']._serialized_end=956
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,21 @@ def test_what_a_new_session_could_reach_is_shown(ask: Run) -> None:
     assert "files/write mutating never writing not since" in " ".join(lines(ask("reach", *PAIR, "--asked-now").stdout))
 
 
+def test_a_former_bundle_is_shown_beside(ask: Run, approved: str) -> None:
+    """With all tools, or only those that it judges differently; for scripts in fields of their own."""
+    former = json.loads(ask("bundle", "list", "--json").stdout)[0]["version"]
+
+    assert ["no tools"] == lines(ask("reach", approved, "--former", former, "--changed").stdout)[-1:]
+    shown = lines(ask("reach", approved, "--former", former).stdout)
+    assert "tool groups policies by formerly by sessions last used" == shown[1]
+    assert "files/read read_only always files/read always files/read 1" in shown[2]
+    found = json.loads(ask("reach", approved, "--former", former, "--unused", "--json").stdout)
+    assert (former, [("write", "never")]) == (
+        found["former_version"],
+        [(one["tool"], one["former_visibility"]) for one in found["tools"] if one["tool"] == "write"],
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -62,6 +77,7 @@ def test_what_a_new_session_could_reach_is_shown(ask: Run) -> None:
         (("ses_1", "--user", "bob"), "pass either a session, or --user, --agent or both"),
         (("--user", "bob", "--asked-now"), "--asked-now needs both --user and --agent"),
         (("--user", "bob", "--against", "old"), "--against needs both --user and --agent"),
+        ((*PAIR, "--changed"), "--changed needs --former"),
         ((*PAIR, "--asked-now", "--terms", "{"), "`--terms`: "),
         ((*PAIR, "--against", "old"), "`old` is neither a folder nor a folder in a revision of git"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,9 @@ from pdp.app import Embedded, open_embedded
 from pdp.clock import Deadline
 from pdp.decision.explainer import SupposedSession
 from pdp.errors import InvalidRequestError, NotFoundError, WrongStateError
+from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Caller, Role
+from pdp.policy.bundle import load_bundle
 from pdp.registry.reach import MOST_SESSIONS, Reach
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool, with_terms
@@ -204,3 +207,24 @@ def test_a_union_is_of_a_bounded_number_of_sessions(pdp: Embedded) -> None:
     # A tool that has left the catalogue cannot be called. With so many sessions a page is short.
     assert {f"gone{number:02}": ("never", (), 0) for number in range(20)} == told(found)
     assert found.more
+
+
+def test_a_former_bundle_is_compared_tool_by_tool(pdp: Embedded, opens: Opens) -> None:
+    """Of sessions and of a session that is asked for now, also a tool that only the former ceiling has."""
+    policy = '@id("files/list") permit (principal, action == Action::"files/list", resource);'
+    tools = {"files": [tool("list"), tool("write", PATH, ["path"])]}
+    files = bundle_files(policies={"files": policy}, tools=tools, directory=DIRECTORY, sessions=OPEN_SESSIONS)
+    former = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    session_id, _ = opens()
+    page: dict[str, Any] = {"caller": AUDITOR, "after": "", "size": 0, "former": former}
+
+    def judged(found: Reach) -> dict[str, tuple[str, str]]:
+        return {one.tool.tool: (one.visibility.value, one.former.visibility.value) for one in found.tools if one.former}
+
+    now = {"read": ("always", "never"), "write": ("depends", "never"), "wipe": ("never", "never")}
+    wanted = SupposedSession(user="alice", agent="coder")
+    # The former bundle declares no terms, so a session with some could not be asked for.
+    with_some = replace(wanted, terms_json=b'{"max_calls": 3}')
+    assert now == judged(pdp.reaching.of_session(session_id, **page))
+    assert {**now, "list": ("never", "always")} == judged(pdp.reaching.of_asked_now(wanted, **page))
+    assert {**now, "list": ("never", "never")} == judged(pdp.reaching.of_asked_now(with_some, **page))

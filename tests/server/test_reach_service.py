@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from pdp.client import Client
+from pdp.foundation.paging import page_token_of
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Caller, Role, TraceParent
 from pdp.server.reach import ReachHandlers
@@ -28,6 +30,7 @@ class Used:
     server: RunningServer
     approver: Client
     session_id: str
+    handle: str
     clock: FakeClock
     began_at: float
     used_at: float
@@ -54,6 +57,7 @@ def used() -> Iterator[Used]:
             server=server,
             approver=approver,
             session_id=asked.session.session_id,
+            handle=asked.session_handle,
             clock=clock,
             began_at=began_at,
             used_at=clock.now().wall_at,
@@ -105,10 +109,26 @@ def test_pages_follow_one_another(used: Used) -> None:
     )
 
 
+def test_further_pages_repeat_what_the_record_said(used: Used) -> None:
+    """All pages of an answer say the same, for five minutes; a first page asks the record."""
+    page = partial(used.approver.get_reach, user="alice")
+    further = page_token_of("a")
+    page()
+    used.clock.advance(1.0)
+    assert used.server.client("pep").authorize(used.handle, "files", "read", {}).allowed
+
+    assert used.used_at == last_used(page(page_token=further))["read"]
+    assert used.used_at + 1.0 == last_used(page())["read"]
+    used.clock.advance(1.0)
+    assert used.server.client("pep").authorize(used.handle, "files", "read", {}).allowed
+    used.clock.advance(301.0)
+    assert used.used_at + 2.0 == last_used(page(page_token=further))["read"]
+
+
 def test_without_a_record_the_reach_is_told_all_the_same(used: Used) -> None:
     """The answer says why it does not know of any use."""
     reaching = used.server.embedded.reaching
-    handlers = ReachHandlers(reaching, None, clock=used.clock, limits=DEFAULT_LIMITS)
+    handlers = ReachHandlers(reaching, used.server.embedded.keeper, None, clock=used.clock, limits=DEFAULT_LIMITS)
     origin = Origin(caller=LEAD, parent=TraceParent(traceparent="", tracestate=""))
 
     found = handlers.get_reach(GetReachRequest(session_id=used.session_id), origin)

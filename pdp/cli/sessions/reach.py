@@ -13,7 +13,8 @@ from pdp.cli.output import print_json, print_table, time_text
 from pdp.cli.sessions.terms import terms_named
 from pdp.cli.sessions.view import policies_text
 from pdp.client import Client
-from pdp.client.enumwords import visibility
+from pdp.client.enumwords import former_visibility, visibility
+from pdp.client.reviewing import reach_changed
 from pdp.config import Settings
 from pdp.model import Role
 from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
@@ -38,6 +39,16 @@ _LARGEST_PAGE = 100
     metavar="BUNDLE",
     help="Show what differs in the policy folder from this folder, git revision or REVISION:FOLDER; asks no server.",
 )
+@click.option(
+    "--former",
+    metavar="VERSION",
+    default="",
+    help="Show beside it what this version of the bundle says, which the server keeps (`pdp bundle list --json`).",
+)
+@click.option("--changed", is_flag=True, help="With --former: only the tools that the two versions judge differently.")
+@click.option(
+    "--unused", is_flag=True, help="Only tools that were not used in these --days, as far as the record knows."
+)
 @json_option
 @connection_options(Role.APPROVER)
 @with_settings()
@@ -46,6 +57,8 @@ def reach(
     settings: Settings,
     connection: ConnectionOptions,
     against: str | None,
+    changed: bool,
+    unused: bool,
     as_json: bool,
     **asked: Any,  # noqa: ANN401 - the options that say what is asked, whoever answers
 ) -> None:
@@ -55,20 +68,28 @@ def reach(
     sessions, the one that allows most counts. Gives and changes nothing. For approvers, auditors and admins.
     """
     _require_fitting(against=against, **asked)
+    if changed and not asked["former"]:
+        raise click.UsageError("--changed needs --former")
     with terms_named(asked["terms"]):
         if against is not None:
             # A server is asked without the engine.
             from pdp.cli.sessions.reachfolders import print_changes  # noqa: PLC0415
 
-            changed = {name: asked[name] for name in ("user", "agent", "terms")}
-            print_changes(against, settings, **changed, as_json=as_json)
+            session = {name: asked[name] for name in ("user", "agent", "terms")}
+            print_changes(against, settings, **session, as_json=as_json)
             return
         with connect(Role.APPROVER, settings, connection) as client:
             pages = list(_pages(client, **asked))
+    tools = [
+        one
+        for page in pages
+        for one in page.tools
+        if (reach_changed(one) or not changed) and (_unused(one, page) or not unused)
+    ]
     if as_json:
-        print_json(_plain(pages))
+        print_json(_plain(pages[0], tools, former=asked["former"]))
     else:
-        _print(pages, asked_now=asked["asked_now"])
+        _print(pages[0], tools, asked_now=asked["asked_now"], former=asked["former"])
 
 
 def _require_fitting(
@@ -87,7 +108,7 @@ def _require_fitting(
 
 
 def _pages(
-    client: Client, *, session_id: str, user: str, agent: str, asked_now: bool, terms: str, days: int
+    client: Client, *, session_id: str, user: str, agent: str, asked_now: bool, terms: str, days: int, former: str
 ) -> Iterator[GetReachResponse]:
     token = ""
     while True:
@@ -100,6 +121,7 @@ def _pages(
             used_days=days,
             page_size=_LARGEST_PAGE,
             page_token=token,
+            former_version=former,
         )
         yield page
         token = page.next_page_token
@@ -107,8 +129,12 @@ def _pages(
             return
 
 
-def _print(pages: list[GetReachResponse], *, asked_now: bool) -> None:
-    first, tools = pages[0], [one for page in pages for one in page.tools]
+def _unused(one: ReachedTool, page: GetReachResponse) -> bool:
+    # Of what the record does not know, nothing is said.
+    return page.HasField("used_since_time") and not one.HasField("last_allow_time")
+
+
+def _print(first: GetReachResponse, tools: list[ReachedTool], *, asked_now: bool, former: str) -> None:
     if not asked_now:
         more = "more than " if first.sessions_left_out else ""
         click.echo(f"active sessions: {more}{first.session_count}")
@@ -122,14 +148,19 @@ def _print(pages: list[GetReachResponse], *, asked_now: bool) -> None:
         click.echo("no tools")
         return
     last = "opened by a grant" if asked_now else "sessions"
-    print_table(("tool", "groups", "policies", "by", last, "last used"), (_row(one, first, asked_now) for one in tools))
+    before = ("formerly", "by") if former else ()
+    print_table(
+        ("tool", "groups", "policies", "by", *before, last, "last used"),
+        (_row(one, first, asked_now=asked_now, former=former) for one in tools),
+    )
 
 
-def _row(one: ReachedTool, first: GetReachResponse, asked_now: bool) -> tuple[str, ...]:  # noqa: FBT001 - of one caller
+def _row(one: ReachedTool, first: GetReachResponse, *, asked_now: bool, former: str) -> tuple[str, ...]:
     further = " ".join(one.opened_by) if asked_now else str(one.session_count)
     groups = ", ".join(filter(None, (one.tool.risk, *one.tool.groups)))
     name = f"{one.tool.server}/{one.tool.tool}"
-    return name, groups, visibility(one), policies_text(one), further, _used(one, first)
+    before = (former_visibility(one), " ".join(one.former_policy_ids)) if former else ()
+    return name, groups, visibility(one), policies_text(one), *before, further, _used(one, first)
 
 
 def _used(one: ReachedTool, first: GetReachResponse) -> str:
@@ -140,8 +171,7 @@ def _used(one: ReachedTool, first: GetReachResponse) -> str:
     return f"not since {since}" if since else "unknown"
 
 
-def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
-    first = pages[0]
+def _plain(first: GetReachResponse, tools: list[ReachedTool], *, former: str) -> dict[str, Any]:
     return {
         "bundle_version": first.bundle_version,
         "session_count": first.session_count,
@@ -149,6 +179,7 @@ def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
         "used_since_time": time_text(first, "used_since_time"),
         "use_unknown": first.use_unknown,
         "freeze_id": first.freeze_id,
+        "former_version": former,
         "tools": [
             {
                 "server": one.tool.server,
@@ -162,8 +193,9 @@ def _plain(pages: list[GetReachResponse]) -> dict[str, Any]:
                 "session_count": one.session_count,
                 "session_ids": list(one.session_ids),
                 "last_allow_time": time_text(one, "last_allow_time"),
+                "former_visibility": former_visibility(one) if former else "",
+                "former_policy_ids": list(one.former_policy_ids),
             }
-            for page in pages
-            for one in page.tools
+            for one in tools
         ],
     }

@@ -448,11 +448,13 @@ class Client:
         used_days: int = 0,
         page_size: int = 0,
         page_token: str = "",
+        former_version: str = "",
     ) -> reach_pb2.GetReachResponse:
         """Return a page of the tools that can be called in a session, or in those of a user, of an agent, or of both.
 
         With `asked_now` it is a session that the agent asks for now, for the user, with these `terms`. When a tool was
-        last allowed is told for the last `used_days`, 0 for 30; `page_token` is that of the page before.
+        last allowed is told for the last `used_days`, 0 for 30; `page_token` is that of the page before. With a
+        `former_version` of the bundle, each tool also says how far that would let it be reached.
         """
         return self._calls.manage(
             operations.get_reach(
@@ -464,6 +466,7 @@ class Client:
                 used_days=used_days,
                 page_size=page_size,
                 page_token=page_token,
+                former_version=former_version,
             )
         )
 

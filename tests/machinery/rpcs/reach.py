@@ -38,6 +38,7 @@ REACH: Mapping[str, Row] = {
             (GetReachRequest(user="alice", agent="coder", asked_now=True, terms_json=b" " * 16385), "terms_json"),
             (GetReachRequest(user="alice", used_days=-1), "used_days"),
             (GetReachRequest(user="alice", used_days=367), "used_days"),
+            (GetReachRequest(user="alice", former_version="v1"), "former_version"),
             (GetReachRequest(user="alice", page_size=-1), "page_size"),
             (GetReachRequest(user="alice", page_size=101), "page_size"),
             *((GetReachRequest(user="alice", page_token=token), "page_token") for token in ("x", *FOREIGN_TOKENS)),
@@ -51,8 +52,10 @@ REACH: Mapping[str, Row] = {
                 used_days=7,
                 page_size=10,
                 page_token="abc",  # noqa: S106 - where a page begins
+                former_version="sha256:f",
             ),
             GetReachRequest(
+                former_version="sha256:f",
                 user="alice",
                 agent="coder",
                 asked_now=True,

@@ -229,7 +229,9 @@ def _service() -> _Service:
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, None, clock=clock, limits=DEFAULT_LIMITS),
         "pdp.v1.CallerService": CallerHandlers(),
         "pdp.v1.CallTokenService": CallTokenHandlers(embedded.call_tokens, DEFAULT_LIMITS),
-        "pdp.v1.ReachService": ReachHandlers(embedded.reaching, None, clock=clock, limits=DEFAULT_LIMITS),
+        "pdp.v1.ReachService": ReachHandlers(
+            embedded.reaching, embedded.keeper, None, clock=clock, limits=DEFAULT_LIMITS
+        ),
     }
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
     view, handle = embedded.registrar.request(wanted, _PEP)
