@@ -153,10 +153,10 @@ def approve(address: str, data: Path) -> None:
     sys.exit("no session asks for approval")
 
 
-def served(folder: Path, opened: ExitStack) -> str:
-    """Serve the policies of a folder until the stack is closed, and return the address."""
+def served(folder: Path, opened: ExitStack, *more: str) -> str:
+    """Serve the policies of a folder until the stack is closed, with more flags; return the address."""
     words = ("serve", "--server-address", "127.0.0.1:0", "--server-workers", "1")
-    serving = opened.enter_context(running(*PDP, *words, folder=folder))
+    serving = opened.enter_context(running(*PDP, *words, *more, folder=folder))
     found = re.search(rb"listening on (\S+)", pipe(serving.stdout).readline())
     if found is None:
         sys.exit("the server does not listen")

@@ -7,19 +7,18 @@ back that may begin the secret.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from pdp.broker.headers import HeadersError, of_request
 from pdp.broker.observing import Observed
-from pdp.broker.sending import Answer, UpstreamFailedError
+from pdp.broker.replies import ClientGoneError, Reply, Running
+from pdp.broker.sending import UpstreamFailedError
 from pdp.broker.templates import METHODS, UpstreamRequest
 from pdp.broker.upstream import ForeignTargetError, required_target
 from pdp.broker.using import Asked, Broker
@@ -30,7 +29,6 @@ from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.requests import mcp_call
 from pdp.errors import NotFoundError, PDPError, UnavailableError
-from pdp.foundation.egress import Egress
 from pdp.observer import DoorObserver, Refusal
 
 _LOG = logging.getLogger("pdp.broker")
@@ -58,10 +56,6 @@ class _RefusedError(Exception):
     def __init__(self, status: int, text: str, reason: str = "") -> None:
         super().__init__(text)
         self.status, self.reason = status, reason
-
-
-class _ClientGoneError(Exception):
-    """Nobody waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +96,12 @@ class ProxyFace:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        reply = _Reply(send)
+        reply = Reply(send)
         try:
             await self._answer(scope, receive, reply)
         except _RefusedError as refused:
             await reply.problem(refused.status, str(refused), refused.reason)
-        except _ClientGoneError:
+        except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - fails closed: nothing more is sent on, or shown
             # Without its text, which can hold what was sent.
@@ -118,7 +112,7 @@ class ProxyFace:
         """End the threads, once what they do is over."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if self._open >= self._most_open:
             self._refused(Refusal.TOO_MANY)
             raise _RefusedError(_UNAVAILABLE, "too many requests are open: try again later")
@@ -130,9 +124,9 @@ class ProxyFace:
         finally:
             self._open -= 1
 
-    async def _pass(self, asked: Asked, greets: bool, receive: Receive, reply: _Reply, request: _Request) -> None:  # noqa: FBT001 - whether, and what
+    async def _pass(self, asked: Asked, greets: bool, receive: Receive, reply: Reply, request: _Request) -> None:  # noqa: FBT001 - whether, and what
         loop = asyncio.get_running_loop()
-        running = _Running()
+        running = Running()
         watching = asyncio.ensure_future(running.until_gone(receive))
         trace = {name: request.header(name) for name in ("traceparent", "tracestate")}
 
@@ -202,7 +196,7 @@ class ProxyFace:
                 while True:
                     part = await receive()
                     if part["type"] != "http.request":
-                        raise _ClientGoneError
+                        raise ClientGoneError
                     body += part.get("body", b"")
                     if len(body) > _MOST_BODY_BYTES:
                         self._refused(Refusal.TOO_LARGE)
@@ -237,59 +231,3 @@ def _status_of(error: PDPError) -> int:
     if isinstance(error, UnavailableError):
         return _UNAVAILABLE
     return _NOT_FOUND if isinstance(error, NotFoundError) else _FORBIDDEN
-
-
-class _Running:
-    """What ends a request to an upstream when the client has gone."""
-
-    def __init__(self) -> None:
-        self._egress: Egress | None = None
-        self._gone = False
-
-    def opened(self, egress: Egress) -> None:
-        self._egress = egress
-        # INVARIANT: either this code or `until_gone` sees what the other has done.
-        if self._gone:
-            egress.close()
-
-    async def until_gone(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        if self._egress is not None:
-            self._egress.close()
-
-
-class _Reply:
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._begun = False
-
-    def stream(self, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
-        """Hand on an answer as it comes, from the thread that reads it; a slow client slows it."""
-
-        def put(message: Mapping[str, Any]) -> None:
-            try:
-                asyncio.run_coroutine_threadsafe(self._put(message), loop).result()
-            except OSError:
-                raise _ClientGoneError from None
-
-        headers = [(name.encode(), value.encode()) for name, value in answer.headers]
-        put({"type": "http.response.start", "status": answer.status, "headers": headers})
-        for piece in answer.pieces:
-            put({"type": "http.response.body", "body": piece, "more_body": True})
-        put({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def problem(self, status: int, text: str, reason: str = "") -> None:
-        """Answer with what is wrong. An answer that has begun is broken off instead: nobody takes it for whole."""
-        if self._begun:
-            raise ConnectionAbortedError("the answer broke off")
-        body = json.dumps({"error": text, **({"reason": reason} if reason else {})}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        with suppress(OSError):
-            await self._put({"type": "http.response.start", "status": status, "headers": headers})
-            await self._put({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _put(self, message: Mapping[str, Any]) -> None:
-        self._begun = True
-        await self._send(dict(message))

@@ -12,7 +12,7 @@ from pdp.broker.rules import ServerRules
 from pdp.broker.scrubbing import Scrubber
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.upstream import Upstream
-from pdp.foundation.egress import Egress, EgressError, TooLargeError, pieces_of
+from pdp.foundation.egress import Egress, EgressError, Roots, TooLargeError, pieces_of
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ class Sender:
 
     upstream: Upstream
     rules: ServerRules
+    roots: Roots
 
     def send(
         self,
@@ -69,7 +70,7 @@ class Sender:
         """
         egress = Egress(
             f"{self.upstream.origin}{request.target}",
-            ca_file=str(self.rules.tls_roots or ""),
+            roots=self.roots,
             private_hosts=(self.upstream.host,) if self.rules.private else (),
             step_seconds=min(_STEP_SECONDS, self.rules.answer_seconds),
             whole_seconds=self.rules.answer_seconds,

@@ -24,7 +24,7 @@ from pdp.calltokens.keys import claims_of, key_named_by
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Keys, Verifier
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
-from pdp.foundation.egress import Egress
+from pdp.foundation.egress import Egress, Roots
 from pdp.observer import Event, EventKind
 
 T = TypeVar("T")
@@ -52,10 +52,13 @@ class Connections(Protocol):
 class Record(Protocol):
     """The broker's own record."""
 
-    permits: bool
+    @property
+    def permits(self) -> bool:
+        """Say whether records can be written."""
+        ...
 
     def event(self, event: Event) -> None:
-        """Record an event. Never raises: `permits` says whether records can be written."""
+        """Record an event. Never raises."""
         ...
 
 
@@ -91,6 +94,7 @@ class Broker:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.rules = rules
+        self._roots = {name: Roots(str(one.tls_roots or "")) for name, one in rules.items()}
         self._verifier = verifier
         self._keys = keys
         self._connections = connections
@@ -177,7 +181,7 @@ class Broker:
         # Whatever the caller has in this header is not sent beside the secret.
         own = connection.header.lower()
         sent = {name: value for name, value in asked.request.headers.items() if name != own}
-        sender = Sender(upstream=upstream, rules=rules)
+        sender = Sender(upstream=upstream, rules=rules, roots=self._roots[asked.server])
         return partial(sender.send, replace(asked.request, target=target, headers=sent), credential, secret.reveal())
 
     def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: _About) -> T:

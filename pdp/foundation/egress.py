@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pdp.errors import ConfigurationError
+from pdp.foundation.files import state_of
 from pdp.foundation.loopback import is_loopback
 from pdp.foundation.ownership import require_own
 
@@ -43,12 +44,42 @@ class TooLargeError(EgressError):
     """The answer is larger than its limit."""
 
 
+class Roots:
+    """The authorities that a server's certificate must lead to: those of a file, or the system's. Safe for threads.
+
+    They are read again when they have changed: reading those of a system takes tens of milliseconds.
+    """
+
+    def __init__(self, ca_file: str = "") -> None:
+        self._ca_file = ca_file
+        system = ssl.get_default_verify_paths()
+        self._watched = (ca_file,) if ca_file else (system.cafile or "", system.capath or "")
+        self._read: tuple[object, ssl.SSLContext] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return what verifies a server. Raise `NotAskedError`."""
+        seen = tuple(state_of(Path(one)) for one in self._watched)
+        if self._read is None or self._read[0] != seen:
+            self._read = seen, self._trusted()
+        return self._read[1]
+
+    def _trusted(self) -> ssl.SSLContext:
+        try:
+            if self._ca_file:
+                require_own(Path(self._ca_file), "anyone could impersonate the server")
+            return ssl.create_default_context(cafile=self._ca_file or None)
+        except ConfigurationError as error:
+            raise NotAskedError(str(error)) from None
+        except OSError:
+            raise NotAskedError(f"`{self._ca_file}` holds no certificates") from None
+
+
 class Egress:
     """Requests to one URL. For one thread at a time, except `close`.
 
-    Without `ca_file` the system's roots are trusted. `private_hosts` names the hosts that may be at an address which is
-    not public; None allows it for all. Loopback by its own name is always allowed. `step_seconds` and `whole_seconds`
-    limit a request.
+    Without `ca_file` the system's roots are trusted; `roots` are those that several requests share. `private_hosts`
+    names the hosts that may be at an address which is not public; None allows it for all. Loopback by its own name is
+    always allowed. `step_seconds` and `whole_seconds` limit a request.
     """
 
     def __init__(
@@ -56,12 +87,13 @@ class Egress:
         url: str,
         *,
         ca_file: str = "",
+        roots: Roots | None = None,
         private_hosts: Collection[str] | None = None,
         step_seconds: float = STEP_SECONDS,
         whole_seconds: float = WHOLE_SECONDS,
     ) -> None:
         self._parts = urlsplit(url)
-        self._ca_file = ca_file
+        self._roots = roots or Roots(ca_file)
         self._private_hosts = private_hosts
         self._step_seconds = step_seconds
         self._whole_seconds = whole_seconds
@@ -101,8 +133,7 @@ class Egress:
             plain = http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
             plain.sock = exchange.hold(self._connected(plain, exchange))
             return plain
-        # Created for each request, because the roots can change.
-        trusted = self._trusted()
+        trusted = self._roots.context()
         connection = http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
         connected = exchange.hold(self._connected(connection, exchange))
         connection.sock = exchange.hold(trusted.wrap_socket(connected, server_hostname=host))
@@ -127,16 +158,6 @@ class Egress:
         for address in addresses:
             if not is_public(address):
                 raise NotAskedError(f"`{host}` is at the private address `{address}` and not among `private_hosts`")
-
-    def _trusted(self) -> ssl.SSLContext:
-        try:
-            if self._ca_file:
-                require_own(Path(self._ca_file), "anyone could impersonate the server")
-            return ssl.create_default_context(cafile=self._ca_file or None)
-        except ConfigurationError as error:
-            raise NotAskedError(str(error)) from None
-        except OSError:
-            raise NotAskedError(f"`{self._ca_file}` holds no certificates") from None
 
 
 def is_public(text: str) -> bool:

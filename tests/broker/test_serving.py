@@ -23,33 +23,14 @@ from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import Presenter
 from pdp.client import CallTokenRequest
 from pdp.errors import ConfigurationError
-from pdp.model import AT_EACH_CALL, Caller, Role, TraceParent
+from pdp.model import TraceParent
 from pdp.observer import CallOutcome, DoorCall
 from pdp.serving.weblistener import SocketListener
-from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
 from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
 from tests.machinery.credentials.authority import Authority, Identity
 
-ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
-FILES = bundle_files(
-    policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
-    tools={"notes": [tool("read", {"path": {"type": "string"}})]},
-    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
-    overlays={"notes": f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"},
-)
-CALLERS = (
-    Caller(id="gateway", kind="token", roles=frozenset({Role.PEP})),
-    Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
-    Caller(id="broker", kind="token", roles=frozenset({Role.BROKER})),
-)
-RULES = """
-notes:
-  kind: github
-  proxy: {methods: [GET], paths: [/v1/]}
-  tools:
-    read: {method: GET, path: "/v1/{path}"}
-"""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 

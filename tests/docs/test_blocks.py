@@ -46,6 +46,9 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "benchmarks/README.md": {"json": f"{_HERE}test_calls_are_read"},
     "pdp/README.md": {"python": f"{_PAGES}test_embedded_python_runs"},
     "pdp/audit/README.md": {"sh": f"{_PAGES}test_audit_commands_run"},
+    "pdp/broker/USING.md": dict.fromkeys(
+        ("yaml settings", "yaml rules"), "tests/broker/test_rules.py::test_the_page_shows_files_that_are_read"
+    ),
     "pdp/calltokens/README.md": dict.fromkeys(
         ("yaml settings", "yaml overlay", "yaml caller", "python gateway", "python tool server"),
         "tests/server/test_calltokens.py::test_the_page_does_what_it_says",

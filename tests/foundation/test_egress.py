@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pdp.foundation.egress import Egress, EgressError, NotAskedError, is_public
+from pdp.foundation.egress import Egress, EgressError, NotAskedError, Roots, is_public
+from tests.machinery.credentials.authority import Authority
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,18 @@ def test_a_host_that_is_no_name_cannot_be_found() -> None:
 
     with pytest.raises(EgressError, match="has a host that cannot be found"):
         egress.ask("GET", {}, lambda answer: answer.status)
+
+
+def test_roots_are_read_again_when_their_file_changes(tmp_path: Path) -> None:
+    """And not for each request; a file that is no longer good is an error, whatever was read before."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(Authority("first").roots)
+    roots = Roots(str(file))
+    first = roots.context()
+
+    assert roots.context() is first
+    file.write_bytes(Authority("second").roots + b"\n")
+    assert roots.context() is not first
+    file.write_text("nothing")
+    with pytest.raises(NotAskedError, match="holds no certificates"):
+        roots.context()

@@ -11,7 +11,10 @@ from pdp.cli.groups import CommandEntry
 from pdp.cli.root import Root
 
 # Modules are imported when their command is used.
-COMMANDS: Mapping[str, CommandEntry] = {}
+COMMANDS: Mapping[str, CommandEntry] = {
+    "serve": CommandEntry("pdp.broker.cli.serve", "Use secrets for calls that were allowed."),
+    "stdio": CommandEntry("pdp.broker.cli.stdio", "Run an MCP server over pipes without its key."),
+}
 
 
 @click.group(

@@ -1,0 +1,72 @@
+"""`pdp-broker serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from pdp.broker.opening import opened_record, opened_vault
+from pdp.broker.serving import assembled, serve_until
+from pdp.broker.settings import BrokerSettings, read_settings
+from pdp.foundation.isolation import keep_secrets_here
+from pdp.observer import DoorObserver
+
+_LOG = logging.getLogger("pdp.broker")
+_END_SECONDS = 3.0
+
+
+@click.command(epilog="Example:  pdp-broker serve --settings broker.yaml")
+@click.option("--settings", "file", metavar="FILE", default="broker.yaml", show_default=True, help="The settings.")
+def serve(*, file: str) -> None:
+    """Use secrets for calls that were allowed, until SIGTERM or SIGINT.
+
+    No core file is written, and other processes of this user cannot read its memory; what the system does not grant of
+    this is a warning in the log, which goes to stderr.
+    """
+    logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Before anything secret is read.
+    for problem in keep_secrets_here():
+        _LOG.warning("%s", problem)
+    settings = read_settings(Path(file))
+    with (
+        opened_record(settings.data_dir) as record,
+        opened_vault(settings.data_dir, record.event) as vault,
+        assembled(settings, vault, record) as broker,
+        _observing(settings) as observer,
+    ):
+
+        async def run() -> None:
+            stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stopped.set)
+            await serve_until(stopped, settings, broker, observer=observer, listening=_say)
+
+        asyncio.run(run())
+
+
+def _say(address: str) -> None:
+    click.echo(f"listening for {address}")
+
+
+@contextmanager
+def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
+    """Provide what sends traces and metrics; None when nothing is sent."""
+    if not settings.telemetry and not any(name.startswith("OTEL_") for name in os.environ):
+        yield None
+        return
+    from pdp.telemetry.doors import build_door_telemetry  # noqa: PLC0415 - only what sends needs OpenTelemetry
+
+    telemetry = build_door_telemetry("pdp-broker", exporter=settings.telemetry)
+    try:
+        yield telemetry
+    finally:
+        if telemetry is not None:
+            telemetry.shutdown(_END_SECONDS)

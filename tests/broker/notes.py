@@ -1,0 +1,26 @@
+"""A server that allows calls of one tool, which are for the broker, and the rules of a broker for it."""
+
+from __future__ import annotations
+
+from pdp.model import AT_EACH_CALL, Caller, Role
+from pdp.testing.bundles import bundle_files, tool
+
+ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
+FILES = bundle_files(
+    policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
+    tools={"notes": [tool("read", {"path": {"type": "string"}})]},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
+    overlays={"notes": f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"},
+)
+CALLERS = (
+    Caller(id="gateway", kind="token", roles=frozenset({Role.PEP})),
+    Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
+    Caller(id="broker", kind="token", roles=frozenset({Role.BROKER})),
+)
+RULES = """
+notes:
+  kind: github
+  proxy: {methods: [GET], paths: [/v1/]}
+  tools:
+    read: {method: GET, path: "/v1/{path}"}
+"""

@@ -1,0 +1,216 @@
+"""The process `pdp-broker serve`: what it was told survives its sudden end, and its secret is nowhere but upstream."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import grpc
+import pytest
+
+from pdp.broker.opening import opened_vault
+from pdp.broker.providers.files import FileProvider
+from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
+from pdp.calltokens.claims import HEADER
+from pdp.client import CallTokenRequest
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
+from tests.broker.worlds import Upstream, connection_to, upstream_here
+
+CANARY = "canary/4f1c9e-7b2d~0a63"
+# Later than the memory of uses began, and not so far ahead that clocks seem to differ.
+AHEAD_SECONDS = 4.9
+
+
+@dataclass
+class Site:
+    """A broker's folder with a connection and its secret, and the server that it asks."""
+
+    server: RunningServer
+    clock: FakeClock
+    upstream: Upstream
+    folder: Path
+    tokens: list[str] = field(default_factory=list)
+
+    def token(self) -> str:
+        """Return the call token of a call that was allowed now."""
+        self.clock.step_wall(time.time() + AHEAD_SECONDS - self.clock.now().wall_at)
+        client = self.server.client("gateway")
+        opened = client.request_session(user="alice", agent="coder", purpose="p", tools=("notes/*",), duration=600.0)
+        shown = opened.session
+        if shown.state == 1:  # it waits
+            self.server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
+        wanted = CallTokenRequest(audience=AUDIENCE)
+        answer = client.authorize(opened.session_handle, "notes", "read", {"path": "n"}, call_tokens=(wanted,))
+        self.tokens.append(answer.call_tokens[0].token)
+        return self.tokens[-1]
+
+    @contextmanager
+    def broker(self) -> Iterator[subprocess.Popen[str]]:
+        """Run a broker, and provide it once it listens."""
+        with (self.folder / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pdp.broker.cli", "serve", "--settings", str(self.folder / "broker.yaml")],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=self.folder,
+                env={**os.environ, "OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"},
+            )
+            try:
+                self._await(process.stdout)
+                yield process
+            finally:
+                process.terminate()
+                said, _ = process.communicate(timeout=30)
+                log.write(said)
+
+    def call(self, token: str) -> Any:
+        """Call over the socket, as another process of this machine."""
+        request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b'{"path":"n"}')
+        with grpc.insecure_channel(f"unix:{self.folder}/calls.sock") as channel:
+            stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            return stub.Call(request, timeout=30)
+
+    def _await(self, out: IO[str] | None) -> None:
+        assert out is not None
+        lines = [out.readline() for _ in range(2)]
+        assert all(line.startswith("listening for ") for line in lines), (self.folder / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Share a folder and a server; each test runs a broker of its own."""
+    folder, clock = tmp_path_factory.mktemp("broker"), FakeClock(time.time())
+    with (
+        upstream_here() as upstream,
+        running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER, clock=clock) as server,
+    ):
+        FileProvider.initialize(folder / "keys")
+        with opened_vault(folder, lambda _: None) as vault:
+            vault.add(connection_to(upstream, tenant="default", compartment=""), by="test")
+            vault.put("github-1", CANARY.encode(), by="test")
+        files = {
+            "rules.yaml": RULES,
+            "token": server.token("broker"),
+            "broker.yaml": f"""
+issuer: {ISSUER}
+audience: {AUDIENCE}
+calls: unix:calls.sock
+http: unix:http.sock
+pdp: {{address: "{server.address}", token_file: token, plaintext: true}}
+""",
+        }
+        for name, text in files.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o600)
+        yield Site(server, clock, upstream, folder)
+
+
+def test_a_token_that_was_used_stays_used_after_a_sudden_end(site: Site) -> None:
+    """Also when the process was killed right after the use; and a crash leaves no core file."""
+    with site.broker() as process:
+        token = site.token()
+        assert 200 == site.call(token).status
+        assert "0" == _limit(process.pid)
+        process.send_signal(signal.SIGABRT)
+        assert -signal.SIGABRT == process.wait(20)
+    with site.broker() as process:
+        with pytest.raises(grpc.RpcError) as refused:
+            site.call(token)
+        process.kill()
+        process.wait(20)
+
+    assert "call token refused: used before" == refused.value.details()
+    assert [] == list(site.folder.glob("core*"))
+
+
+def test_the_secret_is_nowhere_but_at_the_upstream(site: Site) -> None:
+    """Not in an answer, the log, a trace, the record or a file, in no form; call tokens neither."""
+    echo = f'{{"you sent":"{CANARY}","basic":"{b64encode(CANARY.encode()).decode()}"}}'.encode()
+    before = site.upstream.pieces
+    site.upstream.got.clear()
+    try:
+        with site.broker():
+            site.upstream.pieces = lambda: iter([echo[:20], echo[20:]])
+            answer = site.call(site.token())
+            site.upstream.status = 302
+            with pytest.raises(grpc.RpcError) as failed:
+                site.call(site.token())
+            with pytest.raises(grpc.RpcError):
+                site.call(site.token()[:-4] + "AAAA")
+    finally:
+        site.upstream.status, site.upstream.pieces = 200, before
+
+    assert f"Bearer {CANARY}" == site.upstream.got[0][2]["authorization"]
+    assert b'{"you sent":"***"' == answer.body[:17]
+    said = [answer.SerializeToString(), str(failed.value).encode()]
+    found = [*said, *(path.read_bytes() for path in site.folder.rglob("*") if path.is_file())]
+    forms = (CANARY.encode(), b64encode(CANARY.encode()), CANARY.encode().hex().encode())
+    secrets = (*forms, *(token.encode() for token in site.tokens))
+    assert [] == [(where[:40], secret) for where in found for secret in secrets if secret in where]
+    assert b'"kind":"calltoken.used"' in b"".join(found)
+    assert "use_secret" in (site.folder / "log").read_text()
+
+
+def test_a_server_over_pipes_works_without_its_key(site: Site) -> None:
+    """It has a placeholder, and what it asks its base URL for is sent with the secret; it never sees a call token."""
+    site.upstream.got.clear()
+    command = [
+        *(sys.executable, "-m", "pdp.broker.cli", "stdio", "--server", "notes"),
+        *(
+            "--broker",
+            f"unix:{site.folder}/http.sock",
+            "--key-variable",
+            "NOTES_KEY",
+            "--url-variable",
+            "NOTES_URL=/v1",
+        ),
+        *("--", sys.executable, str(Path(__file__).with_name("overpipes.py"))),
+    ]
+    with site.broker():
+        params = {"name": "read", "arguments": {"path": "n"}, "_meta": {HEADER: site.token(), "other": 1}}
+        lines = [
+            {"jsonrpc": "2.0", "id": 1, "method": "initialize"},
+            {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params},
+            {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": params},
+            {"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": {**params, "_meta": {}}},
+        ]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PDP_ADDRESS": "x"}
+        )
+        assert process.stdin
+        assert process.stdout
+        for line in lines:
+            process.stdin.write(json.dumps(line) + "\n")
+        process.stdin.flush()
+        answers = {one["id"]: one for one in (json.loads(process.stdout.readline()) for _ in lines)}
+        process.stdin.close()
+        assert 0 == process.wait(30)
+        process.stdout.close()
+
+    result = answers[2]["result"]
+    assert {"seen": []} == answers[1]["result"]
+    assert ('{"done":true}', {"other": 1}) == (result["content"][0]["text"], result["meta"])
+    assert result["key"].startswith("pdp-placeholder-")
+    assert "used before" in answers[3]["result"]["content"][0]["text"]
+    assert "no call token" in answers[4]["error"]["message"]
+    ((_, path, headers, _),) = site.upstream.got
+    assert ("/v1/n", f"Bearer {CANARY}") == (path, headers["authorization"])
+
+
+def _limit(pid: int) -> str:
+    """Return the largest core file that a process may write."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return next(line.split()[4] for line in limits.splitlines() if line.startswith("Max core file size"))
