@@ -120,6 +120,7 @@ def rules_of(jwt: JWTSettings) -> TokenRules:
         longest_seconds=jwt.longest_seconds,
         person_claim=jwt.person_claim,
         groups_claim=jwt.groups_claim,
+        user_group_prefix=jwt.user_group_prefix,
         id_claim=jwt.id_claim,
     )
 

@@ -134,6 +134,11 @@ class JWTSettings:
     groups_claim: str = _setting(
         "", "the claim that lists groups, such as `groups` or `realm_access.roles`; empty means that groups are ignored"
     )
+    user_group_prefix: str = _setting(
+        "",
+        "what the groups of a person's token are called in the directory, before their name, such as `idp/`; "
+        "empty means that they are none there",
+    )
     id_claim: str = _setting("sub", "the claim that holds the id of a caller who is known by a group")
     console_client: str = _setting(
         "", "the client of the console at the issuer: its ID tokens may say when an approver logged in"
@@ -734,7 +739,10 @@ def _policies_problems(policies: PolicySettings) -> Iterable[str]:
 
 def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
     if not jwt.issuer:
-        names = ("audience", "keys_file", "keys_url", "keys_ca_file", "person_claim", "groups_claim", "console_client")
+        names = (
+            *("audience", "keys_file", "keys_url", "keys_ca_file"),
+            *("person_claim", "groups_claim", "user_group_prefix", "console_client"),
+        )
         wanted = [name for name in names if getattr(jwt, name)]
         yield from (f"`jwt.{name}` needs `jwt.issuer`" for name in wanted)
         return
@@ -758,6 +766,8 @@ def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
 
 
 def _claim_problems(jwt: JWTSettings) -> Iterable[str]:
+    if jwt.user_group_prefix and not jwt.groups_claim:
+        yield "`jwt.user_group_prefix` needs `jwt.groups_claim`"
     if not jwt.id_claim:
         yield "`jwt.id_claim` must not be empty"
     if jwt.person_claim.startswith("=") or jwt.person_claim.endswith("="):

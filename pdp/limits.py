@@ -68,6 +68,8 @@ MOST_POLICIES_OF_TOOL = 8
 MOST_OBLIGATIONS = 16
 # Lines of advice from policies in one answer.
 MOST_ADVICE = 8
+# Groups in which a session's user is by their own token, and characters of one by its name in the directory.
+MOST_USER_GROUPS, USER_GROUP_CHARACTERS = 32, 128
 # Labels in one request, and grants of one approval.
 MOST_AT_ONCE = 64
 
@@ -85,7 +87,8 @@ def largest_session_bytes(limits: Limits) -> int:
     """Return how long a line of the record about a session can be, at most, by what the limits admit."""
     tools = (limits.tool_patterns + limits.session_tools) * (len('"/",') + _SERVER + _TOOL * _ESCAPED)
     ids = (2 * MOST_LABELS + MOST_AT_ONCE) * (len('"",') + _ID)
+    groups = MOST_USER_GROUPS * (len('"",') + USER_GROUP_CHARACTERS * _ESCAPED)
     # The purpose and the reason.
     texts = 2 * limits.text_characters * _ESCAPED
     values = (limits.attributes_bytes + limits.terms_bytes) * _ESCAPED_BYTE + MOST_TERMS * _DIGEST
-    return tools + ids + texts + values + _REST
+    return tools + ids + groups + texts + values + _REST

@@ -167,7 +167,8 @@ class Caller:
 
     `authenticated_at` (unix seconds) is when a person last proved their identity: 0.0 when that is unknown, and
     `AT_EACH_CALL` for a person who is assumed to be present. `bounds` are those of a gateway; None for one that may
-    ask for its whole tenant and sees results.
+    ask for its whole tenant and sees results. `user_groups` are those that a person's token puts them in, as the
+    directory would name them; None where no credential says that.
     """
 
     id: str
@@ -176,6 +177,7 @@ class Caller:
     tenant: str = "default"
     authenticated_at: float = 0.0
     bounds: Bounds | None = None
+    user_groups: tuple[str, ...] | None = None
 
     def may_ask_about(self, asked: Asked) -> bool:
         """Say whether this is within the caller's tenant, or within its bounds if it has some."""
@@ -236,6 +238,8 @@ class Session:
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
+    `user_groups` are the groups of the directory in which the user's own token put them, sorted; they never change
+    after the approval.
     `terms_json` holds the session's terms as canonical JSON, those taken over from its parent included. They
     never change after its approval. `sealed_key` is the key of the values in its tree, sealed under its handle; empty
     at the root.
@@ -269,6 +273,7 @@ class Session:
     label_origins: Mapping[str, str] = field(default_factory=dict)
     entities_json: str = field(default="[]", repr=False)
     user_attributes_json: str = field(default="{}", repr=False)
+    user_groups: tuple[str, ...] = ()
     terms_json: str = field(default=NO_TERMS, repr=False)
     sealed_key: bytes = field(default=b"", repr=False)
     approved_at: float = 0.0

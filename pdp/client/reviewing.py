@@ -8,6 +8,10 @@ from pdp.client.enumwords import visibility
 from pdp.v1.reach_pb2 import ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse
 
+_COMPARED = (
+    *("state", "labels", "duration", "terms_json", "user_attributes_json", "user_groups", "may_delegate", "purpose"),
+)
+
 
 def changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> tuple[str, ...]:
     """Return what is shown otherwise now, one line each: tools that came, went or changed, and all else by its name."""
@@ -26,7 +30,7 @@ def _changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> Ite
     for name in was:
         if name in now:
             yield from (f"{what} of `{name}` changed" for what in _differing(was[name], now[name]))
-    for field in ("state", "labels", "duration", "terms_json", "user_attributes_json", "may_delegate", "purpose"):
+    for field in _COMPARED:
         if getattr(before.session, field) != getattr(after.session, field):
             yield f"`{field}` changed"
     if before.known_grants != after.known_grants:

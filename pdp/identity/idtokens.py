@@ -30,7 +30,14 @@ class IDTokens:
         types = frozenset({"", "jwt", "application/jwt"})
         # INVARIANT: nothing but the time of the log-in is read, so no claim of an ID token gives a role or a person.
         self._rules = replace(
-            rules, kind=_ID_TOKEN, audience=client, types=types, person_claim="", groups_claim="", id_claim="sub"
+            rules,
+            kind=_ID_TOKEN,
+            audience=client,
+            types=types,
+            person_claim="",
+            groups_claim="",
+            user_group_prefix="",
+            id_claim="sub",
         )
         self._clock = clock
         self._denied = denied

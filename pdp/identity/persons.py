@@ -27,7 +27,7 @@ def caller_of(token: VerifiedToken, callers: Callers) -> Caller:
     if Role.APPROVER in caller.roles and lost:
         _LOG.warning("`%s` cannot approve with this token: %s", caller.id, lost)
         caller = replace(caller, roles=caller.roles - {Role.APPROVER})
-    return replace(caller, authenticated_at=token.authenticated_at)
+    return replace(caller, authenticated_at=token.authenticated_at, user_groups=token.user_groups)
 
 
 def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:

@@ -20,6 +20,7 @@ from pdp.foundation.jsontext import parse_object
 from pdp.identity.claims import claim_at, client_of, is_sign, sign_of_program, texts_at
 from pdp.identity.denied import web_token_digests
 from pdp.identity.keysets import KeySet, VerifyingKey
+from pdp.limits import USER_GROUP_CHARACTERS
 
 # Larger tokens do not fit into the metadata of a call.
 TOKEN_CHARACTERS = 6144
@@ -67,7 +68,8 @@ class TokenRules:
 
     `types` are the accepted values of the header's `typ`, in lower case; an empty one accepts its absence.
     `person_claim` names a claim that shows a person, besides `auth_time`; `groups_claim` holds the groups, and
-    `id_claim` the id of a caller that is known by a group.
+    `id_claim` the id of a caller that is known by a group. `user_group_prefix` is what the groups of a person are
+    called in the directory, before their name; empty where they are none there.
     """
 
     issuer: str
@@ -78,6 +80,7 @@ class TokenRules:
     longest_seconds: float
     person_claim: str = ""
     groups_claim: str = ""
+    user_group_prefix: str = ""
     id_claim: str = "sub"
     kind: Kind = ACCESS_TOKEN
 
@@ -89,13 +92,15 @@ class VerifiedToken:
     `no_person` says why it does not count as a person's; it is empty when the token has a positive sign of a person and
     none of a program. `authenticated_at` is 0.0 when the token does not say when the person last authenticated
     (`auth_time`). `client` is the program that it was issued to, empty when that is not clear. `name` is the text of
-    the claim with the id of a caller that is known by a group. `digests` are those that can deny the token.
+    the claim with the id of a caller that is known by a group. `user_groups` are the groups of a person by their names
+    in the directory, sorted; None where tokens do not say that. `digests` are those that can deny the token.
     """
 
     subject: str
     client: str
     name: str
     groups: tuple[str, ...]
+    user_groups: tuple[str, ...] | None
     token_id: str
     begins_at: float
     ends_at: float
@@ -210,18 +215,28 @@ def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) 
     groups = texts_at(claims, rules.groups_claim) if rules.groups_claim else ()
     if groups is None:
         raise TokenRefusedError(f"its `{rules.groups_claim}` is not a list of strings")
+    no_person = _no_person(claims, authenticated_at, rules.person_claim)
     return VerifiedToken(
         subject=subject,
         client=client_of(claims),
         name=name if isinstance(name, str) else "",
         groups=groups,
+        user_groups=_user_groups(() if no_person else groups, rules.user_group_prefix),
         token_id=_text(claims, "jti") if "jti" in claims else "",
         begins_at=begins_at - rules.leeway_seconds,
         ends_at=ends_at,
-        no_person=_no_person(claims, authenticated_at, rules.person_claim),
+        no_person=no_person,
         authenticated_at=authenticated_at,
         digests=digests,
     )
+
+
+def _user_groups(groups: tuple[str, ...], prefix: str) -> tuple[str, ...] | None:
+    """Return the directory's names of groups; None without a prefix. The directory has none with a longer name."""
+    if not prefix:
+        return None
+    names = {f"{prefix}{group}" for group in groups if group and group.isprintable()}
+    return tuple(sorted(name for name in names if len(name) <= USER_GROUP_CHARACTERS))
 
 
 def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: str) -> str:

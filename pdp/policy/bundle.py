@@ -16,7 +16,7 @@ from pdp.limits import Limits
 from pdp.model import NO_TERMS, Basis, Obligation, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.counting import CountedNames
-from pdp.policy.directory import Directory, Entity, entity, references
+from pdp.policy.directory import Directory, Entity, Uid, entity, references, uid_json
 from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
@@ -270,7 +270,11 @@ class Bundle:
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities:
         """Return the entities for a question. Raise `ValueError` when they do not fit the schema."""
-        content, asked, memory = SessionContent.of(session, facts.speaker), self.slice(facts.action), self._memory
+        content, asked, memory = (
+            SessionContent.of(session, facts.speaker, facts.speaker_groups),
+            self.slice(facts.action),
+            self._memory,
+        )
         if facts.speaker:
             # A step of a session is asked about once: to remember it would push out what calls need.
             return asked.beside(self._parsed(content))
@@ -294,10 +298,21 @@ class Bundle:
         speaker = ("User", content.speaker)
         if content.speaker and speaker not in entities:
             made += self.directory.closure([speaker]).values() or [entity(speaker, {}, ())]
+        made += self.directory.closure(
+            ("UserGroup", name) for name in (*content.user_groups, *content.speaker_groups)
+        ).values()
         for one in made:
             entities.setdefault(one.uid, dict(one.json))
+        self._join(entities, ("User", content.user), content.user_groups)
+        self._join(entities, speaker, content.speaker_groups)
         self._stack.require()
         return SessionEntities.parsed(entities, self._session_schema)
+
+    def _join(self, entities: dict[Uid, dict[str, Any]], user: Uid, groups: tuple[str, ...]) -> None:
+        """Make a user a member of those groups that the directory declares, besides their own."""
+        parents = [uid_json(("UserGroup", name)) for name in groups if ("UserGroup", name) in self.directory.entities]
+        if parents:
+            entities[user] = {**entities[user], "parents": [*entities[user]["parents"], *parents]}
 
     def _terms(self, text: str) -> dict[str, Any]:
         """Return the attribute of a session that holds its terms, if the schema declares it."""

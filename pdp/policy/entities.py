@@ -27,7 +27,8 @@ _ACTION_BYTES, _PLACE_BYTES = 2048, 160
 class SessionContent(NamedTuple):
     """Everything that the entities of a session depend on: the key of the parsed entities.
 
-    `speaker` is another user who asks about the session, for example an approver; empty for none.
+    `speaker` is another user who asks about the session, for example an approver, and `speaker_groups` are the groups
+    that their token puts them in; both are empty for none.
     """
 
     id: str
@@ -42,15 +43,17 @@ class SessionContent(NamedTuple):
     entities_json: str
     user_attributes_json: str
     terms_json: str
-    speaker: str
+    user_groups: tuple[str, ...]
+    speaker: str = ""
+    speaker_groups: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, session: Session, speaker: str) -> Self:
+    def of(cls, session: Session, speaker: str = "", speaker_groups: tuple[str, ...] = ()) -> Self:
         """Return the content of a session that policies can see."""
-        return cls._make((*_OF_SESSION(session), speaker))
+        return cls._make((*_OF_SESSION(session), speaker, speaker_groups))
 
 
-_OF_SESSION = attrgetter(*SessionContent._fields[:-1])
+_OF_SESSION = attrgetter(*SessionContent._fields[:-2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

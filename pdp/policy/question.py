@@ -16,16 +16,18 @@ class Facts:
     """The facts that the policies of one action decide about, without what each session adds.
 
     `context` is in Cedar's JSON. For a call, `resource` is what it is mapped to, and the principal is the session's
-    user. For a step of the session itself, the principal is `speaker`, the user who asks for it, and the resource is
-    the session. `logged` is not part of the question: it holds the arguments that the bundle allows to be recorded,
-    each as name and JSON text. `targets` holds `context.targets` for each session of the chain, which may differ; it is
-    empty where no policy of the action can see it. `counted` holds what each of them sees of its earlier calls, alike.
+    user. For a step of the session itself, the principal is `speaker`, the user who asks for it and is also in
+    `speaker_groups`, and the resource is the session. `logged` is not part of the question: it holds the arguments that
+    the bundle allows to be recorded, each as name and JSON text. `targets` holds `context.targets` for each session of
+    the chain, which may differ; it is empty where no policy of the action can see it. `counted` holds what each of them
+    sees of its earlier calls, alike.
     """
 
     action: str
     context: Mapping[str, Any] = field(repr=False)
     resource: Uid = field(default=("", ""), repr=False)
     speaker: str = ""
+    speaker_groups: tuple[str, ...] = ()
     logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     targets: tuple[Targets, ...] = ()
     counted: tuple[Counted, ...] = ()

@@ -152,5 +152,6 @@ def _shown_session(session: Session) -> dict[str, object]:
         "labels": list(session.labels),
         "label_origins": dict(session.label_origins),
         "attributes": session.user_attributes_json,
+        "user_groups": list(session.user_groups),
         "terms": session.terms_json,
     }

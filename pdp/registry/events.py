@@ -87,7 +87,12 @@ def request_facts(session: Session) -> tuple[dict[str, str], dict[str, tuple[str
         "duration": f"{session.duration:.15g}",
         "may_delegate": "yes" if session.may_delegate else "",
     }
-    lists = {"labels": session.labels, "tool_patterns": session.tool_patterns, "tools": _actions(session)}
+    lists = {
+        "labels": session.labels,
+        "tool_patterns": session.tool_patterns,
+        "tools": _actions(session),
+        "user_groups": session.user_groups,
+    }
     return _said(facts), _filled(lists)
 
 

@@ -16,6 +16,7 @@ from pdp.policy.bundle import MISFIT, Bundle
 from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
 from pdp.registry.events import presence, request_facts, terms, vouched
+from pdp.registry.usergroups import groups_shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +74,11 @@ class SessionPolicies:
         if not ruling.allowed:
             self._observer.event(decided)
             names = ", ".join(ruling.policies or ruling.errors)
+            groupless = groups_shown(asked.caller, asked.speaker, bundle) == ()
             raise PermissionDeniedError(
-                f"the policies refuse `{asked.action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
+                f"the policies refuse `{asked.action}`: {ruling.basis.value}"
+                + f" ({names})" * bool(names)
+                + "; the token names no user group of the bundle" * groupless
             )
         return decided
 
@@ -122,7 +126,10 @@ class SessionPolicies:
 
 
 def _ruling(bundle: Bundle, asked: SessionQuestion, at: float) -> Ruling:
-    facts = Facts(action=asked.action, context=_context(bundle, asked, at), speaker=asked.speaker)
+    groups = groups_shown(asked.caller, asked.speaker, bundle)
+    facts = Facts(
+        action=asked.action, context=_context(bundle, asked, at), speaker=asked.speaker, speaker_groups=groups or ()
+    )
     ruling = bundle.judge(asked.session, facts, at)
     if ruling == MISFIT and asked.action == REQUEST_SESSION:
         raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle")

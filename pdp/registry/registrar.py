@@ -51,6 +51,7 @@ from pdp.registry.scope import (
 from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.terms import session_terms
 from pdp.registry.unusual import Asked, Unusual, unusual
+from pdp.registry.usergroups import groups_shown, owned
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
@@ -214,7 +215,7 @@ class Registrar:
             given = {"by": draft.approved_by, "bundle_version": bundle.version}
             self._observer.event(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
         self._capture_again(draft, bundle, now, caller)
-        return self._view((draft, *parents), bundle, now), handle
+        return self._view((draft, *parents), bundle, now, caller), handle
 
     def approve(
         self,
@@ -237,7 +238,7 @@ class Registrar:
         self._require_record()
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
-        wanted, parents = chain[0], chain[1:]
+        wanted, parents = owned(chain[0], caller, bundle), chain[1:]
         self._require_unfrozen(wanted.tenant)
         _require_waiting(wanted, now)
         _require_active(parents, bundle, now)
@@ -288,7 +289,7 @@ class Registrar:
         self._observer.event(decided)
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
         self._observer.event(approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller)))
-        return self._view((approved, *parents), bundle, now)
+        return self._view((approved, *parents), bundle, now, caller)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
         """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
@@ -298,7 +299,7 @@ class Registrar:
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         self._sessions.update([denied], wall_at=now.wall_at)
         self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
-        return self._view((denied, *chain[1:]), bundle, now)
+        return self._view((denied, *chain[1:]), bundle, now, caller)
 
     def end(self, handle: str, *, caller: Caller) -> SessionView:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
@@ -308,7 +309,7 @@ class Registrar:
         changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
         for session in changed:
             self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
-        return self._view(self._chain(chain[0].id, caller), bundle, now)
+        return self._view(self._chain(chain[0].id, caller), bundle, now, caller)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
         """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
@@ -354,7 +355,7 @@ class Registrar:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
-        view = self._view(chain, bundle, now)
+        view = self._view(chain, bundle, now, caller)
         if view.state not in LIVE:
             return view
         counted = view.state is SessionState.ACTIVE and bundle.takes_values
@@ -370,7 +371,7 @@ class Registrar:
         approved any more. Raise `InvalidRequestError` for a narrowing that is none.
         """
         chain = self._chain(session_id, caller)
-        return self._proposal(chain, grants, narrowing, self._bundle(), self._now())[0]
+        return self._proposal(chain, grants, narrowing, self._bundle(), self._now(), caller)[0]
 
     def review(
         self, session_id: str, *, grants: tuple[str, ...], caller: Caller, narrowing: Narrowing | None = None
@@ -378,7 +379,7 @@ class Registrar:
         """Return what `proposal` does, and what the policies say about each tool of it. Raise what that raises."""
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
-        view, scope = self._proposal(chain, grants, narrowing, bundle, now)
+        view, scope = self._proposal(chain, grants, narrowing, bundle, now, caller)
         return Review(
             view=view,
             tools=review((view.session, *chain[1:]), scope, bundle, wall_at=now.wall_at),
@@ -427,7 +428,7 @@ class Registrar:
                 return None
             if bundle is None:
                 return self._summary(session, now)
-            return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
+            return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now, caller)
 
         rows = rows_of(
             lambda start: self._sessions.select(which, limit=step, before=start), _position, step=step, before=before
@@ -466,7 +467,7 @@ class Registrar:
         if narrowed is not None:
             self._sessions.update([narrowed], wall_at=now.wall_at)
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
-        return self._view((narrowed or session, *chain[1:]), bundle, now)
+        return self._view((narrowed or session, *chain[1:]), bundle, now, caller)
 
     # Approvals.
 
@@ -477,6 +478,7 @@ class Registrar:
         narrowing: Narrowing | None,
         bundle: Bundle,
         now: Instant,
+        caller: Caller,
     ) -> tuple[SessionView, Scope]:
         view = self._summary(chain[0], now)
         session = view.session
@@ -484,7 +486,7 @@ class Registrar:
             _require_waiting(session, now)
         scope, digest = session.scope or expansion(session, chain[1:], bundle), ""
         if view.state is SessionState.REQUESTED:
-            session, scope = self._narrowed(session, scope, narrowing, bundle)
+            session, scope = self._narrowed(owned(session, caller, bundle), scope, narrowing, bundle)
             session = replace(session, grants=tuple(sorted(set(grants))))
             digest = request_digest_of(session, scope, bundle, grants)
         return replace(view, session=session, tools=scoped_tools(scope, bundle), request_digest=digest), scope
@@ -570,9 +572,18 @@ class Registrar:
             label_origins={label: by for parent in reversed(parents) for label, by in parent.label_origins.items()},
             entities_json=captured,
             user_attributes_json=self._attributes(wanted),
+            user_groups=self._user_groups(wanted, caller, parents, bundle),
             terms_json=session_terms(wanted.terms_json, parents, bundle, self._limits),
             sealed_key=sealed_for(session_id, handle, key),
         ), handle
+
+    def _user_groups(
+        self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle
+    ) -> tuple[str, ...]:
+        # The user of a parent needs no token for a child: it is in what its parent was approved with.
+        inherited = parents[0].user_groups if parents and parents[0].user == wanted.user else ()
+        shown = groups_shown(caller, wanted.user, bundle)
+        return inherited if shown is None else shown
 
     def _attributes(self, wanted: SessionRequest) -> str:
         if len(wanted.user_attributes_json) > self._limits.attributes_bytes:
@@ -645,9 +656,11 @@ class Registrar:
         if state not in LIVE:
             raise WrongStateError(f"the session is already {state.value}")
 
-    def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
+    def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant, caller: Caller) -> SessionView:
         view = self._summary(chain[0], now)
         waiting = view.state is SessionState.REQUESTED
+        if waiting:
+            view = replace(view, session=owned(view.session, caller, bundle))
         scope = expansion(view.session, chain[1:], bundle) if waiting else view.session.scope
         return replace(
             view,

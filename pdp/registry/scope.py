@@ -131,6 +131,7 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle, grants: It
         "labels": list(session.labels),
         "widening_labels": sorted(bundle.widening_labels(session.labels, scope.tools)),
         "attributes": session.user_attributes_json,
+        "user_groups": list(session.user_groups),
         "terms": session.terms_json,
         "grants": sorted(set(grants)),
     }

@@ -29,6 +29,7 @@ def _caller_message(caller: Caller) -> callers.Caller:
         credential=caller.kind,
         always_present=isinf(caller.authenticated_at),
         sees_no_results=not bounds.sees_results,
+        user_groups=caller.user_groups or (),
     )
     if caller.authenticated_at and not message.always_present:
         write_timestamp(caller.authenticated_at, message.authenticate_time)

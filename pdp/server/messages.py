@@ -272,6 +272,7 @@ def session_message(view: SessionView) -> sessions.Session:
         sessions.LabelOrigin(label=label, decision_id=by) for label, by in sorted(session.label_origins.items())
     )
     message.user_attributes_json = session.user_attributes_json.encode("utf-8")
+    message.user_groups.extend(session.user_groups)
     message.terms_json = session.terms_json.encode("utf-8")
     message.values_kept = view.values_kept
     message.budgets.extend(sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets)

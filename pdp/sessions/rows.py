@@ -91,6 +91,8 @@ def _text_of(session: Session) -> str:
         # A server of an older version can read the session.
         del values["terms_json"]
     # The same.
+    if not session.user_groups:
+        del values["user_groups"]
     values |= {"sealed_key": session.sealed_key.hex()} if session.sealed_key else {}
     values["handle_digest"] = session.handle_digest.hex()
     values["state"] = session.state.value

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/caller.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x01\n\x06\x43\x61ller\x12\x11\n\tcaller_id\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x0f\n\x07tenants\x18\x03 \x03(\t\x12\x12\n\ncredential\x18\x04 \x01(\t\x12\x35\n\x11\x61uthenticate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61lways_present\x18\x06 \x01(\x08\x12\r\n\x05users\x18\x07 \x03(\t\x12\x0e\n\x06\x61gents\x18\x08 \x03(\t\x12\x17\n\x0fsees_no_results\x18\t \x01(\x08\"\x12\n\x10GetCallerRequest\"3\n\x11GetCallerResponse\x12\x1e\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Caller2Q\n\rCallerService\x12@\n\tGetCaller\x12\x18.pdp.v1.GetCallerRequest\x1a\x19.pdp.v1.GetCallerResponseB.\n\x06pdp.v1B\x0b\x43\x61llerProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/caller.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x01\n\x06\x43\x61ller\x12\x11\n\tcaller_id\x18\x01 \x01(\t\x12\r\n\x05roles\x18\x02 \x03(\t\x12\x0f\n\x07tenants\x18\x03 \x03(\t\x12\x12\n\ncredential\x18\x04 \x01(\t\x12\x35\n\x11\x61uthenticate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61lways_present\x18\x06 \x01(\x08\x12\r\n\x05users\x18\x07 \x03(\t\x12\x0e\n\x06\x61gents\x18\x08 \x03(\t\x12\x17\n\x0fsees_no_results\x18\t \x01(\x08\x12\x13\n\x0buser_groups\x18\n \x03(\t\"\x12\n\x10GetCallerRequest\"3\n\x11GetCallerResponse\x12\x1e\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Caller2Q\n\rCallerService\x12@\n\tGetCaller\x12\x18.pdp.v1.GetCallerRequest\x1a\x19.pdp.v1.GetCallerResponseB.\n\x06pdp.v1B\x0b\x43\x61llerProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\013CallerProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
   _globals['_CALLER']._serialized_start=65
-  _globals['_CALLER']._serialized_end=279
-  _globals['_GETCALLERREQUEST']._serialized_start=281
-  _globals['_GETCALLERREQUEST']._serialized_end=299
-  _globals['_GETCALLERRESPONSE']._serialized_start=301
-  _globals['_GETCALLERRESPONSE']._serialized_end=352
-  _globals['_CALLERSERVICE']._serialized_start=354
-  _globals['_CALLERSERVICE']._serialized_end=435
+  _globals['_CALLER']._serialized_end=300
+  _globals['_GETCALLERREQUEST']._serialized_start=302
+  _globals['_GETCALLERREQUEST']._serialized_end=320
+  _globals['_GETCALLERRESPONSE']._serialized_start=322
+  _globals['_GETCALLERRESPONSE']._serialized_end=373
+  _globals['_CALLERSERVICE']._serialized_start=375
+  _globals['_CALLERSERVICE']._serialized_end=456
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Caller(_message.Message):
-    __slots__ = ("caller_id", "roles", "tenants", "credential", "authenticate_time", "always_present", "users", "agents", "sees_no_results")
+    __slots__ = ("caller_id", "roles", "tenants", "credential", "authenticate_time", "always_present", "users", "agents", "sees_no_results", "user_groups")
     CALLER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class Caller(_message.Message):
     USERS_FIELD_NUMBER: _ClassVar[int]
     AGENTS_FIELD_NUMBER: _ClassVar[int]
     SEES_NO_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    USER_GROUPS_FIELD_NUMBER: _ClassVar[int]
     caller_id: str
     roles: _containers.RepeatedScalarFieldContainer[str]
     tenants: _containers.RepeatedScalarFieldContainer[str]
@@ -29,7 +30,8 @@ class Caller(_message.Message):
     users: _containers.RepeatedScalarFieldContainer[str]
     agents: _containers.RepeatedScalarFieldContainer[str]
     sees_no_results: bool
-    def __init__(self, caller_id: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., tenants: _Optional[_Iterable[str]] = ..., credential: _Optional[str] = ..., authenticate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., always_present: _Optional[bool] = ..., users: _Optional[_Iterable[str]] = ..., agents: _Optional[_Iterable[str]] = ..., sees_no_results: _Optional[bool] = ...) -> None: ...
+    user_groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, caller_id: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., tenants: _Optional[_Iterable[str]] = ..., credential: _Optional[str] = ..., authenticate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., always_present: _Optional[bool] = ..., users: _Optional[_Iterable[str]] = ..., agents: _Optional[_Iterable[str]] = ..., sees_no_results: _Optional[bool] = ..., user_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetCallerRequest(_message.Message):
     __slots__ = ()

@@ -46,7 +46,7 @@ class ScopedTool(_message.Message):
     def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., adds_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins", "terms_json", "budgets", "values_kept", "tool_count")
+    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins", "terms_json", "budgets", "values_kept", "tool_count", "user_groups")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Session(_message.Message):
     BUDGETS_FIELD_NUMBER: _ClassVar[int]
     VALUES_KEPT_FIELD_NUMBER: _ClassVar[int]
     TOOL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    USER_GROUPS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: SessionState
     user: str
@@ -109,7 +110,8 @@ class Session(_message.Message):
     budgets: _containers.RepeatedCompositeFieldContainer[Budget]
     values_kept: int
     tool_count: int
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ..., terms_json: _Optional[bytes] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., values_kept: _Optional[int] = ..., tool_count: _Optional[int] = ...) -> None: ...
+    user_groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ..., terms_json: _Optional[bytes] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., values_kept: _Optional[int] = ..., tool_count: _Optional[int] = ..., user_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("name", "most", "left")

@@ -79,7 +79,8 @@ def files() -> dict[str, bytes]:
             "tools:\n  delete_customer: {risk: destructive}\n"
             "  update_customer: {risk: mutating}\n  send_mail: {risk: mutating}\n"
         },
-        directory="users: {alice: {}, bob: {}}\nagents: {coder: {ceiling: ['crm/*']}}\n",
+        directory="users: {alice: {}, bob: {}}\nuser_groups: {idp/finance: {}}\n"
+        "agents: {coder: {ceiling: ['crm/*']}}\n",
         schema=with_terms("ticket?: String, max_calls?: Long", SCHEMA),
         manifest="name: crm\n",
     )

@@ -53,6 +53,7 @@ class Wishes:
     in_id_token: bool = True
     access_token: str = ""
     algorithm: str = "ES256"
+    groups: Any = ()
     # What is otherwise in the ID token, and in the answers of the two endpoints.
     id_claims: dict[str, Any] = field(default_factory=dict)
     back: dict[str, str] = field(default_factory=dict)
@@ -126,7 +127,8 @@ class TestProvider:
         claims = {"iss": self.url, "sub": wishes.subject, "iat": now, "exp": now + TOKEN_SECONDS, "client_id": CLIENT}
         claims |= {"person": True}
         at = {"auth_time": now - int(wishes.age)}
-        access = claims | {"aud": AUDIENCE, "jti": secrets.token_hex()} | (at if wishes.in_access_token else {})
+        access = claims | {"aud": AUDIENCE, "jti": secrets.token_hex(), "groups": wishes.groups}
+        access |= at if wishes.in_access_token else {}
         identity = claims | {"aud": CLIENT, "nonce": nonce} | (at if wishes.in_id_token else {}) | wishes.id_claims
         tokens = {
             "token_type": "Bearer",
@@ -221,6 +223,8 @@ def entered(folder: Path) -> Iterator[Entered]:
             audience=AUDIENCE,
             keys_file=str(folder / "keys.json"),
             person_claim="person",
+            groups_claim="groups",
+            user_group_prefix="idp/",
             console_client=CLIENT,
         ),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
@@ -229,6 +233,7 @@ def entered(folder: Path) -> Iterator[Entered]:
     with settings.callers_file.open("a", encoding="utf-8") as file:
         file.write("ann: {jwt_subject: 'ann@example.org', roles: [approver]}\n")
         file.write("bob: {jwt_subject: 'bob@example.org', roles: [approver]}\n")
+        file.write("alice: {jwt_subject: 'alice@example.org', roles: [approver]}\n")
     app = build(settings, clock=clock)
     app.start()
     world = Entered(provider, settings, app.address)

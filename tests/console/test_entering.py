@@ -121,6 +121,19 @@ def test_what_the_server_does_not_take_is_said(world: Entered) -> None:
     assert "REQUESTED" in str(world.state(session_id))
 
 
+def test_who_approves_for_themselves_brings_their_groups(world: Entered) -> None:
+    """Those of the bundle: the page shows them before, and the session has them. Nobody gives theirs to another."""
+    for subject, expected in (("ann@example.org", []), ("alice@example.org", ["idp/finance"])):
+        world.provider.wishes = Wishes(subject=subject, age=0.0, groups=["finance", "strangers"])
+        session_id, browser = world.requested(), world.browser()
+        world.open(browser, f"/sessions/{session_id}")
+        assert expected == re.findall("idp/[a-z]+", browser.words)
+        browser.send(f"/sessions/{session_id}/approve")
+
+        session = world.state(session_id)
+        assert (expected, subject.partition("@")[0]) == (list(session.user_groups), session.approved_by)
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [
@@ -139,6 +152,7 @@ def test_what_the_server_does_not_take_is_said(world: Entered) -> None:
         ({"back": {"code": "x"}}, "invalid_grant"),
         ({"back": {"code": "", "error": "access_denied"}}, "access_denied"),
         ({"subject": "stranger@example.org"}, "does not accept your log-in"),
+        ({"groups": {"finance": True}}, "does not accept your log-in"),
     ],
 )
 def test_a_wrong_answer_is_no_log_in(world: Entered, wishes: dict[str, Any], said: str) -> None:

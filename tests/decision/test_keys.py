@@ -39,7 +39,15 @@ CALL = {
     "facts_json": READ,
     "definition_digest": LIVE,
 }
-CALLER = {"authenticated_at": UNSEEN, "id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN, "bounds": LIVE}
+CALLER = {
+    "authenticated_at": UNSEEN,
+    "id": READ,
+    "tenant": LIVE,
+    "kind": UNSEEN,
+    "roles": UNSEEN,
+    "bounds": LIVE,
+    "user_groups": UNSEEN,
+}
 # A session's facts: EPOCH, because policies or the ends of entries depend on them; LIVE also where the gate looks.
 SESSION = {
     "id": DIRECTLY,
@@ -60,6 +68,7 @@ SESSION = {
     "widening_labels": LIVE,
     "entities_json": EPOCH,
     "user_attributes_json": EPOCH,
+    "user_groups": EPOCH,
     "terms_json": EPOCH,
     "sealed_key": "with the key, values are found in results; what they say of a call is in the key, see CONTEXT",
     "label_origins": UNSEEN,
@@ -356,6 +365,7 @@ def test_no_session_changes_within_an_epoch(world: World, name: str) -> None:
         ({"labels": ("bad",)}, "shop/label"),
         ({"grants": ("bad",)}, "shop/grant"),
         ({"user_attributes_json": '{"level": 9}'}, "shop/level"),
+        ({"user_groups": ("barred",)}, "shop/group"),
         ({"terms_json": '{"ticket":"bad"}'}, "shop/term"),
         ({"entities_json": "barred"}, "shop/group"),
         ({"tenant": "other"}, ""),

@@ -69,6 +69,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "sh serve tokens": f"{_PAGES}test_certificate_and_token_commands_run",
         "sh served tokens": f"{_PAGES}test_certificate_and_token_commands_run",
         "yaml callers": f"{_HERE}test_callers_are_read",
+        "yaml directory": "tests/registry/test_user_groups.py::test_the_page_shows_a_directory_that_is_read",
         "yaml settings": f"{_HERE}test_settings_are_read",
     },
     "pdp/messages/README.md": {

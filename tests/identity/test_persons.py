@@ -262,6 +262,31 @@ def test_the_id_can_be_another_claim(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(
+    ("claims", "prefix", "expected"),
+    [
+        pytest.param({}, "idp/", ("idp//engineering", "idp//release-managers"), id="Keycloak"),
+        pytest.param({"groups": ["b", "a", "b"]}, "idp/", ("idp/a", "idp/b"), id="twice"),
+        pytest.param({"groups": "a"}, "idp/", ("idp/a",), id="one as a text"),
+        pytest.param({"groups": ["idp/a"]}, "idp/", ("idp/idp/a",), id="with the prefix itself"),
+        pytest.param({"groups": ["a\n", "x" * 125, "x" * 124, ""]}, "idp/", (f"idp/{'x' * 124}",), id="odd"),
+        pytest.param({"groups": []}, "idp/", (), id="none"),
+        pytest.param({"groups": None, "_claim_names": {"groups": "src1"}}, "idp/", (), id="left out"),
+        pytest.param({"auth_time": 0}, "idp/", (), id="nobody shown"),
+        pytest.param({}, "", None, id="no setting"),
+    ],
+)
+def test_the_directory_knows_groups_under_a_prefix_alone(
+    desk: Desk, claims: Claims, prefix: str, expected: tuple[str, ...] | None
+) -> None:
+    """No name that an issuer can choose is one of the bundle's own groups; a program is in none."""
+    token = KEYCLOAK_PERSON | claims
+
+    caller = desk.caller(token, CALLERS % token["sub"], groups_claim="groups", user_group_prefix=prefix)
+
+    assert expected == caller.user_groups
+
+
+@pytest.mark.parametrize(
     ("claims", "rules", "reason"),
     [
         pytest.param({}, {"groups_claim": ""}, "no caller has its subject or one of its groups", id="no setting"),

@@ -52,6 +52,11 @@ def test_a_row_at_the_root_has_no_key() -> None:
     assert "sealed_key" not in json.loads(str(row_of(make_session("a"))["session_json"]))
 
 
+def test_a_row_without_groups_of_a_token_has_none() -> None:
+    """The same."""
+    assert "user_groups" not in json.loads(str(row_of(make_session("a"))["session_json"]))
+
+
 @pytest.mark.parametrize("sealed", [b"", b"\x00sealed\xff"])
 @pytest.mark.parametrize("terms", ["{}", '{"max_sum":20.5}'])
 @pytest.mark.parametrize("attributes", ["{}", '{"level": 3}'])
@@ -62,6 +67,6 @@ def test_nothing_is_lost_in_a_row(attributes: str, terms: str, sealed: bytes) ->
     session = replace(
         make_session("a"), scope=scope, user_attributes_json=attributes, terms_json=terms, label_origins=origins
     )
-    session = replace(session, sealed_key=sealed)
+    session = replace(session, sealed_key=sealed, user_groups=("idp/a", "idp/b") if sealed else ())
 
     assert session == session_of(str(row_of(session)["session_json"]), lambda _: scope)

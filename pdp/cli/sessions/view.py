@@ -55,6 +55,7 @@ def plain(session: Session) -> dict[str, Any]:
         "labels": list(session.labels),
         "label_origins": {one.label: one.decision_id for one in session.label_origins},
         "user_attributes": _attributes(session),
+        "user_groups": list(session.user_groups),
         # A decimal is a text here, so that it keeps its digits.
         "terms": json.loads(session.terms_json or b"{}", parse_float=str),
         "values_kept": session.values_kept,
@@ -100,6 +101,7 @@ def _fields(session: Session, known_grants: tuple[str, ...]) -> Iterator[tuple[s
     yield "state", session_state(session)
     yield "user", session.user
     yield "attributes", json.dumps(_attributes(session), ensure_ascii=False) if _attributes(session) else ""
+    yield "user groups", " ".join(session.user_groups)
     yield "agent", session.agent
     yield "purpose", session.purpose
     yield "asked for", " ".join(session.tool_patterns)
