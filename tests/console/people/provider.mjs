@@ -1,4 +1,5 @@
-// A provider of log-ins: `provider.mjs ORIGIN`, where the console is. Prints its issuer. Anyone may log in by any name.
+// A provider of log-ins: `provider.mjs ORIGIN [PORT]`, where the console is, and where to listen. Prints its issuer.
+// Anyone may log in by any name. Each run has keys of its own.
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
 
@@ -6,7 +7,7 @@ import { createServer } from "node:http";
 for (const name of ["info", "log", "warn"]) console[name] = () => {};
 const { default: Provider } = await import("oidc-provider");
 
-const [origin] = process.argv.slice(2);
+const [origin, port = "0"] = process.argv.slice(2);
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
 const client = (client_id, more) => ({
   client_id,
@@ -18,10 +19,10 @@ const client = (client_id, more) => ({
 });
 
 const server = createServer();
-await new Promise((done) => server.listen(0, "127.0.0.1", done));
+await new Promise((done) => server.listen(Number(port), "127.0.0.1", done));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
-  clients: [client("console", { require_auth_time: true })],
+  clients: [client("console", { require_auth_time: true }), client("plain"), client("silent")],
   clientDefaults: { id_token_signed_response_alg: "ES256" },
   jwks: { keys: [{ ...key, alg: "ES256", use: "sig" }] },
   pkce: { required: () => true },
@@ -41,6 +42,12 @@ const provider = new Provider(issuer, {
       }),
     },
   },
+});
+// A provider that leaves out when the person logged in, whatever it is asked: it never sees the question.
+provider.use(async (context, next) => {
+  const { max_age, prompt, ...query } = context.query;
+  if (query.client_id === "silent") context.query = query;
+  await next();
 });
 server.on("request", provider.callback());
 process.stdout.write(`${issuer}\n`);
