@@ -61,8 +61,9 @@ class Pages:
         seconds = words.unix(until) - self._clock.now().wall_at
         # In whole minutes while there are some: what counts every second takes the eye away.
         rounded = seconds // _MINUTE * _MINUTE if seconds >= _MINUTE else seconds
-        text = words.span(rounded) if seconds > 0 else "is over"
-        return Markup('<span class="counting" data-until="{}">{}</span>').format(round(words.unix(until)), text)
+        return Markup('<span class="counting" data-until="{}">{}</span>').format(
+            round(words.unix(until)), words.span(rounded)
+        )
 
 
 def said(text: str) -> Markup:

@@ -35,7 +35,7 @@ _PAGES = Pages(Assets(), FakeClock())
 
 def states(word: str = "word") -> dict[str, str]:
     """Return each template in each of its states, with a word in each place that others can fill."""
-    who, unproven = login(word), UnprovenError(300.0, word)
+    who, unknown = login(word), UnprovenError(300.0)
 
     def page(name: str, **given: Any) -> str:
         return bytes(_PAGES.page(name, **given).body).decode()
@@ -48,8 +48,9 @@ def states(word: str = "word") -> dict[str, str]:
         "logged out there too": page("out.html", login=None, link="", provider="Example"),
         "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
         "revoked nothing": page("revoked.html", login=who, revoked=[]),
-        "presence, here": page("presence.html", login=who, unproven=unproven, way="local", back="/", link=""),
-        "presence, again": page("presence.html", login=who, unproven=unproven, way="again", back="/", link="/"),
+        "presence, here": page("presence.html", login=who, unproven=unknown, way="local", back="/", link=""),
+        "presence, again": page("presence.html", login=who, unproven=unknown, way="again", back="/", link="/"),
+        "presence, never": page("presence.html", login=who, unproven=unknown, way="stop", back="/", link="/"),
     }
 
 
@@ -130,6 +131,7 @@ def pages(text: str) -> dict[str, str]:
     }
     return {
         "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True, freezes=[freeze]),
+        "waiting, empty": page("waiting.html", rows=[], number=0, more=0, tenants=False, freezes=[]),
         "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
         "less": page("less.html", review=review, problem=text, chosen=chosen),

@@ -56,7 +56,7 @@ def test_a_tenant_is_frozen_and_lifted_by_two_others(server: RunningServer, peop
     assert "bob wants it lifted" in eve.words
     eve.send("/lift")
 
-    assert "Nothing is." in eve.words
+    assert "Nothing is frozen." in eve.words
     assert server.client("pep").authorize(handle, "crm", "find_customer").allowed
 
 
@@ -67,7 +67,7 @@ def test_a_freeze_can_revoke_as_well(server: RunningServer, people: list[Browser
     ann.open("/freeze")
     ann.send("/freeze", {"reason": ""})
     assert "say why" in ann.words
-    assert "Nothing is." in ann.words
+    assert "Nothing is frozen." in ann.words
     ann.send("/freeze", {"reason": "stolen", "then": "revoke"})
 
     assert session_id in ann.text

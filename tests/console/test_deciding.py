@@ -37,7 +37,7 @@ def test_a_request_shows_who_why_and_what(person: Browser, server: RunningServer
         "10 min from the approval",
         "4 tools: 1 destructive, 2 that change something, 1 that only read",
         "Why, in the words of coder. Nobody has checked them. Remove old customers",
-        "crm/delete_customer policies refuse every call by crm/delete more with the grant cleanup",
+        "crm/delete_customer policies refuse every call by crm/delete · more with the grant cleanup",
         "crm/find_customer policies allow every call",
         "max_calls: 20",
     ):
@@ -315,7 +315,7 @@ def test_reach_is_of_a_session_a_user_or_an_agent(person: Browser, server: Runni
     person.open(f"/reach?session_id={session_id}")
     assert "crm/update_customer" not in person.words
     person.open("/reach?user=bob&agent=coder&asked_now=1")
-    assert "crm/delete_customer policies refuse every call by crm/delete more with the grant cleanup" in person.words
+    assert "crm/delete_customer policies refuse every call by crm/delete · more with the grant cleanup" in person.words
     person.open("/reach?user=bob&days=367")
     assert "the days must be a whole number from 1 to 366, not `367`" in person.words
     person.open("/reach?asked_now=1&agent=coder")
@@ -340,9 +340,19 @@ def test_another_tenant_is_not_there(server: RunningServer) -> None:
             assert "Tidy up" not in person.text
         person.open("/")
         token = person.form("/log-out")
-        for path in (f"/sessions/{waits}/approve", f"/sessions/{waits}/deny", f"/approvals/{call}/approve"):
-            assert 404 == person.post(path, {**token, "digest": "sha256:" + "0" * 64}).status_code
-    assert "REQUESTED" in str(state(server, waits))
+        for path in (
+            *(f"/sessions/{waits}/{deed}" for deed in ("approve", "deny", "less")),
+            f"/sessions/{runs}/narrow",
+            *(f"/approvals/{call}/{deed}" for deed in ("approve", "deny", "revoke")),
+        ):
+            assert 404 == person.post(path, {**token, "digest": "sha256:" + "0" * 64, "reason": "x"}).status_code
+        for selected, said in (({"session_id": runs}, "no such session"), ({"agent": "coder"}, "nothing was revoked")):
+            person.post("/revoke", {**token, **selected, "reason": "x"})
+            assert said in person.words
+        for path in ("/revoke", "/freeze"):
+            assert 403 == person.post(path, {**token, "tenant": "default", "reason": "x"}).status_code
+    assert ["REQUESTED", "ACTIVE"] == [str(state(server, one)).split("STATE_")[1].split()[0] for one in (waits, runs)]
+    assert () == server.client("approver").list_freezes()
 
 
 @pytest.mark.parametrize(

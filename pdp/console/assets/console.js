@@ -35,7 +35,7 @@
   const count = () => {
     for (const one of document.querySelectorAll(".counting")) {
       const until = Number(one.dataset.until);
-      const text = until > now() ? span(until - now()) : "is over";
+      const text = span(Math.max(0, until - now()));
       if (until && one.textContent !== text) one.textContent = text;
     }
   };

@@ -9,10 +9,17 @@ from selenium.webdriver import Chrome
 
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.console.desk import CALLERS, World, console, files, live, requested
+from tests.console.filled import states
 from tests.console.people.chromium import chromium, resize
+from tests.console.people.served import served
 
 WIDTHS = (360, 1280, 2560)
 _HEIGHT, _MOST = 900, 4000
+# Of all states those that the server of these pictures does not show: it has no provider, and nobody acts meanwhile.
+_RARE = (
+    *("log in", "closed", "logged out", "presence", "presence, here", "presence, again", "presence, never"),
+    *("request", "freeze", "less", "revoked", "revoke user", "waiting, empty"),
+)
 _PURPOSE = (
     "Customers that closed their account before 2024 are still in the list.\n"
     "Find them, ask each by mail whether they agree, and remove those who do."
@@ -66,16 +73,22 @@ def whole_height(driver: Chrome) -> int:
 def main(folder: Path) -> None:
     """Write the pictures into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, str] = {}
-    with running_server(files(), callers=CALLERS) as server, console(server, "overseer") as world:
+    rare = states("coder")
+    with (
+        running_server(files(), callers=CALLERS) as server,
+        console(server, "overseer") as world,
+        served({name: rare[name] for name in _RARE}) as addresses,
+    ):
+        paths = scenes(server)
+        pages = {name: world.place.origin + path for name, path in paths.items()}
+        pages |= {f"rare-{name.replace(', ', '-').replace(' ', '-')}": there for name, there in addresses.items()}
         for dark in (False, True):
             with chromium(dark=dark) as driver:
                 enter(driver, world)
-                paths = paths or scenes(server)
-                for name, path in paths.items():
+                for name, address in pages.items():
                     for width in WIDTHS:
                         resize(driver, width, _HEIGHT)
-                        driver.get(world.place.origin + path)
+                        driver.get(address)
                         resize(driver, width, whole_height(driver))
                         driver.save_screenshot(str(folder / f"{name}-{width}-{'dark' if dark else 'light'}.png"))
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,18 +10,14 @@ from typing import Any
 import pytest
 from selenium.webdriver import ActionChains, Chrome, Keys
 from starlette.responses import HTMLResponse
-from starlette.types import Receive, Scope, Send
 
-from pdp.console.assets import Assets
 from pdp.console.pages import Pages
-from pdp.console.shell import Place, Shell
-from pdp.serving import weblistener
-from pdp.serving.weblistener import LoopbackListener
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import LOOP, World, stop
+from tests.console.desk import World
 from tests.console.filled import states
 from tests.console.people.chromium import chromium, resize
 from tests.console.people.pictures import enter, scenes
+from tests.console.people.served import served
 
 pytestmark = pytest.mark.people
 
@@ -65,28 +59,6 @@ def addresses() -> Iterator[dict[str, str]]:
     """Return where each of them is shown."""
     with served(states()) as found:
         yield found
-
-
-@contextmanager
-def served(shown: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Serve pages within the headers and with the assets of the console, and provide their addresses by their names."""
-    paths = {name: f"/{number}" for number, name in enumerate(shown)}
-    by_path = {path: shown[name] for name, path in paths.items()}
-
-    async def show(scope: Scope, receive: Receive, send: Send) -> None:
-        await HTMLResponse(by_path.get(scope["path"], ""))(scope, receive, send)
-
-    with LoopbackListener() as listener:
-        place = Place(f"http://localhost:{listener.port}")
-
-        async def begin() -> asyncio.Future[None]:
-            return asyncio.ensure_future(weblistener.serve(Shell(show, place, Assets()), listener))
-
-        serving = LOOP.run(begin())
-        try:
-            yield {name: place.origin + path for name, path in paths.items()}
-        finally:
-            LOOP.run(stop(serving))
 
 
 @pytest.fixture(scope="module")
