@@ -175,6 +175,8 @@ def test_an_answer_counts_once_and_in_its_browser(world: Entered) -> None:
     back = world.at_provider(browser.open("/log-in?to=/"))
     assert 200 == browser.open(back).status_code
     assert 403 == browser.open(back).status_code
+    # And the provider was not asked about it once more.
+    assert "was used before" in browser.words
     late = world.at_provider(browser.open("/log-in?to=/"))
     world.provider.clock.advance(FLOW_SECONDS)
 

@@ -125,6 +125,9 @@ def test_the_token_of_another_log_in_is_not_taken(world: World, server: RunningS
     ("content", "kind"),
     [
         (b"{}", "application/json"),
+        # What a page of another site can have a browser send without asking first.
+        (b"form_token=TOKEN&user=alice&reason=x", "text/plain"),
+        (b"form_token=TOKEN&user=alice&reason=x", "multipart/form-data; boundary=x"),
         (b"form_token=%ff", "application/x-www-form-urlencoded"),
         (b"a=" + b"x" * 300_000, "application/x-www-form-urlencoded"),
         (b"a=&" * 5000, "application/x-www-form-urlencoded"),
@@ -133,8 +136,10 @@ def test_the_token_of_another_log_in_is_not_taken(world: World, server: RunningS
 def test_what_is_no_form_is_refused(world: World, person: Browser, content: bytes, kind: str) -> None:
     """A body of another kind, too large or malformed is an error in words."""
     sent = {"origin": world.place.origin, "sec-fetch-site": "same-origin", "content-type": kind}
+    person.open("/")
+    token = person.form("/log-out")["form_token"].encode()
 
-    answer = person.fetch("POST", "/revoke", sent, content=content)
+    answer = person.fetch("POST", "/revoke", sent, content=content.replace(b"TOKEN", token))
 
     assert 403 == answer.status_code
     assert "Nothing was done" in answer.text
