@@ -54,6 +54,7 @@ OF_THE_BROKER = (
     "pdp.client",
     "pdp.telemetry",
     # How commands look and fail, which both programs share.
+    "pdp.cli.asking",
     "pdp.cli.groups",
     "pdp.cli.output",
     "pdp.cli.root",

@@ -1,24 +1,48 @@
-"""Open what the broker keeps in its folder: the record, and the vault."""
+"""Open what the broker keeps in its folder: the record, the key provider, and the vault."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from pdp.broker.providers.files import FileProvider
+from pdp.broker.providers import KeyProvider
+from pdp.broker.providers.choosing import KEYS_FOLDER, PROVIDER_FILE, chosen_provider
 from pdp.broker.store.marks import Marks
 from pdp.broker.store.rows import BrokerStore
 from pdp.broker.vault import Vault
-from pdp.foundation.files import make_folder, sync_folder
+from pdp.errors import ConfigurationError
+from pdp.foundation.files import make_file, make_folder, sync_folder
+from pdp.foundation.ownership import require_own
 from pdp.observer import Event
 from pdp.record.keys import DIGEST_KEY_FILE, SIGNING_KEY_FILE, SigningKey, write_keys
 from pdp.record.log import DecisionLog
 
 RECORD_FOLDER: Final = "record"
-_STORE, _KEYS, _VERSIONS = Path("store") / "broker.sqlite", "keys", "versions.sqlite"
+_STORE, _VERSIONS = Path("store") / "broker.sqlite", "versions.sqlite"
+
+
+def make_broker(folder: Path) -> tuple[Path, ...]:
+    """Make the folder of a broker, with what its provider needs and the keys of its record. Return what was written.
+
+    Keys are kept in files, unless `provider.yaml` in the folder names another provider. What exists stays as it is.
+    """
+    make_folder(folder, sync_folder)
+    require_own(folder, "anyone could put files of theirs there")
+    written = []
+    if make_file(folder / PROVIDER_FILE, lambda: b"provider: file\n"):
+        written.append(folder / PROVIDER_FILE)
+    if chosen_provider(folder).make():
+        written.append(folder / KEYS_FOLDER)
+    return (*written, *write_keys(folder))
+
+
+def require_made(folder: Path) -> None:
+    """Raise `ConfigurationError` unless `pdp-broker init` has made the folder."""
+    if not (folder / PROVIDER_FILE).exists():
+        raise ConfigurationError(f"`{folder}` is no folder of a broker: run `pdp-broker init`, or see `--data-dir`")
 
 
 @contextmanager
@@ -39,13 +63,9 @@ def opened_record(folder: Path) -> Iterator[DecisionLog]:
 @contextmanager
 def opened_vault(folder: Path, observe: Callable[[Event], None]) -> Iterator[Vault]:
     """Provide the vault in the broker's folder. Raise `ConfigurationError` where there is none."""
-    provider = FileProvider(folder / _KEYS)
-    vault = Vault(
-        store=BrokerStore(folder / _STORE),
-        marks=Marks(folder / _KEYS / _VERSIONS),
-        provider=provider,
-        observe=observe,
-        wall=time.time,
-    )
-    with closing(vault):
-        yield vault
+    require_made(folder)
+    with ExitStack() as opened:
+        provider: KeyProvider = opened.enter_context(closing(chosen_provider(folder).open()))
+        store = opened.enter_context(closing(BrokerStore(folder / _STORE)))
+        marks = opened.enter_context(closing(Marks(folder / KEYS_FOLDER / _VERSIONS)))
+        yield Vault(store=store, marks=marks, provider=provider, observe=observe, wall=time.time)

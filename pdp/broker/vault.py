@@ -140,7 +140,8 @@ class Vault:
         """Make a new key, under which new secrets are sealed from now on. `rewrap` brings the others to it."""
         former = self._store.latest_kek(tenant, compartment)
         if former is None:
-            raise UnknownKeyError(f"the tenant `{tenant}` has no key in the compartment `{compartment}`")
+            where = f" in the compartment `{compartment}`" if compartment else ""
+            raise UnknownKeyError(f"the tenant `{tenant}` has no key{where}")
         kek = self._new_kek(tenant, compartment, former.generation + 1)
         self._tell_of_key(EventKind.KEY_ROTATED, kek, by=by)
         return kek

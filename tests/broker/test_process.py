@@ -18,8 +18,7 @@ from typing import IO, Any
 import grpc
 import pytest
 
-from pdp.broker.opening import opened_vault
-from pdp.broker.providers.files import FileProvider
+from pdp.broker.opening import make_broker, opened_vault
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import HEADER
 from pdp.client import CallTokenRequest
@@ -97,7 +96,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         upstream_here() as upstream,
         running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER, clock=clock) as server,
     ):
-        FileProvider.initialize(folder / "keys")
+        make_broker(folder)
         with opened_vault(folder, lambda _: None) as vault:
             vault.add(connection_to(upstream, tenant="default", compartment=""), by="test")
             vault.put("github-1", CANARY.encode(), by="test")

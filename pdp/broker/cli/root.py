@@ -14,6 +14,15 @@ from pdp.cli.root import Root
 COMMANDS: Mapping[str, CommandEntry] = {
     "serve": CommandEntry("pdp.broker.cli.serve", "Use secrets for calls that were allowed."),
     "stdio": CommandEntry("pdp.broker.cli.stdio", "Run an MCP server over pipes without its key."),
+    "init": CommandEntry("pdp.broker.cli.init", "Make the folder of a broker: its store and its keys."),
+    "connection": CommandEntry(
+        "pdp.broker.cli.connection", "Add, list and remove connections: ways to other systems, each with a secret."
+    ),
+    "secret": CommandEntry("pdp.broker.cli.secret", "Store the secrets of connections."),
+    "keys": CommandEntry("pdp.broker.cli.keys", "List, rotate and retire the keys under which secrets are sealed."),
+    "tenant": CommandEntry(
+        "pdp.broker.cli.tenant", "End a tenant: destroy its keys, and delete its connections and secrets."
+    ),
 }
 
 

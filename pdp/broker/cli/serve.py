@@ -26,10 +26,10 @@ _END_SECONDS = 3.0
 @click.command(epilog="Example:  pdp-broker serve --settings broker.yaml")
 @click.option("--settings", "file", metavar="FILE", default="broker.yaml", show_default=True, help="The settings.")
 def serve(*, file: str) -> None:
-    """Use secrets for calls that were allowed, until SIGTERM or SIGINT.
+    """Use secrets for calls that were allowed.
 
-    No core file is written, and other processes of this user cannot read its memory; what the system does not grant of
-    this is a warning in the log, which goes to stderr.
+    It runs until SIGTERM or SIGINT. No core file is written, and other processes of this user cannot read its memory;
+    what the system does not grant of this is a warning in the log, which goes to stderr.
     """
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Before anything secret is read.

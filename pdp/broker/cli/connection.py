@@ -1,0 +1,208 @@
+"""`pdp-broker connection`: which ways to other systems there are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import click
+
+from pdp.broker.cli.opened import (
+    compartment_option,
+    json_option,
+    moment,
+    tenant_option,
+    with_reading,
+    with_vault,
+    yes_option,
+)
+from pdp.broker.headers import never_passes
+from pdp.broker.upstream import Upstream, UpstreamError
+from pdp.broker.vault import Vault
+from pdp.broker.words import NAME, Connection, Mode, SecretVersion
+from pdp.cli.asking import require_yes
+from pdp.cli.groups import Group
+from pdp.cli.output import print_fields, print_json, print_table
+
+# Where a secret may be sent, of the headers that nobody else can set.
+_SECRET: Final = ("authorization", "cookie")
+_SCHEME: Final = re.compile(r"[A-Za-z0-9._~+/-]{0,32}")
+
+
+def _name(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise click.BadParameter(f"`{value}` is not up to 64 of `a-z`, `0-9`, `.`, `_` and `-`", param=parameter)
+    return value
+
+
+def _origin(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return Upstream.read(value).origin
+    except UpstreamError as error:
+        raise click.BadParameter(str(error), param=parameter) from None
+
+
+def _header(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value.lower() not in _SECRET and never_passes(value.lower()):
+        raise click.BadParameter(f"no secret can be sent in `{value}`", param=parameter)
+    return value
+
+
+def _scheme(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not _SCHEME.fullmatch(value):
+        raise click.BadParameter(f"`{value}` is not one word, such as `Bearer`", param=parameter)
+    return value
+
+
+@click.group(cls=Group)
+def connection() -> None:
+    """Add, list and remove connections: ways to other systems, each with a secret."""
+
+
+@connection.command(
+    epilog="Example:  pdp-broker connection add github --kind github --upstream https://api.github.com --tenant acme "
+    "--compartment prod"
+)
+@click.argument("id_", metavar="CONNECTION", callback=_name)
+@click.option("--kind", required=True, metavar="NAME", callback=_name, help="What the catalogue calls it: `github`.")
+@click.option(
+    "--upstream",
+    required=True,
+    metavar="ORIGIN",
+    callback=_origin,
+    help="The only origin to which the secret is sent: `https://api.github.com`.",
+)
+@tenant_option
+@compartment_option
+@click.option("--owner", default="", metavar="USER", help="The user whose it is; without one it is the tenant's.")
+@click.option("--scope", "scopes", multiple=True, metavar="SCOPE", help="A scope that the secret has. Repeatable.")
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice([Mode.CONNECTOR.value, Mode.PROXY.value]),
+    default=[Mode.CONNECTOR.value],
+    show_default=True,
+    help="Who may build requests: the broker, or a tool server behind it. Repeatable.",
+)
+@click.option(
+    "--header",
+    default="Authorization",
+    show_default=True,
+    metavar="NAME",
+    callback=_header,
+    help="Where the secret is sent.",
+)
+@click.option(
+    "--scheme",
+    callback=_scheme,
+    default="Bearer",
+    show_default=True,
+    metavar="WORD",
+    help="What stands before the secret in the header; empty for nothing.",
+)
+@json_option
+@with_vault
+def add(*, vault: Vault, by: str, id_: str, as_json: bool, modes: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - options by name
+    """Add a connection. Its secret is stored afterwards, with `pdp-broker secret put`.
+
+    What a connection may be used for is sealed with its secret, so it cannot be changed: remove it, and add it again.
+    """
+    added = vault.add(Connection(id=id_, modes=tuple(map(Mode, dict.fromkeys(modes))), **given), by=by)
+    if as_json:
+        print_json(_plain(added))
+    else:
+        click.echo(f"added `{id_}`; store its secret with `pdp-broker secret put {id_}`, from standard input")
+
+
+@connection.command("list", epilog="Example:  pdp-broker connection list --tenant acme")
+@click.option("--tenant", metavar="NAME", help="Only those of this tenant.")
+@json_option
+@with_reading
+def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
+    """List connections, without their secrets."""
+    found = vault.connections(tenant=tenant)
+    if as_json:
+        print_json({"connections": [_plain(one) for one in found]})
+    elif not found:
+        click.echo("no connections")
+    else:
+        print_table(
+            ("connection", "tenant", "compartment", "kind", "owner", "upstream", "version"),
+            [(one.id, one.tenant, one.compartment, one.kind, one.owner, one.upstream, _version(one)) for one in found],
+        )
+
+
+@connection.command(epilog="Example:  pdp-broker connection show github")
+@click.argument("id_", metavar="CONNECTION")
+@json_option
+@with_reading
+def show(*, vault: Vault, id_: str, as_json: bool) -> None:
+    """Show a connection, and which version its secret has."""
+    one, version = vault.connection(id_), vault.version(id_)
+    if as_json:
+        print_json({**_plain(one), **_plain_version(version)})
+        return
+    print_fields(
+        [
+            ("connection", one.id),
+            ("tenant", one.tenant),
+            ("compartment", one.compartment),
+            ("kind", one.kind),
+            ("owner", one.owner),
+            ("upstream", one.upstream),
+            ("scopes", " ".join(one.scopes)),
+            ("modes", " ".join(one.modes)),
+            ("header", f"{one.header}: {one.scheme} …" if one.scheme else f"{one.header}: …"),
+            ("added", moment(one.created_at)),
+            ("version", _version(one)),
+            ("stored", moment(version.stored_at) if version else ""),
+            ("key", version.kek_id if version else ""),
+        ]
+    )
+
+
+@connection.command(epilog="Example:  pdp-broker connection remove github")
+@click.argument("id_", metavar="CONNECTION")
+@yes_option
+@json_option
+@with_vault
+def remove(*, vault: Vault, by: str, id_: str, yes: bool, as_json: bool) -> None:
+    """Remove a connection with its secret. End the secret where it was issued, too: others may hold it."""
+    one = vault.connection(id_)
+    if as_json and not yes:
+        raise click.UsageError("--json needs --yes, because it asks no question")
+    if not yes:
+        require_yes(f"remove `{id_}` of `{one.tenant}`, with its secret?", done="removed", does="removes")
+    removed = vault.remove(id_, by=by)
+    if as_json:
+        print_json(_plain(removed))
+    else:
+        click.echo(f"removed `{id_}`")
+
+
+def _version(one: Connection) -> str:
+    return str(one.version) if one.version else "no secret"
+
+
+def _plain(one: Connection) -> dict[str, object]:
+    return {
+        "connection": one.id,
+        "tenant": one.tenant,
+        "compartment": one.compartment,
+        "kind": one.kind,
+        "owner": one.owner,
+        "upstream": one.upstream,
+        "scopes": list(one.scopes),
+        "modes": [mode.value for mode in one.modes],
+        "header": one.header,
+        "scheme": one.scheme,
+        "version": one.version,
+        "add_time": moment(one.created_at),
+    }
+
+
+def _plain_version(version: SecretVersion | None) -> dict[str, object]:
+    if version is None:
+        return {"key": "", "digest": "", "store_time": ""}
+    return {"key": version.kek_id, "digest": version.digest, "store_time": moment(version.stored_at)}

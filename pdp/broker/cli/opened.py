@@ -1,0 +1,77 @@
+"""What the commands share that work in the broker's folder: which one it is, the vault in it, and who works there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pdp.broker.opening import opened_record, opened_vault, require_made
+from pdp.errors import PDPError
+from pdp.foundation.ownership import user_name
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+data_dir_option = click.option(
+    "--data-dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    show_default=True,
+    envvar="PDP_BROKER_DATA_DIR",
+    help="The folder of the broker. [PDP_BROKER_DATA_DIR]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
+tenant_option = click.option("--tenant", default="default", show_default=True, metavar="NAME", help="The tenant.")
+compartment_option = click.option(
+    "--compartment",
+    default="",
+    metavar="NAME",
+    help="The part of the tenant that has keys of its own: the environment of sessions. Without it, that of sessions "
+    "without an environment.",
+)
+
+
+def with_vault(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
+    """Open the vault and the record for a command, which gets it as `vault` and its user as `by`."""
+
+    @data_dir_option
+    @wraps(command)
+    def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
+        require_made(folder)
+        with opened_record(folder) as record:
+            with opened_vault(folder, record.event) as vault:
+                command(vault=vault, by=f"local:{user_name(os.geteuid())}", **given)
+            problem = record.status().problem if record.failures else ""
+        if problem:
+            raise PDPError(f"it is done, but the record could not be written: {problem}")
+
+    return opened
+
+
+def with_reading(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
+    """Open the vault for a command that changes nothing and opens no secret, so that nothing is recorded."""
+
+    @data_dir_option
+    @wraps(command)
+    def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
+        with opened_vault(folder, lambda _: None) as vault:
+            command(vault=vault, **given)
+
+    return opened
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: `1 key`, `2 keys`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def moment(at: float) -> str:
+    """Return a time in ISO 8601, to the second; empty for 0."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else ""

@@ -1,0 +1,216 @@
+"""The command line of the broker: secrets go in by standard input, and come out by nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from pdp.broker.cli.root import COMMANDS, root
+from pdp.broker.opening import opened_vault
+from pdp.broker.words import MOST_SECRET_BYTES, RolledBackError
+from pdp.record.reader import read_records
+
+Run = Callable[..., Result]
+CANARY = "canary-of-a-secret-4711"
+ADD = ("connection", "add", "github", "--kind", "github", "--upstream", "https://api.github.com", "--tenant", "acme")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run commands on the folder `broker`, in this process."""
+    monkeypatch.setenv("PDP_BROKER_DATA_DIR", str(tmp_path / "broker"))
+
+    def invoke(*words: str, stdin: str | bytes | None = None) -> Result:
+        return CliRunner().invoke(root, words, input=stdin, prog_name="pdp-broker")
+
+    return invoke
+
+
+def commands(group: click.Group, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield each command below a group, by its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
+        yield (*before, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*before, name))
+
+
+SINGLE = [(words, one) for words, one in commands(root) if not isinstance(one, click.Group)]
+# They run until they are stopped, or change one thing and say whether by their exit code.
+WITHOUT_JSON = {"serve", "stdio", "keys replace-root"}
+
+
+@pytest.mark.parametrize(("words", "command"), SINGLE)
+def test_every_command_of_the_broker_explains_itself(run: Run, words: tuple[str, ...], command: click.Command) -> None:
+    """Every command has help with an example of its own, and prints JSON on demand."""
+    done = run(*words, "--help")
+
+    assert 0 == done.exit_code
+    assert f"Example: pdp-broker {' '.join(words)}" in " ".join(done.stdout.split())
+    as_json = any("--json" in option.opts for option in command.params)
+    assert as_json == (" ".join(words) not in WITHOUT_JSON)
+
+
+def test_the_table_of_the_broker_is_true() -> None:
+    """What the help of the table says about a command is how the command's own help begins."""
+    context = click.Context(root)
+    known = {name: root.get_command(context, name) for name in COMMANDS}
+
+    assert {name: entry.summary for name, entry in COMMANDS.items()} == {
+        name: command.get_short_help_str(200) for name, command in known.items() if command
+    }
+
+
+def test_no_flag_and_no_variable_holds_a_secret() -> None:
+    """Others can read flags, and started programs inherit variables: the commands of secrets have neither."""
+    given = {
+        (option.opts[0], str(getattr(option, "envvar", None)))
+        for words, one in SINGLE
+        for option in one.params
+        if words[0] == "secret"
+    }
+
+    assert {("id_", "None"), ("--json", "None"), ("--data-dir", "PDP_BROKER_DATA_DIR")} == given
+
+
+def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
+    """From the first command to the last, as an operator does it; the record has every step, and no secret."""
+    outputs = [
+        run("init"),
+        run(*ADD, "--compartment", "prod", "--scope", "repo:read"),
+        run("secret", "put", "github", stdin="former\n"),
+        run("secret", "rotate", "github", stdin=f"{CANARY}\n"),
+        run("connection", "list"),
+        run("connection", "show", "github"),
+        run("keys", "rotate", "--tenant", "acme", "--compartment", "prod"),
+    ]
+    assert [0] * 7 == [one.exit_code for one in outputs], outputs
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault:
+        assert CANARY.encode() == vault.open(vault.connection("github")).reveal()
+    former, present = json.loads(run("keys", "list", "--json").stdout)["keys"]
+    outputs += [run("keys", "retire", former["key"]), run("tenant", "shred", "acme", "--yes")]
+
+    assert (0, 1) == (former["secrets"], present["secrets"])
+    assert "destroyed 1 key and 1 connection of `acme`\n" == outputs[-1].stdout
+    assert "no connections\n" == run("connection", "list").stdout
+    kinds = [str(one.record["kind"]) for one in read_records(tmp_path / "broker" / "record")]
+    told = ["connection.added", "secret.stored", "secret.rotated", "key.rotated", "key.retired", "tenant.shredded"]
+    assert told == [kind for kind in kinds if kind.partition(".")[0] in ("connection", "secret", "key", "tenant")]
+    held = b"".join(path.read_bytes() for path in (tmp_path / "broker").rglob("*") if path.is_file())
+    assert CANARY.encode() not in held
+    assert CANARY not in "".join(one.output for one in outputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "expected"),
+    [
+        (("secret", "put", "nope"), "x", "no such connection: `nope`"),
+        (
+            ("secret", "put", "github"),
+            "x",
+            "`github` has a secret already: `pdp-broker secret rotate github` replaces it",
+        ),
+        (
+            ("secret", "rotate", "empty"),
+            "x",
+            "`empty` has no secret yet: `pdp-broker secret put empty` stores the first",
+        ),
+        (("secret", "put", "empty"), "", "the secret is empty, or not one line of printable ASCII"),
+        (("secret", "put", "empty"), f"{CANARY}\nsecond", "the secret is empty, or not one line of printable ASCII"),
+        (("secret", "put", "empty"), CANARY * MOST_SECRET_BYTES, "`secret`: it must have 1 to 65536 bytes"),
+        (("connection", "remove", "nope"), None, "no such connection: `nope`"),
+        (("connection", "remove", "github"), None, "no answer, so nothing is removed; `--yes` removes without asking"),
+        (("connection", "remove", "github", "--json"), None, "--json needs --yes, because it asks no question"),
+        (ADD, None, "there is a connection `github`, or another one of kind `github` for the same owner"),
+        (("keys", "retire", "kek_x"), None, "there is no key `kek_x`"),
+        (("keys", "rotate", "--tenant", "nope"), None, "the tenant `nope` has no key"),
+        (("tenant", "shred", "acme"), None, "no answer, so nothing is destroyed; `--yes` destroys them without asking"),
+        (("conection",), None, "no such command: `conection`; did you mean `connection`?"),
+        ((*ADD[:2], "A"), None, "invalid value for 'CONNECTION': `A` is not up to 64 of"),
+        ((*ADD, "--upstream", "http://api.github.com"), None, "only loopback may do without https"),
+        ((*ADD, "--header", "Host"), None, "no secret can be sent in `Host`"),
+        ((*ADD, "--scheme", "a b"), None, "`a b` is not one word, such as `Bearer`"),
+        ((*ADD, "--mode", "checkout"), None, "'checkout' is not one of 'connector', 'proxy'"),
+    ],
+)
+def test_errors_of_the_broker_take_one_line(run: Run, words: tuple[str, ...], stdin: str | None, expected: str) -> None:
+    """An error says what to do, holds no secret, and changes nothing."""
+    run("init")
+    run(*ADD)
+    run("connection", "add", "empty", "--kind", "other", "--upstream", "https://example.com", "--tenant", "acme")
+    run("secret", "put", "github", stdin="first")
+
+    done = run(*words, stdin=stdin)
+
+    assert 2 == done.exit_code
+    assert expected in done.stderr.splitlines()[-1]
+    assert CANARY not in done.output
+    listed = json.loads(run("connection", "list", "--json").stdout)["connections"]
+    assert [("empty", 0), ("github", 1)] == [(one["connection"], one["version"]) for one in listed]
+
+
+def test_a_folder_is_made_by_init_alone(run: Run, tmp_path: Path) -> None:
+    """A wrong folder is an error, not a new broker without secrets; and what is there stays."""
+    missing = run("connection", "list")
+    made = json.loads(run("init", "--json").stdout)["written"]
+    before = {path: path.read_bytes() for path in (tmp_path / "broker" / "keys").glob("root-*")}
+    again = run("init")
+
+    assert (2, True) == (missing.exit_code, "run `pdp-broker init`" in missing.stderr)
+    assert [] == list((tmp_path / "broker").parent.glob("broker/connections"))
+    names = {Path(path).name for path in made}
+    assert {"provider.yaml", "keys", "record.key", "record-signing.pem", "record-signing.pub.pem"} == names
+    assert "nothing to do" in again.stdout
+    assert before == {path: path.read_bytes() for path in (tmp_path / "broker" / "keys").glob("root-*")}
+
+
+def test_a_wrong_provider_is_named_with_its_line(run: Run, tmp_path: Path) -> None:
+    """Every mistake in `provider.yaml` is told."""
+    run("init")
+    (tmp_path / "broker" / "provider.yaml").write_text("provider: fil\nroot: x\n")
+
+    done = run("keys", "list")
+
+    assert 2 == done.exit_code
+    assert [
+        "provider.yaml:1: `provider` is unknown: `fil`; did you mean `file`?",
+        "provider.yaml:2: unknown key: `root`",
+    ] == [line.rpartition("/")[2] for line in done.stderr.splitlines()]
+
+
+def test_a_restored_store_is_noticed_by_the_commands(run: Run, tmp_path: Path) -> None:
+    """After a backup of the store came back, a secret that changed since is refused until it is put again."""
+    for words, stdin in ((("init",), None), (ADD, None), (("secret", "put", "github"), "first")):
+        run(*words, stdin=stdin)
+    store = tmp_path / "broker" / "store" / "broker.sqlite"
+    backup = store.read_bytes()
+    run("secret", "rotate", "github", stdin="second")
+    store.write_bytes(backup)
+
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault, pytest.raises(RolledBackError):
+        vault.open(vault.connection("github"))
+    assert 3 == json.loads(run("secret", "rotate", "github", "--json", stdin="third").stdout)["version"]
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault:
+        assert b"third" == vault.open(vault.connection("github")).reveal()
+
+
+def test_a_root_is_replaced_by_a_command(run: Run, tmp_path: Path) -> None:
+    """While no broker runs; secrets open as before."""
+    for words, stdin in ((("init",), None), (ADD, None), (("secret", "put", "github"), CANARY)):
+        run(*words, stdin=stdin)
+    with opened_vault(tmp_path / "broker", lambda _: None):
+        running = run("keys", "replace-root", "--yes")
+    stopped = run("keys", "replace-root", "--yes")
+
+    assert (2, True) == (running.exit_code, "stop the broker first" in running.stderr)
+    assert 0 == stopped.exit_code
+    assert [2] == [int(path.name.split("-")[1]) for path in (tmp_path / "broker" / "keys").glob("root-*")]
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault:
+        assert CANARY.encode() == vault.open(vault.connection("github")).reveal()
