@@ -17,11 +17,15 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """The call that a request makes: a tool, and its arguments as they will be executed. `id` is for its answer."""
+    """The call that a request makes: a tool, and its arguments as they will be executed. `id` is for its answer.
+
+    `token` is a call token in the request's body, for a gateway that can add no header.
+    """
 
     tool: str
     arguments: dict[str, Any] = field(repr=False)
     id: str | int | None = None
+    token: str = field(default="", repr=False)
 
 
 # Returns the call that a request with a method, a path and a body makes; None for a request that calls no tool. Raises
@@ -38,13 +42,19 @@ def mcp_call(method: str, _: str, body: bytes) -> Requested | None:
         raise CallTokenRefusedError(Reason.MALFORMED, "not a single message")
     if message.get("method") != "tools/call":
         return None
-    params = message.get("params")
-    name = params.get("name") if isinstance(params, dict) else None
-    arguments = params.get("arguments", {}) if isinstance(params, dict) else None
+    said = message.get("params")
+    params = said if isinstance(said, dict) else {}
+    name, arguments = params.get("name"), params.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
-    id_ = message.get("id")
-    return Requested(tool=name, arguments=arguments, id=id_ if isinstance(id_, str | int) else None)
+    id_, meta = message.get("id"), params.get("_meta")
+    token = meta.get(HEADER) if isinstance(meta, dict) else None
+    return Requested(
+        tool=name,
+        arguments=arguments,
+        id=id_ if isinstance(id_, str | int) else None,
+        token=token if isinstance(token, str) else "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +72,11 @@ class Guard:
             call = self.call_of(method, path, body)
             if call is None:
                 return None
-            if not token:
+            presented = token or call.token
+            if not presented:
                 raise CallTokenRefusedError(Reason.MALFORMED, f"no call token in `{HEADER}`")
             self.verifier.verify(
-                token, server=self.server, tool=call.tool, arguments=call.arguments, presenter=presenter
+                presented, server=self.server, tool=call.tool, arguments=call.arguments, presenter=presenter
             )
         except CallTokenRefusedError as error:
             return _refused(call, error)

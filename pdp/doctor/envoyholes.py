@@ -15,6 +15,7 @@ from pdp.foundation.loopback import is_loopback, is_loopback_address
 
 _FILTER, _ROUTER = "ext_authz.v3.ExtAuthz", "router.v3.Router"
 _ROUTE_KEYS: Final = ({"server"}, {"table"})
+_OF_TOKENS: Final = frozenset({"call_token", "certificate"})
 
 
 def examine_envoy(path: Path) -> Iterator[Finding]:
@@ -133,7 +134,7 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
             yield problem(check, "the door does not see the body", "take `disable_request_body_buffering` out")
         if body := part(settings, "with_request_body"):
             yield from (found for found in held(check, body, BODY_RULES, "") if found.level is not Level.OK)
-    if said.keys() not in _ROUTE_KEYS:
+    if said.keys() - _OF_TOKENS not in _ROUTE_KEYS:
         yield problem(
             check,
             "the route names neither its `server` nor its `table`, or both: the door denies everything",
@@ -141,5 +142,5 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
         )
     if part(route, "route").get("upgrade_configs"):
         yield problem(check, "`upgrade_configs`: nothing is asked about after an upgrade", "take it out")
-    if said.keys() == {"table"} and {"prefix_rewrite", "regex_rewrite", "path_rewrite"} & part(route, "route").keys():
+    if "table" in said and {"prefix_rewrite", "regex_rewrite", "path_rewrite"} & part(route, "route").keys():
         yield problem(check, "the path is rewritten after it was asked about", "take the rewrite out")

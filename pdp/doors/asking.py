@@ -22,6 +22,7 @@ from pdp.client import (
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import duties_of
 from pdp.doors import refusals
+from pdp.doors.calltokens import NoCallTokenError, token_of
 from pdp.doors.observing import CallUnderWay, NotMadeError, refuse
 from pdp.doors.traces import Carrier, placed
 from pdp.doors.web import HANDLE
@@ -84,8 +85,8 @@ class Asking:
     async def allowed(self, handle: str, call: ToolCall, under_way: CallUnderWay) -> Answer:
         """Return the answer that allows a call whose result this door will not see.
 
-        Raise `ToolCallDenied`, `UnreportedError` and `NoSessionHereError` when the call must not be made. Obligations
-        are about results or about people, and so unknown here.
+        Raise `ToolCallDenied`, `UnreportedError`, `NoCallTokenError` and `NoSessionHereError` when the call must not be
+        made. Obligations are about results or about people, and so unknown here.
         """
         session = self.session(handle)
         with under_way.asking():
@@ -98,12 +99,15 @@ class Asking:
             with suppress(PDPClientError):
                 await session.report_outcome(answer, succeeded=False)
             raise UnreportedError(answer)
+        for wanted in call.call_tokens:
+            token_of(answer, wanted)
         return answer
 
     async def admitted(self, handle: str, call: ToolCall, under_way: CallUnderWay) -> AsyncAdmittedCall:
         """Return an allowed call whose result this door will see, and then report and hand on.
 
-        Raise `ToolCallDenied` and `NoSessionHereError` when the call must not be made. Notices are shown to nobody.
+        Raise `ToolCallDenied`, `NoCallTokenError` and `NoSessionHereError` when the call must not be made. Notices are
+        shown to nobody.
         """
         session = self.session(handle)
         try:
@@ -113,6 +117,13 @@ class Asking:
             _note(denied.answer)
             raise
         under_way.decided(admitted.answer)
+        try:
+            for wanted in call.call_tokens:
+                token_of(admitted.answer, wanted)
+        except NoCallTokenError:
+            # The server has allowed a call that will not be made.
+            await admitted.failed()
+            raise
         return admitted
 
     async def require_session(self, handle: str) -> None:

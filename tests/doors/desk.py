@@ -30,12 +30,12 @@ permit (principal, action == Action::"desk/big", resource);
 """
 
 
-def files(*, reports: bool = False) -> dict[str, bytes]:
+def files(*, reports: bool = False, overlay: str = "") -> dict[str, bytes]:
     """Return a bundle with one rule for each tool; where it makes use of reports, results are reported."""
     return bundle_files(
         policies={"desk": _POLICIES},
         tools={"desk": [tool(name, SCHEMA) for name in NAMES[:-1]]},
-        overlays={"desk": "risk: mutating"},
+        overlays={"desk": f"risk: mutating\n{overlay}"},
         directory="users: {alice: {}}\nagents: {coder: {ceiling: ['desk/*']}}\n",
         manifest="name: desk\nobligations: {log_access: {meaning: Written down}}\n",
         labels=("untrusted",) if reports else (),

@@ -13,7 +13,9 @@ from pdp.calltokens.claims import ALGORITHM, TYPE, CallClaims, Presenter, encode
 from pdp.calltokens.keys import CallKey, PublicCallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import MemoryUses
-from pdp.calltokens.verifying import Verifier
+from pdp.calltokens.verifying import PublishedKeys, Verifier
+from pdp.client.calltokens import fetch_keys, live_check
+from pdp.testing.inprocess import RunningServer
 
 NOW: Final = 1_800_000_000.0
 SALT: Final = bytes(range(16))
@@ -53,6 +55,32 @@ VALUES: Final = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
+
+
+# Of servers that issue tokens.
+ISSUER, AUDIENCE = "https://pdp.example", "https://tools.example"
+
+
+def server_verifier(server: RunningServer, *, live: bool = True) -> Verifier:
+    """Return the verifier of a tool server for `AUDIENCE`, whose clock is that of a server."""
+    client = server.client("broker")
+    return Verifier(
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        keys=PublishedKeys(fetch_keys(client)),
+        uses=MemoryUses(wall=lambda: 0.0),
+        live=live_check(client) if live else None,
+        wall=lambda: server.clock.now().wall_at,
+    )
+
+
+def refusal_of(by: Verifier, token: str, **call: Any) -> Reason | None:
+    """Return why a tool server refuses a token for a call; None where it does not."""
+    try:
+        by.verify(token, **call)
+    except CallTokenRefusedError as refused:
+        return refused.reason
+    return None
 
 
 class OneKey:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import click
 
+from pdp.calltokens.claims import THUMBPRINT
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
 from pdp.cli.doors.observing import observing
@@ -16,13 +17,14 @@ from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedComman
 from pdp.config import Settings
 from pdp.doors.agentgateway.door import AgentgatewayDoor
 from pdp.doors.agentgateway.exchanges import Exchanges
-from pdp.doors.agentgateway.targets import Prefix, Targets, target_table
+from pdp.doors.agentgateway.targets import Prefix, Targets, audience_table, target_table
 from pdp.doors.asking import Asking
 from pdp.model import Role
 
 _SECTIONS = {
     "For agentgateway": (*PORT_FLAGS, "--target", "--prefix"),
     "For the requests": ("--pass", "--unseen-errors"),
+    "For targets that take a call only with proof that it was allowed": ("--call-token", "--certificate"),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 
@@ -48,6 +50,19 @@ _SECTIONS = {
     show_default=True,
     help="agentgateway's `prefixMode`: when names in lists begin with their target.",
 )
+@click.option(
+    "--call-token",
+    "audiences",
+    metavar="TARGET=AUDIENCE",
+    multiple=True,
+    help="Send each call of this target with a call token for this audience; one without is denied.",
+)
+@click.option(
+    "--certificate",
+    metavar="THUMBPRINT",
+    default="",
+    help="The `x5t#S256` of the certificate that agentgateway presents to these targets. [they are on its machine]",
+)
 @pass_option("Let this method of MCP pass.")
 @click.option(
     "--unseen-errors",
@@ -63,6 +78,8 @@ def agentgateway(
     port: PortOptions,
     targets: tuple[str, ...],
     prefix: str,
+    audiences: tuple[str, ...],
+    certificate: str,
     passes: tuple[str, ...],
     unseen_errors: bool,
 ) -> int:
@@ -72,7 +89,15 @@ def agentgateway(
     before the agent does. Each request brings the handle of its session in the header X-PDP-Session.
     `pdp/doors/AGENTGATEWAY.md` has the configuration of agentgateway.
     """
-    known = Targets(servers=target_table(targets), prefix=Prefix(prefix))
+    if certificate and not THUMBPRINT.fullmatch(certificate):
+        raise click.UsageError("--certificate is not a SHA-256 in base64url without padding")
+    servers = target_table(targets)
+    known = Targets(
+        servers=servers,
+        prefix=Prefix(prefix),
+        audiences=audience_table(audiences, servers),
+        certificate=certificate,
+    )
     return run(_serve(load_settings(), connection, port, known, frozenset(passes), unseen_errors=unseen_errors))
 
 

@@ -20,9 +20,11 @@ from pdp.doors.agentgateway.questions import EXCHANGE, Asked, Returned
 from pdp.doors.agentgateway.replies import Pass, RefusedQuestionError, known_of
 from pdp.doors.agentgateway.targets import Targets, UnknownTargetError
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
+from pdp.doors.calltokens import NoCallTokenError, token_of
 from pdp.doors.grpcport import Method, serving
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.answers import decision_of
+from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.mcp.results import error_of, handed_on, problem_of
@@ -41,6 +43,7 @@ _AROUND: Final = 1024 * 1024
 _PATIENCE: Final = 8.0
 # Says in the record whose text the arguments were: the gateway writes them anew, for us and for the server.
 _TEXT_OF_GATEWAY: Final = "agentgateway-"
+_TOKENS: Final = Credentials(call_tokens=True)
 _UNASKED: Final = "The result is withheld: nobody was asked about this request. Do not retry; tell the user."
 _FAILED: Final = "This door could not handle it, so it goes no further. Try again later, or tell the user."
 
@@ -107,15 +110,17 @@ class AgentgatewayDoor:
         known = {}
         if asked.method == methods.LIST and asked.exchange:
             known[EXCHANGE] = self._kept(asked)
-        return Pass(changed=asked.without_own(), headers=asked.headers, known=known)
+        return Pass(changed=asked.sent_on(), headers=asked.headers, known=known)
 
     async def _call(self, asked: Asked, message: Message, under_way: CallUnderWay) -> Pass:
         under_way.tool, arguments = question(message)
+        wanted = self.targets.call_token(asked.services[0]) if asked.method == methods.CALL else None
         call = ToolCall(
             server=under_way.server,
             tool=under_way.tool,
             arguments=arguments,
             request_id=f"{_TEXT_OF_GATEWAY}{secrets.token_hex(16)}",
+            call_tokens=(wanted,) if wanted else (),
         )
         admitted = None
         if self.unseen_errors and asked.exchange:
@@ -129,7 +134,7 @@ class AgentgatewayDoor:
             under_way.sent()
         else:
             under_way.over(CallOutcome.ALLOW)
-        return Pass(changed=asked.without_own(), headers=asked.headers, known=known)
+        return Pass(changed=asked.sent_on(token_of(answer, wanted)), headers=asked.headers, known=known)
 
     def _kept(self, asked: Asked, call: AsyncAdmittedCall | None = None, under_way: CallUnderWay = UNOBSERVED) -> str:
         stated = {"_meta": {"stated": True}} if asked.message is not None and asked.message.meta else {}
@@ -192,6 +197,8 @@ class AgentgatewayDoor:
         return (filtered.part("result") or "").encode("utf-8")
 
     def _problem(self, said: Message) -> str:
+        if self.targets.audiences and _TOKENS.shown_by(said):
+            return "what the server says holds a call token"
         return problem_of(said, self.passes)
 
 
@@ -228,8 +235,8 @@ async def _refusing(work: Awaitable[T]) -> T:
     except NoSessionHereError as missing:
         code = Error.UNKNOWN if missing.away else Error.PERMISSION_DENIED
         raise RefusedQuestionError(str(missing), code=code) from None
-    except UnreportedError as unreported:
-        raise RefusedQuestionError(str(unreported), decision=decision_of(unreported.answer)) from None
+    except (UnreportedError, NoCallTokenError) as unmade:
+        raise RefusedQuestionError(str(unmade), decision=decision_of(unmade.answer)) from None
     except ToolCallDenied as denied:
         answer = denied.answer
         code = Error.UNKNOWN if answer.undecided else Error.PERMISSION_DENIED

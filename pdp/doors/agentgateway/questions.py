@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from pdp.calltokens.claims import HEADER
 from pdp.doors.agentgateway.extmcp_pb2 import Header, RequestQuestion, ResponseQuestion
+from pdp.doors.mcp.calltokens import with_call_token
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.web import HANDLE
 
 # The members of the gateway's `metadata` that this door reads, and in its own answer sets.
 SESSION, EXCHANGE = "pdp_session", "pdp_exchange"
 _OWN_HEADERS: Final = "x-pdp-"
-# Of what an agent says in `_meta`, these are for doors alone.
+# Of what an agent says in `_meta`, these are for doors alone, and so is a call token.
 _OWN_META: Final = "agent-pdp/"
 
 
@@ -51,12 +53,18 @@ class Asked:
             message=None if params is None else Message.request(question.method, params),
         )
 
-    def without_own(self) -> bytes | None:
-        """Return the parameters without what is meant for doors alone; None where there is nothing of it."""
-        if self.message is None or not any(name.startswith(_OWN_META) for name in self.message.meta):
+    def sent_on(self, token: str = "") -> bytes | None:
+        """Return the parameters as they are sent on: without what is meant for doors alone, and with a call token.
+
+        None where they stay as they are.
+        """
+        if self.message is None:
             return None
-        kept = self.message.without(("params", "_meta"), lambda name: name.startswith(_OWN_META))
-        return (kept.part("params") or "").encode("utf-8")
+        kept = self.message
+        if any(map(_is_own, kept.meta)):
+            kept = kept.without(("params", "_meta"), _is_own)
+        kept = with_call_token(kept, token)
+        return None if kept is self.message else (kept.part("params") or "").encode("utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +88,18 @@ class Returned:
         )
 
 
+def _is_own(name: str) -> bool:
+    return name.startswith(_OWN_META) or name == HEADER
+
+
 def _texts(struct: Any) -> dict[str, str]:  # noqa: ANN401 - generated code has no types
     return {name: value.string_value for name, value in struct.fields.items() if value.HasField("string_value")}
 
 
 def _own(headers: Iterable[Header]) -> tuple[str, ...]:
     names = {one.key.lower() for one in headers}
-    # The gateway may not show the one with the handle, and send it on.
-    return tuple(sorted({HANDLE, *(name for name in names if name.startswith(_OWN_HEADERS))}))
+    # The gateway may show neither the one with the handle nor a call token, and send them on.
+    return tuple(sorted({HANDLE, HEADER, *(name for name in names if name.startswith(_OWN_HEADERS))}))
 
 
 def _header(headers: Iterable[Header], name: str) -> str:

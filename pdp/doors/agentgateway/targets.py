@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from pdp.client import ListedTool
+from pdp.calltokens.claims import AUDIENCE
+from pdp.client import CallTokenRequest, ListedTool
 from pdp.client.errors import one_line
+from pdp.doors.calltokens import wanted_by
 from pdp.errors import ConfigurationError
 from pdp.model import Visibility
 
@@ -32,10 +34,20 @@ class UnknownTargetError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Servers of the catalogue by the names of targets."""
+    """Servers of the catalogue by the names of targets.
+
+    `audiences` are those of the call tokens that the calls of a target carry. `certificate` is the `x5t#S256` of the
+    one that the gateway presents to them; without it the targets take tokens from a process on their machine.
+    """
 
     servers: Mapping[str, str]
     prefix: Prefix = Prefix.CONDITIONAL
+    audiences: Mapping[str, str] = field(default_factory=dict)
+    certificate: str = ""
+
+    def call_token(self, service: str) -> CallTokenRequest | None:
+        """Return the call token with which calls of a target are sent on; None for none."""
+        return wanted_by(self.audiences.get(service, ""), certificate_thumbprint=self.certificate)
 
     def servers_of(self, services: Collection[str]) -> tuple[str, ...]:
         """Return the servers that these targets are. Raise `UnknownTargetError`."""
@@ -75,4 +87,20 @@ def target_table(rows: Iterable[str]) -> Mapping[str, str]:
         table[target] = server
     if not table:
         raise ConfigurationError("no target has an entry: each request would be denied")
+    return MappingProxyType(table)
+
+
+def audience_table(rows: Iterable[str], servers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the audiences of call tokens by target, from rows such as `git=https://git.example.org`.
+
+    Raise `ConfigurationError` for what is no such row, and for a target that is unknown or has two.
+    """
+    table: dict[str, str] = {}
+    for row in rows:
+        target, _, audience = row.partition("=")
+        if not AUDIENCE.fullmatch(audience):
+            raise ConfigurationError(f"not a target and an audience, such as `git=https://git.example.org`: `{row}`")
+        if target not in servers or target in table:
+            raise ConfigurationError(f"the target `{target}` has no entry, or two audiences")
+        table[target] = audience
     return MappingProxyType(table)

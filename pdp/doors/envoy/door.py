@@ -8,19 +8,21 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pdp.calltokens.claims import AUDIENCE, THUMBPRINT
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.replies import Refuse, Reply
-from pdp.doors.envoy.requests import Request
+from pdp.doors.envoy.requests import CALL_TOKEN, CERTIFICATE, Request
 from pdp.doors.grpcport import Method, serving
 from pdp.doors.web import FORBIDDEN, RefusedRequestError
 from pdp.observer import Refusal
 
 _LOG = logging.getLogger(__name__)
 
-# Of the `context_extensions` of a route, which has one of the two.
+# Of the `context_extensions` of a route, which has one of the two; it may say besides which call tokens it wants.
 SERVER, TABLE = "server", "table"
+_OF_TOKENS: Final = frozenset({CALL_TOKEN, CERTIFICATE})
 _INTERNAL: Final = 500
 _SERVICE: Final = "envoy.service.auth.v3.Authorization"
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -56,13 +58,23 @@ class EnvoyDoor:
             return Refuse(status=_INTERNAL).sent()
 
     async def _reply(self, request: Request) -> Reply:
-        if request.route.keys() == {SERVER} and request.route[SERVER]:
-            return await self.mcp.reply(request, request.route[SERVER])
-        if request.route.keys() == {TABLE} and request.route[TABLE] in self.http.tables:
-            return await self.http.reply(request, request.route[TABLE])
-        _LOG.error("a request is denied: its route names neither its server nor a table that there is")
+        named = request.route.keys() - _OF_TOKENS
+        if _tokens_are_right(request.route):
+            if named == {SERVER} and request.route[SERVER]:
+                return await self.mcp.reply(request, request.route[SERVER])
+            if named == {TABLE} and request.route[TABLE] in self.http.tables:
+                return await self.http.reply(request, request.route[TABLE])
+        _LOG.error("a request is denied: its route names no server, no table that there is, or a wrong call token")
         self._refused(Refusal.PLACE)
         return Refuse(status=FORBIDDEN)
 
     def _refused(self, why: Refusal) -> None:
         self.mcp.asking.refused(why)
+
+
+def _tokens_are_right(route: Mapping[str, str]) -> bool:
+    """Say whether a route says nothing of call tokens, or names an audience, and a certificate only with one."""
+    audience, certificate = route.get(CALL_TOKEN), route.get(CERTIFICATE)
+    if audience is None:
+        return certificate is None
+    return bool(AUDIENCE.fullmatch(audience) and (certificate is None or THUMBPRINT.fullmatch(certificate)))

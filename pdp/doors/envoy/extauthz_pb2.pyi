@@ -84,12 +84,14 @@ class DeniedResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[HTTPStatus, _Mapping]] = ..., headers: _Optional[_Iterable[_Union[HeaderOption, _Mapping]]] = ..., body: _Optional[str] = ...) -> None: ...
 
 class OkResponse(_message.Message):
-    __slots__ = ("headers_to_remove", "response_headers_to_add")
+    __slots__ = ("headers", "headers_to_remove", "response_headers_to_add")
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
     HEADERS_TO_REMOVE_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_HEADERS_TO_ADD_FIELD_NUMBER: _ClassVar[int]
+    headers: _containers.RepeatedCompositeFieldContainer[HeaderOption]
     headers_to_remove: _containers.RepeatedScalarFieldContainer[str]
     response_headers_to_add: _containers.RepeatedCompositeFieldContainer[HeaderOption]
-    def __init__(self, headers_to_remove: _Optional[_Iterable[str]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[HeaderOption, _Mapping]]] = ...) -> None: ...
+    def __init__(self, headers: _Optional[_Iterable[_Union[HeaderOption, _Mapping]]] = ..., headers_to_remove: _Optional[_Iterable[str]] = ..., response_headers_to_add: _Optional[_Iterable[_Union[HeaderOption, _Mapping]]] = ...) -> None: ...
 
 class HTTPStatus(_message.Message):
     __slots__ = ("code",)

@@ -7,13 +7,14 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from pdp.client import Answer, ToolCall, ToolCallDenied
 from pdp.doors import refusals
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
+from pdp.doors.calltokens import NoCallTokenError, token_of
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.envoy.tables import Placeholder, Table, Template
@@ -56,20 +57,21 @@ class HTTPRequests:
     async def reply(self, request: Request, name: str) -> Reply:
         """Say what becomes of a request whose route names a table."""
         try:
-            call = call_of(request, self.tables.get(name, ()))
+            wanted = request.call_token
+            call = replace(call_of(request, self.tables.get(name, ())), call_tokens=(wanted,) if wanted else ())
             around = (request.metadata, request.headers)
             with self.asking.begun(EXECUTE_TOOL, *around, server=call.server, tool=call.tool) as under_way:
                 async with asyncio.timeout(request.patience):
                     answer = await self.asking.allowed(request.handle, call, under_way)
                 under_way.over(CallOutcome.ALLOW)
-            return Pass(decision=decision_of(answer))
+            return Pass(decision=decision_of(answer), token=token_of(answer, wanted))
         except RefusedRequestError as refused:
             self.asking.refused(refused.why)
             return _told(refused.status, str(refused))
         except NoSessionHereError as missing:
             return _told(FORBIDDEN, str(missing))
-        except UnreportedError as unreported:
-            return _told(FORBIDDEN, str(unreported), unreported.answer)
+        except (UnreportedError, NoCallTokenError) as unmade:
+            return _told(FORBIDDEN, str(unmade), unmade.answer)
         except ToolCallDenied as denied:
             text = refusals.denied(denied.answer)
             return _told(_UNAVAILABLE if denied.answer.undecided else FORBIDDEN, text, denied.answer)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from pdp.client import Answer, ToolCall, ToolCallDenied
+from pdp.client import Answer, CallTokenRequest, ToolCall, ToolCallDenied
 from pdp.doors import refusals
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
+from pdp.doors.calltokens import NoCallTokenError, token_of
 from pdp.doors.envoy.replies import Pass, Refuse, Reply
 from pdp.doors.envoy.requests import Request
 from pdp.doors.mcp import answers, methods
@@ -80,20 +81,21 @@ class MCPRequests:
     async def _call(self, request: Request, message: Message, server: str) -> Reply:
         around = (message.meta, request.metadata, request.headers)
         under_way = self.asking.begun(message.method, *around, server=server, request_id=str(message.id))
+        call_token = request.call_token if message.method == methods.CALL else None
         try:
             # Around the timeout, which would be taken for a client that has gone.
             with under_way:
                 async with asyncio.timeout(request.patience):
-                    answer = await self._allowed(request, message, under_way)
+                    answer = await self._allowed(request, message, under_way, call_token)
                 under_way.over(CallOutcome.ALLOW)
-            return Pass(decision=answers.decision_of(answer))
+            return Pass(decision=answers.decision_of(answer), token=token_of(answer, call_token))
         except RefusedError as refused:
             return Refuse(status=_OK, body=refused.answer)
         except NoSessionHereError as missing:
             return Refuse(status=_OK, body=answers.refusal(message, str(missing)))
-        except UnreportedError as unreported:
-            decision = answers.decision_of(unreported.answer)
-            return Refuse(status=_OK, body=answers.refusal(message, str(unreported), decision), decision=decision)
+        except (UnreportedError, NoCallTokenError) as unmade:
+            decision = answers.decision_of(unmade.answer)
+            return Refuse(status=_OK, body=answers.refusal(message, str(unmade), decision), decision=decision)
         except ToolCallDenied as denied:
             decision = answers.decision_of(denied.answer)
             told = refusals.denied(denied.answer)
@@ -103,9 +105,16 @@ class MCPRequests:
             _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
             return Refuse(status=_OK, body=answers.refusal(message, refusals.UNDECIDED))
 
-    async def _allowed(self, request: Request, message: Message, under_way: CallUnderWay) -> Answer:
+    async def _allowed(
+        self, request: Request, message: Message, under_way: CallUnderWay, call_token: CallTokenRequest | None
+    ) -> Answer:
         under_way.tool, arguments = question(message)
-        call = ToolCall(server=under_way.server, tool=under_way.tool, arguments=arguments)
+        call = ToolCall(
+            server=under_way.server,
+            tool=under_way.tool,
+            arguments=arguments,
+            call_tokens=(call_token,) if call_token else (),
+        )
         return await self.asking.allowed(request.handle, call, under_way)
 
     async def _notification(self, request: Request, message: Message) -> Reply:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pdp.calltokens.claims import HEADER
 from pdp.doors.envoy.extauthz_pb2 import CheckResponse, DeniedResponse, Header, HeaderOption, HTTPStatus, OkResponse
 
 # For the agent: which decision its answer is about.
@@ -17,15 +18,24 @@ _PERMISSION_DENIED: Final = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """The request is sent on. `decision` says which decision allowed it; empty where none was needed."""
+    """The request is sent on. `decision` says which decision allowed it; empty where none was needed.
+
+    `token` is its call token, for the upstream; empty for none.
+    """
 
     decision: Mapping[str, str] = field(default_factory=dict)
+    token: str = field(default="", repr=False)
 
     def sent(self, headers: Iterable[str]) -> CheckResponse:
         """Return the answer for a request with headers of these names. Those of ours are not sent on."""
-        own = sorted(name for name in headers if name.startswith(_OWN_HEADERS))
+        # Envoy removes after it has set: the token takes the place of what the agent says there.
+        own = sorted(name for name in headers if name.startswith(_OWN_HEADERS) or (name == HEADER and not self.token))
         response = CheckResponse(
-            ok_response=OkResponse(headers_to_remove=own, response_headers_to_add=_named(self.decision))
+            ok_response=OkResponse(
+                headers=[_header(HEADER, self.token)] if self.token else [],
+                headers_to_remove=own,
+                response_headers_to_add=_named(self.decision),
+            )
         )
         response.status.code = 0
         return _with_metadata(response, self.decision)

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from pdp.client import CallTokenRequest
+from pdp.doors.calltokens import wanted_by
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest
 from pdp.doors.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
 
+# Of the `context_extensions` of a route: the audience of call tokens, and the `x5t#S256` of Envoy's own certificate.
+CALL_TOKEN, CERTIFICATE = "call_token", "certificate"
 _PARTIAL = "x-envoy-auth-partial-body"
 _NO_BODY = frozenset({"", "0"})
 
@@ -51,6 +55,11 @@ class Request:
             metadata=metadata,
             patience=patience,
         )
+
+    @property
+    def call_token(self) -> CallTokenRequest | None:
+        """Return the call token with which the route wants calls to be sent on; None for none."""
+        return wanted_by(self.route.get(CALL_TOKEN, ""), certificate_thumbprint=self.route.get(CERTIFICATE, ""))
 
     @property
     def handle(self) -> str:

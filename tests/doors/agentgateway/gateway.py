@@ -215,6 +215,7 @@ def door(
     *,
     targets: Mapping[str, str] | None = None,
     prefix: Prefix = Prefix.CONDITIONAL,
+    audiences: Mapping[str, str] | None = None,
     passes: frozenset[str] = frozenset(),
     unseen_errors: bool = True,
     timeout: float = SECONDS,
@@ -230,7 +231,7 @@ def door(
         stack.push_async_callback(exchanges.close)
         app = AgentgatewayDoor(
             asking=Asking(client=client, observer=observer),
-            targets=Targets(servers=targets or {"desk": "desk"}, prefix=prefix),
+            targets=Targets(servers=targets or {"desk": "desk"}, prefix=prefix, audiences=audiences or {}),
             exchanges=exchanges,
             passes=passes,
             unseen_errors=unseen_errors,

@@ -71,6 +71,7 @@ class Told:
     text: str = field(default="", repr=False)
     headers: Mapping[str, str]
     removed: tuple[str, ...] = ()
+    set: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any]
 
     @property
@@ -147,6 +148,7 @@ class Asker:
             text=denied.body,
             headers={one.header.key: one.header.value for one in added},
             removed=tuple(answer.ok_response.headers_to_remove),
+            set={one.header.key: one.header.value for one in answer.ok_response.headers},
             metadata={name: value.string_value for name, value in answer.dynamic_metadata.fields.items()},
         )
 

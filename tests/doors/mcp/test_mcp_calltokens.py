@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 
 from pdp.calltokens.claims import HEADER, Presenter
-from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.refusals import Reason
 from pdp.calltokens.requests import Guard
-from pdp.calltokens.uses import MemoryUses
-from pdp.calltokens.verifying import PublishedKeys, Verifier
 from pdp.client import CallTokenRequest
-from pdp.client.calltokens import fetch_keys, live_check
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.mcp.conversation import DIRECTORY, POLICIES, approved, conversation
 from tests.doors.mcp.toolserver import METHODS, TOOLS, ToolServer
 from tests.doors.mcp.webworld import desk_bundle, text_of, world
+from tests.machinery.calltokens import AUDIENCE, ISSUER, refusal_of, server_verifier
 
-ISSUER, AUDIENCE = "https://pdp.example", "https://tools.example"
 WANTED = CallTokenRequest(audience=AUDIENCE)
 
 
@@ -50,28 +47,6 @@ def issuing_desk() -> Iterator[RunningServer]:
         yield server
 
 
-def verifier(pdp: RunningServer, *, live: bool = True) -> Verifier:
-    """Return the verifier of the tool server."""
-    client = pdp.client("broker")
-    return Verifier(
-        issuer=ISSUER,
-        audience=AUDIENCE,
-        keys=PublishedKeys(fetch_keys(client)),
-        uses=MemoryUses(wall=lambda: 0.0),
-        live=live_check(client) if live else None,
-        wall=lambda: pdp.clock.now().wall_at,
-    )
-
-
-def refusal(by: Verifier, token: str, **call: Any) -> Reason | None:
-    """Return why a token for a call is refused; None where it is not."""
-    try:
-        by.verify(token, presenter=Presenter(), **call)
-    except CallTokenRefusedError as refused:
-        return refused.reason
-    return None
-
-
 def reported(pdp: RunningServer, session_id: str) -> list[str]:
     """Return what was reported of the calls of a session."""
     found = [one for one in pdp.evidence.records if one["kind"] == "call.reported"]
@@ -89,15 +64,15 @@ async def test_a_call_over_pipes_has_its_token_in_the_message(issuing: RunningSe
     (line,) = it.server.sent("tools/call")
     params = json.loads(line)["params"]
     token = params["_meta"][HEADER]
-    live, offline = verifier(issuing), verifier(issuing, live=False)
-    call = {"server": "files", "tool": "read", "arguments": params["arguments"]}
+    live, offline = server_verifier(issuing), server_verifier(issuing, live=False)
+    call = {"server": "files", "tool": "read", "arguments": params["arguments"], "presenter": Presenter()}
+    other = {**call, "arguments": {**params["arguments"], "n": 2}}
 
     assert said["result"]["isError"] is False
     assert 1 == params["_meta"]["other"]
     assert b'"arguments": {"path": "/\xc3\xa9", "n": 1.0}' in line
-    assert Reason.ARGUMENTS is refusal(live, token, **{**call, "arguments": {**params["arguments"], "n": 2}})
-    assert (None, Reason.USED) == (refusal(live, token, **call), refusal(live, token, **call))
-    assert refusal(offline, token, **call) is None
+    assert [Reason.ARGUMENTS, None, Reason.USED] == [refusal_of(live, token, **one) for one in (other, call, call)]
+    assert refusal_of(offline, token, **call) is None
     assert token not in b"".join(it.seen).decode()
 
 
@@ -177,7 +152,10 @@ def text_of_denied(said: Any) -> str:
 async def test_a_real_server_takes_a_call_with_its_token_alone(issuing_desk: RunningServer, era: str) -> None:
     """With it the call runs once; the same token runs nothing more, and neither do other arguments or none."""
     async with world(
-        issuing_desk, call_token=WANTED, guard=Guard(verifier=verifier(issuing_desk), server="desk"), json_answers=True
+        issuing_desk,
+        call_token=WANTED,
+        guard=Guard(verifier=server_verifier(issuing_desk), server="desk"),
+        json_answers=True,
     ) as here:
         session_id, handle = here.session()
         async with here.client(era, handle) as client:
@@ -191,8 +169,8 @@ async def test_a_real_server_takes_a_call_with_its_token_alone(issuing_desk: Run
         assert "no_call_token" in text_of(missing)
         assert ["failed"] == [one for one in here.reported(session_id) if one != "succeeded"]
         assert {"echo": 2} == here.desk.ran
-        by = verifier(issuing_desk)
-        assert Reason.ARGUMENTS is refusal(by, token, server="desk", tool="echo", arguments={"text": "other"})
+        other = {"server": "desk", "tool": "echo", "arguments": {"text": "other"}, "presenter": Presenter()}
+        assert Reason.ARGUMENTS is refusal_of(server_verifier(issuing_desk), token, **other)
 
 
 async def test_a_token_that_a_server_reflects_is_withheld(issuing_desk: RunningServer) -> None:

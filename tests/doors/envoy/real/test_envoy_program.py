@@ -16,12 +16,15 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.transport_security import TransportSecuritySettings
 
+from pdp.calltokens.claims import HEADER, Presenter
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.otlp import OTLPReceiver
+from tests.doors.desk import files
 from tests.doors.envoy.asker import MODERN, STATED, call, door, opened, request
 from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy, tracing
 from tests.doors.mcp.webworld import Desk, behind, desk_bundle, desk_server, text_of
 from tests.doors.noting import AGENTS, OLD, Noted
+from tests.machinery.calltokens import AUDIENCE, ISSUER, refusal_of, server_verifier
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
 
@@ -354,3 +357,23 @@ async def _with_real_client(
     assert "x-pdp-session" not in desk.headers
     assert denied.is_error
     return listed, text_of(denied), text_of(allowed), dict(desk.ran)
+
+
+def test_a_call_has_its_token_and_no_other(tmp_path: Path) -> None:
+    """What the agent says there, once or twice, is not what the server gets."""
+    overlay, backend = f"audiences: ['{AUDIENCE}']", Backend()
+    route = {"context_extensions: {server: git}": f"context_extensions: {{server: desk, call_token: '{AUDIENCE}'}}"}
+    with running_server(files(overlay=overlay), call_token_issuer=ISSUER) as server, door(server) as asker:
+        _, handle = opened(server)
+        port = int(asker.address.rpartition(":")[2])
+        with running_envoy(tmp_path, door=port, backend=backend.port, changes=route) as envoy:
+            pairs = [("x-pdp-session", handle), ("content-type", "application/json")]
+            theirs = [(HEADER, "first"), (HEADER, "second")]
+            envoy.send("POST", "/mcp", call("note", {"text": "x"}), [*pairs, *theirs])
+            envoy.send("POST", "/mcp", request("tools/list"), [*pairs, *theirs])
+        called, listed = backend.got
+        made = {"server": "desk", "tool": "note", "arguments": {"text": "x"}, "presenter": Presenter()}
+
+        assert refusal_of(server_verifier(server), called.headers[HEADER], **made) is None
+        assert HEADER not in listed.headers
+    backend.close()
