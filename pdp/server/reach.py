@@ -90,8 +90,8 @@ class ReachHandlers:
         """Return a kept bundle. Raise `NotFoundError` for one that is not kept."""
         if not version:
             return None
-        kept = self._former
-        if kept is None or kept.version != require_digest("former_version", version):
+        kept, version = self._former, require_digest("former_version", version)
+        if kept is None or kept.version != version:
             kept, _ = self._keeper.find(version)
             self._former = kept
         return kept
