@@ -27,6 +27,8 @@ COUNTED: Mapping[str, str] = {
 }
 # Who reads the record, and who revokes. The server decides; these only see the links.
 AUDITORS, REVOKERS = frozenset({"auditor", "admin"}), frozenset({"approver", "admin"})
+# Who may list the bundles that the server keeps.
+BUNDLES_SEEN = AUDITORS | {"author"}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from pdp.client.reviewing import reach_changed
 from pdp.console.assets import Assets
 from pdp.console.drafts import EVERYTHING, Draft
 from pdp.console.entries import entry_of
@@ -100,7 +101,9 @@ def pages(text: str) -> dict[str, str]:
     freeze: Freeze = filled(Freeze(), text)
     reach: GetReachResponse = filled(GetReachResponse(), text)
     reach.tools[0].session_ids[:] = ["ses_a"]
-    sought = dict.fromkeys(("session_id", "user", "agent"), text)
+    sought = dict.fromkeys(("session_id", "user", "agent", "former", "show"), text)
+    asked = {"wanted": sought, "days": text, "shown": {"": "all", text: text}, "changed": reach_changed}
+    bundles = [filled(Bundle(), text)]
     row = WaitingRow(
         key="ses_a",
         path="/sessions/ses_a",
@@ -151,8 +154,11 @@ def pages(text: str) -> dict[str, str]:
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
         "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
-        "reach": page("reach.html", found=reach, wanted=sought, days=text, asked_now=False, problem="", next="page=x"),
-        "reach, wrong": page("reach.html", found=None, wanted=sought, days=text, asked_now=True, problem=text, next=""),
+        "reach": page("reach.html", found=reach, asked_now=False, problem="", next="page=x", bundles=bundles, **asked),
+        "reach, nothing": page(
+            "reach.html", found=GetReachResponse(), asked_now=True, problem="", next="", bundles=(), **asked
+        ),
+        "reach, wrong": page("reach.html", found=None, asked_now=True, problem=text, next="", bundles=(), **asked),
         "presence": page("presence.html", unproven=UnprovenError(300.0, text), way="stop", back="/", link="/"),
         "problem": page("problem.html", problem=problem, detail=text),
         **record_pages(page, text),

@@ -311,11 +311,21 @@ def test_reach_is_of_a_session_a_user_or_an_agent(person: Browser, server: Runni
     session_id, _ = live(server, user="bob", tools=["crm/find_customer"])
     for path in (f"/reach?session_id={session_id}", "/reach?user=bob"):
         person.open(path)
-        assert "crm/find_customer policies allow every call by crm/open" in person.words
+        assert "find_customer Server crm Policies policies allow every call by crm/open" in person.words
     person.open(f"/reach?session_id={session_id}")
-    assert "crm/update_customer" not in person.words
+    assert "update_customer" not in person.words
     person.open("/reach?user=bob&agent=coder&asked_now=1")
-    assert "crm/delete_customer policies refuse every call by crm/delete · more with the grant cleanup" in person.words
+    assert "policies refuse every call by crm/delete More with a grant cleanup Last allowed" in person.words
+    former = f"former={server.client('auditor').get_bundle().bundle.version}"
+    person.open(f"/reach?session_id={session_id}&{former}&show=unused")
+    assert "find_customer" in person.words
+    assert "Under the other bundle the same" in person.words
+    person.open(f"/reach?session_id={session_id}&{former}&show=changed")
+    assert "No tool of those that were looked at is judged differently by the other bundle." in person.words
+    person.open("/reach?user=bob&show=changed")
+    assert "choose the bundle to compare with" in person.words
+    person.open(f"/reach?user=bob&former=sha256:{'0' * 64}")
+    assert "This cannot be answered" in person.words
     person.open("/reach?user=bob&days=367")
     assert "the days must be a whole number from 1 to 366, not `367`" in person.words
     person.open("/reach?asked_now=1&agent=coder")
