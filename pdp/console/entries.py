@@ -59,7 +59,7 @@ def entry_of(found: AuditRecord) -> Entry:
         session_id=_text(record, "session_id"),
         decision_id=_text(record, "id") if decided else "",
         trace_id=_text(record, "trace_id"),
-        bundle_version=_text(record, "bundle_version"),
+        bundle_version=_text(record, "bundle_version") or _text(_facts(record), "bundle_version"),
         policies=tuple(map(str, _list(record, "policies") or _list(_facts(record), "policies"))),
         fields=tuple(_fields(record)),
     )

@@ -16,7 +16,7 @@ _MOST_BUNDLES, _MOST_POLICIES, _MOST_SEGMENTS = 4, 100, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastPolicies:
-    """Policies of decisions as they were in the bundle of a version: `bundle` is None when it is kept no longer."""
+    """Policies of records as they were in the bundle of a version: `bundle` is None when it is kept no longer."""
 
     version: str
     policy_ids: tuple[str, ...]
@@ -33,10 +33,10 @@ class Verified:
 
 
 async def policies_of(client: AsyncClient, entries: Sequence[Entry]) -> tuple[list[PastPolicies], int]:
-    """Return the policies that decisions name, by bundle as they come, and how many bundles are left out."""
+    """Return the policies that records name, by bundle as they come, and how many bundles are left out."""
     named: dict[str, dict[str, None]] = {}
     for one in entries:
-        if one.decision_id and one.policies:
+        if one.policies:
             named.setdefault(one.bundle_version, {}).update(dict.fromkeys(one.policies))
     shown = [
         PastPolicies(version=version, policy_ids=tuple(ids), bundle=await _bundle(client, version, ids))

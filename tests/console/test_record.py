@@ -90,10 +90,11 @@ def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, s
     order = [auditor.words.index(one) for one in ("requested by", "crm/find_customer on", "crm/delete_customer on")]
     assert sorted(order) == order
     _proven(auditor)
+    assert "sessions/all permit sessions.cedar:2 @id(" in auditor.words
     auditor.open(_link(auditor, decision_id))
 
     _proven(auditor)
-    assert "crm/read" not in auditor.words
+    assert "sessions/all permit" not in auditor.words
     assert "Trace" in auditor.words
     assert _link(auditor, session_id) == f"/record/sessions/{session_id}"
 
