@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
-from pdp.decision.ruling import ancestor_deny, call_facts, caller_facts, deny, judge_chain, of_chain, of_this_call
+from pdp.decision.ruling import (
+    ancestor_deny,
+    call_facts,
+    caller_facts,
+    deny,
+    judge_chain,
+    lifted,
+    of_chain,
+    of_this_call,
+)
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Call, Counted, Obligation, Outcome, Ruling, Session
+from pdp.model import Ask, Basis, Call, Counted, Obligation, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.question import Facts, Question, question_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -239,6 +248,70 @@ def test_a_deny_in_a_chain_has_the_advice_of_its_forbids_alone() -> None:
     assert (("Do it otherwise.",), ()) == (found.advice, found.obligations)
 
 
+def asking(session: Session, policy: str, held: Ruling = ALLOW, *, advice: Sequence[str] = ()) -> Ruling:
+    """Return the deny of a session in which a person can lift a forbid; `held` is the ruling without it."""
+    return Ruling(
+        outcome=Outcome.DENY,
+        basis=Basis.APPROVAL_REQUIRED,
+        policies=(policy,),
+        advice=tuple(advice),
+        asks=(Ask(session.id, policy, "sha256:0", "May it?"),),
+        otherwise=held,
+    )
+
+
+def test_all_sessions_of_a_chain_ask_together() -> None:
+    """The deny names the forbids of all, sorted, each once, and what they ask; it holds the allow of the chain."""
+    notice = Obligation("notice", "{}")
+    rulings = [
+        asking(OWN, "f", advice=("First.", "Second.")),
+        replace(ALLOW, obligations=(notice,)),
+        asking(ROOT, "e", replace(ALLOW, policies=("q",)), advice=("Second.", "Third.")),
+    ]
+    expected = Ruling(
+        outcome=Outcome.DENY,
+        basis=Basis.APPROVAL_REQUIRED,
+        policies=("e", "f"),
+        advice=("First.", "Second.", "Third."),
+        asks=(Ask("ses_own", "f", "sha256:0", "May it?"), Ask("ses_root", "e", "sha256:0", "May it?")),
+        otherwise=replace(ALLOW, obligations=(notice,)),
+    )
+
+    assert expected == of_chain((OWN, PARENT, ROOT), rulings)
+    later, earlier = asking(PARENT, "e"), asking(OWN, "e")
+    both = of_chain((PARENT, OWN), [later, earlier])
+    assert (("e",), ("ses_own", "ses_parent")) == (both.policies, tuple(ask.session_id for ask in both.asks))
+
+
+def test_of_a_deny_that_is_final_nobody_is_asked() -> None:
+    """A session that nobody can lift the deny of decides, whatever others ask; so does too much to be fulfilled."""
+    obliged = tuple(Obligation(f"a{number:02}", "{}") for number in range(17))
+
+    assert FORBID == of_chain((OWN, PARENT), [FORBID, asking(PARENT, "f")])
+    assert ancestor_deny(PARENT, FORBID) == of_chain((OWN, PARENT), [asking(OWN, "f"), FORBID])
+    full = of_chain((OWN, PARENT), [asking(OWN, "f"), replace(ALLOW, obligations=obliged)])
+    assert (Basis.POLICY_ERROR, ()) == (full.basis, full.asks)
+
+
+def test_a_deny_has_a_bounded_advice() -> None:
+    """Of many lines the first eight."""
+    lines = [f"line {number}" for number in range(12)]
+
+    found = of_chain((OWN, PARENT), [asking(OWN, "f", advice=lines[:6]), asking(PARENT, "f", advice=lines[4:])])
+
+    assert tuple(lines[:8]) == found.advice
+
+
+def test_what_a_person_has_lifted_is_the_allow_of_the_chain() -> None:
+    """It names what was lifted, and has neither advice nor questions; the call's own part of the ruling stays."""
+    held = replace(ALLOW, policies=("p", "q"), obligations=(Obligation("notice", "{}"),))
+    asked = replace(asking(OWN, "f", held, advice=("Ask.",)), resource_type="Thing", resource_id="x")
+
+    assert replace(held, policies_lifted=("f",), resource_type="Thing", resource_id="x") == lifted(asked)
+    with pytest.raises(AssertionError):
+        lifted(FORBID)
+
+
 def test_a_call_without_a_session_is_never_ruled() -> None:
     """An empty chain is a mistake of ours and no allow."""
     with pytest.raises(AssertionError):
@@ -267,9 +340,17 @@ def test_a_ruling_holds_what_the_deciding_session_has_seen(bundle: Bundle) -> No
     seen = tuple(Counted((("shop/buy", number),)) for number in range(3))
     facts = Facts(action="shop/buy", resource=("Thing", "x"), context={}, counted=seen)
     tool = bundle.catalogue.tools["shop/buy"]
-    found = [of_this_call(one, (OWN, PARENT, ROOT), tool, facts) for one in (ALLOW, ancestor_deny(ROOT, FORBID))]
+    nothing = replace(facts, counted=())
+    found = [
+        of_this_call(one, (OWN, PARENT, ROOT), tool, looked_at)
+        for one, looked_at in (
+            (ALLOW, facts),
+            (ancestor_deny(ROOT, FORBID), facts),
+            (ancestor_deny(ROOT, FORBID), nothing),
+        )
+    ]
 
-    assert [(seen[0], None), (seen[0], seen[2])] == [(one.counted, one.ancestor_counted) for one in found]
+    assert [(seen[0], None), (seen[0], seen[2]), (None, None)] == [(one.counted, one.ancestor_counted) for one in found]
 
 
 def test_facts_stand_in_no_representation() -> None:

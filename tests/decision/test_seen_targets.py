@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from pdp.decision.cache import DecisionCache, Key, read_key
+from pdp.decision.ruling import seen_targets
+from pdp.limits import DEFAULT_LIMITS
 from pdp.model import CacheResult, Call, CallRequest, Decision, Targets, ValueClass
+from pdp.policy.bundle import load_bundle
 from pdp.policy.provenance import Provenances
 from pdp.policy.reading import Reading
-from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_session
 from tests.machinery.oracle.opened import GATEWAY, Opened, opened
 
@@ -79,6 +82,16 @@ def test_nothing_is_looked_for_where_no_policy_sees_it(pdp: Opened, monkeypatch:
     assert (True, None) == (decision.allowed, decision.ruling.targets)
     with pytest.raises(AssertionError, match="looked for"):
         ask(pdp, handle, "send", "a@x.com")
+
+
+def test_what_results_held_is_looked_for() -> None:
+    """A name that the session does not know comes from where the look-up has found it."""
+    bundle = load_bundle(FILES, DEFAULT_LIMITS, compile_here)
+    chain, asked = (make_session("own", user="alice"),), bundle.catalogue.tools["mail/send"]
+
+    seen = seen_targets(bundle, chain, asked, lambda names: dict.fromkeys(names, "clean"))
+
+    assert (Targets(("clean",), ()),) == seen({"to": "a@x.com"})
 
 
 def test_a_ruling_says_where_names_come_from(pdp: Opened) -> None:

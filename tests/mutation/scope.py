@@ -26,6 +26,7 @@ TESTS = (
     "tests/decision/test_budgets.py",
     "tests/decision/test_counts.py",
     "tests/decision/test_ledger.py",
+    "tests/decision/test_stepup.py",
     "tests/decision/test_seen_targets.py",
     "tests/decision/test_cache.py",
     "tests/decision/test_ruling.py",

@@ -9,6 +9,8 @@ _SLOWER = "the same is done, with more work"
 _WEIGHTLESS = "values that weigh nothing fit into one byte as into none"
 _PAIRS = "a charge that was made has a value for each of its debits"
 _EMPTY = "nothing and an empty list are the same to what asks"
+_CHAIN = "each session of a chain has its counts"
+_VALUES = "the values are those of these fields"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
@@ -17,7 +19,13 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "_of_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
         ): _SLOWER,
     },
-    "pdp.decision.ruling": {"_no_targets: return () => return None": _EMPTY},
+    "pdp.decision.ruling": {
+        "_no_targets: return () => return None": _EMPTY,
+        "of_this_call: zip(chain, facts.counted, strict=True) => zip(chain, facts.counted)": _CHAIN,
+        "of_this_call: True => False": _CHAIN,
+        "_changed: …ip(_FIELDS, _values_of(ruling), strict=True) => …ip(_FIELDS, _values_of(ruling))": _VALUES,
+        "_changed: True => False": _VALUES,
+    },
     "pdp.record.entry": {
         "_obligations: …one)) for one in asked)) + ']' if asked else '[]' => …one)) for one in asked)) + ']'": _SLOWER,
     },
