@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Barrier
 
@@ -44,6 +45,10 @@ when { context.counts["git/commit"] >= 3 };
 forbid (principal, action == Action::"git/push", resource)
 unless { context.done.contains("git/test") };
 
+@id("git/shown")
+forbid (principal, action == Action::"git/show", resource)
+unless { context.done.contains("git/test") };
+
 @id("git/often")
 forbid (principal, action == Action::"git/clean", resource)
 when { context.counts.mutating > 3 || context.counts["git/clean"] > 0 };
@@ -55,13 +60,14 @@ when { context.done.containsAny(["git/drop", "critical"]) };
 OVERLAY = """tools:
   log: {risk: read_only}
   test: {risk: read_only}
+  show: {risk: read_only}
   commit: {risk: mutating}
   push: {risk: mutating, groups: [critical]}
   clean: {risk: destructive, adds_labels: [cleaned]}
 """
 FILES = bundle_files(
     policies={"git": POLICIES},
-    tools={"git": [tool(name) for name in ("log", "test", "commit", "push", "clean", "drop")]},
+    tools={"git": [tool(name) for name in ("log", "test", "show", "commit", "push", "clean", "drop")]},
     overlays={"git": OVERLAY},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['git/*']}}}",
     manifest="labels: {cleaned: {meaning: cleaned, widens: true}}\ngroups: {critical: {meaning: some}}",
@@ -242,9 +248,11 @@ def test_a_retry_counts_once_and_does_not_see_itself(pdp: Opened) -> None:
 
 
 def test_a_call_that_was_overtaken_is_decided_again(pdp: Opened, history: History) -> None:
-    """For each count that it has seen, also one that it does not change; the answer is that of the new counts."""
+    """For each count that it has seen, also one that it does not change; the answer is that of the new counts.
+
+    Nothing counts a call of `show`.
+    """
     session_id, handle = pdp.session("git/*")
-    tested = pdp.ask(handle, "git/test")
 
     def once(deed: Callable[[], object]) -> None:
         def act() -> None:
@@ -253,8 +261,9 @@ def test_a_call_that_was_overtaken_is_decided_again(pdp: Opened, history: Histor
 
         history.between = act
 
-    once(lambda: fail(pdp, tested))
-    assert ["forbid"] == bases(pdp, handle, "push")
+    for name in ("show", "push"):
+        once(partial(fail, pdp, pdp.ask(handle, "git/test")))
+        assert ["forbid"] == bases(pdp, handle, name)
 
     bases(pdp, handle, "commit", "commit")
     snapshot = pdp.embedded.authorizer._snapshots.of_handle(handle, GATEWAY)
@@ -341,7 +350,7 @@ def test_listings_take_counts_for_unknown(pdp: Opened) -> None:
     listed = pdp.embedded.authorizer.list_tools(handle, GATEWAY, with_readings=True)
     seen = {one.tool: one.visibility for one in listed.tools}
 
-    depends = dict.fromkeys(("commit", "push", "clean", "drop"), Visibility.DEPENDS)
+    depends = dict.fromkeys(("show", "commit", "push", "clean", "drop"), Visibility.DEPENDS)
     assert {**depends, "log": Visibility.ALWAYS, "test": Visibility.ALWAYS} == seen
 
 

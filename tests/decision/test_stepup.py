@@ -533,8 +533,8 @@ def test_an_approval_that_is_gone_at_its_use_is_asked_about_anew(pdp: Opened, hi
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("gone"), OverloadedError("busy")])
 def test_a_store_that_fails_denies(pdp: Opened, history: History, error: Exception) -> None:
-    """When asking, and when using."""
-    _, handle = tainted(pdp)
+    """When asking, and when using; then what was taken of budgets is taken back."""
+    session_id, handle = tainted(pdp, terms_json=b'{"max_calls": 9}')
     history.failure = error
     asked = ask(pdp, handle)
     history.failure = None
@@ -549,6 +549,23 @@ def test_a_store_that_fails_denies(pdp: Opened, history: History, error: Excepti
 
     assert ["ledger_unavailable"] * 2 == [basis(asked), basis(used)]
     assert AccessState.APPROVED is stored(pdp, waiting).state
+    assert 0 == history.used(session_id)["max_calls"].used
+
+
+def test_a_label_that_cannot_be_written_gives_the_use_back(pdp: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is denied, and its answer names no request: no approval was used for it."""
+    _, handle = tainted(pdp)
+    waiting = ask(pdp, handle)
+    approve(pdp, waiting)
+
+    def fail(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(type(pdp.embedded.sessions), "settle", fail)
+    denied = ask(pdp, handle)
+
+    assert ("ledger_unavailable", "") == (basis(denied), denied.access_request_id)
+    assert (AccessState.APPROVED, 0) == (stored(pdp, waiting).state, stored(pdp, waiting).used)
 
 
 class Refusing:

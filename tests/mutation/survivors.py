@@ -9,6 +9,7 @@ _SLOWER = "the same is done, with more work"
 _WEIGHTLESS = "values that weigh nothing fit into one byte as into none"
 _PAIRS = "a charge that was made has a value for each of its debits"
 _EMPTY = "nothing and an empty list are the same to what asks"
+_SETTLED = "a call that waits is always settled; this tells the checker of types"
 _CHAIN = "each session of a chain has its counts"
 _VALUES = "the values are those of these fields"
 _UNITS = "the pattern has as many groups as there are units"
@@ -30,6 +31,7 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
         "_obligations: …one)) for one in asked)) + ']' if asked else '[]' => …one)) for one in asked)) + ']'": _SLOWER,
     },
     "pdp.decision.ledger": {
+        "Ledger._step_up: raise AssertionError('the use of an approval is settled') => pass": _SETTLED,
         (
             "Ledger.settle: …apshot, request, self._limits) if bundle.has_budgets else () => "
             "…apshot, request, self._limits)"
