@@ -92,14 +92,25 @@ def test_what_policies_saw_of_earlier_calls_is_written() -> None:
     ]
 
 
-def test_of_very_many_counts_some_are_written() -> None:
-    """The first by name, and how many more there are."""
-    counts = tuple((f"a/{number:03}", number) for number in range(70))
+@pytest.mark.parametrize(("many", "left_out"), [(64, None), (65, 1), (70, 6)])
+def test_of_very_many_counts_some_are_written(many: int, left_out: int | None) -> None:
+    """The first by name, and how many more there are; for the session above that denied the call as well."""
+    counts = tuple((f"a/{number:03}", number) for number in range(many))
     seen = Counted(counts, tuple(name for name, _ in counts))
-    record = record_of(ruling=replace(a_decision().ruling, counted=seen))
+    record = record_of(ruling=replace(a_decision().ruling, counted=seen, ancestor_counted=seen))
 
-    assert (dict(counts[:64]), 6) == (record["counts"], record["counts_left_out"])
-    assert ([name for name, _ in counts[:64]], 6) == (record["done"], record["done_left_out"])
+    for whose in ("", "ancestor_"):
+        assert (dict(counts[:64]), left_out) == (record[f"{whose}counts"], record.get(f"{whose}counts_left_out"))
+        assert [name for name, _ in counts[:64]] == record[f"{whose}done"]
+        assert left_out == record.get(f"{whose}done_left_out")
+
+
+def test_what_a_person_allowed_is_written() -> None:
+    """The request and the policies that it lifted; a call that needed nobody has no fields for them."""
+    lifted = record_of(ruling=replace(a_decision().ruling, policies_lifted=("e", "f")), access_request_id="acc_1")
+
+    assert ("acc_1", ["e", "f"]) == (lifted["access_request_id"], lifted["policies_lifted"])
+    assert set() == {"access_request_id", "policies_lifted"} & set(record_of())
 
 
 def test_obligations_are_written_with_what_their_author_wrote() -> None:
