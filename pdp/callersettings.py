@@ -109,13 +109,17 @@ def deny_list_reader(denied: DenyList) -> Repeater:
     return Repeater("deny-list", denied.refresh, every=_FILE_SECONDS)
 
 
+def _types(kind: str) -> frozenset[str]:
+    return frozenset({""}) if kind == "none" else frozenset({kind, f"application/{kind}"})
+
+
 def rules_of(jwt: JWTSettings) -> TokenRules:
     """Return what a token must say."""
     return TokenRules(
         issuer=jwt.issuer,
         audience=jwt.audience,
         algorithms=frozenset(jwt.algorithms),
-        types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
+        types=_types(jwt.token_type.lower()),
         leeway_seconds=jwt.leeway_seconds,
         longest_seconds=jwt.longest_seconds,
         person_claim=jwt.person_claim,

@@ -116,8 +116,10 @@ class JWTSettings:
     algorithms: tuple[str, ...] = _setting(
         ("ES256", "Ed25519", "EdDSA", "PS256", "RS256"), "the signature algorithms to accept"
     )
-    token_type: Literal["at+jwt", "JWT"] = _setting(
-        "at+jwt", "the `typ` of access tokens; `JWT` is for an issuer that does not mark them as `at+jwt`"
+    token_type: Literal["at+jwt", "JWT", "none"] = _setting(
+        "at+jwt",
+        "the `typ` of access tokens; `JWT` is for an issuer that does not mark them as `at+jwt`, "
+        "and `none` for one that names no type",
     )
     keys_file: str = _setting("", "JWKS file of the issuer's public keys; read again every second")
     keys_url: str = _setting("", "https URL of the issuer's JWKS; http on loopback only")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, SECP521R1
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from pdp.callersettings import rules_of
+from pdp.config import JWTSettings
 from pdp.errors import ConfigurationError, UnauthenticatedError, UnavailableError
 from pdp.identity.authentication import TokenAuthenticator, WebTokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.identity.denied import DenyList, web_token_digests
 from pdp.identity.keysets import ALGORITHMS, TrustedKeys, read_keys
-from pdp.identity.tokens import TokenRules
+from pdp.identity.tokens import TokenRefusedError, TokenRules, verify
 from pdp.model import Caller, Role
 from pdp.testing.clock import FakeClock
 from tests.identity.tokencorpus import CORPUS
@@ -129,6 +133,32 @@ GOOD: dict[str, Callable[[Issuer], str]] = {
 def test_what_a_token_may_say(scene: Scene, issuer: Issuer, name: str) -> None:
     """The corpus below is refused for what is wrong with it, not for being unusual."""
     assert ALICE == scene.authenticate(GOOD[name](issuer))
+
+
+@pytest.mark.parametrize("setting", ["at+jwt", "JWT", "none"])
+@pytest.mark.parametrize("said", ["at+jwt", "application/jwt", "", "dpop+jwt"])
+def test_a_token_has_the_type_of_the_setting(
+    issuer: Issuer, published: bytes, setting: Literal["at+jwt", "JWT", "none"], said: str
+) -> None:
+    """And no other; `none` is for a token that names none."""
+    rules = rules_of(JWTSettings(issuer=ISSUER, audience=AUDIENCE, token_type=setting))
+    token = issuer.token(header={"typ": said}, without=() if said else ("typ",))
+    expected = {"at+jwt": "at+jwt", "application/jwt": "JWT", "": "none"}.get(said)
+
+    with nullcontext() if expected == setting else pytest.raises(TokenRefusedError, match="by its `typ`"):
+        assert SUBJECT == verify(token, read_keys("keys.json", published), rules).subject
+
+
+def test_an_id_token_is_none_without_a_type_either(issuer: Issuer, published: bytes) -> None:
+    """By its audience, or else by the claims that only it has."""
+    rules = rules_of(JWTSettings(issuer=ISSUER, audience=AUDIENCE, token_type="none"))  # noqa: S106 - no password
+    wrong = (
+        (issuer.token(without=("typ",), aud="console"), "another audience"),
+        (issuer.token(without=("typ",), nonce="n"), "it has `nonce`"),
+    )
+    for token, said in wrong:
+        with pytest.raises(TokenRefusedError, match=said):
+            verify(token, read_keys("keys.json", published), rules)
 
 
 @pytest.mark.parametrize("name", CORPUS)
