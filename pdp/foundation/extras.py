@@ -24,6 +24,8 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "starlette": "console",
     "httpcore2": "mcp",
     "mcp": "demo",
+    "pkcs11": "pkcs11",
+    "pyrage": "age",
     "agents": "openai-agents",
     "claude_agent_sdk": "claude-agent",
     "fastmcp": "fastmcp",

@@ -171,20 +171,6 @@ def test_a_folder_is_made_by_init_alone(run: Run, tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in (tmp_path / "broker" / "keys").glob("root-*")}
 
 
-def test_a_wrong_provider_is_named_with_its_line(run: Run, tmp_path: Path) -> None:
-    """Every mistake in `provider.yaml` is told."""
-    run("init")
-    (tmp_path / "broker" / "provider.yaml").write_text("provider: fil\nroot: x\n")
-
-    done = run("keys", "list")
-
-    assert 2 == done.exit_code
-    assert [
-        "provider.yaml:1: `provider` is unknown: `fil`; did you mean `file`?",
-        "provider.yaml:2: unknown key: `root`",
-    ] == [line.rpartition("/")[2] for line in done.stderr.splitlines()]
-
-
 def test_a_restored_store_is_noticed_by_the_commands(run: Run, tmp_path: Path) -> None:
     """After a backup of the store came back, a secret that changed since is refused until it is put again."""
     for words, stdin in ((("init",), None), (ADD, None), (("secret", "put", "github"), "first")):

@@ -28,6 +28,7 @@ LOCKS = (
     "tests/doors/guarded/requirements.lock",
     "tests/doors/envoy/real/requirements.lock",
     "tests/console/people/requirements.lock",
+    "tests/broker/real/requirements.lock",
 )
 # The agent frameworks, which only the environments of `make doors` hold: the distribution of what is imported.
 TOGETHER = {
@@ -182,6 +183,8 @@ def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any
                 "console",
                 "parquet",
                 "demo",
+                "age",
+                "pkcs11",
                 *(EXTRA_OF[name] for name in FRAMEWORKS),
             )
             for one in map(Requirement, extras[extra])

@@ -46,6 +46,14 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "benchmarks/README.md": {"json": f"{_HERE}test_calls_are_read"},
     "pdp/README.md": {"python": f"{_PAGES}test_embedded_python_runs"},
     "pdp/audit/README.md": {"sh": f"{_PAGES}test_audit_commands_run"},
+    "pdp/broker/README.md": {
+        "sh": "tests/broker/test_choosing.py::test_the_commands_of_the_page_run",
+        **dict.fromkeys(
+            ("yaml age", "yaml transit", "yaml pkcs11"),
+            "tests/broker/test_choosing.py::test_the_page_shows_providers_that_are_read",
+        ),
+        "hcl": "tests/broker/real/test_real_providers.py::test_the_policy_of_the_page_suffices",
+    },
     "pdp/broker/USING.md": dict.fromkeys(
         ("yaml settings", "yaml rules"), "tests/broker/test_rules.py::test_the_page_shows_files_that_are_read"
     ),
