@@ -24,10 +24,11 @@ from pathlib import Path
 import grpc
 
 from benchmarks.mcpproxy import approve, pipe, running, served
-from pdp.broker.opening import opened_vault
-from pdp.broker.providers.files import FileProvider
+from pdp.broker.opening import make_broker, opened_vault
+from pdp.broker.serving import USES_FILE
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.broker.words import Connection, Mode
+from pdp.calltokens.uses import FileUses
 from pdp.client import CallTokenRequest, Client
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
@@ -55,8 +56,6 @@ notes:
   proxy: {methods: [GET], paths: [/v1/]}
   tools: {read: {method: GET, path: "/v1/{path}"}}
 """
-# What was used before the memory of uses began is not known, so younger tokens alone are good.
-_YOUNG_SECONDS = 6.0
 
 # Makes one call with a call token, and ends the program if it is not answered well.
 Call = Callable[[str], None]
@@ -123,7 +122,9 @@ class World:
         return served(self._folder, self._opened, "--call-tokens-issuer", _ISSUER)
 
     def _serve_broker(self) -> None:
-        FileProvider.initialize(self._folder / "keys")
+        make_broker(self._folder)
+        # What was used before the memory of uses began is not known, so younger tokens alone are good.
+        FileUses(self._folder / USES_FILE, wall=lambda: time.time() - 60).close()
         with opened_vault(self._folder, lambda _: None) as vault:
             row = Connection(
                 id="notes-1",
@@ -154,7 +155,6 @@ class World:
         )
         if not all(pipe(broker.stdout).readline().startswith(b"listening") for _ in range(2)):
             sys.exit("the broker does not listen")
-        time.sleep(_YOUNG_SECONDS)
 
 
 def _good(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> None:

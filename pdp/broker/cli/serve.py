@@ -32,6 +32,8 @@ def serve(*, file: str) -> None:
     what the system does not grant of this is a warning in the log, which goes to stderr.
     """
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It tells of each start and end besides.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # Before anything secret is read.
     for problem in keep_secrets_here():
         _LOG.warning("%s", problem)
@@ -59,7 +61,7 @@ def _say(address: str) -> None:
 @contextmanager
 def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
     """Provide what sends traces and metrics; None when nothing is sent."""
-    if not settings.telemetry and not any(name.startswith("OTEL_") for name in os.environ):
+    if not settings.telemetry and not any(map(_concerns_sending, os.environ)):
         yield None
         return
     from pdp.telemetry.doors import build_door_telemetry  # noqa: PLC0415 - only what sends needs OpenTelemetry
@@ -70,3 +72,9 @@ def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
     finally:
         if telemetry is not None:
             telemetry.shutdown(_END_SECONDS)
+
+
+def _concerns_sending(variable: str) -> bool:
+    return variable.startswith("OTEL_EXPORTER_OTLP_") or (
+        variable.startswith("OTEL_") and variable.endswith("_EXPORTER")
+    )
