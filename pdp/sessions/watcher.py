@@ -126,7 +126,10 @@ class RecentSessions(LRUCache[bytes, Session]):
 def _weight(session: Session) -> int:
     """Return about how many bytes a session takes, without what many share, such as their scope."""
     own = (session.purpose, session.reason, session.user_attributes_json, session.terms_json)
-    lists = (*session.labels, *session.grants, *session.tool_patterns, *session.label_origins.values())
+    lists = (
+        *(*session.labels, *session.grants, *session.tool_patterns, *session.user_groups),
+        *session.label_origins.values(),
+    )
     return _SESSION_BYTES + sum(map(getsizeof, own)) + sum(_PLACE_BYTES + getsizeof(text) for text in lists)
 
 

@@ -13,7 +13,14 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.errors import InvalidRequestError, PermissionDeniedError
 from pdp.foundation.jsontext import keyed_digest
-from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
+from pdp.limits import (
+    DEFAULT_LIMITS,
+    MOST_USER_GROUPS,
+    RECORD_LINE_BYTES,
+    USER_GROUP_CHARACTERS,
+    Limits,
+    largest_session_bytes,
+)
 from pdp.model import Caller, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool, with_terms
@@ -49,7 +56,12 @@ ASKED = {
 }
 TOOLS = ["files/read", "files/rename", "files/write"]
 POLICIES = '@id("files/all") permit (principal, action, resource is Server) when { context.session in Grant::"g" };'
-DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}\n"
+# As many groups as a token can bring, and as long.
+GROUPS = tuple(f"{n:02d}".ljust(USER_GROUP_CHARACTERS, "\U0001f600") for n in range(MOST_USER_GROUPS))
+DIRECTORY = (
+    "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}\n"
+    f"user_groups: {json.dumps(dict.fromkeys(GROUPS), ensure_ascii=False)}\n"
+)
 
 SCHEMA = with_terms(", ".join(["ticket?: String", "max_sum?: decimal", *(f"t{n:02d}?: Bool" for n in range(62))]))
 
@@ -248,12 +260,13 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
         labels=tuple(f"{n:0128d}" for n in range(64)),
         terms_json=f'{{"ticket":"{ticket}"{flags}}}'.encode(),
     )
-    view, _ = pdp.registrar.request(wanted, PEP)
+    user = replace(PEP, id="alice", user_groups=GROUPS)
+    view, _ = pdp.registrar.request(wanted, user)
     approve(pdp, view.session.id, ("g",), clock)
     for first in range(64, 256, 64):
         labels = tuple(f"{n:0128d}" for n in range(first, first + 64))
         kept = ("files/00*",) if first == 192 else ()
-        pdp.registrar.narrow(view.session.id, tool_patterns=kept, expires_at=None, labels=labels, caller=PEP)
+        pdp.registrar.narrow(view.session.id, tool_patterns=kept, expires_at=None, labels=labels, caller=user)
 
     lines = [
         line for path in evidence.record_folder.glob("*.jsonl") for line in path.read_bytes().splitlines(keepends=True)
@@ -264,6 +277,7 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
     approved, narrowed = ([one["facts"] for one in told if one["kind"] == kind][-1] for kind in KINDS)
     assert [f"files/{name}" for name in names] == approved["tools"]
     assert wanted.purpose == approved["purpose"]
+    assert [*GROUPS] == approved["user_groups"]
     assert 256 == len(narrowed["labels"])
     assert most == len(narrowed["tools"]) + len(narrowed["tools_removed"])
 
