@@ -17,7 +17,7 @@ from pdp.console.access import Calls
 from pdp.console.assets import Assets
 from pdp.console.forms import Form, RefusedFormError, read_form
 from pdp.console.freeze import Freezes
-from pdp.console.live import Events, by_script
+from pdp.console.live import Events, by_itself
 from pdp.console.now import Now
 from pdp.console.problems import Problem, problem_of
 from pdp.console.reach import Reach
@@ -84,8 +84,8 @@ class _Console:
 
     def _reading(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            # What the console's script fetches by itself does not keep a log-in alive.
-            return await self._visited(request, answer, used=not by_script(request))
+            # What a page or its script fetches by itself does not keep a log-in alive.
+            return await self._visited(request, answer, used=not by_itself(request))
 
         return endpoint
 

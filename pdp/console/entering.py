@@ -15,6 +15,7 @@ from starlette.routing import Route
 from pdp.client import PDPClientError
 from pdp.console.live import by_script
 from pdp.console.logins import Login, Recent, digest_of
+from pdp.console.paging import AGAIN
 from pdp.console.problems import Problem, problem_of
 from pdp.console.provider import Flow, Provider
 from pdp.console.published import LogInFailedError
@@ -56,9 +57,11 @@ class ProviderEntry:
         if request.method != "POST":
             if by_script(request):
                 return PlainTextResponse("Nobody is logged in.\n", status_code=_UNAUTHORIZED)
-            query = f"?{request.url.query}" if request.url.query else ""
-            return see(_link(request.url.path + query))
-        # The page of the form, which the person saw before.
+            # A page that loads itself again logs nobody in: the provider may ask nothing.
+            if AGAIN not in request.query_params:
+                query = f"?{request.url.query}" if request.url.query else ""
+                return see(_link(request.url.path + query))
+        # The page that the person saw before, also of a form.
         page = _PAGE.match(request.url.path)
         link = _link(page.group() if page else "/")
         return self._desk.pages.page("absent.html", _UNAUTHORIZED, login=None, link=link, provider=self._provider.name)

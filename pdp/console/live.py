@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from pdp.client import AsyncClient, OverloadedError, PDPClientError
 from pdp.console.logins import Login
+from pdp.console.paging import AGAIN
 from pdp.console.visits import Desk, Entry, Visit
 from pdp.console.waiting import first
 
@@ -28,8 +29,13 @@ _CHANGED, _ALIVE, _OVER = b"event: changed\ndata:\n\n", b": alive\n\n", b"event:
 
 
 def by_script(request: Request) -> bool:
-    """Say whether the console's script asks by itself: then nobody has done anything."""
+    """Say whether the console's script asks by itself."""
     return LIVE in request.headers or request.url.path == "/events"
+
+
+def by_itself(request: Request) -> bool:
+    """Say whether a page or its script asks by itself: then nobody has done anything."""
+    return AGAIN in request.query_params or by_script(request)
 
 
 class Events:

@@ -12,9 +12,9 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.drafts import InvalidChoiceError, draft_of
-from pdp.console.forms import whole_number
 from pdp.console.freeze import freezes_of
 from pdp.console.onesession import session_page
+from pdp.console.paging import part_of
 from pdp.console.visits import Desk, Visit, see
 from pdp.console.waiting import first
 
@@ -22,7 +22,7 @@ _BAD_REQUEST = 400
 # Of a revocation: which sessions it is about.
 SELECTORS = ("session_id", "user", "agent", "tenant")
 _FILTERS = ("user", "agent", "tenant")
-_PAGE, _MOST_READ = 100, 1000
+_MOST_READ = 1000
 _SECONDS_OF_MINUTE = 60.0
 _MINUTES = re.compile(r"[1-9][0-9]{0,5}")
 
@@ -42,20 +42,17 @@ class Now:
             first(client.list_access_requests(state="open", user=wanted["user"], page_size=_MOST_READ), _MOST_READ),
             freezes_of(client),
         )
-        page = _page_of(visit.request.query_params.get("page", ""), len(found))
         chosen = {name: value for name, value in wanted.items() if value}
         return self._desk.show(
             visit,
             "now.html",
-            sessions=found[page * _PAGE : (page + 1) * _PAGE],
+            part=part_of(found, "/now", chosen, visit.request.query_params.get("page", "")),
             freezes=freezes,
             asking=Counter(one.session_id for one in calls),
             number=len(found),
             every=len(found) < _MOST_READ,
             wanted=wanted,
             chosen=chosen,
-            older=_address(chosen, page + 1) if (page + 1) * _PAGE < len(found) else "",
-            newer=_address(chosen, page - 1) if page else "",
             revocable=urlencode(chosen) if len(chosen) == 1 else "",
         )
 
@@ -104,12 +101,3 @@ def _selected(given: Mapping[str, str]) -> dict[str, str]:
     if len(selected) != 1:
         raise InvalidRequestError("name exactly one session, user, agent or tenant")
     return selected
-
-
-def _page_of(text: str, number: int) -> int:
-    page = whole_number(text, len(str(_MOST_READ)))
-    return page if page * _PAGE < number else 0
-
-
-def _address(chosen: Mapping[str, str], page: int) -> str:
-    return "/now?" + urlencode({**chosen, "page": page})

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 
 from pdp.console.freeze import freezes_of
+from pdp.console.paging import part_of
 from pdp.console.visits import Desk, Visit
 from pdp.console.words import Moment
 from pdp.v1.access_pb2 import RequestedAccess
@@ -17,8 +18,8 @@ from pdp.v1.session_pb2 import Session
 
 T = TypeVar("T")
 
-# So many of each kind are read, and so many rows are shown.
-MOST_READ, MOST_SHOWN = 1000, 100
+# So many of each kind are read.
+MOST_READ = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +61,9 @@ class Waiting:
         return self._desk.show(
             visit,
             "waiting.html",
-            rows=rows[:MOST_SHOWN],
+            part=part_of(rows, "/", {}, visit.request.query_params.get("page", "")),
             number=len(rows),
-            more=len(rows) - MOST_SHOWN,
+            every=len(sessions) < MOST_READ and len(calls) < MOST_READ,
             freezes=freezes,
             tenants=len({row.tenant for row in rows}) > 1,
         )

@@ -16,6 +16,7 @@ from pdp.console.entries import entry_of
 from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages
+from pdp.console.paging import part_of
 from pdp.console.problems import Problem
 from pdp.console.proofs import PastPolicies, Verified
 from pdp.console.record import PLAN_FIELDS
@@ -127,14 +128,16 @@ def pages(text: str) -> dict[str, str]:
     lists: dict[str, Any] = {
         "freezes": [freeze],
         "every": True,
-        "older": "",
-        "newer": "",
         "revocable": "",
         "wanted": wanted,
     }
     return {
-        "waiting": page("waiting.html", rows=[row], number=1, more=0, tenants=True, freezes=[freeze]),
-        "waiting, empty": page("waiting.html", rows=[], number=0, more=0, tenants=False, freezes=[]),
+        "waiting": page(
+            "waiting.html", part=part_of([row], "/", {}, ""), number=1, every=False, tenants=True, freezes=[freeze]
+        ),
+        "waiting, empty": page(
+            "waiting.html", part=part_of([], "/", {}, ""), number=0, every=True, tenants=False, freezes=[]
+        ),
         "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
         "less": page("less.html", review=review, problem=text, chosen=chosen),
@@ -149,8 +152,17 @@ def pages(text: str) -> dict[str, str]:
             arguments=[(text, text)],
             changed=text,
         ),
-        "now": page("now.html", sessions=[session], asking=Counter(ses_a=1), number=1, chosen=wanted, **lists),
-        "now, empty": page("now.html", sessions=[], asking=Counter(), number=0, chosen=wanted, **lists),
+        "now": page(
+            "now.html",
+            part=part_of([session], "/now", wanted, ""),
+            asking=Counter(ses_a=1),
+            number=1,
+            chosen=wanted,
+            **lists,
+        ),
+        "now, empty": page(
+            "now.html", part=part_of([], "/now", wanted, ""), asking=Counter(), number=0, chosen=wanted, **lists
+        ),
         **{f"revoke {name}": page("revoke.html", hit=hit, selected={name: text}, problem=text) for name in SELECTORS},
         "nothing to revoke": page("revoke.html", hit=RevokeSessionsResponse(), selected={"user": text}, problem=""),
         "freeze": page("freeze.html", freezes=[freeze], tenants=[(text, 1)], every=2, problem=text),
