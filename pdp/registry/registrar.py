@@ -51,7 +51,7 @@ from pdp.registry.scope import (
 from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.terms import session_terms
 from pdp.registry.unusual import Asked, Unusual, unusual
-from pdp.registry.usergroups import groups_shown, owned
+from pdp.registry.usergroups import groups_shown, owned, require_few
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
@@ -181,6 +181,7 @@ class Registrar:
         parents = self._parents(wanted, caller, bundle, now)
         self._require_unfrozen(parents[0].tenant if parents else caller.tenant)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
+        require_few(draft)
         scope = expansion(draft, parents, bundle)
         require_tools(wanted.tool_patterns, scope, self._limits)
         asked = SessionQuestion(
@@ -241,6 +242,7 @@ class Registrar:
         wanted, parents = owned(chain[0], caller, bundle), chain[1:]
         self._require_unfrozen(wanted.tenant)
         _require_waiting(wanted, now)
+        require_few(wanted)
         _require_active(parents, bundle, now)
         require_known(grants, bundle.grants)
         whole = expansion(wanted, parents, bundle)

@@ -169,8 +169,12 @@ def test_too_many_groups_are_refused(pdp: Embedded) -> None:
     """None is left out silently: a forbid could be about it."""
     crowd = tuple(f"idp/{number}" for number in range(MOST_USER_GROUPS + 1))
 
-    with pytest.raises(WrongStateError, match="names 33 user groups that the bundle declares, more than 32"):
-        pdp.registrar.request(WANTED, replace(LAPTOP, user_groups=crowd))
+    for requester, approver in (
+        (replace(LAPTOP, user_groups=crowd), LEAD),
+        (GATEWAY, replace(ALICE, user_groups=crowd)),
+    ):
+        with pytest.raises(WrongStateError, match="names 33 user groups that the bundle declares, more than 32"):
+            opened(pdp, requester, approver)
 
 
 def test_the_page_shows_a_directory_that_is_read(project_root: Path) -> None:
