@@ -16,6 +16,7 @@ PERSON = Caller(
     roles=frozenset({Role.AUDITOR, Role.APPROVER}),
     tenant="acme",
     authenticated_at=1_700_000_000.5,
+    user_groups=("idp/finance", "idp/operators"),
 )
 PROGRAM = Caller(
     id="gateway",
@@ -36,6 +37,7 @@ TRIAL = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), au
                 roles=["approver", "auditor"],
                 tenants=["acme"],
                 credential="jwt",
+                user_groups=["idp/finance", "idp/operators"],
                 authenticate_time=Timestamp(seconds=1_700_000_000, nanos=500_000_000),
             ),
         ),
