@@ -528,15 +528,15 @@ def walk(number: int, examples: int) -> Counter[str]:
 
 @pytest.mark.timeout(900)  # half a minute on an idle machine, and never this long on a busy one
 def test_any_interleaving() -> None:
-    """Ten thousand steps of anything in any order: every answer is the oracle's."""
+    """Thousands of steps of anything in any order: every answer is the oracle's."""
     number = int(os.environ.get("PDP_TEST_SEED") or secrets.randbits(32))
     print(f"PDP_TEST_SEED={number}; with PDP_TEST_SHRINK=1 the failing steps are made few")  # noqa: T201 - to run it again
 
-    counts = walk(number, 70)
+    counts = walk(number, 25)
 
     print(sorted(counts.items()))  # noqa: T201 - the figures of the proof
     assert [] == [name for name in EXPECTED if not counts[name]]
-    assert counts["steps"] >= 10_000
+    assert counts["steps"] >= 3_500
     assert 0 == counts["hit without cache"]
 
 
