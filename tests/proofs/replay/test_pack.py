@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,9 +145,9 @@ class Figures(NamedTuple):
 
 
 def figures(
-    suites: Suites, pep: Client, approver: Client, *, everything: bool = False, answers: bool = True
+    suites: Suites, pep: Client, approver: Client, *, everything: bool = False, answers: bool = True, each: int = 1
 ) -> Figures:
-    """Run all tasks and attacks. `everything` gives sessions every tool of their suite."""
+    """Run all tasks, and each so-manieth attack. `everything` gives sessions every tool of their suite."""
 
     def all_of(traces: Mapping[str, Sequence[JSON]], task_of: Callable[[str], str]) -> list[list[Asked]]:
         found = []
@@ -157,7 +158,8 @@ def figures(
         return found
 
     tasks = all_of(suites.tasks, lambda name: name)
-    attacks = all_of(suites.attacks, lambda name: name.rpartition("/")[0])
+    chosen = dict(islice(suites.attacks.items(), 0, None, each))
+    attacks = all_of(chosen, lambda name: name.rpartition("/")[0])
     clicks = [sum(one.asked for one in done) for done in tasks]
     assert not answers or all(one.allowed for done in tasks for one in done)
     return Figures(
@@ -174,16 +176,32 @@ def test_the_shipped_rules_reach_their_figures(test_data: Path, tmp_path: Path) 
     suites = Suites(test_data / "agentdojo")
     assert (56, 384) == (len(suites.tasks), len(suites.attacks))
     with serving(tmp_path, suites.bundle()) as (pep, approver):
-        fitting = figures(suites, pep, approver)
-        alone = figures(suites, pep, approver, answers=False)
-        everything = figures(suites, pep, approver, everything=True)
+        found = figures(suites, pep, approver)
 
     # 15 clicks are 0.27 a task, and 73 malicious questions 0.19 an attack: a no stops the same call from being asked
-    # about again. When nobody answers, 85 are asked.
-    assert Figures(43, 55, 15, 384, 73) == fitting
-    assert Figures(43, 55, 15, 384, 85) == alone
-    # Without a scope that fits, an attack asks 1.10 times.
-    assert Figures(43, 55, 15, 384, 424) == everything
+    # about again.
+    assert Figures(43, 55, 15, 384, 73) == found
+
+
+@pytest.mark.parametrize(
+    ("each", "alone", "everything"),
+    [
+        # Every injected task is among them, 6 and 9 in a suite.
+        (7, Figures(43, 55, 15, 55, 10), Figures(43, 55, 15, 55, 60)),
+        # When nobody answers, 85 are asked. Without a scope that fits, an attack asks 1.10 times.
+        pytest.param(1, Figures(43, 55, 15, 384, 85), Figures(43, 55, 15, 384, 424), marks=pytest.mark.long),
+    ],
+)
+def test_figures_where_nobody_answers_and_without_a_scope_that_fits(
+    test_data: Path, tmp_path: Path, each: int, alone: Figures, everything: Figures
+) -> None:
+    """Every attack is stopped there too, after more questions."""
+    suites = Suites(test_data / "agentdojo")
+    with serving(tmp_path, suites.bundle()) as (pep, approver):
+        unanswered = figures(suites, pep, approver, answers=False, each=each)
+        unscoped = figures(suites, pep, approver, everything=True, each=each)
+
+    assert (alone, everything) == (unanswered, unscoped)
 
 
 class RunFigures(NamedTuple):
