@@ -15,6 +15,7 @@ from tests.machinery.ports import free_port
 _BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
 PAGE_SECONDS = 900
+ONE_WORKER = "PDP_SERVER__WORKERS"
 # These set up an environment of their own and run everything again.
 ELSEWHERE = ("make demo", "make .venv/ready", "make dist")
 
@@ -39,11 +40,15 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 
 def surroundings(place: Path, programs: Path) -> dict[str, str]:
-    """Return an environment with the programs of a folder, and a server's address that is free."""
+    """Return an environment with the programs of a folder, and a server's address that is free.
+
+    A server there is one process: each worker more would compile the same bundle once more.
+    """
     address = f"127.0.0.1:{free_port()}"
     paths = os.pathsep.join([str(programs), os.environ["PATH"]])
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
-    return {**clean, "PATH": paths, "TMPDIR": str(place), "PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address}
+    server = {"PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address, ONE_WORKER: "1"}
+    return {**clean, "PATH": paths, "TMPDIR": str(place), **server}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from mcp.types import TextContent
 from pdp.config import describe
 from pdp.limits import DEFAULT_LIMITS
 from pdp.v1 import authorization_pb2
-from tests.machinery.pages import PAGE_SECONDS, blocks, run, served, surroundings
+from tests.machinery.pages import ONE_WORKER, PAGE_SECONDS, blocks, run, served, surroundings
 from tests.machinery.webserver import web_server
 
 pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
@@ -46,9 +46,10 @@ def environment(place: Path) -> dict[str, str]:
 
 
 def test_readme_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """Whoever types the commands of the README sees what it says."""
+    """Whoever types the commands of the README sees what it says, on a server with its default of workers."""
     page = project_root / "README.md"
     (serve,) = blocks(page, "sh serve")
+    del environment[ONE_WORKER]
 
     with served(serve, place, environment):
         done = run("\n".join(blocks(page, "sh")), place, environment)
@@ -168,8 +169,8 @@ def test_caller_commands_run(project_root: Path, place: Path, environment: dict[
 def test_certificate_and_token_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """After a trial, the page's commands lead to a gateway that is known by its certificate, and on to a person.
 
-    Nothing is set but the server's port: where the commands ask, and what they trust and present, is theirs. The person
-    approves what cannot be undone; a token does not.
+    Nothing is set but the server's port and number of workers: where the commands ask, and what they trust and present,
+    is theirs. The person approves what cannot be undone; a token does not.
     """
     page = project_root / "pdp" / "server" / "README.md"
     (trial,), (serve,), (serve_tokens,) = (
