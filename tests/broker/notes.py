@@ -6,11 +6,13 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.testing.bundles import bundle_files, tool
 
 ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
+_OVERLAY = f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"
+# `remote` is a server of MCP over HTTP.
 FILES = bundle_files(
     policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
-    tools={"notes": [tool("read", {"path": {"type": "string"}})]},
-    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
-    overlays={"notes": f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"},
+    tools={name: [tool("read", {"path": {"type": "string"}})] for name in ("notes", "remote")},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['notes/*', 'remote/*']}}}",
+    overlays={"notes": _OVERLAY, "remote": _OVERLAY},
 )
 CALLERS = (
     Caller(id="gateway", kind="token", roles=frozenset({Role.PEP})),

@@ -22,6 +22,8 @@ from pdp.broker.settings import BrokerSettings, PDPSettings, TLSSettings
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import Presenter
 from pdp.client import CallTokenRequest
+from pdp.doors.mcp.clientcertificate import ClientCertificate
+from pdp.doors.mcp.upstream import Upstream as DoorUpstream
 from pdp.errors import ConfigurationError
 from pdp.model import TraceParent
 from pdp.observer import CallOutcome, DoorCall
@@ -31,6 +33,14 @@ from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
 from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
 from tests.machinery.credentials.authority import Authority, Identity
 
+MCP = """
+remote:
+  kind: github
+  proxy:
+    methods: [POST]
+    paths: [/mcp]
+    mcp: {connection: github-1, presenters: [THUMBPRINT]}
+"""
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -68,16 +78,18 @@ class Site:
     roots: bytes
     folder: Path
 
-    def token(self, presenter: Presenter, path: str = "n") -> tuple[str, str]:
+    def token(self, presenter: Presenter, path: str = "n", server: str = "notes") -> tuple[str, str]:
         """Open a session and ask for a call; return the id of the session, and the call token."""
         client = self.server.client("gateway")
-        opened = client.request_session(user="alice", agent="coder", purpose="p", tools=("notes/*",), duration=600.0)
+        opened = client.request_session(
+            user="alice", agent="coder", purpose="p", tools=(f"{server}/*",), duration=600.0
+        )
         if opened.session.state == 1:  # it waits
             self.server.client("lead").approve_session(
                 opened.session.session_id, request_digest=opened.session.request_digest
             )
         wanted = CallTokenRequest(audience=AUDIENCE, certificate_thumbprint=presenter.certificate)
-        answer = client.authorize(opened.session_handle, "notes", "read", {"path": path}, call_tokens=(wanted,))
+        answer = client.authorize(opened.session_handle, server, "read", {"path": path}, call_tokens=(wanted,))
         return opened.session.session_id, answer.call_tokens[0].token
 
     def call(self, token: str, path: str = "n", by: Identity | None = None) -> Any:
@@ -148,7 +160,7 @@ def listening(settings: BrokerSettings, made: Any, observer: Any = None) -> Iter
 
 def settings_of(folder: Path, address: str, token: str, **more: Any) -> BrokerSettings:
     """Return the settings of a broker that asks a server in plain text on loopback."""
-    (folder / "rules.yaml").write_text(RULES)
+    (folder / "rules.yaml").write_text(more.pop("rules", RULES))
     (folder / "token").write_text(token)
     for name in ("rules.yaml", "token"):
         (folder / name).chmod(0o600)
@@ -166,10 +178,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     files = authority.files(folder)
     assert files.client_roots
     tls = TLSSettings(key=files.key, certificate=files.certificate, client_roots=files.client_roots)
+    gateway = authority.caller("spiffe://example.org/gateway")
+    rules = f"{RULES}{MCP.replace('THUMBPRINT', presenter_of(gateway).certificate)}"
     with running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER) as server, upstream_here() as upstream:
         memory = Memory([connection_to(upstream, tenant="default", compartment="")])
         settings = settings_of(
-            folder, server.address, server.token("broker"), tls=tls, calls="localhost:0", http="127.0.0.1:0"
+            folder,
+            server.address,
+            server.token("broker"),
+            tls=tls,
+            calls="localhost:0",
+            http="127.0.0.1:0",
+            rules=rules,
         )
 
         def now() -> float:
@@ -178,7 +198,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         with assembled(settings, memory, record, wall=now) as made, listening(settings, made, watching) as addresses:
             # What was used before the memory of uses began is not known.
             server.clock.advance(6)
-            gateway = authority.caller("spiffe://example.org/gateway")
             yield Site(server, upstream, record, watching, addresses, gateway, authority.roots, folder)
 
 
@@ -280,3 +299,42 @@ def test_sockets_are_for_their_user_alone_and_removed_at_the_end(tmp_path: Path)
             SocketListener(path)
 
     assert not path.exists()
+
+
+def test_a_door_reaches_a_server_of_mcp_through_the_broker(site: Site) -> None:
+    """`pdp mcp` presents its certificate: what greets passes for it, and each call with its call token."""
+    before = site.upstream.headers
+    site.upstream.headers = [("Content-Type", "application/json"), ("Mcp-Session-Id", "s1")]
+    site.upstream.got.clear()
+    site.record.events.clear()
+    chain, key = site.gateway.write(site.folder, "door")
+    roots = site.folder / "roots.pem"
+    params = {"name": "read", "arguments": {"path": "n"}}
+    _, token = site.token(presenter_of(site.gateway), server="remote")
+
+    async def exchanged() -> list[tuple[int, str, bytes]]:
+        port, found = site.addresses[1].rpartition(":")[2], []
+        door = DoorUpstream(
+            f"https://localhost:{port}/remote/mcp", ca_file=roots, certificate=ClientCertificate(chain=chain, key=key)
+        )
+        async with door:
+            for method, said, header in (
+                ("initialize", {}, {}),
+                ("tools/call", params, {"pdp-call-token": token, "mcp-session-id": "s1"}),
+                ("tools/call", params, {"mcp-session-id": "s1"}),
+                ("prompts/get", {}, {"mcp-session-id": "s1"}),
+            ):
+                body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": said}).encode()
+                async with door.exchange("POST", header, body) as answer:
+                    found.append((answer.status, answer.headers.get("mcp-session-id", ""), await answer.body()))
+        return found
+
+    try:
+        greeted, called, bare, other = asyncio.run(exchanged())
+    finally:
+        site.upstream.headers = before
+
+    assert (200, "s1", b'{"done":true}') == greeted == called
+    assert [403, 403] == [bare[0], other[0]]
+    assert ["/mcp", "/mcp"] == [path for _, path, _, _ in site.upstream.got]
+    assert ["connection.used", "calltoken.used"] == [kind for kind in site.record.kinds if kind.endswith(".used")]
