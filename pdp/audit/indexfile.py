@@ -9,6 +9,7 @@ import apsw
 
 from pdp.audit.rows import SCHEMA, SCHEMA_VERSION
 from pdp.foundation.files import open_private
+from pdp.foundation.sqlite import set_pragmas
 
 _BUSY_MILLISECONDS = 10_000
 _CACHE_KIBIBYTES = 24 * 1024
@@ -42,7 +43,7 @@ def _connected(file: Path) -> apsw.Connection:
     connection = apsw.Connection(str(file.absolute()))
     try:
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
-        connection.execute(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+        set_pragmas(connection, "journal_mode=WAL", "synchronous=NORMAL", f"cache_size=-{_CACHE_KIBIBYTES}")
         if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
             _create(connection)
     except BaseException:

@@ -24,6 +24,15 @@ def require_sound_engine(version: str) -> None:
         raise StoreUnavailableError(f"SQLite `{version}` can corrupt a store: {wanted} or later is needed")
 
 
+def set_pragmas(connection: apsw.Connection, *pragmas: str) -> None:
+    """Set each pragma, such as `synchronous=FULL`.
+
+    One at a time: of several statements the engine runs none behind the first that returns a row, until that is read.
+    """
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
 @contextmanager
 def committing(connection: apsw.Connection) -> Iterator[None]:
     """Commit a transaction that was begun, or roll it back when the block raises."""

@@ -16,7 +16,7 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable
 from pdp.messages.sorting import Message, burst_from, told_together
 from pdp.sessions.outbox import event_from, event_text
 
@@ -78,7 +78,7 @@ class MessageQueue:
             raise unavailable(error, _NAME) from None
         try:
             self._connection.set_busy_timeout(_BUSY_MILLISECONDS)
-            self._connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")
+            set_pragmas(self._connection, "journal_mode=WAL", "synchronous=FULL")
             with self._writing():
                 self._connection.execute(_SCHEMA)
         except BaseException as error:

@@ -13,7 +13,7 @@ import apsw
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.foundation.ownership import require_own
-from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable
 
 _BUSY_MILLISECONDS: Final = 5000
 _DANGER: Final = "anyone could change which secrets are used"
@@ -80,15 +80,14 @@ class Database:
     def _prepare(self, schema: str) -> None:
         connection = self._connection
         connection.set_busy_timeout(_BUSY_MILLISECONDS)
-        # One by one: the engine stops behind the first that returns a row. Deleted rows are overwritten, which SQLite
-        # would leave in free pages.
-        for pragma in (
+        # Deleted rows are overwritten: SQLite would leave them in free pages.
+        set_pragmas(
+            connection,
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",
             "temp_store=MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        )
         with self.writing():
             connection.execute(schema)
