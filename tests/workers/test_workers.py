@@ -144,11 +144,9 @@ def test_where_they_run(unharmed: ServerProcess) -> None:
     assert cores == {number: set(usable_cores()) if core is None else {core} for number, core in meant.items()}
 
 
-def test_what_is_done_once_is_done_once(server: ServerProcess, callers: Callers) -> None:
+def test_what_is_done_once_is_done_once(unharmed: ServerProcess) -> None:
     """At a first start one worker activates the bundle, and the other finds it active."""
-    opened_by(callers)
-
-    kinds = Counter(one.record["kind"] for one in read_records(server.record_folder))
+    kinds = Counter(one.record["kind"] for one in read_records(unharmed.record_folder))
 
     # The two workers and the control process.
     assert (1, 3, 0) == (kinds["bundle.activated"], kinds["server.started"], kinds["bundle.refused"])
