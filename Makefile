@@ -161,6 +161,8 @@ $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock
 credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys: age, OpenBao, SoftHSM
 	$(BIN)/python -m pytest -m credentials $(KEPT)
 
+environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready  ## install what the tests, the doors and people need
+
 # Where `make pictures` writes.
 PICTURES := pictures
 pictures: $(PEOPLE)/ready  ## take pictures of every page of the console, at three widths, light and dark
