@@ -23,6 +23,10 @@ MOST_TOKEN_BYTES: Final = 8 * 1024
 MOST_SECONDS: Final = 60
 # A URI or a name: whatever the tool server compares.
 AUDIENCE: Final = re.compile(r"[!-~]{1,256}")
+# A kind of downstream connection, such as `github`, and a scope as OAuth has it (RFC 6749, 3.3).
+CONNECTION_KIND: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+CONNECTION_SCOPE: Final = re.compile(r"[!#-\[\]-~]{1,128}")
+MOST_SCOPES: Final = 32
 # A SHA-256 in base64url, without padding.
 THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _BASE64 = re.compile(r"[A-Za-z0-9_-]*\Z")
@@ -56,7 +60,8 @@ class CallClaims:
 
     `id` is the same for a retry of the same call. `arguments_digest` is that of the canonical arguments after `salt`,
     so that the token tells no short argument. `resource_id` can be a digest, where the bundle keeps it out of logs.
-    `presenter` is None for a token that only a process on the same machine may present.
+    `presenter` is None for a token that only a process on the same machine may present. `connection` is the kind of
+    downstream connection that the call may use, with `scopes` and no others; empty for a call that needs none.
     """
 
     issuer: str
@@ -81,6 +86,8 @@ class CallClaims:
     resource_id: str = field(repr=False)
     bundle_version: str
     presenter: Presenter | None = None
+    connection: str = ""
+    scopes: tuple[str, ...] = ()
 
 
 def written(claims: CallClaims) -> bytes:
@@ -108,6 +115,8 @@ def written(claims: CallClaims) -> bytes:
         "res": [claims.resource_type, claims.resource_id],
         "bnd": claims.bundle_version,
     }
+    if claims.connection:
+        said |= {"con": claims.connection, "scp": list(claims.scopes)}
     if bound is not None:
         said["cnf"] = {"x5t#S256": bound.certificate} if bound.certificate else {"jkt": bound.key}
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
@@ -142,6 +151,9 @@ def read(text: bytes) -> CallClaims:
         resource_id=resource[1],
         bundle_version=taken("bnd", _name),
         presenter=taken("cnf", _presenter) if "cnf" in said else None,
+        connection=taken("con", _kind) if "con" in said else "",
+        # Without a connection it is unknown.
+        scopes=taken("scp", _scopes) if "con" in said else (),
     )
     if unknown := taken.left():
         raise refused(f"claim `{unknown}` is unknown")
@@ -227,6 +239,16 @@ def _time(value: object) -> int | None:
 
 def _actor(value: object) -> str | None:
     return _name(value["sub"]) if isinstance(value, dict) and set(value) == {"sub"} else None
+
+
+def _kind(value: object) -> str | None:
+    return value if isinstance(value, str) and CONNECTION_KIND.fullmatch(value) else None
+
+
+def _scopes(value: object) -> tuple[str, ...] | None:
+    names = _names(value)
+    good = names is not None and len(names) <= MOST_SCOPES and all(map(CONNECTION_SCOPE.fullmatch, names))
+    return names if good else None
 
 
 def _digest(value: object) -> str | None:

@@ -227,7 +227,7 @@ def supposed_session(
     for kind, name in (("User", supposed.user), ("Agent", supposed.agent)):
         if (kind, name) not in bundle.directory.entities:
             raise InvalidRequestError(f"supposed.{kind.lower()}", f"`{name}` is not in the directory")
-    tools = {action: tool.definition_digest for action, tool in bundle.catalogue.tools.items()}
+    tools = {action: tool.approval_digest for action, tool in bundle.catalogue.tools.items()}
     return Session(
         id="ses_supposed",
         handle_digest=b"",

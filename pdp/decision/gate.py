@@ -51,4 +51,4 @@ def _of_reach(snapshot: Snapshot, session: Session, tool: Tool) -> Row | None:
         return rows.OUT_OF_SCOPE
     if tool.action not in snapshot.bundle.within_ceiling(session.agent):
         return rows.ABOVE_CEILING
-    return None if approved == tool.definition_digest or tool.is_known_as(approved) else rows.CHANGED
+    return None if tool.is_approved_as(approved) else rows.CHANGED

@@ -86,7 +86,7 @@ def _unknown_tool(at: Refusal) -> str:
 
 def _changed(at: Refusal) -> str:
     since = f"{at.who} was approved at {moment(at.session.approved_at)}"
-    return f"the definition of `{at.call.action}` has changed since {since}"
+    return f"the definition of `{at.call.action}`, or its connection, has changed since {since}"
 
 
 def _out_of_scope(at: Refusal) -> str:

@@ -183,6 +183,9 @@ class CallTokens:
             resource_id=_resource_id(decision),
             bundle_version=decision.bundle_version,
             presenter=wanted.presenter,
+            # INVARIANT: the gate has compared it, by the same bundle, with what was approved.
+            connection=tool.connection.kind if tool.connection else "",
+            scopes=tool.connection.scopes if tool.connection else (),
         )
 
     def _require_standing(self, claims: CallClaims, key: PublishedKey, snapshot: Snapshot) -> None:

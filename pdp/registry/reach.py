@@ -230,7 +230,7 @@ def _page(actions: Iterable[str], after: str, size: int, *, most: int = MOST_TOO
 def _scope(actions: Iterable[str], bundle: Bundle) -> Scope:
     """Return actions as a scope, with the definitions of the catalogue; those that are gone have none."""
     tools = bundle.catalogue.tools
-    return scope_of({action: tools[action].definition_digest if action in tools else "" for action in actions})
+    return scope_of({action: tools[action].approval_digest if action in tools else "" for action in actions})
 
 
 def _actions(session: Session) -> Iterable[str]:

@@ -11,13 +11,15 @@ from pdp.limits import Limits
 from pdp.model import Scope, Session
 from pdp.policy.bundle import Bundle
 from pdp.policy.patterns import ToolPatterns, pattern_problem
+from pdp.policy.tools.overlay import ToolConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedTool:
     """One tool of a session's scope, with its groups and the labels that its calls add in the current catalogue.
 
-    Both are empty when the tool is gone.
+    Both are empty when the tool is gone. `definition_digest` is what an approval freezes. `connection` is the one that
+    its calls use; None for none, and when another one was approved.
     """
 
     server: str
@@ -26,6 +28,7 @@ class ScopedTool:
     risk: str
     groups: tuple[str, ...] = ()
     adds_labels: tuple[str, ...] = ()
+    connection: ToolConnection | None = None
 
     @property
     def action(self) -> str:
@@ -38,7 +41,7 @@ def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) ->
     asked = ToolPatterns(session.tool_patterns)
     within = bundle.within_ceiling(session.agent)
     tools = {
-        action: tool.definition_digest
+        action: tool.approval_digest
         for action, tool in bundle.catalogue.tools.items()
         if asked.match(action) and action in within
     }
@@ -47,7 +50,7 @@ def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) ->
         tools = {
             action: found
             for action, found in tools.items()
-            if bundle.catalogue.tools[action].is_known_as(above.get(action, ""))
+            if bundle.catalogue.tools[action].is_approved_as(above.get(action, ""))
         }
     return scope_of(tools)
 
@@ -71,6 +74,7 @@ def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
                 risk=known.risk if known else "",
                 groups=known.groups if known else (),
                 adds_labels=known.adds_labels if known else (),
+                connection=known.connection if known and known.is_approved_as(scope.tools[action]) else None,
             )
         )
     return tuple(tools)

@@ -363,6 +363,8 @@ def scoped_tool_message(tool: ScopedTool) -> sessions.ScopedTool:
         risk=tool.risk,
         groups=tool.groups,
         adds_labels=tool.adds_labels,
+        connection_kind=tool.connection.kind if tool.connection else "",
+        connection_scopes=tool.connection.scopes if tool.connection else (),
     )
 
 

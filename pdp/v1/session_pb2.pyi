@@ -30,20 +30,24 @@ SESSION_STATE_EXPIRED: SessionState
 SESSION_STATE_REVOKED: SessionState
 
 class ScopedTool(_message.Message):
-    __slots__ = ("server", "tool", "definition_digest", "risk", "groups", "adds_labels")
+    __slots__ = ("server", "tool", "definition_digest", "risk", "groups", "adds_labels", "connection_kind", "connection_scopes")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RISK_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     ADDS_LABELS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_KIND_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_SCOPES_FIELD_NUMBER: _ClassVar[int]
     server: str
     tool: str
     definition_digest: str
     risk: str
     groups: _containers.RepeatedScalarFieldContainer[str]
     adds_labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., adds_labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    connection_kind: str
+    connection_scopes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., adds_labels: _Optional[_Iterable[str]] = ..., connection_kind: _Optional[str] = ..., connection_scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins", "terms_json", "budgets", "values_kept", "tool_count", "user_groups")

@@ -50,6 +50,16 @@ def test_a_good_token_says_what_was_allowed() -> None:
     assert CLAIMS == verify(token())
 
 
+def test_a_token_says_what_its_call_may_use_downstream() -> None:
+    """The kind of a connection and scopes, of which there can be none."""
+    both = {"connection": "github", "scopes": ("issues:read", "repo")}
+    said = verify(token(**both))
+    bare = verify(token(connection="github"))
+
+    assert both == {"connection": said.connection, "scopes": said.scopes}
+    assert ("github", ()) == (bare.connection, bare.scopes)
+
+
 def test_a_token_is_good_once() -> None:
     """The second use is refused, by whatever verifier with the same memory."""
     by, text = verifier(), token()
@@ -186,6 +196,12 @@ def test_a_header_that_is_not_ours_is_refused(header: dict[str, Any]) -> None:
         {"cnf": {"kid": "c" * 43}},
         {"res": ["Checkout"]},
         {"scope": "admin"},
+        {"con": "github"},
+        {"scp": ["repo:read"]},
+        {"con": "Git Hub", "scp": []},
+        {"con": "github", "scp": "repo:read"},
+        {"con": "github", "scp": ["a b"]},
+        {"con": "github", "scp": ["a"] * 33},
         {"sub": ""},
     ],
 )

@@ -290,8 +290,8 @@ def test_changed_definitions_are_explained(world: World) -> None:
     )
     assert missing.startswith("denied: a call of `files/peek` must state the digest of its definition")
     assert (
-        "denied: the definition of `files/read` has changed since session `SESSION` was approved at "
-        "2026-01-01T00:00:00Z"
+        "denied: the definition of `files/read`, or its connection, has changed since session `SESSION` was approved "
+        "at 2026-01-01T00:00:00Z"
     ) == since
 
 

@@ -18,6 +18,7 @@ from pdp.cli.sessions.view import (
     seconds_of,
     terms_of,
 )
+from pdp.client.connectionwords import connection_text
 from pdp.client.enumwords import visibility
 from pdp.foundation.printable import visible
 from pdp.v1.authorization_pb2 import Visibility
@@ -43,7 +44,9 @@ def print_review(review: ReviewSessionResponse, *, asked: Session | None = None)
     if console.is_terminal:
         _print_lines(console, tools, console.height - _LINES_ASIDE - len(terms_of(review.session)))
     elif tools:
-        print_table(("tool", "groups", "policies", "adds labels", "by", "opened by a grant"), map(_row, tools))
+        print_table(
+            ("tool", "groups", "policies", "adds labels", "connection", "by", "opened by a grant"), map(_row, tools)
+        )
     if not tools:
         click.echo("no tools")
     click.echo()
@@ -110,13 +113,15 @@ def _print_lines(console: Console, tools: Sequence[ReviewedTool], room: int) -> 
 
 
 def _line(one: ReviewedTool) -> Text:
-    name, _, policies, labels, by, grants = map(visible, _row(one))
+    name, _, policies, labels, used, by, grants = map(visible, _row(one))
     risk = one.tool.risk
     line = Text.assemble((f"{risk:<12}", STYLES.get(risk, "")), (f" {policies:<8}", STYLES.get(policies, "")), name)
     if one.tool.groups:
         line.append(f"  in {visible(', '.join(one.tool.groups))}", "bold")
     if labels:
         line.append(f"  adds {labels}", "bold")
+    if used:
+        line.append(f"  uses {used}", "bold")
     if by and one.visibility != Visibility.VISIBILITY_ALWAYS:
         line.append(f"  by {by}", "dim")
     return line.append(f"  opened by {grants}", "dim") if grants else line
@@ -126,7 +131,8 @@ def _row(one: ReviewedTool) -> tuple[str, ...]:
     groups = ", ".join((one.tool.risk, *one.tool.groups))
     labels = ", ".join(one.tool.adds_labels)
     name = f"{one.tool.server}/{one.tool.tool}"
-    return name, groups, visibility(one), labels, policies_text(one), " ".join(one.opened_by)
+    used = connection_text(one.tool)
+    return name, groups, visibility(one), labels, used, policies_text(one), " ".join(one.opened_by)
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:

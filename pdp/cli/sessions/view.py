@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pdp.cli.output import print_fields, print_table, time_text
+from pdp.client.connectionwords import connection_text, connections_text
 from pdp.client.enumwords import session_state
 from pdp.foundation.printable import visible
 from pdp.v1.reach_pb2 import ReachedTool
@@ -41,6 +42,9 @@ def plain(session: Session) -> dict[str, Any]:
                 "risk": one.risk,
                 "groups": list(one.groups),
                 "adds_labels": list(one.adds_labels),
+                "connection": {"kind": one.connection_kind, "scopes": list(one.connection_scopes)}
+                if one.connection_kind
+                else None,
                 "definition_digest": one.definition_digest,
             }
             for one in session.tools
@@ -76,10 +80,15 @@ def print_session(session: Session) -> None:
     click.echo()
     if session.tools:
         rows = [
-            (f"{one.server}/{one.tool}", ", ".join((one.risk, *one.groups)), ", ".join(one.adds_labels))
+            (
+                f"{one.server}/{one.tool}",
+                ", ".join((one.risk, *one.groups)),
+                ", ".join(one.adds_labels),
+                connection_text(one),
+            )
             for one in session.tools
         ]
-        print_table(("tool", "groups", "adds labels"), rows)
+        print_table(("tool", "groups", "adds labels", "connection"), rows)
     else:
         click.echo("no tools")
 
@@ -105,6 +114,7 @@ def _fields(session: Session, known_grants: tuple[str, ...]) -> Iterator[tuple[s
     yield "agent", session.agent
     yield "purpose", session.purpose
     yield "asked for", " ".join(session.tool_patterns)
+    yield "uses", "; ".join(connections_text(session.tools, session.user))
     yield "duration", duration_text(seconds_of(session))
     yield "grants", " ".join(session.grants)
     yield "grants known", " ".join(known_grants)

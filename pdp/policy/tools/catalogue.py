@@ -10,12 +10,13 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pdp.errors import BundleError, InvalidJSONError, Problem
-from pdp.foundation.jsontext import MINTING_KEYS, definition_digest, former_definition_digest, parse
+from pdp.foundation import jsontext
+from pdp.foundation.jsontext import MINTING_KEYS, canonical, definition_digest, former_definition_digest, parse
 from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
 from pdp.policy.tools.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.tools.mapping import ResourceMapping
-from pdp.policy.tools.overlay import ANYTHING, RISKS, Declared, Risk, ToolOverlay, read_overlay
+from pdp.policy.tools.overlay import ANYTHING, RISKS, Declared, Risk, ToolConnection, ToolOverlay, read_overlay
 from pdp.policy.tools.parameters import RecordType
 from pdp.policy.tools.targetpaths import TargetPath, known_paths
 from pdp.policy.tools.typing import input_type
@@ -51,7 +52,8 @@ class Tool:
     """One tool of one server: the form of its calls, its risk, and its further groups.
 
     `action` is `server/name`. `definition_digest` covers the parts of the definition that a model acts on,
-    `former_digest` the whole, as in earlier releases; with `digest_required` a call must state one of them. `mapping`
+    `former_digest` the whole, as in earlier releases; `approval_digest` is what an approval freezes: the definition,
+    and the connection. With `digest_required` a call must state one of them. `mapping`
     is None when the server is the resource of every call. `log` names the parameters whose values may be recorded; for
     all others only a keyed digest is. `named` says whether an overlay sets the risk group; otherwise the tool is
     destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
@@ -59,13 +61,15 @@ class Tool:
     values the budget `max_sum` adds up; empty for none. `targets` are the paths to what calls name outside, `text`
     those to texts with links; None where the overlay says nothing. `trusted` says that strangers do not write its
     results, and `issues` are the paths to the fields of its results that issue ids. `audiences` are those that call
-    tokens for it may have. `unusable` says why every call is denied, and is empty for a tool that can be called.
+    tokens for it may have, and `connection` is what its calls use downstream, None for nothing. `unusable` says why
+    every call is denied, and is empty for a tool that can be called.
     """
 
     action: str
     server: str
     name: str
     definition_digest: str
+    approval_digest: str
     risk: Risk
     digest_required: bool
     input: RecordType
@@ -79,6 +83,7 @@ class Tool:
     trusted: bool = False
     issues: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
+    connection: ToolConnection | None = None
     named: bool = True
     title: str = ""
     description: str = ""
@@ -89,6 +94,12 @@ class Tool:
     def is_known_as(self, digest: str) -> bool:
         """Return whether a digest is one of this definition."""
         return bool(digest) and digest in (self.definition_digest, self.former_digest)
+
+    def is_approved_as(self, digest: str) -> bool:
+        """Return whether a digest is what an approval has frozen of the tool as it is now."""
+        if self.connection is None:
+            return self.is_known_as(digest)
+        return bool(digest) and digest == self.approval_digest
 
     @property
     def action_groups(self) -> tuple[str, ...]:
@@ -271,6 +282,7 @@ class _ServerReader:
             server=self._server,
             name=name,
             definition_digest=digest,
+            approval_digest=_approval_digest(digest, overlay.connection),
             # A server's claims about its own tool are only proposals for the import; only a person lowers the risk.
             risk=overlay.risk or "destructive",
             named=overlay.risk is not None,
@@ -286,6 +298,7 @@ class _ServerReader:
             trusted=overlay.trusted,
             issues=overlay.issues,
             audiences=overlay.audiences,
+            connection=overlay.connection,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,
@@ -329,3 +342,9 @@ def _keys(value: object) -> set[str]:
 def _text(found: object, key: str) -> str:
     text = found.get(key) if isinstance(found, dict) else None
     return text if isinstance(text, str) else ""
+
+
+def _approval_digest(definition: str, connection: ToolConnection | None) -> str:
+    if connection is None:
+        return definition
+    return jsontext.digest(canonical([definition, connection.kind, *connection.scopes]))

@@ -43,6 +43,7 @@ _HEADER = """\
 #   groups: [payments]      further groups of its action, which bundle.yaml declares
 #   adds_labels: [untrusted]   the labels that an allowed call adds to its session, which bundle.yaml declares
 #   audiences: [https://a.b]   for whom call tokens of the tool may be
+#   connection: {{kind: github, scopes: [repo:read]}}   what its calls use downstream; part of each approval
 #   log: [path]             the parameters whose values are written to the record; of all others it has a keyed digest
 #   targets: [to, "payments[].iban"]   the parameters that name a person or a thing outside
 #   text: [subject, body]   the parameters whose texts can hold links

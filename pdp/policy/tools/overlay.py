@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
-from pdp.calltokens.claims import AUDIENCE
+from pdp.calltokens.claims import AUDIENCE, CONNECTION_KIND, CONNECTION_SCOPE, MOST_SCOPES
 from pdp.errors import Problem
 from pdp.foundation.fieldpaths import field_path, last_name
 from pdp.foundation.names import KINDS
@@ -35,15 +35,25 @@ _ResourceLog = Literal["plain", "digest"]
 _ResultTrust = Literal["trusted", "untrusted"]
 
 TOOL_KEYS = (
-    *("adds_labels", "audiences", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
+    *("adds_labels", "audiences", "connection", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
     *("issues", "results", "sums", "targets", "text"),
 )
+# What the overlay can say of all tools of a server.
+_SHARED_KEYS = ("adds_labels", "audiences", "connection", "digest", "groups", "risk")
 # A client looks for each in each result.
 MOST_ISSUES = 16
 MOST_AUDIENCES = 8
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolConnection:
+    """The downstream connection that calls of a tool use: its kind, such as `github`, and with which scopes, sorted."""
+
+    kind: str
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +64,8 @@ class ToolOverlay:
     names the parameters whose values may be written to the record, `adds_labels` the labels that an allowed call adds
     to its session, `sums` the parameter whose values are added up. `targets` are the paths to what calls name outside,
     `text` those to texts with links; None where the overlay says nothing. `trusted` says that strangers do not write
-    its results, and `issues` are the paths to the fields of its results that issue ids.
+    its results, and `issues` are the paths to the fields of its results that issue ids. `connection` is None for a tool
+    that uses none.
     """
 
     input: RecordType
@@ -70,6 +81,7 @@ class ToolOverlay:
     sums: str = ""
     trusted: bool = False
     issues: tuple[str, ...] = ()
+    connection: ToolConnection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +128,7 @@ class _OverlayReader:
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
-        self.problems += top.unknown_keys(("adds_labels", "audiences", "digest", "groups", "risk", "tools"))
+        self.problems += top.unknown_keys((*_SHARED_KEYS, "tools"))
         tools = self._section(top, "tools")
         self.problems += tools.unknown_keys(inputs, "tool")
         risk = self._word(top, "risk", RISKS)
@@ -126,6 +138,7 @@ class _OverlayReader:
             risk=risk,
             groups=self._groups(top),
             audiences=self._audiences(top),
+            connection=self._connection(top),
             digest_required=digest == "required",
             adds_labels=self._labels(top),
         )
@@ -145,6 +158,7 @@ class _OverlayReader:
             risk=self._word(entry, "risk", RISKS) or shared.risk,
             groups=self._groups(entry) if "groups" in entry else shared.groups,
             audiences=self._audiences(entry) if "audiences" in entry else shared.audiences,
+            connection=self._connection(entry) if "connection" in entry else shared.connection,
             digest_required=digest == "required" if digest else shared.digest_required,
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
@@ -238,6 +252,24 @@ class _OverlayReader:
         if len(names) > MOST_AUDIENCES:
             self._add(section, "audiences", f"`audiences` holds more than {MOST_AUDIENCES}")
         return tuple(sorted(set(names)))
+
+    def _connection(self, section: Section) -> ToolConnection | None:
+        said = self._section(section, "connection")
+        if not said:
+            return None
+        self.problems += said.unknown_keys(("kind", "scopes"))
+        kind, scopes = said.get("kind"), said.get("scopes", [])
+        if not isinstance(kind, str) or not CONNECTION_KIND.fullmatch(kind):
+            self._add(said, "kind", "`kind` must be 1 to 64 of a-z, 0-9 and `._-`, such as `github`")
+            return None
+        if not isinstance(scopes, list) or not all(
+            isinstance(one, str) and CONNECTION_SCOPE.fullmatch(one) for one in scopes
+        ):
+            self._add(said, "scopes", "`scopes` must be a list of scopes, each of 1 to 128 characters without blanks")
+            return None
+        if len(set(scopes)) > MOST_SCOPES:
+            self._add(said, "scopes", f"`scopes` holds more than {MOST_SCOPES}")
+        return ToolConnection(kind=kind, scopes=tuple(sorted(set(scopes))))
 
     def _groups(self, section: Section) -> tuple[str, ...]:
         names = section.get("groups", [])

@@ -240,6 +240,7 @@ def test_shapes_of_the_answer(shape: str) -> None:
         server="s",
         name="t",
         definition_digest=definition_digest(definition),
+        approval_digest=definition_digest(definition),
         risk="destructive",
         digest_required=False,
         input=found.tools["s/t"].input,
@@ -436,6 +437,13 @@ PAY = tool(
     payments=PAYMENTS,
 )
 BAD_OVERLAYS = [
+    ("connection: github", "1: `connection` must be a mapping"),
+    ("connection: {scopes: [a]}", "1: `kind` must be 1 to 64 of a-z, 0-9 and `._-`, such as `github`"),
+    ("connection: {kind: Git Hub}", "1: `kind` must be 1 to 64 of a-z"),
+    ("connection: {kind: github, scope: [a]}", "1: unknown key: `scope`; did you mean `scopes`?"),
+    ("tools:\n  pay:\n    connection: {kind: github, scopes: a}", "3: `scopes` must be a list of scopes"),
+    ("connection: {kind: github, scopes: ['a b']}", "1: `scopes` must be a list of scopes, each of 1 to 128"),
+    (f"connection: {{kind: github, scopes: {[f's{n}' for n in range(33)]}}}", "1: `scopes` holds more than 32"),
     ("rissk: mutating", "1: unknown key: `rissk`; did you mean `risk`?"),
     ("risk: mutatin", "1: unknown risk: `mutatin`; did you mean `mutating`? (one of `read_only`, "),
     ("digest: yes", "1: unknown digest: `True` (one of `required`, `optional`)"),
