@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,10 +129,13 @@ def test_what_others_wrote_is_cut_and_made_printable(field: str, name: str) -> N
 
 
 def test_what_a_call_changed_is_shown() -> None:
-    """The labels that it added, and the budgets that it took of, where there are any."""
-    found = decision_attributes(a_decision(labels_added=("seen", "untrusted"), debits=(("max_calls", 3),)), KEY)
+    """The labels that it added, the budgets that it took of, and what a person had lifted, where there is any."""
+    decision = a_decision(labels_added=("seen", "untrusted"), debits=(("max_calls", 3),), access_request_id="acc_1")
+    found = decision_attributes(replace(decision, ruling=replace(decision.ruling, policies_lifted=("f",))), KEY)
 
     assert (("seen", "untrusted"), ("max_calls",)) == (found[names.LABELS_ADDED], found[names.DEBITS])
+    assert (("f",), "acc_1") == (found[names.POLICIES_LIFTED], found[names.ACCESS_REQUEST])
+    assert {names.LABELS_ADDED, names.DEBITS, names.POLICIES_LIFTED}.isdisjoint(decision_attributes(a_decision(), KEY))
 
 
 def test_texts_are_bounded() -> None:
