@@ -48,6 +48,11 @@ class Notes:
             self.events.append(event)
             self._told.notify_all()
 
+    def forget(self) -> None:
+        """Forget the events so far."""
+        with self._told:
+            self.events.clear()
+
     def refusal(self) -> Event:
         """Return the first refusal, as soon as there is one."""
         with self._told:
