@@ -34,6 +34,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "pdp.cli.operate.console",
         "Approve, watch and revoke in the browser, as the person who you are.",
     ),
+    "login": CommandEntry(
+        "pdp.cli.operate.login", "Log in at the provider, as in the console, for the commands that follow."
+    ),
     "freeze": CommandEntry("pdp.cli.operate.freeze", "Stop all calls of a tenant or of all tenants, and lift that."),
     "whoami": CommandEntry(
         "pdp.cli.sessions.whoami", "Show who the server takes you for: id, roles, tenants, and how you proved it."

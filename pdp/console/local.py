@@ -13,23 +13,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pdp.client import PDPClientError
+from pdp.console.linkfile import write_link
 from pdp.console.logins import Credential, Login
 from pdp.console.problems import problem_of
 from pdp.console.visits import Desk, UnprovenError, Visit, see
-from pdp.foundation.files import replacing
 from pdp.v1.caller_pb2 import Caller
 
 LINK_SECONDS = 60.0
 _FORBIDDEN, _UNAUTHORIZED = 403, 401
 _NAME_BYTES, _KEY_BYTES = 16, 32
-_FILE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="referrer" content="no-referrer">
-<meta http-equiv="refresh" content="0; url={link}">
-<title>The console of the policy decision point</title>
-<p><a href="{link}">Open the console.</a> The link works once, within a minute.</p>
-"""
 
 
 def local_name() -> str:
@@ -49,8 +41,8 @@ class LocalEntry:
     def write_link(self, path: Path) -> None:
         """Write a page that opens the console into a file for its owner alone. Raise `OSError`."""
         link = f"{self._desk.place.origin}/enter?key={self._key}"
-        with replacing(path) as file:
-            file.write(_FILE.format(link=link).encode("ascii"))
+        title, note = "Open the console of the policy decision point", "The link works once, within a minute."
+        write_link(path, link, title=title, note=note)
 
     @property
     def routes(self) -> Sequence[Route]:

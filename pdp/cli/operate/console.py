@@ -14,6 +14,7 @@ import click
 
 from pdp.cli.connection import connect_async, connector
 from pdp.cli.doors.serving import address_options, run
+from pdp.cli.operate.provider import FLAGS, PROVIDER, ProviderOptions
 from pdp.cli.options import (
     CONNECTION_FLAGS,
     ConnectionOptions,
@@ -32,60 +33,28 @@ from pdp.console.logins import PersonToken
 from pdp.console.provider import Client, Provider
 from pdp.console.published import LogInFailedError
 from pdp.console.shell import Place
-from pdp.errors import ConfigurationError
-from pdp.foundation.ownership import read_secret
 from pdp.model import Role
 from pdp.serving.weblistener import Listener, LoopbackListener, serve
 
 _SECTIONS = {
     "On this machine": ("--open", "--port"),
     "For everybody, with a provider of log-ins": (
-        *("--listen", "--listen-tls-certificate", "--listen-tls-key", "--public-url", "--issuer", "--client-id"),
-        *("--client-secret-file", "--scope", "--parameter", "--issuer-tls-roots"),
+        *("--listen", "--listen-tls-certificate", "--listen-tls-key", "--public-url"),
+        *FLAGS,
     ),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
-# What the console itself asks a provider with.
-_OWN_PARAMETERS = frozenset(
-    {
-        *("client_id", "code_challenge", "code_challenge_method", "max_age", "nonce", "prompt"),
-        *("redirect_uri", "response_mode", "response_type", "scope", "state"),
-    }
-)
-_SECRET_BYTES = 4096
 _PUBLIC_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?|http://localhost:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedOptions:
-    """Where everybody finds the console, and the provider of their log-ins; None for what is not given."""
+    """Where everybody finds the console; None for what is not given."""
 
     listen: str | None
     listen_tls_certificate: str | None
     listen_tls_key: str | None
     public_url: str | None
-    issuer: str | None
-    client_id: str | None
-    client_secret_file: str | None
-    scope: str
-    parameter: tuple[str, ...]
-    issuer_tls_roots: str | None
-
-    def client(self) -> Client:
-        """Return the console as the provider knows it. Raise `UsageError` or `ConfigurationError`."""
-        parameters = dict(one.partition("=")[::2] for one in self.parameter)
-        for name, value in parameters.items():
-            if not (name and value) or name in _OWN_PARAMETERS:
-                raise click.UsageError(f"--parameter must be `name=value`, with a name that is not its own: `{name}`")
-        secret = self.client_secret_file
-        return Client(
-            issuer=self.issuer or "",
-            client_id=self.client_id or "",
-            secret="" if secret is None else _secret(Path(secret)),
-            scope=self.scope,
-            parameters=parameters,
-            tls_roots=path_of(self.issuer_tls_roots),
-        )
 
 
 _SHARED = (
@@ -93,25 +62,6 @@ _SHARED = (
         "Where browsers, or a proxy before them, find it, such as `0.0.0.0:8443`.", what="console", required=False
     ),
     click.option("--public-url", metavar="URL", help="The URL by which people know it: https, without a path."),
-    click.option("--issuer", metavar="URL", help="The provider: its issuer, as its tokens name it."),
-    click.option(
-        "--client-id", metavar="ID", help="The console's id at the provider, and `jwt.console_client` of the server."
-    ),
-    click.option(
-        "--client-secret-file",
-        metavar="FILE",
-        help="The console's secret there; nobody else may read the file. [a public client]",
-    ),
-    click.option(
-        "--scope", metavar="SCOPES", default="openid", show_default=True, help="What the provider is asked for."
-    ),
-    click.option(
-        "--parameter",
-        metavar="NAME=VALUE",
-        multiple=True,
-        help="Ask the provider with this, too, such as `resource=…` or `audience=…`, for tokens that the server takes.",
-    ),
-    click.option("--issuer-tls-roots", metavar="FILE", help="Trust these root certificates there. [the system's]"),
 )
 
 
@@ -119,6 +69,7 @@ _SHARED = (
 @click.option("--open", "opens", is_flag=True, help="Open the console in the browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen on. [a free one]")
 @grouped(SharedOptions, "shared", _SHARED)
+@grouped(ProviderOptions, "provider", PROVIDER)
 @connection_options(Role.APPROVER)
 @with_loader("data_dir")
 def console(
@@ -126,6 +77,7 @@ def console(
     load_settings: Callable[[], Settings],
     connection: ConnectionOptions,
     shared: SharedOptions,
+    provider: ProviderOptions,
     opens: bool,
     port: int,
 ) -> int:
@@ -139,15 +91,19 @@ def console(
         return run(_serve_here(load_settings(), connection, port, opens=opens))
     if opens or port:
         raise click.UsageError("--open and --port are for a console on this machine, and do not go with --listen")
-    for flag, value in (("public-url", shared.public_url), ("issuer", shared.issuer), ("client-id", shared.client_id)):
+    for flag, value in (
+        ("public-url", shared.public_url),
+        ("issuer", provider.issuer),
+        ("client-id", provider.client_id),
+    ):
         if not value:
             raise click.UsageError(f"--listen needs --{flag}")
     if connection.token_file is not None:
         raise click.UsageError("--token-file does not go with --listen: each person brings their own token")
-    return run(_serve_all(load_settings(), connection, shared))
+    return run(_serve_all(load_settings(), connection, shared, provider.client()))
 
 
-async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: SharedOptions) -> None:
+async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: SharedOptions, known: Client) -> None:
     url = (shared.public_url or "").rstrip("/").lower()
     if not _PUBLIC_URL.fullmatch(url):
         raise click.UsageError("--public-url must be https, with a host and no path, such as `https://pdp.example.org`")
@@ -156,7 +112,7 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
     async with AsyncExitStack() as opened:
         listener = opened.enter_context(Listener(shared.listen or "", certificate=certificate, key=key))
         client = await opened.enter_async_context(connect_async(Role.APPROVER, settings, connection, person))
-        provider = await opened.enter_async_context(Provider(shared.client(), f"{url}{BACK}", clock))
+        provider = await opened.enter_async_context(Provider(known, f"{url}{BACK}", clock))
         try:
             await provider.check()
         except LogInFailedError as error:
@@ -181,14 +137,6 @@ async def _serve_here(settings: Settings, connection: ConnectionOptions, port: i
         if opens:
             await asyncio.to_thread(webbrowser.open, link.absolute().as_uri())
         await serve(app, listener)
-
-
-def _secret(path: Path) -> str:
-    """Return the secret in a file. Raise `ConfigurationError` if others may read or write it, or it holds none."""
-    text = read_secret(path, "anyone could choose what is presented", most=_SECRET_BYTES).strip()
-    if not (text.isascii() and text.isprintable() and text):
-        raise ConfigurationError(f"`{path}` holds no secret")
-    return text
 
 
 @contextmanager
