@@ -20,6 +20,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "secret": CommandEntry("pdp.broker.cli.secret", "Store the secrets of connections."),
     "keys": CommandEntry("pdp.broker.cli.keys", "List, rotate and retire the keys under which secrets are sealed."),
+    "inventory": CommandEntry(
+        "pdp.broker.cli.inventory", "Find secrets in files of MCP clients, .env files and environments."
+    ),
     "tenant": CommandEntry(
         "pdp.broker.cli.tenant", "End a tenant: destroy its keys, and delete its connections and secrets."
     ),

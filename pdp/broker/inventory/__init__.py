@@ -1,0 +1,1 @@
+"""Find secrets that lie in configuration of agents and their tools, without showing them."""
