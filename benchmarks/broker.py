@@ -57,6 +57,8 @@ notes:
   tools: {read: {method: GET, path: "/v1/{path}"}}
 """
 
+_OVERLAY = f"audiences: [{_AUDIENCE}]\nconnection: {{kind: notes}}\ntools: {{read: {{risk: read_only}}}}\n"
+
 # Makes one call with a call token, and ends the program if it is not answered well.
 Call = Callable[[str], None]
 
@@ -115,7 +117,7 @@ class World:
         files = bundle_files(
             policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
             tools={"notes": [tool("read", {"path": {"type": "string"}})]},
-            overlays={"notes": f"audiences: [{_AUDIENCE}]\ntools: {{read: {{risk: read_only}}}}\n"},
+            overlays={"notes": _OVERLAY},
             directory='users: {alice: {}, approver: {}}\nagents: {coder: {ceiling: ["notes/*"]}}\n',
         )
         write_folder(self._folder / "policies", files)

@@ -119,7 +119,9 @@ class Broker:
         verified(claims)
         about = _about(asked.presenter, claims)
         try:
+            _require_agreed(claims, rules)
             connection = self._connections.of_kind(claims.tenant, claims.environment, rules.kind, claims.user)
+            _require_scopes(claims, connection)
             send = self._prepared(asked, connection, rules)
         except PDPError:
             self._tell(EventKind.CALL_TOKEN_REFUSED, about, reason="connection")
@@ -206,6 +208,20 @@ class Broker:
                 tenant=about.tenant,
             )
         )
+
+
+def _require_agreed(claims: CallClaims, rules: ServerRules) -> None:
+    """Raise unless the approver of the session saw that the call uses a connection of this kind."""
+    if claims.connection != rules.kind:
+        raise PermissionDeniedError(
+            f"the call may use no connection of kind `{rules.kind}`: see `connection` in overlays"
+        )
+
+
+def _require_scopes(claims: CallClaims, connection: Connection) -> None:
+    """Raise unless the secret has all scopes that the call may use. One with more cannot be narrowed here."""
+    if missing := sorted({*claims.scopes} - {*connection.scopes}):
+        raise PermissionDeniedError(f"the secret of connection `{connection.id}` lacks the scope `{missing[0]}`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

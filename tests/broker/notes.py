@@ -6,7 +6,7 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.testing.bundles import bundle_files, tool
 
 ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
-_OVERLAY = f"audiences: [{AUDIENCE}]\ntools:\n  read: {{risk: read_only}}\n"
+_OVERLAY = f"audiences: [{AUDIENCE}]\nconnection: {{kind: github}}\ntools:\n  read: {{risk: read_only}}\n"
 # `remote` is a server of MCP over HTTP.
 FILES = bundle_files(
     policies={"notes": '@id("notes/all") permit (principal, action, resource);'},

@@ -211,6 +211,25 @@ def test_another_ones_connection_is_unknown(row: dict[str, Any], problem: type[P
         assert ["calltoken.refused"] * 2 == here.record.kinds
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"connection": "jira"}, "no connection of kind `github`"),
+        ({"connection": "", "scopes": ()}, "no connection of kind `github`"),
+        ({"scopes": ("issues", "admin")}, "lacks the scope `admin`"),
+    ],
+)
+def test_only_what_the_approver_saw_is_used(here: World, changes: dict[str, Any], problem: str) -> None:
+    """Another kind than the call token states, or a scope that the secret does not have, opens nothing."""
+    here.memory.opened.clear()
+
+    with pytest.raises(PermissionDeniedError, match=problem):
+        ask(here, token(**changes))
+
+    assert [] == here.memory.opened
+    assert "calltoken.refused" == here.record.kinds[-1]
+
+
 def test_without_a_record_nothing_is_sent(here: World) -> None:
     """A use that nobody could find later is none."""
     here.upstream.got.clear()

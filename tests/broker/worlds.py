@@ -178,7 +178,8 @@ def upstream_here() -> Iterator[Upstream]:
 def connection_to(there: Upstream, /, **row: Any) -> Connection:
     """Return the connection of kind `github` that the tenant `acme` has; `row` has other values of it."""
     known = {"id": "github-1", "tenant": "acme", "compartment": "prod", "kind": "github", "version": 3}
-    return Connection(**{**known, "upstream": there.origin, "modes": (Mode.CONNECTOR, Mode.PROXY), **row})
+    uses = {"upstream": there.origin, "modes": (Mode.CONNECTOR, Mode.PROXY), "scopes": ("issues", "pulls")}
+    return Connection(**{**known, **uses, **row})
 
 
 @contextmanager
@@ -229,6 +230,8 @@ def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClai
         resource_id="o",
         bundle_version="sha256:" + "b" * 64,
         presenter=PRESENTER,
+        connection="github",
+        scopes=("issues",),
     )
     return replace(said, **changes)
 
