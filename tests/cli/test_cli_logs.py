@@ -168,8 +168,7 @@ def failed_start(*flags: str, folder: Path, journal: bool = False, **environ: st
     return said.read_text(encoding="utf-8").splitlines()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("debug", ["0", "1"])
+@pytest.mark.parametrize(("workers", "debug"), [("1", "0"), ("2", "1")])
 def test_what_keeps_a_server_from_starting_is_in_its_log(tmp_path: Path, workers: str, debug: str) -> None:
     """With `json` no line is anything else, whichever process met the error, and also with a traceback."""
     write_bundle(tmp_path / "policies", policies={"files": "permit (principal, action, nothing);"})

@@ -572,11 +572,12 @@ def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
     ],
 )
 def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...], expected: list[str]) -> None:
-    """Each thing that keeps the server from starting has one line, and the exit code is 2."""
+    """Each thing that keeps the server from starting has one line and exit code 2, as with many workers."""
     write_bundle(tmp_path / "bad", policies={"files": "permit (principal, action, resource"})
 
+    alone = ("--server-address", "127.0.0.1:0", "--server-workers", "1")
     done = subprocess.run(
-        [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", *flags],
+        [sys.executable, "-m", "pdp.cli", "serve", *alone, *flags],
         env=clean_environment(),
         capture_output=True,
         text=True,
