@@ -52,6 +52,17 @@ def revoke_access(
     )
 
 
+def compare_call(
+    access_request_id: str,
+) -> Operation[access_pb2.CompareCallResponse, access_pb2.CompareCallResponse]:
+    """Compare a call that waits with the last one like it."""
+    return Operation(
+        method=_method("CompareCall", access_pb2.CompareCallResponse),
+        request=access_pb2.CompareCallRequest(access_request_id=access_request_id),
+        read=lambda reply: reply,
+    )
+
+
 def get_access_request(
     access_request_id: str,
 ) -> Operation[access_pb2.GetAccessRequestResponse, access_pb2.GetAccessRequestResponse]:

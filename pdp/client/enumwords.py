@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from pdp.v1.access_pb2 import AccessState, RequestedAccess
+from pdp.v1.access_pb2 import AccessState, ArgumentChange, ComparedArgument, RequestedAccess
 from pdp.v1.audit_pb2 import Approval, PlannedRevocation, RecordedState
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.reach_pb2 import ReachedTool
@@ -38,6 +38,11 @@ def session_state(session: Session) -> str:
 def access_state(request: RequestedAccess) -> str:
     """Return the state of an access request: `open`."""
     return word_of(AccessState, request.state)
+
+
+def argument_change(one: ComparedArgument) -> str:
+    """Return what is otherwise about an argument than in an earlier call: `added`."""
+    return word_of(ArgumentChange, one.change)
 
 
 def recorded_state(found: Approval | PlannedRevocation) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from pdp.client import WrongStateError
+from pdp.client import OverloadedError, UnavailableError, WrongStateError
 from pdp.client.arguments import member_texts
 from pdp.console.forms import whole_number
 from pdp.console.visits import Desk, Entry, UnprovenError, Visit, see
-from pdp.v1.access_pb2 import GetAccessRequestResponse
+from pdp.v1.access_pb2 import CompareCallResponse, GetAccessRequestResponse
 from pdp.v1.session_pb2 import Session
 
 _BAD_REQUEST, _CONFLICT = 400, 409
@@ -60,6 +60,7 @@ class Calls:
 
     async def _shown(self, visit: Visit, changed: str = "", status: int = 200) -> Response:
         review = await self._desk.client.get_access_request(visit.request.path_params["request_id"])
+        earlier = await self._earlier(review)
         return self._desk.show(
             visit,
             "call.html",
@@ -68,8 +69,20 @@ class Calls:
             call=review.access_request,
             approved=await self._approved_session(review),
             arguments=member_texts(review.arguments_json),
+            earlier=earlier,
+            compared={one.name: one for one in earlier.arguments} if earlier else {},
             changed=changed,
         )
+
+    async def _earlier(self, review: GetAccessRequestResponse) -> CompareCallResponse | None:
+        """Return the call beside the last one like it; None when it does not wait, and for those who may not answer."""
+        if not review.request_digest:
+            return None
+        try:
+            return await self._desk.client.compare_call(review.access_request.access_request_id)
+        except (WrongStateError, OverloadedError, UnavailableError) as error:
+            # A person can decide without it.
+            return CompareCallResponse(not_compared=str(error))
 
     async def _approved_session(self, review: GetAccessRequestResponse) -> Session | None:
         """Return the nearest session, of the call or above it, that a person approved; None for who may not see it."""

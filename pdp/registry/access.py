@@ -167,6 +167,13 @@ class Approvals:
         request, chain = self._known(request_id, caller)
         return self._review(request, chain, self._bundle(), caller, self._now())
 
+    def waiting(self, request_id: str, *, caller: Caller) -> AccessReview:
+        """Return an open request with its arguments. Raise `WrongStateError` for any other."""
+        reviewed = self.get(request_id, caller=caller)
+        if reviewed.view.state is not AccessState.OPEN:
+            raise WrongStateError(f"the access request is {reviewed.view.state.value}, not open")
+        return reviewed
+
     def list(
         self,
         *,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
 
+from pdp.audit.comparison import WaitingCall, asked, last_like
+from pdp.audit.searchable import SearchableRecord
 from pdp.clock import Clock
-from pdp.errors import InvalidRequestError
+from pdp.errors import InvalidRequestError, UnavailableError
 from pdp.limits import Limits
 from pdp.registry.access import Approvals
 from pdp.registry.accessreview import AccessView
-from pdp.server.accessmessages import access_message, access_review, access_selector, access_state
+from pdp.server.accessmessages import access_message, access_review, access_selector, access_state, comparison_message
 from pdp.server.fields import optional_id, optional_text, require_digest, require_id, require_text
 from pdp.serving.origin import Origin
 from pdp.v1 import access_pb2 as access
@@ -29,8 +32,17 @@ class AccessHandlers:
     A watch looks for changes at least every `every` seconds, and ends with `end`.
     """
 
-    def __init__(self, approvals: Approvals, limits: Limits, clock: Clock, *, every: float) -> None:
+    def __init__(
+        self,
+        approvals: Approvals,
+        limits: Limits,
+        clock: Clock,
+        *,
+        every: float,
+        searchable: SearchableRecord | None = None,
+    ) -> None:
         self._approvals = approvals
+        self._searchable = searchable
         self._limits = limits
         self._clock = clock
         self._every = min(every, _LOOK_SECONDS)
@@ -79,6 +91,29 @@ class AccessHandlers:
         """Show one request."""
         request_id = require_id("access_request_id", request.access_request_id)
         return access_review(self._approvals.get(request_id, caller=origin.caller))
+
+    def compare_call(self, request: access.CompareCallRequest, origin: Origin) -> access.CompareCallResponse:
+        """Compare a call that waits with the last one like it. What the record does not answer is no error."""
+        request_id = require_id("access_request_id", request.access_request_id)
+        reviewed = self._approvals.waiting(request_id, caller=origin.caller)
+        waiting = reviewed.view.request
+        call = WaitingCall(
+            decision_id=waiting.decision_id,
+            session_id=waiting.call.session_id,
+            user=waiting.user,
+            agent=waiting.agent,
+            tenant=waiting.tenant,
+            tool=waiting.call.action,
+            names=frozenset(json.loads(reviewed.arguments_json or b"{}")),
+        )
+        if self._searchable is None:
+            return access.CompareCallResponse(not_compared="this server keeps no record")
+        try:
+            search = self._searchable.search()
+            earlier = last_like(search, call, self._clock.now().wall_at)
+            return comparison_message(call, asked(search, call), earlier)
+        except UnavailableError as error:
+            return access.CompareCallResponse(not_compared=str(error))
 
     def list_access_requests(
         self, request: access.ListAccessRequestsRequest, origin: Origin

@@ -7,6 +7,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.audit.comparison import NOTHING_EARLIER, Change, WaitingCall, compared, identical
+from pdp.audit.values import Found
 from pdp.errors import InvalidRequestError
 from pdp.registry.access import AccessSelector
 from pdp.registry.accessreview import AccessReview, AccessView
@@ -18,6 +20,9 @@ from pdp.v1 import access_pb2 as access
 
 _STATES: Mapping[AccessState, Any] = {
     state: access.AccessState.Value(f"ACCESS_STATE_{state.name}") for state in AccessState
+}
+_CHANGES: Mapping[Change, Any] = {
+    change: access.ArgumentChange.Value(f"ARGUMENT_CHANGE_{change.name}") for change in Change
 }
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
@@ -102,3 +107,22 @@ def _questions(request: AccessRequest) -> list[access.AccessQuestion]:
 
 def _moment(at: float) -> Timestamp | None:
     return timestamp(at) if at else None
+
+
+def comparison_message(call: WaitingCall, now: Mapping[str, Any], found: Found | None) -> access.CompareCallResponse:
+    """Return a call, with its record, beside an earlier one that was found, if one was."""
+    if found is None:
+        return access.CompareCallResponse(not_compared=NOTHING_EARLIER)
+    earlier = found.record()
+    return access.CompareCallResponse(
+        earlier_decision_id=str(earlier["id"]),
+        earlier_session_id=str(earlier["session_id"]),
+        earlier_time=timestamp(found.mark.at / 1e6),
+        identical=identical(now, earlier),
+        arguments=[
+            access.ComparedArgument(
+                name=one.name, change=_CHANGES[one.change], earlier_json=one.earlier_json.encode("utf-8", "replace")
+            )
+            for one in compared(call, now, earlier)
+        ],
+    )

@@ -102,6 +102,7 @@ def _access() -> tuple[RPC, ...]:
         _row(of, "DenyCall", access.DenyCallRequest, {approver, admin}, ending),
         _row(of, "RevokeAccess", access.RevokeAccessRequest, {approver, admin}, ending),
         _row(of, "GetAccessRequest", access.GetAccessRequestRequest, seeing, lane),
+        _row(of, "CompareCall", access.CompareCallRequest, {approver}, Lane.REVIEWS),
         _row(of, "ListAccessRequests", access.ListAccessRequestsRequest, seeing, lane),
         _row(of, "WatchAccessRequests", access.WatchAccessRequestsRequest, seeing, watches, shape=Shape.FEED),
     )

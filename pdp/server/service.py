@@ -143,7 +143,7 @@ class PDPServer:
         self._health = HealthHandlers(
             healthy, every=check_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
-        self._access = AccessHandlers(approvals, limits, clock, every=check_seconds)
+        self._access = AccessHandlers(approvals, limits, clock, every=check_seconds, searchable=searchable)
         self._followers = SessionFollowers(following, clock, limits, every=check_seconds)
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, call_tokens, limits, links),

@@ -20,6 +20,15 @@ class AccessState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACCESS_STATE_USED: _ClassVar[AccessState]
     ACCESS_STATE_REVOKED: _ClassVar[AccessState]
     ACCESS_STATE_EXPIRED: _ClassVar[AccessState]
+
+class ArgumentChange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ARGUMENT_CHANGE_UNSPECIFIED: _ClassVar[ArgumentChange]
+    ARGUMENT_CHANGE_SAME: _ClassVar[ArgumentChange]
+    ARGUMENT_CHANGE_CHANGED: _ClassVar[ArgumentChange]
+    ARGUMENT_CHANGE_ADDED: _ClassVar[ArgumentChange]
+    ARGUMENT_CHANGE_REMOVED: _ClassVar[ArgumentChange]
+    ARGUMENT_CHANGE_UNKNOWN: _ClassVar[ArgumentChange]
 ACCESS_STATE_UNSPECIFIED: AccessState
 ACCESS_STATE_OPEN: AccessState
 ACCESS_STATE_APPROVED: AccessState
@@ -27,6 +36,12 @@ ACCESS_STATE_DENIED: AccessState
 ACCESS_STATE_USED: AccessState
 ACCESS_STATE_REVOKED: AccessState
 ACCESS_STATE_EXPIRED: AccessState
+ARGUMENT_CHANGE_UNSPECIFIED: ArgumentChange
+ARGUMENT_CHANGE_SAME: ArgumentChange
+ARGUMENT_CHANGE_CHANGED: ArgumentChange
+ARGUMENT_CHANGE_ADDED: ArgumentChange
+ARGUMENT_CHANGE_REMOVED: ArgumentChange
+ARGUMENT_CHANGE_UNKNOWN: ArgumentChange
 
 class AccessQuestion(_message.Message):
     __slots__ = ("session_id", "policy_id", "policy_digest", "text", "most_calls")
@@ -167,6 +182,38 @@ class GetAccessRequestResponse(_message.Message):
     most_calls: int
     request_digest: str
     def __init__(self, access_request: _Optional[_Union[RequestedAccess, _Mapping]] = ..., session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., arguments_json: _Optional[bytes] = ..., targets: _Optional[_Iterable[_Union[AccessTarget, _Mapping]]] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., definition_digest: _Optional[str] = ..., critical: _Optional[bool] = ..., most_calls: _Optional[int] = ..., request_digest: _Optional[str] = ...) -> None: ...
+
+class CompareCallRequest(_message.Message):
+    __slots__ = ("access_request_id",)
+    ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    access_request_id: str
+    def __init__(self, access_request_id: _Optional[str] = ...) -> None: ...
+
+class ComparedArgument(_message.Message):
+    __slots__ = ("name", "change", "earlier_json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    change: ArgumentChange
+    earlier_json: bytes
+    def __init__(self, name: _Optional[str] = ..., change: _Optional[_Union[ArgumentChange, str]] = ..., earlier_json: _Optional[bytes] = ...) -> None: ...
+
+class CompareCallResponse(_message.Message):
+    __slots__ = ("not_compared", "earlier_decision_id", "earlier_session_id", "earlier_time", "identical", "arguments")
+    NOT_COMPARED_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EARLIER_TIME_FIELD_NUMBER: _ClassVar[int]
+    IDENTICAL_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    not_compared: str
+    earlier_decision_id: str
+    earlier_session_id: str
+    earlier_time: _timestamp_pb2.Timestamp
+    identical: bool
+    arguments: _containers.RepeatedCompositeFieldContainer[ComparedArgument]
+    def __init__(self, not_compared: _Optional[str] = ..., earlier_decision_id: _Optional[str] = ..., earlier_session_id: _Optional[str] = ..., earlier_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., identical: _Optional[bool] = ..., arguments: _Optional[_Iterable[_Union[ComparedArgument, _Mapping]]] = ...) -> None: ...
 
 class ListAccessRequestsRequest(_message.Message):
     __slots__ = ("state", "session_id", "user", "page_size", "page_token")

@@ -58,6 +58,11 @@ class AccessServiceStub:
                 request_serializer=pdp_dot_v1_dot_access__pb2.GetAccessRequestRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_access__pb2.GetAccessRequestResponse.FromString,
                 _registered_method=True)
+        self.CompareCall = channel.unary_unary(
+                '/pdp.v1.AccessService/CompareCall',
+                request_serializer=pdp_dot_v1_dot_access__pb2.CompareCallRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_access__pb2.CompareCallResponse.FromString,
+                _registered_method=True)
         self.ListAccessRequests = channel.unary_unary(
                 '/pdp.v1.AccessService/ListAccessRequests',
                 request_serializer=pdp_dot_v1_dot_access__pb2.ListAccessRequestsRequest.SerializeToString,
@@ -107,6 +112,14 @@ class AccessServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareCall(self, request, context):
+        """Compares a call that waits with the last one like it that was allowed: of the same tool, by the same agent for the
+        same user, first in the same session. For `approver`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAccessRequests(self, request, context):
         """Lists requests, newest first, without the arguments of the calls.
         """
@@ -143,6 +156,11 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.GetAccessRequest,
                     request_deserializer=pdp_dot_v1_dot_access__pb2.GetAccessRequestRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_access__pb2.GetAccessRequestResponse.SerializeToString,
+            ),
+            'CompareCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareCall,
+                    request_deserializer=pdp_dot_v1_dot_access__pb2.CompareCallRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_access__pb2.CompareCallResponse.SerializeToString,
             ),
             'ListAccessRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccessRequests,
@@ -267,6 +285,33 @@ class AccessService:
             '/pdp.v1.AccessService/GetAccessRequest',
             pdp_dot_v1_dot_access__pb2.GetAccessRequestRequest.SerializeToString,
             pdp_dot_v1_dot_access__pb2.GetAccessRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.AccessService/CompareCall',
+            pdp_dot_v1_dot_access__pb2.CompareCallRequest.SerializeToString,
+            pdp_dot_v1_dot_access__pb2.CompareCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

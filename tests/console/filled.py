@@ -24,7 +24,7 @@ from pdp.console.search import FIELDS
 from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
-from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, ArgumentChange, CompareCallResponse, GetAccessRequestResponse
 from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation, VerifySegmentResponse
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
@@ -99,6 +99,10 @@ def pages(text: str) -> dict[str, str]:
     call.access_request.state = ACCESS_STATE_OPEN
     call.access_request.session_id = call.access_request.access_request_id = "acc_a"
     call.most_calls = 5
+    earlier: dict[str, CompareCallResponse] = {"alone": filled(CompareCallResponse(), text)}
+    for word, number in ArgumentChange.items():
+        earlier[word] = one = filled(CompareCallResponse(), text)
+        one.not_compared, one.arguments[0].change = "", number
     freeze: Freeze = filled(Freeze(), text)
     reach: GetReachResponse = filled(GetReachResponse(), text)
     reach.tools[0].session_ids[:] = ["ses_a"]
@@ -144,14 +148,19 @@ def pages(text: str) -> dict[str, str]:
         "session": page(
             "session.html", session=session, review=review, calls=[call.access_request], said_by_server=text
         ),
-        "call": page(
-            "call.html",
-            review=call,
-            call=call.access_request,
-            approved=session,
-            arguments=[(text, text)],
-            changed=text,
-        ),
+        **{
+            f"call, {change}": page(
+                "call.html",
+                review=call,
+                call=call.access_request,
+                approved=session,
+                arguments=[(text, text)],
+                earlier=one,
+                compared={text: one.arguments[0]} if one.arguments else {},
+                changed=text,
+            )
+            for change, one in earlier.items()
+        },
         "now": page(
             "now.html",
             part=part_of([session], "/now", wanted, ""),

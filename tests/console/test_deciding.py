@@ -206,6 +206,28 @@ def test_a_call_shows_its_exact_arguments(person: Browser, server: RunningServer
     assert "Send this mail? asked by the policy crm/mail" in person.words
 
 
+def test_a_call_is_compared_with_the_last_one_like_it(person: Browser, server: RunningServer) -> None:
+    """By what the record holds of the last one that was allowed; without one the page says why it compares nothing."""
+    _, handle = live(server, user="bob")
+
+    def ask(**arguments: str) -> str:
+        request_id = server.client("pep").authorize(handle, "crm", "send_mail", arguments).access_request_id
+        person.open(f"/approvals/{request_id}")
+        return request_id
+
+    request_id = ask(to="ann@example.com")
+    assert "Not compared with an earlier call: no call of this tool was allowed to this agent for this" in person.words
+    person.send(f"/approvals/{request_id}/approve")
+    assert server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"}).allowed
+
+    ask(to="ann@example.com")
+    assert "Exactly the same arguments as the last call of this tool that was allowed to coder for bob" in person.words
+    ask(to="eve@example.com", text="Hello")
+    assert '"eve@example.com" changed: it was "ann@example.com"' in person.words
+    assert '"Hello" not compared' in person.words
+    assert "in this session" in person.words
+
+
 def test_an_approved_call_goes_ahead_once(person: Browser, server: RunningServer) -> None:
     """Exactly this call, and no other."""
     handle, request_id = asked(server, to="ann@example.com")

@@ -597,6 +597,10 @@ class AsyncClient:
         """Return one access request, with all that this caller may see."""
         return await self._calls.manage(approvals.get_access_request(access_request_id))
 
+    async def compare_call(self, access_request_id: str) -> access_pb2.CompareCallResponse:
+        """Compare a call that waits with the last one like it that was allowed, as far as the record holds both."""
+        return await self._calls.manage(approvals.compare_call(access_request_id))
+
     def list_access_requests(
         self, *, state: str = "", session_id: str = "", user: str = "", page_size: int = 0
     ) -> AsyncIterator[access_pb2.RequestedAccess]:

@@ -10,6 +10,8 @@ from pdp.v1.access_pb2 import (
     AccessState,
     ApproveCallRequest,
     ApproveCallResponse,
+    CompareCallRequest,
+    CompareCallResponse,
     DenyCallRequest,
     DenyCallResponse,
     GetAccessRequestRequest,
@@ -135,6 +137,21 @@ ACCESS: Mapping[str, Row] = {
             GetAccessRequestRequest(access_request_id="acc_1"),
             GetAccessRequestResponse(access_request=_ACCESS),
             GetAccessRequestResponse(access_request=_ACCESS),
+        ),
+    ),
+    "CompareCall": Row(
+        ask=lambda session: CompareCallRequest(access_request_id=session.access_request_id),
+        roles={"approver": tenant("OK")},
+        states=_LIVE_ONLY,
+        wrong=(
+            (CompareCallRequest(), "access_request_id"),
+            (CompareCallRequest(access_request_id="acc 1"), "access_request_id"),
+        ),
+        wrapped=Wrapped(
+            lambda client: client.compare_call("acc_1"),
+            CompareCallRequest(access_request_id="acc_1"),
+            CompareCallResponse(not_compared="x"),
+            CompareCallResponse(not_compared="x"),
         ),
     ),
     "ListAccessRequests": Row(
