@@ -57,6 +57,7 @@ class EventKind(StrEnum):
     SECRET_REFUSED = "secret.refused"  # noqa: S105 - no secret: the broker could not open a secret where it found it
     KEY_ROTATED = "key.rotated"  # a tenant's compartment got a new key in the broker
     KEY_RETIRED = "key.retired"  # a key of the broker that sealed nothing any more was destroyed
+    KEY_ROOT_REPLACED = "key.root_replaced"  # all keys of the broker were wrapped by a new root key
     TENANT_SHREDDED = "tenant.shredded"  # the broker destroyed all keys and secrets of a tenant
 
 

@@ -197,6 +197,8 @@ def test_a_root_is_replaced_by_a_command(run: Run, tmp_path: Path) -> None:
 
     assert (2, True) == (running.exit_code, "stop the broker first" in running.stderr)
     assert 0 == stopped.exit_code
+    kinds = [str(one.record["kind"]) for one in read_records(tmp_path / "broker" / "record")]
+    assert 1 == kinds.count("key.root_replaced")
     assert [2] == [int(path.name.split("-")[1]) for path in (tmp_path / "broker" / "keys").glob("root-*")]
     with opened_vault(tmp_path / "broker", lambda _: None) as vault:
         assert CANARY.encode() == vault.open(vault.connection("github")).reveal()

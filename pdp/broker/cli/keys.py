@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -11,13 +13,14 @@ from pdp.broker.cli.opened import (
     counted,
     data_dir_option,
     json_option,
+    local_user,
     moment,
+    recording,
     tenant_option,
     with_reading,
     with_vault,
     yes_option,
 )
-from pdp.broker.opening import require_made
 from pdp.broker.providers.choosing import chosen_provider
 from pdp.broker.providers.files import FileProvider
 from pdp.broker.vault import Vault
@@ -26,6 +29,7 @@ from pdp.cli.asking import require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import print_json, print_table, progress
 from pdp.errors import WrongStateError
+from pdp.observer import Event, EventKind
 
 
 @click.group(cls=Group)
@@ -106,9 +110,7 @@ def replace_root(*, folder: Path, yes: bool) -> None:
     before: `tenant shred` needs this to reach backups. When it was interrupted, run it again. Only where keys are kept
     in files.
     """
-    require_made(folder)
-    provider = chosen_provider(folder).open()
-    try:
+    with recording(folder) as record, closing(chosen_provider(folder).open()) as provider:
         if not isinstance(provider, FileProvider):
             raise WrongStateError("this provider has no root key in a file")
         if not yes:
@@ -116,8 +118,7 @@ def replace_root(*, folder: Path, yes: bool) -> None:
                 "replace the root key? former backups of keys become useless", done="changed", does="replaces it"
             )
         provider.replace_root()
-    finally:
-        provider.close()
+        record.event(Event(kind=EventKind.KEY_ROOT_REPLACED, at=time.time(), caller_id=local_user()))
     click.echo("replaced the root key; back up the folder of keys again, and destroy its former backups")
 
 

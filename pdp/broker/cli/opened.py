@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 from pdp.broker.opening import opened_record, opened_vault, require_made
 from pdp.errors import PDPError
 from pdp.foundation.ownership import user_name
+from pdp.record.log import DecisionLog
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -38,19 +40,30 @@ compartment_option = click.option(
 )
 
 
+def local_user() -> str:
+    """Return who works here, as the record names them."""
+    return f"local:{user_name(os.geteuid())}"
+
+
+@contextmanager
+def recording(folder: Path) -> Iterator[DecisionLog]:
+    """Open the record of a broker. Raise `PDPError` at the end when something could not be recorded."""
+    require_made(folder)
+    with opened_record(folder) as record:
+        yield record
+        problem = record.status().problem if record.failures else ""
+    if problem:
+        raise PDPError(f"it is done, but the record could not be written: {problem}")
+
+
 def with_vault(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
     """Open the vault and the record for a command, which gets it as `vault` and its user as `by`."""
 
     @data_dir_option
     @wraps(command)
     def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
-        require_made(folder)
-        with opened_record(folder) as record:
-            with opened_vault(folder, record.event) as vault:
-                command(vault=vault, by=f"local:{user_name(os.geteuid())}", **given)
-            problem = record.status().problem if record.failures else ""
-        if problem:
-            raise PDPError(f"it is done, but the record could not be written: {problem}")
+        with recording(folder) as record, opened_vault(folder, record.event) as vault:
+            command(vault=vault, by=local_user(), **given)
 
     return opened
 
