@@ -15,11 +15,6 @@ _VALUES = "the values are those of these fields"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
-    "pdp.decision.gate": {
-        (
-            "_of_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
-        ): _SLOWER,
-    },
     "pdp.decision.ruling": {
         "_no_targets: return () => return None": _EMPTY,
         "of_this_call: zip(chain, facts.counted, strict=True) => zip(chain, facts.counted)": _CHAIN,
@@ -33,8 +28,8 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "pdp.decision.ledger": {
         "Ledger._step_up: raise AssertionError('the use of an approval is settled') => pass": _SETTLED,
         (
-            "Ledger.settle: …apshot, request, self._limits) if bundle.has_budgets else () => "
-            "…apshot, request, self._limits)"
+            "Ledger._allow: …elf._limits, self._budgets.of) if snapshot.bundle.has_budgets else () => "
+            "…elf._limits, self._budgets.of)"
         ): _SLOWER,
         "_own: zip(owed, charged.used, strict=True) => zip(owed, charged.used)": _PAIRS,
         "_own: True => False": _PAIRS,
