@@ -56,8 +56,18 @@ def test_what_goes_on_in_words(run: Run, log: DecisionLog) -> None:
     done = run("top", str(log.folder), "--once", "--window", "10m")
 
     assert "forbid 1" in done.stdout
+    assert "a freeze" not in done.stdout
     assert "ses_bbbbbbbbbbbbbbbbbbbbbbbbbb" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_calls_that_a_freeze_denies_are_counted(run: Run, log: DecisionLog) -> None:
+    """In a line of their own, which is there only then."""
+    _decide(log, outcome=Outcome.DENY, basis=Basis.FROZEN)
+
+    done = run("top", str(log.folder), "--once")
+
+    assert "calls denied because of a freeze: 1; `pdp freeze list` shows it" in done.stdout
 
 
 @pytest.mark.parametrize("words", [("--once",), ("--json",), ()])

@@ -44,7 +44,8 @@ def top(
     """Watch decisions as they are made.
 
     Shows decisions per second, outcomes and their bases, the cache's hit rate, the slowest tools, and the sessions
-    whose calls are denied. Reads the decision log in DIR, by default the one of the settings, and asks no server.
+    whose calls are denied; a freeze shows by the calls that it denied. Reads the decision log in DIR, by default the
+    one of the settings, and asks no server.
     Press `q` to quit.
     """
     record_folder = Path(folder) if folder else settings.record_folder

@@ -10,14 +10,18 @@ from rich.text import Text
 from pdp.audit.activity import Activity
 from pdp.cli.output import table
 from pdp.foundation.printable import visible
+from pdp.model import Basis
 
 _MILLISECOND_US = 1000.0
 
 
 def shown(activity: Activity, *, width: int) -> Group:
     """Return the output for an activity on a terminal of `width` characters."""
+    frozen = activity.bases.get(Basis.FROZEN.value, 0)
+    freeze = f"frozen    calls denied because of a freeze: {frozen}; `pdp freeze list` shows it"
     return Group(
         Text(_headline(activity), style="bold"),
+        *([Text(freeze, style="bold")] if frozen else []),
         Text(f"outcomes  {_counted(activity.outcomes)}"),
         Text(f"bases     {_counted(activity.bases)}"),
         Text(f"events    {_counted(activity.events)}"),
