@@ -20,9 +20,11 @@ from google.protobuf.duration_pb2 import Duration
 from pdp.cli.sessions.review import print_review
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState, Unusual
 
-def tool(name, risk, visibility, *opened_by, groups=(), by=(), left_out=0):
+def tool(name, risk, visibility, *opened_by, groups=(), by=(), left_out=0, uses=""):
     return ReviewedTool(
-        tool=ScopedTool(server="github", tool=name, risk=risk, groups=groups),
+        tool=ScopedTool(
+            server="github", tool=name, risk=risk, groups=groups, connection_kind=uses, connection_scopes=["repo"]
+        ),
         visibility=visibility,
         opened_by=opened_by,
         policy_ids=by,
@@ -45,7 +47,7 @@ print_review(
         tools=[
             *(tool(f"read_{{n}}", "read_only", 3, by=["github/read"]) for n in range({count})),
             tool("write", "mutating", 2, groups=["critical", "leaves"], by=["a", "b", "c", "d"], left_out=2),
-            tool("drop", "destructive", 2),
+            tool("drop", "destructive", 2, uses="github"),
             tool("burn", "destructive", 1, "may-burn", by=["guardrails/fire"]),
         ],
         known_grants=["may-burn", "may-merge"],
@@ -91,7 +93,7 @@ def test_dangerous_tools_come_first(tmp_path: Path) -> None:
     listed = [line for line in shown(tmp_path).splitlines() if "github/" in line and "asked for" not in line]
 
     assert [
-        "destructive  depends github/drop",
+        "destructive  depends github/drop  uses github: repo",
         "destructive  never   github/burn  by guardrails/fire  opened by may-burn",
         "mutating     depends github/write  in critical, leaves  by a b c and 3 more",
         *(f"read_only    always  github/read_{n}" for n in range(3)),
@@ -104,7 +106,7 @@ def test_long_lists_go_through_the_pager(tmp_path: Path) -> None:
 
     rest = lines.index("(and the 151 other tools that were shown before)")
     burn = "destructive  never   github/burn  by guardrails/fire  opened by may-burn"
-    assert ["destructive  depends github/drop", burn] == lines[rest + 1 : rest + 3]
+    assert ["destructive  depends github/drop  uses github: repo", burn] == lines[rest + 1 : rest + 3]
 
 
 @pytest.mark.parametrize(("own", "less"), [("", "FRX"), ("S", "S")])

@@ -77,7 +77,8 @@ def files() -> dict[str, bytes]:
         overlays={
             "crm": "risk: read_only\n"
             "tools:\n  delete_customer: {risk: destructive}\n"
-            "  update_customer: {risk: mutating}\n  send_mail: {risk: mutating, log: [to]}\n"
+            "  update_customer: {risk: mutating, connection: {kind: salesforce, scopes: ['crm:write']}}\n"
+            "  send_mail: {risk: mutating, log: [to]}\n"
         },
         directory="users: {alice: {}, bob: {}}\nuser_groups: {idp/finance: {}}\n"
         "agents: {coder: {ceiling: ['crm/*']}}\n",
