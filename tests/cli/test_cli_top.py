@@ -70,6 +70,18 @@ def test_calls_that_a_freeze_denies_are_counted(run: Run, log: DecisionLog) -> N
     assert "calls denied because of a freeze: 1; `pdp freeze list` shows it" in done.stdout
 
 
+def test_a_pipe_gets_whole_lines(run: Run, log: DecisionLog) -> None:
+    """However many bases and kinds of events there are, each has one line: scripts look for its beginning."""
+    for basis in (Basis.FORBID, Basis.SESSION_REVOKED, Basis.INVALID_ARGUMENTS, Basis.SESSION_EXPIRED):
+        _decide(log, outcome=Outcome.DENY, basis=basis, duration_us=123_456.0)
+
+    lines = run("top", str(log.folder), "--once", "--window", "10m").stdout.splitlines()
+
+    assert lines[0].endswith("longest 123.5 ms")
+    (bases,) = (line for line in lines if line.startswith("bases"))
+    assert 4 == bases.count(" 1")
+
+
 @pytest.mark.parametrize("words", [("--once",), ("--json",), ()])
 def test_an_empty_log(run: Run, log: DecisionLog, words: tuple[str, ...]) -> None:
     """Before the first decision there is nothing to see, and that is no error."""

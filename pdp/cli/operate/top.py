@@ -58,7 +58,9 @@ def top(
     if as_json:
         print_json(asdict(seen.activity(time.time(), most=most)))
     elif once or not console.is_terminal:
-        console.print(shown(seen.activity(time.time(), most=most), width=console.width))
+        # Only a terminal has a width; elsewhere each line stays whole.
+        view = shown(seen.activity(time.time(), most=most), width=console.width)
+        console.print(view, soft_wrap=not console.is_terminal)
     else:
         _watch(console, follower, seen, interval, most)
 
