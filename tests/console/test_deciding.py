@@ -40,7 +40,7 @@ def test_a_request_shows_who_why_and_what(person: Browser, server: RunningServer
         "crm/delete_customer policies refuse every call by crm/delete · more with the grant cleanup",
         "crm/find_customer policies allow every call",
         "crm/update_customer policies allow every call by crm/open · uses salesforce: crm:write",
-        "Uses salesforce of alice, or else of the tenant: crm:write",
+        "salesforce of alice, or else of the tenant: crm:write",
         "max_calls: 20",
     ):
         assert expected in shown
