@@ -56,6 +56,7 @@ OF_THE_BROKER = (
     # How commands look and fail, which both programs share.
     "pdp.cli.asking",
     "pdp.cli.groups",
+    "pdp.cli.moments",
     "pdp.cli.output",
     "pdp.cli.root",
 )

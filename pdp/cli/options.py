@@ -1,4 +1,4 @@
-"""Options that several commands share: the settings as flags, the connection, the session handle, durations."""
+"""Options that several commands share: the settings as flags, the connection, the session handle."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ CONNECTION_FLAGS = (
 _SETTING = "setting_"
 
 _HANDLE = re.compile(r"[\x21-\x7e]+")
-_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
 
 
 class SettingsCommand(click.Command):
@@ -249,16 +248,6 @@ _plaintext_option = click.option(
     help="Use no TLS, on loopback: any user of the machine can impersonate the server. [PDP_PLAINTEXT]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def duration(text: str) -> float:
-    """Read a duration such as `90s`, `1h30m` or `5` (seconds). For click's `type`."""
-    match = _DURATION.fullmatch(text)
-    parts = match.groups() if match else ()
-    seconds = sum(int(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if not seconds:
-        raise click.BadParameter(f"`{text}` is not a duration such as `90s`, `15m` or `1h30m`")
-    return float(seconds)
 
 
 def path_of(text: str | None) -> Path | None:

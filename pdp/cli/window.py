@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
 from pdp.audit.values import Window, argument_of
-from pdp.cli.options import duration
+from pdp.cli.moments import moment
 from pdp.errors import InvalidRequestError
 from pdp.model import Basis
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-_DAY_SECONDS = 86400
 # As fields of `Filter`.
 _WHO = {
     "session": "session_id",
@@ -31,24 +27,6 @@ _WHO = {
     "basis": "basis",
 }
 _BASES = frozenset(basis.value for basis in Basis)
-_AGO = re.compile(r"(?:(\d{1,4})d)?((?:\d{1,6}h)?(?:\d{1,6}m)?(?:\d{1,9}s)?)")
-
-
-def moment(text: str) -> float:
-    """Read a moment in UTC: RFC 3339, a date, or a duration ago. For click's `type`.
-
-    Durations are such as `2h` or `7d`.
-    """
-    ago = _AGO.fullmatch(text)
-    if ago and text:
-        return time.time() - int(ago[1] or 0) * _DAY_SECONDS - (duration(ago[2]) if ago[2] else 0.0)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"`{text}` is not a time such as `2026-01-05T10:00:00Z`, `2026-01-05` or `2h`"
-        ) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def window_options(function: C) -> Callable[..., Any]:

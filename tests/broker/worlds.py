@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pdp.broker.rules import rules_of
-from pdp.broker.using import Broker
+from pdp.broker.using import Broker, Record
 from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import CallClaims, Presenter, encoded
 from pdp.calltokens.keys import CallKey, PublicCallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import MemoryUses, Uses
-from pdp.calltokens.verifying import LiveCheck, Verifier
+from pdp.calltokens.verifying import Keys, LiveCheck, Verifier
 from pdp.observer import Event
 
 SECRET: Final = b"s3cr3t/canary-7f0e91"
@@ -99,13 +99,16 @@ class _Request(BaseHTTPRequestHandler):
 class Noting:
     """A record in memory, which may fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Record | None = None) -> None:
         self.events: list[Event] = []
         self.permits = True
+        self._beside = beside
 
     def event(self, event: Event) -> None:
         """Keep an event."""
         self.events.append(event)
+        if self._beside is not None:
+            self._beside.event(event)
 
     @property
     def kinds(self) -> list[str]:
@@ -183,10 +186,17 @@ def connection_to(there: Upstream, /, **row: Any) -> Connection:
 
 
 @contextmanager
-def world(*, live: LiveCheck | None = None, uses: Uses | None = None, **row: Any) -> Iterator[World]:
-    """Provide a broker with a connection; `row` has other values of it."""
+def world(
+    *,
+    live: LiveCheck | None = None,
+    uses: Uses | None = None,
+    keys: Keys | None = None,
+    record: Record | None = None,
+    **row: Any,
+) -> Iterator[World]:
+    """Provide a broker with a connection; `row` has other values of it. `record` is written beside what is noted."""
     with upstream_here() as upstream:
-        memory, record, keys = Memory([connection_to(upstream, **row)]), Noting(), Published()
+        memory, noted, keys = Memory([connection_to(upstream, **row)]), Noting(record), keys or Published()
         verifier = Verifier(
             issuer="pdp.example",
             audience=AUDIENCE,
@@ -199,9 +209,9 @@ def world(*, live: LiveCheck | None = None, uses: Uses | None = None, **row: Any
             verifier=verifier,
             keys=keys,
             connections=memory,
-            record=record,
+            record=noted,
         )
-        yield World(broker, upstream, record, memory)
+        yield World(broker, upstream, noted, memory)
 
 
 def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.cli.options import duration
+from pdp.cli.moments import duration
 from pdp.cli.output import paragraphs, print_fields, print_json, print_table, progress
 from pdp.cli.sessions.view import duration_text, print_session
 from pdp.foundation.printable import visible

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "secret": CommandEntry("pdp.broker.cli.secret", "Store the secrets of connections."),
     "keys": CommandEntry("pdp.broker.cli.keys", "List, rotate and retire the keys under which secrets are sealed."),
+    "exposure": CommandEntry("pdp.broker.cli.exposure", "Say which calls, sessions and people used a secret."),
     "inventory": CommandEntry(
         "pdp.broker.cli.inventory", "Find secrets in files of MCP clients, .env files and environments."
     ),

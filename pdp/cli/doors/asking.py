@@ -17,7 +17,8 @@ from click.core import ParameterSource
 
 from pdp.cli.doors.embedded import EmbeddedServer, data_folder, embedded_settings
 from pdp.cli.doors.guarding import guarded
-from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, duration, flags_of, grouped, read_handle
+from pdp.cli.moments import duration
+from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, flags_of, grouped, read_handle
 from pdp.cli.sessions.terms import terms_text
 from pdp.client import AsyncClient
 from pdp.config import Settings

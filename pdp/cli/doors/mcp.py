@@ -14,12 +14,12 @@ from pdp.cli.doors.asking import HANDLE_FLAGS, WISH_FLAGS, SessionOptions, sessi
 from pdp.cli.doors.piping import PipeProxy
 from pdp.cli.doors.serving import pass_option
 from pdp.cli.doors.web import WEB_FLAGS, WebOptions, web_options
+from pdp.cli.moments import duration
 from pdp.cli.options import (
     CONNECTION_FLAGS,
     ConnectionOptions,
     SectionedCommand,
     connection_options,
-    duration,
     with_loader,
 )
 from pdp.config import Settings

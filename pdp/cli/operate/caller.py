@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from pdp.cli.groups import Group
-from pdp.cli.options import duration, json_option, with_settings
+from pdp.cli.moments import duration
+from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.clock import utc_text
 from pdp.config import Settings

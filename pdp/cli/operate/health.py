@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from pdp.cli.connection import reaching, ways
-from pdp.cli.options import ConnectionOptions, connection_options, duration, json_option, with_settings
+from pdp.cli.moments import duration
+from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO
 from pdp.client.connection import Connection

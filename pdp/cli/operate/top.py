@@ -15,8 +15,9 @@ from pdp.audit.activity import ActivityWindow
 from pdp.audit.follow import Follower
 from pdp.audit.segments import segments_of
 from pdp.cli.keypress import keys
+from pdp.cli.moments import duration
 from pdp.cli.operate.topview import shown
-from pdp.cli.options import duration, json_option, with_settings
+from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.config import Settings
 

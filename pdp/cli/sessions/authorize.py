@@ -11,7 +11,8 @@ from dataclasses import replace
 import click
 
 from pdp.cli.connection import with_client
-from pdp.cli.options import duration, handle_option, json_option, read_handle
+from pdp.cli.moments import duration
+from pdp.cli.options import handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
 from pdp.client import Answer, CallToken, CallTokenRequest, Client, Obligation, PDPClientError, ToolCall

@@ -14,7 +14,8 @@ import click
 from pdp.cli.asking import require_yes
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
-from pdp.cli.options import duration, handle_option, id_token_option, json_option, read_handle, read_id_token
+from pdp.cli.moments import duration
+from pdp.cli.options import handle_option, id_token_option, json_option, read_handle, read_id_token
 from pdp.cli.output import new_file, print_json, print_table, time_text
 from pdp.cli.sessions.accessview import plain_access
 from pdp.cli.sessions.frozen import tell_frozen

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, TypeVar
 
 import click
 
-from pdp.cli.options import duration, path_of
+from pdp.cli.moments import duration
+from pdp.cli.options import path_of
 from pdp.doors.mcp.serversfile import ServerEntry, read_servers
 from pdp.errors import InvalidJSONError
 from pdp.foundation.yamltext import unknown

@@ -1,0 +1,81 @@
+"""Read from the record of a broker which calls used which secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdp.observer import EventKind
+from pdp.record.reader import read_records
+
+_USES = (EventKind.CALL_TOKEN_USED, EventKind.CONNECTION_USED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretUse:
+    """One use of a secret. `time` is that of the record; `version` is that of the secret.
+
+    A use that calls no tool, such as `initialize`, has no token, decision, session, user and agent, and `action` is the
+    name of the tool server.
+    """
+
+    time: str
+    token_id: str
+    decision_id: str
+    session_id: str
+    user: str
+    agent: str
+    tenant: str
+    action: str
+    connection: str
+    version: int
+    mode: str
+    upstream: str
+    presenter: str
+
+
+def use_of(record: Mapping[str, Any]) -> SecretUse | None:
+    """Return the use that a record is about; None for any other record."""
+    if record.get("kind") not in _USES:
+        return None
+    facts = facts_of(record)
+    return SecretUse(
+        time=text_of(record, "time"),
+        token_id=text_of(facts, "token_id"),
+        decision_id=text_of(facts, "decision_id"),
+        session_id=text_of(record, "session_id"),
+        user=text_of(record, "user"),
+        agent=text_of(record, "agent"),
+        tenant=text_of(record, "tenant"),
+        action=text_of(facts, "action") or text_of(facts, "server"),
+        connection=text_of(facts, "connection"),
+        version=number_of(facts, "version"),
+        mode=text_of(facts, "mode"),
+        upstream=text_of(facts, "upstream"),
+        presenter=text_of(facts, "presenter"),
+    )
+
+
+def read_uses(folder: Path) -> Iterator[SecretUse]:
+    """Yield all uses in a folder, by time. Raise `OSError` when it cannot be read."""
+    return (use for located in read_records(folder) if (use := use_of(located.record)) is not None)
+
+
+def facts_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the facts of a record; none where a record has other things in their place."""
+    facts = record.get("facts")
+    return facts if isinstance(facts, dict) else {}
+
+
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Return the text of a field; empty where there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def number_of(facts: Mapping[str, Any], name: str) -> int:
+    """Return the number in a text among facts; 0 where there is none."""
+    text = text_of(facts, name)
+    return int(text) if text.isascii() and text.isdecimal() else 0

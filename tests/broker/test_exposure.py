@@ -1,0 +1,221 @@
+"""After a leak the record of the broker says who used the secret, and when it cannot say."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from pdp.broker.cli.root import root
+from pdp.broker.exposure import exposure_of
+from pdp.broker.opening import opened_record
+from pdp.broker.templates import UpstreamRequest
+from pdp.broker.using import Asked
+from pdp.broker.words import Mode
+from pdp.calltokens.claims import Presenter
+from pdp.clock import utc_text
+from pdp.observer import Event, EventKind
+from tests.broker.worlds import ARGUMENTS, PRESENTER, token, world
+
+Ask = Callable[..., tuple[Result, Any]]
+STORED, ROTATED, USED = EventKind.SECRET_STORED, EventKind.SECRET_ROTATED, EventKind.CALL_TOKEN_USED
+
+
+def about(kind: EventKind, at: float, version: int = 1, connection: str = "github", **more: Any) -> Event:
+    """Return an event about a connection; of a use, `session_id` may be given."""
+    facts = {"connection": connection, "version": str(version), "mode": "proxy", "upstream": "https://u.example"}
+    said = {"token_id": f"t{at}", "decision_id": f"d{at}", "action": "git/push", "presenter": "local"}
+    return Event(kind=kind, at=at, facts={**facts, **said}, user="alice", agent="coder", tenant="acme", **more)
+
+
+def written(folder: Path, *events: Event) -> None:
+    """Write events into the record of a broker, as one run of it."""
+    with opened_record(folder) as record:
+        for one in events:
+            record.event(one)
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Run the command on the folder of a broker; return how it ended, and its JSON if there is any."""
+
+    def asked(*words: str) -> tuple[Result, Any]:
+        done = CliRunner().invoke(root, ("exposure", *words, "--json", "--data-dir", str(tmp_path)))
+        return done, json.loads(done.stdout) if done.stdout else None
+
+    return asked
+
+
+def test_each_use_of_a_secret_is_named(tmp_path: Path, ask: Ask) -> None:
+    """Real uses in both modes, also one that calls no tool: by which call, session, people, tool and upstream."""
+    with opened_record(tmp_path) as record, world(record=record) as here:
+        record.event(about(STORED, 10, 1, "github-1"))
+        record.event(about(ROTATED, 20, 3, "github-1"))
+        template = here.broker.rules["github"].templates["create_issue"]
+        changed: tuple[dict[str, Any], ...] = ({}, {"session_id": "ses_2", "user": "bob"})
+        for changes in changed:
+            made = Asked(
+                server="github",
+                tool="create_issue",
+                token=token(ARGUMENTS, **changes),
+                arguments={**ARGUMENTS},
+                presenter=PRESENTER,
+                request=template.filled(ARGUMENTS),
+                mode=Mode.CONNECTOR,
+            )
+            here.broker.use(made, lambda answer: answer.body)
+        request = UpstreamRequest(method="POST", target="/mcp", headers={})
+        from_here = Asked(server="remote", token="", presenter=Presenter(), request=request, mode=Mode.PROXY)
+        here.broker.greet(from_here, lambda answer: answer.body)
+
+    done, said = ask("github-1@3")
+    text = CliRunner().invoke(root, ("exposure", "github-1", "--data-dir", str(tmp_path)))
+
+    assert (0, 3, 3, 39) == (done.exit_code, said["uses"], said["answers"], said["answer_bytes"])
+    named = {what: [one["name"] for one in said[what]["named"]] for what in ("sessions", "users", "tools", "modes")}
+    assert {
+        "sessions": ["ses_1", "ses_2"],
+        "users": ["alice", "bob"],
+        "tools": ["github/create_issue", "remote"],
+        "modes": ["connector", "proxy"],
+    } == named
+    first, second, third = said["calls"]
+    assert ("dec_1", "ses_1", "coder", here.upstream.origin) == tuple(
+        first[name] for name in ("decision_id", "session_id", "agent", "upstream")
+    )
+    assert (43, 43, 0) == tuple(len(one["token_id"]) for one in (first, second, third))
+    assert (0, True) == (text.exit_code, "the record is intact: this is all" in text.output)
+    assert all(one["token_id"] in text.output for one in said["calls"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sessions"),
+    [
+        (("github",), ["s1", "s2", "s3"]),
+        (("github@1",), ["s1", "s2"]),
+        (("github@2",), ["s3"]),
+        (("github", "--since", utc_text(30)), ["s2", "s3"]),
+        (("github@1", "--since", utc_text(31)), []),
+        (("other",), ["s4"]),
+    ],
+)
+def test_only_what_was_asked_about_counts(tmp_path: Path, ask: Ask, words: tuple[str, ...], sessions: Any) -> None:
+    """One connection, one version of its secret, from one moment on."""
+    uses = [about(USED, 20, session_id="s1"), about(USED, 30, session_id="s2"), about(USED, 50, 2, session_id="s3")]
+    others = [about(STORED, 11, connection="other"), about(USED, 60, connection="other", session_id="s4")]
+    written(tmp_path, about(STORED, 10), others[0], *uses[:2], about(ROTATED, 40, 2), uses[2], others[1])
+
+    done, said = ask(*words)
+
+    assert (0, sessions) == (done.exit_code, [one["name"] for one in said["sessions"]["named"]])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "gap"),
+    [
+        # The secret was first stored within this record, so nothing was before it.
+        (("github",), 0, ""),
+        (("github", "--since", utc_text(1)), 0, ""),
+        # This one is older than the record, which begins when it was made.
+        (("old",), 1, "it begins at "),
+        (("old@7",), 1, "it begins at "),
+        (("old", "--since", "1h"), 1, "it begins at "),
+        (("old", "--since", "9999-01-01"), 0, ""),
+        (("old@8",), 0, ""),
+    ],
+)
+def test_a_record_that_does_not_reach_back_says_so(
+    tmp_path: Path, ask: Ask, words: tuple[str, ...], code: int, gap: str
+) -> None:
+    """A secret may be older than the record: then there may have been more uses."""
+    former = [about(USED, 20, 7, "old"), about(ROTATED, 30, 8, "old")]
+    written(tmp_path, about(STORED, 10), *former, about(USED, 40))
+
+    done, said = ask(*words)
+
+    assert (code, True) == (done.exit_code, said["gap"].startswith(gap))
+    assert bool(gap) == bool(said["gap"])
+
+
+def test_a_record_whose_oldest_file_is_gone_is_not_whole(tmp_path: Path, ask: Ask) -> None:
+    """Uses since a moment after the rest begins are still all there, but the record is not intact."""
+    written(tmp_path, about(STORED, 10), about(USED, 20))
+    written(tmp_path, about(USED, 30))
+    first, second = sorted((tmp_path / "record").glob("*.jsonl"))
+    begins = json.loads(second.read_bytes().splitlines()[0])["time"]
+    first.unlink()
+
+    done, said = ask("github")
+    late, since_then = ask("github", "--since", "9999-01-01")
+
+    assert (1, f"its oldest files are missing: it is whole from {begins} on") == (done.exit_code, said["gap"])
+    assert (1, "", False) == (late.exit_code, since_then["gap"], since_then["intact"])
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace(b"alice", b"carol"), lambda text: text[:-700]])
+def test_a_record_that_was_changed_says_so(tmp_path: Path, ask: Ask, change: Callable[[bytes], bytes]) -> None:
+    """The answer comes with what is wrong with the record, and with another exit code."""
+    written(tmp_path, about(STORED, 10), about(USED, 20), about(USED, 30))
+    (file,) = (tmp_path / "record").glob("*.jsonl")
+    file.write_bytes(change(file.read_bytes()))
+
+    done, said = ask("github")
+    text = CliRunner().invoke(root, ("exposure", "github", "--data-dir", str(tmp_path)))
+
+    assert (1, False) == (done.exit_code, said["intact"])
+    assert (1, "there may have been more uses") == (text.exit_code, text.output.splitlines()[-1])
+    assert f"not intact: {said['findings'][0]}" in text.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("githib",), "never names the connection `githib`"),
+        (("github@2",), "never names version 2 of `github`"),
+        (("github@",), "`github@` is not a connection, or one version such as `github@2`"),
+        (("github@0",), "`github@0` is not a connection"),
+        (("github", "--since", "soon"), "`soon` is not a time"),
+        (("github", "--public-key", "none.pem"), "cannot read the public key `none.pem`"),
+    ],
+)
+def test_a_question_without_an_answer_is_an_error(
+    tmp_path: Path, ask: Ask, words: tuple[str, ...], expected: str
+) -> None:
+    """A connection that is spelled wrongly must not look like one that nobody used."""
+    written(tmp_path, about(STORED, 10), about(USED, 20))
+
+    done, _ = ask(*words)
+
+    assert (2, True) == (done.exit_code, expected in done.stderr.splitlines()[-1])
+
+
+def test_lists_are_bounded_and_what_is_beyond_is_counted(tmp_path: Path, ask: Ask) -> None:
+    """Of sessions the first are kept, of calls the last, and no use is lost from the counts."""
+    written(tmp_path, about(STORED, 10), *(about(USED, 20.0 + one, session_id=f"s{one}") for one in range(5)))
+
+    done, said = ask("github", "--most", "2")
+
+    sessions = said["sessions"]
+    assert (0, 5, ["s0", "s1"]) == (done.exit_code, said["uses"], [one["name"] for one in sessions["named"]])
+    assert {"uses": 3, "first_time": utc_text(22), "last_time": utc_text(24)} == sessions["others"]
+    assert (["d23.0", "d24.0"], 3) == ([one["decision_id"] for one in said["calls"]], said["calls_left_out"])
+
+
+def test_memory_does_not_grow_with_the_record(tmp_path: Path) -> None:
+    """Ten times as many sessions and calls take no more."""
+
+    def peak(folder: Path, uses: int) -> int:
+        written(folder, *(about(USED, 20.0 + one, session_id=f"s{one}") for one in range(uses)))
+        tracemalloc.start()
+        try:
+            exposure_of(folder / "record", "github", 0, since_at=0, most=50)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(tmp_path / "large", 3_000) < 1.5 * peak(tmp_path / "small", 300)
