@@ -21,7 +21,11 @@ def test_a_secret_is_shown_by_reveal_alone() -> None:
     assert "<secret>" == repr(secret)
 
 
-@pytest.mark.parametrize("use", [str, "{}".format, lambda secret: f"{secret!s}", pickle.dumps], ids=str)
+@pytest.mark.parametrize(
+    "use",
+    [str, "{}".format, lambda secret: f"{secret!s}", pickle.dumps],
+    ids=["str", "format", "f-string", "pickle"],
+)
 def test_a_secret_becomes_no_text(use: Callable[[Secret], object]) -> None:
     """Whatever would make a text or a copy of it raises, and the error does not hold it either."""
     with pytest.raises(TypeError, match="a secret has no") as refused:
