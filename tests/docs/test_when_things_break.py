@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 from tests.docs.when_things_break import PAGE, written
 from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.namedtests import exists, names_in
 
 _ROOT = Path(__file__).parents[2]
 
@@ -37,15 +37,3 @@ def test_every_test_of_a_fault_stands_in_a_row() -> None:
     }
 
     assert written_tests - named == set()
-
-
-def exists(test: str) -> bool:
-    """Say whether there is a test of this name."""
-    file, _, name = test.partition("::")
-    return (_ROOT / file).is_file() and name in names_in(_ROOT / file)
-
-
-def names_in(file: Path) -> set[str]:
-    """Return the names of the tests in a file."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
