@@ -10,6 +10,7 @@ import click
 
 from pdp.cli.audit.export import export
 from pdp.cli.audit.questions import executed_by, session, show, tail, touched, who_approved
+from pdp.cli.audit.reconcile import reconcile_command
 from pdp.cli.audit.revoke_plan import revoke_plan
 from pdp.cli.groups import Group
 from pdp.cli.output import print_json, progress
@@ -25,7 +26,7 @@ def audit() -> None:
     """Query the record of decisions, and verify that it is intact."""
 
 
-for command in (tail, show, session, who_approved, executed_by, touched, revoke_plan, export):
+for command in (tail, show, session, who_approved, executed_by, touched, revoke_plan, reconcile_command, export):
     audit.add_command(command)
 
 
