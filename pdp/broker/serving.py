@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
+from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.proxy import ProxyFace
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings
@@ -20,6 +21,7 @@ from pdp.calltokens.uses import FileUses
 from pdp.calltokens.verifying import PublishedKeys, Verifier
 from pdp.client import Client
 from pdp.client.calltokens import fetch_keys, live_check
+from pdp.clock import SystemClock
 from pdp.observer import DoorObserver
 from pdp.serving.certificates import TLSFiles
 from pdp.serving.listener import Listener
@@ -53,7 +55,8 @@ def assembled(
             wall=wall,
         )
         rules = read_rules(settings.rules)
-        yield Broker(rules=rules, verifier=verifier, keys=keys, connections=connections, record=record, wall=wall)
+        tokens = AccessTokens(connections, record.event, SystemClock())
+        yield Broker(rules=rules, verifier=verifier, keys=keys, connections=tokens, record=record, wall=wall)
 
 
 async def serve_until(

@@ -176,6 +176,8 @@ class Broker:
         try:
             upstream = Upstream.read(connection.upstream)
             target = upstream.target_of(f"{asked.origin}{asked.request.target}")
+            # To open it can mean to ask a provider of tokens.
+            self._require_record()
             secret = self._connections.open(connection)
             credential = with_secret(connection.header, connection.scheme, secret.reveal())
         except (HeadersError, ForeignTargetError, UpstreamError) as error:
@@ -187,14 +189,17 @@ class Broker:
         return partial(sender.send, replace(asked.request, target=target, headers=sent), credential, secret.reveal())
 
     def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: _About) -> T:
-        if not self._record.permits:
-            raise UnavailableError("the record cannot be written, so no secret is used")
+        self._require_record()
         seen = _Seen()
         try:
             found: T = send(seen.through(take), opened=opened)
             return found
         finally:
             self._tell(EventKind.CALL_TOKEN_ANSWERED, about, **seen.facts)
+
+    def _require_record(self) -> None:
+        if not self._record.permits:
+            raise UnavailableError("the record cannot be written, so no secret is used")
 
     def _tell(self, kind: EventKind, about: _About, **facts: str) -> None:
         self._record.event(

@@ -23,6 +23,28 @@ class Mode(StrEnum):
     CHECKOUT = "checkout"  # the tool server, with a short-lived credential that the broker hands out
 
 
+class ClientAuth(StrEnum):
+    """How a client proves to a provider of tokens who it is, by the names of RFC 7591."""
+
+    BASIC = "client_secret_basic"
+    POST = "client_secret_post"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSource:
+    """Where a connection gets access tokens for its secret, which is then that of a client and never goes upstream.
+
+    `endpoint` is the URL to which alone the secret is sent; `private` lets it be at an address that is not public.
+    `resource` is what the tokens are for (RFC 8707), or empty.
+    """
+
+    endpoint: str
+    client_id: str
+    auth: ClientAuth = ClientAuth.BASIC
+    resource: str = ""
+    private: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """A way to one system that tool servers use: what the broker knows of it, without its secret.
@@ -30,8 +52,9 @@ class Connection:
     `compartment` is the part of the tenant that has keys of its own, by default the environment of sessions. `kind` is
     what the catalogue names, such as `github`. `upstream` is the only origin to which the secret is sent. `owner` is a
     user, or empty for a connection of the whole tenant. `scopes` are those that the secret has. The secret is sent in
-    the header `header`, behind the word `scheme` when that is not empty. `version` is that of the present secret, 0
-    before the first. `created_at` is unix seconds.
+    the header `header`, behind the word `scheme` when that is not empty. With a `source` it is not sent there: an
+    access token that it gets is. `version` is that of the present secret, 0 before the first. `created_at` is unix
+    seconds.
     """
 
     id: str
@@ -44,6 +67,7 @@ class Connection:
     modes: tuple[Mode, ...] = (Mode.CONNECTOR,)
     header: str = "Authorization"
     scheme: str = "Bearer"
+    source: TokenSource | None = None
     version: int = 0
     created_at: float = 0.0
 
@@ -114,6 +138,17 @@ class ConnectionExistsError(ConflictError):
 
 class NoSecretError(WrongStateError):
     """The connection has no secret yet: store one with `pdp-broker secret put`."""
+
+
+class TokenRefusedError(WrongStateError):
+    """The provider of tokens gives none, or another one than the connection names: see what is set there and here.
+
+    The message holds nothing that the provider wrote but a code of RFC 6749.
+    """
+
+
+class TokensUnavailableError(UnavailableError):
+    """The provider of tokens does not answer: try again after a pause. Nothing was sent to the upstream."""
 
 
 class SealBrokenError(PDPError):

@@ -137,6 +137,11 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--upstream", "http://api.github.com"), None, "only loopback may do without https"),
         ((*ADD, "--header", "Host"), None, "no secret can be sent in `Host`"),
         ((*ADD, "--scheme", "a b"), None, "`a b` is not one word, such as `Bearer`"),
+        ((*ADD, "--client-id", "x"), None, "--token-endpoint and --client-id need each other"),
+        ((*ADD, "--resource", "x"), None, "--resource and --private-endpoint need --token-endpoint"),
+        ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),
+        ((*ADD, "--token-endpoint", "https://login.example.com/a/../b"), None, "`.` or `..` as a part"),
+        ((*ADD, "--token-endpoint", "https://["), None, "`https://[` is no URL"),
         ((*ADD, "--mode", "checkout"), None, "'checkout' is not one of 'connector', 'proxy'"),
     ],
 )

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 
 from pdp.broker.sending import UpstreamFailedError
-from pdp.broker.templates import UpstreamRequest
-from pdp.broker.using import Asked
 from pdp.broker.words import Mode, UnknownConnectionError
 from pdp.calltokens.claims import CallClaims, Presenter, encoded, written
 from pdp.calltokens.keys import CallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
-from tests.broker.worlds import ARGUMENTS, KEY, PRESENTER, SECRET, World, claims, token, world
+from tests.broker.worlds import ARGUMENTS, KEY, PRESENTER, SECRET, World, ask, claims, token, world
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +25,6 @@ def here() -> Iterator[World]:
     """Provide a broker that the tests of this module share."""
     with world() as made:
         yield made
-
-
-def ask(here: World, text: str, **changes: Any) -> tuple[int, bytes]:
-    """Use a call token for `github/create_issue`, and return status and body of the answer."""
-    server, tool = changes.get("server", "github"), changes.get("tool", "create_issue")
-    arguments = changes.get("arguments", ARGUMENTS)
-    template = here.broker.rules[server].templates.get(tool)
-    request = (
-        template.filled(ARGUMENTS)
-        if template and tool == "create_issue"
-        else UpstreamRequest(method="GET", target="/repos/o", headers={})
-    )
-    known = {"server": "github", "tool": "create_issue", "arguments": arguments, "presenter": PRESENTER}
-    asked = Asked(**{"token": text, "request": request, "mode": Mode.CONNECTOR, **known, **changes})
-    return here.broker.use(asked, lambda answer: (answer.status, answer.body))
 
 
 def test_the_secret_is_sent_to_the_upstream_and_to_nobody_else(here: World) -> None:

@@ -28,6 +28,7 @@ from pdp.broker.words import (
     NoSecretError,
     RolledBackError,
     SealBrokenError,
+    TokenSource,
     UnknownConnectionError,
     UnknownKeyError,
 )
@@ -126,6 +127,7 @@ BOUND: dict[str, object] = {
     "scheme": "",
     "scopes": ("admin",),
     "modes": (Mode.CHECKOUT,),
+    "source": TokenSource(endpoint="https://attacker.example.com/token", client_id="broker"),
 }
 
 
@@ -199,6 +201,38 @@ def swap(store: Path, one: str, other: str) -> None:
     for id_, row in ((one, rows[other]), (other, rows[one])):
         database.execute("INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?)", (id_, *row[1:]))
     database.close()
+
+
+SOURCE = TokenSource(endpoint="https://login.example.com/token", client_id="broker", resource="https://api.example.com")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sources SET endpoint = 'https://attacker.example.com/token'",
+        "UPDATE sources SET client_id = 'other'",
+        "UPDATE sources SET auth = 'client_secret_post'",
+        "UPDATE sources SET resource = ''",
+        "UPDATE sources SET private = 1",
+        "DELETE FROM sources",
+    ],
+)
+def test_the_secret_of_a_client_opens_for_its_provider_alone(files: Files, change: str) -> None:
+    """Who writes the store can have it sent to no other token endpoint, and not to the upstream."""
+    vault = files.open()
+    vault.add(connection(source=SOURCE), by=BY)
+    vault.put("github", CANARY, by=BY)
+    assert SOURCE == vault.connection("github").source
+    assert CANARY == vault.open(vault.connection("github")).reveal()
+    vault.close()
+    database = apsw.Connection(str(files.store))
+    database.execute(change)
+    database.close()
+    vault = files.open()
+
+    with pytest.raises(SealBrokenError):
+        vault.open(vault.connection("github"))
+    vault.close()
 
 
 @pytest.mark.parametrize("column", ["upstream", "tenant", "owner", "header"])

@@ -14,8 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.rules import rules_of
-from pdp.broker.using import Broker, Record
+from pdp.broker.templates import UpstreamRequest
+from pdp.broker.using import Asked, Broker, Record
 from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import CallClaims, Presenter, encoded
@@ -23,6 +25,7 @@ from pdp.calltokens.keys import CallKey, PublicCallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import MemoryUses, Uses
 from pdp.calltokens.verifying import Keys, LiveCheck, Verifier
+from pdp.clock import SystemClock
 from pdp.observer import Event
 
 SECRET: Final = b"s3cr3t/canary-7f0e91"
@@ -208,7 +211,7 @@ def world(
             rules=rules_of("rules.yaml", RULES.encode(), Path()),
             verifier=verifier,
             keys=keys,
-            connections=memory,
+            connections=AccessTokens(memory, noted.event, SystemClock()),
             record=noted,
         )
         yield World(broker, upstream, noted, memory)
@@ -249,6 +252,21 @@ def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClai
 def token(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> str:
     """Return a good call token, with other claims where they are given."""
     return KEY.signed(claims(arguments, **changes))
+
+
+def ask(here: World, text: str, **changes: Any) -> tuple[int, bytes]:
+    """Use a call token for `github/create_issue`, and return status and body of the answer."""
+    server, tool = changes.get("server", "github"), changes.get("tool", "create_issue")
+    arguments = changes.get("arguments", ARGUMENTS)
+    template = here.broker.rules[server].templates.get(tool)
+    request = (
+        template.filled(ARGUMENTS)
+        if template and tool == "create_issue"
+        else UpstreamRequest(method="GET", target="/repos/o", headers={})
+    )
+    known = {"server": "github", "tool": "create_issue", "arguments": arguments, "presenter": PRESENTER}
+    asked = Asked(**{"token": text, "request": request, "mode": Mode.CONNECTOR, **known, **changes})
+    return here.broker.use(asked, lambda answer: (answer.status, answer.body))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("tests/doors/mcp/programs", "tests/console/people")
+FOLDERS = ("tests/doors/mcp/programs", "tests/console/people", "tests/broker/real")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -16,6 +16,7 @@ from pdp.broker.cli.opened import (
     with_vault,
     yes_option,
 )
+from pdp.broker.cli.sources import plain_source, source_fields, source_options, taken_source
 from pdp.broker.headers import never_passes
 from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.vault import Vault
@@ -101,14 +102,18 @@ def connection() -> None:
     metavar="WORD",
     help="What stands before the secret in the header; empty for nothing.",
 )
+@source_options
 @json_option
 @with_vault
 def add(*, vault: Vault, by: str, id_: str, as_json: bool, modes: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - options by name
     """Add a connection. Its secret is stored afterwards, with `pdp-broker secret put`.
 
+    With --token-endpoint and --client-id that is the secret of a client, and access tokens are used for requests.
+
     What a connection may be used for is sealed with its secret, so it cannot be changed: remove it, and add it again.
     """
-    added = vault.add(Connection(id=id_, modes=tuple(map(Mode, dict.fromkeys(modes))), **given), by=by)
+    one = Connection(id=id_, source=taken_source(given), modes=tuple(map(Mode, dict.fromkeys(modes))), **given)
+    added = vault.add(one, by=by)
     if as_json:
         print_json(_plain(added))
     else:
@@ -155,6 +160,7 @@ def show(*, vault: Vault, id_: str, as_json: bool) -> None:
             ("modes", " ".join(one.modes)),
             ("header", f"{one.header}: {one.scheme} …" if one.scheme else f"{one.header}: …"),
             ("added", moment(one.created_at)),
+            *source_fields(one.source),
             ("version", _version(one)),
             ("stored", moment(version.stored_at) if version else ""),
             ("key", version.kek_id if version else ""),
@@ -197,6 +203,7 @@ def _plain(one: Connection) -> dict[str, object]:
         "modes": [mode.value for mode in one.modes],
         "header": one.header,
         "scheme": one.scheme,
+        **plain_source(one.source),
         "version": one.version,
         "add_time": moment(one.created_at),
     }

@@ -35,7 +35,11 @@ class Place:
         """
         one = self.connection
         use = [one.upstream, one.owner, one.header, one.scheme, list(one.scopes), [mode.value for mode in one.modes]]
-        return canonical([*self._named(), *use])
+        return canonical([*self._named(), *use, *self._source()])
+
+    def _source(self) -> list[list[str | bool]]:
+        one = self.connection.source
+        return [] if one is None else [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private]]
 
     def _named(self) -> list[str | int]:
         one = self.connection

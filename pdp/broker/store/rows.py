@@ -12,11 +12,13 @@ import apsw
 from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.database import Database
 from pdp.broker.words import (
+    ClientAuth,
     Connection,
     ConnectionExistsError,
     Kek,
     KeyInUseError,
     Mode,
+    TokenSource,
     UnknownConnectionError,
     UnknownKeyError,
 )
@@ -46,6 +48,15 @@ CREATE TABLE IF NOT EXISTS connections (
   UNIQUE (tenant, compartment, owner, kind)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS sources (
+  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
+  endpoint TEXT NOT NULL,
+  client_id TEXT NOT NULL,
+  auth TEXT NOT NULL,
+  resource TEXT NOT NULL,
+  private INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS keks (
   id TEXT PRIMARY KEY,
   tenant TEXT NOT NULL,
@@ -67,8 +78,8 @@ CREATE INDEX IF NOT EXISTS secrets_by_kek ON secrets (kek_id);
 """
 _CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
-  coalesce(version, 0)
-FROM connections LEFT JOIN secrets ON connection_id = id
+  coalesce(version, 0), endpoint, client_id, auth, resource, private
+FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
 """
 _PUT: Final = """
 INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version,
@@ -124,6 +135,9 @@ class BrokerStore:
                 raise ConnectionExistsError(
                     f"there is a connection `{one.id}`, or another one of kind `{one.kind}` for the same owner"
                 ) from None
+            if source := one.source:
+                found = (one.id, source.endpoint, source.client_id, source.auth.value, source.resource, source.private)
+                connection.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", found)
 
     def remove(self, connection_id: str) -> None:
         """Delete a connection and its secret. Raise `UnknownConnectionError`."""
@@ -253,7 +267,7 @@ def _unknown(connection_id: str) -> UnknownConnectionError:
 
 
 def _connection(*row: Any) -> Connection:  # noqa: ANN401 - what the engine returns
-    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version = row
+    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version, *source = row
     return Connection(
         id=id_,
         tenant=tenant,
@@ -265,8 +279,17 @@ def _connection(*row: Any) -> Connection:  # noqa: ANN401 - what the engine retu
         modes=tuple(map(Mode, json.loads(modes))),
         header=header,
         scheme=scheme,
+        source=_source(*source),
         version=version,
         created_at=created_at,
+    )
+
+
+def _source(endpoint: str | None, client_id: str, auth: str, resource: str, private: int) -> TokenSource | None:
+    if endpoint is None:
+        return None
+    return TokenSource(
+        endpoint=endpoint, client_id=client_id, auth=ClientAuth(auth), resource=resource, private=bool(private)
     )
 
 
