@@ -1,4 +1,4 @@
-"""The page of what is kept of people: its settings, its tables and its tests are those that there are."""
+"""The page of what is kept of people: its settings and its tables are those that there are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from pdp.config import describe
-from tests.machinery.namedtests import exists, named_in
 
 _ROOT: Final = Path(__file__).parents[2]
 _PAGE: Final = (_ROOT / "pdp" / "RETENTION.md").read_text(encoding="utf-8")
@@ -29,11 +28,3 @@ def test_no_table_is_left_out() -> None:
     rows = re.findall(r"^\| [^|:]+: ((?:`[a-z_]+` ?)+) \| ", _PAGE, re.MULTILINE)
 
     assert made == {name for row in rows for name in re.findall(r"`([a-z_]+)`", row)}
-
-
-def test_every_named_test_is_there() -> None:
-    """What the page promises stays proved."""
-    named = named_in(_PAGE)
-
-    assert named
-    assert [] == [test for test in named if not exists(test)]
