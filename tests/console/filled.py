@@ -25,7 +25,7 @@ from pdp.console.visits import UnprovenError
 from pdp.console.waiting import WaitingRow
 from pdp.testing.clock import FakeClock
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, ArgumentChange, CompareCallResponse, GetAccessRequestResponse
-from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation, VerifySegmentResponse
+from pdp.v1.audit_pb2 import Approval, AuditRecord, PlannedRevocation, Touch, VerifySegmentResponse
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.freeze_pb2 import Freeze
 from pdp.v1.policy_pb2 import Bundle
@@ -146,7 +146,12 @@ def pages(text: str) -> dict[str, str]:
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
         "less": page("less.html", review=review, problem=text, chosen=chosen),
         "session": page(
-            "session.html", session=session, review=review, calls=[call.access_request], said_by_server=text
+            "session.html",
+            session=session,
+            review=review,
+            calls=[call.access_request],
+            called=[filled(Touch(), text)],
+            said_by_server=text,
         ),
         **{
             f"call, {change}": page(

@@ -81,6 +81,21 @@ def test_the_record_of_a_search_is_downloaded_as_it_was_written(
     assert "crm/delete" in json.loads(answer.content)["policies"]
 
 
+def test_a_live_session_shows_what_it_called_last(
+    auditor: Browser, server: RunningServer, told: tuple[str, str]
+) -> None:
+    """The latest first, to those who may read the record; to others nothing of it."""
+    auditor.open(f"/sessions/{told[0]}")
+
+    assert "What it called last crm/" in auditor.words
+    assert "crm/delete_customer · 1 call denied" in auditor.words
+    assert "crm/find_customer · 1 call allowed" in auditor.words
+    with console(server, "approver") as opened:
+        person = opened.person()
+        person.open(f"/sessions/{told[0]}")
+        assert "What it called last" not in person.words
+
+
 def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, str]) -> None:
     """Who approved it, each event with policies and trace, the policies as they were, and whether the log verifies."""
     session_id, decision_id = told
