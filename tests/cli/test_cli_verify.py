@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.broker.opening import opened_record
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.anchors import Anchors
@@ -122,3 +123,34 @@ def test_the_record_of_a_running_server(run: Run, server: Server) -> None:
 
     assert done.exit_code == 0, done.output
     assert "being written" in done.output
+
+
+def test_the_records_of_server_and_broker_together(run: Run, record: Path, tmp_path: Path) -> None:
+    """One command verifies both, also against what was noted of both, and each only by its own key."""
+    with opened_record(tmp_path / "broker") as log:
+        log.event(Event(kind=EventKind.SECRET_STORED, at=1.0))
+    words = ("audit", "verify", record.name, "--public-key", PUBLIC, "--broker", "broker/record", "--broker-public-key")
+    both = run(*words, f"broker/{PUBLIC}")
+    noted = run(*words, f"broker/{PUBLIC}", "--json")
+    (tmp_path / "noted.json").write_text(noted.output)
+    known = run(*words, f"broker/{PUBLIC}", "--known", "noted.json")
+    exchanged = run(*words, PUBLIC)
+    (chain,) = (tmp_path / "broker" / "record").glob("*.jsonl")
+    chain.write_bytes(chain.read_bytes().replace(b"secret.stored", b"secret.storad"))
+    changed = run(*words, f"broker/{PUBLIC}")
+    chain.rename(tmp_path / "gone")
+    removed = run(*words, f"broker/{PUBLIC}", "--known", "noted.json")
+
+    assert (0, "the records are intact") == (both.exit_code, both.output.splitlines()[-1])
+    assert (0, 2) == (known.exit_code, len(json.loads(noted.output)["chains"]))
+    assert (1, "the records are not intact") == (exchanged.exit_code, exchanged.output.splitlines()[-1])
+    assert (1, True) == (changed.exit_code, changed.output.startswith("broker/record/"))
+    assert (1, 1) == (removed.exit_code, removed.output.count("is named here, but is missing"))
+
+
+@pytest.mark.parametrize("words", [("--broker", "record"), ("--broker-public-key", PUBLIC)])
+def test_a_record_of_a_broker_needs_its_key(run: Run, record: Path, words: tuple[str, ...]) -> None:
+    """The key of the server is not the broker's."""
+    done = run("audit", "verify", record.name, "--public-key", PUBLIC, *words)
+
+    assert (2, True) == (done.exit_code, "need each other" in done.output)

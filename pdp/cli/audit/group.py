@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from pdp.cli.groups import Group
 from pdp.cli.output import print_json, progress
 from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import Head
+from pdp.record.segments import Head, segments_by_chain
 from pdp.record.verify import ChainReport, Report
 from pdp.record.verify import verify as verify_record
 
@@ -52,30 +53,70 @@ for command in (tail, show, session, who_approved, executed_by, touched, revoke_
     type=click.Path(exists=True, path_type=Path),
     help="A file of what the record must still hold: earlier `--json` output, or a copy of `record-heads`.",
 )
+@click.option(
+    "--broker",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The record of a broker, to verify it too.",
+)
+@click.option(
+    "--broker-public-key",
+    "broker_keys",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The public half of the key that signs the broker's record; repeat it for earlier keys.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
     folder: Path,
     public_keys: tuple[Path, ...],
     *,
+    broker: Path | None,
+    broker_keys: tuple[Path, ...],
     open_end: bool,
     missing_start: bool,
     known: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Find what was changed, dropped, inserted, repeated or reordered in a record.
+    """Find what was changed, dropped, inserted, repeated or reordered in a record, or in those of server and broker.
 
     Needs only the public key. Prints a line `file:line: what` for each finding. Exit code 0: the record is intact.
     1: it is not. 2: it cannot be verified.
     """
+    if (broker is None) != (not broker_keys):
+        raise click.UsageError("--broker and --broker-public-key need each other")
     heads = {path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known}
-    keys = PublicKeys.load(public_keys)
-    with progress(f"verifying {folder}"):
-        report = verify_record(folder, keys, open_end=open_end, missing_start=missing_start, known=heads)
+    # Each record by its own keys: the broker must not be able to sign for the server.
+    records = [(folder, PublicKeys.load(public_keys), _without(heads, broker))]
+    if broker is not None:
+        records.append((broker, PublicKeys.load(broker_keys), _within(heads, broker)))
+    reports = []
+    for one, keys, named in records:
+        with progress(f"verifying {one}"):
+            reports.append(verify_record(one, keys, open_end=open_end, missing_start=missing_start, known=named))
+    report = Report(
+        chains=tuple(chain for one in reports for chain in one.chains),
+        findings=tuple(finding for one in reports for finding in one.findings),
+        more_findings=sum(one.more_findings for one in reports),
+    )
     if as_json:
         print_json(_as_json(report))
     else:
-        _print(report)
+        _print(report, "record" if broker is None else "records")
     sys.exit(1 if report.findings else 0)
+
+
+def _without(heads: Mapping[Path, Mapping[str, Head]], folder: Path | None) -> Mapping[Path, Mapping[str, Head]]:
+    """Return what is known of all chains but those in a folder."""
+    others = segments_by_chain(folder) if folder else {}
+    return {file: {chain: one[chain] for chain in one.keys() - others.keys()} for file, one in heads.items()}
+
+
+def _within(heads: Mapping[Path, Mapping[str, Head]], folder: Path) -> Mapping[Path, Mapping[str, Head]]:
+    """Return what is known of the chains in a folder."""
+    own = segments_by_chain(folder)
+    return {file: {chain: one[chain] for chain in one.keys() & own.keys()} for file, one in heads.items()}
 
 
 def _heads(file: Path) -> dict[str, Head]:
@@ -86,7 +127,7 @@ def _heads(file: Path) -> dict[str, Head]:
         raise click.UsageError(f"`{file}` is not output of `pdp audit verify --json`") from None
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, what: str) -> None:
     for finding in report.findings:
         click.echo(str(finding))
     if report.more_findings:
@@ -96,7 +137,8 @@ def _print(report: Report) -> None:
             f"chain {chain.chain}: {chain.records} records in {chain.segments} segments, "
             f"up to record {chain.seq}, {_end(chain)}, {chain.hash}"
         )
-    click.echo("the record is not intact" if report.findings else "the record is intact")
+    verb = "is" if what == "record" else "are"
+    click.echo(f"the {what} {verb} {'not ' if report.findings else ''}intact")
 
 
 def _end(chain: ChainReport) -> str:
