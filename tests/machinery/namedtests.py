@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,13 @@ def exists(test: str) -> bool:
 
 @cache
 def names_in(file: Path) -> frozenset[str]:
-    """Return the names of the tests in a file."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return frozenset(node.name for node in functions if node.name.startswith("test_"))
+    """Return the names of the tests in a file; one in a class is `CLASS::NAME`."""
+    return frozenset(_names_in(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+def _names_in(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}::{name}" for name in _names_in(node))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+            yield node.name
