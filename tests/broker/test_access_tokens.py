@@ -8,13 +8,20 @@ from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
 import pytest
 
 from pdp.broker.oauth.tokens import AccessTokens
-from pdp.broker.words import ClientAuth, Connection, TokenRefusedError, TokenSource, TokensUnavailableError
+from pdp.broker.words import (
+    ClientAuth,
+    Connection,
+    ProviderUnavailableError,
+    TokenRefusedError,
+    TokenSource,
+    TokensUnavailableError,
+)
 from pdp.errors import UnavailableError
 from pdp.observer import Event, EventKind
 from pdp.testing.clock import FakeClock
@@ -165,6 +172,22 @@ def test_a_token_is_used_while_it_is_young_and_never_after_its_end(desk: Desk) -
             steps.append((desk.clock.now().wall_at - 1_700_000_000, len(desk.there.got), False))
 
     assert [(0, 1, True), (69, 1, True), (71, 2, True), (99, 3, True), (100, 3, False), (106, 4, True)] == steps
+
+
+def test_a_token_outlives_a_key_provider_that_is_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is good until its end, although the secret cannot be opened."""
+
+    def away(_: Connection) -> NoReturn:
+        raise ProviderUnavailableError("away")
+
+    desk.open()
+    monkeypatch.setattr(desk.memory, "open", away)
+    desk.clock.advance(99)
+
+    assert TOKEN.encode() == desk.open()
+    desk.clock.advance(1)
+    with pytest.raises(ProviderUnavailableError):
+        desk.open()
 
 
 def test_a_refusal_ends_the_present_token(desk: Desk) -> None:

@@ -13,6 +13,7 @@ from pdp.broker.oauth.asking import ask_for_token
 from pdp.broker.using import Connections
 from pdp.broker.words import Connection, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.clock import Clock, Deadline, Instant
+from pdp.errors import UnavailableError
 from pdp.foundation.egress import Roots
 from pdp.observer import Event, EventKind
 
@@ -66,7 +67,7 @@ class AccessTokens:
         try:
             desk.require_no_pause(connection, now)
             got = self._granted(desk, connection, source)
-        except TokensUnavailableError:
+        except UnavailableError:
             # A refusal ends the present token, too: the client may have been shut out.
             if kept and not kept.ends.passed(self._clock.now()):
                 return kept.secret

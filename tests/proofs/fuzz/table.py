@@ -16,6 +16,7 @@ TARGETS = (
     "envoy_request",
     "call_token",
     "upstream",
+    "token_answer",
 )
 
 
