@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pdp.errors import NotFoundError
 from pdp.observer import EventKind
 from pdp.record.reader import read_records
 
@@ -61,6 +62,29 @@ def use_of(record: Mapping[str, Any]) -> SecretUse | None:
 def read_uses(folder: Path) -> Iterator[SecretUse]:
     """Yield all uses in a folder, by time. Raise `OSError` when it cannot be read."""
     return (use for located in read_records(folder) if (use := use_of(located.record)) is not None)
+
+
+def sessions_that_used(
+    folder: Path, connection: str, version: int = 0, *, since: str = "", until: str = ""
+) -> tuple[str, ...]:
+    """Return the sessions whose calls used the secret of a connection, or one version of it, in order of first use.
+
+    A version of 0 stands for all, and an empty time for no bound. Raise `NotFoundError` when the record never names the
+    connection or the version, and `OSError` when it cannot be read.
+    """
+    known, sessions = False, dict[str, None]()
+    for located in read_records(folder):
+        facts = facts_of(located.record)
+        if text_of(facts, "connection") != connection or version not in (0, number_of(facts, "version")):
+            continue
+        known = True
+        use = use_of(located.record)
+        if use is not None and use.session_id and since <= use.time and (not until or use.time < until):
+            sessions[use.session_id] = None
+    if not known:
+        what = f"version {version} of `{connection}`" if version else f"the connection `{connection}`"
+        raise NotFoundError(f"the record in `{folder}` never names {what}")
+    return tuple(sessions)
 
 
 def facts_of(record: Mapping[str, Any]) -> Mapping[str, Any]:

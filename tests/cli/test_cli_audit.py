@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import Result
 
+from pdp.broker.opening import opened_record
 from pdp.cli.audit.entries import tail_line
 from pdp.cli.audit.remote import ServerSource
 from pdp.client import Client, UnavailableError
+from pdp.observer import Event, EventKind
 from pdp.testing.waiting import wait_until
 from tests.machinery.servers.commandline import Server, clean_environment, start_server, stop_server, write_bundle
 
@@ -133,6 +135,29 @@ def test_revoke_plan_and_apply(ask: Run, case: Case, where: tuple[str, ...]) -> 
     assert "session_revoked" == json.loads(call.stdout)["basis"]
 
 
+@both
+def test_a_plan_for_a_secret_that_leaked(ask: Run, case: Case, tmp_path: Path, where: tuple[str, ...]) -> None:
+    """The live sessions that used it, by the record of the broker, in the window of the use alone."""
+    with opened_record(tmp_path / "broker") as record:
+        for version, session_id in (("1", case.session_id), ("2", case.session_id), ("3", "ses_of_another_server")):
+            facts = {"connection": "github", "version": version, "token_id": f"t{version}", "decision_id": "d"}
+            used = Event(kind=EventKind.CALL_TOKEN_USED, at=10.0 * int(version), facts=facts, session_id=session_id)
+            record.event(used)
+    broker = ("--connection", "github", "--broker", str(tmp_path / "broker" / "record"))
+
+    def planned(*words: str) -> list[str]:
+        shown = answer(ask("audit", "revoke-plan", *broker, *words, "--json", *where))
+        return [one["session_id"] for one in shown["sessions"]]
+
+    assert (
+        [case.session_id] == planned() == planned("--secret-version", "2") == planned("agent:coder", "tool:files/read")
+    )
+    assert [case.session_id] == planned("--since", "1970-01-01T00:00:15Z", "--until", "1970-01-01T00:00:25Z")
+    assert [] == planned("--since", "1970-01-01T00:00:25Z") + planned("--secret-version", "3") + planned("agent:other")
+    unknown = ask("audit", "revoke-plan", *broker, "--secret-version", "4", *where)
+    assert (1, True) == (unknown.exit_code, "never names version 4 of `github`" in unknown.stderr)
+
+
 def test_a_denied_call_is_planned_for_when_asked(ask: Run, case: Case) -> None:
     """Without --tried only allowed calls count."""
     words = ("audit", "revoke-plan", f"session:{case.session_id}", "tool:files/write", "--json")
@@ -197,6 +222,8 @@ def test_an_unknown_id_is_exit_code_1(ask: Run, where: tuple[str, ...], command:
         (("executed-by", "agent:a", "--since", "soon"), "`soon` is not a time"),
         (("executed-by", "agent:a", "--since", "1h", "--until", "2h"), "--since must be before --until"),
         (("revoke-plan",), "name at least one"),
+        (("revoke-plan", "--connection", "github"), "--connection and --broker need each other"),
+        (("revoke-plan", "agent:a", "--secret-version", "2"), "--secret-version needs --connection"),
         (("revoke-plan", "agent:a", "--apply"), "--apply needs --reason"),
         (("revoke-plan", "agent:a", "--apply", "--reason", "x", "--json"), "--json needs --yes"),
         (("export", "--format", "parquet"), "needs --output"),

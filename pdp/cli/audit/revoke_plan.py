@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import click
 
-from pdp.audit.values import PlannedSession, Window, selector_of
+from pdp.audit.values import PlannedSession, Selector, Window, selector_of
+from pdp.cli.audit.leaked import Leaked, leak_options
 from pdp.cli.audit.source import Reach, Source, with_source_and_reach
 from pdp.cli.audit.view import planned_object, print_plan
 from pdp.cli.options import json_option
@@ -28,6 +29,7 @@ NOT_TRIED = "not tried"
 )
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--tried", is_flag=True, help="Count denied calls too.")
+@leak_options
 @window_options
 @click.option("--apply", is_flag=True, help="Revoke these sessions through the server, as the approver.")
 @click.option("--reason", default="", help="The reason, for the record; required with --apply.")
@@ -40,6 +42,7 @@ def revoke_plan(
     reach: Reach,
     selectors: tuple[str, ...],
     tried: bool,
+    leaked: Leaked | None,
     window: Window,
     apply: bool,
     reason: str,
@@ -52,13 +55,21 @@ def revoke_plan(
     (a version). A session must match all selectors, and one allowed call must match all of tool, server, resource and
     bundle. The time window applies to that call, or to the approval, or else to any record of the session.
 
+    With --connection, the sessions are those that used its secret in the time window, by the record of the broker in
+    --broker; a SELECTOR narrows that.
+
     Exit code 1 with --apply: some of the sessions were not revoked.
     """
     if apply and not reason:
         raise click.UsageError("--apply needs --reason")
     if apply and as_json and not yes:
         raise click.UsageError("--json needs --yes, because it asks no question")
-    planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
+    if leaked is None:
+        planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
+    else:
+        # Without a selector, all sessions that used it are meant.
+        base = Selector(window=window, tried=tried)
+        planned = leaked.plan(selector_of(selectors, window=window, tried=tried) if selectors else base, source)
     if not as_json:
         print_plan(planned)
     if not apply or not planned:
