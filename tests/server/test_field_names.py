@@ -30,7 +30,7 @@ from pdp.v1.authorization_pb2 import AuthorizeRequest
 
 PACKAGE = Path(pdp.__file__).parent
 # What refuses fields of messages, or is no part of the server.
-ABOVE_THE_CORE = ("server", "serving", "client", "cli", "console", "v1")
+ABOVE_THE_CORE = ("server", "serving", "client", "cli", "console", "broker", "v1")
 # What only the command line asks for, and what lies within the text of a field.
 NO_ATTRIBUTES = {"selector", "*.context"}
 
