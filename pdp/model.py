@@ -104,14 +104,15 @@ class Role(_Word):
     AUDITOR = "auditor"
     ADMIN = "admin"
     BROKER = "broker"
+    REVOKER = "revoker"
     OPERATOR = "operator"
 
 
 _RANKS = {one: rank for rank, one in enumerate(ValueClass)}
 
-# A caller that asks for tool calls, makes them, or runs the server, does not decide about sessions: no policy lifts
-# this.
-NEVER_APPROVERS = (Role.PEP, Role.ADMIN, Role.BROKER)
+# A caller that asks for tool calls, makes them, runs the server, or ends authority by itself, does not decide about
+# sessions: no policy lifts this.
+NEVER_APPROVERS = (Role.PEP, Role.ADMIN, Role.BROKER, Role.REVOKER)
 # Of a session without terms.
 NO_TERMS = "{}"
 # Later than any call.
@@ -144,7 +145,8 @@ class Asked(Protocol):
 class Bounds:
     """What bounds a gateway: the ids of tenants, users and agents for whom it may ask, and what it sees of calls.
 
-    `users` and `agents` are None for all. One that `sees_results` knows what allowed calls return, and reports it.
+    `users` and `agents` are None for all; a service, `broker` or `revoker`, has only `tenants`. One that `sees_results`
+    knows what allowed calls return, and reports it.
     """
 
     tenants: frozenset[str]
@@ -166,9 +168,9 @@ class Caller:
     """A caller of the API: an id, its kind of identity (`token`, …), its roles and its tenant.
 
     `authenticated_at` (unix seconds) is when a person last proved their identity: 0.0 when that is unknown, and
-    `AT_EACH_CALL` for a person who is assumed to be present. `bounds` are those of a gateway; None for one that may
-    ask for its whole tenant and sees results. `user_groups` are those that a person's token puts them in, as the
-    directory would name them; None where no credential says that.
+    `AT_EACH_CALL` for a person who is assumed to be present. `bounds` are those of a gateway or service; None for one
+    that may ask for its whole tenant and sees results. `user_groups` are those that a person's token puts them in, as
+    the directory would name them; None where no credential says that.
     """
 
     id: str
@@ -182,6 +184,11 @@ class Caller:
     def may_ask_about(self, asked: Asked) -> bool:
         """Say whether this is within the caller's tenant, or within its bounds if it has some."""
         return asked.tenant == self.tenant if self.bounds is None else self.bounds.include(asked)
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Return the tenants for which this caller may act: its own, or those of its bounds."""
+        return frozenset({self.tenant}) if self.bounds is None else self.bounds.tenants
 
     @property
     def sees_results(self) -> bool:

@@ -299,24 +299,24 @@ def end_session(session_handle: str) -> Operation[session_pb2.EndSessionResponse
 
 
 def revoke_sessions(
-    *, session_id: str, user: str, agent: str, tenant: str, reason: str
+    *, session_id: str, user: str, agent: str, tenant: str, of_tenant: str, reason: str
 ) -> Operation[session_pb2.RevokeSessionsResponse, tuple[str, ...]]:
     """Revoke the sessions that one selector names."""
     return Operation(
         method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
-        request=_revocation(session_id, user, agent, tenant, reason=reason),
+        request=_revocation(session_id, user, agent, tenant, of_tenant, reason=reason),
         read=lambda reply: tuple(reply.session_ids),
     )
 
 
 def preview_revocation(
-    *, session_id: str, user: str, agent: str, tenant: str
+    *, session_id: str, user: str, agent: str, tenant: str, of_tenant: str
 ) -> Operation[session_pb2.RevokeSessionsResponse, session_pb2.RevokeSessionsResponse]:
     """Show what a revocation would revoke."""
     # INVARIANT: no reason is sent. A server that does not know `validate_only` then refuses, and revokes nothing.
     return Operation(
         method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
-        request=_revocation(session_id, user, agent, tenant, validate_only=True),
+        request=_revocation(session_id, user, agent, tenant, of_tenant, validate_only=True),
         read=_unchanged,
     )
 
@@ -583,7 +583,14 @@ def _narrowing(
 
 
 def _revocation(
-    session_id: str, user: str, agent: str, tenant: str, *, reason: str = "", validate_only: bool = False
+    session_id: str,
+    user: str,
+    agent: str,
+    tenant: str,
+    of_tenant: str,
+    *,
+    reason: str = "",
+    validate_only: bool = False,
 ) -> session_pb2.RevokeSessionsRequest:
     selectors = {"session_id": session_id, "user": user, "agent": agent, "tenant": tenant}
     given = {name: value for name, value in selectors.items() if value}
@@ -591,7 +598,7 @@ def _revocation(
         raise InvalidRequestError(
             f"exactly one of `session_id`, `user`, `agent` and `tenant` is required, not {len(given)}"
         )
-    request = session_pb2.RevokeSessionsRequest(reason=reason, validate_only=validate_only)
+    request = session_pb2.RevokeSessionsRequest(reason=reason, validate_only=validate_only, of_tenant=of_tenant)
     for name, value in given.items():
         setattr(request, name, value)
     return request

@@ -46,6 +46,8 @@ CREDENTIALS: Mapping[str, _Credential] = {
 _MORE = ("tenant", "development", "expires_at", "previous_token_sha256", "previous_expires_at")
 # The keys of what bounds a gateway: for whom it may ask, and whether it sees results.
 LISTS, SEES_RESULTS = ("users", "agents", "tenants"), "sees_results"
+# Who may act for several tenants: programs, each with one task.
+_OF_TENANTS = (Role.PEP, Role.BROKER, Role.REVOKER)
 _FOR_DEVELOPMENT = (
     "is for development, and others can reach this server: give it a credential of its own and remove `development`"
 )
@@ -233,10 +235,9 @@ def _bounds_problems(entry: Section) -> list[Problem]:
         elif not isinstance(ids, list) or not ids or not all(_matches(CALLER_ID, one) for one in ids):
             problems.append(entry.problem(f"`{name}` must be a list of ids, with one at least", name))
         elif name == "tenants" and entry.get("tenant", "default") not in ids:
-            own = "`tenants` must hold the caller's own tenant, in which it opens sessions"
-            problems.append(entry.problem(own, name))
+            problems.append(entry.problem("`tenants` must hold the caller's own tenant", name))
         # Other roles see all of their tenant: beside one, this would promise too much.
-        bounded = [Role.PEP, Role.BROKER] if name == "tenants" else [Role.PEP]
+        bounded = _OF_TENANTS if name == "tenants" else (Role.PEP,)
         if entry.get("roles") not in [[role.value] for role in bounded]:
             roles = " or ".join(f"`{role.value}`" for role in bounded)
             problems.append(entry.problem(f"`{name}` is only for a caller whose one role is {roles}", name))

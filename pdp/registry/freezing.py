@@ -13,8 +13,9 @@ from pdp.sessions.freezes import ALL_TENANTS, Freeze, as_of, lift
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
 
-# Who may freeze, and lift, what concerns one tenant.
-_OF_A_TENANT = frozenset({Role.APPROVER, Role.ADMIN})
+# Who may lift the freeze of one tenant, and who may set it.
+_LIFTING = frozenset({Role.APPROVER, Role.ADMIN})
+_FREEZING = _LIFTING | {Role.REVOKER}
 
 
 class Freezer:
@@ -42,7 +43,7 @@ class Freezer:
 
         Raise `PermissionDeniedError` for another tenant than the caller's, and without the role that it takes.
         """
-        _require_may(tenant, caller)
+        _require_may_freeze(tenant, caller)
         now = self._now()
         freeze = Freeze(id=new_freeze_id(), tenant=tenant, set_at=now.wall_at, set_by=caller.id, reason=reason)
         self._sessions.freeze(freeze)
@@ -56,7 +57,7 @@ class Freezer:
         and `PermissionDeniedError` when the caller may not lift it.
         """
         freeze = self._visible(freeze_id, caller)
-        _require_may(freeze.tenant, caller)
+        _require_may_lift(freeze.tenant, caller)
         if Role.PEP in caller.roles:
             raise PermissionDeniedError("a gateway lifts no freeze")
         if not self._record_permits():
@@ -74,7 +75,7 @@ class Freezer:
 
     def stoppable(self, tenant: str, *, caller: Caller) -> int:
         """Return how many live sessions `freeze` would stop, and change nothing. Raise what that raises."""
-        _require_may(tenant, caller)
+        _require_may_freeze(tenant, caller)
         count, _ = self._sessions.live_families(SessionFilter(tenant=tenant), wall_at=self._now().wall_at, limit=0)
         return count
 
@@ -99,11 +100,22 @@ def freeze_event(kind: EventKind, freeze: Freeze, *, at: float, caller_id: str) 
     return Event(kind=kind, at=at, caller_id=caller_id, tenant=freeze.tenant, facts=facts)
 
 
-def _require_may(tenant: str, caller: Caller) -> None:
+def _require_may_freeze(tenant: str, caller: Caller) -> None:
     if tenant == ALL_TENANTS:
-        if Role.OPERATOR not in caller.roles:
-            raise PermissionDeniedError("only an operator may freeze all tenants, and lift that")
-    elif tenant != caller.tenant:
+        _require_operator(caller)
+    elif tenant not in caller.tenants:
         raise PermissionDeniedError("another tenant cannot be frozen")
-    elif caller.roles.isdisjoint(_OF_A_TENANT):
-        raise PermissionDeniedError("only an approver or admin may freeze a tenant, and lift that")
+    elif caller.roles.isdisjoint(_FREEZING):
+        raise PermissionDeniedError("only an approver, admin or revoker may freeze a tenant")
+
+
+def _require_may_lift(tenant: str, caller: Caller) -> None:
+    if tenant == ALL_TENANTS:
+        _require_operator(caller)
+    elif caller.roles.isdisjoint(_LIFTING):
+        raise PermissionDeniedError("only an approver or admin may lift the freeze of a tenant")
+
+
+def _require_operator(caller: Caller) -> None:
+    if Role.OPERATOR not in caller.roles:
+        raise PermissionDeniedError("only an operator may freeze all tenants, and lift that")

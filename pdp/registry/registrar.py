@@ -126,10 +126,14 @@ class Revocable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Which sessions to revoke."""
+    """Which sessions to revoke.
+
+    `of_tenant` is the tenant of the session, user or agent; empty for the caller's only one.
+    """
 
     kind: Literal["session", "user", "agent", "tenant"]
     value: str
+    of_tenant: str = ""
 
 
 class Registrar:
@@ -316,12 +320,13 @@ class Registrar:
     def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
         """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
 
-        Raise `NotFoundError` for an unknown session id, and `PermissionDeniedError` for a foreign tenant.
+        Raise `NotFoundError` for an unknown session id, `PermissionDeniedError` for a foreign tenant, and
+        `InvalidRequestError` when a caller of several tenants does not say of which one a user or agent is.
         """
         now = self._now()
         change = lifecycle.revoke(now, by=caller.id, reason=reason)
         if selector.kind == "session":
-            session = self._chain(selector.value, caller)[0]
+            session = self._named(selector, caller)
             changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
             for session in changed:
                 self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
@@ -332,7 +337,7 @@ class Registrar:
         """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
         now = self._now()
         if selector.kind == "session":
-            which = SessionFilter(id=self._chain(selector.value, caller)[0].id)
+            which = SessionFilter(id=self._named(selector, caller).id)
         else:
             which = replace(_selected(selector, caller), ends_after=now.wall_at, requested_until=now.wall_at)
         count, newest = self._sessions.live_families(which, wall_at=now.wall_at, limit=_MOST_REVOCABLE)
@@ -644,6 +649,13 @@ class Registrar:
 
     # Visibility to the caller.
 
+    def _named(self, selector: Selector, caller: Caller) -> Session:
+        session = self._chain(selector.value, caller)[0]
+        # INVARIANT: one of another tenant than is said gets the error of an unknown one.
+        if selector.of_tenant not in ("", session.tenant):
+            raise NotFoundError("no such session")
+        return session
+
     def _chain(self, session_id: str, caller: Caller) -> tuple[Session, ...]:
         return self._visible(self._sessions.get(session_id), caller)
 
@@ -725,13 +737,22 @@ def _selected(selector: Selector, caller: Caller) -> SessionFilter:
     states = LIVE
     match selector.kind:
         case "user":
-            return SessionFilter(tenant=caller.tenant, user=selector.value, states=states)
+            return SessionFilter(tenant=_tenant(selector.of_tenant, caller), user=selector.value, states=states)
         case "agent":
-            return SessionFilter(tenant=caller.tenant, agent=selector.value, states=states)
+            return SessionFilter(tenant=_tenant(selector.of_tenant, caller), agent=selector.value, states=states)
         case _:
-            if selector.value != caller.tenant:
-                raise PermissionDeniedError("another tenant's sessions cannot be revoked")
-            return SessionFilter(tenant=caller.tenant, states=states)
+            return SessionFilter(tenant=_tenant(selector.value, caller), states=states)
+
+
+def _tenant(named: str, caller: Caller) -> str:
+    """Return the tenant that is named, or else the caller's only one."""
+    # The same user can be in many tenants, as many people.
+    if not named and len(caller.tenants) > 1:
+        raise InvalidRequestError("selector.of_tenant", "is required, because this caller has several tenants")
+    tenant = named or caller.tenant
+    if tenant not in caller.tenants:
+        raise PermissionDeniedError("another tenant's sessions cannot be revoked")
+    return tenant
 
 
 def _position(session: Session) -> Position:

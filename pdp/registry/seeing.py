@@ -1,6 +1,7 @@
 """Which sessions a caller may see.
 
-People see those of their tenant, a tool server those of its tenants, a gateway those that it opened and may ask about.
+People see those of their tenant, a tool server or revoker those of its tenants, a gateway those that it opened and may
+ask about.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pdp.model import Asked, Caller, Role, Session
 from pdp.sessions.access import AccessRequest
 
-_SEEING = frozenset({Role.APPROVER, Role.AUDITOR, Role.ADMIN, Role.BROKER})
+_SEEING = frozenset({Role.APPROVER, Role.AUDITOR, Role.ADMIN, Role.BROKER, Role.REVOKER})
 
 
 def sees_all(caller: Caller) -> bool:
@@ -29,13 +30,6 @@ def sees_request(caller: Caller, request: AccessRequest) -> bool:
 def tenant_seen(caller: Caller) -> str:
     """Return the tenant to which a list can be restricted before `sees` is asked; empty for several."""
     return caller.tenant if caller.bounds is None else ""
-
-
-def tenants_seen(caller: Caller) -> frozenset[str]:
-    """Return the tenants in which a caller may see sessions."""
-    if sees_all(caller) or caller.bounds is None:
-        return frozenset({caller.tenant})
-    return caller.bounds.tenants
 
 
 def _sees(caller: Caller, asked: Asked, by: str) -> bool:

@@ -19,7 +19,7 @@ class CallerHandlers:
 
 
 def _caller_message(caller: Caller) -> callers.Caller:
-    bounds = caller.bounds or Bounds(tenants=frozenset({caller.tenant}))
+    bounds = caller.bounds or Bounds(tenants=caller.tenants)
     message = callers.Caller(
         caller_id=caller.id,
         roles=sorted(role.value for role in caller.roles),

@@ -26,6 +26,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "ApproveCall": {"uses": "calls"},
         "Explain": {"call.facts_json": "facts_json"},
         "NarrowSession": {"expires_at": "expire_time"},
+        "RevokeSessions": {"selector.of_tenant": "of_tenant"},
     }
 )
 

@@ -13,7 +13,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.limits import Limits
 from pdp.model import Caller
 from pdp.registry.following import MOST_CHANGES, Followed, Following
-from pdp.registry.seeing import sees, tenants_seen
+from pdp.registry.seeing import sees
 from pdp.server.fields import optional_id
 from pdp.server.messages import session_change
 from pdp.serving.watches import Watch
@@ -209,7 +209,7 @@ class SessionFollowers:
         """Return the tenants that are frozen, of those in which a caller may see sessions."""
         if not self._freezes:
             return ()
-        return tuple(sorted(one for one in tenants_seen(caller) if freeze_of(one, self._freezes) is not None))
+        return tuple(sorted(one for one in caller.tenants if freeze_of(one, self._freezes) is not None))
 
 
 class _Visible:

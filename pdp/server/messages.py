@@ -240,14 +240,17 @@ def grants(values: Iterable[str]) -> tuple[str, ...]:
 
 def selector(request: sessions.RevokeSessionsRequest) -> Selector:
     """Return the selector of the sessions to revoke: exactly one of its fields must be set."""
+    of = optional_id("of_tenant", request.of_tenant)
     match request.WhichOneof("selector"):
         case "session_id":
-            return Selector(kind="session", value=require_id("session_id", request.session_id))
+            return Selector(kind="session", value=require_id("session_id", request.session_id), of_tenant=of)
         case "user":
-            return Selector(kind="user", value=require_id("user", request.user))
+            return Selector(kind="user", value=require_id("user", request.user), of_tenant=of)
         case "agent":
-            return Selector(kind="agent", value=require_id("agent", request.agent))
+            return Selector(kind="agent", value=require_id("agent", request.agent), of_tenant=of)
         case "tenant":
+            if of:
+                raise InvalidRequestError("of_tenant", "must be empty with `tenant`")
             return Selector(kind="tenant", value=require_id("tenant", request.tenant))
     raise InvalidRequestError("selector", "one of `session_id`, `user`, `agent` and `tenant` is required")
 

@@ -41,6 +41,8 @@ OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 CONTROL: Final = frozenset({Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION, Lane.PROBES, Lane.WATCHES})
 
 _EVERY_CALLER = frozenset(Role)
+# A revoker ends authority and learns nothing but who it is itself.
+_READERS = _EVERY_CALLER - {Role.REVOKER}
 
 
 def _row(
@@ -78,7 +80,7 @@ def _sessions() -> tuple[RPC, ...]:
         _row(of, "ApproveSession", sessions.ApproveSessionRequest, {approver}, lane, presence=True),
         _row(of, "DenySession", sessions.DenySessionRequest, {approver}, ending),
         _row(of, "EndSession", sessions.EndSessionRequest, {pep}, ending),
-        _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, ending),
+        _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin, Role.REVOKER}, ending),
         _row(of, "ReviewSession", sessions.ReviewSessionRequest, {approver}, Lane.REVIEWS),
         _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
@@ -138,7 +140,7 @@ def _freezes() -> tuple[RPC, ...]:
     of, ending = FREEZES, Lane.ENDING
     approver, auditor, admin, operator = Role.APPROVER, Role.AUDITOR, Role.ADMIN, Role.OPERATOR
     return (
-        _row(of, "SetFreeze", freezes.SetFreezeRequest, {approver, admin, operator}, ending),
+        _row(of, "SetFreeze", freezes.SetFreezeRequest, {approver, admin, operator, Role.REVOKER}, ending),
         # It gives authority back, so it takes nothing of what is kept for ending it.
         _row(of, "LiftFreeze", freezes.LiftFreezeRequest, {approver, admin, operator}, Lane.CALLS),
         _row(of, "ListFreezes", freezes.ListFreezesRequest, {approver, auditor, admin, operator}, ending),
@@ -156,7 +158,7 @@ def _reach() -> tuple[RPC, ...]:
 def _call_tokens() -> tuple[RPC, ...]:
     of, lane = CALL_TOKENS, Lane.CALLS
     return (
-        _row(of, "GetCallTokenKeys", calltokens.GetCallTokenKeysRequest, _EVERY_CALLER, lane),
+        _row(of, "GetCallTokenKeys", calltokens.GetCallTokenKeysRequest, _READERS, lane),
         _row(of, "CheckCallToken", calltokens.CheckCallTokenRequest, {Role.BROKER}, lane),
         _row(of, "WithdrawCallTokenKey", calltokens.WithdrawCallTokenKeyRequest, {Role.ADMIN}, Lane.ENDING),
     )
@@ -169,7 +171,7 @@ def _standard() -> tuple[RPC, ...]:
         _row(HEALTH, "Watch", HealthCheckRequest, PUBLIC, Lane.WATCHES, shape=Shape.FEED),
         # Served only when the setting enables it.
         *(
-            _row(one, "ServerReflectionInfo", info, _EVERY_CALLER, Lane.STREAMS, shape=Shape.EXCHANGE)
+            _row(one, "ServerReflectionInfo", info, _READERS, Lane.STREAMS, shape=Shape.EXCHANGE)
             for one in (REFLECTION, OLD_REFLECTION)
         ),
     )

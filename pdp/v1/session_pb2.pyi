@@ -226,20 +226,22 @@ class EndSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class RevokeSessionsRequest(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only")
+    __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only", "of_tenant")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OF_TENANT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
     tenant: str
     reason: str
     validate_only: bool
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    of_tenant: str
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., of_tenant: _Optional[str] = ...) -> None: ...
 
 class RevokeSessionsResponse(_message.Message):
     __slots__ = ("session_ids", "session_count", "sessions")

@@ -440,7 +440,7 @@ def test_less_can_be_approved(ask: Run) -> None:
 @pytest.mark.parametrize("selector", ["id", "--agent"])
 def test_revoke_stops_sessions(ask: Run, approved: str, selector: str) -> None:
     """Revoked by id or by agent, the next call is denied."""
-    words = (approved,) if selector == "id" else (selector, "coder")
+    words = (approved,) if selector == "id" else (selector, "coder", "--of-tenant", "default")
 
     done = ask("session", "revoke", *words, "--reason", "acts strangely", "--json")
 
@@ -453,11 +453,13 @@ def test_revoke_shows_before_what_it_would_stop(ask: Run, approved: str) -> None
     listed = ask("session", "revoke", "--agent", "coder", "--preview")
     plain = json.loads(ask("session", "revoke", approved, "--preview", "--json").stdout)
     both = ask("session", "revoke", approved, "--preview", "--reason", "x")
+    elsewhere = ask("session", "revoke", approved, "--of-tenant", "elsewhere", "--preview")
 
     assert approved in listed.stdout
     assert listed.stderr.startswith("would revoke ")
     assert (1, [approved]) == (plain["would_revoke"], [one["session_id"] for one in plain["sessions"]])
     assert (2, "error: pass either --reason or --preview\n") == (both.exit_code, both.stderr)
+    assert (2, True) == (elsewhere.exit_code, "no such session" in elsewhere.stderr)
     assert "active" == shown(ask, approved)["state"]
 
 

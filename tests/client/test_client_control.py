@@ -137,7 +137,7 @@ class Failed(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
         return self._code
 
 
-REVOKE = revoke_sessions(session_id="ses_a", user="", agent="", tenant="", reason="x")
+REVOKE = revoke_sessions(session_id="ses_a", user="", agent="", tenant="", of_tenant="", reason="x")
 DENY = deny_session("ses_a", reason="x")
 END = end_session("pdps_a")
 

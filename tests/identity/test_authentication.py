@@ -169,6 +169,19 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
         ("a: {token_sha256: '%s', roles: [pep], sees_results: 'no'}", "`sees_results` must be `true` or `false`"),
         ("a: {token_sha256: '%s', roles: [admin], sees_results: false}", "`sees_results` is only for a caller whose"),
         ("a: {token_sha256: '%s', roles: [auditor], users: [bob]}", "`users` is only for a caller whose one role is"),
+        (
+            "a: {token_sha256: '%s', roles: [admin], tenants: [default]}",
+            "`tenants` is only for a caller whose one role is `pep` or `broker` or `revoker`",
+        ),
+        (
+            "a: {token_sha256: '%s', roles: [revoker, admin], tenants: [default]}",
+            "`tenants` is only for a caller whose",
+        ),
+        (
+            "a: {token_sha256: '%s', roles: [revoker], users: [bob]}",
+            "`users` is only for a caller whose one role is `pep`",
+        ),
+        ("a: {token_sha256: '%s', roles: [approver, revoker]}", "an `approver` cannot also be `revoker`"),
         ("a: {token_sha256: '%s', roles: [pep, auditor], users: [bob]}", "`users` is only for a caller whose one role"),
         (
             "a: {token_sha256: '%s', roles: [pep]}\nb: {token_sha256: '%s', roles: [approver]}",

@@ -21,7 +21,7 @@ from pdp.model import CallRequest
 from pdp.policy.child import evaluation
 from pdp.registry.access import Approvals
 from pdp.registry.outcomes import OutcomeReport
-from pdp.registry.registrar import Registrar, SessionRequest
+from pdp.registry.registrar import Registrar, Selector, SessionRequest
 from pdp.server.fields import FIELDS
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import RPC
@@ -57,6 +57,7 @@ ASKED: dict[str, set[str]] = {
     "ReviewSession": {*attributes_of(Registrar.review)},
     "ListSessions": {*attributes_of(Registrar.list)},
     "NarrowSession": {*attributes_of(Registrar.narrow)},
+    "RevokeSessions": {*attributes_of(Selector, "selector.")},
     "ApproveCall": {*attributes_of(Approvals.approve), *attributes_of(access.approve)},
     "ListAccessRequests": {*attributes_of(Approvals.list)},
     "Evaluate": {*re.findall(r'job\.get\("(\w+)"', inspect.getsource(evaluation)), "template_links.new_id"},

@@ -75,9 +75,12 @@ def _token_options(function: C) -> C:
 
 
 def _asking_options(function: C) -> C:
-    """Offer the options of what bounds a gateway."""
+    """Offer the options of what bounds a gateway or service."""
     for name, text in (
-        ("tenant", "A tenant about whose sessions a gateway may ask. [its own]"),
+        (
+            "tenant",
+            "A tenant for which a `pep`, `broker` or `revoker` may act; repeat the option for several. [its own]",
+        ),
         ("agent", "An agent for which a gateway may ask; repeat the option for several. [all]"),
         ("user", "A user for whom a gateway may ask; repeat the option for several. [all]"),
     ):

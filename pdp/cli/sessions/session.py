@@ -255,6 +255,7 @@ def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> No
 @click.option("--user", default="", help="Revoke all sessions of this user.")
 @click.option("--agent", default="", help="Revoke all sessions of this agent.")
 @click.option("--tenant", default="", help="Revoke all sessions of this tenant.")
+@click.option("--of-tenant", default="", help="The tenant of the session, user or agent. [the caller's, if it is one]")
 @click.option("--reason", default="", help="The reason, for the record. Required, but with --preview.")
 @click.option("--preview", is_flag=True, help="Revoke nothing; say which sessions would be revoked.")
 @json_option
@@ -266,6 +267,7 @@ def revoke(
     user: str,
     agent: str,
     tenant: str,
+    of_tenant: str,
     reason: str,
     preview: bool,
     as_json: bool,
@@ -276,12 +278,11 @@ def revoke(
     if sum(map(bool, (session_id, user, agent, tenant))) != 1:
         raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
     whole = _full_id(client, session_id) if session_id else ""
+    which = {"session_id": whole, "user": user, "agent": agent, "tenant": tenant, "of_tenant": of_tenant}
     if preview:
-        _print_revocable(
-            client.preview_revocation(session_id=whole, user=user, agent=agent, tenant=tenant), as_json=as_json
-        )
+        _print_revocable(client.preview_revocation(**which), as_json=as_json)
         return
-    revoked = client.revoke_sessions(reason=reason, session_id=whole, user=user, agent=agent, tenant=tenant)
+    revoked = client.revoke_sessions(reason=reason, **which)
     if as_json:
         print_json({"revoked": list(revoked)})
     else:

@@ -402,22 +402,34 @@ class Client:
         return self._calls.manage(operations.end_session(session_handle))
 
     def revoke_sessions(
-        self, *, reason: str, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
+        self,
+        *,
+        reason: str,
+        session_id: str = "",
+        user: str = "",
+        agent: str = "",
+        tenant: str = "",
+        of_tenant: str = "",
     ) -> tuple[str, ...]:
         """Revoke the sessions of exactly one selector and all below them.
 
-        Return the ids of those that were live.
+        `of_tenant` is the tenant of the session, user or agent; a caller of several tenants must say it of a user or
+        agent. Return the ids of those that were live.
         """
         return self._calls.manage(
-            operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
+            operations.revoke_sessions(
+                session_id=session_id, user=user, agent=agent, tenant=tenant, of_tenant=of_tenant, reason=reason
+            )
         )
 
     def preview_revocation(
-        self, *, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
+        self, *, session_id: str = "", user: str = "", agent: str = "", tenant: str = "", of_tenant: str = ""
     ) -> session_pb2.RevokeSessionsResponse:
         """Return how many sessions `revoke_sessions` would revoke now, and the newest of them. Nothing is revoked."""
         return self._calls.manage(
-            operations.preview_revocation(session_id=session_id, user=user, agent=agent, tenant=tenant)
+            operations.preview_revocation(
+                session_id=session_id, user=user, agent=agent, tenant=tenant, of_tenant=of_tenant
+            )
         )
 
     def review_session(

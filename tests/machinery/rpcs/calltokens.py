@@ -16,7 +16,7 @@ from pdp.v1.calltoken_pb2 import (
     WithdrawCallTokenKeyResponse,
 )
 from tests.machinery.rpcs.asking import BIDI
-from tests.machinery.rpcs.row import ANY, EVERYONE, RECORD, Row, Wrapped
+from tests.machinery.rpcs.row import ANY, READERS, RECORD, Row, Wrapped
 from tests.machinery.rpcs.states import ANYHOW
 
 _KEY: Final = "k" * 43
@@ -29,7 +29,7 @@ _KEYS = GetCallTokenKeysResponse(issuer="https://pdp.example")
 CALL_TOKENS: Mapping[str, Row] = {
     "GetCallTokenKeys": Row(
         ask=lambda _: GetCallTokenKeysRequest(),
-        roles=dict.fromkeys(EVERYONE, ANY),
+        roles=dict.fromkeys(READERS, ANY),
         states=ANYHOW,
         wrapped=Wrapped(lambda client: client.get_call_token_keys(), GetCallTokenKeysRequest(), _KEYS, _KEYS),
         without_store="OK",

@@ -24,7 +24,7 @@ FREEZES: Mapping[str, Row] = {
     "SetFreeze": Row(
         ask=lambda _: SetFreezeRequest(all_tenants=True, validate_only=True),
         # Of their own tenant the others may ask: `tests/decision/cases/frozen.yaml`.
-        roles={"operator": ANY, "approver": REFUSED, "admin": REFUSED},
+        roles={"operator": ANY, "approver": REFUSED, "admin": REFUSED, "revoker": REFUSED},
         states=ANYHOW,
         wrong=(
             (SetFreezeRequest(reason="x"), "selector"),

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from google.protobuf.message import Message
 
 # Stated by hand: a new role must be thought about.
-EVERYONE = ("pep", "approver", "author", "auditor", "admin", "broker", "operator")
+EVERYONE = ("pep", "approver", "author", "auditor", "admin", "broker", "revoker", "operator")
+# A revoker reads nothing.
+READERS = tuple(role for role in EVERYONE if role != "revoker")
 WATCHFUL = ("approver", "auditor", "admin")
 
 # Where what the PDP was sent may be found again.

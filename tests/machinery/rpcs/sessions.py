@@ -230,7 +230,7 @@ SESSIONS: Mapping[str, Row] = {
     "RevokeSessions": Row(
         ask=lambda session: RevokeSessionsRequest(session_id=session.id, reason="a test"),
         said=lambda found, session: f"revokes {list(found.session_ids).count(session.id)}",
-        roles=dict.fromkeys(("approver", "admin"), tenant("revokes 1")),
+        roles=dict.fromkeys(("approver", "admin", "revoker"), tenant("revokes 1")),
         # To revoke what is over is no mistake: two people may revoke at the same time.
         states=in_states(
             live="revokes 1",
@@ -246,12 +246,14 @@ SESSIONS: Mapping[str, Row] = {
             (RevokeSessionsRequest(reason="x", agent="a b"), "agent"),
             (RevokeSessionsRequest(reason="x", tenant="*"), "tenant"),
             (RevokeSessionsRequest(reason="x", session_id="\n"), "session_id"),
+            (RevokeSessionsRequest(reason="x", user="alice", of_tenant="*"), "of_tenant"),
+            (RevokeSessionsRequest(reason="x", tenant="default", of_tenant="default"), "of_tenant"),
             (RevokeSessionsRequest(user="alice"), "reason"),
             (RevokeSessionsRequest(user="alice", reason="x", validate_only=True), "reason"),
         ),
         wrapped=Wrapped(
-            lambda client: client.revoke_sessions(agent="coder", reason="stolen"),
-            RevokeSessionsRequest(agent="coder", reason="stolen"),
+            lambda client: client.revoke_sessions(agent="coder", of_tenant="default", reason="stolen"),
+            RevokeSessionsRequest(agent="coder", of_tenant="default", reason="stolen"),
             RevokeSessionsResponse(session_ids=["ses_1", "ses_2"]),
             ("ses_1", "ses_2"),
         ),

@@ -15,7 +15,7 @@ from tests.machinery.rpcs.calltokens import CALL_TOKENS
 from tests.machinery.rpcs.freezes import FREEZES
 from tests.machinery.rpcs.policies import POLICIES
 from tests.machinery.rpcs.reach import REACH
-from tests.machinery.rpcs.row import ANY, EVERYONE, Row
+from tests.machinery.rpcs.row import ANY, EVERYONE, READERS, Row
 from tests.machinery.rpcs.sessions import SESSIONS
 
 # Those of the API, in its order.
@@ -34,7 +34,7 @@ STANDARD: Mapping[str, Row] = {
     "Check": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
     "Watch": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
     "ServerReflectionInfo": Row(
-        ask=lambda _: ServerReflectionRequest(list_services=""), roles=dict.fromkeys(EVERYONE, ANY)
+        ask=lambda _: ServerReflectionRequest(list_services=""), roles=dict.fromkeys(READERS, ANY)
     ),
 }
 ALL: Mapping[str, Row] = {**OWN, **STANDARD}
