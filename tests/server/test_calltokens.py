@@ -43,6 +43,13 @@ CALLERS = (
         tenant="elsewhere",
         bounds=Bounds(tenants=frozenset({"elsewhere", "default"})),
     ),
+    Caller(
+        id="others",
+        kind="token",
+        roles=frozenset({Role.BROKER}),
+        tenant="elsewhere",
+        bounds=Bounds(tenants=frozenset({"elsewhere", "nowhere"})),
+    ),
 )
 OVERLAY = f"""
 audiences: [{NOTES}, {BROKER}]
@@ -328,7 +335,9 @@ def test_another_bundle_ends_tokens() -> None:
         assert Reason.REVOKED is verify(verifier, token)
 
 
-@pytest.mark.parametrize(("caller", "expected"), [("elsewhere", Reason.REVOKED), ("several", None)])
+@pytest.mark.parametrize(
+    ("caller", "expected"), [("elsewhere", Reason.REVOKED), ("others", Reason.REVOKED), ("several", None)]
+)
 def test_a_tool_server_checks_tokens_of_its_tenants(site: Site, caller: str, expected: Reason | None) -> None:
     """A session elsewhere is the same as none."""
     _, handle = site.session()
