@@ -11,9 +11,10 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote_plus
 
 import grpc
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from pdp.broker.opening import make_broker, opened_vault
 from pdp.broker.serving import USES_FILE
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
+from pdp.broker.words import ClientAuth, TokenSource
 from pdp.calltokens.claims import HEADER
 from pdp.calltokens.uses import FileUses
 from pdp.client import CallTokenRequest
@@ -75,6 +77,26 @@ class Site:
                 said, _ = process.communicate(timeout=30)
                 log.write(said)
 
+    @contextmanager
+    def connected(self, source: TokenSource | None) -> Iterator[None]:
+        """Let the connection get access tokens, with its secret as that of a client."""
+        former = self._replace(source)
+        try:
+            yield
+        finally:
+            self._replace(former)
+
+    def held(self) -> list[bytes]:
+        """Return the content of all files."""
+        return [path.read_bytes() for path in self.folder.rglob("*") if path.is_file()]
+
+    def _replace(self, source: TokenSource | None) -> TokenSource | None:
+        with opened_vault(self.folder, lambda _: None) as vault:
+            former = vault.remove("github-1", by="test")
+            vault.add(replace(former, source=source), by="test")
+            vault.put("github-1", CANARY.encode(), by="test")
+        return former.source
+
     def call(self, token: str) -> Any:
         """Call over the socket, as another process of this machine."""
         request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b'{"path":"n"}')
@@ -119,6 +141,13 @@ pdp: {{address: "{server.address}", token_file: token, plaintext: true}}
         yield Site(server, clock, upstream, folder)
 
 
+def shown(places: list[bytes], *secrets: str) -> list[tuple[bytes, bytes]]:
+    """Return which secrets are in which places, in whatever form."""
+    plain = [one.encode() for one in secrets]
+    forms = [form for one in plain for form in (one, b64encode(one), one.hex().encode(), quote_plus(one).encode())]
+    return [(where[:40], form) for where in places for form in forms if form in where]
+
+
 def test_a_token_that_was_used_stays_used_after_a_sudden_end(site: Site) -> None:
     """Also when the process was killed right after the use; and a crash leaves no core file."""
     with site.broker() as process:
@@ -156,13 +185,28 @@ def test_the_secret_is_nowhere_but_at_the_upstream(site: Site) -> None:
 
     assert f"Bearer {CANARY}" == site.upstream.got[0][2]["authorization"]
     assert b'{"you sent":"***"' == answer.body[:17]
-    said = [answer.SerializeToString(), str(failed.value).encode()]
-    found = [*said, *(path.read_bytes() for path in site.folder.rglob("*") if path.is_file())]
-    forms = (CANARY.encode(), b64encode(CANARY.encode()), CANARY.encode().hex().encode())
-    secrets = (*forms, *(token.encode() for token in site.tokens))
-    assert [] == [(where[:40], secret) for where in found for secret in secrets if secret in where]
-    assert b'"kind":"calltoken.used"' in b"".join(found)
+    held = site.held()
+    assert [] == shown([answer.SerializeToString(), str(failed.value).encode(), *held], CANARY, *site.tokens)
+    assert b'"kind":"calltoken.used"' in b"".join(held)
     assert "use_secret" in (site.folder / "log").read_text()
+
+
+def test_an_access_token_is_nowhere_but_at_the_upstream(site: Site) -> None:
+    """And the secret of the client, with which it was got, nowhere but at the token endpoint."""
+    token = "t0ken/5e08c1-9a4f~7d26"  # noqa: S105 - a canary
+    said = json.dumps({"access_token": token, "token_type": "Bearer", "expires_in": 600}).encode()
+    site.upstream.got.clear()
+    with upstream_here() as provider:
+        provider.pieces = lambda: iter([said])
+        source = TokenSource(endpoint=f"{provider.origin}/token", client_id="broker", auth=ClientAuth.POST)
+        with site.connected(source), site.broker():
+            answers = [site.call(site.token()), site.call(site.token())]
+
+        assert [True] == [quote_plus(CANARY).encode() in body for *_, body in provider.got]
+    assert [f"Bearer {token}"] * 2 == [headers["authorization"] for _, _, headers, _ in site.upstream.got]
+    held = site.held()
+    assert [] == shown([*(one.SerializeToString() for one in answers), *held], token, CANARY, *site.tokens)
+    assert 1 == b"".join(held).count(b'"kind":"connection.refreshed"')
 
 
 def test_a_server_over_pipes_works_without_its_key(site: Site) -> None:
