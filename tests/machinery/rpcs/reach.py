@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pdp.v1.reach_pb2 import GetReachRequest, GetReachResponse
 from tests.machinery.rpcs.asking import FOREIGN_TOKENS
-from tests.machinery.rpcs.row import WATCHFUL, Row, Wrapped, tenant
+from tests.machinery.rpcs.row import ERROR, WATCHFUL, Row, Wrapped, tenant
 from tests.machinery.rpcs.states import in_states
 
 _REACH = GetReachResponse(bundle_version="sha256:1", session_count=2)
@@ -67,5 +67,7 @@ REACH: Mapping[str, Row] = {
             _REACH,
             _REACH,
         ),
+        # The version that is not kept, as with `GetBundle`.
+        seen_again={"former_version": {ERROR}},
     ),
 }
