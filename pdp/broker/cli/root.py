@@ -21,6 +21,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "secret": CommandEntry("pdp.broker.cli.secret", "Store the secrets of connections."),
     "keys": CommandEntry("pdp.broker.cli.keys", "List, rotate and retire the keys under which secrets are sealed."),
     "exposure": CommandEntry("pdp.broker.cli.exposure", "Say which calls, sessions and people used a secret."),
+    "doctor": CommandEntry(
+        "pdp.broker.cli.doctor", "Examine a broker: is everything that it needs present, sound and private?"
+    ),
     "inventory": CommandEntry(
         "pdp.broker.cli.inventory", "Find secrets in files of MCP clients, .env files and environments."
     ),

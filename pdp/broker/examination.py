@@ -1,0 +1,169 @@
+"""Examine a broker: is everything that it needs present, sound and private? No secret is opened."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pdp.broker.opening import RECORD_FOLDER, opened_vault
+from pdp.broker.providers.choosing import KEYS_FOLDER
+from pdp.broker.rules import read_rules
+from pdp.broker.settings import UNIX, BrokerSettings, read_settings
+from pdp.broker.vault import Vault
+from pdp.client import Client, PDPClientError, PermissionDeniedError
+from pdp.errors import PDPError
+from pdp.foundation.ownership import is_exposed, require_own, require_own_socket
+from pdp.observer import EventKind
+from pdp.record.keys import DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SIGNING_KEY_FILE, PublicKeys
+from pdp.record.reader import read_records
+from pdp.record.secretuses import facts_of, number_of, text_of
+from pdp.record.verify import verify
+
+_DANGER: Final = "anyone could change what the broker does"
+_ASKING_SECONDS: Final = 2.0
+_STARTING_SECONDS: Final = 30.0
+_ISOLATE: Final = "from pdp.foundation.isolation import keep_secrets_here; print(*keep_secrets_here(), sep='\\n')"
+
+# Yields what is well, and raises what is not.
+Check = Callable[[BrokerSettings], Iterator[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a check found. `level` is `ok`, `warning` for what to consider, or `problem` for what must be corrected."""
+
+    check: str
+    level: str
+    found: str
+
+
+def examine(file: Path) -> Iterator[Finding]:
+    """Yield what is found about the broker of a file of settings, each check for itself."""
+    try:
+        settings = read_settings(file)
+    except (PDPError, OSError) as error:
+        yield from (Finding(check="settings", level="problem", found=line) for line in str(error).splitlines())
+        return
+    yield Finding(check="settings", level="ok", found=f"`{file}` is valid")
+    checks: tuple[tuple[str, Check], ...] = (
+        ("rules", _rules),
+        ("files", _files),
+        ("secrets", _secrets),
+        ("record", _record),
+        ("server", _server),
+        ("addresses", _addresses),
+    )
+    for name, check in checks:
+        yield from _of_check(name, check, settings)
+    lacking = _not_granted()
+    yield from (Finding(check="memory", level="warning", found=line) for line in lacking)
+    if not lacking:
+        yield Finding(check="memory", level="ok", found="no core file is written, and it is not swapped out")
+
+
+def _not_granted() -> list[str]:
+    """Return what the system does not grant to a process of this user; one of its own, since it cannot be undone."""
+    words = [sys.executable, "-I", "-c", _ISOLATE]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=_STARTING_SECONDS)  # noqa: S603 - this interpreter
+    if done.returncode:
+        return ["cannot be examined: no other process of this interpreter could be started"]
+    return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
+
+
+def _of_check(
+    name: str, check: Callable[[BrokerSettings], Iterator[str]], settings: BrokerSettings
+) -> Iterator[Finding]:
+    """Yield what a check found, up to the first problem."""
+    try:
+        for line in check(settings):
+            yield Finding(check=name, level="ok", found=line)
+    except (PDPError, PDPClientError, OSError) as error:
+        yield from (Finding(check=name, level="problem", found=line) for line in str(error).splitlines())
+
+
+def _rules(settings: BrokerSettings) -> Iterator[str]:
+    yield f"for {len(read_rules(settings.rules))} tool servers"
+
+
+def _files(settings: BrokerSettings) -> Iterator[str]:
+    folder = settings.data_dir
+    require_own(folder, _DANGER)
+    held = [folder / SIGNING_KEY_FILE, folder / DIGEST_KEY_FILE]
+    held += [path for name in (KEYS_FOLDER, "store") for path in (folder / name).rglob("*") if path.is_file()]
+    if exposed := [path for path in held if is_exposed(path.stat())]:
+        raise PDPError("\n".join(f"others can read `{path}`: make it readable by its owner alone" for path in exposed))
+    yield f"{len(held)} files are for their owner alone"
+
+
+def _secrets(settings: BrokerSettings) -> Iterator[str]:
+    with opened_vault(settings.data_dir, lambda _: None) as vault:
+        vault.check()
+        yield "the store opens, and the key provider answers"
+        if problems := list(_not_latest(vault, settings.data_dir / RECORD_FOLDER)):
+            raise PDPError("\n".join(problems))
+        yield f"the secrets of {len(vault.connections())} connections are those that the record names last"
+
+
+def _not_latest(vault: Vault, record: Path) -> Iterator[str]:
+    """Yield each secret that is another one than the record names last: then somebody has replaced the store."""
+    latest = _recorded(record) if record.exists() else {}
+    for one in vault.connections():
+        stored = vault.version(one.id)
+        present = (stored.version, stored.digest) if stored else (0, "")
+        if present != latest.get(one.id, present):
+            yield (
+                f"`{one.id}` has version {present[0]} of its secret, and the record names another version "
+                f"{latest[one.id][0]} last: somebody has replaced or changed the store; put the secret again"
+            )
+
+
+def _recorded(record: Path) -> dict[str, tuple[int, str]]:
+    """Return version and digest of the last secret of each connection, by the record."""
+    latest: dict[str, tuple[int, str]] = {}
+    for located in read_records(record):
+        kind, facts = located.record.get("kind"), facts_of(located.record)
+        if kind in (EventKind.SECRET_STORED, EventKind.SECRET_ROTATED):
+            found = number_of(facts, "version"), text_of(facts, "digest")
+            latest[text_of(facts, "connection")] = max(found, latest.get(text_of(facts, "connection"), (0, "")))
+        elif kind == EventKind.CONNECTION_REMOVED:
+            latest.pop(text_of(facts, "connection"), None)
+        elif kind == EventKind.TENANT_SHREDDED:
+            for connection in facts.get("connections", ()):
+                latest.pop(connection, None)
+    return latest
+
+
+def _record(settings: BrokerSettings) -> Iterator[str]:
+    folder = settings.data_dir / RECORD_FOLDER
+    report = verify(folder, PublicKeys.load([settings.data_dir / PUBLIC_KEY_FILE]))
+    if report.findings:
+        raise PDPError(f"it is not intact: {report.findings[0]}; see `pdp audit verify`")
+    yield f"{report.records} records are intact"
+
+
+def _server(settings: BrokerSettings) -> Iterator[str]:
+    pdp = settings.pdp
+    with Client(pdp.address, management_timeout=_ASKING_SECONDS, **pdp.options) as client:
+        # No token is good, but only a caller with the role `broker` is told so.
+        try:
+            client.check_call_token("none")
+        except PermissionDeniedError as error:
+            raise PDPError(f"{error}: `pdp` of the settings must name a caller with the role `broker`") from None
+        yield f"`{pdp.address}` answers, and this broker may check call tokens there"
+
+
+def _addresses(settings: BrokerSettings) -> Iterator[str]:
+    for name, address in (("calls", settings.calls), ("http", settings.http)):
+        if address.startswith(UNIX):
+            require_own_socket(Path(address.removeprefix(UNIX)), "it would get call tokens and requests")
+            yield f"{name}: only this user can put a socket at `{address}`"
+        elif address and settings.tls is not None:
+            for path in (settings.tls.key, settings.tls.certificate, settings.tls.client_roots):
+                path.read_bytes()
+            if is_exposed(settings.tls.key.stat()):
+                raise PDPError(f"others can read `{settings.tls.key}`: make it readable by its owner alone")
+            yield f"{name}: `{address}` has its key and certificates"
