@@ -110,6 +110,8 @@ GOOD = b'{"alg":"Ed25519","typ":"pdp-call+jwt","kid":"%b"}' % KID
         (GOOD, b'"aud":"https://other.example"'),
         (GOOD, b'"aud":"https://broker.example","aud":"https://broker.example"'),
     ],
+    # The key, which they name, is another one in each process.
+    ids=["none", "hs256", "eddsa", "at", "jwt", "untyped", "crit", "jwk", "kid", "two", "other", "twice"],
 )
 def test_a_forged_token_opens_no_secret(here: World, header: bytes, said: bytes | None) -> None:
     """Whatever its header says; also one with two audiences, and one of a megabyte."""

@@ -76,6 +76,7 @@ class TestAge(ProviderContract):
             ("AGE-SECRET-KEY-1NOPE", "holds what is no identity of age"),
             ("# nothing\n", "holds no identity"),
         ],
+        ids=["another", "malformed", "none"],
     )
     def test_without_an_identity_the_broker_does_not_start(
         self, provider: KeyProvider, tmp_path: Path, identity: pyrage.x25519.Identity, text: str, message: str
