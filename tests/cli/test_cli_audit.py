@@ -158,6 +158,27 @@ def test_a_plan_for_a_secret_that_leaked(ask: Run, case: Case, tmp_path: Path, w
     assert (1, True) == (unknown.exit_code, "never names version 4 of `github`" in unknown.stderr)
 
 
+@pytest.mark.parametrize("order", [("ses_above", "ses_below"), ("ses_below", "ses_above")])
+def test_a_session_below_that_used_a_secret_itself_is_named(ask: Run, tmp_path: Path, order: tuple[str, ...]) -> None:
+    """It is in the plan once, as one that was matched, whichever of the two used the secret first."""
+    with opened_record(tmp_path / "server") as record:
+        for session_id, parent in (("ses_above", ""), ("ses_below", "ses_above"), ("ses_unused", "ses_above")):
+            facts = {"parent_id": parent}
+            record.event(Event(kind=EventKind.SESSION_REQUESTED, at=1.0, facts=facts, session_id=session_id))
+    with opened_record(tmp_path / "broker") as record:
+        for number, session_id in enumerate(order):
+            facts = {"connection": "github", "version": "1", "token_id": f"t{number}"}
+            used = Event(kind=EventKind.CALL_TOKEN_USED, at=10.0 + number, facts=facts, session_id=session_id)
+            record.event(used)
+    words = ("--connection", "github", "--broker", str(tmp_path / "broker" / "record"), "--json")
+
+    shown = answer(ask("audit", "revoke-plan", *words, "--record", str(tmp_path / "server" / "record")))
+
+    assert {"ses_above": True, "ses_below": True, "ses_unused": False} == {
+        one["session_id"]: one["matched"] for one in shown["sessions"]
+    }
+
+
 def test_a_denied_call_is_planned_for_when_asked(ask: Run, case: Case) -> None:
     """Without --tried only allowed calls count."""
     words = ("audit", "revoke-plan", f"session:{case.session_id}", "tool:files/write", "--json")
