@@ -78,7 +78,7 @@ async def serve_until(
             proxy, listener = ProxyFace(broker, observer=observer), _web_listener(settings.http, settings)
             opened.callback(proxy.close)
             opened.enter_context(listener)
-            running.append(asyncio.ensure_future(serve(proxy, listener)))
+            running.append(asyncio.ensure_future(serve(proxy, listener, close_streams=True)))
             listening(f"requests at {_with_port(settings.http, listener.port)}")
         done, left = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in left:

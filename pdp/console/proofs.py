@@ -24,7 +24,7 @@ class PastPolicies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class SegmentCheck:
     """What was found in a segment of the log; `found` is None when that is not known, and `problem` says why."""
 
     segment: str
@@ -45,7 +45,7 @@ async def policies_of(client: AsyncClient, entries: Sequence[Entry]) -> tuple[li
     return shown, len(named) - len(shown)
 
 
-async def verified(client: AsyncClient, records: Iterable[AuditRecord]) -> tuple[list[Verified], int]:
+async def verified(client: AsyncClient, records: Iterable[AuditRecord]) -> tuple[list[SegmentCheck], int]:
     """Return whether the segments of records verify, as they come, and how many are left out."""
     names = list(dict.fromkeys(one.segment for one in records))
     return [await _verified(client, name) for name in names[:_MOST_SEGMENTS]], max(0, len(names) - _MOST_SEGMENTS)
@@ -61,8 +61,8 @@ async def _bundle(client: AsyncClient, version: str, policy_ids: Iterable[str]) 
         return None
 
 
-async def _verified(client: AsyncClient, segment: str) -> Verified:
+async def _verified(client: AsyncClient, segment: str) -> SegmentCheck:
     try:
-        return Verified(segment=segment, found=await client.verify_segment(segment))
+        return SegmentCheck(segment=segment, found=await client.verify_segment(segment))
     except (NotFoundError, UnavailableError) as error:
-        return Verified(segment=segment, problem=str(error))
+        return SegmentCheck(segment=segment, problem=str(error))

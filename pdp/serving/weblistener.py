@@ -139,13 +139,22 @@ class SocketListener:
         self._path.unlink(missing_ok=True)
 
 
-async def serve(app: Any, listener: Listener | LoopbackListener | SocketListener) -> None:  # noqa: ANN401 - an ASGI application
-    """Serve an ASGI application until this is cancelled, and what has begun a moment longer."""
+async def serve(
+    app: Any,  # noqa: ANN401 - an ASGI application
+    listener: Listener | LoopbackListener | SocketListener,
+    *,
+    close_streams: bool = False,
+) -> None:
+    """Serve an ASGI application until this is cancelled, and what has begun a moment longer.
+
+    Then it cancels what still streams, which the application has to end. With `close_streams` the connection is closed
+    before that, and clients see that the stream is not whole.
+    """
     tls = listener.tls
     server = _Server(
         uvicorn.Config(
             app,
-            http=_BoundedProtocol,
+            http=_ClosingProtocol if close_streams else _BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -176,10 +185,7 @@ class _Server(uvicorn.Server):
 
 
 class _BoundedProtocol(H11Protocol):
-    """Uvicorn's protocol, with two bounds that it lacks.
-
-    One is on the time that the headers of a request may take, the other on a stream when the server ends.
-    """
+    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none."""
 
     _waiting: asyncio.TimerHandle | None = None
 
@@ -197,11 +203,6 @@ class _BoundedProtocol(H11Protocol):
             return
         self._wait()
 
-    def shutdown(self) -> None:
-        super().shutdown()
-        # A stream of events has no end of its own, and Uvicorn would cancel it as an error.
-        self.loop.call_later(_MORE_SECONDS, self.transport.close)
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
         super().connection_lost(exc)
@@ -214,6 +215,17 @@ class _BoundedProtocol(H11Protocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+class _ClosingProtocol(_BoundedProtocol):
+    """The same, which closes what still streams when the server ends.
+
+    Uvicorn would cancel it, and log that as an error.
+    """
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self.loop.call_later(_MORE_SECONDS, self.transport.close)
 
 
 def _presented(app: Any, pem: str) -> Any:  # noqa: ANN401 - an ASGI application

@@ -79,7 +79,7 @@ def test_a_provider_says_which_extra_it_needs(tmp_path: Path, provider: str, lib
 
 def test_the_commands_of_the_page_run(project_root: Path, tmp_path: Path) -> None:
     """Whoever types them has a secret in the store."""
-    [commands] = blocks(project_root / "pdp" / "broker" / "README.md", "sh")
+    commands, *_ = blocks(project_root / "pdp" / "broker" / "README.md", "sh")
 
     done = run(commands, tmp_path, surroundings(tmp_path, Path(sys.executable).parent))
 

@@ -224,7 +224,7 @@ def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
         listener = opened.enter_context(LoopbackListener())
         place = Place(f"http://{local_name()}:{listener.port}")
         app, entry = local_console(client, connect, place, server.clock)
-        opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener)))
+        opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener, close_streams=True)))
         return opened, World(server, place, listener, entry)
 
     stack, world = LOOP.run(begin())

@@ -18,7 +18,7 @@ from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages
 from pdp.console.paging import part_of
 from pdp.console.problems import Problem
-from pdp.console.proofs import PastPolicies, Verified
+from pdp.console.proofs import PastPolicies, SegmentCheck
 from pdp.console.record import PLAN_FIELDS
 from pdp.console.search import FIELDS
 from pdp.console.visits import UnprovenError
@@ -196,7 +196,7 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     record = dict.fromkeys(("outcome", "basis", "detail", "tool", "server", "user", "agent", "session_id", "id"), text)
     past = [PastPolicies(version=text, policy_ids=(text,), bundle=one) for one in (filled(Bundle(), text), None)]
     changed, whole = filled(VerifySegmentResponse(), text), VerifySegmentResponse(record_count=1)
-    segments = [Verified(segment=text, found=one, problem=text) for one in (changed, whole, None)]
+    segments = [SegmentCheck(segment=text, found=one, problem=text) for one in (changed, whole, None)]
     proven = {"past": past, "bundles_left_out": 1, "segments": segments, "segments_left_out": 1}
     values = {
         "kind": "decision",

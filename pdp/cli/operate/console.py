@@ -120,7 +120,7 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
             click.echo(f"nobody can log in yet: {error}", err=True)
         click.echo(f"serving the console at {listener.url}, known as {url}", err=True)
         connect = connector(Role.APPROVER, settings, connection, person)
-        await serve(shared_console(client, connect, place, clock, person, provider), listener)
+        await serve(shared_console(client, connect, place, clock, person, provider), listener, close_streams=True)
 
 
 async def _serve_here(settings: Settings, connection: ConnectionOptions, port: int, *, opens: bool) -> None:
@@ -136,7 +136,7 @@ async def _serve_here(settings: Settings, connection: ConnectionOptions, port: i
         click.echo(f"open it within {LINK_SECONDS:.0f} seconds: {link.absolute().as_uri()}", err=True)
         if opens:
             await asyncio.to_thread(webbrowser.open, link.absolute().as_uri())
-        await serve(app, listener)
+        await serve(app, listener, close_streams=True)
 
 
 @contextmanager
