@@ -66,12 +66,23 @@ def pid_of(child: PolicyChild) -> int:
     return child._process.pid
 
 
+def state_of(pid: int) -> str:
+    """Return the letter that proc(5) has for the state of a process; `Z` for one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
+
+
 def alive(pid: int) -> bool:
     """Say whether a process exists and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return state_of(pid) != "Z"
+
+
+def stop(pid: int) -> None:
+    """Stop a process. One that waits for input would else read what comes before the signal has reached it."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(pid) == "T")
 
 
 @pytest.fixture
@@ -157,7 +168,7 @@ def test_a_crash_is_an_error_and_the_next_job_works(child: PolicyChild) -> None:
     child.evaluate(question())
     pid = pid_of(child)
     with ThreadPoolExecutor(1) as pool:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         answer = pool.submit(child.evaluate, question())
         wait_until(lambda: has_a_job(child))
         os.kill(pid, signal.SIGSEGV)
@@ -192,7 +203,7 @@ def test_too_many_callers_are_refused() -> None:
     """Beyond `waiting`, callers are told to come back."""
     child = PolicyChild(timeout=60, waiting=0)
     child.evaluate(question())
-    os.kill(pid_of(child), signal.SIGSTOP)
+    stop(pid_of(child))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(child.evaluate, question())
         wait_until(child._turn.locked)
@@ -216,7 +227,7 @@ def test_close_ends_process_and_job() -> None:
     child = PolicyChild(timeout=60)
     child.evaluate(question())
     pid = pid_of(child)
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(child.evaluate, question())
         wait_until(child._turn.locked)
