@@ -158,7 +158,10 @@ def test_packed_bundles_are_served_as_shown(
 
 def test_caller_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The commands that make, replace and take back a token do so, and print none."""
-    done = run("\n".join(blocks(project_root / "pdp" / "server" / "README.md", "sh callers")), place, environment)
+    revoker, gateway = blocks(project_root / "pdp" / "server" / "README.md", "sh callers")
+
+    # The second begins with `pdp init`.
+    done = run(f"{gateway}\n{revoker}", place, environment)
 
     assert 0 == done.returncode, done.stderr
     assert "ci-gateway  token       pep       default  users alice; agents coder  20" in done.stdout
