@@ -22,7 +22,7 @@ from pdp.client import (
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.fulfilling import duties_of
 from pdp.doors import refusals
-from pdp.doors.calltokens import NoCallTokenError, token_of
+from pdp.doors.calltokens import token_of, token_of_admitted
 from pdp.doors.observing import CallUnderWay, NotMadeError, refuse
 from pdp.doors.traces import Carrier, placed
 from pdp.doors.web import HANDLE
@@ -99,8 +99,7 @@ class Asking:
             with suppress(PDPClientError):
                 await session.report_outcome(answer, succeeded=False)
             raise UnreportedError(answer)
-        for wanted in call.call_tokens:
-            token_of(answer, wanted)
+        token_of(answer, call)
         return answer
 
     async def admitted(self, handle: str, call: ToolCall, under_way: CallUnderWay) -> AsyncAdmittedCall:
@@ -117,13 +116,7 @@ class Asking:
             _note(denied.answer)
             raise
         under_way.decided(admitted.answer)
-        try:
-            for wanted in call.call_tokens:
-                token_of(admitted.answer, wanted)
-        except NoCallTokenError:
-            # The server has allowed a call that will not be made.
-            await admitted.failed()
-            raise
+        await token_of_admitted(admitted, call)
         return admitted
 
     async def require_session(self, handle: str) -> None:

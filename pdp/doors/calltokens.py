@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from pdp.client import Answer, CallTokenRequest
+from pdp.client import Answer, CallTokenRequest, ToolCall
+from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
 from pdp.doors.observing import NotMadeError
 
@@ -29,16 +30,27 @@ def wanted_by(audience: str, *, certificate_thumbprint: str = "") -> CallTokenRe
     return CallTokenRequest(audience=audience, certificate_thumbprint=certificate_thumbprint)
 
 
-def token_of(answer: Answer, wanted: CallTokenRequest | None) -> str:
-    """Return the call token of an allowed call; empty where none is wanted.
+def token_of(answer: Answer, call: ToolCall) -> str:
+    """Return the call token of an allowed call; empty where it wants none.
 
     Raise `NoCallTokenError` when there is none: then the call must not be made.
     """
-    if wanted is None:
+    if not call.call_tokens:
         return ""
+    (wanted,) = call.call_tokens
     found = [one for one in answer.call_tokens if one.audience == wanted.audience]
     if len(found) == 1 and found[0].token:
         return found[0].token
     why = found[0].refusal if found else "the server knows nothing of call tokens"
     _LOG.warning("a call that was allowed is not made, because there is no call token for it: %s", why)
     raise NoCallTokenError(answer, why)
+
+
+async def token_of_admitted(admitted: AsyncAdmittedCall, call: ToolCall) -> str:
+    """Do what `token_of` does for a call whose result the door will see, and report it as failed without a token."""
+    try:
+        return token_of(admitted.answer, call)
+    except NoCallTokenError:
+        # The server has allowed a call that will not be made.
+        await admitted.failed()
+        raise

@@ -134,7 +134,7 @@ class AgentgatewayDoor:
             under_way.sent()
         else:
             under_way.over(CallOutcome.ALLOW)
-        return Pass(changed=asked.sent_on(token_of(answer, wanted)), headers=asked.headers, known=known)
+        return Pass(changed=asked.sent_on(token_of(answer, call)), headers=asked.headers, known=known)
 
     def _kept(self, asked: Asked, call: AsyncAdmittedCall | None = None, under_way: CallUnderWay = UNOBSERVED) -> str:
         stated = {"_meta": {"stated": True}} if asked.message is not None and asked.message.meta else {}

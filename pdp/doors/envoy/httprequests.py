@@ -64,7 +64,7 @@ class HTTPRequests:
                 async with asyncio.timeout(request.patience):
                     answer = await self.asking.allowed(request.handle, call, under_way)
                 under_way.over(CallOutcome.ALLOW)
-            return Pass(decision=decision_of(answer), token=token_of(answer, wanted))
+            return Pass(decision=decision_of(answer), token=token_of(answer, call))
         except RefusedRequestError as refused:
             self.asking.refused(refused.why)
             return _told(refused.status, str(refused))

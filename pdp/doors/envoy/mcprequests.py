@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from pdp.client import Answer, CallTokenRequest, ToolCall, ToolCallDenied
+from pdp.client import ToolCall, ToolCallDenied
 from pdp.doors import refusals
 from pdp.doors.asking import Asking, NoSessionHereError, UnreportedError
 from pdp.doors.calltokens import NoCallTokenError, token_of
@@ -81,14 +81,13 @@ class MCPRequests:
     async def _call(self, request: Request, message: Message, server: str) -> Reply:
         around = (message.meta, request.metadata, request.headers)
         under_way = self.asking.begun(message.method, *around, server=server, request_id=str(message.id))
-        call_token = request.call_token if message.method == methods.CALL else None
         try:
             # Around the timeout, which would be taken for a client that has gone.
             with under_way:
                 async with asyncio.timeout(request.patience):
-                    answer = await self._allowed(request, message, under_way, call_token)
+                    passed = await self._allowed(request, message, under_way)
                 under_way.over(CallOutcome.ALLOW)
-            return Pass(decision=answers.decision_of(answer), token=token_of(answer, call_token))
+                return passed
         except RefusedError as refused:
             return Refuse(status=_OK, body=refused.answer)
         except NoSessionHereError as missing:
@@ -105,17 +104,17 @@ class MCPRequests:
             _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
             return Refuse(status=_OK, body=answers.refusal(message, refusals.UNDECIDED))
 
-    async def _allowed(
-        self, request: Request, message: Message, under_way: CallUnderWay, call_token: CallTokenRequest | None
-    ) -> Answer:
+    async def _allowed(self, request: Request, message: Message, under_way: CallUnderWay) -> Pass:
         under_way.tool, arguments = question(message)
+        wanted = request.call_token if message.method == methods.CALL else None
         call = ToolCall(
             server=under_way.server,
             tool=under_way.tool,
             arguments=arguments,
-            call_tokens=(call_token,) if call_token else (),
+            call_tokens=(wanted,) if wanted else (),
         )
-        return await self.asking.allowed(request.handle, call, under_way)
+        answer = await self.asking.allowed(request.handle, call, under_way)
+        return Pass(decision=answers.decision_of(answer), token=token_of(answer, call))
 
     async def _notification(self, request: Request, message: Message) -> Reply:
         if message.method not in methods.SAID:

@@ -25,7 +25,7 @@ from pdp.client import (
 )
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
-from pdp.doors.calltokens import NoCallTokenError, token_of
+from pdp.doors.calltokens import NoCallTokenError, token_of_admitted
 from pdp.doors.mcp import answers, elicitation
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import (
@@ -270,12 +270,7 @@ class Gate:
         with under_way.asking():
             admitted = await _admitted(partial(session.admit, **under_way.joined), call, request)
         under_way.decided(admitted.answer)
-        try:
-            token = token_of(admitted.answer, wanted)
-        except NoCallTokenError:
-            # The server has allowed a call that will not be made.
-            await admitted.failed()
-            raise
+        token = await token_of_admitted(admitted, call)
         self._redacts |= redacts(admitted.answer)
         under_way.sent()
         return AllowedCall(request=elicitation.sent_on(request), token=token, call=admitted, under_way=under_way)
