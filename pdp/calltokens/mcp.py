@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.requests import Requested
 from pdp.calltokens.verifying import Verifier
 
 
@@ -45,13 +46,11 @@ class CallTokens:
         return await call_next(ctx)
 
     def _verify(self, context: RequestContext) -> None:
-        params = context.params or {}
-        name, arguments, meta = params.get("name"), params.get("arguments", {}), params.get("_meta")
-        token = meta.get(HEADER) if isinstance(meta, Mapping) else None
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
-        if not isinstance(token, str):
+        call = Requested.of_mcp(context.params)
+        if not call.token:
             raise CallTokenRefusedError(Reason.MALFORMED, f"no call token in `_meta.{HEADER}`")
         # Who wrote to a pipe is a process on this machine. Of another transport that is not known.
         presenter = Presenter() if context.request is None else None
-        self._verifier.verify(token, server=self._server, tool=name, arguments=arguments, presenter=presenter)
+        self._verifier.verify(
+            call.token, server=self._server, tool=call.tool, arguments=call.arguments, presenter=presenter
+        )

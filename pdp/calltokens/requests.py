@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pdp.calltokens.canonical import parse
 from pdp.calltokens.claims import HEADER, Presenter
@@ -27,6 +27,21 @@ class Requested:
     id: str | int | None = None
     token: str = field(default="", repr=False)
 
+    @classmethod
+    def of_mcp(cls, params: object, id_: object = None) -> Self:
+        """Read the parameters of `tools/call` of MCP. Raise `CallTokenRefusedError` for what calls no tool."""
+        said = params if isinstance(params, Mapping) else {}
+        name, arguments, meta = said.get("name"), said.get("arguments", {}), said.get("_meta")
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
+        token = meta.get(HEADER) if isinstance(meta, Mapping) else None
+        return cls(
+            tool=name,
+            arguments=arguments,
+            id=id_ if isinstance(id_, str | int) else None,
+            token=token if isinstance(token, str) else "",
+        )
+
 
 # Returns the call that a request with a method, a path and a body makes; None for a request that calls no tool. Raises
 # `CallTokenRefusedError` for what cannot be read.
@@ -42,19 +57,7 @@ def mcp_call(method: str, _: str, body: bytes) -> Requested | None:
         raise CallTokenRefusedError(Reason.MALFORMED, "not a single message")
     if message.get("method") != "tools/call":
         return None
-    said = message.get("params")
-    params = said if isinstance(said, dict) else {}
-    name, arguments = params.get("name"), params.get("arguments", {})
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
-    id_, meta = message.get("id"), params.get("_meta")
-    token = meta.get(HEADER) if isinstance(meta, dict) else None
-    return Requested(
-        tool=name,
-        arguments=arguments,
-        id=id_ if isinstance(id_, str | int) else None,
-        token=token if isinstance(token, str) else "",
-    )
+    return Requested.of_mcp(message.get("params"), message.get("id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
