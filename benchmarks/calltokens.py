@@ -17,24 +17,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pdp.calltokens.canonical import arguments_digest
-from pdp.calltokens.claims import CallClaims, Presenter
+from pdp.calltokens.claims import CallClaims
 from pdp.calltokens.keys import CallKey, claims_of, key_named_by, keys_of
-from pdp.calltokens.uses import MemoryUses
-from pdp.calltokens.verifying import PublishedKeys, Verifier
+from pdp.calltokens.verifying import Verifier
 from pdp.client import Answer, CallTokenRequest, Client
-from pdp.client.calltokens import fetch_keys, live_check
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer, running_server
+from tests.machinery.calltokens import AUDIENCE, ISSUER, PRESENTER, server_verifier
 
-_ISSUER, _AUDIENCE = "https://pdp.example", "https://notes.example"
-_PRESENTER = Presenter(certificate="c" * 43)
-_WANTED = (CallTokenRequest(audience=_AUDIENCE, certificate_thumbprint=_PRESENTER.certificate),)
+_WANTED = (CallTokenRequest(audience=AUDIENCE, certificate_thumbprint=PRESENTER.certificate),)
 _ARGUMENTS = {"path": "/srv/notes/2026/11/27.md", "text": "seen by everybody", "lines": 3, "labels": ["a", "b"]}
 _FILES = bundle_files(
     policies={"notes": '@id("notes/all") permit (principal, action, resource);'},
     tools={"notes": [tool("write", {name: {} for name in _ARGUMENTS})]},
     directory="{users: {alice: {}, approver: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
-    overlays={"notes": f"audiences: ['{_AUDIENCE}']\nrisk: read_only"},
+    overlays={"notes": f"audiences: ['{AUDIENCE}']\nrisk: read_only"},
 )
 # Each measures one turn of something, in seconds.
 _Ways = dict[str, Callable[[], float]]
@@ -59,21 +56,9 @@ class _Site:
             sys.exit("the call was not allowed, or without a token")
         return answer
 
-    def verifier(self, *, live: bool) -> Verifier:
-        """Return the verifier of the tool server."""
-        client = self.server.client("broker")
-        return Verifier(
-            issuer=_ISSUER,
-            audience=_AUDIENCE,
-            keys=PublishedKeys(fetch_keys(client)),
-            uses=MemoryUses(wall=lambda: 0.0),
-            live=live_check(client) if live else None,
-            wall=lambda: self.server.clock.now().wall_at,
-        )
-
     def ways(self) -> _Ways:
         """Return what is measured."""
-        offline, live = self.verifier(live=False), self.verifier(live=True)
+        offline, live = server_verifier(self.server, live=False), server_verifier(self.server)
         key = CallKey()
         token = self.ask(tokens=_WANTED).call_tokens[0].token
         claims = claims_of(token, keys_of(self.pep.get_call_token_keys().jwks_json)[key_named_by(token)])
@@ -85,7 +70,7 @@ class _Site:
         def verifying(by: Verifier) -> float:
             token = self.ask(tokens=_WANTED).call_tokens[0].token
             return _took(
-                lambda: by.verify(token, server="notes", tool="write", arguments=_ARGUMENTS, presenter=_PRESENTER)
+                lambda: by.verify(token, server="notes", tool="write", arguments=_ARGUMENTS, presenter=PRESENTER)
             )
 
         def signing() -> float:
@@ -121,7 +106,7 @@ def main() -> None:
 
 @contextmanager
 def _site() -> Iterator[_Site]:
-    with running_server(_FILES, call_token_issuer=_ISSUER) as server:
+    with running_server(_FILES, call_token_issuer=ISSUER) as server:
         opened = server.client("pep").request_session(user="alice", agent="coder", purpose="p", tools=["notes/*"])
         server.client("approver").approve_session(
             opened.session.session_id, request_digest=opened.session.request_digest

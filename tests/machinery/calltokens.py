@@ -61,12 +61,14 @@ VALUES: Final = st.recursive(
 ISSUER, AUDIENCE = "https://pdp.example", "https://tools.example"
 
 
-def server_verifier(server: RunningServer, *, live: bool = True) -> Verifier:
-    """Return the verifier of a tool server for `AUDIENCE`, whose clock is that of a server."""
-    client = server.client("broker")
+def server_verifier(
+    server: RunningServer, by: str = "broker", *, audience: str = AUDIENCE, live: bool = True
+) -> Verifier:
+    """Return the verifier of a tool server, which asks as a caller of this name, and whose clock is the server's."""
+    client = server.client(by)
     return Verifier(
         issuer=ISSUER,
-        audience=AUDIENCE,
+        audience=audience,
         keys=PublishedKeys(fetch_keys(client)),
         uses=MemoryUses(wall=lambda: 0.0),
         live=live_check(client) if live else None,

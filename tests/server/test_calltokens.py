@@ -14,11 +14,10 @@ import pytest
 
 from pdp.calltokens.claims import Presenter
 from pdp.calltokens.keys import CallKey, claims_of, key_named_by, keys_of
-from pdp.calltokens.refusals import CallTokenRefusedError, Reason
-from pdp.calltokens.uses import MemoryUses
-from pdp.calltokens.verifying import PublishedKeys, Verifier
+from pdp.calltokens.refusals import Reason
+from pdp.calltokens.verifying import Verifier
 from pdp.client import Answer, CallTokenRequest
-from pdp.client.calltokens import fetch_keys, live_check
+from pdp.client.calltokens import fetch_keys
 from pdp.config import load
 from pdp.identity.callers import read_callers
 from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
@@ -26,9 +25,10 @@ from pdp.registry.calltokens import TokenRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
+from tests.machinery.calltokens import ISSUER, refusal_of, server_verifier
 from tests.machinery.pages import blocks
 
-ISSUER, NOTES, BROKER = "https://pdp.example", "https://notes.example", "https://broker.example"
+NOTES, BROKER = "https://notes.example", "https://broker.example"
 GATEWAY, LEAD, ADMIN = "gateway", "lead", "admin"
 CALLERS = (
     Caller(id=GATEWAY, kind="token", roles=frozenset({Role.PEP})),
@@ -99,17 +99,9 @@ class Site:
         """Return the token of an allowed call."""
         return self.ask(handle, **more).call_tokens[0].token
 
-    def verifier(self, by: str = "notes", *, live: bool = True, audience: str = NOTES) -> Verifier:
+    def verifier(self, by: str = "notes") -> Verifier:
         """Return the verifier of a tool server, whose clock is that of the server."""
-        client = self.server.client(by)
-        return Verifier(
-            issuer=ISSUER,
-            audience=audience,
-            keys=PublishedKeys(fetch_keys(client)),
-            uses=MemoryUses(wall=lambda: 0.0),
-            live=live_check(client) if live else None,
-            wall=lambda: self.server.clock.now().wall_at,
-        )
+        return server_verifier(self.server, by, audience=NOTES)
 
     def records(self, kind: str, session_id: str) -> list[dict[str, Any]]:
         """Return the records of a kind about a session."""
@@ -127,11 +119,7 @@ def site() -> Iterator[Site]:
 def verify(verifier: Verifier, token: str, **other: Any) -> Reason | None:
     """Verify a token of the call that tests make; return why not."""
     call = {"server": "notes", "tool": "read", "arguments": ARGUMENTS, "presenter": PRESENTER}
-    try:
-        verifier.verify(token, **{**call, **other})
-    except CallTokenRefusedError as error:
-        return error.reason
-    return None
+    return refusal_of(verifier, token, **{**call, **other})
 
 
 def test_an_allowed_call_brings_a_token_for_it_alone(site: Site) -> None:
