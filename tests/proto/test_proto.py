@@ -13,9 +13,11 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
 
-PROTOS = ("access", "audit", "authorization", "caller", "decision", "explain", "policy", "reach", "reading", "session")
-# By the folder of their package.
-FILES = (*(f"pdp/v1/{name}" for name in PROTOS), "pdp/broker/v1/broker")
+_ROOT = Path(__file__).parents[2] / "proto"
+# All there are, so that a new one cannot be forgotten; by the folder of their package.
+FILES = tuple(sorted(path.relative_to(_ROOT).with_suffix("").as_posix() for path in _ROOT.rglob("*.proto")))
+# Those of Java whose file is named by two words.
+CLASSES = {"calltoken": "CallToken"}
 PACKAGES = ("pdp.v1", "pdp.broker.v1")
 BROKER = ("pdp.broker.v1", True)
 PASCAL = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
@@ -124,7 +126,9 @@ def test_other_languages_need_no_flags(files: list[FileDescriptorProto]) -> None
         (one.go_package, one.java_package, one.java_multiple_files, one.csharp_namespace) for one in options
     }
     names = {name.rpartition("/")[2] for name in FILES}
-    assert {f"{name.capitalize()}Proto" for name in names} == {one.java_outer_classname for one in options}
+    assert {f"{CLASSES.get(name, name.capitalize())}Proto" for name in names} == {
+        one.java_outer_classname for one in options
+    }
 
 
 @pytest.mark.parametrize("name", ["pdp/doors/agentgateway/extmcp", "pdp/doors/envoy/extauthz"])
