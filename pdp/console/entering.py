@@ -125,10 +125,8 @@ class ProviderEntry:
             return self._failed("this log-in has ended or was used before; begin it again")
         if not hmac.compare_digest(flow.browser, digest_of(request.cookies.get(self._cookie, ""))):
             return self._failed("this log-in was begun in another browser")
-        if "code" not in given:
-            return self._failed(f"the provider refuses: {given.get('error', 'it sent no code')[:200]}")
         try:
-            credential = await self._provider.finish(flow, given["code"], given.get("iss", ""))
+            credential = await self._provider.finish(flow, given)
             self._desk.person.take(credential)
             caller = await self._desk.client.get_caller()
         except LogInFailedError as error:

@@ -123,17 +123,23 @@ class Provider:
         )
         return url, flow
 
-    async def finish(self, flow: Flow, code: str, issuer: str) -> Credential:
-        """Return the credential for a code. `issuer` is what the answer says it is from, empty when it says nothing.
+    async def finish(self, flow: Flow, answer: Mapping[str, str]) -> Credential:
+        """Return the credential for the provider's answer: the query of the address to which it led back.
 
         Raise `LogInFailedError`.
         """
+        if "code" not in answer:
+            raise LogInFailedError(f"the provider refuses: {answer.get('error', 'it sent no code')[:200]}")
         document = await self._published.document()
+        issuer = answer.get("iss", "")
         expected = bool(document.get("authorization_response_iss_parameter_supported"))
         if (issuer or expected) and issuer != self._client.issuer:
             raise LogInFailedError("the answer is from another provider")
         token = await self._token(
-            grant_type="authorization_code", code=code, code_verifier=flow.verifier, url=document["token_endpoint"]
+            grant_type="authorization_code",
+            code=answer["code"],
+            code_verifier=flow.verifier,
+            url=document["token_endpoint"],
         )
         id_token = token.get("id_token")
         if not isinstance(id_token, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,7 +28,7 @@ class TerminalLogin:
     def __init__(self, provider: Provider, flow: Flow) -> None:
         self._provider = provider
         self._flow = flow
-        self._answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
 
     @property
     def app(self) -> ASGIApp:
@@ -38,21 +39,19 @@ class TerminalLogin:
         """Wait for the person, and return what the provider gives for them. Raise `LogInFailedError`."""
         try:
             async with asyncio.timeout(WAIT_SECONDS):
-                code, issuer = await self._answer
+                answer = await self._answer
         except TimeoutError:
             raise LogInFailedError(f"nobody logged in within {WAIT_SECONDS:.0f} seconds") from None
-        return await self._provider.finish(self._flow, code, issuer)
+        return await self._provider.finish(self._flow, answer)
 
     async def _back(self, request: Request) -> Response:
         given = request.query_params
         # INVARIANT: what has another state is none of this log-in, and does not end it.
         if self._answer.done() or given.get("state", "") != self._flow.state:
             return PlainTextResponse("This is not the answer to a log-in that was begun here.\n", _BAD_REQUEST)
+        self._answer.set_result(given)
         if "code" in given:
-            self._answer.set_result((given["code"], given.get("iss", "")))
             return PlainTextResponse("Go back to the terminal: it says who you are. This page can be closed.\n")
-        refused = given.get("error", "it sent no code")[:200]
-        self._answer.set_exception(LogInFailedError(f"the provider refuses: {refused}"))
         return PlainTextResponse("The provider refuses this log-in. The terminal says why.\n", _BAD_REQUEST)
 
 
