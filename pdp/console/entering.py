@@ -6,6 +6,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -34,13 +35,27 @@ _PAGE = re.compile(r"/(?:sessions|approvals)/[a-z0-9_]{1,64}")
 _SECONDS = re.compile(r"[1-9][0-9]{0,4}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A log-in of a browser that is at the provider, and the page to which it leads.
+
+    `browser` is a digest of the cookie of the browser that began it. `max_age` is 0.0 where any log-in will do.
+    """
+
+    flow: Flow
+    browser: bytes
+    back: str
+    max_age: float
+    ends_at: float
+
+
 class ProviderEntry:
     """The log-in with a provider."""
 
     def __init__(self, desk: Desk, provider: Provider) -> None:
         self._desk = desk
         self._provider = provider
-        self._flows: Recent[Flow] = Recent(MOST_FLOWS)
+        self._begun: Recent[Begun] = Recent(MOST_FLOWS)
         self._cookie = desk.place.cookie + "-entry"
 
     @property
@@ -103,15 +118,17 @@ class ProviderEntry:
         # Several tabs may log in at once, so what the browser has stays.
         secret = request.cookies.get(self._cookie) or secrets.token_urlsafe(_COOKIE_BYTES)
         try:
-            url, flow = await self._provider.begin(
-                browser=digest_of(secret),
-                back=back if _PATH.fullmatch(back) else "/",
-                max_age=max_age,
-                ends_at=self._desk.clock.now().boot_at + FLOW_SECONDS,
-            )
+            url, flow = await self._provider.begin(max_age=max_age)
         except LogInFailedError as error:
             return self._failed(str(error))
-        self._flows.keep(flow.state, flow)
+        begun = Begun(
+            flow=flow,
+            browser=digest_of(secret),
+            back=back if _PATH.fullmatch(back) else "/",
+            max_age=max_age,
+            ends_at=self._desk.clock.now().boot_at + FLOW_SECONDS,
+        )
+        self._begun.keep(flow.state, begun)
         answer = RedirectResponse(url, status_code=SEE_OTHER)
         self._desk.place.set_cookie(answer, self._cookie, secret, seconds=round(FLOW_SECONDS))
         return answer
@@ -120,13 +137,13 @@ class ProviderEntry:
         """Take the provider's answer, and begin a log-in."""
         given = request.query_params
         # INVARIANT: a state is taken once, before anything waits, so no answer counts twice.
-        flow = self._flows.take(given.get("state", ""))
-        if flow is None or self._desk.clock.now().boot_at >= flow.ends_at:
+        begun = self._begun.take(given.get("state", ""))
+        if begun is None or self._desk.clock.now().boot_at >= begun.ends_at:
             return self._failed("this log-in has ended or was used before; begin it again")
-        if not hmac.compare_digest(flow.browser, digest_of(request.cookies.get(self._cookie, ""))):
+        if not hmac.compare_digest(begun.browser, digest_of(request.cookies.get(self._cookie, ""))):
             return self._failed("this log-in was begun in another browser")
         try:
-            credential = await self._provider.finish(flow, given)
+            credential = await self._provider.finish(begun.flow, given)
             self._desk.person.take(credential)
             caller = await self._desk.client.get_caller()
         except LogInFailedError as error:
@@ -135,9 +152,9 @@ class ProviderEntry:
             return self._desk.problem(problem_of(error), str(error))
         earlier = self._desk.logins.end(request.cookies.get(self._desk.place.cookie, ""))
         secret = self._desk.logins.begin(caller, credential, earlier)
-        if flow.max_age and (login := self._desk.logins.find(secret, used=True)):
+        if begun.max_age and (login := self._desk.logins.find(secret, used=True)):
             login.proved_at = login.began_at
-        answer = see(flow.back)
+        answer = see(begun.back)
         self._desk.place.set_cookie(answer, self._desk.place.cookie, secret)
         return answer
 

@@ -44,18 +44,11 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """A log-in that has begun: what its answer must fit, and where the person goes after it.
-
-    `browser` is a digest of the cookie of the browser that began it. `max_age` is 0.0 where any log-in will do.
-    """
+    """A log-in that has begun: what its answer must fit."""
 
     state: str = field(repr=False)
     nonce: str = field(repr=False)
     verifier: str = field(repr=False)
-    browser: bytes
-    back: str
-    max_age: float
-    ends_at: float
 
 
 class Provider:
@@ -99,8 +92,11 @@ class Provider:
         """Return the provider's host."""
         return urlsplit(self._client.issuer).netloc
 
-    async def begin(self, *, browser: bytes, back: str, max_age: float, ends_at: float) -> tuple[str, Flow]:
-        """Return the address at the provider at which a log-in begins, and what its answer must fit."""
+    async def begin(self, *, max_age: float) -> tuple[str, Flow]:
+        """Return the address at the provider at which a log-in begins, and what its answer must fit.
+
+        With a `max_age` other than 0.0 it is a fresh log-in. Raise `LogInFailedError`.
+        """
         document = await self._published.document()
         state, nonce, verifier = (generate_token(_RANDOM_CHARACTERS) for _ in range(3))
         fresh = {"max_age": f"{max_age:.0f}", "prompt": "login"} if max_age else {}
@@ -112,16 +108,7 @@ class Provider:
             **self._client.parameters,
             **fresh,
         )
-        flow = Flow(
-            state=state,
-            nonce=nonce,
-            verifier=verifier,
-            browser=browser,
-            back=back,
-            max_age=max_age,
-            ends_at=ends_at,
-        )
-        return url, flow
+        return url, Flow(state=state, nonce=nonce, verifier=verifier)
 
     async def finish(self, flow: Flow, answer: Mapping[str, str]) -> Credential:
         """Return the credential for the provider's answer: the query of the address to which it led back.

@@ -11,7 +11,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from pdp.clock import Clock
 from pdp.console.logins import Credential
 from pdp.console.provider import Flow, Provider
 from pdp.console.published import LogInFailedError
@@ -53,13 +52,3 @@ class TerminalLogin:
         if "code" in given:
             return PlainTextResponse("Go back to the terminal: it says who you are. This page can be closed.\n")
         return PlainTextResponse("The provider refuses this log-in. The terminal says why.\n", _BAD_REQUEST)
-
-
-async def begin(provider: Provider, clock: Clock, *, max_age: float) -> tuple[str, TerminalLogin]:
-    """Return where a log-in begins, and the log-in. With a `max_age` other than 0.0 it is a fresh one.
-
-    Raise `LogInFailedError`.
-    """
-    ends_at = clock.now().boot_at + WAIT_SECONDS
-    url, flow = await provider.begin(browser=b"", back="/", max_age=max_age, ends_at=ends_at)
-    return url, TerminalLogin(provider, flow)

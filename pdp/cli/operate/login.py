@@ -27,7 +27,7 @@ from pdp.console.linkfile import write_link
 from pdp.console.logins import Credential
 from pdp.console.provider import Client, Provider
 from pdp.console.published import LogInFailedError
-from pdp.console.terminal import BACK, WAIT_SECONDS, begin
+from pdp.console.terminal import BACK, WAIT_SECONDS, TerminalLogin
 from pdp.errors import PDPError
 from pdp.foundation.files import replacing
 from pdp.model import Role
@@ -94,12 +94,13 @@ async def _logged_in(
     settings: Settings, connection: ConnectionOptions, known: Client, port: int, max_age: float
 ) -> tuple[Caller, Credential]:
     """Return who the person is to the server, and what the provider gave for them."""
-    folder, clock = Path(settings.data_dir), SystemClock()
+    folder = Path(settings.data_dir)
     async with AsyncExitStack() as opened:
         listener = opened.enter_context(Listener(f"127.0.0.1:{port}"))
-        provider = await opened.enter_async_context(Provider(known, f"{listener.url}{BACK}", clock))
+        provider = await opened.enter_async_context(Provider(known, f"{listener.url}{BACK}", SystemClock()))
         try:
-            link, terminal = await begin(provider, clock, max_age=max_age)
+            link, flow = await provider.begin(max_age=max_age)
+            terminal = TerminalLogin(provider, flow)
             page = folder / f"login-{listener.port}.html"
             write_link(page, link, title="Log in", note="Then go back to the terminal.")
             opened.callback(page.unlink, missing_ok=True)
