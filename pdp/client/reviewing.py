@@ -1,11 +1,11 @@
-"""What has changed: between two reviews of a session, for approvers who came too late, and between two bundles."""
+"""What has changed between two reviews of a session, or between two bundles, and which tools are not used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from pdp.client.enumwords import visibility
-from pdp.v1.reach_pb2 import ReachedTool
+from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse
 
 _COMPARED = (
@@ -21,6 +21,11 @@ def changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> tupl
 def reach_changed(one: ReachedTool) -> bool:
     """Say whether two bundles say different things about a tool: how far it can be reached, or by which policies."""
     return (one.visibility, list(one.policy_ids)) != (one.former_visibility, list(one.former_policy_ids))
+
+
+def reach_unused(one: ReachedTool, page: GetReachResponse) -> bool:
+    """Say whether a tool was not allowed in the days that were asked about; of what is not known, nothing is said."""
+    return page.HasField("used_since_time") and not one.HasField("last_allow_time")
 
 
 def _changes(before: ReviewSessionResponse, after: ReviewSessionResponse) -> Iterator[str]:

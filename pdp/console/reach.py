@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from pdp.client import InvalidRequestError, NotFoundError
-from pdp.client.reviewing import reach_changed
+from pdp.client.reviewing import reach_changed, reach_unused
 from pdp.console.forms import whole_number
 from pdp.console.visits import Desk, Visit
 from pdp.console.words import BUNDLES_SEEN, may
@@ -98,8 +98,7 @@ class Reach:
 
 def _chosen(shown: str, found: GetReachResponse) -> Callable[[ReachedTool], bool]:
     if shown == "unused":
-        # Of what the record does not know, nothing is said.
-        return lambda one: found.HasField("used_since_time") and not one.HasField("last_allow_time")
+        return lambda one: reach_unused(one, found)
     return reach_changed if shown == "changed" else lambda _: True
 
 

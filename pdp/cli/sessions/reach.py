@@ -14,7 +14,7 @@ from pdp.cli.sessions.terms import terms_named
 from pdp.cli.sessions.view import policies_text
 from pdp.client import Client
 from pdp.client.enumwords import former_visibility, visibility
-from pdp.client.reviewing import reach_changed
+from pdp.client.reviewing import reach_changed, reach_unused
 from pdp.config import Settings
 from pdp.model import Role
 from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
@@ -84,7 +84,7 @@ def reach(
         one
         for page in pages
         for one in page.tools
-        if (reach_changed(one) or not changed) and (_unused(one, page) or not unused)
+        if (reach_changed(one) or not changed) and (reach_unused(one, page) or not unused)
     ]
     if as_json:
         print_json(_plain(pages[0], tools, former=asked["former"]))
@@ -127,11 +127,6 @@ def _pages(
         token = page.next_page_token
         if not token:
             return
-
-
-def _unused(one: ReachedTool, page: GetReachResponse) -> bool:
-    # Of what the record does not know, nothing is said.
-    return page.HasField("used_since_time") and not one.HasField("last_allow_time")
 
 
 def _print(first: GetReachResponse, tools: list[ReachedTool], *, asked_now: bool, former: str) -> None:
