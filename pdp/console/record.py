@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.entries import entry_of
-from pdp.console.forms import whole_number
+from pdp.console.paging import part_of
 from pdp.console.proofs import policies_of, verified
 from pdp.console.search import BASES, FIELDS, Part, bound, mark_of, records, search_of
 from pdp.console.visits import Desk, Visit
@@ -39,7 +39,7 @@ _SELECTORS = {
 PLAN_FIELDS = (*_SELECTORS, "since", "until", "tried")
 # What a search and a plan both take, in the same words.
 _ALSO_PLANNED = ("user", "agent", "session", "tool", "server", "resource", "since", "until")
-_PLANNED, _PLAN_PAGE = 1_000, 100
+_PLANNED = 1_000
 
 
 class Records:
@@ -118,8 +118,6 @@ class Records:
                 sessions = await first(self._desk.client.plan_revocation(wanted), _PLANNED)
         except InvalidRequestError as error:
             problem = str(error)
-        page = whole_number(visit.request.query_params.get("page", ""), 1)
-        more = (page + 1) * _PLAN_PAGE < len(sessions)
         return self._desk.show(
             visit,
             "plan.html",
@@ -129,8 +127,7 @@ class Records:
             problem=problem,
             number=len(sessions),
             every=len(sessions) < _PLANNED,
-            sessions=sessions[page * _PLAN_PAGE : (page + 1) * _PLAN_PAGE],
-            further="/record/plan?" + urlencode({**chosen, "page": page + 1}) if more else "",
+            part=part_of(sessions, "/record/plan", chosen, visit.request.query_params.get("page", "")),
         )
 
     async def _proven(self, found: Sequence[AuditRecord]) -> dict[str, Any]:

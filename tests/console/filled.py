@@ -16,7 +16,7 @@ from pdp.console.entries import entry_of
 from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages
-from pdp.console.paging import part_of
+from pdp.console.paging import Part, part_of
 from pdp.console.problems import Problem
 from pdp.console.proofs import PastPolicies, SegmentCheck
 from pdp.console.record import PLAN_FIELDS
@@ -231,7 +231,8 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
             problem=text,
             number=1,
             every=True,
-            sessions=[filled(PlannedRevocation(), text)],
-            further="/record/plan?page=1",
+            part=Part(
+                items=[filled(PlannedRevocation(), text)], before="", after="/record/plan?page=1", again="/record/plan"
+            ),
         ),
     }
