@@ -67,6 +67,7 @@ unless { context.session in Grant::"cleanup" };
 """
 _FIELD = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 _FORM = re.compile(r'<form method="post" action="([^"]+)".*?</form>', re.DOTALL)
+_GREEN = re.compile(r'<a class="button yes" href="([^"]+)"')
 
 
 def files() -> dict[str, bytes]:
@@ -138,6 +139,13 @@ class Browser:
     def words(self) -> str:
         """Return the page as a person reads it."""
         return " ".join(html.unescape(re.sub(r"<[^>]*>", "", self.text)).split())
+
+    @property
+    def link(self) -> str:
+        """Return where the green button of the page leads."""
+        found = _GREEN.search(self.text)
+        assert found, self.words
+        return html.unescape(found[1])
 
     def open(self, path: str, **headers: str) -> httpx2.Response:
         """Open a page, also that of another place to which it leads."""

@@ -27,6 +27,7 @@ from pdp.client import AsyncClient
 from pdp.client import Client as PDPClient
 from pdp.config import JWTSettings, PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.console.assembly import shared_console
+from pdp.console.entering import BACK
 from pdp.console.logins import PersonToken
 from pdp.console.provider import Client, Provider
 from pdp.console.shell import Place
@@ -147,11 +148,11 @@ class TestProvider:
 class Entered:
     """A server, a provider that it believes, and a console for both."""
 
-    def __init__(self, provider: TestProvider, settings: Settings, address: str) -> None:
+    def __init__(self, provider: TestProvider, settings: Settings, address: str, port: int) -> None:
         self.provider = provider
         self.settings = settings
         self.address = address
-        self.port = 0
+        self.port = port
         self.clients: dict[str, PDPClient] = {}
         self.browsers: list[Browser] = []
 
@@ -211,55 +212,71 @@ def entered(folder: Path) -> Iterator[Entered]:
         opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(provider.app, listener)))
         return opened
 
-    write_folder(folder / "policies", files())
     (folder / "keys.json").write_bytes(provider.issuer.jwks())
     behind = LOOP.run(serve_provider())
+    known = Client(issuer=provider.url, client_id=CLIENT, secret=SECRET, parameters={"resource": AUDIENCE})
+    jwt = JWTSettings(
+        issuer=provider.url,
+        audience=AUDIENCE,
+        keys_file=str(folder / "keys.json"),
+        person_claim="person",
+        groups_claim="groups",
+        user_group_prefix="idp/",
+        console_client=CLIENT,
+    )
+    try:
+        with believing(folder, jwt, clock) as (settings, address), console_of_all(address, known, clock) as port:
+            world = Entered(provider, settings, address, port)
+            try:
+                yield world
+            finally:
+                world.close()
+    finally:
+        LOOP.run(behind.aclose())
+
+
+@contextmanager
+def believing(folder: Path, jwt: JWTSettings, clock: FakeClock) -> Iterator[tuple[Settings, str]]:
+    """Run a server that believes a provider, and return its settings and address."""
+    write_folder(folder / "policies", files())
     settings = Settings(
         data_dir=str(folder / "data"),
         server=ServerSettings(address="localhost:0", plaintext=True),
         sessions=SessionSettings(store="memory"),
-        jwt=JWTSettings(
-            issuer=provider.url,
-            audience=AUDIENCE,
-            keys_file=str(folder / "keys.json"),
-            person_claim="person",
-            groups_claim="groups",
-            user_group_prefix="idp/",
-            console_client=CLIENT,
-        ),
+        jwt=jwt,
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
     prepare(settings)
     with settings.callers_file.open("a", encoding="utf-8") as file:
-        file.write("ann: {jwt_subject: 'ann@example.org', roles: [approver]}\n")
-        file.write("bob: {jwt_subject: 'bob@example.org', roles: [approver]}\n")
-        file.write("alice: {jwt_subject: 'alice@example.org', roles: [approver]}\n")
+        for person in ("ann", "bob", "alice"):
+            file.write(f"{person}: {{jwt_subject: '{person}@example.org', roles: [approver]}}\n")
     app = build(settings, clock=clock)
     app.start()
-    world = Entered(provider, settings, app.address)
-
-    async def serve_console() -> AsyncExitStack:
-        opened, person = AsyncExitStack(), PersonToken()
-        connect = partial(AsyncClient, app.address, token=person, plaintext=True)
-        client = await opened.enter_async_context(connect())
-        known = Client(issuer=provider.url, client_id=CLIENT, secret=SECRET, parameters={"resource": AUDIENCE})
-        there = await opened.enter_async_context(Provider(known, f"{PLACE.origin}/log-in/back", clock))
-        listener = opened.enter_context(LoopbackListener())
-        world.port = listener.port
-        console = shared_console(client, connect, PLACE, clock, person, there)
-        opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(console, listener)))
-        return opened
-
     try:
-        before = LOOP.run(serve_console())
-        try:
-            yield world
-        finally:
-            world.close()
-            LOOP.run(before.aclose())
+        yield settings, app.address
     finally:
         app.stop()
-        LOOP.run(behind.aclose())
+
+
+@contextmanager
+def console_of_all(address: str, known: Client, clock: FakeClock) -> Iterator[int]:
+    """Run the console of everybody whom a provider knows, and return its port."""
+
+    async def begin() -> tuple[AsyncExitStack, int]:
+        opened, person = AsyncExitStack(), PersonToken()
+        connect = partial(AsyncClient, address, token=person, plaintext=True)
+        client = await opened.enter_async_context(connect())
+        provider = await opened.enter_async_context(Provider(known, f"{PLACE.origin}{BACK}", clock))
+        listener = opened.enter_context(LoopbackListener())
+        app = shared_console(client, connect, PLACE, clock, person, provider)
+        opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener)))
+        return opened, listener.port
+
+    stack, port = LOOP.run(begin())
+    try:
+        yield port
+    finally:
+        LOOP.run(stack.aclose())
 
 
 def query(url: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from pdp.console.entering import FLOW_SECONDS
-from tests.console.desk import FORMS, Browser
+from tests.console.desk import FORMS
 from tests.console.provider import CLIENT, PLACE, TOKEN_SECONDS, Entered, Wishes, entered, query
 from tests.machinery.credentials.issuer import AUDIENCE
 
@@ -31,13 +30,6 @@ def world(running: Entered) -> Entered:
     running.provider.wishes = Wishes()
     running.provider.published = ["ES256"]
     return running
-
-
-def link(browser: Browser) -> str:
-    """Return where the green button of the page leads."""
-    found = re.search(r'<a class="button yes" href="([^"]+)"', browser.text)
-    assert found, browser.words
-    return html.unescape(found[1])
 
 
 def test_a_link_leads_through_the_log_in_to_its_page(world: Entered) -> None:
@@ -81,7 +73,7 @@ def test_what_was_chosen_survives_a_fresh_log_in(world: Entered, *, in_access_to
     assert browser.page is not None
     assert (403, "REQUESTED") == (browser.page.status_code, str(world.state(session_id)).split("STATE_")[1].split()[0])
     before = browser.cookies[PLACE.cookie]
-    world.open(browser, link(browser))
+    world.open(browser, browser.link)
 
     assert ("300", "login") == (world.provider.asked["max_age"], world.provider.asked["prompt"])
     assert before != browser.cookies[PLACE.cookie]
@@ -101,7 +93,7 @@ def test_a_log_in_that_proves_nothing_is_asked_for_once(world: Entered) -> None:
     session_id, browser = world.requested(), world.browser()
     world.open(browser, f"/sessions/{session_id}")
     browser.send(f"/sessions/{session_id}/approve")
-    world.open(browser, link(browser))
+    world.open(browser, browser.link)
     browser.send(f"/sessions/{session_id}/approve")
 
     assert "auth_time" in browser.words
@@ -224,7 +216,7 @@ def test_a_form_never_leads_to_another_site(world: Entered, path: str) -> None:
 
     assert 401 == answer.status_code
     assert "location" not in answer.headers
-    back = query(link(browser))["to"]
+    back = query(browser.link)["to"]
     assert back == "/" or path.startswith((back[:10], "/sessions/{session}"))
 
 
@@ -269,7 +261,7 @@ def test_a_log_out_leads_on_to_the_providers(world: Entered) -> None:
     world.open(browser, "/")
     browser.send("/log-out")
 
-    there = link(browser)
+    there = browser.link
     assert f"{world.provider.url}/end" == there.partition("?")[0]
     assert {"client_id": CLIENT, "post_logout_redirect_uri": f"{PLACE.origin}/out"} == query(there)
     assert 200 == browser.open("/out").status_code

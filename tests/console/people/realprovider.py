@@ -9,13 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pdp.app import build
-from pdp.cli.operate.init import prepare
-from pdp.config import JWTSettings, PolicySettings, ServerSettings, SessionSettings, Settings
+from pdp.config import JWTSettings, Settings
 from pdp.testing.clock import FakeClock
-from pdp.testing.inprocess import write_folder
-from tests.console.desk import files
 from tests.console.people.chromium import program
+from tests.console.provider import believing
 
 AUDIENCE = "https://pdp.example.org"
 _PROGRAMS = Path(__file__).parents[3] / ".venv-people/programs"
@@ -42,31 +39,17 @@ def provider(origin: str, port: int = 0) -> Iterator[str]:
 @contextmanager
 def server(folder: Path, issuer: str, client: str = "console") -> Iterator[tuple[Settings, str, FakeClock]]:
     """Run a server that believes the provider, and return its settings, address and clock."""
-    write_folder(folder / "policies", files())
     take_keys(folder, issuer)
-    settings = Settings(
-        data_dir=str(folder / "data"),
-        server=ServerSettings(address="localhost:0", plaintext=True),
-        sessions=SessionSettings(store="memory"),
-        jwt=JWTSettings(
-            issuer=issuer,
-            audience=AUDIENCE,
-            keys_file=str(folder / "keys.json"),
-            person_claim="person",
-            console_client=client,
-        ),
-        policies=PolicySettings(folder=str(folder / "policies"), watch=False),
+    jwt = JWTSettings(
+        issuer=issuer,
+        audience=AUDIENCE,
+        keys_file=str(folder / "keys.json"),
+        person_claim="person",
+        console_client=client,
     )
-    prepare(settings)
-    with settings.callers_file.open("a", encoding="utf-8") as file:
-        file.write("ann: {jwt_subject: 'ann@example.org', roles: [approver]}\n")
     clock = FakeClock(time.time())
-    app = build(settings, clock=clock)
-    app.start()
-    try:
-        yield settings, app.address, clock
-    finally:
-        app.stop()
+    with believing(folder, jwt, clock) as (settings, address):
+        yield settings, address, clock
 
 
 def take_keys(folder: Path, issuer: str) -> None:

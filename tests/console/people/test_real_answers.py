@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import html
 import re
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx2
 import pytest
 
-from pdp.client import AsyncClient
 from pdp.client import Client as PDPClient
-from pdp.console.assembly import shared_console
-from pdp.console.logins import PersonToken
-from pdp.console.provider import Client, Provider
-from pdp.serving import weblistener
-from pdp.serving.weblistener import LoopbackListener
-from tests.console.desk import LOOP, Browser, stop
+from pdp.console.provider import Client
+from tests.console.desk import Browser
 from tests.console.people.realprovider import AUDIENCE, provider, server, set_clock, take_keys
-from tests.console.provider import PLACE, SECRET, query
+from tests.console.provider import PLACE, SECRET, console_of_all, query
 
 pytestmark = pytest.mark.people
 
@@ -53,7 +45,10 @@ class Desk:
 
     def browser(self, client_id: str = "plain", audience: str = AUDIENCE, scope: str = "openid") -> Browser:
         """Return a browser before a console of its own."""
-        port = self._opened.enter_context(self._console(client_id, audience, scope))
+        known = Client(
+            issuer=self.issuer, client_id=client_id, secret=SECRET, scope=scope, parameters={"resource": audience}
+        )
+        port = self._opened.enter_context(console_of_all(self._address, known, self.clock))
         browser = Browser(PLACE, port)
         self._opened.callback(browser.http.close)
         return browser
@@ -82,27 +77,6 @@ class Desk:
         """Open a page by way of the provider."""
         return browser.open(self.back(browser.open(path)))
 
-    @contextmanager
-    def _console(self, client_id: str, audience: str, scope: str) -> Iterator[int]:
-        async def begin() -> tuple[AsyncExitStack, int]:
-            opened, person = AsyncExitStack(), PersonToken()
-            connect = partial(AsyncClient, self._address, token=person, plaintext=True)
-            client = await opened.enter_async_context(connect())
-            known = Client(
-                issuer=self.issuer, client_id=client_id, secret=SECRET, scope=scope, parameters={"resource": audience}
-            )
-            there = await opened.enter_async_context(Provider(known, f"{PLACE.origin}/log-in/back", self.clock))
-            listener = opened.enter_context(LoopbackListener())
-            app = shared_console(client, connect, PLACE, self.clock, person, there)
-            opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener)))
-            return opened, listener.port
-
-        stack, port = LOOP.run(begin())
-        try:
-            yield port
-        finally:
-            LOOP.run(stack.aclose())
-
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
@@ -118,20 +92,13 @@ def desk(running: Desk) -> Desk:
     return running
 
 
-def link(browser: Browser) -> str:
-    """Return where the green button of the page leads."""
-    found = re.search(r'<a class="button yes" href="([^"]+)"', browser.text)
-    assert found, browser.words
-    return html.unescape(found[1])
-
-
 def test_a_fresh_log_in_says_when_it_was(desk: Desk) -> None:
     """In the ID token alone: access tokens of this provider never do, and this client asks for it by `max_age`."""
     path, browser = desk.requested(), desk.browser()
     desk.enter(browser, path)
     browser.send(f"{path}/approve")
     assert "Log in again to approve this" in browser.words
-    desk.enter(browser, link(browser))
+    desk.enter(browser, browser.link)
     browser.send(f"{path}/approve")
 
     assert "Approved byann" in browser.words
@@ -142,7 +109,7 @@ def test_what_no_token_says_is_asked_for_once(desk: Desk) -> None:
     path, browser = desk.requested(), desk.browser("silent")
     desk.enter(browser, path)
     browser.send(f"{path}/approve")
-    desk.enter(browser, link(browser))
+    desk.enter(browser, browser.link)
     browser.send(f"{path}/approve")
 
     assert "auth_time" in browser.words
