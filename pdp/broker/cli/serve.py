@@ -18,6 +18,7 @@ from pdp.broker.serving import assembled, serve_until
 from pdp.broker.settings import BrokerSettings, read_settings
 from pdp.foundation.isolation import keep_secrets_here
 from pdp.observer import DoorObserver
+from pdp.telemetry.variables import ask_to_send
 
 _LOG = logging.getLogger("pdp.broker")
 _END_SECONDS = 3.0
@@ -61,7 +62,7 @@ def _say(address: str) -> None:
 @contextmanager
 def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
     """Provide what sends traces and metrics; None when nothing is sent."""
-    if not settings.telemetry and not any(map(_concerns_sending, os.environ)):
+    if not settings.telemetry and not ask_to_send(os.environ):
         yield None
         return
     from pdp.telemetry.doors import build_door_telemetry  # noqa: PLC0415 - only what sends needs OpenTelemetry
@@ -72,9 +73,3 @@ def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
     finally:
         if telemetry is not None:
             telemetry.shutdown(_END_SECONDS)
-
-
-def _concerns_sending(variable: str) -> bool:
-    return variable.startswith("OTEL_EXPORTER_OTLP_") or (
-        variable.startswith("OTEL_") and variable.endswith("_EXPORTER")
-    )

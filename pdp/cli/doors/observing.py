@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pdp.config import Settings
 from pdp.foundation import extras
 from pdp.observer import DoorObserver
+from pdp.telemetry.variables import ask_to_send
 
 _LOG = logging.getLogger("pdp.doors")
 
@@ -27,7 +28,7 @@ def observing(
     The service is named after the `door`. Raise `ConfigurationError` for settings that cannot work.
     """
     exporter = "" if settings.telemetry.exporter == _AUTO else settings.telemetry.exporter
-    if not (exporter or any(map(_concerns_sending, environ))):
+    if not (exporter or ask_to_send(environ)):
         yield None
         return
     try:
@@ -46,9 +47,3 @@ def observing(
         yield telemetry
     finally:
         telemetry.shutdown(_END_SECONDS)
-
-
-def _concerns_sending(variable: str) -> bool:
-    return variable.startswith("OTEL_EXPORTER_OTLP_") or (
-        variable.startswith("OTEL_") and variable.endswith("_EXPORTER")
-    )
