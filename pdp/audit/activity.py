@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pdp.audit.values import DECISION, Found
+from pdp.record.fields import text_of
 
 _MICROSECONDS = 1_000_000
 # About 100 bytes each; when there are more, the window is shorter than asked for.
@@ -118,21 +119,21 @@ class ActivityWindow:
 
 def _seen(found: Found) -> _Seen:
     record = found.record()
-    kind = _text(record, "kind")
+    kind = text_of(record, "kind")
     if kind != DECISION:
         return _Seen(found.mark.at, kind)
     duration = record.get("duration_us")
     return _Seen(
         at=found.mark.at,
         kind=kind,
-        session_id=_text(record, "session_id"),
-        user=_text(record, "user"),
-        agent=_text(record, "agent"),
-        server=_text(record, "server"),
-        tool=_text(record, "tool"),
-        outcome=_text(record, "outcome"),
-        basis=_text(record, "basis"),
-        cache=_text(record, "cache"),
+        session_id=text_of(record, "session_id"),
+        user=text_of(record, "user"),
+        agent=text_of(record, "agent"),
+        server=text_of(record, "server"),
+        tool=text_of(record, "tool"),
+        outcome=text_of(record, "outcome"),
+        basis=text_of(record, "basis"),
+        cache=text_of(record, "cache"),
         duration_us=float(duration) if isinstance(duration, int | float) else 0.0,
     )
 
@@ -183,8 +184,3 @@ def _denied(decisions: Iterable[_Seen], most: int) -> tuple[SessionActivity, ...
 
 def _median(ordered: list[float]) -> float:
     return ordered[len(ordered) // 2] if ordered else 0.0
-
-
-def _text(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name)
-    return value if isinstance(value, str) else ""

@@ -18,8 +18,9 @@ import apsw
 from pdp.errors import ConfigurationError
 from pdp.foundation.sqlite import committing
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, text_of
 from pdp.record.reader import read_records
-from pdp.record.secretuses import SecretUse, facts_of, read_uses, text_of
+from pdp.record.secretuses import SecretUse, read_uses
 from pdp.record.segments import segments_by_chain
 
 NOT_ISSUED: Final = "never issued"

@@ -12,6 +12,7 @@ from zlib import crc32
 
 from pdp.audit.values import DECISION, logged_values
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, text_of
 
 # A change of a table, or of how a row is made, needs a new version: an index of another version is built anew.
 SCHEMA_VERSION: Final = 3
@@ -142,31 +143,31 @@ def row_of(line: bytes) -> Row | None:
     if found is None:
         return None
     record, at = found
-    kind = _text(record, "kind")
+    kind = text_of(record, "kind")
     deed, parent, until = _session_event(kind, record)
     own = (
         len(line),
         crc32(line),
         at,
         deed,
-        _text(record, "id") or _text(_facts(record), "decision_id") or None,
+        text_of(record, "id") or text_of(facts_of(record), "decision_id") or None,
         until,
         int(record.get("outcome") == "allow") if kind == DECISION else None,
     )
     texts = (
         kind,
-        _text(record, "session_id"),
+        text_of(record, "session_id"),
         parent,
-        _text(record, "user"),
-        _text(record, "agent"),
-        _text(record, "caller_id"),
-        _text(record, "tenant"),
-        _text(record, "server"),
-        _text(record, "tool"),
-        _text(record, "resource_type"),
-        _text(record, "resource_id") or _text(record, "resource_digest"),
-        _text(record, "bundle_version"),
-        _text(record, "basis"),
+        text_of(record, "user"),
+        text_of(record, "agent"),
+        text_of(record, "caller_id"),
+        text_of(record, "tenant"),
+        text_of(record, "server"),
+        text_of(record, "tool"),
+        text_of(record, "resource_type"),
+        text_of(record, "resource_id") or text_of(record, "resource_digest"),
+        text_of(record, "bundle_version"),
+        text_of(record, "basis"),
     )
     arguments = {(name, value_digest(text)) for name, text in logged_values(record)} if "arguments" in record else ()
     return Row(own, texts, tuple(arguments))
@@ -199,8 +200,8 @@ def _session_event(kind: str, record: Mapping[str, Any]) -> tuple[Deed, str, int
     facts = record.get("facts")
     if deed is Deed.NONE or not isinstance(facts, dict):
         return deed, "", None
-    parent = _text(facts, "parent_id")
-    if deed is Deed.APPROVED and parent and _text(facts, "by") == parent:
+    parent = text_of(facts, "parent_id")
+    if deed is Deed.APPROVED and parent and text_of(facts, "by") == parent:
         deed = Deed.DELEGATED
     try:
         until = micros_of(facts["expires_at"])
@@ -208,13 +209,3 @@ def _session_event(kind: str, record: Mapping[str, Any]) -> tuple[Deed, str, int
         # A record from a version that did not record ends.
         until = None
     return deed, parent, until
-
-
-def _facts(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    facts = record.get("facts")
-    return facts if isinstance(facts, dict) else {}
-
-
-def _text(record: Mapping[str, Any], name: str) -> str:
-    value = record.get(name, "")
-    return value if isinstance(value, str) else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from pdp.audit.index import AuditIndex
 from pdp.audit.plan import revocation_plan
@@ -14,6 +13,7 @@ from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Sele
 from pdp.audit.where import Where
 from pdp.errors import NotFoundError
 from pdp.observer import EventKind
+from pdp.record.fields import object_of
 
 _BATCH = 1000
 # For one decision; a request with more tries is not one decision any more.
@@ -169,10 +169,10 @@ class Search:
             labels=listed(bound, "labels"),
             tool_patterns=listed(bound, "tool_patterns"),
             tools=listed(granted, "tools"),
-            attributes=_object(bound, "attributes"),
-            attribute_digests=_object(bound, "attribute_digests"),
-            terms=_object(bound, "terms"),
-            term_digests=_object(bound, "term_digests"),
+            attributes=object_of(bound, "attributes"),
+            attribute_digests=object_of(bound, "attribute_digests"),
+            terms=object_of(bound, "terms"),
+            term_digests=object_of(bound, "term_digests"),
         )
 
     def _found(self, rest: str, where: Where) -> list[Found]:
@@ -182,8 +182,3 @@ class Search:
             Found(mark=Mark(at=at, segment=name, place=place), line=line)
             for (at, name, place, *_), line in zip(rows, lines, strict=True)
         ]
-
-
-def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = facts.get(name)
-    return value if isinstance(value, dict) else {}

@@ -18,9 +18,9 @@ from pdp.client import Client, PDPClientError, PermissionDeniedError
 from pdp.errors import PDPError
 from pdp.foundation.ownership import is_exposed, require_own, require_own_socket
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, number_of, text_of
 from pdp.record.keys import DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SIGNING_KEY_FILE, PublicKeys
 from pdp.record.reader import read_records
-from pdp.record.secretuses import facts_of, number_of, text_of
 from pdp.record.verify import verify
 
 _DANGER: Final = "anyone could change what the broker does"

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from pdp.clock import utc_text
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, number_of, text_of
 from pdp.record.reader import read_records, read_segment
-from pdp.record.secretuses import SecretUse, facts_of, number_of, text_of, use_of
+from pdp.record.secretuses import SecretUse, use_of
 from pdp.record.segments import segments_by_chain
 
 # What is counted of uses, by the name of its list.

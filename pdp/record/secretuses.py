@@ -9,6 +9,7 @@ from typing import Any
 
 from pdp.errors import NotFoundError
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, number_of, text_of
 from pdp.record.reader import read_records
 
 _USES = (EventKind.CALL_TOKEN_USED, EventKind.CONNECTION_USED)
@@ -85,21 +86,3 @@ def sessions_that_used(
         what = f"version {version} of `{connection}`" if version else f"the connection `{connection}`"
         raise NotFoundError(f"the record in `{folder}` never names {what}")
     return tuple(sessions)
-
-
-def facts_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the facts of a record; none where a record has other things in their place."""
-    facts = record.get("facts")
-    return facts if isinstance(facts, dict) else {}
-
-
-def text_of(fields: Mapping[str, Any], name: str) -> str:
-    """Return the text of a field; empty where there is none."""
-    value = fields.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def number_of(facts: Mapping[str, Any], name: str) -> int:
-    """Return the number in a text among facts; 0 where there is none."""
-    text = text_of(facts, name)
-    return int(text) if text.isascii() and text.isdecimal() else 0

@@ -1,0 +1,29 @@
+"""Read the fields of records strictly: what is missing, or of another type, is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def text_of(fields: Mapping[str, Any], name: str) -> str:
+    """Return the text of a field; empty where there is none."""
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def object_of(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the fields of an object; none where there is no object."""
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def facts_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the facts of a record."""
+    return object_of(record, "facts")
+
+
+def number_of(facts: Mapping[str, Any], name: str) -> int:
+    """Return the number in a text among facts; 0 where there is none."""
+    text = text_of(facts, name)
+    return int(text) if text.isascii() and text.isdecimal() else 0
