@@ -16,7 +16,7 @@ from pdp.clock import utc_text
 from pdp.observer import EventKind
 from pdp.record.fields import facts_of, number_of, text_of
 from pdp.record.reader import read_records, read_segment
-from pdp.record.secretuses import SecretUse, use_of
+from pdp.record.secretuses import SecretUse, names_secret, use_of
 from pdp.record.segments import segments_by_chain
 
 # What is counted of uses, by the name of its list.
@@ -93,14 +93,12 @@ class Exposure:
         self.gap = self._gap(folder)
 
     def _take(self, record: Mapping[str, Any]) -> None:
-        facts = facts_of(record)
-        version = number_of(facts, "version")
-        if text_of(facts, "connection") != self.connection or self.version not in (0, version):
+        if not names_secret(record, self.connection, self.version):
             return
         self.known = True
-        kind, time = record.get("kind"), text_of(record, "time")
+        facts, kind, time = facts_of(record), record.get("kind"), text_of(record, "time")
         # Versions are counted from 1, and never again.
-        if kind in _STORED and version == (self.version or 1):
+        if kind in _STORED and number_of(facts, "version") == (self.version or 1):
             self._stored = self._stored or time
         if time < self.since:
             return

@@ -75,14 +75,24 @@ def sessions_that_used(
     """
     known, sessions = False, dict[str, None]()
     for located in read_records(folder):
-        facts = facts_of(located.record)
-        if text_of(facts, "connection") != connection or version not in (0, number_of(facts, "version")):
+        if not names_secret(located.record, connection, version):
             continue
         known = True
         use = use_of(located.record)
         if use is not None and use.session_id and since <= use.time and (not until or use.time < until):
             sessions[use.session_id] = None
     if not known:
-        what = f"version {version} of `{connection}`" if version else f"the connection `{connection}`"
-        raise NotFoundError(f"the record in `{folder}` never names {what}")
+        raise never_named(folder, connection, version)
     return tuple(sessions)
+
+
+def names_secret(record: Mapping[str, Any], connection: str, version: int) -> bool:
+    """Say whether a record is about the secret of a connection, in one version or with 0 in any."""
+    facts = facts_of(record)
+    return text_of(facts, "connection") == connection and version in (0, number_of(facts, "version"))
+
+
+def never_named(folder: Path, connection: str, version: int) -> NotFoundError:
+    """Return the error of a record that is about the secret of a connection, or about one version of it, nowhere."""
+    what = f"version {version} of `{connection}`" if version else f"the connection `{connection}`"
+    return NotFoundError(f"the record in `{folder}` never names {what}")

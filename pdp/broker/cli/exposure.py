@@ -16,8 +16,8 @@ from pdp.broker.opening import RECORD_FOLDER
 from pdp.broker.words import NAME
 from pdp.cli.moments import moment
 from pdp.cli.output import print_fields, print_json, print_table, progress
-from pdp.errors import NotFoundError
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
+from pdp.record.secretuses import never_named
 from pdp.record.verify import Report, verify
 
 _MOST: Final = 1_000
@@ -93,16 +93,12 @@ def exposure(
         report = verify(record, keys, open_end=open_end)
         found = exposure_of(record, *named, since_at=since_at or 0.0, most=most)
     if not found.known:
-        raise NotFoundError(f"the record in `{record}` never names {_shown(*named)}")
+        raise never_named(record, *named)
     if as_json:
         print_json(_plain(found, report))
     else:
         _print(found, report)
     context.exit(1 if report.findings or found.gap else 0)
-
-
-def _shown(connection: str, version: int) -> str:
-    return f"version {version} of `{connection}`" if version else f"the connection `{connection}`"
 
 
 def _print(found: Exposure, report: Report) -> None:
