@@ -8,9 +8,10 @@ from base64 import b32encode
 from hashlib import sha256
 from typing import Final, Protocol
 
+from pdp.broker.words import UnknownKeyError
 from pdp.foundation.jsontext import canonical
 
-KEK_ID: Final = re.compile(r"kek_[a-z2-7]{16}_[a-z2-7]{16}")
+_KEK_ID: Final = re.compile(r"kek_[a-z2-7]{16}_[a-z2-7]{16}")
 _RANDOM_BYTES: Final = 10
 
 
@@ -52,9 +53,16 @@ def new_kek_id(tenant: str, compartment: str) -> str:
     return f"{_prefix(tenant, compartment)}{_base32(secrets.token_bytes(_RANDOM_BYTES))}"
 
 
+def required_id(kek_id: str) -> str:
+    """Return the id of a key as it is. Raise `UnknownKeyError` for any other text: it stands in paths."""
+    if not _KEK_ID.fullmatch(kek_id):
+        raise UnknownKeyError(f"`{kek_id}` is no id of a key")
+    return kek_id
+
+
 def is_key_of(kek_id: str, tenant: str, compartment: str) -> bool:
     """Say whether a key is that of a tenant and compartment: a changed store must not lend it another's."""
-    return bool(KEK_ID.fullmatch(kek_id)) and kek_id.startswith(_prefix(tenant, compartment))
+    return bool(_KEK_ID.fullmatch(kek_id)) and kek_id.startswith(_prefix(tenant, compartment))
 
 
 def _prefix(tenant: str, compartment: str) -> str:

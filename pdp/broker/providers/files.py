@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
-from pdp.broker.providers import KEK_ID
+from pdp.broker.providers import required_id
 from pdp.broker.sealing.aead import KEY_BYTES, decrypted, encrypted, new_key
 from pdp.broker.words import ProviderUnavailableError, SealBrokenError, UnknownKeyError
 from pdp.errors import ConfigurationError, WrongStateError, reason_of
@@ -149,9 +149,7 @@ class FileProvider:
             raise SealBrokenError(f"the file of the key `{kek_id}` was changed, or belongs to another one") from None
 
     def _path(self, kek_id: str) -> Path:
-        if not KEK_ID.fullmatch(kek_id):
-            raise UnknownKeyError(f"`{kek_id}` is no id of a key")
-        return self._folder / f"{kek_id}{_KEK_SUFFIX}"
+        return self._folder / f"{required_id(kek_id)}{_KEK_SUFFIX}"
 
     def _read_roots(self) -> Mapping[str, bytes]:
         paths = sorted(self._folder.glob(f"{_ROOT_PREFIX}*"))

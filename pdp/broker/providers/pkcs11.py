@@ -12,7 +12,7 @@ from typing import Any, Final
 import pkcs11
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass
 
-from pdp.broker.providers import KEK_ID
+from pdp.broker.providers import required_id
 from pdp.broker.words import ProviderUnavailableError, SealBrokenError, UnknownKeyError
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_secret, require_own
@@ -47,7 +47,7 @@ class Pkcs11Provider:
     def create(self, kek_id: str) -> None:
         """Create a random key."""
         with self._opened() as session:
-            session.generate_key(KeyType.AES, _BITS, label=_known(kek_id), store=True, template=_NEVER_LEAVES)
+            session.generate_key(KeyType.AES, _BITS, label=required_id(kek_id), store=True, template=_NEVER_LEAVES)
 
     def wrap(self, kek_id: str, key: bytes, associated: bytes) -> bytes:
         """Return a key, sealed with its associated data."""
@@ -70,7 +70,7 @@ class Pkcs11Provider:
 
     def destroy(self, kek_id: str) -> None:
         """Destroy a key."""
-        with suppress(UnknownKeyError), self._key(_known(kek_id)) as own:
+        with suppress(UnknownKeyError), self._key(required_id(kek_id)) as own:
             own.destroy()
 
     def check(self) -> None:
@@ -91,7 +91,7 @@ class Pkcs11Provider:
     def _key(self, kek_id: str) -> Iterator[Any]:
         with self._opened() as session:
             try:
-                own = session.get_key(object_class=ObjectClass.SECRET_KEY, label=_known(kek_id))
+                own = session.get_key(object_class=ObjectClass.SECRET_KEY, label=required_id(kek_id))
             except pkcs11.NoSuchKey:
                 raise UnknownKeyError(f"the provider has no key `{kek_id}`") from None
             yield own
@@ -112,9 +112,3 @@ class Pkcs11Provider:
 
     def _pin(self) -> str:
         return read_secret(self._pin_file, "anyone could choose the PIN", most=_MOST_BYTES).strip()
-
-
-def _known(kek_id: str) -> str:
-    if not KEK_ID.fullmatch(kek_id):
-        raise UnknownKeyError(f"`{kek_id}` is no id of a key")
-    return kek_id

@@ -15,7 +15,7 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pdp.broker.providers import KEK_ID
+from pdp.broker.providers import required_id
 from pdp.broker.words import ProviderUnavailableError, SealBrokenError, UnknownKeyError
 from pdp.errors import InvalidJSONError
 from pdp.foundation.egress import Egress, EgressError, Roots, read_whole
@@ -49,7 +49,7 @@ class TransitProvider:
 
     def create(self, kek_id: str) -> None:
         """Create a random key."""
-        self._done(self._ask("POST", f"keys/{_known(kek_id)}", {"type": "aes256-gcm96", "derived": True}))
+        self._done(self._ask("POST", f"keys/{required_id(kek_id)}", {"type": "aes256-gcm96", "derived": True}))
 
     def wrap(self, kek_id: str, key: bytes, associated: bytes) -> bytes:
         """Return a key, sealed with its associated data."""
@@ -61,7 +61,7 @@ class TransitProvider:
     def unwrap(self, kek_id: str, wrapped: bytes, associated: bytes) -> bytes:
         """Return a key that was wrapped."""
         body = {"ciphertext": wrapped.decode("ascii", "replace"), "context": _context(associated)}
-        answer = self._ask("POST", f"decrypt/{_known(kek_id)}", body)
+        answer = self._ask("POST", f"decrypt/{required_id(kek_id)}", body)
         if answer.status == HTTPStatus.BAD_REQUEST:
             # It answers so for a missing key, too.
             self._require(kek_id)
@@ -70,7 +70,7 @@ class TransitProvider:
 
     def destroy(self, kek_id: str) -> None:
         """Delete a key, which the engine allows only after it was told so."""
-        if self._ask("GET", f"keys/{_known(kek_id)}").status == HTTPStatus.NOT_FOUND:
+        if self._ask("GET", f"keys/{required_id(kek_id)}").status == HTTPStatus.NOT_FOUND:
             return
         self._done(self._ask("POST", f"keys/{kek_id}/config", {"deletion_allowed": True}))
         self._done(self._ask("DELETE", f"keys/{kek_id}"))
@@ -85,7 +85,7 @@ class TransitProvider:
         """Do nothing: each request has a connection of its own."""
 
     def _require(self, kek_id: str) -> None:
-        answer = self._ask("GET", f"keys/{_known(kek_id)}")
+        answer = self._ask("GET", f"keys/{required_id(kek_id)}")
         if answer.status == HTTPStatus.NOT_FOUND:
             raise UnknownKeyError(f"the provider has no key `{kek_id}`")
         self._done(answer)
@@ -125,12 +125,6 @@ def _read(response: HTTPResponse) -> _Answer:
         return _Answer(response.status, parse_object(content) if content.strip() else {})
     except InvalidJSONError:
         raise EgressError("answered with what is no JSON") from None
-
-
-def _known(kek_id: str) -> str:
-    if not KEK_ID.fullmatch(kek_id):
-        raise UnknownKeyError(f"`{kek_id}` is no id of a key")
-    return kek_id
 
 
 def _context(associated: bytes) -> str:
