@@ -79,11 +79,7 @@ class FileProvider:
 
     def create(self, kek_id: str) -> None:
         """Create a random key."""
-        with new_file(self._path(kek_id)) as file:
-            file.write(self._wrapped(kek_id, new_key()))
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self._folder)
+        _write_new(self._path(kek_id), self._wrapped(kek_id, new_key()))
 
     def wrap(self, kek_id: str, key: bytes, associated: bytes) -> bytes:
         """Return a key, sealed with its associated data."""
@@ -183,12 +179,17 @@ def _hold(folder: Path) -> int:
 
 def _write_root(folder: Path, root: bytes, number: int, cover: Cover) -> str:
     root_id = _root_id(root, number)
-    with new_file(folder / root_id) as file:
-        file.write(cover.cover(root))
+    _write_new(folder / root_id, cover.cover(root))
+    return root_id
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a new file, and return when neither it nor its name can be lost."""
+    with new_file(path) as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(folder)
-    return root_id
+    sync_folder(path.parent)
 
 
 def _root_id(root: bytes, number: int) -> str:
