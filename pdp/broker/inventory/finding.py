@@ -68,6 +68,17 @@ class Find:
     in_git: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What is the same for all finds of a file; `place` follows that of each."""
+
+    user: str
+    since: float
+    readers: str
+    in_git: bool = False
+    place: str = ""
+
+
 @dataclass(slots=True)
 class Inventory:
     """What was found, how many files were read, and which could not be, with the reason."""
@@ -97,12 +108,27 @@ def take_inventory(paths: Iterable[Path], *, processes: bool = False) -> Invento
 
 
 def _finds(file: Path, numbers: dict[str, int]) -> list[Find]:
-    finds = []
-    for text in named_texts(file, _content(file)):
-        if shape := recognised(text.name, text.value):
-            number = numbers.setdefault(bare(text.value), len(numbers) + 1)
-            finds.append(_find(number, _at(shape, text.url), file, text.place))
-    return finds
+    recognisable = [
+        (numbers.setdefault(bare(text.value), len(numbers) + 1), _at(shape, text.url), text.place)
+        for text in named_texts(file, _content(file))
+        if (shape := recognised(text.name, text.value))
+    ]
+    if not recognisable:
+        return []
+    held = _held(file)
+    return [
+        Find(
+            number=number,
+            shape=shape,
+            file=file,
+            place=f"{place}{held.place}",
+            user=held.user,
+            since=held.since,
+            readers=held.readers,
+            in_git=held.in_git,
+        )
+        for number, shape, place in recognisable
+    ]
 
 
 def _files(path: Path, found: Inventory) -> Iterator[Path]:
@@ -160,29 +186,19 @@ def _at(shape: Shape, url: str) -> Shape:
     return replace(shape, kind=kind, upstream=upstream.origin)
 
 
-def _find(number: int, shape: Shape, file: Path, place: str) -> Find:
+def _held(file: Path) -> _Held:
     status = file.stat()
     user = user_name(status.st_uid)
     if _is_environment(file):
         name = (file.parent / "comm").read_text(errors="replace").strip()
-        return Find(
-            number=number,
-            shape=shape,
-            file=file,
-            place=f"{place} of `{name}`",
-            user=user,
-            since=_started(file.parent),
-            readers=f"each process of {user}, and what it starts",
-        )
-    return Find(
-        number=number,
-        shape=shape,
-        file=file,
-        place=place,
+        readers = f"each process of {user}, and what it starts"
+        return _Held(user=user, since=_started(file.parent), readers=readers, place=f" of `{name}`")
+    resolved = file.resolve()
+    return _Held(
         user=user,
         since=status.st_mtime,
-        readers=_readers(file.resolve(), status, user),
-        in_git=any((folder / ".git").exists() for folder in file.resolve().parents),
+        readers=_readers(resolved, status, user),
+        in_git=any((folder / ".git").exists() for folder in resolved.parents),
     )
 
 
