@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from threading import Lock
 from typing import Any
 
 from pdp.audit.searchable import SearchableRecord
@@ -13,6 +12,7 @@ from pdp.bundles.keeper import BundleKeeper
 from pdp.clock import Clock
 from pdp.decision.explainer import SupposedSession
 from pdp.errors import InvalidRequestError, UnavailableError
+from pdp.foundation.lrucache import LRUCache
 from pdp.foundation.paging import page_start_of, page_token_of
 from pdp.limits import MOST_POLICIES_OF_TOOL, Limits
 from pdp.policy.bundle import Bundle
@@ -58,8 +58,7 @@ class ReachHandlers:
         self._keeper = keeper
         # The last one that was asked about: the pages of an answer compile it once.
         self._former: Bundle | None = None
-        self._uses: dict[tuple[Filter, int], _Used] = {}
-        self._uses_lock = Lock()
+        self._uses: LRUCache[_Used] = LRUCache(_MOST_USES)
         self._searchable = searchable
         self._clock = clock
         self._limits = limits
@@ -99,17 +98,10 @@ class ReachHandlers:
     def _used_of(self, which: Filter, days: int, *, further: bool) -> _Used:
         """Return when tools were last used; for a further page what the page before it was told, if that is known."""
         now_at, key = self._clock.now().wall_at, (which, days)
-        with self._uses_lock:
-            known = self._uses.get(key) if further else None
+        known = self._uses.get(key) if further else None
         if known and now_at - known.asked_at < _USES_SECONDS:
             return known
-        used = replace(self._used(which, days), asked_at=now_at)
-        with self._uses_lock:
-            self._uses.pop(key, None)
-            self._uses[key] = used
-            if len(self._uses) > _MOST_USES:
-                del self._uses[next(iter(self._uses))]
-        return used
+        return self._uses.keep(key, replace(self._used(which, days), asked_at=now_at))
 
     def _used(self, which: Filter, days: int) -> _Used:
         """Ask the record. What can be reached is told without it, too."""
