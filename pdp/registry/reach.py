@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pdp.decision.explainer import SupposedSession, supposed_session
 from pdp.decision.snapshot import Snapshot, Snapshots
-from pdp.decision.visibility import LEAST_FIRST, reached
+from pdp.decision.visibility import LEAST_FIRST, foreseen, reached
 from pdp.errors import InvalidRequestError, NotFoundError, WrongStateError
 from pdp.foundation.paging import page_size_of
 from pdp.limits import DEFAULT_LIMITS
@@ -169,9 +169,9 @@ def _seen_before(
     except InvalidRequestError:
         # Its directory or its types of terms know no such session, so it could not be asked for.
         return seen
-    scope = _scope(former.within_ceiling(supposed.agent).intersection(seen), former)
-    for one in review((session,), scope, former, wall_at=wall_at):
-        seen[one.tool.action] = Foreseen(one.visibility, one.policies)
+    for action in former.within_ceiling(supposed.agent).intersection(seen):
+        tool = former.catalogue.tools[action]
+        seen[action] = foreseen(former, (session,), tool, caller_id=session.opened_by, wall_at=wall_at)
     return seen
 
 
