@@ -110,7 +110,6 @@ class SegmentReport:
     beginning was compared with the end of the segment before. No `findings` means that it is as it was written.
     """
 
-    segment: Segment
     records: int
     seq: int
     read_bytes: int
@@ -149,9 +148,7 @@ class _Named:
 def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[int, _Named]]:
     named: dict[str, dict[int, _Named]] = {}
     for segment in (one for segments in chains.values() for one in segments if one.path.is_file()):
-        with segment.path.open("rb") as file:
-            opened = parse_line(file.readline(RECORD_LINE_BYTES)) or {}
-        heads = opened.get("heads")
+        heads = (parse_line(_first_line(segment.path)) or {}).get("heads")
         for chain, head in heads.items() if isinstance(heads, dict) else ():
             seq, _, head_hash = str(head).partition(":")
             if seq.isascii() and seq.isdecimal():
@@ -224,7 +221,6 @@ class ChainReader:
         elif read >= size:
             self._followed_by(_following(segment))
         return SegmentReport(
-            segment=segment,
             records=at.records,
             seq=at.seq,
             read_bytes=read,
@@ -238,8 +234,7 @@ class ChainReader:
 
     def _followed_by(self, following: Path) -> None:
         """Compare the end of a segment with the beginning of the next one."""
-        with following.open("rb") as file:
-            place = place_of(file.readline(RECORD_LINE_BYTES).rstrip(b"\n"))
+        place = place_of(_first_line(following))
         # In doubt it does not follow: a segment never begins without its whole first line.
         if place is None or (place.seq, place.prev) != (self._at.seq + 1, self._at.hash):
             self._add(f"the next segment does not follow record {self._at.seq}, the last one here")
@@ -273,8 +268,7 @@ class ChainReader:
     def _incomplete(self, segment: Segment, *, last: bool) -> None:
         following, opened = _following(segment), {}
         if not last and following.is_file():
-            with following.open("rb") as file:
-                opened = parse_line(file.readline(RECORD_LINE_BYTES)) or {}
+            opened = parse_line(_first_line(following)) or {}
         # Half a line can be left where the disk failed; the next segment then says so, and is signed.
         if opened.get("after") != "failed" or self._at.final:
             self._add("an incomplete line")
@@ -371,6 +365,11 @@ def _break(expected: int, found: int) -> str:
         return f"record {found} follows record {expected - 1}: repeated, inserted or out of order"
     missing = f"record {expected} is" if found == expected + 1 else f"records {expected} to {found - 1} are"
     return f"{missing} missing before this one"
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(RECORD_LINE_BYTES).rstrip(b"\n")
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
