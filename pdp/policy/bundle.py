@@ -270,11 +270,8 @@ class Bundle:
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities:
         """Return the entities for a question. Raise `ValueError` when they do not fit the schema."""
-        content, asked, memory = (
-            SessionContent.of(session, facts.speaker, facts.speaker_groups),
-            self.slice(facts.action),
-            self._memory,
-        )
+        content = SessionContent.of(session, facts.speaker, facts.speaker_groups)
+        asked, memory = self.slice(facts.action), self._memory
         if facts.speaker:
             # A step of a session is asked about once: to remember it would push out what calls need.
             return asked.beside(self._parsed(content))
@@ -294,13 +291,11 @@ class Bundle:
         attributes = {name: getattr(content, name) for name in SESSION_ATTRIBUTES} | self._terms(content.terms_json)
         grants = [("Grant", grant) for grant in content.grants]
         made = [entity(("Session", content.id), attributes, grants), *(entity(g, {}, ()) for g in grants)]
-        made += self.directory.closure(references(vouched)).values()
+        groups = [("UserGroup", name) for name in (*content.user_groups, *content.speaker_groups)]
+        made += self.directory.closure([*references(vouched), *groups]).values()
         speaker = ("User", content.speaker)
         if content.speaker and speaker not in entities:
             made += self.directory.closure([speaker]).values() or [entity(speaker, {}, ())]
-        made += self.directory.closure(
-            ("UserGroup", name) for name in (*content.user_groups, *content.speaker_groups)
-        ).values()
         for one in made:
             entities.setdefault(one.uid, dict(one.json))
         self._join(entities, ("User", content.user), content.user_groups)
