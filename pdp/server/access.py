@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
-from pdp.audit.comparison import WaitingCall, asked, last_like
+from pdp.audit.comparison import NOTHING_EARLIER, WaitingCall, asked, last_like
 from pdp.audit.searchable import SearchableRecord
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, UnavailableError
@@ -111,6 +111,8 @@ class AccessHandlers:
         try:
             search = self._searchable.search()
             earlier = last_like(search, call, self._clock.now().wall_at)
+            if earlier is None:
+                return access.CompareCallResponse(not_compared=NOTHING_EARLIER)
             return comparison_message(call, asked(search, call), earlier)
         except UnavailableError as error:
             return access.CompareCallResponse(not_compared=str(error))

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.audit.comparison import NOTHING_EARLIER, Change, WaitingCall, compared, identical
+from pdp.audit.comparison import Change, WaitingCall, compared, identical
 from pdp.audit.values import Found
 from pdp.errors import InvalidRequestError
 from pdp.registry.access import AccessSelector
@@ -109,10 +109,8 @@ def _moment(at: float) -> Timestamp | None:
     return timestamp(at) if at else None
 
 
-def comparison_message(call: WaitingCall, now: Mapping[str, Any], found: Found | None) -> access.CompareCallResponse:
-    """Return a call, with its record, beside an earlier one that was found, if one was."""
-    if found is None:
-        return access.CompareCallResponse(not_compared=NOTHING_EARLIER)
+def comparison_message(call: WaitingCall, now: Mapping[str, Any], found: Found) -> access.CompareCallResponse:
+    """Return a call, with its record, beside an earlier one that was found."""
     earlier = found.record()
     return access.CompareCallResponse(
         earlier_decision_id=str(earlier["id"]),
