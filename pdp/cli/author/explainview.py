@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC
 from typing import Any
 
 import click
 
+from pdp.cli.output import time_text
 from pdp.client.enumwords import word_of
 from pdp.foundation.printable import visible
 from pdp.v1 import decision_pb2 as decisions
@@ -75,7 +75,7 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
         "resource_type": answer.resource_type,
         "resource_id": answer.resource_id,
         "bundle_version": answer.bundle_version,
-        "explain_time": answer.explain_time.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "explain_time": time_text(answer, "explain_time"),
         "sessions": [_plain_session(session) for session in answer.sessions],
     }
 

@@ -9,7 +9,7 @@ import click
 from pdp.cli.connection import with_client
 from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.options import json_option
-from pdp.cli.output import print_json, print_table, progress
+from pdp.cli.output import print_json, print_table, progress, time_text
 from pdp.client import Client
 from pdp.errors import ConfigurationError
 from pdp.model import Role
@@ -120,7 +120,7 @@ def _row(one: Bundle) -> tuple[str, ...]:
     return (
         _short(one.version),
         ("active, chosen" if one.chosen else "active") if one.active else "",
-        _time(one),
+        time_text(one, "activate_time"),
         one.activated_by,
         str(one.number or ""),
         one.signed_by,
@@ -135,7 +135,7 @@ def _shown(one: Bundle) -> dict[str, Any]:
         "version": one.version,
         "active": one.active,
         "chosen": one.chosen,
-        "activate_time": _time(one),
+        "activate_time": time_text(one, "activate_time"),
         "activated_by": one.activated_by,
         "reason": one.reason,
         "number": one.number,
@@ -143,7 +143,3 @@ def _shown(one: Bundle) -> dict[str, Any]:
         "name": one.name,
         "label": one.label,
     }
-
-
-def _time(one: Bundle) -> str:
-    return one.activate_time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%SZ")
