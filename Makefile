@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long people credentials pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people credentials environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -165,7 +165,7 @@ $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)
 credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, and a real provider of tokens
 	$(BIN)/python -m pytest -m credentials $(KEPT)
 
-environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready  ## install what the tests, the doors and people need
+environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready $(CREDENTIALS)/ready  ## install what the tests, the doors, people and credentials need
 
 # Where `make pictures` writes.
 PICTURES := pictures
