@@ -57,7 +57,7 @@ class ReachHandlers:
         self._reaching = reaching
         self._keeper = keeper
         # The last one that was asked about: the pages of an answer compile it once.
-        self._former: Bundle | None = None
+        self._former: LRUCache[Bundle] = LRUCache(1)
         self._uses: LRUCache[_Used] = LRUCache(_MOST_USES)
         self._searchable = searchable
         self._clock = clock
@@ -89,11 +89,8 @@ class ReachHandlers:
         """Return a kept bundle. Raise `NotFoundError` for one that is not kept."""
         if not version:
             return None
-        kept, version = self._former, require_digest("former_version", version)
-        if kept is None or kept.version != version:
-            kept, _ = self._keeper.find(version)
-            self._former = kept
-        return kept
+        version = require_digest("former_version", version)
+        return self._former.get(version) or self._former.keep(version, self._keeper.find(version)[0])
 
     def _used_of(self, which: Filter, days: int, *, further: bool) -> _Used:
         """Return when tools were last used; for a further page what the page before it was told, if that is known."""
