@@ -144,18 +144,22 @@ def ceiling(
         for one in review((session,), _scope(within.intersection(page), bundle), bundle, wall_at=wall_at)
     }
     seen = _seen_before(former, supposed, page, tenant=tenant, wall_at=wall_at) if former else {}
-    tools = tuple(_asked(tool, judged.get(tool.action), seen) for tool in scoped_tools(_scope(page, bundle), bundle))
+    tools = tuple(
+        # One that is above the ceiling is never reached.
+        _asked(judged.get(tool.action) or ReviewedTool(tool=tool, visibility=Visibility.NEVER), seen)
+        for tool in scoped_tools(_scope(page, bundle), bundle)
+    )
     return Reach(tools=tools, more=more, sessions=0, left_out=False, bundle_version=bundle.version)
 
 
-def _asked(tool: ScopedTool, judged: ReviewedTool | None, before: Mapping[str, Foreseen]) -> ReachedTool:
-    """Return a tool as it was judged; one that is above the ceiling is never reached."""
+def _asked(one: ReviewedTool, before: Mapping[str, Foreseen]) -> ReachedTool:
+    """Return a tool as it was judged, and as it would have been before."""
     return ReachedTool(
-        tool=tool,
-        visibility=judged.visibility if judged else Visibility.NEVER,
-        policies=judged.policies if judged else (),
-        opened_by=judged.opened_by if judged else (),
-        former=before.get(tool.action),
+        tool=one.tool,
+        visibility=one.visibility,
+        policies=one.policies,
+        opened_by=one.opened_by,
+        former=before.get(one.tool.action),
     )
 
 
