@@ -23,6 +23,7 @@ from pdp.audit.rows import INDEXES, INSERT, row_of
 from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
 from pdp.errors import UnavailableError
 from pdp.foundation.diskroom import free_bytes
+from pdp.foundation.sqlite import committing
 
 FILE_NAME: Final = "audit-index.sqlite"
 
@@ -292,14 +293,8 @@ class AuditIndex:
         """Hold the single write lock, which other processes respect, for one transaction."""
         self._learned: dict[str, int] = {}
         self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with committing(self._connection):
             yield
-        except BaseException:
-            # The error may have ended the transaction already.
-            with suppress(apsw.Error):
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
         # INVARIANT: only what is committed is remembered.
         self._names |= self._learned
         self._name_bytes += sum(_NAME_BYTES + getsizeof(text) for text in self._learned)

@@ -13,7 +13,7 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import draft_of, make_folder, sync_folder
-from pdp.foundation.sqlite import ENGINE_ERRORS, require_sound_engine, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
 from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA
 
@@ -264,18 +264,13 @@ def _upgrade(connection: apsw.Connection, version: int) -> None:
     if version == SCHEMA_VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
-    try:
+    with committing(connection):
         # Another process can have upgraded it first.
         version = connection.execute("SELECT schema_version FROM meta").get
         require_known_schema(version)
         for statements in _UPGRADES[version - 1 :]:
             connection.execute(statements)
         connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 @contextmanager
