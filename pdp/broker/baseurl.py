@@ -14,7 +14,7 @@ from typing import Final
 from pdp.broker.headers import never_passes
 from pdp.broker.replies import ClientGoneError, Reply
 from pdp.broker.sending import Answer
-from pdp.calltokens.asgi import Receive, Scope, Send
+from pdp.calltokens.asgi import Receive, Scope, Send, whole_body
 from pdp.calltokens.claims import HEADER
 from pdp.foundation.egress import EgressError, pieces_of
 
@@ -48,7 +48,7 @@ class BaseURL:
             await reply.problem(_UNAUTHORIZED, "no header holds the placeholder")
         elif not token:
             await reply.problem(_FORBIDDEN, "no call is under way that was allowed")
-        elif (body := await _body(receive)) is None:
+        elif (body := await whole_body(receive, _MOST_BODY_BYTES)) is None:
             await reply.problem(_TOO_LARGE, f"the body has more than {_MOST_BODY_BYTES} bytes")
         else:
             kept = {name: value for name, value in headers if name not in held and not never_passes(name)}
@@ -87,14 +87,3 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
-
-
-async def _body(receive: Receive) -> bytes | None:
-    body, more = bytearray(), True
-    while more:
-        part = await receive()
-        body += part.get("body", b"")
-        if part["type"] != "http.request" or len(body) > _MOST_BODY_BYTES:
-            return None
-        more = part.get("more_body", False)
-    return bytes(body)

@@ -47,7 +47,7 @@ class CallTokenMiddleware:
             # A WebSocket could carry calls that nothing here reads.
             await send({"type": "websocket.close", "code": 1008})
             return
-        body = await _read(receive, self._most_bytes)
+        body = await whole_body(receive, self._most_bytes)
         if body is None:
             await _answer(send, _TOO_LARGE, too_large(self._most_bytes))
             return
@@ -72,7 +72,7 @@ def presenter_of(scope: Scope) -> Presenter | None:
     return Presenter() if server and server[1] is None else None
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
+async def whole_body(receive: Receive, most: int) -> bytes | None:
     """Return the whole body; None when it is too large, or when the client has left."""
     parts, size, more = [], 0, True
     while more:
