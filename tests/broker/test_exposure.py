@@ -20,7 +20,8 @@ from pdp.broker.words import Mode
 from pdp.calltokens.claims import Presenter
 from pdp.clock import utc_text
 from pdp.observer import Event, EventKind
-from tests.broker.worlds import ARGUMENTS, PRESENTER, token, world
+from tests.broker.worlds import ARGUMENTS, token, world
+from tests.machinery.calltokens import PRESENTER
 
 Ask = Callable[..., tuple[Result, Any]]
 STORED, ROTATED, USED = EventKind.SECRET_STORED, EventKind.SECRET_ROTATED, EventKind.CALL_TOKEN_USED

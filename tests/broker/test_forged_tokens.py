@@ -27,7 +27,8 @@ from pdp.client.calltokens import fetch_keys, live_check
 from pdp.model import Caller, Role
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
-from tests.broker.worlds import PRESENTER, Memory, connection_to, upstream_here
+from tests.broker.worlds import Memory, connection_to, upstream_here
+from tests.machinery.calltokens import PRESENTER
 
 ARGUMENTS = {"path": "n"}
 ADMIN = Caller(id="admin", kind="token", roles=frozenset({Role.ADMIN}))

@@ -14,7 +14,8 @@ import pytest
 
 from pdp.broker.proxy import ProxyFace
 from pdp.calltokens.claims import Presenter
-from tests.broker.worlds import ARGUMENTS, PRESENTER, SECRET, Got, World, request, token, world
+from tests.broker.worlds import ARGUMENTS, SECRET, Got, World, request, token, world
+from tests.machinery.calltokens import PRESENTER
 
 
 @pytest.fixture(scope="module")

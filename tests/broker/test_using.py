@@ -17,7 +17,8 @@ from pdp.calltokens.keys import CallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
-from tests.broker.worlds import ARGUMENTS, KEY, PRESENTER, SECRET, World, ask, claims, token, world
+from tests.broker.worlds import ARGUMENTS, SECRET, World, ask, claims, token, world
+from tests.machinery.calltokens import KEY, PRESENTER
 
 
 @pytest.fixture(scope="module")

@@ -20,19 +20,16 @@ from pdp.broker.templates import UpstreamRequest
 from pdp.broker.using import Asked, Broker, Record
 from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.canonical import arguments_digest
-from pdp.calltokens.claims import CallClaims, Presenter, encoded
-from pdp.calltokens.keys import CallKey, PublicCallKey
-from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.claims import CallClaims, encoded
 from pdp.calltokens.uses import MemoryUses, Uses
 from pdp.calltokens.verifying import Keys, LiveCheck, Verifier
 from pdp.clock import SystemClock
 from pdp.observer import Event
+from tests.machinery.calltokens import CLAIMS, KEY, PRESENTER, OneKey
 
 SECRET: Final = b"s3cr3t/canary-7f0e91"
 AUDIENCE: Final = "https://broker.example"
-PRESENTER: Final = Presenter(certificate="c" * 43)
 ARGUMENTS: Final = {"owner": "o", "title": "t"}
-KEY: Final = CallKey()
 RULES: Final = """
 github:
   kind: github
@@ -119,16 +116,6 @@ class Noting:
         return [event.kind.value for event in self.events]
 
 
-class Published:
-    """The keys of a deployment that has one."""
-
-    def key(self, key_id: str) -> PublicCallKey:
-        """Return the key with an id."""
-        if key_id != KEY.public.id:
-            raise CallTokenRefusedError(Reason.UNKNOWN_KEY, "not published")
-        return KEY.public
-
-
 @dataclass
 class Memory:
     """Connections with secrets in memory. `opened` lists which were opened."""
@@ -199,9 +186,9 @@ def world(
 ) -> Iterator[World]:
     """Provide a broker with a connection; `row` has other values of it. `record` is written beside what is noted."""
     with upstream_here() as upstream:
-        memory, noted, keys = Memory([connection_to(upstream, **row)]), Noting(record), keys or Published()
+        memory, noted, keys = Memory([connection_to(upstream, **row)]), Noting(record), keys or OneKey()
         verifier = Verifier(
-            issuer="pdp.example",
+            issuer=CLAIMS.issuer,
             audience=AUDIENCE,
             keys=keys,
             uses=uses or MemoryUses(wall=lambda: time.time() - 60),
@@ -219,30 +206,18 @@ def world(
 
 def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:
     """Return what a token states that was issued now for a call of `github/create_issue`."""
-    now, salt = int(time.time()), bytes(16)
-    said = CallClaims(
-        issuer="pdp.example",
+    now = int(time.time())
+    said = replace(
+        CLAIMS,
         audience=AUDIENCE,
         id=encoded(sha256(str(time.perf_counter_ns()).encode()).digest()),
         issued_at=now,
         expires_at=now + 15,
-        decision_id="dec_1",
-        session_id="ses_1",
-        session_epoch=1,
-        ancestor_ids=(),
-        user="alice",
-        agent="coder",
-        tenant="acme",
-        environment="prod",
         server="github",
         tool="create_issue",
-        definition_digest="sha256:" + "d" * 64,
-        arguments_digest=arguments_digest(json.dumps(arguments).encode(), salt),
-        salt=salt,
+        arguments_digest=arguments_digest(json.dumps(arguments).encode(), CLAIMS.salt),
         resource_type="Repository",
         resource_id="o",
-        bundle_version="sha256:" + "b" * 64,
-        presenter=PRESENTER,
         connection="github",
         scopes=("issues",),
     )
