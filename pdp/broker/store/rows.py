@@ -5,82 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
 from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.database import Database
+from pdp.broker.store.tables import CONNECTION, SCHEMA, VERSION, connection_of, kek_of, row_of
 from pdp.broker.words import (
-    ClientAuth,
     Connection,
     ConnectionExistsError,
     Kek,
     KeyInUseError,
-    Mode,
-    TokenSource,
     UnknownConnectionError,
     UnknownKeyError,
 )
 from pdp.errors import ConflictError, StoreUnavailableError
 
-# That of the schema below.
-_VERSION: Final = 1
-# INVARIANT: a key that a secret names cannot be deleted, and a secret cannot name one that is deleted.
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS meta (
-  only INTEGER PRIMARY KEY CHECK (only = 1), schema_version INTEGER NOT NULL
-) STRICT;
-INSERT OR IGNORE INTO meta VALUES (1, 1);
-
-CREATE TABLE IF NOT EXISTS connections (
-  id TEXT PRIMARY KEY,
-  tenant TEXT NOT NULL,
-  compartment TEXT NOT NULL,
-  kind TEXT NOT NULL,
-  owner TEXT NOT NULL,
-  upstream TEXT NOT NULL,
-  scopes_json TEXT NOT NULL,
-  modes_json TEXT NOT NULL,
-  header TEXT NOT NULL,
-  scheme TEXT NOT NULL,
-  created_at REAL NOT NULL,
-  UNIQUE (tenant, compartment, owner, kind)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS sources (
-  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
-  endpoint TEXT NOT NULL,
-  client_id TEXT NOT NULL,
-  auth TEXT NOT NULL,
-  resource TEXT NOT NULL,
-  private INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS keks (
-  id TEXT PRIMARY KEY,
-  tenant TEXT NOT NULL,
-  compartment TEXT NOT NULL,
-  generation INTEGER NOT NULL,
-  created_at REAL NOT NULL,
-  UNIQUE (tenant, compartment, generation)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS secrets (
-  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
-  version INTEGER NOT NULL,
-  kek_id TEXT NOT NULL REFERENCES keks (id),
-  wrapped_key BLOB NOT NULL,
-  sealed BLOB NOT NULL,
-  stored_at REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS secrets_by_kek ON secrets (kek_id);
-"""
-_CONNECTION: Final = """
-SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
-  coalesce(version, 0), endpoint, client_id, auth, resource, private
-FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
-"""
 _PUT: Final = """
 INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version,
   kek_id = excluded.kek_id, wrapped_key = excluded.wrapped_key, sealed = excluded.sealed, stored_at = excluded.stored_at
@@ -113,10 +54,10 @@ class BrokerStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _SCHEMA, name="broker's store")
+        self._database = Database(path, SCHEMA, name="broker's store")
         with self._database.reading() as connection:
             version = connection.execute("SELECT schema_version FROM meta").get
-        if version != _VERSION:
+        if version != VERSION:
             self.close()
             raise StoreUnavailableError(f"the broker's store has schema `{version}`: upgrade the program")
 
@@ -149,23 +90,23 @@ class BrokerStore:
     def connection(self, connection_id: str) -> Connection:
         """Return a connection. Raise `UnknownConnectionError`."""
         with self._database.reading() as connection:
-            row = connection.execute(f"{_CONNECTION} WHERE id = ?", (connection_id,)).fetchone()
+            row = connection.execute(f"{CONNECTION} WHERE id = ?", (connection_id,)).fetchone()
         if row is None:
             raise _unknown(connection_id)
-        return _connection(*row)
+        return connection_of(*row)
 
     def connections(self, *, tenant: str | None = None) -> tuple[Connection, ...]:
         """Return all connections, or those of a tenant, by id."""
         where = "WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id"
         with self._database.reading() as connection:
-            return tuple(_connection(*row) for row in connection.execute(f"{_CONNECTION} {where}", (tenant,)))
+            return tuple(connection_of(*row) for row in connection.execute(f"{CONNECTION} {where}", (tenant,)))
 
     def of_kind(self, tenant: str, compartment: str, kind: str, user: str) -> Connection | None:
         """Return a user's own connection of a kind, or else that of the tenant; None without either."""
         where = "WHERE tenant = ? AND compartment = ? AND kind = ? AND owner IN (?, '') ORDER BY owner DESC LIMIT 1"
         with self._database.reading() as connection:
-            row = connection.execute(f"{_CONNECTION} {where}", (tenant, compartment, kind, user)).fetchone()
-        return _connection(*row) if row else None
+            row = connection.execute(f"{CONNECTION} {where}", (tenant, compartment, kind, user)).fetchone()
+        return connection_of(*row) if row else None
 
     def put(self, connection_id: str, stored: Stored) -> None:
         """Keep the sealed secret of a connection in the place of the former one.
@@ -204,7 +145,7 @@ class BrokerStore:
     def add_kek(self, kek: Kek) -> bool:
         """Add a key. Say whether it is the first one of its generation."""
         with self._database.writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO keks VALUES (?, ?, ?, ?, ?)", _row(kek))
+            connection.execute("INSERT OR IGNORE INTO keks VALUES (?, ?, ?, ?, ?)", row_of(kek))
             return bool(connection.changes())
 
     def latest_kek(self, tenant: str, compartment: str) -> Kek | None:
@@ -220,7 +161,7 @@ class BrokerStore:
                 "ORDER BY tenant, compartment, generation",
                 (tenant,),
             )
-            return tuple(_kek(*row) for row in rows)
+            return tuple(kek_of(*row) for row in rows)
 
     def sealed_under(self, kek_id: str) -> tuple[str, ...]:
         """Return the ids of the connections whose secrets are sealed under a key."""
@@ -264,39 +205,3 @@ class BrokerStore:
 
 def _unknown(connection_id: str) -> UnknownConnectionError:
     return UnknownConnectionError(f"no such connection: `{connection_id}`")
-
-
-def _connection(*row: Any) -> Connection:  # noqa: ANN401 - what the engine returns
-    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version, *source = row
-    return Connection(
-        id=id_,
-        tenant=tenant,
-        compartment=compartment,
-        kind=kind,
-        owner=owner,
-        upstream=upstream,
-        scopes=tuple(json.loads(scopes)),
-        modes=tuple(map(Mode, json.loads(modes))),
-        header=header,
-        scheme=scheme,
-        source=_source(*source),
-        version=version,
-        created_at=created_at,
-    )
-
-
-def _source(endpoint: str | None, client_id: str, auth: str, resource: str, private: int) -> TokenSource | None:
-    if endpoint is None:
-        return None
-    return TokenSource(
-        endpoint=endpoint, client_id=client_id, auth=ClientAuth(auth), resource=resource, private=bool(private)
-    )
-
-
-def _row(kek: Kek) -> tuple[str | int | float, ...]:
-    return kek.id, kek.tenant, kek.compartment, kek.generation, kek.created_at
-
-
-def _kek(*row: Any) -> Kek:  # noqa: ANN401 - what the engine returns
-    id_, tenant, compartment, generation, created_at = row
-    return Kek(id=id_, tenant=tenant, compartment=compartment, generation=generation, created_at=created_at)
