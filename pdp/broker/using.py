@@ -1,8 +1,8 @@
 """Use the secret of a connection for one call that was allowed, once.
 
-The order is the promise: the call token is verified, offline and live; it is used up, durably; the use is recorded; and
-then one secret is opened for one request. Whatever fails on the way, nothing has left. Once it has, a lost answer is an
-unknown outcome, and never a second try.
+The order is the promise: the call token is verified, offline and live; it is used up, durably; one secret is opened;
+the use is recorded; and then one request is sent. Whatever fails on the way, nothing has left. Once it has, a lost
+answer is an unknown outcome, and never a second try.
 """
 
 from __future__ import annotations
