@@ -121,7 +121,15 @@ class Vault:
         with self._refusing(connection):
             mark = self._marks.of(connection.id)
             stored = _latest(connection, self._store.stored(connection.id), mark)
-            secret = opened(stored.sealed, Place(connection=connection, version=stored.version), self._provider)
+            try:
+                secret = self._opened(connection, stored)
+            except UnknownKeyError:
+                again = self._store.stored(connection.id)
+                if again is None or again.sealed.kek_id == stored.sealed.kek_id:
+                    raise
+                # It was brought to another key since it was read, and the former key was retired.
+                stored = _latest(connection, again, mark)
+                secret = self._opened(connection, stored)
         if stored.version > mark.version:
             # The process that stored it died before it noted that. Only now is it known to be ours.
             self._marks.note(connection.id, Mark(stored.version, stored.sealed.digest))
@@ -192,6 +200,9 @@ class Vault:
         if found is None:
             raise ConflictError(f"the tenant `{tenant}` was just shredded")
         return found
+
+    def _opened(self, connection: Connection, stored: Stored) -> Secret:
+        return opened(stored.sealed, Place(connection=connection, version=stored.version), self._provider)
 
     def _rewrap(self, connection_id: str, kek: Kek) -> bool:
         try:

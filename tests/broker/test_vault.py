@@ -385,6 +385,28 @@ def test_a_key_is_rotated_without_a_pause(files: Files, vault: Vault) -> None:
     other.close()
 
 
+def test_a_secret_opens_whose_key_is_retired_meanwhile(
+    files: Files, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading and opening it can be brought to another key: that is no sign of a changed store."""
+    one = vault.add(connection(), by=BY)
+    vault.put("github", CANARY, by=BY)
+    [(former, _)] = vault.keys()
+    unwrap = FileProvider.unwrap
+
+    def unwrap_late(provider: FileProvider, kek_id: str, wrapped: bytes, associated: bytes) -> bytes:
+        monkeypatch.undo()
+        vault.rotate_key("acme", "prod", by=BY)
+        vault.rewrap("acme", "prod")
+        vault.retire(former.id, by=BY)
+        return unwrap(provider, kek_id, wrapped, associated)
+
+    monkeypatch.setattr(FileProvider, "unwrap", unwrap_late)
+
+    assert CANARY == vault.open(one).reveal()
+    assert EventKind.SECRET_REFUSED not in kinds(files)
+
+
 def test_a_secret_is_not_stored_under_a_key_that_goes(files: Files, vault: Vault) -> None:
     """Between sealing and storing a key can be retired: then the secret is refused rather than lost."""
     one = vault.add(connection(), by=BY)
