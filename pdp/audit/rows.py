@@ -12,7 +12,7 @@ from zlib import crc32
 
 from pdp.audit.values import DECISION, logged_values
 from pdp.observer import EventKind
-from pdp.record.fields import facts_of, text_of
+from pdp.record.fields import facts_of, resource_of, text_of
 
 # A change of a table, or of how a row is made, needs a new version: an index of another version is built anew.
 SCHEMA_VERSION: Final = 3
@@ -165,7 +165,7 @@ def row_of(line: bytes) -> Row | None:
         text_of(record, "server"),
         text_of(record, "tool"),
         text_of(record, "resource_type"),
-        text_of(record, "resource_id") or text_of(record, "resource_digest"),
+        resource_of(record),
         text_of(record, "bundle_version"),
         text_of(record, "basis"),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from pdp.audit.rows import micros_of
 from pdp.audit.values import DECISION
+from pdp.record.fields import facts_of, resource_of, text_of
 from pdp.v1.audit_pb2 import AuditRecord
 
 Record = Mapping[str, Any]
@@ -51,46 +52,48 @@ def entry_of(found: AuditRecord) -> Entry:
     decided = record.get("kind") == DECISION
     return Entry(
         time=EntryTime(seconds=seconds, nanos=micros * 1000),
-        event=_text(record, "outcome") if decided else _text(record, "kind").removeprefix("session."),
+        event=text_of(record, "outcome") if decided else text_of(record, "kind").removeprefix("session."),
         subject=_call(record) if decided else _deed(record),
         reason=_reason(record) if decided else _why(record),
-        user=_text(record, "user"),
-        agent=_text(record, "agent"),
-        session_id=_text(record, "session_id"),
-        decision_id=_text(record, "id") if decided else "",
-        trace_id=_text(record, "trace_id"),
-        bundle_version=_text(record, "bundle_version") or _text(_facts(record), "bundle_version"),
-        policies=tuple(map(str, _list(record, "policies") or _list(_facts(record), "policies"))),
+        user=text_of(record, "user"),
+        agent=text_of(record, "agent"),
+        session_id=text_of(record, "session_id"),
+        decision_id=text_of(record, "id") if decided else "",
+        trace_id=text_of(record, "trace_id"),
+        bundle_version=text_of(record, "bundle_version") or text_of(facts_of(record), "bundle_version"),
+        policies=tuple(map(str, _list(record, "policies") or _list(facts_of(record), "policies"))),
         fields=tuple(_fields(record)),
     )
 
 
 def _call(record: Record) -> str:
-    tool = f"{_text(record, 'server')}/{_text(record, 'tool')}"
-    name = _text(record, "resource_id") or _text(record, "resource_digest")
-    return f"{tool} on {_text(record, 'resource_type')}::{name}" if name else tool
+    tool = f"{text_of(record, 'server')}/{text_of(record, 'tool')}"
+    name = resource_of(record)
+    return f"{tool} on {text_of(record, 'resource_type')}::{name}" if name else tool
 
 
 def _deed(record: Record) -> str:
-    caller = _text(record, "caller_id")
-    return " ".join(filter(None, (_text(_facts(record), "action"), f"by {caller}" if caller else "")))
+    caller = text_of(record, "caller_id")
+    return " ".join(filter(None, (text_of(facts_of(record), "action"), f"by {caller}" if caller else "")))
 
 
 def _reason(record: Record) -> str:
-    detail = _text(record, "detail")
-    return _text(record, "basis") + (f": {detail}" if detail else "")
+    detail = text_of(record, "detail")
+    return text_of(record, "basis") + (f": {detail}" if detail else "")
 
 
 def _why(record: Record) -> str:
-    facts = _facts(record)
-    decided = " ".join(filter(None, (_text(facts, "outcome"), _text(facts, "basis"))))
-    return decided or _text(facts, "reason") or _text(facts, "purpose")
+    facts = facts_of(record)
+    decided = " ".join(filter(None, (text_of(facts, "outcome"), text_of(facts, "basis"))))
+    return decided or text_of(facts, "reason") or text_of(facts, "purpose")
 
 
 def _fields(record: Record) -> Iterator[tuple[str, str]]:
     rest = sorted(set(record) - set(_FIRST) - _APART)
     yield from ((name, shown) for name in (*_FIRST, *rest) if (shown := _shown(record.get(name))))
-    yield from ((f"facts.{name}", shown) for name, value in sorted(_facts(record).items()) if (shown := _shown(value)))
+    yield from (
+        (f"facts.{name}", shown) for name, value in sorted(facts_of(record).items()) if (shown := _shown(value))
+    )
 
 
 def _shown(value: object) -> str:
@@ -99,16 +102,6 @@ def _shown(value: object) -> str:
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return " ".join(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _text(record: Record, name: str) -> str:
-    value = record.get(name, "")
-    return value if isinstance(value, str) else ""
-
-
-def _facts(record: Record) -> Record:
-    value = record.get("facts")
-    return value if isinstance(value, dict) else {}
 
 
 def _list(record: Record, name: str) -> list[Any]:

@@ -23,6 +23,11 @@ def facts_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return object_of(record, "facts")
 
 
+def resource_of(record: Mapping[str, Any]) -> str:
+    """Return the id of the resource that a call was mapped to, or the digest in its place; else empty."""
+    return text_of(record, "resource_id") or text_of(record, "resource_digest")
+
+
 def number_of(facts: Mapping[str, Any], name: str) -> int:
     """Return the number in a text among facts; 0 where there is none."""
     text = text_of(facts, name)

@@ -18,6 +18,7 @@ from pdp.cli.output import STYLES, wrapped
 from pdp.cli.sessions.view import duration_text
 from pdp.foundation.printable import visible
 from pdp.observer import EventKind
+from pdp.record.fields import facts_of, object_of, resource_of, text_of
 
 Record = Mapping[str, Any]
 
@@ -44,7 +45,7 @@ def event_name(record: Record) -> str:
 
 def resource_name(record: Record) -> str:
     """Return the resource that a call was mapped to, or its digest; else empty."""
-    name = text_of(record, "resource_id") or text_of(record, "resource_digest")
+    name = resource_of(record)
     return f"{text_of(record, 'resource_type')}::{name}" if name else ""
 
 
@@ -64,9 +65,9 @@ def reason(record: Record) -> str:
         named_ones = [*_list(record, "policies"), *_list(record, "errors")]
         detail = text_of(record, "detail")
         lists = {name: added for name in _LISTS if (added := _list(record, name))}
-        pairs = map(_pair, [*_facts(record, "arguments").items(), *lists.items(), *_numbers(record)])
+        pairs = map(_pair, [*object_of(record, "arguments").items(), *lists.items(), *_numbers(record)])
         return " ".join([text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *pairs])
-    facts = _facts(record, "facts")
+    facts = facts_of(record)
     if record["kind"] == EventKind.SESSION_DECIDED:
         said = {name: value for name, value in facts.items() if name in _DECIDED}
         return " ".join([str(facts.get("outcome", "")), *map(_pair, sorted(said.items()))])
@@ -77,7 +78,7 @@ def reason(record: Record) -> str:
 
 def _numbers(record: Record) -> Iterator[tuple[str, object]]:
     for field in _NUMBERS:
-        yield from ((f"{field}.{name}", value) for name, value in _facts(record, field).items())
+        yield from ((f"{field}.{name}", value) for name, value in object_of(record, field).items())
 
 
 def tail_line(record: Record) -> str:
@@ -100,12 +101,6 @@ def named(values: Sequence[str]) -> str:
     """Return the first of some names, and how many more there are."""
     more = len(values) - _FEW
     return " ".join(values[:_FEW]) + (f" … and {more} more" if more > 0 else "")
-
-
-def text_of(record: Record, name: str) -> str:
-    """Return a field of a record, empty when it is not a text."""
-    value = record.get(name, "")
-    return value if isinstance(value, str) else ""
 
 
 def fact_text(name: str, value: object) -> str:
@@ -152,11 +147,6 @@ def _lines(text: str, console: Console, aside: int) -> list[str]:
 
 def _who(record: Record) -> str:
     return " ".join(filter(None, (text_of(record, name) for name in ("user", "agent", "session_id"))))
-
-
-def _facts(record: Record, name: str) -> Mapping[str, Any]:
-    value = record.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _list(record: Record, name: str) -> list[str]:

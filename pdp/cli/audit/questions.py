@@ -25,6 +25,7 @@ from pdp.cli.options import json_option
 from pdp.cli.output import print_json
 from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
+from pdp.record.fields import resource_of
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -227,7 +228,7 @@ def _field(record: Mapping[str, Any], name: str) -> object:
     """Return a field of a filter as a record has it."""
     if name == "tool":
         return f"{record.get('server')}/{record.get('tool')}"
-    return record.get(name) if name != "resource" else record.get("resource_id") or record.get("resource_digest")
+    return resource_of(record) if name == "resource" else record.get(name)
 
 
 def _say_more(*, more: bool) -> None:
