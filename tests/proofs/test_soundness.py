@@ -35,7 +35,7 @@ def test_claims_hold_on_random_sets() -> None:
 
 @pytest.mark.long
 def test_claims_hold_on_many_random_sets() -> None:
-    """The same, twenty times as often and from a fresh seed."""
+    """The same on many more sets, and from a fresh seed."""
     assert hold(LONG_SETS, first=fresh_seed())["sets"] == LONG_SETS
 
 
