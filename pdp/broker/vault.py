@@ -226,7 +226,6 @@ class Vault:
             raise type(error)(f"the secret of `{connection.id}` cannot be opened: {error}") from None
 
     def _tell(self, kind: EventKind, connection: Connection, *, by: str = "", **facts: str) -> None:
-        named = {"connection": connection.id, "connection_kind": connection.kind, "compartment": connection.compartment}
         self._observe(
             Event(
                 kind=kind,
@@ -234,7 +233,7 @@ class Vault:
                 caller_id=by,
                 user=connection.owner,
                 tenant=connection.tenant,
-                facts={**named, **facts},
+                facts={**connection.facts, **facts},
             )
         )
 

@@ -71,6 +71,11 @@ class Connection:
     version: int = 0
     created_at: float = 0.0
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return how records about it and its secret name it."""
+        return {"connection": self.id, "connection_kind": self.kind, "compartment": self.compartment}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretVersion:

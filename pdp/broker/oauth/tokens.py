@@ -92,20 +92,14 @@ class AccessTokens:
             raise type(error)(problem) from None
 
     def _tell(self, connection: Connection, source: TokenSource) -> None:
-        facts = {
-            "connection": connection.id,
-            "connection_kind": connection.kind,
-            "compartment": connection.compartment,
-            "version": str(connection.version),
-            "provider": _host(source),
-        }
+        facts = {"version": str(connection.version), "provider": _host(source)}
         self._observe(
             Event(
                 kind=EventKind.CONNECTION_REFRESHED,
                 at=self._clock.now().wall_at,
                 user=connection.owner,
                 tenant=connection.tenant,
-                facts=facts,
+                facts={**connection.facts, **facts},
             )
         )
 
