@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import RunningServer
 
 ISSUER, AUDIENCE = "https://pdp.example", "https://broker.example"
 _OVERLAY = f"audiences: [{AUDIENCE}]\nconnection: {{kind: github}}\ntools:\n  read: {{risk: read_only}}\n"
@@ -26,3 +27,12 @@ notes:
   tools:
     read: {method: GET, path: "/v1/{path}"}
 """
+
+
+def opened_session(server: RunningServer, pattern: str = "notes/*") -> tuple[str, str]:
+    """Have a session approved; return its id and its handle."""
+    wanted = server.client("gateway").request_session(
+        user="alice", agent="coder", purpose="p", tools=(pattern,), duration=600.0
+    )
+    server.client("lead").approve_session(wanted.session.session_id, request_digest=wanted.session.request_digest)
+    return wanted.session.session_id, wanted.session_handle

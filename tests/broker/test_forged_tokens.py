@@ -26,7 +26,7 @@ from pdp.client import CallTokenRequest
 from pdp.client.calltokens import fetch_keys, live_check
 from pdp.model import Caller, Role
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
+from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import Memory, connection_to, upstream_here
 from tests.machinery.calltokens import PRESENTER
 
@@ -94,11 +94,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             record=record,
             wall=now,
         )
-        opened = server.client("gateway").request_session(
-            user="alice", agent="coder", purpose="p", tools=("notes/*",), duration=600.0
-        )
-        server.client("lead").approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
-        yield Site(server, broker, opened.session_handle, tmp_path)
+        yield Site(server, broker, opened_session(server)[1], tmp_path)
 
 
 def stolen_key(token: str) -> CallKey:

@@ -28,7 +28,7 @@ from pdp.calltokens.uses import FileUses
 from pdp.client import CallTokenRequest
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
+from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import Upstream, connection_to, upstream_here
 
 CANARY = "canary/4f1c9e-7b2d~0a63"
@@ -47,13 +47,9 @@ class Site:
     def token(self) -> str:
         """Return the call token of a call that was allowed now."""
         self.clock.step_wall(time.time() - self.clock.now().wall_at)
-        client = self.server.client("gateway")
-        opened = client.request_session(user="alice", agent="coder", purpose="p", tools=("notes/*",), duration=600.0)
-        shown = opened.session
-        if shown.state == 1:  # it waits
-            self.server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
-        wanted = CallTokenRequest(audience=AUDIENCE)
-        answer = client.authorize(opened.session_handle, "notes", "read", {"path": "n"}, call_tokens=(wanted,))
+        _, handle = opened_session(self.server)
+        client, wanted = self.server.client("gateway"), CallTokenRequest(audience=AUDIENCE)
+        answer = client.authorize(handle, "notes", "read", {"path": "n"}, call_tokens=(wanted,))
         self.tokens.append(answer.call_tokens[0].token)
         return self.tokens[-1]
 

@@ -29,7 +29,7 @@ from pdp.model import TraceParent
 from pdp.observer import CallOutcome, DoorCall
 from pdp.serving.weblistener import SocketListener
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
+from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
 from tests.machinery.credentials.authority import Authority, Identity
 
@@ -80,17 +80,11 @@ class Site:
 
     def token(self, presenter: Presenter, path: str = "n", server: str = "notes") -> tuple[str, str]:
         """Open a session and ask for a call; return the id of the session, and the call token."""
-        client = self.server.client("gateway")
-        opened = client.request_session(
-            user="alice", agent="coder", purpose="p", tools=(f"{server}/*",), duration=600.0
-        )
-        if opened.session.state == 1:  # it waits
-            self.server.client("lead").approve_session(
-                opened.session.session_id, request_digest=opened.session.request_digest
-            )
+        session_id, handle = opened_session(self.server, f"{server}/*")
         wanted = CallTokenRequest(audience=AUDIENCE, certificate_thumbprint=presenter.certificate)
-        answer = client.authorize(opened.session_handle, server, "read", {"path": path}, call_tokens=(wanted,))
-        return opened.session.session_id, answer.call_tokens[0].token
+        client = self.server.client("gateway")
+        answer = client.authorize(handle, server, "read", {"path": path}, call_tokens=(wanted,))
+        return session_id, answer.call_tokens[0].token
 
     def call(self, token: str, path: str = "n", by: Identity | None = None) -> Any:
         """Call over gRPC with a certificate, by default that of the gateway."""
