@@ -1,4 +1,4 @@
-"""The question before something is done that `--yes` does without asking."""
+"""The question before something is done that `--yes` does without asking, and `--json` cannot ask."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def require_yes(question: str, *, done: str, does: str) -> None:
         raise click.ClickException(f"no answer, so nothing is {done}; `--yes` {does} without asking") from None
     if not agreed:
         raise click.exceptions.Exit(NO)
+
+
+def require_quiet(*, as_json: bool, yes: bool) -> None:
+    """Raise `UsageError` for `--json` without `--yes`."""
+    if as_json and not yes:
+        raise click.UsageError("--json needs --yes, because it asks no question")

@@ -21,7 +21,7 @@ from pdp.broker.headers import never_passes
 from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.vault import Vault
 from pdp.broker.words import NAME, Connection, Mode, SecretVersion
-from pdp.cli.asking import require_yes
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import print_fields, print_json, print_table
 
@@ -176,8 +176,7 @@ def show(*, vault: Vault, id_: str, as_json: bool) -> None:
 def remove(*, vault: Vault, by: str, id_: str, yes: bool, as_json: bool) -> None:
     """Remove a connection with its secret. End the secret where it was issued, too: others may hold it."""
     one = vault.connection(id_)
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    require_quiet(as_json=as_json, yes=yes)
     if not yes:
         require_yes(f"remove `{id_}` of `{one.tenant}`, with its secret?", done="removed", does="removes")
     removed = vault.remove(id_, by=by)

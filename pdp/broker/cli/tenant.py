@@ -6,7 +6,7 @@ import click
 
 from pdp.broker.cli.opened import counted, json_option, with_vault, yes_option
 from pdp.broker.vault import Vault
-from pdp.cli.asking import require_yes
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import print_json
 
@@ -28,8 +28,7 @@ def shred(*, vault: Vault, by: str, name: str, yes: bool, as_json: bool) -> None
     the provider's keys brings back the tenant's: destroy those, or run `pdp-broker keys replace-root`, after which they
     are useless. If it fails half-way, run it again.
     """
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    require_quiet(as_json=as_json, yes=yes)
     connections, keys = vault.connections(tenant=name), vault.keys(tenant=name)
     if not yes and (connections or keys):
         require_yes(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from pdp.audit.values import PlannedSession, Selector, Window, selector_of
+from pdp.cli.asking import require_quiet
 from pdp.cli.audit.leaked import Leaked, leak_options
 from pdp.cli.audit.source import Reach, Source, with_source_and_reach
 from pdp.cli.audit.view import planned_object, print_plan
@@ -62,8 +63,8 @@ def revoke_plan(
     """
     if apply and not reason:
         raise click.UsageError("--apply needs --reason")
-    if apply and as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    if apply:
+        require_quiet(as_json=as_json, yes=yes)
     if leaked is None:
         planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
     else:

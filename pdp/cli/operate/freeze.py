@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pdp.app import open_record, record_key
-from pdp.cli.asking import require_yes
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import connect, with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
@@ -112,8 +112,7 @@ def lift(
     if offline:
         _lift_offline(settings, freeze_id, as_json=as_json)
         return
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    require_quiet(as_json=as_json, yes=yes)
     with connect(Role.APPROVER, settings, connection) as client:
         whole = _FREEZE.full_id(freeze_id, lambda: (one.freeze_id for one in client.list_freezes()))
         if not yes:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import click
 
-from pdp.cli.asking import require_yes
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import id_token_option, json_option, read_id_token
@@ -104,8 +104,7 @@ def approve(
 
     Asks before it approves, and exits with 1 if the answer is no.
     """
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    require_quiet(as_json=as_json, yes=yes)
     id_token = read_id_token(id_token_file)
     review = client.get_access_request(_full_id(client, request_id, AccessState.OPEN))
     seen = review.access_request

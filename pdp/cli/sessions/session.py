@@ -11,7 +11,7 @@ from typing import TypedDict
 
 import click
 
-from pdp.cli.asking import require_yes
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.moments import duration
@@ -157,8 +157,7 @@ def approve(
     With --tool, --duration or --term it shows and approves less than was asked for, never more. Asks before it
     approves, and exits with 1 if the answer is no.
     """
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes, because it asks no question")
+    require_quiet(as_json=as_json, yes=yes)
     id_token = read_id_token(id_token_file)
     smaller = os.fsencode(terms_text(terms, single_terms)) or None
     less = _Less(grants=grants, tools=patterns, duration=lifetime, terms=smaller)
