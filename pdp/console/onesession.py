@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from pdp.client import OverloadedError, UnavailableError
 from pdp.client.enumwords import session_state
+from pdp.console.live import by_script
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
 from pdp.console.words import AUDITORS, REVOKERS, may, unix
@@ -38,7 +39,8 @@ async def session_page(desk: Desk, visit: Visit, session: Session, *, status: in
 
 async def _called(desk: Desk, visit: Visit, session_id: str) -> list[Touch]:
     """Return what the session has called lately, the latest first; nothing for who may not read the record."""
-    if not may(visit.login.caller, AUDITORS):
+    # The script asks at each change anywhere, and looks only whether the session is as it was.
+    if by_script(visit.request) or not may(visit.login.caller, AUDITORS):
         return []
     touched = desk.client.list_touched(RecordFilter(session_id=session_id), page_size=_MOST_TOUCHED)
     try:

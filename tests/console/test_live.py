@@ -39,6 +39,23 @@ def test_what_comes_is_told(person: Browser, server: RunningServer) -> None:
         assert session_id in person.open("/").text
 
 
+def test_the_script_has_no_record_read(server: RunningServer) -> None:
+    """At each change anywhere it fetches the page that is open, and looks only whether that is as it was."""
+    session_id, handle = running(server, user="bob")
+    asked = server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"})
+    pages = {
+        f"/sessions/{session_id}": "What it called last",
+        f"/approvals/{asked.access_request_id}": "an earlier call",
+    }
+    with console(server, "overseer") as opened:
+        person = opened.person()
+        for path, of_record in pages.items():
+            shown, looked_at = (person.fetch("GET", path, headers).text for headers in ({}, {LIVE: "1"}))
+
+            assert (True, False) == (of_record in shown, of_record in looked_at)
+            assert re.findall('data-fresh="[^"]+"', shown) == re.findall('data-fresh="[^"]+"', looked_at) != []
+
+
 def test_the_stream_ends_with_the_log_in(person: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has logged out hears nothing more."""
     monkeypatch.setattr(live, "_LIFE_SECONDS", 0.05)
