@@ -109,6 +109,7 @@ CLIENT = """{
         ("x.yaml", f"servers:\n  a: {{env: [A_TOKEN={UNKNOWN}]}}\n", {"servers.a.env.0"}),
         (".env", f"# A\nexport A_TOKEN='{UNKNOWN}'\nB_TOKEN={UNKNOWN} # of B\nC=1\nnoise\n", {"A_TOKEN", "B_TOKEN"}),
         ("environ", f"A_TOKEN={UNKNOWN}\0HOME=/root\0", {"A_TOKEN"}),
+        ("environ", "ANY=-----BEGIN PRIVATE KEY-----\nMIIB\n\0B_PASSWORD='a'bcd\0", {"ANY", "B_PASSWORD"}),
         ("twice.json", f'{{"A_TOKEN": "{UNKNOWN}", "A_TOKEN": ""}}', {"A_TOKEN"}),
     ],
 )

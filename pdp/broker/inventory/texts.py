@@ -53,7 +53,7 @@ def named_texts(path: PurePath, content: bytes) -> Iterator[NamedText]:
     suffix = path.suffix.lower()
     try:
         if path.name == "environ":
-            yield from _of_lines(content.decode("utf-8", "replace").split("\0"))
+            yield from _of_environment(content.decode("utf-8", "replace"))
             return
         text = content.decode("utf-8-sig")
         if suffix in _JSON or (suffix not in _YAML and text.lstrip().startswith("{")):
@@ -75,6 +75,14 @@ def named_texts(path: PurePath, content: bytes) -> Iterator[NamedText]:
         raise UnreadableError(f"not plain YAML (line {one_line(lines)})") from None
     except RecursionError:
         raise UnreadableError("too deep") from None
+
+
+def _of_environment(text: str) -> Iterator[NamedText]:
+    """Yield the variables of a process, which are as they are: neither quotes nor lines mean anything."""
+    for variable in text.split("\0"):
+        name, _, value = variable.partition("=")
+        if value:
+            yield NamedText(place=name, name=name, value=value)
 
 
 def _of_lines(lines: list[str]) -> Iterator[NamedText]:
