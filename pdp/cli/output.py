@@ -18,6 +18,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pdp.clock import utc_text
 from pdp.foundation import files
 from pdp.foundation.printable import visible, visible_json
 
@@ -25,6 +26,8 @@ _LEAST_CHARACTERS = 6
 _SHORT_CHARACTERS = 12
 # Between two columns of a table.
 _GAP = 3
+# Of a time in ISO 8601, without fractions.
+_SECONDS = 19
 _BLANKS = re.compile(r" {2,}")
 # Cells that a reader must not overlook, when they hold nothing else. Rich leaves colours out for `NO_COLOR`.
 STYLES: Mapping[str, str] = {
@@ -124,6 +127,11 @@ def paragraphs(text: str, width: int) -> list[str]:
 def _one_line(text: str) -> str:
     # A tab becomes a blank; other unprintable characters are escaped.
     return _BLANKS.sub(" ", visible(text.replace("\t", " "))).strip()
+
+
+def moment_text(at: float) -> str:
+    """Return unix seconds in ISO 8601, to the second; empty for 0.0, which is no time."""
+    return utc_text(at)[:_SECONDS] + "Z" if at else ""
 
 
 class Timed(Protocol):

@@ -10,7 +10,6 @@ import click
 from pdp.broker.cli.opened import (
     compartment_option,
     json_option,
-    moment,
     tenant_option,
     with_reading,
     with_vault,
@@ -23,7 +22,7 @@ from pdp.broker.vault import Vault
 from pdp.broker.words import NAME, Connection, Mode, SecretVersion
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
-from pdp.cli.output import print_fields, print_json, print_table
+from pdp.cli.output import moment_text, print_fields, print_json, print_table
 
 # Where a secret may be sent, of the headers that nobody else can set.
 _SECRET: Final = ("authorization", "cookie")
@@ -159,10 +158,10 @@ def show(*, vault: Vault, id_: str, as_json: bool) -> None:
             ("scopes", " ".join(one.scopes)),
             ("modes", " ".join(one.modes)),
             ("header", f"{one.header}: {one.scheme} …" if one.scheme else f"{one.header}: …"),
-            ("added", moment(one.created_at)),
+            ("added", moment_text(one.created_at)),
             *source_fields(one.source),
             ("version", _version(one)),
-            ("stored", moment(version.stored_at) if version else ""),
+            ("stored", moment_text(version.stored_at) if version else ""),
             ("key", version.kek_id if version else ""),
         ]
     )
@@ -204,11 +203,11 @@ def _plain(one: Connection) -> dict[str, object]:
         "scheme": one.scheme,
         **plain_source(one.source),
         "version": one.version,
-        "add_time": moment(one.created_at),
+        "add_time": moment_text(one.created_at),
     }
 
 
 def _plain_version(version: SecretVersion | None) -> dict[str, object]:
     if version is None:
         return {"key": "", "digest": "", "store_time": ""}
-    return {"key": version.kek_id, "digest": version.digest, "store_time": moment(version.stored_at)}
+    return {"key": version.kek_id, "digest": version.digest, "store_time": moment_text(version.stored_at)}

@@ -11,9 +11,9 @@ from typing import Final
 
 import click
 
-from pdp.broker.cli.opened import counted, json_option, moment
+from pdp.broker.cli.opened import counted, json_option
 from pdp.broker.inventory.finding import Find, Inventory, take_inventory
-from pdp.cli.output import print_fields, print_json, progress
+from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.foundation.printable import visible
 
 _DAY: Final = 24 * 3600
@@ -80,7 +80,7 @@ def _print(found: Inventory, names: Mapping[int, str]) -> None:
             (
                 ("  kind", one.shape.kind),
                 ("  same as", f"{earlier.file}: {earlier.place}" if again else ""),
-                ("  there since", f"{moment(one.since)}, {_age(one.since)} or longer"),
+                ("  there since", f"{moment_text(one.since)}, {_age(one.since)} or longer"),
                 ("  can be read by", one.readers + (", and in the history of git, if committed" if one.in_git else "")),
                 ("  opens", one.shape.upstream),
                 ("  move it", "" if again or not commands else commands[0]),
@@ -108,7 +108,7 @@ def _plain(find: Find, name: str) -> dict[str, object]:
         "file": str(find.file),
         "place": find.place,
         "user": find.user,
-        "since": moment(find.since),
+        "since": moment_text(find.since),
         "readers": find.readers,
         "in_git": find.in_git,
         "upstream": find.shape.upstream,

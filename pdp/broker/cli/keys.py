@@ -14,7 +14,6 @@ from pdp.broker.cli.opened import (
     data_dir_option,
     json_option,
     local_user,
-    moment,
     recording,
     tenant_option,
     with_reading,
@@ -27,7 +26,7 @@ from pdp.broker.vault import Vault
 from pdp.broker.words import Kek
 from pdp.cli.asking import require_yes
 from pdp.cli.groups import Group
-from pdp.cli.output import print_json, print_table, progress
+from pdp.cli.output import moment_text, print_json, print_table, progress
 from pdp.errors import WrongStateError
 from pdp.observer import Event, EventKind
 
@@ -55,7 +54,7 @@ def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
         print_table(
             ("key", "tenant", "compartment", "generation", "created", "secrets"),
             [
-                (kek.id, kek.tenant, kek.compartment, str(kek.generation), moment(kek.created_at), str(sealed))
+                (kek.id, kek.tenant, kek.compartment, str(kek.generation), moment_text(kek.created_at), str(sealed))
                 for kek, sealed in found
             ],
         )
@@ -128,6 +127,6 @@ def _plain(kek: Kek, sealed: int) -> dict[str, object]:
         "tenant": kek.tenant,
         "compartment": kek.compartment,
         "generation": kek.generation,
-        "create_time": moment(kek.created_at),
+        "create_time": moment_text(kek.created_at),
         "secrets": sealed,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,8 +82,3 @@ def with_reading(command: C) -> Any:  # noqa: ANN401 - click's decorators change
 def counted(number: int, noun: str) -> str:
     """Return a number of things: `1 key`, `2 keys`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def moment(at: float) -> str:
-    """Return a time in ISO 8601, to the second; empty for 0."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else ""

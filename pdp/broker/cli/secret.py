@@ -6,12 +6,12 @@ import sys
 
 import click
 
-from pdp.broker.cli.opened import json_option, moment, with_vault
+from pdp.broker.cli.opened import json_option, with_vault
 from pdp.broker.headers import HeadersError, with_secret
 from pdp.broker.vault import Vault
 from pdp.broker.words import MOST_SECRET_BYTES, Connection, SecretVersion
 from pdp.cli.groups import Group
-from pdp.cli.output import print_json
+from pdp.cli.output import moment_text, print_json
 from pdp.errors import PDPError, WrongStateError
 
 
@@ -69,6 +69,6 @@ def _read(one: Connection) -> bytes:
 def _print(version: SecretVersion, *, as_json: bool) -> None:
     if as_json:
         plain = {"version": version.version, "key": version.kek_id, "digest": version.digest}
-        print_json({"connection": version.connection_id, **plain, "store_time": moment(version.stored_at)})
+        print_json({"connection": version.connection_id, **plain, "store_time": moment_text(version.stored_at)})
     else:
         click.echo(f"stored version {version.version} of the secret of `{version.connection_id}`")

@@ -10,19 +10,13 @@ import click
 
 from pdp.audit.values import Approval, PlannedSession, Touch
 from pdp.cli.audit.entries import fact_text, named
-from pdp.cli.output import print_fields, print_table
+from pdp.cli.output import moment_text, print_fields, print_table
 from pdp.clock import utc_text
 
 Record = Mapping[str, Any]
 
-_SECONDS = 19
 # Entries about the record itself; in a view for people they would hide the events.
 OWN_KINDS = frozenset({"checkpoint", "segment.opened"})
-
-
-def moment_text(at: float) -> str:
-    """Return unix seconds in ISO 8601, to the second; empty when unknown."""
-    return utc_text(at)[:_SECONDS] + "Z" if at else ""
 
 
 def print_record(record: Record) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ import click
 from pdp.app import open_record, record_key
 from pdp.cli.groups import Group
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_fields, print_json, progress
+from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.cli.root import NO
 from pdp.clock import SystemClock, utc_text
 from pdp.config import Settings
@@ -181,5 +180,4 @@ def _plain(path: Path, report: StoreReport) -> dict[str, object]:
 
 def _time(report: StoreReport) -> str:
     # A newly created store has no writes yet.
-    at = report.high_water_at
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else "never"
+    return moment_text(report.high_water_at) or "never"
