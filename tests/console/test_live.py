@@ -45,7 +45,7 @@ def test_the_script_has_no_record_read(server: RunningServer) -> None:
     asked = server.client("pep").authorize(handle, "crm", "send_mail", {"to": "ann@example.com"})
     pages = {
         f"/sessions/{session_id}": "What it called last",
-        f"/approvals/{asked.access_request_id}": "an earlier call",
+        f"/approvals/{asked.access_request_id}": "call of this tool",
     }
     with console(server, "overseer") as opened:
         person = opened.person()
