@@ -82,6 +82,7 @@ LIBRARIES = {
     "cachetools": ("pdp.sessions",),
     "apsw": (
         "pdp.foundation.sqlite",
+        "pdp.foundation.database",
         "pdp.broker.store",
         "pdp.sessions",
         "pdp.audit",

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from pdp.broker.headers import never_passes
-from pdp.broker.reading import Reader, content_of
 from pdp.broker.templates import METHODS, Template, TemplateError
 from pdp.broker.upstream import ForeignTargetError, required_target
-from pdp.broker.words import NAME
+from pdp.broker.words import NAME, SENT_ELSEWHERE
 from pdp.calltokens.claims import THUMBPRINT
+from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
 _SERVER_KEYS: Final = ("kind", "proxy", "tools", "private", "tls_roots", "answer_seconds", "answer_bytes")
@@ -86,7 +86,7 @@ class ServerRules:
 
 def read_rules(path: Path) -> Mapping[str, ServerRules]:
     """Return the rules of a file, by server. Raise `ConfigurationError` with every mistake and its line."""
-    return rules_of(str(path), content_of(path), path.parent)
+    return rules_of(str(path), content_of(path, SENT_ELSEWHERE), path.parent)
 
 
 def rules_of(file: str, content: bytes, folder: Path) -> Mapping[str, ServerRules]:

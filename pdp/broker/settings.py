@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pdp.broker.reading import Reader, content_of
+from pdp.broker.words import SENT_ELSEWHERE
 from pdp.calltokens.claims import AUDIENCE
+from pdp.client.pdpsettings import PDPSettings, pdp_settings
+from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
 _KEYS: Final = ("issuer", "audience", "rules", "calls", "http", "tls", "pdp", "data_dir", "telemetry")
 _TLS_KEYS: Final = ("key", "certificate", "client_roots")
-_PDP_KEYS: Final = ("address", "token_file", "tls_roots", "tls_certificate", "tls_key", "plaintext")
 UNIX: Final = "unix:"
 
 
@@ -23,29 +24,6 @@ class TLSSettings:
     key: Path
     certificate: Path
     client_roots: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PDPSettings:
-    """How the broker asks the server whether a call token still counts, as a caller with the role `broker`."""
-
-    address: str
-    token_file: Path | None
-    tls_roots: Path | None
-    tls_certificate: Path | None
-    tls_key: Path | None
-    plaintext: bool
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the arguments of a client."""
-        return {
-            "token_file": self.token_file,
-            "tls": self.tls_roots or False,
-            "tls_certificate": self.tls_certificate,
-            "tls_key": self.tls_key,
-            "plaintext": self.plaintext,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +46,7 @@ class BrokerSettings:
 
 def read_settings(path: Path) -> BrokerSettings:
     """Return the settings of a file. Raise `ConfigurationError` with every mistake and its line."""
-    return _Settings(path.parent).whole(str(path), content_of(path), _Settings.settings)
+    return _Settings(path.parent).whole(str(path), content_of(path, SENT_ELSEWHERE), _Settings.settings)
 
 
 class _Settings(Reader):
@@ -96,7 +74,7 @@ class _Settings(Reader):
             calls=self._address(calls),
             http=self._address(http),
             tls=tls,
-            pdp=self._pdp(self.section(document, "pdp")),
+            pdp=pdp_settings(self, self.section(document, "pdp")),
             data_dir=self.named(document, "data_dir", "."),
             telemetry=self.take(document, "telemetry", str, ""),
         )
@@ -105,20 +83,6 @@ class _Settings(Reader):
         self.problems += row.unknown_keys(_TLS_KEYS)
         key, certificate, roots = (self.named(row, one) for one in _TLS_KEYS)
         return TLSSettings(key=key, certificate=certificate, client_roots=roots)
-
-    def _pdp(self, row: Section) -> PDPSettings:
-        self.problems += row.unknown_keys(_PDP_KEYS)
-        address = self.take(row, "address", str, "")
-        self.require(row, "address", "must be the address of the server: see `pdp`", good=address)
-        token_file, roots, certificate, key = (self.file(self.take(row, one, str, "")) for one in _PDP_KEYS[1:5])
-        return PDPSettings(
-            address=address,
-            token_file=token_file,
-            tls_roots=roots,
-            tls_certificate=certificate,
-            tls_key=key,
-            plaintext=self.take(row, "plaintext", bool, default=False),
-        )
 
     def _address(self, address: str) -> str:
         """Return an address, whose socket is in the folder of the file."""

@@ -13,6 +13,9 @@ from pdp.errors import ConflictError, NotFoundError, PDPError, UnavailableError,
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # The longest secret: a private key in PEM, or an access token with many claims.
 MOST_SECRET_BYTES: Final = 64 * 1024
+# Of files that others can change.
+SENT_ELSEWHERE: Final = "anyone could choose where secrets are sent"
+OTHERS_USED: Final = "anyone could change which secrets are used"
 
 
 class Mode(StrEnum):

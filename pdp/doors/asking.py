@@ -25,8 +25,8 @@ from pdp.doors import refusals
 from pdp.doors.calltokens import token_of, token_of_admitted
 from pdp.doors.observing import CallUnderWay, NotMadeError, refuse
 from pdp.doors.traces import Carrier, placed
-from pdp.doors.web import HANDLE
 from pdp.observer import CallOutcome, DoorObserver, Refusal
+from pdp.serving.web import HANDLE
 
 _LOG = logging.getLogger(__name__)
 

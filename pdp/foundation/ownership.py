@@ -89,6 +89,11 @@ def user_name(user_id: int) -> str:
         return str(user_id)
 
 
+def local_user() -> str:
+    """Return who runs this process, as a record names somebody whom no server knows."""
+    return f"local:{user_name(os.geteuid())}"
+
+
 class _Step(NamedTuple):
     """One step to a path: a folder, a link or, at the end, the target."""
 

@@ -18,10 +18,11 @@ import grpc
 import pytest
 
 from pdp.broker.serving import assembled, serve_until
-from pdp.broker.settings import BrokerSettings, PDPSettings, TLSSettings
+from pdp.broker.settings import BrokerSettings, TLSSettings
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import Presenter
 from pdp.client import CallTokenRequest
+from pdp.client.pdpsettings import PDPSettings
 from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.upstream import Upstream as DoorUpstream
 from pdp.errors import ConfigurationError

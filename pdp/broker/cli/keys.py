@@ -13,7 +13,6 @@ from pdp.broker.cli.opened import (
     counted,
     data_dir_option,
     json_option,
-    local_user,
     recording,
     tenant_option,
     with_reading,
@@ -28,6 +27,7 @@ from pdp.cli.asking import require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json, print_table, progress
 from pdp.errors import WrongStateError
+from pdp.foundation.ownership import local_user
 from pdp.observer import Event, EventKind
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -13,7 +12,7 @@ import click
 
 from pdp.broker.opening import opened_record, opened_vault, require_made
 from pdp.errors import PDPError
-from pdp.foundation.ownership import user_name
+from pdp.foundation.ownership import local_user
 from pdp.record.log import DecisionLog
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -37,11 +36,6 @@ compartment_option = click.option(
     help="The part of the tenant that has keys of its own: the environment of sessions. Without it, that of sessions "
     "without an environment.",
 )
-
-
-def local_user() -> str:
-    """Return who works here, as the record names them."""
-    return f"local:{user_name(os.geteuid())}"
 
 
 @contextmanager

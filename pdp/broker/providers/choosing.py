@@ -11,9 +11,10 @@ from typing import Final
 
 from pdp.broker.providers import KeyProvider
 from pdp.broker.providers.files import Cover, FileProvider, Plain
-from pdp.broker.reading import Reader, content_of
 from pdp.broker.upstream import Upstream, UpstreamError
+from pdp.broker.words import SENT_ELSEWHERE
 from pdp.foundation.nearest import hint
+from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
 PROVIDER_FILE: Final = "provider.yaml"
@@ -40,7 +41,7 @@ class Chosen:
 def chosen_provider(folder: Path) -> Chosen:
     """Return the provider of a broker. Raise `ConfigurationError` with every mistake in its file and its line."""
     path = folder / PROVIDER_FILE
-    return _Settings(folder).whole(str(path), content_of(path), _Settings.provider)
+    return _Settings(folder).whole(str(path), content_of(path, SENT_ELSEWHERE), _Settings.provider)
 
 
 class _Settings(Reader):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from pdp.broker.store.database import Database
+from pdp.broker.words import OTHERS_USED
+from pdp.foundation.database import Database
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS marks (
@@ -29,7 +30,7 @@ class Marks:
     """The highest versions. They outlive their connections, so that a version never comes twice."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _SCHEMA, name="file of versions")
+        self._database = Database(path, _SCHEMA, name="file of versions", danger=OTHERS_USED)
 
     def of(self, connection_id: str) -> Mark:
         """Return the mark of a connection."""

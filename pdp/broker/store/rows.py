@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import apsw
 
 from pdp.broker.sealing.envelope import Sealed
-from pdp.broker.store.database import Database
 from pdp.broker.store.tables import CONNECTION, SCHEMA, VERSION, connection_of, kek_of, row_of
 from pdp.broker.words import (
+    OTHERS_USED,
     Connection,
     ConnectionExistsError,
     Kek,
@@ -21,6 +21,7 @@ from pdp.broker.words import (
     UnknownKeyError,
 )
 from pdp.errors import ConflictError, StoreUnavailableError
+from pdp.foundation.database import Database
 
 _PUT: Final = """
 INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version,
@@ -54,7 +55,7 @@ class BrokerStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, SCHEMA, name="broker's store")
+        self._database = Database(path, SCHEMA, name="broker's store", danger=OTHERS_USED)
         with self._database.reading() as connection:
             version = connection.execute("SELECT schema_version FROM meta").get
         if version != VERSION:

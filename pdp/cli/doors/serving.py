@@ -18,7 +18,7 @@ from pdp.doors.mcp.methods import PASSABLE
 from pdp.foundation.isolation import keep_memory_private
 
 if TYPE_CHECKING:  # Only what listens needs the extra.
-    from pdp.doors.web import Doorstep
+    from pdp.serving.web import Doorstep
     from pdp.serving.weblistener import Listener
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -46,7 +46,7 @@ class ListenOptions:
     @contextmanager
     def opened(self, hosts: Collection[str] = ()) -> Iterator[tuple[Listener, Doorstep]]:
         """Open the port while the `with` block runs. `hosts` are further names by which callers know the door."""
-        from pdp.doors.web import Doorstep  # noqa: PLC0415
+        from pdp.serving.web import Doorstep  # noqa: PLC0415
         from pdp.serving.weblistener import Listener  # noqa: PLC0415
 
         certificate, key = path_of(self.listen_tls_certificate), path_of(self.listen_tls_key)

@@ -10,7 +10,7 @@ from pdp.calltokens.claims import HEADER
 from pdp.doors.agentgateway.extmcp_pb2 import Header, RequestQuestion, ResponseQuestion
 from pdp.doors.mcp.calltokens import with_call_token
 from pdp.doors.mcp.messages import InvalidMessageError, Message
-from pdp.doors.web import HANDLE
+from pdp.serving.web import HANDLE
 
 # The members of the gateway's `metadata` that this door reads, and in its own answer sets.
 SESSION, EXCHANGE = "pdp_session", "pdp_exchange"

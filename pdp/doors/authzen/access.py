@@ -16,9 +16,9 @@ from pdp.doors.authzen.handles import Handles
 from pdp.doors.authzen.mapping import Mapped, UnknownTargetError
 from pdp.doors.authzen.questions import LIMITS, Question, read_question
 from pdp.doors.authzen.verdicts import UNAUTHORIZED, UNKNOWN_CALLER, NoDecisionError, timestamp
-from pdp.doors.web import BAD_REQUEST, NOT_FOUND
 from pdp.foundation import jsontext
 from pdp.observer import Refusal
+from pdp.serving.web import BAD_REQUEST, NOT_FOUND
 from pdp.v1 import access_pb2
 from pdp.v1.access_pb2 import GetAccessRequestResponse, RequestedAccess
 

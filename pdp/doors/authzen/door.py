@@ -18,7 +18,8 @@ from pdp.doors.authzen.questions import MOST_BYTES, InvalidQuestionError, read_j
 from pdp.doors.authzen.replies import MOST_ID_CHARACTERS, REQUEST_ID, Reply, failed, send_reply
 from pdp.doors.authzen.verdicts import INTERNAL, UNAUTHORIZED, UNDECIDED, NoDecisionError
 from pdp.doors.observing import refuse
-from pdp.doors.web import (
+from pdp.observer import DoorObserver, Refusal
+from pdp.serving.web import (
     BAD_REQUEST,
     HANDLE,
     NOT_ALLOWED,
@@ -35,7 +36,6 @@ from pdp.doors.web import (
     require_plain_json,
     until_gone,
 )
-from pdp.observer import DoorObserver, Refusal
 
 _LOG = logging.getLogger(__name__)
 

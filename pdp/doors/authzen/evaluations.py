@@ -41,9 +41,9 @@ from pdp.doors.authzen.verdicts import (
 )
 from pdp.doors.observing import CallUnderWay, refuse
 from pdp.doors.traces import placed
-from pdp.doors.web import BAD_REQUEST, FORBIDDEN
 from pdp.model import Basis, Outcome
 from pdp.observer import DoorObserver, Refusal
+from pdp.serving.web import BAD_REQUEST, FORBIDDEN
 from pdp.telemetry.doornames import EXECUTE_TOOL
 
 _LOG = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import unquote
 
 from pdp.doors.authzen.questions import MOST_QUESTIONS, InvalidQuestionError
-from pdp.doors.web import HANDLE
+from pdp.serving.web import HANDLE
 
 _ONE = re.compile(r"(?:(?P<subject>[^=,\s]+)=)?(?P<handle>[A-Za-z0-9_-]{1,512})")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pdp.doors.web import Scope, Send
+from pdp.serving.web import Scope, Send
 
 REQUEST_ID: Final = "x-request-id"
 MOST_ID_CHARACTERS: Final = 512

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pdp.client import Answer
 from pdp.doors.authzen.questions import Question
-from pdp.doors.web import BAD_REQUEST, FORBIDDEN
 from pdp.observer import CallOutcome, Refusal
+from pdp.serving.web import BAD_REQUEST, FORBIDDEN
 
 UNAUTHORIZED, INTERNAL = 401, 500
 UNDECIDED: Final = "no decision could be made"

@@ -15,8 +15,8 @@ from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.replies import Refuse, Reply
 from pdp.doors.envoy.requests import CALL_TOKEN, CERTIFICATE, Request
 from pdp.doors.grpcport import Method, serving
-from pdp.doors.web import FORBIDDEN, RefusedRequestError
 from pdp.observer import Refusal
+from pdp.serving.web import FORBIDDEN, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ from pdp.doors.envoy.requests import Request
 from pdp.doors.envoy.tables import Placeholder, Table, Template
 from pdp.doors.mcp.answers import decision_of
 from pdp.doors.mcp.messages import Span, members
-from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_FOUND, RefusedRequestError, require_plain_json
 from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
 from pdp.limits import DEFAULT_LIMITS
 from pdp.observer import CallOutcome
+from pdp.serving.web import BAD_REQUEST, FORBIDDEN, NOT_FOUND, RefusedRequestError, require_plain_json
 from pdp.telemetry.doornames import EXECUTE_TOOL
 
 _LOG = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.questions import RefusedError, question
 from pdp.doors.observing import CallUnderWay
-from pdp.doors.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
 from pdp.observer import CallOutcome, Refusal
+from pdp.serving.web import BAD_REQUEST, FORBIDDEN, NOT_ALLOWED, NOT_FOUND, RefusedRequestError, require_plain_json
 
 _LOG = logging.getLogger(__name__)
 

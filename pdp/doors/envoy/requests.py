@@ -9,7 +9,7 @@ from typing import Self
 from pdp.client import CallTokenRequest
 from pdp.doors.calltokens import wanted_by
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest
-from pdp.doors.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
+from pdp.serving.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
 
 # Of the `context_extensions` of a route: the audience of call tokens, and the `x5t#S256` of Envoy's own certificate.
 CALL_TOKEN, CERTIFICATE = "call_token", "certificate"

@@ -17,8 +17,8 @@ from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.parties import Party, Place, Visitor
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.session import CredentialRefusedError, DoorSession, NoSessionError
-from pdp.doors.web import BAD_REQUEST, HANDLE, UNAUTHORIZED, RefusedRequestError
 from pdp.errors import UnavailableError
+from pdp.serving.web import BAD_REQUEST, HANDLE, UNAUTHORIZED, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 

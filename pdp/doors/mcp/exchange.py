@@ -21,8 +21,8 @@ from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
 from pdp.doors.mcp.tools import wants_tools_changed
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
-from pdp.doors.web import BAD_REQUEST, NOT_FOUND, ClientGoneError, is_json
 from pdp.observer import Refusal
+from pdp.serving.web import BAD_REQUEST, NOT_FOUND, ClientGoneError, is_json
 
 _LOG = logging.getLogger(__name__)
 

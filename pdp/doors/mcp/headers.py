@@ -16,8 +16,8 @@ from typing import TypeAlias
 
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import PROTOCOL_VERSION
-from pdp.doors.web import RawHeaders, read_headers
 from pdp.model import TraceParent
+from pdp.serving.web import RawHeaders, read_headers
 
 Headers: TypeAlias = Mapping[str, str]
 

@@ -16,7 +16,8 @@ from pdp.doors.mcp.resources import WELL_KNOWN, ProtectedResource
 from pdp.doors.mcp.site import ServerBehind, Site
 from pdp.doors.observing import refuse
 from pdp.doors.session import DoorSession
-from pdp.doors.web import (
+from pdp.observer import DoorObserver
+from pdp.serving.web import (
     NOT_ALLOWED,
     NOT_FOUND,
     ClientGoneError,
@@ -26,7 +27,6 @@ from pdp.doors.web import (
     Scope,
     Send,
 )
-from pdp.observer import DoorObserver
 
 _LOG = logging.getLogger(__name__)
 

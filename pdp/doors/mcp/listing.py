@@ -16,9 +16,9 @@ from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.methods import INITIALIZE, LIST, STATED
 from pdp.doors.mcp.tools import page
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
-from pdp.doors.web import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, UNAUTHORIZED, is_json
 from pdp.errors import InvalidJSONError, one_line
 from pdp.policy.tools.catalogue import tool_definitions
+from pdp.serving.web import FORBIDDEN, NOT_ALLOWED, NOT_FOUND, UNAUTHORIZED, is_json
 
 _MOST_PAGES, _SHOWN = 1000, 200
 _HANDSHAKE: Final = "2025-11-25"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from pdp.doors.mcp.events import KEEP_ALIVE, written
-from pdp.doors.web import ClientGoneError, Send
+from pdp.serving.web import ClientGoneError, Send
 
 _PIECE_BYTES, _TAKING_SECONDS = 64 * 1024, 30.0
 

@@ -9,8 +9,8 @@ from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.observing import CallUnderWay, refuse
 from pdp.doors.traces import placed
-from pdp.doors.web import FORBIDDEN, UNAVAILABLE, RefusedRequestError
 from pdp.observer import CallOutcome, DoorObserver, Refusal
+from pdp.serving.web import FORBIDDEN, UNAVAILABLE, RefusedRequestError
 
 _OK = 200
 

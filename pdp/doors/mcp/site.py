@@ -21,7 +21,8 @@ from pdp.doors.mcp.streams import listen, send_on
 from pdp.doors.mcp.upstream import Upstream
 from pdp.doors.observing import refuse
 from pdp.doors.session import DoorSession
-from pdp.doors.web import (
+from pdp.observer import DoorObserver, Refusal
+from pdp.serving.web import (
     BAD_REQUEST,
     NOT_ALLOWED,
     NOT_FOUND,
@@ -32,7 +33,6 @@ from pdp.doors.web import (
     require_plain_json,
     until_gone,
 )
-from pdp.observer import DoorObserver, Refusal
 
 # Where clients find the only server.
 PATH = "/mcp"

@@ -16,7 +16,7 @@ from pdp.doors.mcp.parties import MOST_OPEN, Party
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.tools import acknowledging
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
-from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, ClientGoneError, RefusedRequestError
+from pdp.serving.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, ClientGoneError, RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
 from pdp.doors.mcp.serversfile import ServerEntry, url_problem
-from pdp.doors.web import RefusedRequestError
 from pdp.errors import ConfigurationError, one_line
 from pdp.foundation.ownership import require_own
+from pdp.serving.web import RefusedRequestError
 
 _LOG = logging.getLogger(__name__)
 

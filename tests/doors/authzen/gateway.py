@@ -14,9 +14,9 @@ import httpx2
 from pdp.client import AsyncClient
 from pdp.doors.authzen.door import AuthZENDoor, CallerToken
 from pdp.doors.authzen.mapping import Mapped
-from pdp.doors.web import Doorstep
 from pdp.observer import DoorObserver
 from pdp.serving import weblistener
+from pdp.serving.web import Doorstep
 from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer

@@ -14,7 +14,7 @@ import pytest
 from pdp.doors.mcp.load import Load, OverloadedError
 from pdp.doors.mcp.messages import MOST_BYTES, Message
 from pdp.doors.mcp.replies import Reply
-from pdp.doors.web import ClientGoneError, Send
+from pdp.serving.web import ClientGoneError, Send
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.webworld import HANDLE, World, message_of, world
 

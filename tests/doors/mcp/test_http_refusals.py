@@ -164,7 +164,7 @@ async def test_a_slow_body_is_given_up(desk_pdp: RunningServer) -> None:
     """Who sends a body byte by byte holds a connection for a while only."""
     async with world(desk_pdp) as here:
         _, handle = here.session()
-        with patch("pdp.doors.web._BODY_SECONDS", 0.05):
+        with patch("pdp.serving.web._BODY_SECONDS", 0.05):
             answer = await raw(here, head(here, handle, "transfer-encoding: chunked"), b"1\r\n{\r\n")
 
         assert answer.startswith("HTTP/1.1 408")

@@ -34,9 +34,9 @@ from pdp.doors.mcp.site import PATH, ServerBehind
 from pdp.doors.mcp.upstream import Upstream
 from pdp.doors.session import GivenSession
 from pdp.doors.tokensessions import TokenSessions
-from pdp.doors.web import Doorstep
 from pdp.observer import DoorObserver
 from pdp.serving import weblistener
+from pdp.serving.web import Doorstep
 from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pdp.doors.envoy.httprequests import call_of
 from pdp.doors.envoy.requests import Request
 from pdp.doors.envoy.tables import Placeholder, Template
-from pdp.doors.web import RefusedRequestError
+from pdp.serving.web import RefusedRequestError
 
 WORDS = (
     *("GET ", "POST ", "/notes/", "/amounts/", "?text=", "&amount=", "%2F", "%2e", "%25", "%00", "%c3%a9", "..", "//"),

@@ -1,4 +1,4 @@
-"""What a door over HTTP does before it knows what a request is about: who may call it, and how much it reads."""
+"""What a listener over HTTP does before it knows what a request is about: who may call it, and how much it reads."""
 
 from __future__ import annotations
 

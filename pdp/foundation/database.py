@@ -1,4 +1,4 @@
-"""Open the SQLite files of the broker: durable, for their owner alone, and without what was deleted."""
+"""Open SQLite files of a program: durable, for their owner alone, and without what was deleted."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from pdp.foundation.ownership import require_own
 from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable
 
 _BUSY_MILLISECONDS: Final = 5000
-_DANGER: Final = "anyone could change which secrets are used"
 
 
 class Database:
-    """One file of the broker. Safe for threads and for several processes.
+    """One file. Safe for threads and for several processes.
 
-    `name` is what errors call it. Raise `StoreUnavailableError`, which quotes nothing that is stored, and
-    `ConfigurationError` where others can change the file.
+    `name` is what errors call it, and `danger` what others could do who can change it. Raise `StoreUnavailableError`,
+    which quotes nothing that is stored, and `ConfigurationError` where others can change the file.
     """
 
-    def __init__(self, path: Path, schema: str, *, name: str) -> None:
+    def __init__(self, path: Path, schema: str, *, name: str, danger: str) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
         self._name, self._lock = name, RLock()
         try:
             make_folder(path.parent, sync_folder)
-            require_own(path.parent, _DANGER)
+            require_own(path.parent, danger)
             if make_file(path, bytes):
                 sync_folder(path.parent)
-            require_own(path, _DANGER)
+            require_own(path, danger)
             self._connection = apsw.Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READWRITE)
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the {name} `{path}`: {reason_of(error)}") from None

@@ -1,4 +1,4 @@
-"""Read the files of whoever runs the broker: strictly, and with all mistakes and their lines together."""
+"""Read the files of whoever runs a program: strictly, and with all mistakes and their lines together."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-def content_of(path: Path) -> bytes:
-    """Return what is in a file that others cannot change. Raise `ConfigurationError`."""
-    content = read_own(path, "anyone could choose where secrets are sent", most=_MOST_BYTES + 1)
+def content_of(path: Path, danger: str) -> bytes:
+    """Return what is in a file that others cannot change. Raise `ConfigurationError`.
+
+    `danger` is what could happen otherwise.
+    """
+    content = read_own(path, danger, most=_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise ConfigurationError(f"`{path}` has more than {_MOST_BYTES} bytes")
     return content
