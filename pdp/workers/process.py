@@ -24,7 +24,9 @@ from pdp.workers.words import Signal, Word, read, written
 
 _CHUNK = 65536
 # The positions of these in `/proc/PID/stat`, counted after the name.
-_USER_TIME, _SYSTEM_TIME = 11, 12
+_STATE, _USER_TIME, _SYSTEM_TIME = 0, 11, 12
+# What the kernel calls a thread that could run, and one that waits for a disk or for memory (proc(5)).
+_RUNNABLE, _DISK = "R", "D"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +113,16 @@ class WorkerProcess:
     def cpu_seconds(self) -> float:
         """Return the core time used by the process in seconds; infinite where unknown."""
         with suppress(OSError, ValueError, IndexError):
-            fields = (
-                Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
-            )
+            fields = _stat(Path(f"/proc/{self.pid}"))
             return (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) / os.sysconf("SC_CLK_TCK")
         return math.inf
+
+    def waits_for_the_machine(self) -> bool:
+        """Say whether a thread of the process has or awaits a core, or awaits a disk; False where unknown."""
+        with suppress(OSError, IndexError):
+            threads = Path(f"/proc/{self.pid}/task").iterdir()
+            return any(_stat(thread)[_STATE] in (_RUNNABLE, _DISK) for thread in threads)
+        return False
 
     def kill(self) -> None:
         """Kill the process; harmless when it has ended."""
@@ -136,3 +143,8 @@ class WorkerProcess:
         # A line goes into the pipe as a whole or, when the worker has not read for long, not at all.
         with suppress(BrokenPipeError):
             self._orders.write(line)
+
+
+def _stat(folder: Path) -> list[str]:
+    """Return what the kernel says of a process or thread, after its name."""
+    return (folder / "stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()

@@ -39,8 +39,8 @@ class Patience:
     After `steady` of serving, a worker is replaced at once, and so after its first early end. After the next early end
     there is a pause of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row the server
     stops. A stopping worker has `closing` beyond the grace of its calls, to send telemetry and sync the record. A
-    worker that has been silent for `silent` and has used no core time is stopped or hangs, and is killed. One that is
-    silent and uses its core may only get too little of it, and has `busy`.
+    worker that has been silent for `silent`, has used no core time and waits for neither a core nor a disk is stopped
+    or hangs, and is killed. Any other silent one may only get too little of the machine, and has `busy`.
     """
 
     steady: float = 10.0
@@ -202,8 +202,10 @@ class Supervisor:
     def _hangs(self, slot: _Slot, worker: WorkerProcess, silent: float) -> bool:
         if silent < self._patience.silent:
             return False
+        if silent >= self._patience.busy:
+            return True
         # Where the system does not report core time, the comparison is false.
-        return silent >= self._patience.busy or worker.cpu_seconds() - slot.used < _NOTHING_SECONDS
+        return worker.cpu_seconds() - slot.used < _NOTHING_SECONDS and not worker.waits_for_the_machine()
 
     def _heard(self, slot: _Slot, worker: WorkerProcess) -> None:
         slot.heard_at, slot.used = self._monotonic(), worker.cpu_seconds()

@@ -184,6 +184,26 @@ told()
     assert ["1-0"] == marks(tmp_path)
 
 
+def test_one_that_waits_for_the_machine_has_more_time(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that the kernel keeps from running is no worker that hangs, though it uses no core time."""
+    # What starts a process waits, as for a disk, until that process has opened its files.
+    script = """
+os.mkfifo("pipe")
+os.system("(sleep 4; : > pipe) &")
+serve()
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, "pipe", os.O_RDONLY, 0)])
+os.unlink("pipe")
+end_test()
+told()
+"""
+    supervisor = supervise(script, count=1, patience=Patience(silent=1.0, busy=1000.0))
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert ["1-0"] == marks(tmp_path)
+
+
 def test_one_that_is_busy_and_silent_for_long_is_replaced(supervise: Supervise, end: int, tmp_path: Path) -> None:
     """A worker that spins and never says a word is killed too."""
     script = """
