@@ -38,6 +38,8 @@ NOTE = {"name": "shopping"}
 ROUNDS = 20
 # So many connections are all of one worker once in half a million runs.
 CONNECTIONS = 20
+# Root may read the memory of every process; without this capability it is a user like any other.
+_AS_A_USER = () if os.geteuid() else ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
 # What a call is told at once that nobody has decided: there is no server, or it stops.
 NOT_DECIDED = ("unavailable: ", "cancelled: ")
 
@@ -142,6 +144,15 @@ def test_where_they_run(unharmed: ServerProcess) -> None:
 
     assert [False, True, True] == ["cygrpc" in text for text in maps.values()]
     assert cores == {number: set(usable_cores()) if core is None else {core} for number, core in meant.items()}
+
+
+def test_their_memory_is_closed_to_others_of_their_user(folder: Path) -> None:
+    """Workers hold keys of call tokens: no process of their user looks into them, unlike their parent."""
+    with ServerProcess(folder, through=_AS_A_USER, server_workers="2") as server:
+        files = [f"/proc/{process}/io" for process in (server.pid, *workers_of(server).values())]
+        looks = [subprocess.run([*_AS_A_USER, "cat", file], capture_output=True, check=False) for file in files]
+
+    assert [0, 1, 1] == [look.returncode for look in looks]
 
 
 def test_what_is_done_once_is_done_once(unharmed: ServerProcess) -> None:

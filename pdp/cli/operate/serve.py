@@ -18,6 +18,7 @@ from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.options import SettingsCommand, with_settings
 from pdp.cli.root import ERROR, error_lines
 from pdp.config import LogSettings, Settings, describe
+from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def obey(app: App, received: int) -> None:
 def _serve_alone(settings: Settings, received: int) -> None:
     from pdp.app import build  # noqa: PLC0415 - a parent of workers has no use for the engine
 
+    keep_memory_private()
     app = build(settings)
     app.start()
     click.echo(f"listening on {app.address}")

@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,14 +29,23 @@ class ServerProcess:
     """A server on a folder, which holds `policies` and keeps `data`. It listens once this returns.
 
     Several may share one folder, and one may be started after the other on it. What it logs goes to `log`, for people.
+    `through` is a command that runs the server's.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, /, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        /,
+        *,
+        through: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
         self._data = folder / "data"
         self.log = folder / "server.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(folder, settings),
+                [*through, *_command(folder, settings)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment() | dict(environment or {}),
