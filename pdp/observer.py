@@ -53,6 +53,7 @@ class EventKind(StrEnum):
     CONNECTION_ADDED = "connection.added"  # the broker got a connection
     CONNECTION_REMOVED = "connection.removed"  # the broker lost a connection, with its secret
     CONNECTION_REFRESHED = "connection.refreshed"  # the broker got an access token for a connection
+    CONNECTION_LOST = "connection.lost"  # the tokens of a person's connection count no longer, or may be lost
     SECRET_STORED = "secret.stored"  # noqa: S105 - no secret: the broker got the first secret of a connection
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - no secret: the broker got another secret of a connection
     SECRET_REFUSED = "secret.refused"  # noqa: S105 - no secret: the broker could not open a secret where it found it

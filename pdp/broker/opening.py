@@ -8,11 +8,14 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from pdp.broker.oauth.people import People
 from pdp.broker.providers import KeyProvider
 from pdp.broker.providers.choosing import KEYS_FOLDER, PROVIDER_FILE, chosen_provider
+from pdp.broker.store.consents import Consents
 from pdp.broker.store.marks import Marks
 from pdp.broker.store.rows import BrokerStore
 from pdp.broker.vault import Vault
+from pdp.clock import SystemClock
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.foundation.ownership import require_own
@@ -69,3 +72,10 @@ def opened_vault(folder: Path, observe: Callable[[Event], None]) -> Iterator[Vau
         store = opened.enter_context(closing(BrokerStore(folder / _STORE)))
         marks = opened.enter_context(closing(Marks(folder / KEYS_FOLDER / _VERSIONS)))
         yield Vault(store=store, marks=marks, provider=provider, observe=observe, wall=time.time)
+
+
+@contextmanager
+def opened_people(folder: Path, vault: Vault, observe: Callable[[Event], None]) -> Iterator[People]:
+    """Provide what opens connections of people in the broker's folder."""
+    with closing(Consents(folder / _STORE)) as consents:
+        yield People(vault, consents, observe, SystemClock())

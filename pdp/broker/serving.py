@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
+from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.proxy import ProxyFace
 from pdp.broker.rules import read_rules
@@ -37,9 +38,17 @@ _CHECK_SECONDS: Final = 2.0
 
 @contextmanager
 def assembled(
-    settings: BrokerSettings, connections: Connections, record: Record, *, wall: Callable[[], float] = time.time
+    settings: BrokerSettings,
+    connections: Connections,
+    record: Record,
+    *,
+    people: People | None = None,
+    wall: Callable[[], float] = time.time,
 ) -> Iterator[Broker]:
-    """Provide a broker that asks the server of its settings, and release what it holds."""
+    """Provide a broker that asks the server of its settings, and release what it holds.
+
+    `people` opens connections of people.
+    """
     with ExitStack() as opened:
         uses = FileUses(settings.data_dir / USES_FILE, wall=wall)
         opened.callback(uses.close)
@@ -55,7 +64,7 @@ def assembled(
             wall=wall,
         )
         rules = read_rules(settings.rules)
-        tokens = AccessTokens(connections, record.event, SystemClock())
+        tokens = AccessTokens(connections, record.event, SystemClock(), people)
         yield Broker(rules=rules, verifier=verifier, keys=keys, connections=tokens, record=record, wall=wall)
 
 

@@ -122,11 +122,11 @@ class Broker:
             _require_agreed(claims, rules)
             connection = self._connections.of_kind(claims.tenant, claims.environment, rules.kind, claims.user)
             _require_scopes(claims, connection)
-            send = self._prepared(asked, connection, rules)
+            send, version = self._prepared(asked, connection, rules)
         except PDPError:
             self._tell(EventKind.CALL_TOKEN_REFUSED, about, reason="connection")
             raise
-        about = about.with_facts(connection=connection, mode=asked.mode)
+        about = about.with_facts(connection=connection, version=version, mode=asked.mode)
         self._tell(EventKind.CALL_TOKEN_USED, about)
         return self._sent(send, take, opened, about)
 
@@ -140,9 +140,9 @@ class Broker:
         if mcp is None or _shown(asked.presenter) not in mcp.presenters:
             raise PermissionDeniedError("without a call token, and `mcp.presenters` does not name who presents it")
         connection = self._connections.connection(mcp.connection, tenant=mcp.tenant, compartment=mcp.compartment)
-        send = self._prepared(asked, connection, rules)
+        send, version = self._prepared(asked, connection, rules)
         about = _About(facts={"presenter": _shown(asked.presenter), "server": asked.server}, tenant=mcp.tenant)
-        about = about.with_facts(connection=connection, mode=asked.mode)
+        about = about.with_facts(connection=connection, version=version, mode=asked.mode)
         self._tell(EventKind.CONNECTION_USED, about)
         return self._sent(send, take, opened, about)
 
@@ -169,8 +169,8 @@ class Broker:
         except CallTokenRefusedError:
             return None
 
-    def _prepared(self, asked: Asked, connection: Connection, rules: ServerRules) -> Send:
-        """Return what sends the request with the secret, once all that can be refused has been."""
+    def _prepared(self, asked: Asked, connection: Connection, rules: ServerRules) -> tuple[Send, int]:
+        """Return what sends the request with the secret, once all that can be refused has been, and its version."""
         if asked.mode not in connection.modes:
             raise PermissionDeniedError(f"connection `{connection.id}` may not be used in mode `{asked.mode}`")
         try:
@@ -186,7 +186,8 @@ class Broker:
         own = connection.header.lower()
         sent = {name: value for name, value in asked.request.headers.items() if name != own}
         sender = Sender(upstream=upstream, rules=rules, roots=self._roots[asked.server])
-        return partial(sender.send, replace(asked.request, target=target, headers=sent), credential, secret.reveal())
+        send = partial(sender.send, replace(asked.request, target=target, headers=sent), credential, secret.reveal())
+        return send, secret.version
 
     def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: _About) -> T:
         self._require_record()
@@ -239,8 +240,8 @@ class _About:
     agent: str = ""
     tenant: str = ""
 
-    def with_facts(self, *, connection: Connection, mode: Mode) -> _About:
-        known = {"connection": connection.id, "version": str(connection.version), "upstream": connection.upstream}
+    def with_facts(self, *, connection: Connection, version: int, mode: Mode) -> _About:
+        known = {"connection": connection.id, "version": str(version), "upstream": connection.upstream}
         return replace(self, facts={**self.facts, **known, "mode": mode.value})
 
 

@@ -66,6 +66,15 @@ class Vault:
         self._tell(EventKind.CONNECTION_ADDED, added, by=by, upstream=added.upstream)
         return added
 
+    def replace(self, connection: Connection, *, by: str) -> Connection:
+        """Add a person's connection without a secret, in the place of their former one of this kind. Return it."""
+        added = replace(connection, version=0, created_at=self._wall())
+        former = self._store.replace(added)
+        if former:
+            self._tell(EventKind.CONNECTION_REMOVED, replace(added, id=former), by=by)
+        self._tell(EventKind.CONNECTION_ADDED, added, by=by, upstream=added.upstream)
+        return added
+
     def remove(self, connection_id: str, *, by: str) -> Connection:
         """Delete a connection with its secret, and return it. Raise `UnknownConnectionError`."""
         connection = self._store.connection(connection_id)
@@ -87,10 +96,20 @@ class Vault:
         return self._store.connections(tenant=tenant)
 
     def of_kind(self, tenant: str, compartment: str, kind: str, user: str) -> Connection:
-        """Return a user's own connection of a kind, or else that of the tenant. Raise `UnknownConnectionError`."""
+        """Return a user's own connection of a kind, or else that of the tenant. Raise `UnknownConnectionError`.
+
+        That of the tenant with which people connect is nobody's.
+        """
         found = self._store.of_kind(tenant, compartment, kind, user)
-        if found is None:
+        if found is None or found.is_client:
             raise UnknownConnectionError(f"no connection of kind `{kind}`")
+        return found
+
+    def client(self, tenant: str, compartment: str, kind: str) -> Connection:
+        """Return that of a tenant with which people connect. Raise `UnknownConnectionError`."""
+        found = self._store.of_kind(tenant, compartment, kind, "")
+        if found is None or not found.is_client:
+            raise UnknownConnectionError(f"nobody can connect to `{kind}`")
         return found
 
     def put(self, connection_id: str, plaintext: bytes, *, by: str) -> SecretVersion:

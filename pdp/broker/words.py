@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 from pdp.errors import ConflictError, NotFoundError, PDPError, UnavailableError, WrongStateError
 
@@ -34,11 +35,28 @@ class ClientAuth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSource:
-    """Where a connection gets access tokens for its secret, which is then that of a client and never goes upstream.
+class Consenting:
+    """Where people agree that a client uses their account, and where that ends: endpoints of one provider.
 
-    `endpoint` is the URL to which alone the secret is sent; `private` lets it be at an address that is not public.
-    `resource` is what the tokens are for (RFC 8707), or empty.
+    `issuer` is what the provider calls itself. People are sent to `authorization`. Tokens are revoked at `revocation`
+    (RFC 7009), and `introspection` (RFC 7662) says whether they count; `account` says who the person is. These three
+    may be empty. For `grace_seconds` after its first use a refresh token may be used again; 0 where nothing is known.
+    """
+
+    issuer: str
+    authorization: str
+    revocation: str = ""
+    introspection: str = ""
+    account: str = ""
+    grace_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSource:
+    """Where a connection gets access tokens for its secret, which never goes upstream itself.
+
+    `endpoint` is the URL to which alone the secret is sent; `private` lets all endpoints be at an address that is not
+    public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there.
     """
 
     endpoint: str
@@ -46,6 +64,12 @@ class TokenSource:
     auth: ClientAuth = ClientAuth.BASIC
     resource: str = ""
     private: bool = False
+    consenting: Consenting | None = None
+
+    @property
+    def host(self) -> str:
+        """Return how the provider is named in errors and records."""
+        return urlsplit(self.endpoint).netloc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +82,9 @@ class Connection:
     the header `header`, behind the word `scheme` when that is not empty. With a `source` it is not sent there: an
     access token that it gets is. `version` is that of the present secret, 0 before the first. `created_at` is unix
     seconds.
+
+    Where people connect there are two sorts. That of the tenant is the client, with which others are made and which
+    opens nothing itself; that of a person is made when they consent, with the source and the scopes of that moment.
     """
 
     id: str
@@ -73,6 +100,20 @@ class Connection:
     source: TokenSource | None = None
     version: int = 0
     created_at: float = 0.0
+
+    @property
+    def is_client(self) -> bool:
+        """Say whether people connect with it, so that it opens nothing itself."""
+        return not self.owner and self._consenting
+
+    @property
+    def is_consented(self) -> bool:
+        """Say whether a person consented to it, so that its secret is their tokens."""
+        return bool(self.owner) and self._consenting
+
+    @property
+    def _consenting(self) -> bool:
+        return self.source is not None and self.source.consenting is not None
 
     @property
     def facts(self) -> dict[str, str]:
@@ -108,16 +149,58 @@ class Kek:
     created_at: float
 
 
+class ConsentState(StrEnum):
+    """How a person's connection is doing."""
+
+    CONNECTED = "connected"
+    REFRESHING = "refreshing"  # a refresh has begun, and its outcome is not known
+    NEEDS_PERSON = "needs_person"  # its tokens are lost, or the provider takes them no longer: connect again
+    ENDING = "ending"  # it is disconnected here, and the provider has not confirmed the end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try to refresh: written before the provider is asked.
+
+    `version` is that of the secret whose refresh token is sent. `first_at` is when that was first sent, in unix
+    seconds: in an attempt that repeats a lost one, not the moment of this one.
+    """
+
+    id: str
+    version: int
+    first_at: float
+    is_repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What a person's connection rests on. Its tokens are its secret.
+
+    `account` is what the provider calls the person, or empty. `attempt` is the last try to refresh. Until
+    `paused_until` the provider is left alone. `used_at` is when the tokens were last opened, to the minute; 0 before
+    that. Times are unix seconds.
+    """
+
+    connection_id: str
+    account: str = ""
+    state: ConsentState = ConsentState.CONNECTED
+    attempt: Attempt | None = None
+    paused_until: float = 0.0
+    used_at: float = 0.0
+
+
 class Secret:
     """A plaintext secret, which only `reveal` shows: it has no text, and cannot be pickled.
 
+    `version` is that of the connection's secret that it is, or with which it was got.
     Python cannot wipe it: open it late, use it for one request, and give it no second name.
     """
 
-    __slots__ = ("_plaintext",)
+    __slots__ = ("_plaintext", "version")
 
-    def __init__(self, plaintext: bytes) -> None:
+    def __init__(self, plaintext: bytes, *, version: int = 0) -> None:
         self._plaintext = plaintext
+        self.version = version
 
     def reveal(self) -> bytes:
         """Return the plaintext."""
@@ -155,8 +238,16 @@ class TokenRefusedError(WrongStateError):
     """
 
 
+class NeedsPersonError(TokenRefusedError):
+    """The tokens of a person's connection are lost, or count no longer: the person must connect again."""
+
+
 class TokensUnavailableError(UnavailableError):
     """The provider of tokens does not answer: try again after a pause. Nothing was sent to the upstream."""
+
+
+class AnswerLostError(TokensUnavailableError):
+    """The provider of tokens was asked, and its answer was lost: nobody knows what it did."""
 
 
 class SealBrokenError(PDPError):

@@ -36,7 +36,11 @@ class EgressError(Exception):
     """There is no whole answer; the message continues after the URL: `did not answer in time`."""
 
 
-class NotAskedError(EgressError):
+class NotReachedError(EgressError):
+    """There was no connection on which the request could have been sent."""
+
+
+class NotAskedError(NotReachedError):
     """The server was not asked; the message says why: `others can write to ...`."""
 
 
@@ -110,12 +114,15 @@ class Egress:
     ) -> T:
         """Send a request and return what `take` makes of the answer. Raise `EgressError`."""
         if self._closed:
-            raise EgressError("is no longer asked")
+            raise NotReachedError("is no longer asked")
         exchange = self._exchange = _Exchange(self._whole_seconds)
+        failed: type[EgressError] = NotReachedError
         try:
-            return take(exchange.begin(self._connection(exchange), method, _target(self._parts), headers, body))
+            connection = self._connection(exchange)
+            failed = EgressError
+            return take(exchange.begin(connection, method, _target(self._parts), headers, body))
         except (OSError, http.client.HTTPException, EgressError) as error:
-            raise EgressError("did not answer in time") if exchange.late else _said(error) from None
+            raise failed("did not answer in time") if exchange.late else _said(error, failed) from None
         finally:
             self._exchange = None
             exchange.end()
@@ -281,8 +288,8 @@ def _target(parts: SplitResult) -> str:
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-def _said(error: Exception) -> EgressError:
-    return error if isinstance(error, EgressError) else EgressError(_in_words(error))
+def _said(error: Exception, failed: type[EgressError]) -> EgressError:
+    return error if isinstance(error, EgressError) else failed(_in_words(error))
 
 
 def _in_words(error: Exception) -> str:

@@ -143,7 +143,7 @@ class Memory:
     def open(self, connection: Connection) -> Secret:
         """Return the secret."""
         self.opened.append(connection.id)
-        return Secret(self.secret)
+        return Secret(self.secret, version=connection.version)
 
 
 @dataclass

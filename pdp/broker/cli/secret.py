@@ -53,6 +53,8 @@ def rotate(*, vault: Vault, by: str, id_: str, as_json: bool) -> None:
 
 def _read(one: Connection) -> bytes:
     """Return the secret on standard input; a person types it without seeing it."""
+    if one.is_consented:
+        raise WrongStateError(f"the secret of `{one.id}` is what its provider gives when `{one.owner}` connects")
     if sys.stdin.isatty():
         content = str(click.prompt("secret", hide_input=True, err=True)).encode()
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from pdp.broker.opening import opened_record, opened_vault
+from pdp.broker.opening import opened_people, opened_record, opened_vault
 from pdp.broker.serving import assembled, serve_until
 from pdp.broker.settings import BrokerSettings, read_settings
 from pdp.foundation.isolation import keep_secrets_here
@@ -42,7 +42,8 @@ def serve(*, file: str) -> None:
     with (
         opened_record(settings.data_dir) as record,
         opened_vault(settings.data_dir, record.event) as vault,
-        assembled(settings, vault, record) as broker,
+        opened_people(settings.data_dir, vault, record.event) as people,
+        assembled(settings, vault, record, people=people) as broker,
         _observing(settings) as observer,
     ):
 

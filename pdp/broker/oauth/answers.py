@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pdp.broker.headers import HeadersError, with_secret
 from pdp.broker.words import MOST_SECRET_BYTES, Secret, TokenRefusedError
+from pdp.calltokens.claims import CONNECTION_SCOPE
 from pdp.calltokens.strictjson import strict_decoder
 
 _DECODER: Final = strict_decoder(TokenRefusedError)
@@ -29,42 +30,55 @@ _MOST_SECONDS: Final = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """An access token, and how many seconds it is good for; 0 when the provider does not say."""
+    """An access token, and how many seconds it is good for; 0 when the provider does not say.
+
+    `scopes` is None without a word about them: then they are those that were asked for. A refresh token and an ID token
+    are there when the provider gave them.
+    """
 
     secret: Secret
     seconds: float
+    scopes: tuple[str, ...] | None = None
+    refresh: Secret | None = None
+    id_token: Secret | None = None
 
 
-def granted(body: bytes, wanted: Collection[str]) -> Granted:
-    """Return the access token of a good answer. Raise `TokenRefusedError` unless its scopes are those that are wanted.
-
-    Without a word about scopes they are what was asked for.
-    """
-    said = _object(body)
+def granted(body: bytes) -> Granted:
+    """Return what a good answer grants. Raise `TokenRefusedError`."""
+    said = said_in(body)
     if said is None:
         raise TokenRefusedError("it answers with something else than a JSON object")
     if str(said.get("token_type", "")).lower() != "bearer":
         raise TokenRefusedError("it gives a token that is not of the type `Bearer`")
-    scope = said.get("scope", " ".join(wanted))
-    if not isinstance(scope, str):
-        raise TokenRefusedError("it gives scopes that are no text")
-    if {*scope.split()} - {*wanted}:
+    return Granted(
+        secret=_token(said.get("access_token")),
+        seconds=_seconds(said.get("expires_in", 0)),
+        scopes=_scopes(said["scope"]) if "scope" in said else None,
+        refresh=_token(said["refresh_token"]) if "refresh_token" in said else None,
+        id_token=_token(said["id_token"]) if "id_token" in said else None,
+    )
+
+
+def require_scopes(got: Granted, wanted: Collection[str]) -> None:
+    """Raise `TokenRefusedError` unless the scopes are those that are wanted."""
+    scopes = {*wanted} if got.scopes is None else {*got.scopes}
+    if scopes - {*wanted}:
         raise TokenRefusedError("it grants a scope that the connection does not have")
-    if missing := sorted({*wanted} - {*scope.split()}):
+    if missing := sorted({*wanted} - scopes):
         raise TokenRefusedError(f"it does not grant the scope `{missing[0]}`")
-    return Granted(secret=_token(said.get("access_token")), seconds=_seconds(said.get("expires_in", 0)))
 
 
 def refusal(body: bytes) -> str:
     """Return the code of an answer that refuses; empty for one that is not of RFC 6749."""
     try:
-        code = (_object(body) or {}).get("error")
+        code = (said_in(body) or {}).get("error")
     except TokenRefusedError:
         return ""
     return code if isinstance(code, str) and code in _CODES else ""
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def said_in(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of an answer; None for anything else. Raise `TokenRefusedError` when a key is twice."""
     try:
         said = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
@@ -72,14 +86,21 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
+def _scopes(text: object) -> tuple[str, ...]:
+    names = text.split() if isinstance(text, str) else None
+    if names is None or not all(map(CONNECTION_SCOPE.fullmatch, names)):
+        raise TokenRefusedError("it gives scopes that are no text of RFC 6749")
+    return tuple(dict.fromkeys(names))
+
+
 def _token(text: object) -> Secret:
     token = text.encode("latin-1", "replace") if isinstance(text, str) and text.isascii() else b""
     try:
         with_secret("Authorization", "Bearer", token)
     except HeadersError:
-        raise TokenRefusedError("it gives no access token that a header can hold") from None
+        raise TokenRefusedError("it gives a token that no header can hold") from None
     if len(token) > MOST_SECRET_BYTES:
-        raise TokenRefusedError(f"it gives an access token of more than {MOST_SECRET_BYTES} bytes")
+        raise TokenRefusedError(f"it gives a token of more than {MOST_SECRET_BYTES} bytes")
     return Secret(token)
 
 

@@ -1,61 +1,123 @@
-"""Ask a token endpoint as a client (RFC 6749, section 4.4), by the one way out: nothing is followed, all is bounded."""
+"""Ask the endpoints of a provider as a client, by the one way out: nothing is followed, all is bounded."""
 
 from __future__ import annotations
 
+import http.client
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from pdp.broker.oauth.answers import Granted, granted, refusal
+from pdp.broker.oauth.answers import Granted, granted, refusal, require_scopes
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
-from pdp.broker.words import ClientAuth, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
+from pdp.broker.words import (
+    AnswerLostError,
+    ClientAuth,
+    NeedsPersonError,
+    Secret,
+    TokenRefusedError,
+    TokenSource,
+    TokensUnavailableError,
+)
 from pdp.errors import one_line
-from pdp.foundation.egress import Egress, EgressError, NotAskedError, Roots, TooLargeError, read_whole
+from pdp.foundation.egress import Egress, EgressError, NotAskedError, NotReachedError, Roots, TooLargeError, read_whole
 
 # Calls wait meanwhile.
 _STEP_SECONDS: Final = 5.0
 _WHOLE_SECONDS: Final = 10.0
+# Of a request that may take something that is there once: giving up early could lose it.
+PATIENT_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 256 * 1024
 _GOOD, _TOO_MANY, _SERVERS_FAULT = 200, 429, 500
 
 
 def checked_endpoint(url: str) -> str:
-    """Return the URL of a token endpoint as it is. Raise `UpstreamError` for one that could be read in several ways."""
+    """Return the URL of an endpoint as it is. Raise `UpstreamError` for one that could be read in several ways."""
     upstream = _upstream(url)
     try:
         target = upstream.target_of(url)
     except ForeignTargetError as error:
-        raise UpstreamError(f"`{one_line(url)}` is no token endpoint: {error}") from None
+        raise UpstreamError(f"`{one_line(url)}` is no endpoint: {error}") from None
     return f"{upstream.origin}{target}"
 
 
 def ask_for_token(source: TokenSource, secret: Secret, scopes: Collection[str], roots: Roots) -> Granted:
-    """Return an access token with these scopes. Raise `TokenRefusedError` or `TokensUnavailableError`.
+    """Return an access token of the client itself with these scopes (RFC 6749, section 4.4).
 
-    Their messages continue after a name of the provider.
+    Raise `TokenRefusedError` or `TokensUnavailableError`. Their messages continue after a name of the provider.
     """
-    egress = Egress(
-        source.endpoint,
-        roots=roots,
-        private_hosts=(_upstream(source.endpoint).host,) if source.private else (),
-        step_seconds=_STEP_SECONDS,
-        whole_seconds=_WHOLE_SECONDS,
-    )
-    headers, body = _request(source, secret, scopes)
-    try:
-        status, answer = egress.ask("POST", headers, lambda got: (got.status, read_whole(got, _MOST_BYTES)), body=body)
-    except NotAskedError as error:
-        raise TokenRefusedError(f"it is not asked: {error}") from None
-    except TooLargeError as error:
-        raise TokenRefusedError(f"it {error}") from None
-    except EgressError as error:
-        raise TokensUnavailableError(f"it {error}") from None
-    if status == _TOO_MANY or status >= _SERVERS_FAULT:
-        raise TokensUnavailableError(f"it answers `{status}`")
+    form = {"grant_type": "client_credentials", **_about(source)}
+    if scopes:
+        form["scope"] = " ".join(scopes)
+    status, answer = ask(source.endpoint, source, secret, form, roots)
     if status != _GOOD:
         raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
-    return granted(answer, scopes)
+    got = granted(answer)
+    require_scopes(got, scopes)
+    return got
+
+
+def refresh(source: TokenSource, secret: Secret, token: Secret, scopes: Collection[str], roots: Roots) -> Granted:
+    """Return what a refresh token is exchanged for (RFC 6749, section 6), with the same scopes.
+
+    Raise `NeedsPersonError` when the refresh token counts no longer, or was used up for nothing; `AnswerLostError` when
+    nobody knows whether it was; and otherwise what `ask_for_token` raises, when it was not.
+    """
+    form = {"grant_type": "refresh_token", "refresh_token": token.reveal().decode(), **_about(source)}
+    status, answer = ask(source.endpoint, source, secret, form, roots, seconds=PATIENT_SECONDS)
+    if status != _GOOD:
+        code = refusal(answer)
+        kind = NeedsPersonError if code == "invalid_grant" else TokenRefusedError
+        raise kind(f"it answers `{code or status}`")
+    try:
+        got = granted(answer)
+        require_scopes(got, scopes)
+    except TokenRefusedError as error:
+        raise NeedsPersonError(str(error)) from None
+    return got
+
+
+def ask(
+    url: str,
+    source: TokenSource,
+    secret: Secret,
+    form: Mapping[str, str],
+    roots: Roots,
+    *,
+    seconds: float = _WHOLE_SECONDS,
+) -> tuple[int, bytes]:
+    """Send a form to an endpoint of a source as its client, and return status and body of the answer.
+
+    Raise `TokenRefusedError` when the endpoint is not asked; `AnswerLostError` when it was, and did not answer; and
+    `TokensUnavailableError` when it could not be, or says that it cannot now.
+    """
+    egress = Egress(
+        url,
+        roots=roots,
+        private_hosts=(_upstream(url).host,) if source.private else (),
+        step_seconds=max(_STEP_SECONDS, seconds / 2),
+        whole_seconds=seconds,
+    )
+    headers, body = _request(source, secret, form)
+    try:
+        status, answer = egress.ask("POST", headers, _taken, body=body)
+    except NotAskedError as error:
+        raise TokenRefusedError(f"it is not asked: {error}") from None
+    except NotReachedError as error:
+        raise TokensUnavailableError(f"it {error}") from None
+    except EgressError as error:
+        raise AnswerLostError(f"it {error}") from None
+    if status == _TOO_MANY or status >= _SERVERS_FAULT:
+        raise TokensUnavailableError(f"it answers `{status}`")
+    return status, answer
+
+
+def _taken(got: http.client.HTTPResponse) -> tuple[int, bytes]:
+    """Return status and body; one that is too large is none, since no answer of OAuth is."""
+    try:
+        return got.status, read_whole(got, _MOST_BYTES)
+    except TooLargeError:
+        return got.status, b""
 
 
 def _upstream(url: str) -> Upstream:
@@ -66,12 +128,11 @@ def _upstream(url: str) -> Upstream:
     return Upstream.read(f"{parts.scheme}://{parts.netloc}")
 
 
-def _request(source: TokenSource, secret: Secret, scopes: Collection[str]) -> tuple[Mapping[str, str], bytes]:
-    form = {"grant_type": "client_credentials"}
-    if scopes:
-        form["scope"] = " ".join(scopes)
-    if source.resource:
-        form["resource"] = source.resource
+def _about(source: TokenSource) -> dict[str, str]:
+    return {"resource": source.resource} if source.resource else {}
+
+
+def _request(source: TokenSource, secret: Secret, form: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
     headers = {
         "accept": "application/json",
         "accept-encoding": "identity",

@@ -1,4 +1,4 @@
-"""Connections that open as access tokens: got when they are needed, and kept in memory while they are young."""
+"""Connections that open as access tokens. Those of clients are kept in memory while they are young."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.asking import ask_for_token
+from pdp.broker.oauth.people import People
 from pdp.broker.using import Connections
 from pdp.broker.words import Connection, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.clock import Clock, Deadline, Instant
@@ -27,11 +27,14 @@ class AccessTokens:
     """The vault, in which connections with a source of tokens open as an access token. Safe for threads.
 
     One thread asks for a connection's token, and the others wait for it, or use the present one while it is good.
-    Tokens are in memory alone, and never used after their end.
+    Tokens of clients are in memory alone, and never used after their end. `people` opens connections of people; without
+    it there are none.
     """
 
-    def __init__(self, vault: Connections, observe: Callable[[Event], None], clock: Clock) -> None:
-        self._vault, self._observe, self._clock = vault, observe, clock
+    def __init__(
+        self, vault: Connections, observe: Callable[[Event], None], clock: Clock, people: People | None = None
+    ) -> None:
+        self._vault, self._observe, self._clock, self._people = vault, observe, clock, people
         self._roots = Roots()
         self._desks: dict[str, _Desk] = {}
 
@@ -51,6 +54,10 @@ class AccessTokens:
         source = connection.source
         if source is None:
             return self._vault.open(connection)
+        if connection.is_consented and self._people is not None:
+            return self._people.open(connection)
+        if source.consenting is not None:
+            raise TokenRefusedError(f"`{connection.id}` opens nothing by itself: people connect with it")
         desk = self._desks.setdefault(connection.id, _Desk())
         kept = desk.kept_for(connection)
         if kept and desk.asking.locked() and not kept.ends.passed(self._clock.now()):
@@ -74,14 +81,14 @@ class AccessTokens:
             raise
         desk.kept = _Kept.since(now, connection, got)
         self._tell(connection, source)
-        return got.secret
+        return desk.kept.secret
 
     def _granted(self, desk: _Desk, connection: Connection, source: TokenSource) -> Granted:
         secret = self._vault.open(connection)
         try:
             return ask_for_token(source, secret, connection.scopes, self._roots)
         except (TokenRefusedError, TokensUnavailableError) as error:
-            problem = f"no access token for `{connection.id}` from `{_host(source)}`: {error}"
+            problem = f"no access token for `{connection.id}` from `{source.host}`: {error}"
             desk.failed = _Failed(
                 connection=connection,
                 kind=type(error),
@@ -92,7 +99,7 @@ class AccessTokens:
             raise type(error)(problem) from None
 
     def _tell(self, connection: Connection, source: TokenSource) -> None:
-        facts = {"version": str(connection.version), "provider": _host(source)}
+        facts = {"version": str(connection.version), "provider": source.host}
         self._observe(
             Event(
                 kind=EventKind.CONNECTION_REFRESHED,
@@ -118,7 +125,7 @@ class _Kept:
         """Return a token whose life began when it was asked for, at the latest."""
         return cls(
             connection=connection,
-            secret=got.secret,
+            secret=Secret(got.secret.reveal(), version=connection.version),
             old=Deadline.after(asked, got.seconds * _YOUNG),
             ends=Deadline.after(asked, got.seconds),
         )
@@ -152,7 +159,3 @@ class _Desk:
         failed = self.failed
         if failed and failed.connection == connection and not failed.pause.passed(now):
             raise failed.kind(failed.problem)
-
-
-def _host(source: TokenSource) -> str:
-    return urlsplit(source.endpoint).netloc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
@@ -37,9 +37,12 @@ class Place:
         use = [one.upstream, one.owner, one.header, one.scheme, list(one.scopes), [mode.value for mode in one.modes]]
         return canonical([*self._named(), *use, *self._source()])
 
-    def _source(self) -> list[list[str | bool]]:
+    def _source(self) -> list[list[str | bool | float]]:
         one = self.connection.source
-        return [] if one is None else [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private]]
+        if one is None:
+            return []
+        consenting = [] if one.consenting is None else [list(astuple(one.consenting))]
+        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting]
 
     def _named(self) -> list[str | int]:
         one = self.connection
@@ -72,7 +75,7 @@ def sealed(plaintext: bytes, place: Place, kek_id: str, provider: KeyProvider) -
 
 def opened(one: Sealed, place: Place, provider: KeyProvider) -> Secret:
     """Open a secret. Raise `SealBrokenError` when it does not belong to the place, or was changed."""
-    return Secret(decrypted(_key_of(one, place, provider), one.text, place.of_secret()))
+    return Secret(decrypted(_key_of(one, place, provider), one.text, place.of_secret()), version=place.version)
 
 
 def rewrapped(one: Sealed, place: Place, kek_id: str, provider: KeyProvider) -> Sealed:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from pdp.broker.sealing.envelope import Sealed
-from pdp.broker.store.tables import CONNECTION, SCHEMA, VERSION, connection_of, kek_of, row_of
+from pdp.broker.store.tables import CONNECTION, SCHEMA, VERSION, connection_of, kek_of, row_of, rows_of
 from pdp.broker.words import (
     OTHERS_USED,
     Connection,
@@ -28,6 +28,7 @@ INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version 
   kek_id = excluded.kek_id, wrapped_key = excluded.wrapped_key, sealed = excluded.sealed, stored_at = excluded.stored_at
 WHERE excluded.version > version
 """
+_FORMER: Final = "SELECT id FROM connections WHERE tenant = ? AND compartment = ? AND owner = ? AND kind = ?"
 _REWRAP: Final = """
 UPDATE secrets SET kek_id = ?, wrapped_key = ? WHERE connection_id = ? AND version = ? AND kek_id = ?
 """
@@ -68,18 +69,17 @@ class BrokerStore:
 
     def add(self, one: Connection) -> None:
         """Add a connection. Raise `ConnectionExistsError` for a second one of its id, or of its owner and kind."""
-        row = (one.id, one.tenant, one.compartment, one.kind, one.owner, one.upstream)
-        rest = (json.dumps(one.scopes), json.dumps(one.modes), one.header, one.scheme, one.created_at)
         with self._database.writing() as connection:
-            try:
-                connection.execute("INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest))
-            except apsw.ConstraintError:
-                raise ConnectionExistsError(
-                    f"there is a connection `{one.id}`, or another one of kind `{one.kind}` for the same owner"
-                ) from None
-            if source := one.source:
-                found = (one.id, source.endpoint, source.client_id, source.auth.value, source.resource, source.private)
-                connection.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", found)
+            _insert(connection, one)
+
+    def replace(self, one: Connection) -> str:
+        """Add a connection in the place of another one of its owner and kind. Return the id of that, or empty."""
+        key = (one.tenant, one.compartment, one.owner, one.kind)
+        with self._database.writing() as connection:
+            former = connection.execute(_FORMER, key).get
+            connection.execute("DELETE FROM connections WHERE id = ?", (former,))
+            _insert(connection, one)
+        return former or ""
 
     def remove(self, connection_id: str) -> None:
         """Delete a connection and its secret. Raise `UnknownConnectionError`."""
@@ -206,3 +206,19 @@ class BrokerStore:
 
 def _unknown(connection_id: str) -> UnknownConnectionError:
     return UnknownConnectionError(f"no such connection: `{connection_id}`")
+
+
+def _insert(connection: apsw.Connection, one: Connection) -> None:
+    row = (one.id, one.tenant, one.compartment, one.kind, one.owner, one.upstream)
+    rest = (json.dumps(one.scopes), json.dumps(one.modes), one.header, one.scheme, one.created_at)
+    try:
+        connection.execute("INSERT INTO connections VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, *rest))
+    except apsw.ConstraintError:
+        raise ConnectionExistsError(
+            f"there is a connection `{one.id}`, or another one of kind `{one.kind}` for the same owner"
+        ) from None
+    if one.source:
+        source, consenting = rows_of(one.id, one.source)
+        connection.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", source)
+        if consenting:
+            connection.execute("INSERT INTO consenting VALUES (?, ?, ?, ?, ?, ?, ?)", consenting)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple
 from typing import Any, Final
 
-from pdp.broker.words import ClientAuth, Connection, Kek, Mode, TokenSource
+from pdp.broker.words import ClientAuth, Connection, Consenting, Kek, Mode, TokenSource
 
 # That of the schema below.
 VERSION: Final = 1
@@ -40,6 +41,16 @@ CREATE TABLE IF NOT EXISTS sources (
   private INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS consenting (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  issuer TEXT NOT NULL,
+  "authorization" TEXT NOT NULL,
+  revocation TEXT NOT NULL,
+  introspection TEXT NOT NULL,
+  account TEXT NOT NULL,
+  grace_seconds REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS keks (
   id TEXT PRIMARY KEY,
   tenant TEXT NOT NULL,
@@ -61,8 +72,10 @@ CREATE INDEX IF NOT EXISTS secrets_by_kek ON secrets (kek_id);
 """
 CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
-  coalesce(version, 0), endpoint, client_id, auth, resource, private
+  coalesce(version, 0), endpoint, client_id, auth, resource, private,
+  issuer, "authorization", revocation, introspection, account, grace_seconds
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
+  LEFT JOIN consenting ON consenting.connection_id = id
 """
 
 
@@ -86,11 +99,45 @@ def connection_of(*row: Any) -> Connection:  # noqa: ANN401 - what the engine re
     )
 
 
-def _source(endpoint: str | None, client_id: str, auth: str, resource: str, private: int) -> TokenSource | None:
+def rows_of(connection_id: str, source: TokenSource) -> tuple[tuple[object, ...], tuple[object, ...] | None]:
+    """Return the rows of a connection's source: that of its token endpoint, and that of where people consent."""
+    consenting = None if source.consenting is None else (connection_id, *astuple(source.consenting))
+    row = (source.endpoint, source.client_id, source.auth.value, source.resource, source.private)
+    return (connection_id, *row), consenting
+
+
+def _source(
+    endpoint: str | None,
+    client_id: str,
+    auth: str,
+    resource: str,
+    private: int,
+    *consenting: Any,  # noqa: ANN401 - as above
+) -> TokenSource | None:
     if endpoint is None:
         return None
     return TokenSource(
-        endpoint=endpoint, client_id=client_id, auth=ClientAuth(auth), resource=resource, private=bool(private)
+        endpoint=endpoint,
+        client_id=client_id,
+        auth=ClientAuth(auth),
+        resource=resource,
+        private=bool(private),
+        consenting=_consenting(*consenting),
+    )
+
+
+def _consenting(
+    issuer: str | None, authorization: str, revocation: str, introspection: str, account: str, grace_seconds: float
+) -> Consenting | None:
+    if issuer is None:
+        return None
+    return Consenting(
+        issuer=issuer,
+        authorization=authorization,
+        revocation=revocation,
+        introspection=introspection,
+        account=account,
+        grace_seconds=grace_seconds,
     )
 
 

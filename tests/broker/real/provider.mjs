@@ -1,13 +1,16 @@
-// A provider of access tokens: `provider.mjs SECRET`. Prints its issuer, and then a line for each token that it gives.
-// Its clients, one for each way of proving who asks, have this secret. Each run has keys of its own.
+// A provider of access tokens: `provider.mjs SECRET BACK`, the secret of all clients, and where people are sent back to.
+// Prints its issuer, and then a line for each token that it gives. Each run has keys of its own.
+// There is one client for each way of proving who asks; people connect with `broker:people`, and agree to everything.
+// `slow N` on standard input makes it answer refreshes after N milliseconds.
 import { generateKeyPairSync } from "node:crypto";
 import { createServer } from "node:http";
+import { createInterface } from "node:readline";
 
 // It warns that it keeps nothing.
 for (const name of ["info", "log", "warn"]) console[name] = () => {};
 const { default: Provider } = await import("oidc-provider");
 
-const [client_secret] = process.argv.slice(2);
+const [client_secret, back] = process.argv.slice(2);
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
 const client = (token_endpoint_auth_method) => ({
   client_id: `broker:${token_endpoint_auth_method}`,
@@ -17,20 +20,34 @@ const client = (token_endpoint_auth_method) => ({
   redirect_uris: [],
   response_types: [],
 });
+const people = {
+  client_id: "broker:people",
+  client_secret,
+  grant_types: ["authorization_code", "refresh_token"],
+  redirect_uris: [back],
+};
 
 const server = createServer();
 await new Promise((done) => server.listen(0, "127.0.0.1", done));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
-  clients: [client("client_secret_basic"), client("client_secret_post")],
+  clients: [client("client_secret_basic"), client("client_secret_post"), people],
   clientDefaults: { id_token_signed_response_alg: "ES256" },
   jwks: { keys: [{ ...key, alg: "ES256", use: "sig" }] },
-  ttl: { ClientCredentials: 600 },
+  ttl: { ClientCredentials: 600, AccessToken: 600, IdToken: 600 },
+  pkce: { required: () => true },
+  rotateRefreshToken: true,
+  issueRefreshToken: () => true,
+  findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+  interactions: { url: (_, { uid }) => `/agree/${uid}` },
   features: {
+    devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
+      useGrantedResource: () => true,
       getResourceServerInfo: (_, resource) => ({
         scope: "issues pulls",
         audience: resource,
@@ -39,6 +56,29 @@ const provider = new Provider(issuer, {
     },
   },
 });
+
+// People log in by the name in `login_hint`.
+async function agree(request, response) {
+  const { prompt, params, session } = await provider.interactionDetails(request, response);
+  if (prompt.name === "login") {
+    const login = { accountId: params.login_hint ?? "alice" };
+    return provider.interactionFinished(request, response, { login });
+  }
+  const grant = new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
+  grant.addOIDCScope("openid offline_access");
+  grant.addResourceScope(params.resource, "issues pulls");
+  return provider.interactionFinished(request, response, { consent: { grantId: await grant.save() } });
+}
+
+let pause = 0;
+provider.use(async (context, next) => {
+  await next();
+  if (context.oidc?.params?.grant_type === "refresh_token") await new Promise((done) => setTimeout(done, pause));
+});
+createInterface(process.stdin).on("line", (line) => (pause = Number(line.replace("slow ", ""))));
 provider.on("grant.success", () => process.stdout.write("token\n"));
-server.on("request", provider.callback());
+const callback = provider.callback();
+server.on("request", (request, response) =>
+  (request.url.startsWith("/agree/") ? agree : callback)(request, response),
+);
 process.stdout.write(`${issuer}\n`);

@@ -2,75 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import urllib.request
-from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote_plus, urlencode
 
 import pytest
 
 from pdp.broker.oauth.tokens import AccessTokens
-from pdp.broker.words import ClientAuth, Connection, TokenRefusedError, TokenSource
+from pdp.broker.words import ClientAuth, Connection, TokenRefusedError
 from pdp.clock import SystemClock
+from tests.broker.real.realprovider import RESOURCE, SECRET, Provider, running_provider
 from tests.broker.vaults import BY, Files, connection
 
 pytestmark = pytest.mark.credentials
-
-PROGRAMS = Path(".venv-credentials") / "programs"
-# What must be escaped on its way, and what a provider must read as it was.
-SECRET = "a secret: of+the/broker%20"  # noqa: S105 - of the test's provider
-RESOURCE = "https://api.example.com"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """A running provider."""
-
-    issuer: str
-    process: subprocess.Popen[str]
-
-    def source(self, **fields: Any) -> TokenSource:
-        """Return how its tokens are got; `fields` replaces values."""
-        auth = fields.get("auth", ClientAuth.BASIC)
-        known = {"endpoint": f"{self.issuer}/token", "client_id": f"broker:{auth}", "resource": RESOURCE}
-        return TokenSource(**{**known, **fields})
-
-    def says_of(self, token: bytes) -> Any:
-        """Return what the provider says of a token."""
-        body = urlencode({"token": token}).encode()
-        pair = f"{quote_plus('broker:client_secret_basic')}:{quote_plus(SECRET)}"
-        headers = {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-        asked = urllib.request.Request(f"{self.issuer}/token/introspection", body, headers)  # noqa: S310 - on loopback
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - as above
-            return json.load(answer)
-
-    def given(self) -> int:
-        """End the provider, and return how many tokens it has given."""
-        self.process.terminate()
-        assert self.process.stdout is not None
-        return self.process.stdout.read().count("token\n")
 
 
 @pytest.fixture
 def provider(project_root: Path) -> Iterator[Provider]:
     """Run a provider."""
-    folder = project_root / PROGRAMS
-    shutil.copy(Path(__file__).parent / "provider.mjs", folder)
-    command = ["node", str(folder / "provider.mjs"), SECRET]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield Provider(issuer=process.stdout.readline().strip(), process=process)
-        finally:
-            process.kill()
+    with running_provider(project_root) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,0 +1,200 @@
+"""Connections of people: their access tokens, and how another one is got without losing the refresh token.
+
+A provider that gives each refresh token once ends all tokens when one comes twice. So one process refreshes, and the
+others wait, or use the present token while it is good. That a refresh begins is on the disk before the provider is
+asked, and its result before it is used. Between the two lies what nobody can close from here: when the process dies or
+the answer is lost, the provider may have taken the token, and what it gave instead is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from pdp.broker.oauth.asking import refresh
+from pdp.broker.oauth.pair import TokenPair
+from pdp.broker.store.consents import Consents
+from pdp.broker.vault import Vault
+from pdp.broker.words import (
+    AnswerLostError,
+    Attempt,
+    Connection,
+    Consent,
+    Consenting,
+    ConsentState,
+    NeedsPersonError,
+    Secret,
+    TokenRefusedError,
+    TokenSource,
+    TokensUnavailableError,
+)
+from pdp.clock import Clock, Instant
+from pdp.errors import PDPError
+from pdp.foundation.egress import Roots
+from pdp.observer import Event, EventKind
+
+_LOG: Final = logging.getLogger("pdp.broker")
+# Of a token's life, after which another one is got: not the same for all that were got at once.
+_SHARES: Final = (0.65, 0.75)
+# After a failure the provider is left alone.
+_PAUSE_SECONDS: Final = 5.0
+# How long others wait for the one that refreshes, when they have no good token.
+_WAIT_SECONDS: Final = 10.0
+# A use is noted once in this time: each note is a write to the disk.
+_USE_SECONDS: Final = 60.0
+# Who has put the secrets that a refresh brings.
+_BY: Final = "refresh"
+
+
+class People:
+    """Opens people's connections as access tokens. Safe for threads and for several processes.
+
+    `share` returns after which part of its life another token is got in the place of one that comes now.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        consents: Consents,
+        observe: Callable[[Event], None],
+        clock: Clock,
+        *,
+        share: Callable[[], float] = lambda: random.SystemRandom().uniform(*_SHARES),
+    ) -> None:
+        self._vault, self._consents, self._observe, self._clock = vault, consents, observe, clock
+        self._share, self._roots = share, Roots()
+
+    def open(self, connection: Connection) -> Secret:
+        """Return an access token that is good, and get another one when it is old.
+
+        Raise what the vault raises; `NeedsPersonError` when the person must connect again, `TokenRefusedError` and
+        `TokensUnavailableError` when the provider gives nothing now.
+        """
+        consent = self._consents.of(connection.id)
+        _require_usable(connection, consent)
+        pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
+        if pair.is_old(now):
+            pair = self._another(connection, pair, good=pair.is_good(now))
+        if now.wall_at - consent.used_at >= _USE_SECONDS:
+            self._consents.note_use(connection.id, now.wall_at)
+        return pair.access
+
+    def _another(self, connection: Connection, pair: TokenPair, *, good: bool) -> TokenPair:
+        """Return young tokens, or the present ones while these are `good` and there are no others now."""
+        with self._consents.locked(connection.id, wait_seconds=0.0 if good else _WAIT_SECONDS) as alone:
+            if alone:
+                try:
+                    return self._refreshed(connection.id)
+                except (TokenRefusedError, TokensUnavailableError) as error:
+                    if isinstance(error, NeedsPersonError) or not good:
+                        raise
+        if not good:
+            raise TokensUnavailableError(f"no access token for `{connection.id}`: it is being refreshed")
+        return pair
+
+    def _refreshed(self, connection_id: str) -> TokenPair:
+        """Return young tokens, and get them unless another process just did. For who has the lock."""
+        connection, consent = self._vault.connection(connection_id), self._consents.of(connection_id)
+        _require_usable(connection, consent)
+        pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
+        if not pair.is_old(now):
+            return pair
+        if pair.refresh is None:
+            raise self._lost(connection, "its access token has ended, and there is no refresh token")
+        client = self._client_of(connection)
+        if now.wall_at < consent.paused_until:
+            raise _named(TokensUnavailableError("it gave none a moment ago"), connection)
+        attempt = self._attempt(connection, consent, pair.refresh.version, now)
+        secret = self._vault.open(client)
+        self._consents.begin(connection_id, attempt)
+        return self._exchanged(connection, secret, pair.refresh, now)
+
+    def _attempt(self, connection: Connection, consent: Consent, version: int, now: Instant) -> Attempt:
+        """Return the next try to refresh. Raise `NeedsPersonError` when one was cut off and must not be repeated."""
+        last = consent.attempt
+        if consent.state is not ConsentState.REFRESHING or last is None or last.version != version:
+            return Attempt(id=secrets.token_hex(8), version=version, first_at=now.wall_at)
+        if last.is_repeated or not 0 <= now.wall_at - last.first_at < consenting_of(connection).grace_seconds:
+            raise self._lost(connection, "a refresh was cut off, and what the provider gave is lost")
+        return replace(last, id=secrets.token_hex(8), is_repeated=True)
+
+    def _client_of(self, connection: Connection) -> Connection:
+        """Return the client, if it is still the one to which the person consented. Raise `NeedsPersonError`."""
+        client = self._vault.client(connection.tenant, connection.compartment, connection.kind)
+        if client.source != connection.source:
+            raise NeedsPersonError(f"`{connection.id}` must be connected again: its client is no longer the same")
+        return client
+
+    def _exchanged(self, connection: Connection, secret: Secret, token: Secret, now: Instant) -> TokenPair:
+        """Return what the provider gives for a refresh token, once it is stored."""
+        source = source_of(connection)
+        try:
+            got = refresh(source, secret, token, connection.scopes, self._roots)
+            packed = TokenPair.of(got, asked=now, share=self._share(), former=token).packed()
+        except AnswerLostError:
+            # Either it may be repeated, at once, or it is lost.
+            return self._refreshed(connection.id)
+        except NeedsPersonError as error:
+            present = TokenPair.unpacked(self._vault.open(self._vault.connection(connection.id)))
+            if present.access.version != token.version:
+                # Another process was faster, where locks do not hold.
+                return present
+            raise self._lost(connection, str(error)) from None
+        except (TokenRefusedError, TokensUnavailableError) as error:
+            # The refresh token was not used.
+            self._consents.settle(connection.id, ConsentState.CONNECTED, paused_until=now.wall_at + _PAUSE_SECONDS)
+            raise _named(error, connection) from None
+        version = self._vault.put(connection.id, packed, by=_BY).version
+        self._consents.settle(connection.id, ConsentState.CONNECTED)
+        self._tell(EventKind.CONNECTION_REFRESHED, connection, version=str(version))
+        return TokenPair.unpacked(Secret(packed, version=version))
+
+    def _lost(self, connection: Connection, problem: str) -> NeedsPersonError:
+        """Note that the person must connect again, and return the error that says so."""
+        self._consents.settle(connection.id, ConsentState.NEEDS_PERSON)
+        self._tell(EventKind.CONNECTION_LOST, connection, version=str(connection.version), reason=problem)
+        error = NeedsPersonError(f"`{connection.id}` of `{connection.owner}` must be connected again: {problem}")
+        _LOG.warning("%s", error)
+        return error
+
+    def _tell(self, kind: EventKind, connection: Connection, **facts: str) -> None:
+        self._observe(
+            Event(
+                kind=kind,
+                at=self._clock.now().wall_at,
+                user=connection.owner,
+                tenant=connection.tenant,
+                facts={**connection.facts, "provider": source_of(connection).host, **facts},
+            )
+        )
+
+
+def source_of(connection: Connection) -> TokenSource:
+    """Return where a person's connection has its tokens from."""
+    if connection.source is None:
+        raise ValueError("nobody consented to this connection")
+    return connection.source
+
+
+def consenting_of(connection: Connection) -> Consenting:
+    """Return where a person consented to their connection."""
+    consenting = source_of(connection).consenting
+    if consenting is None:
+        raise ValueError("nobody consented to this connection")
+    return consenting
+
+
+def _require_usable(connection: Connection, consent: Consent) -> None:
+    if consent.state is ConsentState.NEEDS_PERSON:
+        raise NeedsPersonError(f"`{connection.id}` of `{connection.owner}` must be connected again")
+    if consent.state is ConsentState.ENDING:
+        raise NeedsPersonError(f"`{connection.id}` of `{connection.owner}` was disconnected")
+
+
+def _named(error: TokenRefusedError | TokensUnavailableError, connection: Connection) -> PDPError:
+    """Return an error about a provider with its name, and that of the connection."""
+    return type(error)(f"no access token for `{connection.id}` from `{source_of(connection).host}`: {error}")

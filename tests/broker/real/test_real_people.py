@@ -1,0 +1,146 @@
+"""Tokens of people at a real provider, which gives each refresh token once, and ends all when one comes again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.broker.oauth.answers import Granted
+from pdp.broker.oauth.pair import TokenPair
+from pdp.broker.words import ConsentState, NeedsPersonError, Secret, TokensUnavailableError
+from pdp.clock import SystemClock
+from tests.broker.consented import Site
+from tests.broker.real.realprovider import SECRET, Provider, running_provider
+
+pytestmark = pytest.mark.credentials
+
+# What the provider gives is good for ten minutes; for the broker it ended at once.
+OVER = 700.0
+
+
+@pytest.fixture
+def provider(project_root: Path) -> Iterator[Provider]:
+    """Run a provider."""
+    with running_provider(project_root) as running:
+        yield running
+
+
+def connected(folder: Path, provider: Provider, *, age: float = OVER, **source: Any) -> Site:
+    """Let alice connect, and return her connection with tokens of an age."""
+    site, said, clock = Site(folder, SystemClock()), provider.connected(), SystemClock()
+    now = clock.now()
+    asked = replace(now, wall_at=now.wall_at - age, boot_at=now.boot_at - age)
+    access, refresh = (Secret(said[name].encode()) for name in ("access_token", "refresh_token"))
+    got = Granted(secret=access, seconds=said["expires_in"], refresh=refresh)
+    site.connect(provider.peoples_source(**source), TokenPair.of(got, asked=asked, share=0.7), SECRET.encode())
+    return site
+
+
+def process(site: Site, project_root: Path, *step: str) -> subprocess.Popen[str]:
+    """Open the connection in a process, which dies before a step."""
+    command = [sys.executable, "-m", "tests.broker.real.person_process", str(site.files.folder), *step]
+    return subprocess.Popen(command, cwd=project_root, stdout=subprocess.PIPE, text=True)
+
+
+def test_eight_processes_refresh_once(provider: Provider, tmp_path: Path, project_root: Path) -> None:
+    """One asks, however slow the provider is, and the others wait: all have one token, which is good."""
+    site = connected(tmp_path, provider)
+    provider.slow(1000)
+
+    running = [process(site, project_root) for _ in range(8)]
+    opened = {one.communicate(timeout=100)[0].strip() for one in running}
+
+    [token] = opened
+    assert (True, "issues") == ((said := provider.says_of(token.encode(), "people"))["active"], said["scope"])
+    assert ConsentState.CONNECTED is site.consents.of("alices").state
+    site.close()
+    assert 2 == provider.given()
+
+
+@pytest.mark.parametrize(
+    ("step", "given", "opens"),
+    [
+        ("intent", 2, True),
+        ("question", 1, False),
+        ("answer", 2, False),
+        ("result", 2, False),
+        ("end", 2, True),
+    ],
+)
+def test_a_killed_process_leaves_the_connection_or_says_that_it_is_lost(
+    provider: Provider, tmp_path: Path, project_root: Path, step: str, given: int, *, opens: bool
+) -> None:
+    """Killed before each step: between the intent and the stored result nobody knows what the provider did."""
+    site = connected(tmp_path, provider)
+
+    with process(site, project_root, step) as killed:
+        assert -signal.SIGKILL == killed.wait(100)
+    if opens:
+        assert provider.says_of(site.open().encode(), "people")["active"]
+    else:
+        with pytest.raises(NeedsPersonError, match="a refresh was cut off"):
+            site.open()
+        assert ConsentState.NEEDS_PERSON is site.consents.of("alices").state
+
+    site.close()
+    assert given == provider.given()
+
+
+@pytest.mark.parametrize(("step", "opens"), [("question", True), ("answer", False)])
+def test_a_lost_refresh_is_repeated_once_where_the_provider_allows_it(
+    provider: Provider, tmp_path: Path, project_root: Path, step: str, *, opens: bool
+) -> None:
+    """One that it never saw is saved by that. This provider has no such time: what it gave before is over for good."""
+    site = connected(tmp_path, provider, grace_seconds=600.0)
+
+    with process(site, project_root, step) as killed:
+        killed.wait(100)
+    if opens:
+        assert provider.says_of(site.open().encode(), "people")["active"]
+    else:
+        with pytest.raises(NeedsPersonError, match="it answers `invalid_grant`"):
+            site.open()
+    site.close()
+
+
+def test_a_slow_provider_keeps_nobody_with_a_good_token(provider: Provider, tmp_path: Path, project_root: Path) -> None:
+    """While one waits for it, the others use what they have."""
+    site = connected(tmp_path, provider, age=500.0)
+    good = TokenPair.unpacked(site.vault.open(site.vault.connection("alices"))).access.reveal().decode()
+    provider.slow(30_000)
+    with process(site, project_root) as waiting:
+        while site.consents.of("alices").state is not ConsentState.REFRESHING:
+            time.sleep(0.02)
+        began = time.monotonic()
+
+        assert good == site.open()
+
+        assert time.monotonic() - began < 5
+        waiting.kill()
+    site.close()
+
+
+def test_a_provider_that_is_gone_or_another(provider: Provider, tmp_path: Path) -> None:
+    """Down, it costs nothing but time. With another issuer it gets nothing: the person consented elsewhere."""
+    site = connected(tmp_path, provider)
+    provider.process.kill()
+    provider.process.wait(10)
+    with pytest.raises(TokensUnavailableError, match="cannot be reached"):
+        site.open()
+    assert ConsentState.CONNECTED is site.consents.of("alices").state
+
+    client = site.vault.connection("crm")
+    moved = provider.peoples_source(issuer="https://elsewhere.example.com")
+    site.vault.replace(replace(client, source=moved), by="tests")
+    site.vault.put("crm", SECRET.encode(), by="tests")
+    with pytest.raises(NeedsPersonError, match="its client is no longer the same"):
+        site.open()
+    site.close()
