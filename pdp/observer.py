@@ -61,6 +61,12 @@ class EventKind(StrEnum):
     KEY_RETIRED = "key.retired"  # a key of the broker that sealed nothing any more was destroyed
     KEY_ROOT_REPLACED = "key.root_replaced"  # all keys of the broker were wrapped by a new root key
     TENANT_SHREDDED = "tenant.shredded"  # the broker destroyed all keys and secrets of a tenant
+    SIGNAL_RECEIVED = "signal.received"  # a signal came from outside
+    SIGNAL_APPLIED = "signal.applied"  # it was carried out
+    SIGNAL_HELD = "signal.held"  # it goes beyond the bounds of its transmitter, so a person is asked
+    SIGNAL_PREVIEWED = "signal.previewed"  # it was only looked at what it would end
+    SIGNAL_RELEASED = "signal.released"  # a person said that it is to be carried out
+    SIGNAL_DISMISSED = "signal.dismissed"  # a person said that it is not
 
 
 # What ends or narrows authority, or changes the rules for all: recorded while there is any room.
@@ -78,6 +84,7 @@ ENDING = frozenset(
         EventKind.CONNECTION_REMOVED,
         EventKind.KEY_RETIRED,
         EventKind.TENANT_SHREDDED,
+        EventKind.SIGNAL_APPLIED,
     }
 )
 
@@ -223,4 +230,8 @@ class DoorObserver(CallObserver, Protocol):
 
     def watch_sessions(self, count: Callable[[], int]) -> None:
         """Report how many sessions the door holds, as `count` returns it, on any thread."""
+        ...
+
+    def watch_signals(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many signals are open in each state, as `count` returns it, on any thread."""
         ...

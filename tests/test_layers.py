@@ -27,7 +27,7 @@ FLOORS = (
     ("decision", "bundles", "audit", "messages"),
     ("registry",),
     ("server", "client"),
-    ("doors", "console"),
+    ("doors", "console", "signals"),
     # Composition: `app` alone constructs the parts.
     ("config", "bundlesettings", "callersettings", "messagesettings", "starting", "app", "workers"),
     ("testing",),
@@ -87,6 +87,7 @@ LIBRARIES = {
         "pdp.sessions",
         "pdp.audit",
         "pdp.messages.queue",
+        "pdp.signals.store",
         "pdp.doctor.machine",
     ),
     "pyarrow": ("pdp.audit",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,9 @@ from pdp.broker.providers.choosing import KEYS_FOLDER
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings, read_settings
 from pdp.broker.vault import Vault
-from pdp.client import Client, PDPClientError, PermissionDeniedError
+from pdp.client import Client, PermissionDeniedError
 from pdp.errors import PDPError
+from pdp.foundation.findings import Finding, findings_of
 from pdp.foundation.ownership import is_exposed, require_own, require_own_socket
 from pdp.observer import EventKind
 from pdp.record.fields import facts_of, number_of, text_of
@@ -30,15 +31,6 @@ _ISOLATE: Final = "from pdp.foundation.isolation import keep_secrets_here; print
 
 # Yields what is well, and raises what is not.
 Check = Callable[[BrokerSettings], Iterator[str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What a check found. `level` is `ok`, `warning` for what to consider, or `problem` for what must be corrected."""
-
-    check: str
-    level: str
-    found: str
 
 
 def examine(file: Path) -> Iterator[Finding]:
@@ -58,7 +50,7 @@ def examine(file: Path) -> Iterator[Finding]:
         ("addresses", _addresses),
     )
     for name, check in checks:
-        yield from _of_check(name, check, settings)
+        yield from findings_of(name, partial(check, settings))
     lacking = _not_granted()
     yield from (Finding(check="memory", level="warning", found=line) for line in lacking)
     if not lacking:
@@ -72,17 +64,6 @@ def _not_granted() -> list[str]:
     if done.returncode:
         return ["cannot be examined: no other process of this interpreter could be started"]
     return done.stdout.split("\n")[:-1] if done.stdout.strip() else []
-
-
-def _of_check(
-    name: str, check: Callable[[BrokerSettings], Iterator[str]], settings: BrokerSettings
-) -> Iterator[Finding]:
-    """Yield what a check found, up to the first problem."""
-    try:
-        for line in check(settings):
-            yield Finding(check=name, level="ok", found=line)
-    except (PDPError, PDPClientError, OSError) as error:
-        yield from (Finding(check=name, level="problem", found=line) for line in str(error).splitlines())
 
 
 def _rules(settings: BrokerSettings) -> Iterator[str]:

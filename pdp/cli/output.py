@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -20,6 +21,7 @@ from rich.text import Text
 
 from pdp.clock import utc_text
 from pdp.foundation import files
+from pdp.foundation.findings import Finding
 from pdp.foundation.printable import visible, visible_json
 
 _LEAST_CHARACTERS = 6
@@ -47,6 +49,15 @@ STYLES: Mapping[str, str] = {
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a value as indented JSON."""
     click.echo(visible_json(value))
+
+
+def print_findings(found: Sequence[Finding], *, as_json: bool) -> bool:
+    """Print what an examination found; say whether there is no problem."""
+    if as_json:
+        print_json({"findings": [asdict(one) for one in found]})
+    else:
+        print_table(("level", "check", "found"), [(one.level, one.check, one.found) for one in found])
+    return not any(one.level == "problem" for one in found)
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -59,6 +59,10 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "bundle": CommandEntry("pdp.cli.bundle.versions", "Pack, sign and verify bundles; list and activate versions."),
     "schema": CommandEntry("pdp.cli.author.check", "Print the whole Cedar schema of a policy folder."),
     "audit": CommandEntry("pdp.cli.audit.group", "Query the record of decisions, and verify that it is intact."),
+    "signals": CommandEntry(
+        "pdp.cli.signals.group",
+        "Take signals of others that authority must end, such as a closed account, and revoke what they name.",
+    ),
     "top": CommandEntry("pdp.cli.operate.top", "Watch decisions as they are made."),
     "telemetry": CommandEntry(
         "pdp.cli.operate.telemetry", "Print the dashboard, the alert rules and the names of telemetry."

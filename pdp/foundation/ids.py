@@ -37,6 +37,11 @@ def new_freeze_id() -> str:
     return "frz_" + _base32(secrets.token_bytes(17))
 
 
+def new_signal_id() -> str:
+    """Return a new id of a signal that came from outside: `sig_` and 130 random bits."""
+    return "sig_" + _base32(secrets.token_bytes(17))
+
+
 def new_handle() -> str:
     """Return a new secret session handle: `pdps_` and 256 random bits."""
     return "pdps_" + secrets.token_urlsafe(32)

@@ -41,6 +41,18 @@ class UnknownKeyError(TokenRefusedError):
     """A token names an unknown key, which may have been published since the keys were read."""
 
 
+class WrongSignatureError(TokenRefusedError):
+    """Another key than the one that it names has signed a token, or it was changed since."""
+
+
+class ForeignIssuerError(TokenRefusedError):
+    """A token has a good signature, and names another issuer."""
+
+
+class ForeignAudienceError(TokenRefusedError):
+    """A token is from the right issuer, for somebody else."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """A kind of token: claims that only other kinds have, and the claims in which some issuers name the kind.
@@ -83,6 +95,7 @@ class TokenRules:
     user_group_prefix: str = ""
     id_claim: str = "sub"
     kind: Kind = ACCESS_TOKEN
+    most_characters: int = TOKEN_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +134,17 @@ def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
 
     Only the header is read before the signature is verified.
     """
-    if len(token) > TOKEN_CHARACTERS:
-        raise TokenRefusedError(f"it is longer than {TOKEN_CHARACTERS} characters")
+    claims, digests = signed_claims(token, keys, rules)
+    return _read(claims, rules, digests)
+
+
+def signed_claims(token: str, keys: KeySet, rules: TokenRules) -> tuple[dict[str, Any], frozenset[bytes]]:
+    """Return the claims of a token of the right kind, issuer and audience, and the digests that can deny it.
+
+    Raise `TokenRefusedError`. What the claims say besides is not looked at.
+    """
+    if len(token) > rules.most_characters:
+        raise TokenRefusedError(f"it is longer than {rules.most_characters} characters")
     match = _THREE_PARTS.fullmatch(token)
     if match is None:
         raise TokenRefusedError("it is not three parts of base64url")
@@ -134,11 +156,11 @@ def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
     except (JoseError, ValueError):
         genuine = False
     if not genuine:
-        raise TokenRefusedError("its signature is wrong")
+        raise WrongSignatureError("its signature is wrong")
     claims = _object("payload", payload)
     _require_kind(claims, rules.kind)
     _require_parties(claims, rules)
-    return _read(claims, rules, web_token_digests(token, name, signature))
+    return claims, web_token_digests(token, name, signature)
 
 
 def _decoded(part: str) -> bytes:
@@ -190,28 +212,28 @@ def _require_kind(claims: dict[str, Any], kind: Kind) -> None:
 
 def _require_parties(claims: dict[str, Any], rules: TokenRules) -> None:
     if claims.get("iss") != rules.issuer:
-        raise TokenRefusedError(f"it is from another issuer: {_shown(claims.get('iss'))}")
+        raise ForeignIssuerError(f"it is from another issuer: {_shown(claims.get('iss'))}")
     audience = claims.get("aud")
     several = audience if isinstance(audience, list) else [audience]
     if not all(isinstance(one, str) for one in several) or rules.audience not in several:
-        raise TokenRefusedError(f"it is for another audience: {_shown(audience)}")
+        raise ForeignAudienceError(f"it is for another audience: {_shown(audience)}")
     if rules.kind.for_its_client and claims.get("azp", rules.audience) != rules.audience:
         raise TokenRefusedError(f"it was issued to another client (`azp`): {_shown(claims['azp'])}")
 
 
 def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) -> VerifiedToken:
-    ends_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
-    begins_at = max(issued_at, _time(claims, "nbf") if "nbf" in claims else issued_at)
+    ends_at, issued_at = time_claim(claims, "exp"), time_claim(claims, "iat")
+    begins_at = max(issued_at, time_claim(claims, "nbf") if "nbf" in claims else issued_at)
     if ends_at <= begins_at:
         raise TokenRefusedError("it ends before it begins")
     if ends_at - issued_at > rules.longest_seconds:
         raise TokenRefusedError(f"it lives longer than {rules.longest_seconds:g} seconds (`jwt.longest_seconds`)")
-    authenticated_at = _time(claims, "auth_time") if "auth_time" in claims else 0.0
+    authenticated_at = time_claim(claims, "auth_time") if "auth_time" in claims else 0.0
     if authenticated_at > issued_at + rules.leeway_seconds:
         raise TokenRefusedError("its `auth_time` is later than its `iat`")
     if "act" in claims and not isinstance(claims["act"], dict):
         raise TokenRefusedError("its `act` is not an object")
-    subject, name = _text(claims, "sub"), claim_at(claims, rules.id_claim)
+    subject, name = text_claim(claims, "sub"), claim_at(claims, rules.id_claim)
     groups = texts_at(claims, rules.groups_claim) if rules.groups_claim else ()
     if groups is None:
         raise TokenRefusedError(f"its `{rules.groups_claim}` is not a list of strings")
@@ -222,7 +244,7 @@ def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) 
         name=name if isinstance(name, str) else "",
         groups=groups,
         user_groups=_user_groups(() if no_person else groups, rules.user_group_prefix),
-        token_id=_text(claims, "jti") if "jti" in claims else "",
+        token_id=text_claim(claims, "jti") if "jti" in claims else "",
         begins_at=begins_at - rules.leeway_seconds,
         ends_at=ends_at,
         no_person=no_person,
@@ -247,14 +269,16 @@ def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: st
     return sign_of_program(claims) or "nothing shows that it belongs to a person (`auth_time`, `jwt.person_claim`)"
 
 
-def _time(claims: dict[str, Any], name: str) -> float:
+def time_claim(claims: dict[str, Any], name: str) -> float:
+    """Return a claim that is a time, in unix seconds. Raise `TokenRefusedError`."""
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= _LATEST:
         raise TokenRefusedError(f"its `{name}` is missing or not a time")
     return float(value)
 
 
-def _text(claims: dict[str, Any], name: str) -> str:
+def text_claim(claims: dict[str, Any], name: str) -> str:
+    """Return a claim that is an id. Raise `TokenRefusedError`."""
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS or not value.isprintable():
         raise TokenRefusedError(f"its `{name}` is missing or not an id")

@@ -26,6 +26,7 @@ BOUNDS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 
 # Attributes and labels, ours
 OUTCOME = "pdp.door.outcome"
 REASON = "pdp.door.reason"
+SIGNAL_STATE = "pdp.signal.state"
 QUESTION_US, UPSTREAM_US = f"{names.PHASE_PREFIX}question_us", f"{names.PHASE_PREFIX}upstream_us"
 
 _AT_DOOR = ("call at a door",)
@@ -64,6 +65,13 @@ QUESTION = Metric(
 UPSTREAM = Metric("pdp.door.upstream.duration", "histogram", "s", "Time that the tool takes.")
 REFUSED = Metric("pdp.door.messages.refused", "counter", "{message}", "Messages that are no call, refused.", (REASON,))
 SESSIONS = Metric("pdp.door.sessions", "gauge", "{session}", "Sessions that the door holds.")
+SIGNALS = Metric(
+    "pdp.signals",
+    "gauge",
+    "{signal}",
+    "Signals that wait for the server, or for a person.",
+    (SIGNAL_STATE,),
+)
 
 METRICS: tuple[Metric, ...] = (
     CALLS,
@@ -72,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     UPSTREAM,
     REFUSED,
     SESSIONS,
+    SIGNALS,
     names.SPANS_PROCESSED,
     names.SPANS_EXPORTED,
     names.SPAN_QUEUE,

@@ -76,6 +76,11 @@ class DoorTelemetry:
         if self._metrics is not None:
             self._metrics.watch_sessions(count)
 
+    def watch_signals(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many signals are open in each state, as `count` returns it at each collection."""
+        if self._metrics is not None:
+            self._metrics.watch_signals(count)
+
     def shutdown(self, timeout: float = 5.0) -> bool:
         """Send what waits and end; return False when `timeout` seconds were not enough."""
         groups, self._closing = self._closing, ()
@@ -106,6 +111,7 @@ class DoorMetrics:
         self._upstream: Durations[DoorCall] = Durations(doornames.BOUNDS)
         self._flows = Flows(delta=delta)
         self._count_sessions: Callable[[], int] | None = None
+        self._count_signals: Callable[[], Mapping[str, int]] | None = None
 
     def began(self) -> None:
         """Count a call as under way."""
@@ -136,6 +142,10 @@ class DoorMetrics:
         """Report how many sessions the door holds."""
         self._count_sessions = count
 
+    def watch_signals(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many signals are open in each state."""
+        self._count_signals = count
+
     def watch_flow(self, flow: Callable[[], Flow]) -> None:
         """Report the flow of the spans."""
         self._flows.watch("traces", flow)
@@ -152,6 +162,8 @@ class DoorMetrics:
         found: dict[str, Counts] = {**counts, **self._flows.counts(), doornames.ACTIVE.name: {(): active}}
         if self._count_sessions is not None:
             found[doornames.SESSIONS.name] = {(): self._count_sessions()}
+        if self._count_signals is not None:
+            found[doornames.SIGNALS.name] = {(state,): number for state, number in self._count_signals().items()}
         told = Interval(since=self._started, at=at, delta=self._delta)
         metrics = [told.numbers(one, found[one.name]) for one in doornames.METRICS if found.get(one.name)]
         for metric, rows, seconds in (

@@ -350,6 +350,7 @@ _BY_CODE = "it writes files that the caller has named, and its exit code says wh
 WITHOUT_JSON = {
     "serve": "it runs until it is stopped; its log has `log.format`",
     "console": "it runs until it is stopped, and speaks to a browser",
+    "signals serve": "it runs until it is stopped, and speaks to transmitters",
     "mcp": "it speaks MCP on stdout, until its client stops it",
     "door agentgateway": _A_DOOR,
     "door authzen": _A_DOOR,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from pdp.broker.cli.opened import json_option
 from pdp.broker.examination import examine
-from pdp.cli.output import print_json, print_table, progress
+from pdp.cli.output import print_findings, progress
 
 
 @click.command(epilog="Example:  pdp-broker doctor --settings broker.yaml")
@@ -25,8 +24,4 @@ def doctor(context: click.Context, *, file: str, as_json: bool) -> None:
     """
     with progress("examining the broker"):
         found = list(examine(Path(file)))
-    if as_json:
-        print_json({"findings": [asdict(one) for one in found]})
-    else:
-        print_table(("level", "check", "found"), [(one.level, one.check, one.found) for one in found])
-    context.exit(1 if any(one.level == "problem" for one in found) else 0)
+    context.exit(0 if print_findings(found, as_json=as_json) else 1)

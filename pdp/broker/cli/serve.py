@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from pdp.broker.opening import opened_people, opened_record, opened_vault
 from pdp.broker.serving import assembled, serve_until
-from pdp.broker.settings import BrokerSettings, read_settings
+from pdp.broker.settings import read_settings
 from pdp.foundation.isolation import keep_secrets_here
-from pdp.observer import DoorObserver
-from pdp.telemetry.variables import ask_to_send
+from pdp.telemetry.programs import observing
 
 _LOG = logging.getLogger("pdp.broker")
-_END_SECONDS = 3.0
 
 
 @click.command(epilog="Example:  pdp-broker serve --settings broker.yaml")
@@ -44,7 +39,7 @@ def serve(*, file: str) -> None:
         opened_vault(settings.data_dir, record.event) as vault,
         opened_people(settings.data_dir, vault, record.event) as people,
         assembled(settings, vault, record, people=people) as broker,
-        _observing(settings) as observer,
+        observing("pdp-broker", settings.telemetry) as observer,
     ):
 
         async def run() -> None:
@@ -58,19 +53,3 @@ def serve(*, file: str) -> None:
 
 def _say(address: str) -> None:
     click.echo(f"listening for {address}")
-
-
-@contextmanager
-def _observing(settings: BrokerSettings) -> Iterator[DoorObserver | None]:
-    """Provide what sends traces and metrics; None when nothing is sent."""
-    if not settings.telemetry and not ask_to_send(os.environ):
-        yield None
-        return
-    from pdp.telemetry.doors import build_door_telemetry  # noqa: PLC0415 - only what sends needs OpenTelemetry
-
-    telemetry = build_door_telemetry("pdp-broker", exporter=settings.telemetry)
-    try:
-        yield telemetry
-    finally:
-        if telemetry is not None:
-            telemetry.shutdown(_END_SECONDS)

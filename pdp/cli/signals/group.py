@@ -1,0 +1,19 @@
+"""The table of the commands `pdp signals`."""
+
+from __future__ import annotations
+
+import click
+
+from pdp.cli.groups import Group
+from pdp.cli.signals.answering import apply, dismiss, list_
+from pdp.cli.signals.doctor import doctor
+from pdp.cli.signals.serve import serve
+
+
+@click.group(cls=Group)
+def signals() -> None:
+    """Take signals of others that authority must end, such as a closed account, and revoke what they name."""
+
+
+for _command in (serve, list_, apply, dismiss, doctor):
+    signals.add_command(_command)

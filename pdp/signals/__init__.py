@@ -1,0 +1,1 @@
+"""Signals of others that authority must end: received, judged by their signatures, and carried out by revoking."""
