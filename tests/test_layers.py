@@ -130,6 +130,7 @@ LIBRARIES = {
         "pdp.identity.keysets",
         "pdp.serving.localtls",
         "pdp.doctor.certificate",
+        "pdp.signals.github",
     ),
     "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider", "pdp.console.published"),
     "click": ("pdp.cli", "pdp.broker.cli"),

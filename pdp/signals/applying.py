@@ -1,4 +1,4 @@
-"""Carry signals out: revoke whom they name, within the bounds of their transmitter, and hold the rest for a person."""
+"""Carry signals out: revoke whom they name, within the bounds of their sender, and hold the rest for a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pdp.errors import NotFoundError as NothingKnownError
 from pdp.errors import PDPError, reason_of
 from pdp.observer import Event, EventKind
 from pdp.record.secretuses import sessions_that_used
-from pdp.signals.settings import Transmitter
+from pdp.signals.settings import Sender
 from pdp.signals.store import SignalStore
 from pdp.signals.words import Signal, State, Target, What
 from pdp.v1.session_pb2 import RevokeSessionsResponse
@@ -49,7 +49,7 @@ class Revoker(Protocol):
 class Applier:
     """Carries out what waits in a store, one signal after the other. For one thread.
 
-    `transmitters` are those of the settings, and `broker_record` is the folder with the record of the broker, or None.
+    `senders` are those of the settings, and `broker_record` is the folder with the record of the broker, or None.
     `observe` is told what happens, and never waits; `wall` returns unix seconds.
     """
 
@@ -58,12 +58,12 @@ class Applier:
         *,
         store: SignalStore,
         revoker: Revoker,
-        transmitters: Mapping[str, Transmitter],
+        senders: Mapping[str, Sender],
         broker_record: Path | None,
         observe: Callable[[Event], None],
         wall: Callable[[], float],
     ) -> None:
-        self._store, self._revoker, self._transmitters = store, revoker, transmitters
+        self._store, self._revoker, self._senders = store, revoker, senders
         self._broker_record, self._observe, self._wall = broker_record, observe, wall
         self._away = ""
 
@@ -86,15 +86,15 @@ class Applier:
         self._away = problem
 
     def _carry_out(self, signal: Signal) -> None:
-        transmitter = self._transmitters.get(signal.transmitter)
+        sender = self._senders.get(signal.transmitter)
         work = _Work(signal=signal)
-        if transmitter is None:
+        if sender is None:
             work.left += signal.targets
-            work.note("its transmitter is not in the settings any more")
+            work.note("its sender is not in the settings any more")
         else:
             for target in self._expanded(signal, work):
-                self._act(target, transmitter, work)
-        self._finish(work, preview=transmitter is not None and transmitter.preview)
+                self._act(target, sender, work)
+        self._finish(work, preview=sender is not None and sender.preview)
 
     def _expanded(self, signal: Signal, work: _Work) -> Iterator[Target]:
         """Yield users and sessions: of a connection the sessions that used its secret, the latest first."""
@@ -117,16 +117,16 @@ class Applier:
             raise NothingKnownError("`broker_record` is not set")
         return sessions_that_used(self._broker_record, connection)[::-1]
 
-    def _act(self, target: Target, transmitter: Transmitter, work: _Work) -> None:
+    def _act(self, target: Target, sender: Sender, work: _Work) -> None:
         """Revoke one target, or hold it. Raise `PDPClientError` when the server does not answer."""
         selector = {"session_id" if target.what is What.SESSION else "user": target.id, "of_tenant": target.tenant}
         signal = work.signal
         try:
             count = self._revoker.preview_revocation(**selector).session_count
-            if transmitter.preview:
+            if sender.preview:
                 work.note(f"{target.text}: {count} sessions would be revoked")
                 return
-            if not signal.by and self._exceeds(target, count, transmitter):
+            if not signal.by and self._exceeds(target, count, sender):
                 work.left.append(target)
                 return
             # Also where there is none now: one may have been opened in between.
@@ -144,10 +144,10 @@ class Applier:
         if not signal.by and (revoked or target.what is What.USER):
             self._store.spend(signal.transmitter, target, len(revoked), at=self._wall())
 
-    def _exceeds(self, target: Target, sessions: int, transmitter: Transmitter) -> bool:
-        targets, spent = self._store.spent(transmitter.name, at=self._wall())
+    def _exceeds(self, target: Target, sessions: int, sender: Sender) -> bool:
+        targets, spent = self._store.spent(sender.name, at=self._wall())
         users = {one for one in targets | {target.text} if one.startswith(f"{What.USER} ")}
-        return len(users) > transmitter.most_users or spent + sessions > transmitter.most_sessions
+        return len(users) > sender.most_users or spent + sessions > sender.most_sessions
 
     def _finish(self, work: _Work, *, preview: bool) -> None:
         state = State.PREVIEWED if preview else State.HELD if work.left else State.APPLIED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -18,9 +19,8 @@ from pdp.model import Role
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.reader import read_records
 from pdp.record.verify import verify
-from pdp.signals.keys import TransmitterKeys
-from pdp.signals.serving import RECORD_FOLDER, STORE_FILE, bearer_of
-from pdp.signals.settings import DANGER, SignalSettings, Transmitter, read_settings
+from pdp.signals.serving import RECORD_FOLDER, STORE_FILE, source_of
+from pdp.signals.settings import DANGER, Sender, SignalSettings, read_settings
 from pdp.signals.store import SignalStore
 from pdp.signals.words import State
 
@@ -38,8 +38,8 @@ def examine(file: Path) -> Iterator[Finding]:
     yield Finding(check="settings", level="ok", found=f"`{file}` is valid")
     for name, check in (("listen", _listen), ("record", _record), ("server", _server), ("broker", _broker)):
         yield from findings_of(name, partial(check, settings))
-    for one in settings.transmitters.values():
-        yield from findings_of(one.name, partial(_transmitter, one))
+    for one in settings.senders.values():
+        yield from findings_of(one.name, partial(_sender, one, settings))
         if one.preview:
             yield Finding(check=one.name, level="warning", found="`preview` is on: its signals revoke nothing")
         elif one.authorization_file is None:
@@ -81,9 +81,9 @@ def _server(settings: SignalSettings) -> Iterator[str]:
         caller = client.get_caller()
     if list(caller.roles) != [Role.REVOKER.value]:
         raise PDPError(f"`{caller.caller_id}` must have the role `revoker` and no other: see `pdp caller add`")
-    rules = [rule for one in settings.transmitters.values() for rule in one.subjects]
-    if foreign := sorted({rule.tenant for rule in rules} - {*caller.tenants}):
-        raise PDPError(f"`{caller.caller_id}` does not act for the tenant `{foreign[0]}`, which `subjects` name")
+    tenants = {tenant for one in settings.senders.values() for tenant in one.tenants}
+    if foreign := sorted(tenants - {*caller.tenants}):
+        raise PDPError(f"`{caller.caller_id}` does not act for the tenant `{foreign[0]}`, which the settings name")
     yield f"`{pdp.address}` knows it as `{caller.caller_id}`, a revoker of {', '.join(sorted(caller.tenants))}"
 
 
@@ -93,9 +93,8 @@ def _broker(settings: SignalSettings) -> Iterator[str]:
         yield f"the record in `{settings.broker_record}` can be read"
 
 
-def _transmitter(transmitter: Transmitter) -> Iterator[str]:
-    bearer_of(transmitter)
-    keys = TransmitterKeys(transmitter, SystemClock())
+def _sender(sender: Sender, settings: SignalSettings) -> Iterator[str]:
+    keys = source_of(sender, settings, SystemClock(), time.monotonic).reader.keys
     with closing(keys):
         keys.load()
         yield f"{len(keys.current())} keys can be read"

@@ -1,44 +1,52 @@
-"""The keys of a transmitter: read again while it runs, and at once for a token that names a new one."""
+"""The keys of those who send signals: read again while the receiver runs, and at once for a new one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, TypeVar
 
 from pdp.clock import Clock
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
 from pdp.foundation.webfile import WebEndpoint, WebFile
 from pdp.identity.keysets import JWKS_BYTES, KeySet, TrustedKeys
-from pdp.identity.tokens import TokenRules, UnknownKeyError
-from pdp.signals.events import LEEWAY_SECONDS, MOST_BYTES, SECURITY_EVENT, TYPES, SecurityEvent, read_event
-from pdp.signals.settings import DANGER, Transmitter
+from pdp.identity.tokens import UnknownKeyError
 
-# Keys that nobody has confirmed for a day no longer count: a transmitter may have withdrawn them.
+T = TypeVar("T")
+
+# Keys that nobody has confirmed for a day no longer count: their owner may have withdrawn them.
 _LONGEST_SECONDS: Final = 86400.0
-# A transmitter waits for its answer while a new key is looked for.
+# Whoever sends a signal waits for its answer while a new key is looked for.
 _FETCH_SECONDS: Final = 5.0
 
 
-class TransmitterKeys:
-    """The keys of one transmitter, by which its tokens are read. Safe for threads."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlace:
+    """Where keys are published: at a URL, with roots to trust there or an empty name, or in a file."""
 
-    def __init__(self, transmitter: Transmitter, clock: Clock) -> None:
-        self._clock, self._lock = clock, Lock()
-        self._rules = TokenRules(
-            issuer=transmitter.issuer,
-            audience=transmitter.audience,
-            algorithms=transmitter.algorithms,
-            types=TYPES,
-            leeway_seconds=LEEWAY_SECONDS,
-            longest_seconds=0.0,
-            kind=SECURITY_EVENT,
-            most_characters=MOST_BYTES,
-        )
-        read, name, self.close = _source(transmitter)
-        self._keys = TrustedKeys(read, name=name, clock=clock, longest_seconds=_LONGEST_SECONDS)
+    url: str = ""
+    ca_file: str = ""
+    file: Path | None = None
+
+
+class SenderKeys:
+    """The keys of one sender. Safe for threads.
+
+    `as_jwks` makes a JSON Web Key Set of what is published, and raises `ConfigurationError`.
+    """
+
+    def __init__(self, place: KeyPlace, clock: Clock, as_jwks: Callable[[str, bytes], bytes]) -> None:
+        self._lock = Lock()
+        read, name, self.close = _source(place)
+
+        def converted() -> bytes | None:
+            text = read()
+            return None if text is None else as_jwks(name, text)
+
+        self._keys = TrustedKeys(converted, name=name, clock=clock, longest_seconds=_LONGEST_SECONDS)
 
     def load(self) -> None:
         """Read the keys for the first time. Raise `ConfigurationError` when there is no usable key."""
@@ -53,27 +61,26 @@ class TransmitterKeys:
         """Return the keys. Raise `UnavailableError` while there are none."""
         return self._keys.current()
 
-    def read(self, token: str) -> SecurityEvent:
-        """Return what a token tells. Raise `TokenRefusedError`, and `UnavailableError` while there are no keys.
+    def using(self, use: Callable[[KeySet], T]) -> T:
+        """Return what `use` makes of the keys. For an unknown key they are read again first, once in ten seconds.
 
-        For an unknown key the keys are read again first, once in ten seconds.
+        Raise what it raises, and `UnavailableError` while there are no keys.
         """
-        now = self._clock.now().wall_at
         try:
-            return read_event(token, self.current(), self._rules, now=now)
+            return use(self.current())
         except UnknownKeyError:
             with self._lock:
                 if self._keys.read_again():
                     self._keys.refresh()
-            return read_event(token, self.current(), self._rules, now=now)
+            return use(self.current())
 
 
-def _source(transmitter: Transmitter) -> tuple[Callable[[], bytes | None], str, Callable[[], None]]:
+def _source(place: KeyPlace) -> tuple[Callable[[], bytes | None], str, Callable[[], None]]:
     """Return what reads the keys, its name, and what ends a reading."""
-    path = transmitter.keys_file
+    path = place.file
     if path is not None:
         return (lambda: _of_file(path)), str(path), lambda: None
-    endpoint = WebEndpoint(url=transmitter.keys_url, ca_file=transmitter.keys_ca_file)
+    endpoint = WebEndpoint(url=place.url, ca_file=place.ca_file)
     file = WebFile(
         endpoint,
         JWKS_BYTES,
@@ -90,7 +97,7 @@ def _source(transmitter: Transmitter) -> tuple[Callable[[], bytes | None], str, 
 
 
 def _of_file(path: Path) -> bytes:
-    text = read_own(path, DANGER, most=JWKS_BYTES + 1)
+    text = read_own(path, "anyone could choose whose sessions are revoked", most=JWKS_BYTES + 1)
     if len(text) > JWKS_BYTES:
         raise ConfigurationError(f"`{path}` is larger than {JWKS_BYTES} bytes")
     return text

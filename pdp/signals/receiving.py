@@ -1,4 +1,4 @@
-"""The receiver as an ASGI application: what becomes of each pushed token (RFC 8935).
+"""The receiver as an ASGI application: what becomes of each pushed token (RFC 8935), and of each leak report.
 
 What costs little comes first: path, bearer token, rate, size. Only then a signature is verified.
 """
@@ -42,19 +42,15 @@ from pdp.serving.web import (
     read_headers,
 )
 from pdp.signals.applying import event_of
-from pdp.signals.events import MOST_BYTES
-from pdp.signals.keys import TransmitterKeys
 from pdp.signals.rate import Rate
-from pdp.signals.settings import Transmitter
+from pdp.signals.readers import Reader, Told
 from pdp.signals.store import SignalStore
-from pdp.signals.subjects import targets_of
 from pdp.signals.words import ForgottenError, Signal, State
 
 _LOG = logging.getLogger("pdp.signals")
 
 PREFIX: Final = "/signals/"
 HEALTH: Final = "/health"
-_MEDIA_TYPE: Final = "application/secevent+jwt"
 # Of one transmitter: bodies that are read at a time, and refusals that are logged.
 _MOST_READ: Final = 16
 _LOGGED_EVERY_SECONDS: Final = 10.0
@@ -64,13 +60,13 @@ _INVALID: Final = "invalid_request"
 _UNAUTHENTICATED: Final = "authentication_failed"
 # The words of the RFC, section 2.4, and what a transmitter is told; the reason stands in the log.
 _ERRORS: Final[Mapping[type[Exception], tuple[str, str]]] = {
-    UnknownKeyError: ("invalid_key", "no key of the transmitter has this id"),
+    UnknownKeyError: ("invalid_key", "no key of the sender has this id"),
     WrongSignatureError: (_UNAUTHENTICATED, "the signature is wrong"),
     ForeignIssuerError: ("invalid_issuer", "it is from another issuer"),
     ForeignAudienceError: ("invalid_audience", "it is for another audience"),
     ForgottenError: (_INVALID, "it is too old"),
 }
-_OTHERWISE: Final = (_INVALID, "it is not a security event token that is accepted here")
+_OTHERWISE: Final = (_INVALID, "it is not what is accepted here")
 
 
 class Answer(NamedTuple):
@@ -83,10 +79,10 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """A transmitter while its signals are received. `bearer` is the SHA-256 of what it sends, or empty for nothing."""
+    """A sender while its signals are received. `bearer` is the SHA-256 of what it sends, or empty for nothing."""
 
-    transmitter: Transmitter
-    keys: TransmitterKeys
+    name: str
+    reader: Reader
     rate: Rate
     bearer: bytes = field(default=b"", repr=False)
     reading: int = 0
@@ -145,7 +141,7 @@ class Receiver:
         try:
             source = self._sources.get(path.removeprefix(PREFIX)) if path.startswith(PREFIX) else None
             if source is None:
-                raise RefusedRequestError(NOT_FOUND, "there is no such transmitter")
+                raise RefusedRequestError(NOT_FOUND, "nobody sends signals here")
             if method != "POST":
                 raise RefusedRequestError(NOT_ALLOWED, "signals come by POST", {"allow": "POST"})
             return await self._taken(source, scope, receive)
@@ -156,23 +152,24 @@ class Receiver:
             return Answer(refused.status, _error(word, str(refused)), {**refused.headers, "connection": "close"})
 
     async def _taken(self, source: Source, scope: Scope, receive: Receive) -> Answer:
-        headers = read_headers(scope["headers"], ("authorization", "content-encoding"))
+        reader = source.reader
+        headers = read_headers(scope["headers"], ("authorization", "content-encoding", *reader.once))
         source.require_known(headers)
         if not source.rate.take() or source.reading >= _MOST_READ:
             raise RefusedRequestError(_TOO_MANY, "too many signals at once", {"retry-after": "5"}, why=Refusal.TOO_MANY)
-        if headers.get("content-type", "").lower() != _MEDIA_TYPE or "content-encoding" in headers:
-            raise RefusedRequestError(UNSUPPORTED, f"the body must be `{_MEDIA_TYPE}`, and not encoded")
+        if headers.get("content-type", "").lower() != reader.media_type or "content-encoding" in headers:
+            raise RefusedRequestError(UNSUPPORTED, f"the body must be `{reader.media_type}`, and not encoded")
         source.reading += 1
         try:
-            body = await read_body(headers, receive, most=MOST_BYTES)
-            return await asyncio.to_thread(self._kept, source, body)
+            body = await read_body(headers, receive, most=reader.most_bytes)
+            return await asyncio.to_thread(self._kept, source, headers, body)
         finally:
             source.reading -= 1
 
-    def _kept(self, source: Source, body: bytes) -> Answer:
-        """Keep the signal of a token; return the answer."""
+    def _kept(self, source: Source, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Keep the signal of a request; return the answer."""
         try:
-            self._keep(source, body.decode("ascii", "replace"))
+            self._keep(source, source.reader.read(headers, body))
         except (TokenRefusedError, ForgottenError) as error:
             self._refused(Refusal.MALFORMED if type(error) is TokenRefusedError else Refusal.CREDENTIAL)
             self._log(source, str(error))
@@ -183,20 +180,18 @@ class Receiver:
             return Answer(UNAVAILABLE, headers={"retry-after": "30"})
         return Answer(_ACCEPTED)
 
-    def _keep(self, source: Source, token: str) -> None:
-        event = source.keys.read(token)
-        targets = targets_of(event.subject, source.transmitter.subjects) if event.subject is not None else ()
+    def _keep(self, source: Source, told: Told) -> None:
         signal = Signal(
             id=new_signal_id(),
-            transmitter=source.transmitter.name,
-            token_id=event.token_id,
-            event=event.name,
-            issued_at=event.issued_at,
+            transmitter=source.name,
+            token_id=told.token_id,
+            event=told.event,
+            issued_at=told.issued_at,
             received_at=self._clock.now().wall_at,
-            state=State.WAITING if targets else State.UNMATCHED,
-            targets=targets,
+            state=State.WAITING if told.targets else State.UNMATCHED,
+            targets=told.targets,
         )
-        # A token that comes again is answered as the first time, and nothing is done.
+        # A signal that comes again is answered as the first time, and nothing is done.
         if self._store.add(signal):
             self._observe(event_of(EventKind.SIGNAL_RECEIVED, signal, at=signal.received_at))
             self._wake()
@@ -209,7 +204,7 @@ class Receiver:
         now = self._clock.now().boot_at
         if now - source.logged_at >= _LOGGED_EVERY_SECONDS:
             source.logged_at = now
-            _LOG.warning("a signal of `%s` is refused: %s", source.transmitter.name, problem)
+            _LOG.warning("a signal of `%s` is refused: %s", source.name, problem)
 
 
 def _error(word: str, text: str) -> bytes:

@@ -22,10 +22,11 @@ from pdp.record.keys import DIGEST_KEY_FILE, SIGNING_KEY_FILE, SigningKey, write
 from pdp.record.log import DecisionLog
 from pdp.serving.weblistener import Listener, serve
 from pdp.signals.applying import Applier, Revoker
-from pdp.signals.keys import TransmitterKeys
+from pdp.signals.leaks import fingerprint_key
 from pdp.signals.rate import Rate
+from pdp.signals.readers import reader_of
 from pdp.signals.receiving import Receiver, Source
-from pdp.signals.settings import SignalSettings, Transmitter
+from pdp.signals.settings import Sender, SignalSettings
 from pdp.signals.store import SignalStore
 from pdp.signals.words import OPEN
 
@@ -81,14 +82,14 @@ def assembled(
         applier = Applier(
             store=store,
             revoker=revoker,
-            transmitters=settings.transmitters,
+            senders=settings.senders,
             broker_record=settings.broker_record,
             observe=observe,
             wall=lambda: clock.now().wall_at,
         )
         applying = Repeater("signals", applier.run, every=_APPLY_SECONDS)
         receiver = Receiver(
-            sources=_sources(settings.transmitters, clock, opened),
+            sources=_sources(settings, clock, opened),
             store=store,
             clock=clock,
             wake=applying.wake,
@@ -118,26 +119,32 @@ async def serve_until(
             task.result()
 
 
-def bearer_of(transmitter: Transmitter) -> bytes:
-    """Return the digest of the header by which a transmitter is known; empty where it sends none.
+def bearer_of(sender: Sender) -> bytes:
+    """Return the digest of the header by which a sender is known; empty where it sends none.
 
     Raise `ConfigurationError` for a file that holds no token, or that others can read.
     """
-    path = transmitter.authorization_file
+    path = sender.authorization_file
     if path is None:
         return b""
     token = read_secret(path, "anyone could send signals", most=_MOST_TOKEN_BYTES).strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigurationError(f"`{path}` must hold the bearer token of `{transmitter.name}`, and nothing else")
+        raise ConfigurationError(f"`{path}` must hold the bearer token of `{sender.name}`, and nothing else")
     return hashlib.sha256(f"Bearer {token}".encode()).digest()
 
 
-def _sources(transmitters: Mapping[str, Transmitter], clock: Clock, opened: ExitStack) -> Mapping[str, Source]:
+def source_of(sender: Sender, settings: SignalSettings, clock: Clock, monotonic: Callable[[], float]) -> Source:
+    """Return a sender as its signals are received. Its keys are not read yet."""
+    reader = reader_of(sender, clock=clock, key=lambda: fingerprint_key(settings.data_dir))
+    return Source(name=sender.name, reader=reader, rate=Rate(monotonic), bearer=bearer_of(sender))
+
+
+def _sources(settings: SignalSettings, clock: Clock, opened: ExitStack) -> Mapping[str, Source]:
     found = {}
-    for name, one in transmitters.items():
-        keys = TransmitterKeys(one, clock)
+    for name, one in settings.senders.items():
+        source = found[name] = source_of(one, settings, clock, time.monotonic)
+        keys = source.reader.keys
         opened.enter_context(Repeater(f"keys-{name}", keys.refresh, every=_KEYS_SECONDS))
         # Before its thread is waited for.
         opened.callback(keys.close)
-        found[name] = Source(transmitter=one, keys=keys, rate=Rate(time.monotonic), bearer=bearer_of(one))
     return found

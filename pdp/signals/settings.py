@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pdp.client.pdpsettings import PDPSettings, pdp_settings
@@ -14,45 +14,77 @@ from pdp.foundation.loopback import is_secure
 from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 from pdp.identity.keysets import ALGORITHMS
+from pdp.signals.github import KEYS_URL
+from pdp.signals.keys import KeyPlace
+from pdp.signals.leaks import LeakRule
 from pdp.signals.subjects import FORMATS, SubjectRule
 from pdp.signals.words import What
 
 DANGER: Final = "anyone could choose whose sessions are revoked"
 
-_KEYS: Final = ("listen", "tls", "pdp", "data_dir", "broker_record", "telemetry", "transmitters")
+_KEYS: Final = ("listen", "tls", "pdp", "data_dir", "broker_record", "telemetry", "transmitters", "scanners")
 _TLS_KEYS: Final = ("certificate", "key")
-_TRANSMITTER_KEYS: Final = (
-    *("issuer", "audience", "keys_url", "keys_ca_file", "keys_file", "algorithms", "authorization_file"),
-    *("preview", "most_users", "most_sessions", "subjects"),
-)
+_SENDER_KEYS: Final = ("keys_url", "keys_ca_file", "keys_file", "authorization_file", "preview", "most_sessions")
+_TRANSMITTER_KEYS: Final = (*_SENDER_KEYS, "issuer", "audience", "algorithms", "most_users", "subjects")
+_SCANNER_KEYS: Final = (*_SENDER_KEYS, "format", "leaks")
+_LEAK_KEYS: Final = ("fingerprint", "type", "tenant", "connection")
 _SUBJECT_KEYS: Final = ("format", "about", "tenant", "issuer", "domain", "strip_domain", "names")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KNOWN_ALGORITHMS: Final = frozenset[str]().union(*ALGORITHMS.values())
 _DEFAULT_ALGORITHMS: Final = ["RS256", "ES256"]
 _USERS, _SESSIONS, _MOST = 20, 100, 100_000
+_FINGERPRINT: Final = re.compile(r"hmac-sha256:[0-9a-f]{64}")
+# By the format of a scanner, where it publishes its keys.
+_KEYS_URLS: Final = {"github": KEYS_URL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transmitter:
+class Sender:
     """Who sends signals, and what they may do.
 
-    The keys are at `keys_url`, or in `keys_file`. `authorization_file` holds what it sends as a bearer token; None for
-    one that sends none. With `preview` nothing is revoked. Beyond `most_users` or `most_sessions` in ten minutes,
-    signals are held.
+    `authorization_file` holds what they send as a bearer token; None for one that sends none. With `preview` nothing is
+    revoked. Beyond `most_users` or `most_sessions` in ten minutes, signals are held.
     """
 
     name: str
-    issuer: str
-    audience: str
-    keys_url: str
-    keys_ca_file: str
-    keys_file: Path | None
-    algorithms: frozenset[str]
+    keys: KeyPlace
     authorization_file: Path | None
     preview: bool
     most_users: int
     most_sessions: int
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Return the tenants that its signals can be about."""
+        return frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transmitter(Sender):
+    """Who pushes security event tokens, and whom they can name."""
+
+    issuer: str
+    audience: str
+    algorithms: frozenset[str]
     subjects: tuple[SubjectRule, ...]
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Return the tenants that its signals can be about."""
+        return frozenset(one.tenant for one in self.subjects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scanner(Sender):
+    """Who reports secrets that it has found, in a `format`, and which connections they belong to."""
+
+    format: str
+    leaks: tuple[LeakRule, ...]
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Return the tenants that its signals can be about."""
+        return frozenset(one.tenant for one in self.leaks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +102,7 @@ class SignalSettings:
     data_dir: Path
     broker_record: Path | None
     telemetry: str
-    transmitters: Mapping[str, Transmitter]
+    senders: Mapping[str, Sender]
 
 
 def read_settings(path: Path) -> SignalSettings:
@@ -88,9 +120,12 @@ class _Settings(Reader):
         self.require(document, "listen", "must say where to listen, such as `127.0.0.1:8447`", good=listen)
         self.problems += tls.unknown_keys(_TLS_KEYS)
         certificate, key = (self.file(self.take(tls, one, str, "")) for one in _TLS_KEYS)
-        rows = self.section(document, "transmitters")
-        self.require(document, "transmitters", "must name at least one", good=rows)
-        found = {name: self._transmitter(name, self.section(rows, name), rows) for name in rows}
+        rows, scanners = self.section(document, "transmitters"), self.section(document, "scanners")
+        self.require(document, "transmitters", "or `scanners` must name at least one", good=rows or scanners)
+        found: dict[str, Sender] = {name: self._transmitter(name, self.section(rows, name), rows) for name in rows}
+        for name in scanners:
+            self.require(scanners, name, "is a transmitter, too", good=name not in found)
+            found[name] = self._scanner(name, self.section(scanners, name), scanners)
         return SignalSettings(
             listen=listen,
             certificate=certificate,
@@ -99,42 +134,71 @@ class _Settings(Reader):
             data_dir=self.named(document, "data_dir", "."),
             broker_record=self.file(self.take(document, "broker_record", str, "")),
             telemetry=self.take(document, "telemetry", str, ""),
-            transmitters=found,
+            senders=found,
         )
 
     def _transmitter(self, name: str, row: Section, rows: Section) -> Transmitter:
         self.problems += row.unknown_keys(_TRANSMITTER_KEYS)
-        self.require(rows, name, "is no name: use small letters, digits, `.`, `_` and `-`", good=_NAME.fullmatch(name))
         issuer, audience = self.take(row, "issuer", str, ""), self.take(row, "audience", str, "")
         self.require(row, "issuer", "must be the `iss` of its tokens", good=issuer)
         self.require(row, "audience", "must be the `aud` of its tokens", good=audience)
-        url, file = self.take(row, "keys_url", str, ""), self.take(row, "keys_file", str, "")
-        self.require(row, "keys_url", "or `keys_file` must say where its keys are", good=bool(url) != bool(file))
-        self.require(row, "keys_url", "must be https, or http on loopback", good=not url or is_secure(urlsplit(url)))
         algorithms = frozenset(self.texts(row, "algorithms") if "algorithms" in row else _DEFAULT_ALGORITHMS)
-        self.require(
-            row,
-            "algorithms",
-            f"must be of {', '.join(sorted(_KNOWN_ALGORITHMS))}",
-            good=algorithms and algorithms <= _KNOWN_ALGORITHMS,
-        )
-        rules = self.take(row, "subjects", list, [])
-        good = rules and all(isinstance(one, Section) for one in rules)
-        self.require(row, "subjects", "must list whom its signals can name", good=good)
+        known = ", ".join(sorted(_KNOWN_ALGORITHMS))
+        self.require(row, "algorithms", f"must be of {known}", good=algorithms and algorithms <= _KNOWN_ALGORITHMS)
+        rules = self._rows(row, "subjects", "must list whom its signals can name")
         return Transmitter(
-            name=name,
+            **self._sender(name, row, rows, ""),
+            most_users=self.number(row, "most_users", _USERS, _MOST),
             issuer=issuer,
             audience=audience,
-            keys_url=url,
-            keys_ca_file=str(self.file(self.take(row, "keys_ca_file", str, "")) or ""),
-            keys_file=self.file(file),
             algorithms=algorithms,
-            authorization_file=self.file(self.take(row, "authorization_file", str, "")),
-            preview=self.take(row, "preview", bool, default=False),
-            most_users=self.number(row, "most_users", _USERS, _MOST),
-            most_sessions=self.number(row, "most_sessions", _SESSIONS, _MOST),
-            subjects=tuple(self._subject(one, issuer) for one in rules if isinstance(one, Section)),
+            subjects=tuple(self._subject(one, issuer) for one in rules),
         )
+
+    def _scanner(self, name: str, row: Section, rows: Section) -> Scanner:
+        self.problems += row.unknown_keys(_SCANNER_KEYS)
+        form = self.take(row, "format", str, "")
+        self.require(row, "format", f"must be one of {', '.join(_KEYS_URLS)}", good=form in _KEYS_URLS)
+        leaks = self._rows(row, "leaks", "must list the connections of secrets")
+        return Scanner(
+            **self._sender(name, row, rows, _KEYS_URLS.get(form, "")),
+            most_users=_USERS,
+            format=form,
+            leaks=tuple(map(self._leak, leaks)),
+        )
+
+    def _sender(self, name: str, row: Section, rows: Section, keys_url: str) -> dict[str, Any]:
+        """Return what transmitters and scanners have in common. Without a place of keys they are at `keys_url`."""
+        self.require(rows, name, "is no name: use small letters, digits, `.`, `_` and `-`", good=_NAME.fullmatch(name))
+        file = self.take(row, "keys_file", str, "")
+        url = self.take(row, "keys_url", str, "" if file else keys_url)
+        self.require(row, "keys_url", "or `keys_file` must say where its keys are", good=bool(url) != bool(file))
+        self.require(row, "keys_url", "must be https, or http on loopback", good=not url or is_secure(urlsplit(url)))
+        roots = self.file(self.take(row, "keys_ca_file", str, ""))
+        return {
+            "name": name,
+            "keys": KeyPlace(url=url, ca_file=str(roots or ""), file=self.file(file)),
+            "authorization_file": self.file(self.take(row, "authorization_file", str, "")),
+            "preview": self.take(row, "preview", bool, default=False),
+            "most_sessions": self.number(row, "most_sessions", _SESSIONS, _MOST),
+        }
+
+    def _rows(self, row: Section, key: str, problem: str) -> list[Section]:
+        found = self.take(row, key, list, [])
+        rows = [one for one in found if isinstance(one, Section)]
+        self.require(row, key, problem, good=rows and len(rows) == len(found))
+        return rows
+
+    def _leak(self, row: Section) -> LeakRule:
+        self.problems += row.unknown_keys(_LEAK_KEYS)
+        fingerprint, kind, tenant, connection = (self.take(row, key, str, "") for key in _LEAK_KEYS)
+        good = bool(fingerprint) != bool(kind)
+        self.require(row, "fingerprint", "or `type` must say which secrets are meant", good=good)
+        form = not fingerprint or _FINGERPRINT.fullmatch(fingerprint)
+        self.require(row, "fingerprint", "must be what `pdp signals fingerprint` prints", good=form)
+        for key, value in (("tenant", tenant), ("connection", connection)):
+            self.require(row, key, f"must name the {key}", good=value)
+        return LeakRule(tenant=tenant, connection=connection, fingerprint=fingerprint, type=kind)
 
     def _subject(self, row: Section, issuer: str) -> SubjectRule:
         self.problems += row.unknown_keys(_SUBJECT_KEYS)

@@ -18,7 +18,7 @@ from pdp.errors import ConfigurationError
 from pdp.foundation.findings import Finding
 from pdp.signals.examination import examine
 from pdp.signals.serving import assembled, opened_record, serve_until
-from pdp.signals.settings import read_settings
+from pdp.signals.settings import Sender, read_settings
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.waiting import wait_until
@@ -164,10 +164,13 @@ def test_a_wrong_setting_is_named(tmp_path: Path, before: str, after: str, says:
 
 def test_the_page_shows_settings_that_are_read(project_root: Path, tmp_path: Path) -> None:
     """They are sound as they stand."""
-    (text,) = blocks(project_root / "pdp" / "signals" / "README.md", "yaml settings")
-    file = tmp_path / "signals.yaml"
-    file.write_text(text)
+    page, file, found = project_root / "pdp" / "signals" / "README.md", tmp_path / "signals.yaml", list[Sender]()
+    for kind in ("yaml settings", "yaml leaks"):
+        (text,) = blocks(page, kind)
+        file.write_text(text)
+        found += read_settings(file).senders.values()
 
-    found = read_settings(file).transmitters["idp"]
-
-    assert (True, 20, 100, 3) == (found.preview, found.most_users, found.most_sessions, len(found.subjects))
+    assert [("idp", True, 20, 100), ("github", False, 20, 100)] == [
+        (one.name, one.preview, one.most_users, one.most_sessions) for one in found
+    ]
+    assert [{"acme"}] * 2 == [one.tenants for one in found]

@@ -18,10 +18,8 @@ from pdp.clock import Clock
 from pdp.model import AT_EACH_CALL, Bounds, Caller, Role
 from pdp.observer import Event
 from pdp.signals.applying import Applier
-from pdp.signals.keys import TransmitterKeys
-from pdp.signals.rate import Rate
-from pdp.signals.receiving import Receiver, Source
-from pdp.signals.serving import STORE_FILE, bearer_of
+from pdp.signals.receiving import Receiver
+from pdp.signals.serving import STORE_FILE, source_of
 from pdp.signals.settings import SignalSettings, read_settings
 from pdp.signals.store import SignalStore
 from pdp.signals.words import Signal
@@ -208,16 +206,14 @@ def world(
         applier = Applier(
             store=store,
             revoker=server.client("signals"),
-            transmitters=found.transmitters,
+            senders=found.senders,
             broker_record=found.broker_record,
             observe=events.append,
             wall=lambda: clock.now().wall_at,
         )
-        sources = {}
-        for name, one in found.transmitters.items():
-            keys = TransmitterKeys(one, clock)
-            keys.refresh()
-            sources[name] = Source(transmitter=one, keys=keys, rate=Rate(monotonic), bearer=bearer_of(one))
+        sources = {name: source_of(one, found, clock, monotonic) for name, one in found.senders.items()}
+        for source in sources.values():
+            source.reader.keys.refresh()
         receiver = Receiver(
             sources=sources,
             store=store,

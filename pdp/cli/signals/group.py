@@ -7,6 +7,7 @@ import click
 from pdp.cli.groups import Group
 from pdp.cli.signals.answering import apply, dismiss, list_
 from pdp.cli.signals.doctor import doctor
+from pdp.cli.signals.fingerprint import fingerprint
 from pdp.cli.signals.serve import serve
 
 
@@ -15,5 +16,5 @@ def signals() -> None:
     """Take signals of others that authority must end, such as a closed account, and revoke what they name."""
 
 
-for _command in (serve, list_, apply, dismiss, doctor):
+for _command in (serve, list_, apply, dismiss, fingerprint, doctor):
     signals.add_command(_command)
