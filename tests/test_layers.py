@@ -46,6 +46,7 @@ OF_THE_BROKER = (
     "pdp.clock",
     "pdp.limits",
     "pdp.observer",
+    "pdp.v1",
     "pdp.foundation",
     "pdp.calltokens",
     "pdp.record",
@@ -121,6 +122,7 @@ LIBRARIES = {
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.broker.sealing.aead",
+        "pdp.calltokens.checkouts",
         "pdp.calltokens.keys",
         "pdp.foundation.keys",
         "pdp.foundation.sealing",
@@ -135,6 +137,7 @@ LIBRARIES = {
     "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider", "pdp.console.published"),
     "click": ("pdp.cli", "pdp.broker.cli"),
     "rich": ("pdp.cli",),
+    "psycopg": ("pdp.broker.checkouts.postgres",),
     "pyrage": ("pdp.broker.providers.age",),
     "pkcs11": ("pdp.broker.providers.pkcs11",),
     "mcp": ("pdp.cli",),

@@ -1,10 +1,10 @@
-"""The broker over gRPC: it builds the requests of tools from templates, and returns what comes back."""
+"""The broker over gRPC: it builds the requests of tools from templates, or hands out credentials for them."""
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -14,6 +14,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
+from pdp.broker.admitting import Presented
+from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.observing import Observed
 from pdp.broker.sending import Answer, UpstreamFailedError
 from pdp.broker.templates import Template, UnfitArgumentsError
@@ -38,16 +40,23 @@ _END_SECONDS: Final = 5.0
 
 
 class CallFace:
-    """Answers `Call`. Safe for threads."""
+    """Answers `Call` and `Checkout`. Safe for threads."""
 
-    def __init__(self, broker: Broker, *, observer: DoorObserver | None = None) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, desk: CheckoutDesk, *, observer: DoorObserver | None = None) -> None:
+        self._broker, self._desk = broker, desk
         self._observer = observer
 
     def call(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Make one call, or end the RPC with a status."""
+        return self._answered(lambda: self._called(read(broker_pb2.CallRequest, wire), context), context)
+
+    def checkout(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Hand out one credential, or end the RPC with a status."""
+        return self._answered(lambda: self._checked_out(read(broker_pb2.CheckoutRequest, wire), context), context)
+
+    def _answered(self, work: Callable[[], bytes], context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         try:
-            return self._called(read(broker_pb2.CallRequest, wire), context)
+            return work()
         except CallTokenRefusedError as error:
             away = error.reason is Reason.UNAVAILABLE
             code = grpc.StatusCode.UNAVAILABLE if away else grpc.StatusCode.PERMISSION_DENIED
@@ -84,6 +93,17 @@ class CallFace:
         with Observed(self._observer, asked, _trace(context)) as seen:
             return self._broker.use(seen.placed(asked), _response, verified=seen.verified)
 
+    def _checked_out(self, message: broker_pb2.CheckoutRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        if message.server not in self._broker.rules:
+            raise InvalidRequestError("server", "the rules do not have it")
+        presenter = presenter_of(context)
+        asked = Presented(server=message.server, token=message.call_token, presenter=presenter, mode=Mode.CHECKOUT)
+        with Observed(self._observer, asked, _trace(context)) as seen:
+            out = self._desk.check_out(asked, verified=seen.verified)
+        answer = broker_pb2.CheckoutResponse(checkout_id=out.id, sealed=out.sealed)
+        answer.expire_time.FromMicroseconds(int(out.ends_at * 1e6))
+        return answer.SerializeToString()
+
     def _template(self, server: str, tool: str) -> Template:
         rules = self._broker.rules.get(server)
         template = rules.templates.get(tool) if rules else None
@@ -98,8 +118,9 @@ def serving(face: CallFace, listener: Listener) -> Iterator[int]:
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pdp-broker-call")
     options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_BYTES))
     server = grpc.server(threads, options=options, maximum_concurrent_rpcs=_MOST_OPEN)
-    handler = grpc.unary_unary_rpc_method_handler(face.call)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Call": handler}),))
+    methods = {"Call": face.call, "Checkout": face.checkout}
+    handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     port = listener.bind(server)
     server.start()
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pdp.broker.opening import RECORD_FOLDER, opened_vault
+from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS
+from pdp.broker.opening import RECORD_FOLDER, opened_checkouts, opened_vault
 from pdp.broker.providers.choosing import KEYS_FOLDER
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings, read_settings
@@ -45,6 +47,7 @@ def examine(file: Path) -> Iterator[Finding]:
         ("rules", _rules),
         ("files", _files),
         ("secrets", _secrets),
+        ("checkouts", _checkouts),
         ("record", _record),
         ("server", _server),
         ("addresses", _addresses),
@@ -87,6 +90,28 @@ def _secrets(settings: BrokerSettings) -> Iterator[str]:
         if problems := list(_not_latest(vault, settings.data_dir / RECORD_FOLDER)):
             raise PDPError("\n".join(problems))
         yield f"the secrets of {len(vault.connections())} connections are those that the record names last"
+
+
+def _checkouts(settings: BrokerSettings) -> Iterator[str]:
+    with opened_checkouts(settings.data_dir) as store:
+        counts, looks = store.counts(time.time() - OVERDUE_SECONDS), store.looks()
+    problems = []
+    if counts.overdue:
+        problems.append(
+            f"overdue credentials: {counts.overdue}; is the broker running? See `pdp-broker checkout sweep`"
+        )
+    if counts.failed:
+        problems.append(f"credentials that could not be ended: {counts.failed}; see `pdp-broker checkout list`")
+    problems += [f"`{one.connection_id}`: its roles cannot be seen: {one.problem}" for one in looks if one.problem]
+    problems += [
+        f"`{one.connection_id}` has roles that no checkout here names, {one.orphans} of them: of "
+        "another broker, or from before the store was restored; each is dropped once it is over"
+        for one in looks
+        if one.orphans
+    ]
+    if problems:
+        raise PDPError("\n".join(problems))
+    yield f"credentials that are out: {counts.out}; none is overdue"
 
 
 def _not_latest(vault: Vault, record: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from pdp.broker.admitting import Presented
 from pdp.broker.sending import UpstreamFailedError
 from pdp.broker.using import Asked
 from pdp.calltokens.claims import CallClaims
@@ -28,7 +29,7 @@ class Observed:
     `trace` is the caller's `traceparent` and `tracestate`, or empty texts.
     """
 
-    def __init__(self, observer: DoorObserver | None, asked: Asked, trace: Mapping[str, str]) -> None:
+    def __init__(self, observer: DoorObserver | None, asked: Presented, trace: Mapping[str, str]) -> None:
         self._observer = observer
         self._asked = asked
         given = trace["traceparent"]

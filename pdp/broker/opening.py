@@ -11,6 +11,7 @@ from typing import Final
 from pdp.broker.oauth.people import People
 from pdp.broker.providers import KeyProvider
 from pdp.broker.providers.choosing import KEYS_FOLDER, PROVIDER_FILE, chosen_provider
+from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.store.consents import Consents
 from pdp.broker.store.marks import Marks
 from pdp.broker.store.rows import BrokerStore
@@ -61,6 +62,14 @@ def opened_record(folder: Path) -> Iterator[DecisionLog]:
     with closing(record):
         record.start()
         yield record
+
+
+@contextmanager
+def opened_checkouts(folder: Path) -> Iterator[CheckoutStore]:
+    """Provide the checkouts in the broker's folder. Raise `ConfigurationError` where there is none."""
+    require_made(folder)
+    with closing(CheckoutStore(folder / _STORE)) as store:
+        yield store
 
 
 @contextmanager

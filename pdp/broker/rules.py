@@ -20,12 +20,14 @@ from pdp.broker.headers import never_passes
 from pdp.broker.templates import METHODS, Template, TemplateError
 from pdp.broker.upstream import ForeignTargetError, required_target
 from pdp.broker.words import NAME, SENT_ELSEWHERE
+from pdp.calltokens.checkouts import is_public_key
 from pdp.calltokens.claims import THUMBPRINT
 from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
-_SERVER_KEYS: Final = ("kind", "proxy", "tools", "private", "tls_roots", "answer_seconds", "answer_bytes")
+_SERVER_KEYS: Final = ("kind", "proxy", "tools", "checkout", "private", "tls_roots", "answer_seconds", "answer_bytes")
 _PROXY_KEYS: Final = ("methods", "paths", "mcp", "request_headers", "response_headers")
+_CHECKOUT_KEYS: Final = ("key",)
 _MCP_KEYS: Final = ("tenant", "compartment", "connection", "presenters")
 # How a process of this machine is named, which presents by a Unix socket.
 LOCAL: Final = "local"
@@ -70,6 +72,7 @@ class ProxyRules:
 class ServerRules:
     """What the broker does for one tool server.
 
+    `recipient` is the public key to which credentials are sealed that it is handed; empty where it gets none.
     `private` allows the upstreams of its connections to be at addresses that are not public. `answer_seconds` and
     `answer_bytes` limit an answer.
     """
@@ -78,6 +81,7 @@ class ServerRules:
     kind: str
     proxy: ProxyRules | None = None
     templates: Mapping[str, Template] = field(default_factory=dict)
+    recipient: str = ""
     private: bool = False
     tls_roots: Path | None = None
     answer_seconds: float = _SECONDS
@@ -107,12 +111,14 @@ class _Rules(Reader):
         self.require(row, "kind", "must name the kind of the connections, such as `github`", good=NAME.fullmatch(kind))
         proxy = self._proxy(self.section(row, "proxy")) if "proxy" in row else None
         tools = self.section(row, "tools")
-        self.require(row, "kind", "needs `proxy`, `tools` or both beside it", good=proxy or tools)
+        recipient = self._recipient(self.section(row, "checkout")) if "checkout" in row else ""
+        self.require(row, "kind", "needs `proxy`, `tools` or `checkout` beside it", good=proxy or tools or recipient)
         return ServerRules(
             name=name,
             kind=kind,
             proxy=proxy,
             templates={tool: found for tool in tools if (found := self._template(tools, tool))},
+            recipient=recipient,
             private=self.take(row, "private", bool, default=False),
             tls_roots=self.file(roots),
             answer_seconds=self.number(row, "answer_seconds", _SECONDS, _LONGEST_SECONDS),
@@ -131,6 +137,13 @@ class _Rules(Reader):
             self.require(row, key, _NEVER, good=not any(map(_unfit, names)))
         mcp = self._mcp(self.section(row, "mcp")) if "mcp" in row else None
         return ProxyRules(methods=frozenset(methods), paths=paths, mcp=mcp, **passing)
+
+    def _recipient(self, row: Section) -> str:
+        self.problems += row.unknown_keys(_CHECKOUT_KEYS)
+        key = self.take(row, "key", str, "")
+        good = is_public_key(key)
+        self.require(row, "key", "must be the public key of the tool server: see `pdp-broker checkout key`", good=good)
+        return key
 
     def _mcp(self, row: Section) -> MCPRules:
         self.problems += row.unknown_keys(_MCP_KEYS)

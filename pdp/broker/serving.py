@@ -5,24 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.broker.admitting import Admission, Record
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
+from pdp.broker.checkouts.desk import CheckoutDesk
+from pdp.broker.checkouts.following import SessionsFollowed
+from pdp.broker.checkouts.holding import Holder
+from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS, Sweeper
 from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.proxy import ProxyFace
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings
-from pdp.broker.using import Broker, Connections, Record
+from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.using import Broker
 from pdp.calltokens.uses import FileUses
 from pdp.calltokens.verifying import PublishedKeys, Verifier
-from pdp.client import Client
-from pdp.client.calltokens import fetch_keys, live_check
+from pdp.client import AsyncClient, Client
+from pdp.client.calltokens import fetch_keys, live_check, session_end
 from pdp.clock import SystemClock
+from pdp.errors import StoreUnavailableError
+from pdp.foundation.repeating import Repeater
 from pdp.observer import DoorObserver
 from pdp.serving.certificates import TLSFiles
 from pdp.serving.listener import Listener
@@ -34,17 +45,30 @@ _LOG = logging.getLogger("pdp.broker")
 USES_FILE: Final = "uses"
 # A live check that takes longer is a refusal.
 _CHECK_SECONDS: Final = 2.0
+# What is due without anybody's word, such as the end of a login, is ended so late.
+_SWEEP_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a broker is made of."""
+
+    broker: Broker
+    desk: CheckoutDesk
+    checkouts: CheckoutStore
+    sweeps: Repeater
 
 
 @contextmanager
 def assembled(
     settings: BrokerSettings,
-    connections: Connections,
+    vault: Holder,
+    checkouts: CheckoutStore,
     record: Record,
     *,
     people: People | None = None,
     wall: Callable[[], float] = time.time,
-) -> Iterator[Broker]:
+) -> Iterator[Parts]:
     """Provide a broker that asks the server of its settings, and release what it holds.
 
     `people` opens connections of people.
@@ -63,28 +87,56 @@ def assembled(
             live=live_check(client),
             wall=wall,
         )
-        rules = read_rules(settings.rules)
-        tokens = AccessTokens(connections, record.event, SystemClock(), people)
-        yield Broker(rules=rules, verifier=verifier, keys=keys, connections=tokens, record=record, wall=wall)
+        admission = Admission(
+            rules=read_rules(settings.rules),
+            verifier=verifier,
+            keys=keys,
+            connections=AccessTokens(vault, record.event, SystemClock(), people),
+            record=record,
+            wall=wall,
+        )
+        issuer = Issuer(vault)
+        sweeper = Sweeper(checkouts, vault, issuer, observe=record.event, wall=wall)
+        sweeps = opened.enter_context(Repeater("broker-sweep", sweeper.turn, every=_SWEEP_SECONDS))
+        desk = CheckoutDesk(
+            admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake
+        )
+        yield Parts(broker=Broker(admission), desk=desk, checkouts=checkouts, sweeps=sweeps)
 
 
 async def serve_until(
     stopped: asyncio.Event,
     settings: BrokerSettings,
-    broker: Broker,
+    parts: Parts,
     *,
     observer: DoorObserver | None,
     listening: Callable[[str], object],
 ) -> None:
     """Answer at the addresses of the settings until it is stopped. `listening` is told of each address that is open."""
+    if observer is not None:
+        observer.watch_checkouts(partial(_counted, parts.checkouts))
+    pdp = settings.pdp
+    async with AsyncClient(pdp.address, **pdp.options) as client:
+        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=time.time)
+        following = asyncio.ensure_future(followed.follow())
+        await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening)
+
+
+async def _serve(
+    running: list[asyncio.Future[Any]],
+    settings: BrokerSettings,
+    parts: Parts,
+    observer: DoorObserver | None,
+    listening: Callable[[str], object],
+) -> None:
+    """Answer until one of what is running is over."""
     with ExitStack() as opened:
-        running: list[asyncio.Future[Any]] = [asyncio.ensure_future(stopped.wait())]
         if settings.calls:
-            face = CallFace(broker, observer=observer)
+            face = CallFace(parts.broker, parts.desk, observer=observer)
             port = opened.enter_context(serving_calls(face, _listener(settings.calls, settings)))
             listening(f"calls at {_with_port(settings.calls, port)}")
         if settings.http:
-            proxy, listener = ProxyFace(broker, observer=observer), _web_listener(settings.http, settings)
+            proxy, listener = ProxyFace(parts.broker, observer=observer), _web_listener(settings.http, settings)
             opened.callback(proxy.close)
             opened.enter_context(listener)
             running.append(asyncio.ensure_future(serve(proxy, listener, close_streams=True)))
@@ -95,6 +147,15 @@ async def serve_until(
         await asyncio.gather(*left, return_exceptions=True)
         for task in done:
             task.result()
+
+
+def _counted(checkouts: CheckoutStore) -> Mapping[str, int]:
+    """Return how many credentials are out, by state; nothing while that cannot be told."""
+    try:
+        counts, looks = checkouts.counts(time.time() - OVERDUE_SECONDS), checkouts.looks()
+    except StoreUnavailableError:
+        return {}
+    return {**counts._asdict(), "orphan": sum(one.orphans for one in looks)}
 
 
 def _listener(address: str, settings: BrokerSettings) -> Listener:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from pdp.broker.providers import KeyProvider, is_key_of, new_kek_id
-from pdp.broker.sealing.envelope import Place, opened, rewrapped, sealed
+from pdp.broker.sealing.envelope import CheckoutPlace, Place, Sealed, opened, rewrapped, sealed
 from pdp.broker.store.marks import Mark, Marks
 from pdp.broker.store.rows import BrokerStore, Gone, Stored
 from pdp.broker.words import (
@@ -153,6 +153,17 @@ class Vault:
             # The process that stored it died before it noted that. Only now is it known to be ours.
             self._marks.note(connection.id, Mark(stored.version, stored.sealed.digest))
         return secret
+
+    def seal_for(self, connection: Connection, checkout_id: str, credential: Secret) -> Sealed:
+        """Seal a credential that is handed out, so that it can be ended later."""
+        kek = self._present_kek(connection.tenant, connection.compartment)
+        place = CheckoutPlace(connection=connection, checkout_id=checkout_id)
+        return sealed(credential.reveal(), place, kek.id, self._provider)
+
+    def open_for(self, connection: Connection, checkout_id: str, kept: Sealed) -> Secret:
+        """Return a credential that was handed out, to end it. Raise what `open` raises for what is not ours."""
+        with self._refusing(connection):
+            return opened(kept, CheckoutPlace(connection=connection, checkout_id=checkout_id), self._provider)
 
     def version(self, connection_id: str) -> SecretVersion | None:
         """Return what is known of a connection's present secret; None before the first."""

@@ -56,7 +56,8 @@ class TokenSource:
     """Where a connection gets access tokens for its secret, which never goes upstream itself.
 
     `endpoint` is the URL to which alone the secret is sent; `private` lets all endpoints be at an address that is not
-    public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there.
+    public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. Tokens
+    of the client itself are revoked at `revocation`, and `introspection` says whether they count; both may be empty.
     """
 
     endpoint: str
@@ -65,11 +66,28 @@ class TokenSource:
     resource: str = ""
     private: bool = False
     consenting: Consenting | None = None
+    revocation: str = ""
+    introspection: str = ""
 
     @property
     def host(self) -> str:
         """Return how the provider is named in errors and records."""
         return urlsplit(self.endpoint).netloc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSource:
+    """Where a connection makes logins: a database of a PostgreSQL server, as the broker's own role `role` there.
+
+    The secret of the connection is the password of that role. A login lives `seconds` at most, and has at most
+    `sessions` of the database at once. `tls_roots` is a file of authorities; empty for those of the system.
+    """
+
+    database: str
+    role: str
+    seconds: int = 900
+    sessions: int = 2
+    tls_roots: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +98,8 @@ class Connection:
     what the catalogue names, such as `github`. `upstream` is the only origin to which the secret is sent. `owner` is a
     user, or empty for a connection of the whole tenant. `scopes` are those that the secret has. The secret is sent in
     the header `header`, behind the word `scheme` when that is not empty. With a `source` it is not sent there: an
-    access token that it gets is. `version` is that of the present secret, 0 before the first. `created_at` is unix
+    access token that it gets is. With `logins` the upstream is a server of PostgreSQL, which is sent no request, and a
+    scope is one of its group roles. `version` is that of the present secret, 0 before the first. `created_at` is unix
     seconds.
 
     Where people connect there are two sorts. That of the tenant is the client, with which others are made and which
@@ -98,6 +117,7 @@ class Connection:
     header: str = "Authorization"
     scheme: str = "Bearer"
     source: TokenSource | None = None
+    logins: LoginSource | None = None
     version: int = 0
     created_at: float = 0.0
 
@@ -227,6 +247,10 @@ class ConnectionExistsError(ConflictError):
     """There is such a connection already: use another id, or remove that one first."""
 
 
+class CheckedOutError(WrongStateError):
+    """Credentials of the connection are still out: end them first, with `pdp-broker checkout revoke`."""
+
+
 class NoSecretError(WrongStateError):
     """The connection has no secret yet: store one with `pdp-broker secret put`."""
 
@@ -248,6 +272,14 @@ class TokensUnavailableError(UnavailableError):
 
 class AnswerLostError(TokensUnavailableError):
     """The provider of tokens was asked, and its answer was lost: nobody knows what it did."""
+
+
+class DatabaseRefusedError(WrongStateError):
+    """A database does not let the broker make or end a login: see what its role may do there."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """A database does not answer, or is busy: try again after a pause."""
 
 
 class SealBrokenError(PDPError):

@@ -97,6 +97,14 @@ def key_named_by(token: str) -> str:
     return _Parts.of(token).key_id
 
 
+def token_id_of(token: str) -> str:
+    """Return the `jti` of a token, whose signature is still to be checked."""
+    found = object_of(_Parts.of(token).content).get("jti")
+    if not isinstance(found, str):
+        raise refused("no `jti`")
+    return found
+
+
 def claims_of(token: str, key: PublicCallKey) -> CallClaims:
     """Return what a token states, once its form and its signature by this key are checked."""
     parts = _Parts.of(token)

@@ -13,7 +13,9 @@ from pdp.calltokens.claims import CallClaims
 from pdp.calltokens.keys import PublicCallKey, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import LiveCheck
+from pdp.client.errors import PDPClientError
 from pdp.client.sync.client import Client
+from pdp.v1 import calltoken_pb2
 
 
 def fetch_keys(client: Client) -> Callable[[], Mapping[str, PublicCallKey]]:
@@ -25,10 +27,33 @@ def live_check(client: Client) -> LiveCheck:
     """Return what asks the server whether a token still counts, for a `Verifier`."""
 
     def check(token: str, _: CallClaims) -> None:
-        answer = client.check_call_token(token)
-        if not answer.valid:
-            known = answer.reason in {one.value for one in Reason}
-            reason = Reason(answer.reason) if known else Reason.REVOKED
-            raise CallTokenRefusedError(reason, answer.message or "it no longer counts")
+        require_valid(client.check_call_token(token))
 
     return check
+
+
+def session_end(client: Client) -> Callable[[str], float]:
+    """Return what asks until when the session of a token can live at most, in unix seconds.
+
+    It raises `CallTokenRefusedError` for a token that does not count, and when the server does not answer.
+    """
+
+    def end(token: str) -> float:
+        try:
+            answer = client.check_call_token(token)
+        except PDPClientError:
+            raise CallTokenRefusedError(Reason.UNAVAILABLE, "the live check does not answer") from None
+        require_valid(answer)
+        if not answer.HasField("session_expire_time"):
+            raise CallTokenRefusedError(Reason.UNAVAILABLE, "the server does not say when sessions end: upgrade it")
+        return answer.session_expire_time.ToMicroseconds() / 1e6
+
+    return end
+
+
+def require_valid(answer: calltoken_pb2.CheckCallTokenResponse) -> None:
+    """Raise `CallTokenRefusedError` unless the server says that a token counts."""
+    if not answer.valid:
+        known = answer.reason in {one.value for one in Reason}
+        reason = Reason(answer.reason) if known else Reason.REVOKED
+        raise CallTokenRefusedError(reason, answer.message or "it no longer counts")

@@ -25,6 +25,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "httpcore2": "mcp",
     "mcp": "demo",
     "pkcs11": "pkcs11",
+    "psycopg": "postgres",
     "pyrage": "age",
     "agents": "openai-agents",
     "claude_agent_sdk": "claude-agent",

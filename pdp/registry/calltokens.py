@@ -93,8 +93,10 @@ class CallTokens:
             return ()
         return tuple(self._issued(decision, request, one, caller) for one in wanted)
 
-    def check(self, token: str, caller: Caller) -> CallClaims:
-        """Return what a token states, if all of it still holds. Raise `CallTokenRefusedError`.
+    def check(self, token: str, caller: Caller) -> float:
+        """Return until when the session of a token can live, if all that it states still holds.
+
+        Raise `CallTokenRefusedError` if not.
 
         Whether it was used is for the verifier to know. Raise `UnavailableError` when the store does not answer.
         """
@@ -108,7 +110,7 @@ class CallTokens:
         except CallTokenRefusedError as error:
             self._tell(EventKind.CALL_TOKEN_REFUSED, claims, caller, {"reason": error.reason}, snapshot)
             raise
-        return claims
+        return earliest_end(snapshot.chain, snapshot.now).wall_at
 
     def published(self) -> tuple[PublishedKey, ...]:
         """Return the keys of all tokens that can still be met, newest first."""

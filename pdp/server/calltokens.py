@@ -53,10 +53,10 @@ class CallTokenHandlers:
         if not request.token:
             raise InvalidRequestError("token", "is required")
         try:
-            self._tokens.check(request.token, origin.caller)
+            session_ends_at = self._tokens.check(request.token, origin.caller)
         except CallTokenRefusedError as error:
             return calltokens.CheckCallTokenResponse(reason=error.reason, message=str(error))
-        return calltokens.CheckCallTokenResponse(valid=True)
+        return calltokens.CheckCallTokenResponse(valid=True, session_expire_time=timestamp(session_ends_at))
 
     def withdraw_call_token_key(
         self, request: calltokens.WithdrawCallTokenKeyRequest, origin: Origin

@@ -27,6 +27,7 @@ BOUNDS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 
 OUTCOME = "pdp.door.outcome"
 REASON = "pdp.door.reason"
 SIGNAL_STATE = "pdp.signal.state"
+CHECKOUT_STATE = "pdp.broker.state"
 QUESTION_US, UPSTREAM_US = f"{names.PHASE_PREFIX}question_us", f"{names.PHASE_PREFIX}upstream_us"
 
 _AT_DOOR = ("call at a door",)
@@ -72,6 +73,13 @@ SIGNALS = Metric(
     "Signals that wait for the server, or for a person.",
     (SIGNAL_STATE,),
 )
+CHECKOUTS = Metric(
+    "pdp.broker.checkouts",
+    "gauge",
+    "{credential}",
+    "Credentials that left the broker: all; overdue ones; those that could not be ended; and roles of none.",
+    (CHECKOUT_STATE,),
+)
 
 METRICS: tuple[Metric, ...] = (
     CALLS,
@@ -81,6 +89,7 @@ METRICS: tuple[Metric, ...] = (
     REFUSED,
     SESSIONS,
     SIGNALS,
+    CHECKOUTS,
     names.SPANS_PROCESSED,
     names.SPANS_EXPORTED,
     names.SPAN_QUEUE,

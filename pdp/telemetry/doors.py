@@ -81,6 +81,11 @@ class DoorTelemetry:
         if self._metrics is not None:
             self._metrics.watch_signals(count)
 
+    def watch_checkouts(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many credentials have left a broker, by state, as `count` returns it at each collection."""
+        if self._metrics is not None:
+            self._metrics.watch_checkouts(count)
+
     def shutdown(self, timeout: float = 5.0) -> bool:
         """Send what waits and end; return False when `timeout` seconds were not enough."""
         groups, self._closing = self._closing, ()
@@ -112,6 +117,7 @@ class DoorMetrics:
         self._flows = Flows(delta=delta)
         self._count_sessions: Callable[[], int] | None = None
         self._count_signals: Callable[[], Mapping[str, int]] | None = None
+        self._count_checkouts: Callable[[], Mapping[str, int]] | None = None
 
     def began(self) -> None:
         """Count a call as under way."""
@@ -146,6 +152,10 @@ class DoorMetrics:
         """Report how many signals are open in each state."""
         self._count_signals = count
 
+    def watch_checkouts(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report how many credentials have left a broker, by state."""
+        self._count_checkouts = count
+
     def watch_flow(self, flow: Callable[[], Flow]) -> None:
         """Report the flow of the spans."""
         self._flows.watch("traces", flow)
@@ -164,6 +174,8 @@ class DoorMetrics:
             found[doornames.SESSIONS.name] = {(): self._count_sessions()}
         if self._count_signals is not None:
             found[doornames.SIGNALS.name] = {(state,): number for state, number in self._count_signals().items()}
+        if self._count_checkouts is not None:
+            found[doornames.CHECKOUTS.name] = {(state,): number for state, number in self._count_checkouts().items()}
         told = Interval(since=self._started, at=at, delta=self._delta)
         metrics = [told.numbers(one, found[one.name]) for one in doornames.METRICS if found.get(one.name)]
         for metric, rows, seconds in (

@@ -64,14 +64,16 @@ class CheckCallTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class CheckCallTokenResponse(_message.Message):
-    __slots__ = ("valid", "reason", "message")
+    __slots__ = ("valid", "reason", "message", "session_expire_time")
     VALID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     reason: str
     message: str
-    def __init__(self, valid: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    session_expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, valid: _Optional[bool] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., session_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class WithdrawCallTokenKeyRequest(_message.Message):
     __slots__ = ("key_id", "reason")

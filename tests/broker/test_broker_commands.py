@@ -10,14 +10,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from pdp.broker.checkouts.words import Checkout, CredentialKind, new_checkout_id
 from pdp.broker.cli.root import COMMANDS, root
-from pdp.broker.opening import opened_vault
+from pdp.broker.opening import opened_checkouts, opened_vault
 from pdp.broker.words import MOST_SECRET_BYTES, RolledBackError
+from pdp.calltokens.checkouts import RecipientKey
 from pdp.record.reader import read_records
 
 Run = Callable[..., Result]
 CANARY = "canary-of-a-secret-4711"
 ADD = ("connection", "add", "github", "--kind", "github", "--upstream", "https://api.github.com", "--tenant", "acme")
+TO_DATABASE = ("--upstream", "postgresql://db", "--database", "app", "--role", "broker")
 
 
 @pytest.fixture
@@ -138,11 +141,20 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--header", "Host"), None, "no secret can be sent in `Host`"),
         ((*ADD, "--scheme", "a b"), None, "`a b` is not one word, such as `Bearer`"),
         ((*ADD, "--client-id", "x"), None, "--token-endpoint and --client-id need each other"),
-        ((*ADD, "--resource", "x"), None, "--resource and --private-endpoint need --token-endpoint"),
+        ((*ADD, "--resource", "x"), None, "--resource and the options of other endpoints need --token-endpoint"),
         ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),
         ((*ADD, "--token-endpoint", "https://login.example.com/a/../b"), None, "`.` or `..` as a part"),
         ((*ADD, "--token-endpoint", "https://["), None, "`https://[` is no URL"),
-        ((*ADD, "--mode", "checkout"), None, "'checkout' is not one of 'connector', 'proxy'"),
+        ((*ADD, "--mode", "checkout"), None, "--mode checkout: a secret that lasts is never handed out"),
+        ((*ADD, "--database", "app"), None, "--database, --role and --login-roots need --upstream postgresql://HOST"),
+        ((*ADD, "--revocation-endpoint", "https://login.example.com/r"), None, "need --token-endpoint"),
+        ((*ADD, *TO_DATABASE[:2]), None, "--upstream postgresql://HOST needs --database and --role"),
+        ((*ADD, *TO_DATABASE), None, "--scope: name the group roles whose rights logins may have"),
+        ((*ADD, *TO_DATABASE, "--mode", "proxy"), None, "--mode: logins can only be handed out: `checkout`"),
+        ((*ADD, "--upstream", "postgresql://db/app"), None, "`postgresql://db/app` is no server"),
+        (("checkout", "revoke", "chk_x"), None, "no such checkout: `chk_x`"),
+        (("checkout", "revoke"), None, "name checkouts, or --session, --connection or --tenant"),
+        (("checkout", "forget", "chk_x", "--yes"), None, "no such checkout: `chk_x`"),
     ],
 )
 def test_errors_of_the_broker_take_one_line(run: Run, words: tuple[str, ...], stdin: str | None, expected: str) -> None:
@@ -207,3 +219,60 @@ def test_a_root_is_replaced_by_a_command(run: Run, tmp_path: Path) -> None:
     assert [2] == [int(path.name.split("-")[1]) for path in (tmp_path / "broker" / "keys").glob("root-*")]
     with opened_vault(tmp_path / "broker", lambda _: None) as vault:
         assert CANARY.encode() == vault.open(vault.connection("github")).reveal()
+
+
+def test_what_is_out_is_listed_tried_and_given_up(run: Run, tmp_path: Path) -> None:
+    """While its database is away it stays in the list, and keeps its connection; giving it up is on record."""
+    there = ("--upstream", "postgresql://127.0.0.1:1", "--database", "app", "--role", "broker", "--scope", "reader")
+    run("init")
+    run("connection", "add", "app", "--kind", "app-db", *there)
+    run("secret", "put", "app", stdin=CANARY)
+    one = Checkout(
+        id=new_checkout_id(),
+        connection_id="app",
+        kind=CredentialKind.LOGIN,
+        token_id="t",  # noqa: S106 - an id
+        decision_id="dec_1",
+        session_ids=("ses_1", "ses_0"),
+        user="alice",
+        agent="coder",
+        action="reports/read",
+        scopes=("reader",),
+        begun_at=1.0,
+        next_at=2.0,
+    )
+    with opened_checkouts(tmp_path / "broker") as store:
+        store.begin(one)
+        store.hand_out(one.id, ends_at=3.0, kept=None)
+
+    (listed,) = json.loads(run("checkout", "list", "--json").stdout)["checkouts"]
+    outputs = [run("checkout", *words) for words in (("list",), ("revoke", "--session", "ses_0"), ("sweep",))]
+    (kept,) = json.loads(run("checkout", "list", "--json").stdout)["checkouts"]
+    removed = run("connection", "remove", "app", "--yes")
+    given_up = run("checkout", "forget", one.id, "--yes")
+
+    assert (one.id, "ses_1", ["ses_0"], True, 0) == tuple(
+        listed[name] for name in ("checkout", "session", "ancestors", "overdue", "tries")
+    )
+    assert [0, 1, 1] == [done.exit_code for done in outputs]
+    assert all(one.id in done.stdout for done in outputs)
+    assert "not ended" in outputs[1].stdout
+    assert 2 == kept["tries"]
+    assert "credentials are still out, 1 of them" in removed.stderr
+    assert f"drop the role `pdp_{one.id}` wherever it still is" in given_up.stdout
+    assert "nothing is out" in run("checkout", "list").stdout
+    kinds = [str(found.record["kind"]) for found in read_records(tmp_path / "broker" / "record")]
+    assert ["credential.revoked", "credential.revoked", "credential.forgotten"] == [
+        kind for kind in kinds if kind.startswith("credential")
+    ]
+    assert CANARY not in "".join(done.output for done in (*outputs, removed, given_up))
+
+
+def test_the_key_of_a_tool_server_is_its_own(run: Run, tmp_path: Path) -> None:
+    """It is in a file that only its user reads, and is not replaced; the public half is printed."""
+    file = tmp_path / "key.pem"
+    made, again = run("checkout", "key", str(file)), run("checkout", "key", str(file))
+
+    assert RecipientKey.read(file.read_bytes()).public == made.stdout.strip()
+    assert (0o600, 2) == (file.stat().st_mode & 0o777, again.exit_code)
+    assert "exists already, and is left as it is" in again.stderr

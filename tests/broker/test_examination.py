@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Look
 from pdp.broker.cli.root import root
-from pdp.broker.opening import make_broker, opened_record, opened_vault
+from pdp.broker.opening import make_broker, opened_checkouts, opened_record, opened_vault
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
 from tests.broker.vaults import connection
@@ -56,7 +57,10 @@ def test_a_broker_that_can_serve_has_no_problem(folder: Path) -> None:
     assert (0, []) == examined(folder)
     text = CliRunner().invoke(root, ("doctor", "--settings", str(folder / "broker.yaml")))
 
-    assert all(one in text.output for one in ("rules", "files", "secrets", "record", "server", "addresses", "memory"))
+    assert all(
+        one in text.output
+        for one in ("rules", "files", "secrets", "checkouts", "record", "server", "addresses", "memory")
+    )
     assert before == {path: path.read_bytes() for path in before}
 
 
@@ -101,6 +105,29 @@ def changed_record(folder: Path, _: RunningServer) -> None:
     file.write_bytes(file.read_bytes().replace(b'"caller_id":"test"', b'"caller_id":"tess"', 1))
 
 
+def left_out(folder: Path, _: RunningServer) -> None:
+    """Leave a credential out that should have ended, and could not be."""
+    one = Checkout(
+        id="chk_1",
+        connection_id="github",
+        kind=CredentialKind.LOGIN,
+        token_id="t",  # noqa: S106 - an id
+        decision_id="d",
+        session_ids=("ses_1",),
+        user="alice",
+        agent="coder",
+        action="a/b",
+        scopes=("a",),
+        begun_at=1.0,
+        next_at=2.0,
+    )
+    with opened_checkouts(folder) as store:
+        store.begin(one)
+        store.hand_out(one.id, ends_at=3.0, kept=None)
+        store.put_off(one, CheckoutState.ENDING, next_at=4.0, problem="away")
+        store.note(Look(connection_id="github", at=5.0, orphans=2))
+
+
 @pytest.mark.parametrize(
     ("spoil", "check", "found"),
     [
@@ -109,6 +136,9 @@ def changed_record(folder: Path, _: RunningServer) -> None:
         (lambda folder, _: (folder / "record.key").chmod(0o644), "files", "others can read"),
         (lambda folder, _: next((folder / "keys").glob("root-*")).unlink(), "secrets", "root"),
         (older_store, "secrets", "the record names another version 2"),
+        (left_out, "checkouts", "overdue credentials: 1"),
+        (left_out, "checkouts", "credentials that could not be ended: 1"),
+        (left_out, "checkouts", "`github` has roles that no checkout here names, 2 of them"),
         (changed_record, "record", "it is not intact"),
         (foreign_token, "server", "must name a caller with the role `broker`"),
         (lambda folder, _: (folder / "token").unlink(), "server", "token"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from pdp.broker.admitting import Admission
 from pdp.broker.opening import opened_record
 from pdp.broker.rules import rules_of
 from pdp.broker.using import Asked, Broker
@@ -86,7 +87,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         uses = MemoryUses(wall=now)
         server.clock.advance(6)
         verifier = Verifier(issuer=ISSUER, audience=AUDIENCE, keys=keys, uses=uses, live=live_check(client), wall=now)
-        broker = Broker(
+        admission = Admission(
             rules=rules_of("rules.yaml", RULES.encode(), tmp_path),
             verifier=verifier,
             keys=keys,
@@ -94,7 +95,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             record=record,
             wall=now,
         )
-        yield Site(server, broker, opened_session(server)[1], tmp_path)
+        yield Site(server, Broker(admission), opened_session(server)[1], tmp_path)
 
 
 def stolen_key(token: str) -> CallKey:

@@ -8,11 +8,21 @@ import pytest
 
 from pdp.broker.rules import read_rules, rules_of
 from pdp.broker.settings import read_settings
+from pdp.calltokens.checkouts import is_public_key
 from pdp.errors import ConfigurationError
 from tests.machinery.pages import blocks
 
 PAGE = "pdp/broker/USING.md"
 TEMPLATE = "a: {kind: a, tools: {t: {method: GET, path: /x}}}"
+
+
+def test_the_page_of_checkouts_shows_rules_that_are_read(project_root: Path, tmp_path: Path) -> None:
+    """They name the key of a tool server."""
+    (text,) = blocks(project_root / "pdp/broker/CHECKOUT.md", "yaml rules")
+
+    rules = rules_of("rules.yaml", text.encode(), tmp_path)
+
+    assert ("app-db", True) == (rules["reports"].kind, is_public_key(rules["reports"].recipient))
 
 
 def test_the_page_shows_files_that_are_read(project_root: Path, tmp_path: Path) -> None:
@@ -39,7 +49,8 @@ def test_the_page_shows_files_that_are_read(project_root: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: {kind: a}", "needs `proxy`, `tools` or both"),
+        ("a: {kind: a}", "needs `proxy`, `tools` or `checkout`"),
+        ("a: {kind: a, checkout: {key: x}}", "must be the public key of the tool server"),
         ("a: {kind: A b, tools: {t: {method: GET, path: /x}}}", "must name the kind"),
         ("a: {kind: a, tool: {}}", "did you mean `tools`"),
         ("a: {kind: a, tools: {t: {method: CONNECT, path: /x}}}", "`CONNECT` is no method"),

@@ -8,8 +8,8 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 
 from pdp.broker.serving import assembled, serve_until
 from pdp.broker.settings import BrokerSettings, TLSSettings
+from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import Presenter
 from pdp.client import CallTokenRequest
@@ -64,6 +65,10 @@ class Watching:
 
     def watch_sessions(self, _: object) -> None:
         """Report nothing."""
+
+    def watch_checkouts(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Keep what counts."""
+        self.checkouts = count
 
 
 @dataclass
@@ -190,7 +195,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         def now() -> float:
             return server.clock.now().wall_at
 
-        with assembled(settings, memory, record, wall=now) as made, listening(settings, made, watching) as addresses:
+        with (
+            closing(CheckoutStore(folder / "store" / "broker.sqlite")) as checkouts,
+            assembled(settings, memory, checkouts, record, wall=now) as made,
+            listening(settings, made, watching) as addresses,
+        ):
             # What was used before the memory of uses began is not known.
             server.clock.advance(6)
             yield Site(server, upstream, record, watching, addresses, gateway, authority.roots, folder)
@@ -271,7 +280,11 @@ def test_a_server_that_swallows_questions_makes_a_refusal(site: Site, tmp_path: 
         memory, record = Memory([connection_to(upstream, tenant="default", compartment="")]), Noting()
         port, calls = silent.getsockname()[1], f"unix:{tmp_path}/calls.sock"
         settings = settings_of(tmp_path, f"127.0.0.1:{port}", "x" * 43, calls=calls, http=f"unix:{tmp_path}/http.sock")
-        with assembled(settings, memory, record, wall=lambda: 0.0) as made, listening(settings, made):
+        with (
+            closing(CheckoutStore(tmp_path / "store" / "broker.sqlite")) as checkouts,
+            assembled(settings, memory, checkouts, record, wall=lambda: 0.0) as made,
+            listening(settings, made),
+        ):
             channel = grpc.insecure_channel(calls)
             stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
             request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b"{}")

@@ -14,10 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.broker.admitting import Admission, Record
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.rules import rules_of
+from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.templates import UpstreamRequest
-from pdp.broker.using import Asked, Broker, Record
+from pdp.broker.using import Asked, Broker
 from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import CallClaims, encoded
@@ -133,10 +135,12 @@ class Memory:
                     return row
         raise UnknownConnectionError(f"no connection of kind `{kind}`")
 
-    def connection(self, connection_id: str, *, tenant: str, compartment: str) -> Connection:
+    def connection(
+        self, connection_id: str, *, tenant: str | None = None, compartment: str | None = None
+    ) -> Connection:
         """Return a connection by its id."""
         for row in self.rows:
-            if (row.tenant, row.compartment, row.id) == (tenant, compartment, connection_id):
+            if row.id == connection_id and tenant in (None, row.tenant) and compartment in (None, row.compartment):
                 return row
         raise UnknownConnectionError(f"no such connection: `{connection_id}`")
 
@@ -144,6 +148,19 @@ class Memory:
         """Return the secret."""
         self.opened.append(connection.id)
         return Secret(self.secret, version=connection.version)
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Return all connections."""
+        return tuple(self.rows)
+
+    def seal_for(self, connection: Connection, checkout_id: str, credential: Secret) -> Sealed:
+        """Keep a credential as it is."""
+        return Sealed(kek_id="", wrapped_key=f"{connection.id} {checkout_id}".encode(), text=credential.reveal())
+
+    def open_for(self, connection: Connection, checkout_id: str, kept: Sealed) -> Secret:
+        """Return a credential that was kept."""
+        assert f"{connection.id} {checkout_id}".encode() == kept.wrapped_key
+        return Secret(kept.text)
 
 
 @dataclass
@@ -194,14 +211,15 @@ def world(
             uses=uses or MemoryUses(wall=lambda: time.time() - 60),
             live=live or (lambda _, __: None),
         )
-        broker = Broker(
+        admission = Admission(
             rules=rules_of("rules.yaml", RULES.encode(), Path()),
             verifier=verifier,
             keys=keys,
             connections=AccessTokens(memory, noted.event, SystemClock()),
             record=noted,
+            wall=time.time,
         )
-        yield World(broker, upstream, noted, memory)
+        yield World(Broker(admission), upstream, noted, memory)
 
 
 def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:

@@ -57,6 +57,11 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/broker/USING.md": dict.fromkeys(
         ("yaml settings", "yaml rules"), "tests/broker/test_rules.py::test_the_page_shows_files_that_are_read"
     ),
+    "pdp/broker/CHECKOUT.md": {
+        "sql": "tests/broker/real/test_real_logins.py::test_the_role_of_the_page_suffices",
+        "yaml rules": "tests/broker/test_rules.py::test_the_page_of_checkouts_shows_rules_that_are_read",
+        "python tool server": "tests/broker/test_checkouts.py::test_the_tool_server_of_the_page_opens_a_credential",
+    },
     "pdp/calltokens/README.md": dict.fromkeys(
         ("yaml settings", "yaml overlay", "yaml caller", "python gateway", "python tool server"),
         "tests/server/test_calltokens.py::test_the_page_does_what_it_says",

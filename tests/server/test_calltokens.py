@@ -14,10 +14,10 @@ import pytest
 
 from pdp.calltokens.claims import Presenter
 from pdp.calltokens.keys import CallKey, claims_of, key_named_by, keys_of
-from pdp.calltokens.refusals import Reason
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
 from pdp.client import Answer, CallTokenRequest
-from pdp.client.calltokens import fetch_keys
+from pdp.client.calltokens import fetch_keys, session_end
 from pdp.config import load
 from pdp.identity.callers import read_callers
 from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
@@ -281,6 +281,23 @@ def test_the_end_of_an_ancestor_ends_the_token(site: Site) -> None:
     revoke(site, parent_id)
 
     assert Reason.REVOKED is verify(site.verifier(), token)
+
+
+def test_the_live_check_says_until_when_the_session_lives(site: Site) -> None:
+    """That of the whole chain: the end of the session above ends it, also one that was set afterwards."""
+    parent_id, parent = site.session(may_delegate=True, duration=600.0)
+    child_id, child = site.session(parent_session_handle=parent, duration=300.0)
+    token, ends = site.token(child), session_end(site.server.client("notes"))
+    (own, above) = (site.server.client(LEAD).get_session(one).expire_time for one in (child_id, parent_id))
+
+    assert own.ToMicroseconds() / 1e6 == ends(token) < above.ToMicroseconds() / 1e6
+    earlier = ends(token) - 100
+    site.server.client(LEAD).narrow_session(parent_id, expires_at=earlier)
+    assert earlier == pytest.approx(ends(token), abs=1e-3)
+    revoke(site, child_id)
+    with pytest.raises(CallTokenRefusedError) as refused:
+        ends(token)
+    assert Reason.REVOKED is refused.value.reason
 
 
 def test_a_withdrawn_key_signs_nothing_more(site: Site) -> None:

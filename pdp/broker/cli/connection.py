@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from pdp.broker.checkouts.servers import is_server, server_text
+from pdp.broker.cli.logins import login_fields, login_options, plain_logins, require_modes, taken_logins
 from pdp.broker.cli.opened import (
     compartment_option,
     json_option,
@@ -37,7 +39,7 @@ def _name(_: click.Context, parameter: click.Parameter, value: str) -> str:
 
 def _origin(_: click.Context, parameter: click.Parameter, value: str) -> str:
     try:
-        return Upstream.read(value).origin
+        return server_text(value) if is_server(value) else Upstream.read(value).origin
     except UpstreamError as error:
         raise click.BadParameter(str(error), param=parameter) from None
 
@@ -70,7 +72,7 @@ def connection() -> None:
     required=True,
     metavar="ORIGIN",
     callback=_origin,
-    help="The only origin to which the secret is sent: `https://api.github.com`.",
+    help="The only origin to which the secret is sent: `https://api.github.com`, or `postgresql://db.example.com`.",
 )
 @tenant_option
 @compartment_option
@@ -80,10 +82,9 @@ def connection() -> None:
     "--mode",
     "modes",
     multiple=True,
-    type=click.Choice([Mode.CONNECTOR.value, Mode.PROXY.value]),
-    default=[Mode.CONNECTOR.value],
-    show_default=True,
-    help="Who may build requests: the broker, or a tool server behind it. Repeatable.",
+    type=click.Choice([mode.value for mode in Mode]),
+    help="Who may build requests: the broker, a tool server behind it, or one with a short-lived credential that it is "
+    "handed. Repeatable. [connector; checkout for PostgreSQL]",
 )
 @click.option(
     "--header",
@@ -102,16 +103,23 @@ def connection() -> None:
     help="What stands before the secret in the header; empty for nothing.",
 )
 @source_options
+@login_options
 @json_option
 @with_vault
 def add(*, vault: Vault, by: str, id_: str, as_json: bool, modes: tuple[str, ...], **given: Any) -> None:  # noqa: ANN401 - options by name
     """Add a connection. Its secret is stored afterwards, with `pdp-broker secret put`.
 
-    With --token-endpoint and --client-id that is the secret of a client, and access tokens are used for requests.
+    With --token-endpoint and --client-id that is the secret of a client, and access tokens are used for requests. With
+    --database and --role it is the password of a role that makes logins of PostgreSQL, and each --scope a group role.
 
     What a connection may be used for is sealed with its secret, so it cannot be changed: remove it, and add it again.
     """
-    one = Connection(id=id_, source=taken_source(given), modes=tuple(map(Mode, dict.fromkeys(modes))), **given)
+    source, logins = taken_source(given), taken_logins(given)
+    if source and logins:
+        raise click.UsageError("--token-endpoint: PostgreSQL takes no access tokens of it")
+    known = tuple(map(Mode, dict.fromkeys(modes))) or (Mode.CHECKOUT if logins else Mode.CONNECTOR,)
+    one = Connection(id=id_, source=source, logins=logins, modes=known, **given)
+    require_modes(one)
     added = vault.add(one, by=by)
     if as_json:
         print_json(_plain(added))
@@ -160,6 +168,7 @@ def show(*, vault: Vault, id_: str, as_json: bool) -> None:
             ("header", f"{one.header}: {one.scheme} …" if one.scheme else f"{one.header}: …"),
             ("added", moment_text(one.created_at)),
             *source_fields(one.source),
+            *login_fields(one.logins),
             ("version", _version(one)),
             ("stored", moment_text(version.stored_at) if version else ""),
             ("key", version.kek_id if version else ""),
@@ -202,6 +211,7 @@ def _plain(one: Connection) -> dict[str, object]:
         "header": one.header,
         "scheme": one.scheme,
         **plain_source(one.source),
+        **plain_logins(one.logins),
         "version": one.version,
         "add_time": moment_text(one.created_at),
     }

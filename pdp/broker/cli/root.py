@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "pdp.broker.cli.connection", "Add, list and remove connections: ways to other systems, each with a secret."
     ),
     "secret": CommandEntry("pdp.broker.cli.secret", "Store the secrets of connections."),
+    "checkout": CommandEntry("pdp.broker.cli.checkout", "List and end credentials that were handed out."),
     "keys": CommandEntry("pdp.broker.cli.keys", "List, rotate and retire the keys under which secrets are sealed."),
     "exposure": CommandEntry("pdp.broker.cli.exposure", "Say which calls, sessions and people used a secret."),
     "doctor": CommandEntry(

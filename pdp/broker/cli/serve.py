@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pdp.broker.opening import opened_people, opened_record, opened_vault
+from pdp.broker.opening import opened_checkouts, opened_people, opened_record, opened_vault
 from pdp.broker.serving import assembled, serve_until
 from pdp.broker.settings import read_settings
 from pdp.foundation.isolation import keep_secrets_here
@@ -38,7 +38,8 @@ def serve(*, file: str) -> None:
         opened_record(settings.data_dir) as record,
         opened_vault(settings.data_dir, record.event) as vault,
         opened_people(settings.data_dir, vault, record.event) as people,
-        assembled(settings, vault, record, people=people) as broker,
+        opened_checkouts(settings.data_dir) as checkouts,
+        assembled(settings, vault, checkouts, record, people=people) as parts,
         observing("pdp-broker", settings.telemetry) as observer,
     ):
 
@@ -46,7 +47,7 @@ def serve(*, file: str) -> None:
             stopped, loop = asyncio.Event(), asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopped.set)
-            await serve_until(stopped, settings, broker, observer=observer, listening=_say)
+            await serve_until(stopped, settings, parts, observer=observer, listening=_say)
 
         asyncio.run(run())
 

@@ -38,7 +38,30 @@ _OPTIONS: Final = (
         help="How the secret of the client is sent.",
     ),
     click.option("--resource", default="", metavar="URI", help="What the tokens are for, where one must say so."),
-    click.option("--private-endpoint", is_flag=True, help="The token endpoint may be at a private address."),
+    click.option(
+        "--revocation-endpoint",
+        default="",
+        metavar="URL",
+        callback=_endpoint,
+        help="Where tokens that were handed out are revoked (RFC 7009).",
+    ),
+    click.option(
+        "--introspection-endpoint",
+        default="",
+        metavar="URL",
+        callback=_endpoint,
+        help="Where the provider says whether a token counts (RFC 7662): without it no revocation is proved.",
+    ),
+    click.option("--private-endpoint", is_flag=True, help="The endpoints may be at a private address."),
+)
+_TAKEN: Final = (
+    "token_endpoint",
+    "client_id",
+    "client_auth",
+    "resource",
+    "private_endpoint",
+    "revocation_endpoint",
+    "introspection_endpoint",
 )
 
 
@@ -51,17 +74,21 @@ def source_options(command: C) -> C:
 
 def taken_source(given: dict[str, Any]) -> TokenSource | None:
     """Take the options out of those of a command. Return None for a connection whose secret is sent itself."""
-    endpoint, client_id, auth, resource, private = (
-        given.pop(name) for name in ("token_endpoint", "client_id", "client_auth", "resource", "private_endpoint")
-    )
+    endpoint, client_id, auth, resource, private, revocation, introspection = map(given.pop, _TAKEN)
     if bool(endpoint) != bool(client_id):
         raise click.UsageError("--token-endpoint and --client-id need each other")
-    if not endpoint and (resource or private):
-        raise click.UsageError("--resource and --private-endpoint need --token-endpoint")
+    if not endpoint and (resource or private or revocation or introspection):
+        raise click.UsageError("--resource and the options of other endpoints need --token-endpoint")
     if not endpoint:
         return None
     return TokenSource(
-        endpoint=endpoint, client_id=client_id, auth=ClientAuth(auth), resource=resource, private=private
+        endpoint=endpoint,
+        client_id=client_id,
+        auth=ClientAuth(auth),
+        resource=resource,
+        private=private,
+        revocation=revocation,
+        introspection=introspection,
     )
 
 
@@ -70,7 +97,13 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
     if source is None:
         return []
     where = f"{source.endpoint}, also at a private address" if source.private else source.endpoint
-    return [("tokens from", where), ("client", f"{source.client_id}, by {source.auth}"), ("resource", source.resource)]
+    return [
+        ("tokens from", where),
+        ("client", f"{source.client_id}, by {source.auth}"),
+        ("resource", source.resource),
+        ("revoked at", source.revocation),
+        ("known at", source.introspection),
+    ]
 
 
 def plain_source(source: TokenSource | None) -> dict[str, object]:
@@ -81,4 +114,6 @@ def plain_source(source: TokenSource | None) -> dict[str, object]:
         "client_auth": source.auth.value if source else "",
         "resource": source.resource if source else "",
         "private_endpoint": bool(source and source.private),
+        "revocation_endpoint": source.revocation if source else "",
+        "introspection_endpoint": source.introspection if source else "",
     }

@@ -22,6 +22,7 @@ _CODES: Final = frozenset(
         "unsupported_grant_type",
         "invalid_scope",
         "invalid_target",
+        "unsupported_token_type",
     }
 )
 # A number beyond this is a mistake, and floats have no place for all.
@@ -75,6 +76,15 @@ def refusal(body: bytes) -> str:
     except TokenRefusedError:
         return ""
     return code if isinstance(code, str) and code in _CODES else ""
+
+
+def is_active(body: bytes) -> bool | None:
+    """Return what an introspection says of a token (RFC 7662); None for an answer that says nothing."""
+    try:
+        said = (said_in(body) or {}).get("active")
+    except TokenRefusedError:
+        return None
+    return said if isinstance(said, bool) else None
 
 
 def said_in(body: bytes) -> dict[str, Any] | None:

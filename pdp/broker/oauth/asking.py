@@ -28,7 +28,8 @@ _WHOLE_SECONDS: Final = 10.0
 # Of a request that may take something that is there once: giving up early could lose it.
 PATIENT_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 256 * 1024
-_GOOD, _TOO_MANY, _SERVERS_FAULT = 200, 429, 500
+GOOD: Final = 200
+_TOO_MANY, _SERVERS_FAULT = 429, 500
 
 
 def checked_endpoint(url: str) -> str:
@@ -50,7 +51,7 @@ def ask_for_token(source: TokenSource, secret: Secret, scopes: Collection[str], 
     if scopes:
         form["scope"] = " ".join(scopes)
     status, answer = ask(source.endpoint, source, secret, form, roots)
-    if status != _GOOD:
+    if status != GOOD:
         raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
     got = granted(answer)
     require_scopes(got, scopes)
@@ -65,7 +66,7 @@ def refresh(source: TokenSource, secret: Secret, token: Secret, scopes: Collecti
     """
     form = {"grant_type": "refresh_token", "refresh_token": token.reveal().decode(), **_about(source)}
     status, answer = ask(source.endpoint, source, secret, form, roots, seconds=PATIENT_SECONDS)
-    if status != _GOOD:
+    if status != GOOD:
         code = refusal(answer)
         kind = NeedsPersonError if code == "invalid_grant" else TokenRefusedError
         raise kind(f"it answers `{code or status}`")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from pdp.broker.admitting import Connections
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.asking import ask_for_token
 from pdp.broker.oauth.people import People
-from pdp.broker.using import Connections
 from pdp.broker.words import Connection, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.clock import Clock, Deadline, Instant
 from pdp.errors import UnavailableError

@@ -12,6 +12,7 @@ from pdp.broker.words import Connection, Secret
 from pdp.foundation.jsontext import canonical
 
 _PURPOSE: Final = "pdp-broker/secret/v1"
+_CHECKOUT_PURPOSE: Final = "pdp-broker/checkout/v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +36,48 @@ class Place:
         """
         one = self.connection
         use = [one.upstream, one.owner, one.header, one.scheme, list(one.scopes), [mode.value for mode in one.modes]]
-        return canonical([*self._named(), *use, *self._source()])
+        return canonical([*self._named(), *use, *self._source(), *self._logins()])
 
     def _source(self) -> list[list[str | bool | float]]:
         one = self.connection.source
         if one is None:
             return []
         consenting = [] if one.consenting is None else [list(astuple(one.consenting))]
-        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting]
+        ends = [["ends", one.revocation, one.introspection]] if one.revocation or one.introspection else []
+        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting, *ends]
+
+    def _logins(self) -> list[list[str | int]]:
+        one = self.connection.logins
+        return [] if one is None else [["logins", *astuple(one)]]
 
     def _named(self) -> list[str | int]:
         one = self.connection
         return [_PURPOSE, one.tenant, one.compartment, one.id, one.kind, self.version]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutPlace:
+    """Where a credential belongs that was handed out, and is kept to be ended: one checkout."""
+
+    connection: Connection
+    checkout_id: str
+
+    @property
+    def version(self) -> int:
+        """Return the version of the secret with which it was got."""
+        return self.connection.version
+
+    def of_key(self, kek_id: str) -> bytes:
+        """Return the associated data of the credential's key."""
+        return canonical([*self._named(), kek_id])
+
+    def of_secret(self) -> bytes:
+        """Return the associated data of the credential."""
+        return canonical(self._named())
+
+    def _named(self) -> list[str]:
+        one = self.connection
+        return [_CHECKOUT_PURPOSE, one.tenant, one.compartment, one.id, one.kind, self.checkout_id]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +94,7 @@ class Sealed:
         return f"sha256:{sha256(self.text).hexdigest()}"
 
 
-def sealed(plaintext: bytes, place: Place, kek_id: str, provider: KeyProvider) -> Sealed:
+def sealed(plaintext: bytes, place: Place | CheckoutPlace, kek_id: str, provider: KeyProvider) -> Sealed:
     """Seal a secret for its place."""
     key = new_key()
     return Sealed(
@@ -73,16 +104,16 @@ def sealed(plaintext: bytes, place: Place, kek_id: str, provider: KeyProvider) -
     )
 
 
-def opened(one: Sealed, place: Place, provider: KeyProvider) -> Secret:
+def opened(one: Sealed, place: Place | CheckoutPlace, provider: KeyProvider) -> Secret:
     """Open a secret. Raise `SealBrokenError` when it does not belong to the place, or was changed."""
     return Secret(decrypted(_key_of(one, place, provider), one.text, place.of_secret()), version=place.version)
 
 
-def rewrapped(one: Sealed, place: Place, kek_id: str, provider: KeyProvider) -> Sealed:
+def rewrapped(one: Sealed, place: Place | CheckoutPlace, kek_id: str, provider: KeyProvider) -> Sealed:
     """Wrap the key of a sealed secret by another key of the provider. Raise `SealBrokenError` as `opened` does."""
     key = _key_of(one, place, provider)
     return replace(one, kek_id=kek_id, wrapped_key=provider.wrap(kek_id, key, place.of_key(kek_id)))
 
 
-def _key_of(one: Sealed, place: Place, provider: KeyProvider) -> bytes:
+def _key_of(one: Sealed, place: Place | CheckoutPlace, provider: KeyProvider) -> bytes:
     return provider.unwrap(one.kek_id, one.wrapped_key, place.of_key(one.kek_id))

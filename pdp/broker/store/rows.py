@@ -13,6 +13,7 @@ from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.tables import CONNECTION, SCHEMA, VERSION, connection_of, kek_of, row_of, rows_of
 from pdp.broker.words import (
     OTHERS_USED,
+    CheckedOutError,
     Connection,
     ConnectionExistsError,
     Kek,
@@ -29,6 +30,16 @@ INSERT INTO secrets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET version 
 WHERE excluded.version > version
 """
 _FORMER: Final = "SELECT id FROM connections WHERE tenant = ? AND compartment = ? AND owner = ? AND kind = ?"
+_INSERT: Final = {
+    "sources": "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)",
+    "consenting": "INSERT INTO consenting VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "profiles": "INSERT INTO profiles VALUES (?, ?, ?)",
+    "logins": "INSERT INTO logins VALUES (?, ?, ?, ?, ?, ?)",
+}
+_OUT: Final = {
+    "connection": "SELECT count(*) FROM checkouts WHERE connection_id = ?",
+    "tenant": "SELECT count(*) FROM checkouts JOIN connections ON connections.id = connection_id WHERE tenant = ?",
+}
 _REWRAP: Final = """
 UPDATE secrets SET kek_id = ?, wrapped_key = ? WHERE connection_id = ? AND version = ? AND kek_id = ?
 """
@@ -82,8 +93,9 @@ class BrokerStore:
         return former or ""
 
     def remove(self, connection_id: str) -> None:
-        """Delete a connection and its secret. Raise `UnknownConnectionError`."""
+        """Delete a connection and its secret. Raise `UnknownConnectionError`, and `CheckedOutError`."""
         with self._database.writing() as connection:
+            _require_nothing_out(connection, "connection", connection_id)
             connection.execute("DELETE FROM connections WHERE id = ?", (connection_id,))
             if not connection.changes():
                 raise _unknown(connection_id)
@@ -187,8 +199,12 @@ class BrokerStore:
         return found[0]
 
     def shred(self, tenant: str, destroy: Callable[[str], None]) -> Gone:
-        """Destroy all keys of a tenant, and delete all that is stored of it. If it fails, call it again."""
+        """Destroy all keys of a tenant, and delete all that is stored of it. If it fails, call it again.
+
+        Raise `CheckedOutError` before anything is destroyed: without the secrets, no login could be ended.
+        """
         with self._database.writing() as connection:
+            _require_nothing_out(connection, "tenant", tenant)
             gone = Gone(
                 tuple(one.id for one in self.connections(tenant=tenant)),
                 tuple(one.id for one in self.keks(tenant=tenant)),
@@ -204,6 +220,13 @@ class BrokerStore:
         self._database.forget_deleted()
 
 
+def _require_nothing_out(connection: apsw.Connection, of: str, value: str) -> None:
+    """Raise `CheckedOutError` while credentials are out, of the connection or tenant with an id."""
+    out = connection.execute(_OUT[of], (value,)).get
+    if out:
+        raise CheckedOutError(f"credentials are still out, {out} of them: see `pdp-broker checkout list`")
+
+
 def _unknown(connection_id: str) -> UnknownConnectionError:
     return UnknownConnectionError(f"no such connection: `{connection_id}`")
 
@@ -217,8 +240,5 @@ def _insert(connection: apsw.Connection, one: Connection) -> None:
         raise ConnectionExistsError(
             f"there is a connection `{one.id}`, or another one of kind `{one.kind}` for the same owner"
         ) from None
-    if one.source:
-        source, consenting = rows_of(one.id, one.source)
-        connection.execute("INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)", source)
-        if consenting:
-            connection.execute("INSERT INTO consenting VALUES (?, ?, ?, ?, ?, ?, ?)", consenting)
+    for table, values in rows_of(one):
+        connection.execute(_INSERT[table], values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any, Final
 
-from pdp.broker.words import ClientAuth, Connection, Consenting, Kek, Mode, TokenSource
+from pdp.broker.words import ClientAuth, Connection, Consenting, Kek, LoginSource, Mode, TokenSource
 
 # That of the schema below.
 VERSION: Final = 1
@@ -51,6 +52,21 @@ CREATE TABLE IF NOT EXISTS consenting (
   grace_seconds REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS profiles (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  revocation TEXT NOT NULL,
+  introspection TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS logins (
+  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
+  database TEXT NOT NULL,
+  role TEXT NOT NULL,
+  seconds INTEGER NOT NULL,
+  sessions INTEGER NOT NULL,
+  tls_roots TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS keks (
   id TEXT PRIMARY KEY,
   tenant TEXT NOT NULL,
@@ -69,19 +85,62 @@ CREATE TABLE IF NOT EXISTS secrets (
   stored_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS secrets_by_kek ON secrets (kek_id);
+
+CREATE TABLE IF NOT EXISTS checkouts (
+  id TEXT PRIMARY KEY,
+  connection_id TEXT NOT NULL REFERENCES connections (id),
+  kind TEXT NOT NULL,
+  token_id TEXT NOT NULL,
+  decision_id TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  user TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  action TEXT NOT NULL,
+  scopes_json TEXT NOT NULL,
+  begun_at REAL NOT NULL,
+  ends_at REAL NOT NULL,
+  latest_at REAL NOT NULL,
+  state TEXT NOT NULL,
+  next_at REAL NOT NULL,
+  tries INTEGER NOT NULL,
+  problem TEXT NOT NULL,
+  kek_id TEXT REFERENCES keks (id),
+  wrapped_key BLOB,
+  sealed BLOB
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS checkouts_by_next ON checkouts (next_at);
+CREATE INDEX IF NOT EXISTS checkouts_by_connection ON checkouts (connection_id);
+
+CREATE TABLE IF NOT EXISTS checkout_sessions (
+  session_id TEXT NOT NULL,
+  checkout_id TEXT NOT NULL REFERENCES checkouts (id) ON DELETE CASCADE,
+  PRIMARY KEY (session_id, checkout_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS checkout_sessions_by_checkout ON checkout_sessions (checkout_id);
+
+CREATE TABLE IF NOT EXISTS looks (
+  connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
+  at REAL NOT NULL,
+  orphans INTEGER NOT NULL,
+  problem TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 """
 CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
   coalesce(version, 0), endpoint, client_id, auth, resource, private,
-  issuer, "authorization", revocation, introspection, account, grace_seconds
+  issuer, "authorization", consenting.revocation, consenting.introspection, account, grace_seconds,
+  profiles.revocation, profiles.introspection, database, role, seconds, sessions, tls_roots
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
-  LEFT JOIN consenting ON consenting.connection_id = id
+  LEFT JOIN consenting ON consenting.connection_id = id LEFT JOIN profiles ON profiles.connection_id = id
+  LEFT JOIN logins ON logins.connection_id = id
 """
+# How many columns of it are at the end, about logins, and before them about the end of tokens.
+_OF_LOGINS, _OF_PROFILE = 5, 2
 
 
 def connection_of(*row: Any) -> Connection:  # noqa: ANN401 - what the engine returns
     """Return the connection of a row that `CONNECTION` selects."""
-    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version, *source = row
+    id_, tenant, compartment, kind, owner, upstream, scopes, modes, header, scheme, created_at, version, *rest = row
     return Connection(
         id=id_,
         tenant=tenant,
@@ -93,17 +152,24 @@ def connection_of(*row: Any) -> Connection:  # noqa: ANN401 - what the engine re
         modes=tuple(map(Mode, json.loads(modes))),
         header=header,
         scheme=scheme,
-        source=_source(*source),
+        source=_source(*rest[:-_OF_LOGINS]),
+        logins=_logins(*rest[-_OF_LOGINS:]),
         version=version,
         created_at=created_at,
     )
 
 
-def rows_of(connection_id: str, source: TokenSource) -> tuple[tuple[object, ...], tuple[object, ...] | None]:
-    """Return the rows of a connection's source: that of its token endpoint, and that of where people consent."""
-    consenting = None if source.consenting is None else (connection_id, *astuple(source.consenting))
-    row = (source.endpoint, source.client_id, source.auth.value, source.resource, source.private)
-    return (connection_id, *row), consenting
+def rows_of(one: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Yield the other rows of a connection, each with its table: of its source, and of its logins."""
+    if source := one.source:
+        row = (source.endpoint, source.client_id, source.auth.value, source.resource, source.private)
+        yield "sources", (one.id, *row)
+        if source.consenting is not None:
+            yield "consenting", (one.id, *astuple(source.consenting))
+        if source.revocation or source.introspection:
+            yield "profiles", (one.id, source.revocation, source.introspection)
+    if one.logins is not None:
+        yield "logins", (one.id, *astuple(one.logins))
 
 
 def _source(
@@ -112,7 +178,7 @@ def _source(
     auth: str,
     resource: str,
     private: int,
-    *consenting: Any,  # noqa: ANN401 - as above
+    *rest: Any,  # noqa: ANN401 - as above
 ) -> TokenSource | None:
     if endpoint is None:
         return None
@@ -122,8 +188,16 @@ def _source(
         auth=ClientAuth(auth),
         resource=resource,
         private=bool(private),
-        consenting=_consenting(*consenting),
+        consenting=_consenting(*rest[:-_OF_PROFILE]),
+        revocation=rest[-2] or "",
+        introspection=rest[-1] or "",
     )
+
+
+def _logins(database: str | None, role: str, seconds: int, sessions: int, tls_roots: str) -> LoginSource | None:
+    if database is None:
+        return None
+    return LoginSource(database=database, role=role, seconds=seconds, sessions=sessions, tls_roots=tls_roots)
 
 
 def _consenting(

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apdp/broker/v1/broker.proto\x12\rpdp.broker.v1\"W\n\x0b\x43\x61llRequest\x12\x12\n\ncall_token\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\x0c\"T\n\x0c\x43\x61llResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12&\n\x07headers\x18\x02 \x03(\x0b\x32\x15.pdp.broker.v1.Header\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t2P\n\rBrokerService\x12?\n\x04\x43\x61ll\x12\x1a.pdp.broker.v1.CallRequest\x1a\x1b.pdp.broker.v1.CallResponseBI\n\rpdp.broker.v1B\x0b\x42rokerProtoP\x01Z\x19pdp/broker/v1;pdpbrokerv1\xaa\x02\rPdp.Broker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apdp/broker/v1/broker.proto\x12\rpdp.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x0b\x43\x61llRequest\x12\x12\n\ncall_token\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\x0c\"T\n\x0c\x43\x61llResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x12&\n\x07headers\x18\x02 \x03(\x0b\x32\x15.pdp.broker.v1.Header\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"5\n\x0f\x43heckoutRequest\x12\x12\n\ncall_token\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t\"h\n\x10\x43heckoutResponse\x12\x13\n\x0b\x63heckout_id\x18\x01 \x01(\t\x12\x0e\n\x06sealed\x18\x02 \x01(\x0c\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x9d\x01\n\rBrokerService\x12?\n\x04\x43\x61ll\x12\x1a.pdp.broker.v1.CallRequest\x1a\x1b.pdp.broker.v1.CallResponse\x12K\n\x08\x43heckout\x12\x1e.pdp.broker.v1.CheckoutRequest\x1a\x1f.pdp.broker.v1.CheckoutResponseBI\n\rpdp.broker.v1B\x0b\x42rokerProtoP\x01Z\x19pdp/broker/v1;pdpbrokerv1\xaa\x02\rPdp.Broker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,12 +33,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.broker.v1.broker_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rpdp.broker.v1B\013BrokerProtoP\001Z\031pdp/broker/v1;pdpbrokerv1\252\002\rPdp.Broker.V1'
-  _globals['_CALLREQUEST']._serialized_start=45
-  _globals['_CALLREQUEST']._serialized_end=132
-  _globals['_CALLRESPONSE']._serialized_start=134
-  _globals['_CALLRESPONSE']._serialized_end=218
-  _globals['_HEADER']._serialized_start=220
-  _globals['_HEADER']._serialized_end=257
-  _globals['_BROKERSERVICE']._serialized_start=259
-  _globals['_BROKERSERVICE']._serialized_end=339
+  _globals['_CALLREQUEST']._serialized_start=78
+  _globals['_CALLREQUEST']._serialized_end=165
+  _globals['_CALLRESPONSE']._serialized_start=167
+  _globals['_CALLRESPONSE']._serialized_end=251
+  _globals['_HEADER']._serialized_start=253
+  _globals['_HEADER']._serialized_end=290
+  _globals['_CHECKOUTREQUEST']._serialized_start=292
+  _globals['_CHECKOUTREQUEST']._serialized_end=345
+  _globals['_CHECKOUTRESPONSE']._serialized_start=347
+  _globals['_CHECKOUTRESPONSE']._serialized_end=451
+  _globals['_BROKERSERVICE']._serialized_start=454
+  _globals['_BROKERSERVICE']._serialized_end=611
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -35,3 +38,21 @@ class Header(_message.Message):
     name: str
     value: str
     def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class CheckoutRequest(_message.Message):
+    __slots__ = ("call_token", "server")
+    CALL_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    call_token: str
+    server: str
+    def __init__(self, call_token: _Optional[str] = ..., server: _Optional[str] = ...) -> None: ...
+
+class CheckoutResponse(_message.Message):
+    __slots__ = ("checkout_id", "sealed", "expire_time")
+    CHECKOUT_ID_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    checkout_id: str
+    sealed: bytes
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, checkout_id: _Optional[str] = ..., sealed: _Optional[bytes] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -40,6 +40,11 @@ class BrokerServiceStub:
                 request_serializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CallRequest.SerializeToString,
                 response_deserializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CallResponse.FromString,
                 _registered_method=True)
+        self.Checkout = channel.unary_unary(
+                '/pdp.broker.v1.BrokerService/Checkout',
+                request_serializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutRequest.SerializeToString,
+                response_deserializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutResponse.FromString,
+                _registered_method=True)
 
 
 class BrokerServiceServicer:
@@ -57,6 +62,16 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Checkout(self, request, context):
+        """Hands out a short-lived credential for an allowed call, sealed to the key of its tool server.
+
+        For a tool server that has checked the call by a call token of its own. The one for the broker is bound to its
+        certificate, or presented over a Unix socket, and counts once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +79,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.Call,
                     request_deserializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CallRequest.FromString,
                     response_serializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CallResponse.SerializeToString,
+            ),
+            'Checkout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Checkout,
+                    request_deserializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutRequest.FromString,
+                    response_serializer=pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +114,33 @@ class BrokerService:
             '/pdp.broker.v1.BrokerService/Call',
             pdp_dot_broker_dot_v1_dot_broker__pb2.CallRequest.SerializeToString,
             pdp_dot_broker_dot_v1_dot_broker__pb2.CallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Checkout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.broker.v1.BrokerService/Checkout',
+            pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutRequest.SerializeToString,
+            pdp_dot_broker_dot_v1_dot_broker__pb2.CheckoutResponse.FromString,
             options,
             channel_credentials,
             insecure,

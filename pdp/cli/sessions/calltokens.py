@@ -58,7 +58,8 @@ def check(*, client: Client, as_json: bool) -> None:
     """
     answer = client.check_call_token(sys.stdin.read().strip())
     if as_json:
-        print_json({"valid": answer.valid, "reason": answer.reason, "message": answer.message})
+        shown = {"valid": answer.valid, "reason": answer.reason, "message": answer.message}
+        print_json({**shown, "session_expire_time": time_text(answer, "session_expire_time")})
     else:
         click.echo("valid" if answer.valid else f"{answer.reason}: {answer.message}")
     if not answer.valid:

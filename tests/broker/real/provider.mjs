@@ -51,7 +51,7 @@ const provider = new Provider(issuer, {
       getResourceServerInfo: (_, resource) => ({
         scope: "issues pulls",
         audience: resource,
-        accessTokenFormat: "opaque",
+        accessTokenFormat: resource.endsWith("/jwt") ? "jwt" : "opaque",
       }),
     },
   },

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from pdp.broker.oauth.tokens import AccessTokens
-from pdp.broker.words import ClientAuth, Connection, TokenRefusedError
+from pdp.broker.words import ClientAuth, Connection, Mode, TokenRefusedError
 from pdp.clock import SystemClock
 from tests.broker.real.realprovider import RESOURCE, SECRET, Provider, running_provider
+from tests.broker.tills import KIND, till
 from tests.broker.vaults import BY, Files, connection
 
 pytestmark = pytest.mark.credentials
@@ -70,3 +71,23 @@ def test_a_client_gets_nothing_else(provider: Provider, files: Files) -> None:
             with pytest.raises(TokenRefusedError, match=problem) as refused:
                 tokens.open(vault.connection(row.id))
             assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(("resource", "outcome"), [(RESOURCE, "revoked"), (f"{RESOURCE}/jwt", "expires_at")])
+def test_a_token_that_was_handed_out_ends_with_its_session(
+    provider: Provider, tmp_path: Path, resource: str, outcome: str
+) -> None:
+    """Of an opaque one the provider says so; a JSON Web Token goes on, and nothing else is claimed."""
+    ends = {name: f"{provider.issuer}/token/{name}" for name in ("revocation", "introspection")}
+    source = provider.source(resource=resource, **ends)
+    row = connection("crm", kind=KIND, source=source, scopes=("issues", "pulls"), modes=(Mode.CHECKOUT,))
+    with till(tmp_path / "broker", row, secret=SECRET.encode()) as here:
+        credential = here.ask(scopes=("issues",))
+        before = provider.says_of(credential.secret.encode())
+        here.end_session()
+
+    assert [outcome] == here.outcomes
+    # It knows nothing of what it has signed as a JSON Web Token.
+    assert [outcome == "revoked", False] == [
+        one["active"] for one in (before, provider.says_of(credential.secret.encode()))
+    ]

@@ -273,7 +273,13 @@ def test_labels_have_few_values() -> None:
     """Each label of the metrics has words of a closed list, and none that an agent writes."""
     labels = {label for metric in doornames.METRICS for label in metric.labels}
 
-    assert {doornames.OUTCOME, doornames.REASON, "error.type"} == labels
+    assert {
+        doornames.OUTCOME,
+        doornames.REASON,
+        doornames.SIGNAL_STATE,
+        doornames.CHECKOUT_STATE,
+        "error.type",
+    } == labels
     assert len(CallOutcome) + len(Refusal) < 20
 
 

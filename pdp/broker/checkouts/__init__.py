@@ -1,0 +1,1 @@
+"""Credentials that leave the broker, for one session each, and their end."""

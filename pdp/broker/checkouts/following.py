@@ -1,0 +1,89 @@
+"""Follow the sessions for which credentials are out, so that these end with them.
+
+The feed makes it fast and proves nothing: each credential has an end of its own that is no later than its session's.
+Whatever the feed missed, at the start and after an interruption, is asked for session by session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from typing import Final, cast
+
+from pdp.broker.store.checkouts import CheckoutStore
+from pdp.client import AsyncClient, PDPClientError
+from pdp.errors import PDPError
+from pdp.v1 import session_pb2 as sessions
+
+_LOG = logging.getLogger("pdp.broker")
+
+_AGAIN_SECONDS: Final = 2.0
+# Before the first change there was, so that a feed of one session begins with how it is now.
+_FROM_THE_FIRST: Final = 1
+# How many sessions are asked for at once.
+_AT_ONCE: Final = 8
+
+
+class SessionsFollowed:
+    """Notes in the store which credentials are to end.
+
+    `wake` has what is due ended soon, and `wall` returns unix seconds.
+    """
+
+    def __init__(
+        self, client: AsyncClient, store: CheckoutStore, *, wake: Callable[[], object], wall: Callable[[], float]
+    ) -> None:
+        self._client, self._store, self._wake, self._wall = client, store, wake, wall
+
+    async def follow(self, *, again: float = _AGAIN_SECONDS) -> None:
+        """Follow until this is cancelled, and begin again `again` seconds after an interruption."""
+        revision, told = 0, False
+        while True:
+            # What changed before a feed begins is not told.
+            missed = not revision
+            try:
+                async for message in self._client.watch_sessions(since_revision=revision):
+                    told = False
+                    await asyncio.to_thread(self._take, message.changes)
+                    if missed or message.reset:
+                        await self._ask()
+                    revision, missed = message.revision, False
+            except (PDPClientError, PDPError) as error:
+                if not told:
+                    _LOG.warning("the end of sessions is seen late, because their feed broke: %s", error)
+                    told = True
+            await asyncio.sleep(again)
+
+    async def _ask(self) -> None:
+        """Ask how each session is for which a credential is out."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(session_id: str) -> sessions.SessionChange:
+            async with limit:
+                return await self._now(session_id)
+
+        waiting = await asyncio.to_thread(self._store.sessions)
+        await asyncio.to_thread(self._take, await asyncio.gather(*map(ask, waiting)))
+
+    async def _now(self, session_id: str) -> sessions.SessionChange:
+        """Return how a session is now. One that the server does not know, or does not show to us, is over."""
+        feed = self._client.watch_sessions(since_revision=_FROM_THE_FIRST, session_id=session_id)
+        # It is a generator, whose end ends the feed.
+        async with aclosing(cast("AsyncGenerator[sessions.WatchSessionsResponse]", feed)) as messages:
+            first = await anext(messages)
+        for change in first.changes:
+            return change
+        return sessions.SessionChange(session_id=session_id, state=sessions.SESSION_STATE_ENDED)
+
+    def _take(self, changes: Iterable[sessions.SessionChange]) -> None:
+        ended = []
+        for change in changes:
+            if change.state != sessions.SESSION_STATE_ACTIVE:
+                ended.append(change.session_id)
+            elif change.HasField("expire_time"):
+                # It may have been narrowed to an earlier end.
+                self._store.no_later_than(change.session_id, change.expire_time.ToMicroseconds() / 1e6)
+        if ended and self._store.end_of_sessions(ended, now=self._wall()):
+            self._wake()

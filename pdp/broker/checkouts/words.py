@@ -1,0 +1,102 @@
+"""The words of checkouts: credentials that are handed out, and what became of them."""
+
+from __future__ import annotations
+
+import secrets
+from base64 import b32encode
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pdp.errors import NotFoundError
+
+_RANDOM_BYTES: Final = 17
+_LENGTH: Final = 26
+
+
+class CredentialKind(StrEnum):
+    """What is handed out."""
+
+    LOGIN = "login"  # a role of a database, which must be dropped
+    TOKEN = "token"  # noqa: S105 - no secret: an access token, which ends by itself
+
+
+class CheckoutState(StrEnum):
+    """Where a checkout is. One that has ended is no longer stored."""
+
+    BEGUN = "begun"  # a credential may have been made, and was not handed out yet
+    OUT = "out"
+    ENDING = "ending"  # it is to be ended now, and is tried until it is
+    LASTING = "lasting"  # it cannot be ended, and is good until its end
+
+
+class Outcome(StrEnum):
+    """What became of a credential that was to be ended."""
+
+    REVOKED = "revoked"  # it was ended, and that was seen
+    GONE = "gone"  # it was not there any more, or its own end had come
+    EXPIRES_AT = "expires_at"  # nobody can say that it was ended: it may be good until its own end
+    FAILED = "failed"  # it could not be ended, and will be tried again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A credential that is handed out, or about to be: for which call, until when, and when it is looked at again.
+
+    `session_ids` are the session of the call and those above it: it ends with the first of them. Times are unix
+    seconds; `ends_at` is 0 until it is handed out. `tries` counts how often it could not be ended, and `problem` says
+    why, the last time.
+    """
+
+    id: str
+    connection_id: str
+    kind: CredentialKind
+    token_id: str
+    decision_id: str
+    session_ids: tuple[str, ...]
+    user: str
+    agent: str
+    action: str
+    scopes: tuple[str, ...]
+    begun_at: float
+    ends_at: float = 0.0
+    state: CheckoutState = CheckoutState.BEGUN
+    next_at: float
+    tries: int = 0
+    problem: str = ""
+
+    @property
+    def is_login(self) -> bool:
+        """Say whether it is a login."""
+        return self.kind is CredentialKind.LOGIN
+
+    @property
+    def role(self) -> str:
+        """Return the name of the role that is the login."""
+        return f"pdp_{self.id}"
+
+    def is_overdue(self, at: float) -> bool:
+        """Say whether it should have ended before a time."""
+        return 0 < self.ends_at < at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What the last look at the roles of a connection's database found: how many are ours and no checkout names.
+
+    `problem` says why there was none; then `orphans` is 0.
+    """
+
+    connection_id: str
+    at: float
+    orphans: int
+    problem: str = ""
+
+
+class UnknownCheckoutError(NotFoundError):
+    """There is no such checkout: it has ended, or never was."""
+
+
+def new_checkout_id() -> str:
+    """Return a new id of a checkout: `chk_` and 130 random bits."""
+    return f"chk_{b32encode(secrets.token_bytes(_RANDOM_BYTES))[:_LENGTH].decode().lower()}"

@@ -1,0 +1,49 @@
+"""End an access token at its provider (RFC 7009), and say only what the provider proves (RFC 7662).
+
+An answer of 200 proves nothing: servers must give it for tokens that they do not know, and many do for tokens that they
+cannot end. Neither does `active: false`, unless the provider said `active: true` of the same token before.
+"""
+
+from __future__ import annotations
+
+from pdp.broker.oauth.answers import is_active, refusal
+from pdp.broker.oauth.asking import GOOD, ask
+from pdp.broker.words import Secret, TokenRefusedError, TokenSource, TokensUnavailableError
+from pdp.foundation.egress import Roots
+
+_CANNOT = "unsupported_token_type"
+
+
+def is_known(source: TokenSource, secret: Secret, token: Secret, roots: Roots) -> bool:
+    """Say whether the provider says of a token that it is active, so that it can say later that it is not."""
+    if not source.introspection:
+        return False
+    try:
+        return _active(source, secret, token, roots) is True
+    except (TokenRefusedError, TokensUnavailableError):
+        return False
+
+
+def end_token(source: TokenSource, secret: Secret, token: Secret, roots: Roots, *, known: bool) -> bool:
+    """End a token. Say whether the provider proves that it has ended; if not, it may be good until its own end.
+
+    `known` is what `is_known` said of it. Raise `TokenRefusedError` and `TokensUnavailableError`, whose messages
+    continue after a name of the provider: then try again.
+    """
+    if not source.revocation:
+        return False
+    form = {"token": token.reveal().decode(), "token_type_hint": "access_token"}
+    status, answer = ask(source.revocation, source, secret, form, roots)
+    if status != GOOD:
+        code = refusal(answer)
+        if code == _CANNOT:
+            return False
+        raise TokenRefusedError(f"it answers `{code or status}`")
+    return known and _active(source, secret, token, roots) is False
+
+
+def _active(source: TokenSource, secret: Secret, token: Secret, roots: Roots) -> bool | None:
+    status, answer = ask(source.introspection, source, secret, {"token": token.reveal().decode()}, roots)
+    if status != GOOD:
+        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
+    return is_active(answer)

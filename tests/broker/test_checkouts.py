@@ -1,0 +1,429 @@
+"""Credentials leave the broker for one call and one tool server, short-lived and narrow, and end with their session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import grpc
+import pytest
+
+from pdp.broker.calls import CallFace, serving
+from pdp.broker.checkouts.following import SessionsFollowed
+from pdp.broker.checkouts.issuing import Issued, Issuer
+from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind
+from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.using import Broker
+from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
+from pdp.broker.words import CheckedOutError, Connection, Consenting, Mode, TokenRefusedError, TokenSource
+from pdp.calltokens.checkouts import Credential, RecipientKey
+from pdp.calltokens.keys import token_id_of
+from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.client import AsyncClient, UnavailableError
+from pdp.errors import PermissionDeniedError
+from pdp.serving.listener import Listener
+from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.notes import CALLERS, FILES, opened_session
+from tests.broker.tills import KEY, KIND, Till, presented, till
+from tests.broker.vaults import BY, connection
+from tests.broker.worlds import Upstream, token
+from tests.machinery.calltokens import CLAIMS
+from tests.machinery.pages import blocks
+
+TOKEN = "t0ken/canary-97c1"  # noqa: S105 - a canary
+SECRET = b"the client's"
+REVOKE, INTROSPECT = "/revoke", "/introspect"
+
+
+class Provider(Upstream):
+    """A provider of tokens. `said` has status and answer of each path; `active` is what it says of its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.active: list[bool] = []
+        self.seconds = 100
+        self.said: dict[str, tuple[int, Any]] = {}
+        self.pieces = lambda: iter([json.dumps(self._answer[1]).encode()])
+
+    @property
+    def status(self) -> int:
+        """Return the status of the present answer."""
+        path = self.got[-1][1]
+        if path == INTROSPECT:
+            self._answer: tuple[int, Any] = (200, {"active": self.active.pop(0)})
+        else:
+            given = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": self.seconds}
+            self._answer = self.said.get(path, (200, given if path == "/token" else {}))
+        return self._answer[0]
+
+    @status.setter
+    def status(self, _: int) -> None:
+        """Leave it as it is."""
+
+    @property
+    def asked(self) -> list[str]:
+        """Return the paths that were asked for, in order."""
+        return [path for _, path, _, _ in self.got]
+
+
+@pytest.fixture(scope="module")
+def serving_provider() -> Iterator[Provider]:
+    """Run a provider for all tests."""
+    provider = Provider()
+    threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield provider
+    provider.shutdown()
+    provider.server_close()
+
+
+@pytest.fixture
+def provider(serving_provider: Provider) -> Provider:
+    """Provide it as it is at first: it knows its tokens, and ends them."""
+    serving_provider.got.clear()
+    serving_provider.said.clear()
+    serving_provider.active, serving_provider.seconds = [True, False], 100
+    return serving_provider
+
+
+def client_of(
+    provider: Provider, *, revocation: str = REVOKE, introspection: str = INTROSPECT, **more: Any
+) -> Connection:
+    """Return a connection whose tokens are handed out."""
+    ends = {"revocation": revocation, "introspection": introspection}
+    found: dict[str, Any] = {name: f"{provider.origin}{path}" if path else "" for name, path in ends.items()}
+    source = TokenSource(endpoint=f"{provider.origin}/token", client_id="broker", **found)
+    known = {"kind": KIND, "tenant": CLAIMS.tenant, "source": source, "modes": (Mode.CHECKOUT,), "scopes": ("a", "b")}
+    return connection("app", **{**known, **more})
+
+
+@pytest.fixture
+def here(provider: Provider, tmp_path: Path) -> Iterator[Till]:
+    """Provide a desk with a connection whose tokens are handed out."""
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET) as made:
+        yield made
+
+
+def test_a_credential_opens_for_its_call_alone() -> None:
+    """With the key to which it is sealed, and the token for which it was handed out; any change makes it useless."""
+    said, other = token(), token()
+    credential = Credential(
+        id="chk_1",
+        kind="login",
+        upstream="postgresql://db:5432",
+        secret="p/w@",  # noqa: S106 - of the test
+        ends_at=1.0,
+        user="pdp_chk_1",
+        database="a/b",
+    )
+    sealed = credential.sealed(KEY.public, token_id_of(said))
+
+    assert credential == RecipientKey.read(KEY.pem).opened(sealed, said)
+    assert "postgresql://pdp_chk_1:p%2Fw%40@db:5432/a%2Fb" == credential.url
+    assert "p/w@" not in repr(credential)
+    changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    for key, text, by in ((RecipientKey(), sealed, said), (KEY, sealed, other), (KEY, changed, said), (KEY, b"", said)):
+        with pytest.raises(CallTokenRefusedError):
+            key.opened(text, by)
+
+
+def test_the_tool_server_of_the_page_opens_a_credential(project_root: Path, tmp_path: Path) -> None:
+    """By its key in a file."""
+    (text,) = blocks(project_root / "pdp/broker/CHECKOUT.md", "python tool server")
+    page: dict[str, Any] = {}
+    exec(text, page)  # noqa: S102 - the page of this project
+    (tmp_path / "key").write_bytes(KEY.pem)
+    said = token()
+    made = Credential(id="chk_1", kind="token", upstream="https://x", secret=TOKEN, ends_at=1.0)
+
+    assert TOKEN == page["opened"](made.sealed(KEY.public, token_id_of(said)), said, tmp_path / "key")
+
+
+def test_what_is_handed_out_is_narrow_and_on_record(here: Till, provider: Provider) -> None:
+    """A token with the scopes of the call and no others; the record has who got it, until when, and never the token."""
+    credential = here.ask(scopes=("a",))
+
+    assert (TOKEN, "token", "https://api.example.com") == (credential.secret, credential.kind, credential.upstream)
+    assert ["a"] == parse_qs(provider.got[0][3].decode())["scope"]
+    assert ["calltoken.used", "credential.checked_out"] == here.record.kinds
+    out = here.record.events[-1]
+    assert ("ses_1", "alice", "coder", "acme") == (out.session_id, out.user, out.agent, out.tenant)
+    assert (credential.id, "checkout", "a") == tuple(out.facts[name] for name in ("checkout", "mode", "scopes"))
+    (one,) = here.store.all()
+    assert (CheckoutState.OUT, ("ses_1", *CLAIMS.ancestor_ids)) == (one.state, one.session_ids)
+    assert TOKEN not in repr((here.record.events, one, credential))
+    assert TOKEN.encode() not in b"".join(path.read_bytes() for path in here.folder.rglob("*") if path.is_file())
+
+
+def test_a_call_token_is_used_up(here: Till) -> None:
+    """The second time there is nothing, and no checkout."""
+    said = token(server="reports", tool="read", connection=KIND, scopes=("a",))
+    here.desk.check_out(presented(said))
+
+    with pytest.raises(CallTokenRefusedError) as refused:
+        here.desk.check_out(presented(said))
+
+    assert (Reason.USED, 1) == (refused.value.reason, len(here.store.all()))
+
+
+def test_a_credential_comes_over_grpc(here: Till, tmp_path: Path) -> None:
+    """Sealed, and once; what is refused says why."""
+    face, address = CallFace(Broker(here.admission), here.desk), f"unix:{tmp_path}/calls.sock"
+    said = token(server="reports", tool="read", connection=KIND, scopes=("a",), presenter=None)
+
+    def refusal(server: str, text: str) -> str:
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Checkout(broker_pb2.CheckoutRequest(call_token=text, server=server), timeout=20)
+        return str(refused.value.code().name)
+
+    with serving(face, Listener(address=address, tls=None)), grpc.insecure_channel(address) as channel:
+        stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+        out = stub.Checkout(broker_pb2.CheckoutRequest(call_token=said, server="reports"), timeout=20)
+        other = token(server="closed", tool="read", connection=KIND, scopes=("a",), presenter=None)
+        refusals = [refusal("reports", said), refusal("closed", other), refusal("nowhere", other)]
+
+    credential = KEY.opened(out.sealed, said)
+    assert (TOKEN, out.checkout_id) == (credential.secret, credential.id)
+    assert credential.ends_at == pytest.approx(out.expire_time.ToMicroseconds() / 1e6, abs=1e-3)
+    assert ["PERMISSION_DENIED", "PERMISSION_DENIED", "INVALID_ARGUMENT"] == refusals
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "problem"),
+    [
+        ({"source": None}, {}, "has only what lasts, and that is never handed out"),
+        ({"modes": (Mode.PROXY,)}, {}, "may not be used in mode `checkout`"),
+        ({}, {"scopes": ()}, "the call names no scope"),
+        ({}, {"scopes": ("c",)}, "lacks the scope `c`"),
+        ({}, {"server": "closed"}, "the rules name no key"),
+    ],
+)
+def test_what_may_not_leave_stays(
+    provider: Provider, tmp_path: Path, row: dict[str, Any], changes: dict[str, Any], problem: str
+) -> None:
+    """A secret that lasts, another mode, no scope, a wider scope, and a tool server that the rules do not trust."""
+    with till(tmp_path / "broker", client_of(provider, **row), secret=SECRET) as here:
+        said = {"server": "reports", "tool": "read", "connection": KIND, "scopes": ("a",), **changes}
+        with pytest.raises(PermissionDeniedError, match=problem):
+            here.desk.check_out(presented(token(**said), said["server"]))
+
+        assert ((), []) == (here.store.all(), provider.got)
+        assert "calltoken.refused" == here.record.kinds[-1]
+
+
+def test_the_tokens_of_a_person_stay(provider: Provider, tmp_path: Path) -> None:
+    """They come from a refresh token, which ends by no session."""
+    source = TokenSource(
+        endpoint=f"{provider.origin}/token",
+        client_id="b",
+        consenting=Consenting(issuer="i", authorization="https://i/a"),
+    )
+    with (
+        till(tmp_path / "broker", client_of(provider, source=source, owner="alice"), secret=SECRET) as here,
+        pytest.raises(PermissionDeniedError, match="has only what lasts"),
+    ):
+        here.ask(scopes=("a",))
+
+
+@pytest.mark.parametrize("seconds", [4000, 0])
+def test_a_token_that_would_outlive_its_session_is_taken_back(here: Till, provider: Provider, seconds: int) -> None:
+    """As one of which nobody says how long it lives; it is revoked where that can be done."""
+    provider.seconds = seconds
+
+    with pytest.raises(PermissionDeniedError, match="would outlive the session"):
+        here.ask(scopes=("a",))
+
+    assert ((), REVOKE) == (here.store.all(), provider.asked[-1])
+
+
+class Ending(Issuer):
+    """Makes credentials so slowly that their session ends meanwhile."""
+
+    store: CheckoutStore
+
+    def issue(self, one: Checkout, connection: Connection, *, now: float, until: float) -> Issued:
+        """End the session first."""
+        self.store.end_of_sessions(one.session_ids[-1:], now=now)
+        return super().issue(one, connection, now=now, until=until)
+
+
+def test_a_session_that_ends_meanwhile_gets_nothing(provider: Provider, tmp_path: Path) -> None:
+    """Or one above it; what was made then is ended at once."""
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, issuing=Ending) as here:
+        assert isinstance(here.issuer, Ending)
+        here.issuer.store = here.store
+        with pytest.raises(CallTokenRefusedError) as refused:
+            here.ask(scopes=("a",))
+        here.sweeper.sweep()
+
+        assert Reason.REVOKED is refused.value.reason
+        assert "credential.checked_out" not in here.record.kinds
+        assert (["revoked"], ()) == (here.outcomes, here.store.all())
+
+
+@pytest.mark.parametrize(
+    ("profile", "active", "revoked", "outcomes"),
+    [
+        ({}, [True, False], (200, {}), ["revoked"]),
+        ({}, [True, True], (200, {}), ["expires_at"]),
+        ({}, [False, False], (200, {}), ["expires_at"]),
+        ({"introspection": ""}, [], (200, {}), ["expires_at"]),
+        ({"revocation": "", "introspection": ""}, [], (200, {}), ["expires_at"]),
+        ({}, [True, False], (400, {"error": "unsupported_token_type"}), ["expires_at"]),
+        ({}, [True, False], (401, {"error": "invalid_client"}), ["failed", "gone"]),
+        ({}, [True, False], (503, {}), ["failed", "gone"]),
+    ],
+    ids=["proved", "jwt", "unknown", "unsaid", "nowhere", "cannot", "refused", "down"],
+)
+def test_only_what_is_proved_is_called_revoked(
+    provider: Provider,
+    tmp_path: Path,
+    profile: dict[str, str],
+    active: list[bool],
+    revoked: tuple[int, Any],
+    outcomes: list[str],
+) -> None:
+    """200 proves nothing, and neither does that a provider does not know a token; a failure is tried until its end."""
+    provider.active, provider.said[REVOKE] = active, revoked
+    with till(tmp_path / "broker", client_of(provider, **profile), secret=SECRET) as here:
+        credential = here.ask(scopes=("a",))
+        here.end_session(CLAIMS.ancestor_ids[0] if CLAIMS.ancestor_ids else "ses_1")
+
+        assert outcomes[:1] == here.outcomes
+        assert (len(outcomes) == 2 or outcomes == ["expires_at"]) == bool(here.store.all())
+        here.ahead = credential.ends_at - time.time() + 1
+        here.sweeper.sweep()
+        assert (outcomes, ()) == (here.outcomes, here.store.all())
+
+
+def test_a_token_that_ends_by_itself_is_gone(here: Till) -> None:
+    """Nobody is asked."""
+    here.ask(scopes=("a",))
+    here.ahead = 101
+    here.sweeper.sweep()
+
+    assert (["gone"], ()) == (here.outcomes, here.store.all())
+
+
+def test_a_narrowed_session_ends_its_credentials_earlier(here: Till) -> None:
+    """At its new end, which is before theirs."""
+    here.ask(scopes=("a",))
+    here.store.no_later_than("ses_1", here.wall() + 50)
+    here.ahead = 49
+    here.sweeper.sweep()
+    assert [] == here.outcomes
+
+    here.ahead = 51
+    here.sweeper.sweep()
+
+    assert ["revoked"] == here.outcomes
+
+
+def test_a_connection_stays_while_something_of_it_is_out(here: Till) -> None:
+    """Without its secret nothing could be ended: it is neither removed nor shredded, until all has ended."""
+    here.ask(scopes=("a",))
+    for end in (lambda: here.vault.remove("app", by=BY), lambda: here.vault.shred(CLAIMS.tenant, by=BY)):
+        with pytest.raises(CheckedOutError, match="credentials are still out, 1 of them"):
+            end()
+
+    here.end_session()
+    here.vault.remove("app", by=BY)
+    assert () == here.vault.connections()
+
+
+def test_nothing_is_left_of_what_the_provider_refuses(here: Till, provider: Provider) -> None:
+    """Nothing was made, so nothing is to be ended."""
+    provider.said["/token"] = (400, {"error": "invalid_scope"})
+
+    with pytest.raises(TokenRefusedError, match="`invalid_scope`"):
+        here.ask(scopes=("a",))
+
+    assert () == here.store.all()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """Run a server whose sessions are followed."""
+    with running_server(FILES, callers=CALLERS) as running:
+        yield running
+
+
+def out(store: CheckoutStore, *session_ids: str) -> str:
+    """Note that a credential is out for a session, and those above it, until far away."""
+    one = Checkout(
+        id=f"chk_{session_ids}",
+        connection_id="app",
+        kind=CredentialKind.LOGIN,
+        token_id="t",  # noqa: S106 - an id
+        decision_id="d",
+        session_ids=session_ids,
+        user="alice",
+        agent="coder",
+        action="a/b",
+        scopes=("a",),
+        begun_at=1.0,
+        next_at=9e9,
+    )
+    store.begin(one)
+    store.hand_out(one.id, ends_at=9e9, kept=None)
+    return one.id
+
+
+class Interrupted:
+    """A client whose feed of all sessions breaks after its first message, once."""
+
+    def __init__(self, client: AsyncClient, meanwhile: Any) -> None:
+        self._client, self._meanwhile = client, meanwhile
+
+    async def watch_sessions(self, *, since_revision: int = 0, session_id: str = "") -> AsyncIterator[Any]:
+        """Watch, and do something while nobody is told."""
+        async for message in self._client.watch_sessions(since_revision=since_revision, session_id=session_id):
+            yield message
+            if not session_id and self._meanwhile:
+                meanwhile, self._meanwhile = self._meanwhile, None
+                await asyncio.to_thread(meanwhile)
+                raise UnavailableError("broken off")
+
+
+def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) -> None:
+    """One that ended before the broker began, while the feed was broken, and under its eyes; and one nobody knows."""
+    sessions = {name: opened_session(server) for name in ("before", "broken", "seen", "stays")}
+    ids = {name: out(here.store, session_id) for name, (session_id, _) in sessions.items()}
+    ids["unknown"] = out(here.store, sessions["stays"][0], "ses_unknown")
+    gateway = server.client("gateway")
+    gateway.end_session(sessions["before"][1])
+
+    def ending() -> set[str]:
+        return {name for name, id_ in ids.items() if here.store.get(id_).state is CheckoutState.ENDING}
+
+    async def followed() -> None:
+        noted, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        async def until(wanted: set[str]) -> None:
+            async with asyncio.timeout(20):
+                while ending() != wanted:
+                    await noted.wait()
+                    noted.clear()
+
+        async with AsyncClient(server.address, token=server.token("broker"), plaintext=True) as client:
+            watched: Any = Interrupted(client, lambda: gateway.end_session(sessions["broken"][1]))
+            wake = partial(loop.call_soon_threadsafe, noted.set)
+            task = asyncio.ensure_future(
+                SessionsFollowed(watched, here.store, wake=wake, wall=time.time).follow(again=0.01)
+            )
+            await until({"before", "broken", "unknown"})
+            await asyncio.to_thread(gateway.end_session, sessions["seen"][1])
+            await until({"before", "broken", "unknown", "seen"})
+            task.cancel()
+            await asyncio.wait([task])
+
+    asyncio.run(followed())
+
+    assert here.store.get(ids["stays"]).next_at < 9e9
+    assert {sessions["stays"][0]} == set(here.store.sessions())

@@ -1,0 +1,139 @@
+"""A desk in this process that hands out credentials, with a store on the disk and a clock that the test moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pdp.broker.admitting import Admission, Presented
+from pdp.broker.checkouts.desk import CheckoutDesk
+from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.sweeping import Sweeper
+from pdp.broker.oauth.tokens import AccessTokens
+from pdp.broker.rules import rules_of
+from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.vault import Vault
+from pdp.broker.words import Connection, Mode
+from pdp.calltokens.checkouts import Credential, RecipientKey
+from pdp.calltokens.uses import MemoryUses
+from pdp.calltokens.verifying import Verifier
+from pdp.clock import SystemClock
+from tests.broker.vaults import BY, Files
+from tests.broker.worlds import AUDIENCE, Noting, token
+from tests.machinery.calltokens import CLAIMS, PRESENTER, OneKey
+
+KEY = RecipientKey()
+SERVER, KIND = "reports", "app-db"
+RULES = f"""
+{SERVER}: {{kind: {KIND}, checkout: {{key: "{KEY.public}"}}}}
+closed: {{kind: {KIND}, tools: {{read: {{method: GET, path: /}}}}}}
+"""
+
+
+@dataclass
+class Till:
+    """A desk, and all behind it. `ahead` is by how many seconds its clock is ahead."""
+
+    folder: Path
+    vault: Vault
+    store: CheckoutStore
+    issuer: Issuer
+    admission: Admission
+    desk: CheckoutDesk
+    sweeper: Sweeper
+    record: Noting
+    session_ends: dict[str, float] = field(default_factory=dict)
+    ahead: float = 0.0
+
+    def wall(self) -> float:
+        """Return the time of the clock."""
+        return time.time() + self.ahead
+
+    def ask(self, **changes: Any) -> Credential:
+        """Check out a credential by a new call token, and open it."""
+        said = token(**{"server": SERVER, "tool": "read", "connection": KIND, "scopes": ("app_reader",), **changes})
+        out = self.desk.check_out(presented(said))
+        credential = KEY.opened(out.sealed, said)
+        assert (out.id, out.ends_at) == (credential.id, credential.ends_at)
+        return credential
+
+    def end_session(self, session_id: str = CLAIMS.session_id) -> None:
+        """Do what the feed does when a session ends, and end what is due."""
+        self.store.end_of_sessions([session_id], now=self.wall())
+        self.sweeper.sweep()
+
+    def told(self, kind: str = "credential.revoked") -> list[dict[str, str]]:
+        """Return the facts of all records of a kind."""
+        return [dict(event.facts) for event in self.record.events if event.kind.value == kind]
+
+    @property
+    def outcomes(self) -> list[str]:
+        """Return what the record says became of credentials, in order."""
+        return [facts["outcome"] for facts in self.told()]
+
+
+def presented(said: str, server: str = SERVER) -> Presented:
+    """Return how a call token is presented by the tool server to which it is bound."""
+    return Presented(server=server, token=said, presenter=PRESENTER, mode=Mode.CHECKOUT)
+
+
+@contextmanager
+def till(
+    folder: Path,
+    *rows: Connection,
+    secret: bytes,
+    issuing: type[Issuer] = Issuer,
+    storing: type[CheckoutStore] = CheckoutStore,
+) -> Iterator[Till]:
+    """Provide a desk with connections that have a secret; those that the store has already stay as they are."""
+    files = Files(folder)
+    with ExitStack() as opened:
+        vault = opened.enter_context(closing(files.open()))
+        known = {one.id for one in vault.connections()}
+        for row in rows:
+            if row.id not in known:
+                vault.add(row, by=BY)
+                vault.put(row.id, secret, by=BY)
+        store = opened.enter_context(closing(storing(files.store)))
+        record, issuer = Noting(), issuing(vault)
+        made: list[Till] = []
+
+        def wall() -> float:
+            return made[0].wall()
+
+        def session_end(_: str) -> float:
+            return made[0].session_ends.get("", wall() + 3600)
+
+        admission = Admission(
+            rules=rules_of("rules.yaml", RULES.encode(), Path()),
+            verifier=Verifier(
+                issuer=CLAIMS.issuer,
+                audience=AUDIENCE,
+                keys=OneKey(),
+                uses=MemoryUses(wall=lambda: time.time() - 60),
+                live=lambda _, __: None,
+            ),
+            keys=OneKey(),
+            connections=AccessTokens(vault, record.event, SystemClock()),
+            record=record,
+            wall=wall,
+        )
+        sweeper = Sweeper(store, vault, issuer, observe=record.event, wall=wall)
+        desk = CheckoutDesk(admission, store, issuer, keeper=vault, session_end=session_end, wake=lambda: None)
+        made.append(
+            Till(
+                folder=folder,
+                vault=vault,
+                store=store,
+                issuer=issuer,
+                admission=admission,
+                desk=desk,
+                sweeper=sweeper,
+                record=record,
+            )
+        )
+        yield made[0]
