@@ -1,4 +1,4 @@
-"""Keep the public keys of call tokens: in memory, and in the file of the session history."""
+"""Keep the public keys of call tokens: in memory, and in the database of the session history."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any, Final
 
-import apsw
-
+from pdp.sessions.sql import Statements
 from pdp.sessions.values import PublishedKey
 
 Context = Callable[[], AbstractContextManager[None]]
@@ -57,15 +56,13 @@ class MemoryCallTokenKeys:
         self._keys.clear()
 
 
-class SQLiteCallTokenKeys:
+class SQLCallTokenKeys:
     """The `CallTokenKeys` of a history in a file; a part of it, on the same connection.
 
     `reading` answers, `publishing` makes a transaction, and `withdrawing` one that is on the disk when it returns.
     """
 
-    def __init__(
-        self, connection: apsw.Connection, *, reading: Context, publishing: Context, withdrawing: Context
-    ) -> None:
+    def __init__(self, connection: Statements, *, reading: Context, publishing: Context, withdrawing: Context) -> None:
         self._connection = connection
         self._reading = reading
         self._publishing = publishing
@@ -101,14 +98,5 @@ def _key(id_: str, content: bytes, published_at: float, ends_at: float, withdraw
     return PublishedKey(id=id_, content=content, published_at=published_at, ends_at=ends_at, withdrawn=bool(withdrawn))
 
 
-PUBLISHED_KEYS_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS call_token_keys (
-  id TEXT PRIMARY KEY,
-  content BLOB NOT NULL,
-  published_at REAL NOT NULL,
-  ends_at REAL NOT NULL,
-  withdrawn INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-"""
 _SELECT: Final = "SELECT id, content, published_at, ends_at, withdrawn FROM call_token_keys"
 _PUBLISHED: Final = f"{_SELECT} WHERE withdrawn = 0 AND ends_at > ? ORDER BY published_at DESC, id DESC LIMIT ?"

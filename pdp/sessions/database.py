@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import draft_of, make_folder, sync_folder
 from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
-from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA
+from pdp.sessions.sqlitetables import OUTBOX_SCHEMA
 
 _STEP_BYTES: Final = 1024 * 1024
 
@@ -286,11 +286,3 @@ def identity_of(path: Path) -> tuple[int, int]:
     """Return the device and the number of a file. Raise `OSError`."""
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def upgrade_tables(connection: apsw.Connection, upgrades: Iterable[tuple[str, str, str]]) -> None:
-    """Bring older tables up to date: each upgrade names a table, a column that an older one lacks, and what to run."""
-    for table, column, upgrade in upgrades:
-        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        if columns and column not in columns:
-            connection.execute(upgrade)

@@ -8,14 +8,14 @@ the lock checks which sessions are still at the epoch that was read, and compute
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import AbstractContextManager
 
 from pdp.model import Session
-from pdp.sessions.database import Database
 from pdp.sessions.scopes import ScopePool
+from pdp.sessions.sql import Statements, Value
+from pdp.sessions.sqlrows import RowReader
 from pdp.sessions.succession import successor_of
 from pdp.sessions.values import Captured, Change
-from pdp.sessions.watcher import RowReader, Value
 
 # By id: the epoch that was read, and the changed session, or None when it stays as it is.
 Foreseen = Mapping[str, tuple[int, Session | None]]
@@ -24,11 +24,17 @@ Row = tuple[str, int, str, str, str]
 
 
 class Foresight:
-    """Computes changes on its own connection, which is open for one query only."""
+    """Computes changes on its own connection, which `connect` opens for one query only.
 
-    def __init__(self, database: Database, scopes: ScopePool) -> None:
-        self._database = database
+    `entities` is the engine's expression for the `entities_json` of a stored session.
+    """
+
+    def __init__(
+        self, connect: Callable[[], AbstractContextManager[Statements]], scopes: ScopePool, *, entities: str
+    ) -> None:
+        self._connect = connect
         self._scopes = scopes
+        self._live = _LIVE.format(entities)
 
     def of_matching(self, condition: str, values: tuple[Value, ...], change: Change) -> Foreseen:
         """Compute a change of the sessions that match a condition, and of their descendants."""
@@ -37,14 +43,13 @@ class Foresight:
     def of_live(self, change: Change, captured: Captured | None) -> Foreseen:
         """Compute a change of the live sessions; with `captured`, only of those that hold something else."""
         if captured is None:
-            return self._foresee(_LIVE, (), change, lambda _: True)
-        return self._foresee(_LIVE, (), change, lambda row: captured(row[2], row[3]) != row[4])
+            return self._foresee(self._live, (), change, lambda _: True)
+        return self._foresee(self._live, (), change, lambda row: captured(row[2], row[3]) != row[4])
 
     def _foresee(
         self, sql: str, values: tuple[Value, ...], change: Change, concerns: Callable[[Row], bool]
     ) -> Foreseen:
-        with closing(self._database.connect()) as connection:
-            connection.execute("PRAGMA query_only=ON")
+        with self._connect() as connection:
             reader = RowReader(connection, self._scopes)
             rows: Iterable[Row] = connection.execute(sql, values)
             return dict(_seen(rows, reader, change, concerns))
@@ -67,9 +72,10 @@ WITH RECURSIVE family(id) AS (
   UNION
   SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
 )
-SELECT id, epoch, '', '', '' FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
+SELECT id, epoch, '', '', '' FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
 """
+# The braces are filled with the expression of the engine.
 _LIVE = """
-SELECT id, epoch, user, agent, session_json ->> '$.entities_json' FROM sessions
+SELECT id, epoch, "user", agent, {} FROM sessions
 WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id
 """

@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
-from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
+from pdp.errors import OverloadedError, StoreUnavailableError
 from pdp.foundation.sqlite import committing
-from pdp.model import Scope, Session, SessionState
-from pdp.sessions.database import Database, answering, require_known_schema
-from pdp.sessions.foresight import Foreseen, Foresight
-from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
-from pdp.sessions.lifecycle import LIVE
-from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
+from pdp.sessions.database import Database, answering
+from pdp.sessions.foresight import Foresight
 from pdp.sessions.room import Room
-from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.sqliteoutbox import SQLiteOutbox
-from pdp.sessions.succession import (
-    BUNDLES_KEPT,
-    VERSIONS_REMEMBERED,
-    chain_with,
-    gives_authority,
-    require_expected,
-    require_new,
-    require_successor,
-    require_unchanged,
-    successor_of,
-    successors_of,
-)
-from pdp.sessions.turns import Turns
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
-from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on, freezes_on, snapshot
+from pdp.sessions.sqlstore import SQLSessionStore
+from pdp.sessions.succession import BUNDLES_KEPT
+from pdp.sessions.turns import MOST_WAITING, Turns
+from pdp.sessions.watcher import Watcher, snapshot
 
 T = TypeVar("T")
 
-# More than the threads that a server has for calls.
-_MOST_WAITING = 256
 
-
-class SQLiteSessionStore:
+class SQLiteSessionStore(SQLSessionStore):
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers, first of this process and then of others, before
@@ -58,6 +36,8 @@ class SQLiteSessionStore:
     program writes it, reads that can answer from memory (`SessionReader`, `active_bundle`) notice after `trust_seconds`
     of `monotonic`, all others at once.
     """
+
+    _connection: apsw.Connection
 
     def __init__(
         self,
@@ -73,271 +53,45 @@ class SQLiteSessionStore:
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._changes_kept = changes_kept
-        self._bundles_kept = bundles_kept
-        self._turns = Turns(most=_MOST_WAITING, seconds=busy_seconds)
-        # The revision of the present transaction; 0 until it makes one.
-        self._revision = 0
-        self._scopes = ScopePool()
+        self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._room = Room(Path(path).absolute(), reserve_bytes)
         self._room.prepare_start()
+        scopes = ScopePool()
         with ExitStack() as opened, answering():
             self._database = Database(Path(path), busy_seconds=busy_seconds)
-            self._connection = opened.enter_context(closing(self._database.connect()))
+            connection = opened.enter_context(closing(self._database.connect()))
             self._signal = opened.enter_context(closing(self._database.signal()))
-            self._database.require_acknowledged(self._connection, max(self._signal.acknowledged(), known_revision))
-            self._watcher = opened.enter_context(
-                closing(
-                    Watcher(
-                        self._database,
-                        self._scopes,
-                        self._signal,
-                        sessions_kept=sessions_kept,
-                        trust_seconds=trust_seconds,
-                        monotonic=monotonic,
-                    )
-                )
+            self._database.require_acknowledged(connection, max(self._signal.acknowledged(), known_revision))
+            watcher = Watcher(
+                self._database,
+                scopes,
+                self._signal,
+                sessions_kept=sessions_kept,
+                trust_seconds=trust_seconds,
+                monotonic=monotonic,
             )
+            opened.enter_context(closing(watcher))
             # Now that both are open, check that they have opened the same file.
             self._database.require_same_file()
             opened.pop_all()
         self._room.prepare_log()
         self._room.keep()
-        self._reader = RowReader(self._connection, self._scopes)
-        self._outbox = SQLiteOutbox(self._connection, tells=tells, counter="meta")
-        self._foresight = Foresight(self._database, self._scopes)
-
-    def view(self, handle_digest: bytes) -> StoreView:
-        """Return the session with this handle digest, its ancestors and the active bundle."""
-        return self._watcher.view(handle_digest)
-
-    def get(self, session_id: str) -> tuple[Session, ...]:
-        """Return a session by public id and its ancestors, nearest first; empty when there is none."""
-        return self._watcher.get(session_id)
-
-    def high_water_at(self) -> float:
-        """Return the latest wall time that was ever stored."""
-        return self._watcher.high_water_at()
-
-    def insert(self, session: Session, *, wall_at: float) -> None:
-        """Add a new session. `ConflictError` when its id or handle exists."""
-        with self._transaction(opens=True):
-            revision = self._advance(wall_at)
-            require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
-            require_unfrozen(session.tenant, freezes_on(self._connection))
-            self._keep_scope(session.scope)
-            self._connection.execute(_INSERT, {**row_of(session), "expiry_noted": not self._outbox.tells})
-            if not self._connection.changes():
-                raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
-            self._tell([(None, session)])
-            self._note(revision, [("session", session.id)])
-
-    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
-        """Replace sessions, all or none. Each must be the direct successor of what is stored."""
-        if any(map(self._opens, sessions)):
-            self._update(sessions, wall_at, opens=True)
-        else:
-            self._ending(lambda: self._update(sessions, wall_at))
-
-    def select(
-        self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
-    ) -> tuple[Session, ...]:
-        """Return matching sessions, newest first."""
-        condition, values = _condition(which)
-        if before is not None:
-            condition += " AND (requested_at, id) < (?, ?)"
-            values += before
-        # One snapshot of sessions and scopes: another process can remove both.
-        with self._reading(), snapshot(self._connection):
-            found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
-            return applied(cuts_on(self._connection), found)
-
-    def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
-        """Return how many live sessions there are among matching ones and all their descendants, and the newest."""
-        condition, values = _condition(which)
-        live = _OF_LIVE_FAMILIES.format(condition)
-        with self._reading(), snapshot(self._connection):
-            count = int(self._connection.execute(_COUNT.format(live), (*values, wall_at)).get)
-            found = self._reader.all(_SELECT.format(live), (*values, wall_at, max(limit, 0)))
-            return count, applied(cuts_on(self._connection), found)
-
-    def revision(self) -> int:
-        """Return a number that rises with every change."""
-        return self._watcher.revision()
-
-    def changed(self, *, after: int, limit: int) -> Changes | None:
-        """Return the sessions that were inserted or changed after a revision."""
-        with self._reading(), snapshot(self._connection):
-            revision, forgotten, version = self._connection.execute(_REVISIONS).get
-            # A higher revision than the latest is one of another file.
-            if not forgotten <= after <= revision:
-                return None
-            ids = [str(row_id) for (row_id,) in self._connection.execute(_CHANGED, (after, limit + 1)).fetchall()]
-            # A cut has no id, and comes first.
-            if len(ids) > limit or "" in ids:
-                return None
-            found = [session for one in ids if (session := self._reader.by_id(one)) is not None]
-            sessions = applied(cuts_on(self._connection), found)
-            freezes = freezes_on(self._connection)
-            return Changes(revision=revision, sessions=sessions, bundle_version=version, freezes=freezes)
-
-    def cut(self, cut: Cut) -> None:
-        """Revoke any number of sessions at once."""
-        self._ending(lambda: self._make_cut(cut))
-
-    def lift(self, cut: Cut) -> None:
-        """Remove a cut."""
-        self._ending(lambda: self._write_cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
-
-    def freezes(self) -> tuple[Freeze, ...]:
-        """Return all freezes, that of all tenants first."""
-        return self._watcher.freezes()
-
-    def freeze(self, freeze: Freeze) -> None:
-        """Stop all calls of a tenant, or of all tenants."""
-        self._ending(lambda: self._freeze(freeze))
-
-    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
-        """Replace a freeze by what `change` makes of it, or remove it."""
-        with self._transaction(opens=True):
-            stored = freeze_with_id(freeze_id, freezes_on(self._connection))
-            successor = change(stored)
-            revision = self._advance(wall_at)
-            self._keep_freeze(stored.tenant, successor)
-            self._outbox.add([freeze_event(stored, successor, at=wall_at)])
-            self._note(revision, [("freeze", freeze_id)])
-            return successor
-
-    @contextmanager
-    def unfrozen(self, tenant: str) -> Iterator[None]:
-        """Keep a tenant from being frozen while the `with` block runs."""
-        with self._reading():
-            self._begin()
-            try:
-                require_unfrozen(tenant, freezes_on(self._connection))
-                yield
-            finally:
-                self._connection.execute("ROLLBACK")
-
-    def change_where(
-        self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
-    ) -> tuple[Session, ...]:
-        """Apply `change` to matching sessions and all their descendants in one transaction."""
-        condition, values = _condition(which)
-        if limit is not None:
-            condition, values = _NEWEST.format(condition), (*values, limit)
-        with answering():
-            foreseen = self._foresight.of_matching(condition, values, change)
-        families = _FAMILIES.format(condition)
-        return self._ending(lambda: self._change(families, values, change, wall_at, foreseen))
-
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to one session and all its descendants in one transaction."""
-        families = _FAMILIES.format("id = ?")
-        return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
-
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
-        with self._transaction(opens=True):
-            revision = self._advance(wall_at)
-            found = [stored for session in chain if (stored := self._reader.by_id(session.id)) is not None]
-            freeze = freeze_of(chain[0].tenant, freezes_on(self._connection))
-            require_unchanged(chain, applied(cuts_on(self._connection), found), freeze)
-            written = [self._scopes.adopt(session) for session in successors_of(chain, change)]
-            self._replace(written)
-            self._note(revision, [("session", session.id) for session in written])
-            return chain_with(chain, written)
-
-    def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before `over_before`, and unused scopes. Return how many sessions."""
-        before = min(over_before, wall_at)
-        with self._transaction():
-            revision = self._advance(wall_at)
-            gone = self._connection.execute(_PURGE, {"before": before, "limit": max(limit, 0)}).fetchall()
-            if gone:
-                self._connection.execute(_DROP_SCOPES)
-                # Other processes can hold them in memory.
-                self._note(revision, [("session", str(session_id)) for (session_id,) in gone])
-            return len(gone)
-
-    def activate_bundle(
-        self,
-        bundle: ActiveBundle,
-        content: bytes,
-        change: Change,
-        *,
-        captured: Captured | None = None,
-        expected: str | None = None,
-    ) -> tuple[Session, ...]:
-        """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
-        if bundle.same_as(self.active_bundle()):
-            return ()
-        with answering():
-            foreseen = self._foresight.of_live(change, captured)
-        return self._ending(lambda: self._activate(bundle, content, change, expected, foreseen))
-
-    def bundle_content(self, version: str) -> bytes | None:
-        """Return the kept content of a bundle, or None."""
-        with self._reading():
-            content: bytes | None = self._connection.execute(_CONTENT, (version,)).get
-            return content
-
-    def kept_bundles(self) -> tuple[ActiveBundle, ...]:
-        """Return the latest activation of each bundle whose content is kept, newest first."""
-        with self._reading():
-            rows: list[tuple[Any, ...]] = self._connection.execute(_KEPT).fetchall()
-        return tuple(activation_of(*row) for row in rows)
-
-    def bundle_past(self, version: str) -> BundlePast:
-        """Return what is remembered of earlier activations."""
-        with self._reading():
-            was_active, highest = self._connection.execute(_PAST, (version,)).get
-        return BundlePast(was_active=bool(was_active), highest_number=highest)
-
-    def active_bundle(self) -> ActiveBundle | None:
-        """Return the active bundle, or None before the first activation."""
-        return self._watcher.active_bundle()
+        super().__init__(
+            connection,
+            watcher,
+            Foresight(self._connect_to_foresee, scopes, entities="session_json ->> '$.entities_json'"),
+            scopes,
+            changes_kept=changes_kept,
+            bundles_kept=bundles_kept,
+            tells=tells,
+            ended_at="session_json ->> '$.ended_at'",
+            by_expiry="INDEXED BY sessions_unexpired",
+        )
 
     def touch(self, *, wall_at: float) -> None:
         """Raise the high-water mark, and prove that the store can be written."""
-        with self._transaction(opens=True):
-            self._advance(wall_at)
+        super().touch(wall_at=wall_at)
         self._room.keep()
-
-    def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Count the sessions of a caller stored as live and not expired at `wall_at`."""
-        with self._reading():
-            count: int = self._connection.execute(_COUNT_LIVE, (opened_by, wall_at)).get
-        return count
-
-    def count_by_state(self) -> dict[SessionState, int]:
-        """Return the number of sessions in each stored state."""
-        with self._reading():
-            counts = dict(self._connection.execute("SELECT state, count(*) FROM sessions GROUP BY state"))
-        return {state: counts.get(state.value, 0) for state in SessionState}
-
-    def untold(self, *, limit: int) -> Untold:
-        """Return the oldest events, and how many were lost."""
-        with self._reading(), snapshot(self._connection):
-            return self._outbox.untold(limit)
-
-    def forget_told(self, told: Untold) -> None:
-        """Remove events that were passed on."""
-        with self._transaction():
-            self._outbox.forget(told)
-
-    def note_expired(self, *, wall_at: float, limit: int) -> int:
-        """Write the events of what has expired."""
-        with self._reading():
-            if not self._connection.execute(_EXPIRED, (wall_at, 1)).fetchall():
-                return 0
-        with self._transaction(opens=True):
-            self._advance(wall_at)
-            due = self._reader.all(_EXPIRED, (wall_at, limit))
-            self._connection.executemany(_NOTE_EXPIRY, [(session.id,) for session in due])
-            cuts = cuts_on(self._connection)
-            self._outbox.add(session_expiry(one) for one in due if not _is_cut(cuts, one))
-            return len(due)
 
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change."""
@@ -368,6 +122,26 @@ class SQLiteSessionStore:
                 yield
             self._announce()
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._begin()
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def _snapshot(self) -> AbstractContextManager[None]:
+        return snapshot(self._connection)
+
+    def _foreseeing(self) -> AbstractContextManager[None]:
+        return answering()
+
+    @contextmanager
+    def _connect_to_foresee(self) -> Iterator[apsw.Connection]:
+        with closing(self._database.connect()) as connection:
+            connection.execute("PRAGMA query_only=ON")
+            yield connection
+
     def _begin(self) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -394,274 +168,9 @@ class SQLiteSessionStore:
         with self._outbox.sparing():
             return write()
 
-    def _opens(self, session: Session) -> bool:
-        return gives_authority(next(iter(self.get(session.id)), None), session)
-
-    def _update(self, sessions: Sequence[Session], wall_at: float, *, opens: bool = False) -> None:
-        with self._transaction(opens=opens):
-            revision = self._advance(wall_at)
-            for session in sessions:
-                stored = self._reader.by_id(session.id)
-                require_successor(stored, session)
-                if gives_authority(stored, session):
-                    require_unfrozen(session.tenant, freezes_on(self._connection))
-                self._replace([session])
-            self._note(revision, [("session", session.id) for session in sessions])
-
-    def _make_cut(self, cut: Cut) -> None:
-        values = (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)
-        self._write_cut(cut, _CUT, values, tells=self._outbox.tells)
-
-    def _write_cut(self, cut: Cut, sql: str, values: tuple[Value, ...], *, tells: bool = False) -> None:
-        with self._transaction():
-            revision = self._advance(cut.at)
-            if tells:
-                self._tell_cut(cut)
-            self._connection.execute(sql, values)
-            self._note(revision, [("cut", "")])
-
-    def _tell_cut(self, cut: Cut) -> None:
-        which = SessionFilter(
-            tenant=cut.tenant,
-            user=cut.user,
-            agent=cut.agent,
-            states=LIVE,
-            ends_after=cut.at,
-            requested_until=cut.at,
-        )
-        condition, values = _condition(which)
-        count = int(self._connection.execute(_COUNT.format(condition), values).get)
-        newest = self._reader.all(_SELECT.format(condition), (*values, FIRST_IDS))
-        self._outbox.add([cut_event(cut, count, newest)])
-
-    def _tell(self, written: Sequence[tuple[SessionState | None, Session]]) -> None:
-        """Write the events of sessions in their transaction; each comes with the state that was stored before."""
-        if not self._outbox.tells:
-            return
-        cuts = cuts_on(self._connection)
-        # What a cut has revoked, the cut has told.
-        self._outbox.add(session_event(before, session) for before, session in written if not _is_cut(cuts, session))
-
-    def _stored_state(self, session_id: str) -> SessionState:
-        return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
-
-    def _freeze(self, freeze: Freeze) -> None:
-        with self._transaction():
-            revision = self._advance(freeze.set_at)
-            self._keep_freeze(freeze.tenant, freeze)
-            self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
-            self._note(revision, [("freeze", freeze.id)])
-
-    def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
-        self._connection.execute("DELETE FROM freezes WHERE tenant = ?", (tenant,))
-        if freeze is not None:
-            self._connection.execute(_FREEZE, asdict(freeze))
-
     def _announce(self) -> None:
         # INVARIANT: no write is acknowledged before every reader, in every process, can see it.
         try:
             self._signal.announce(self._revision)
         except OSError:
             raise StoreUnavailableError("the session store cannot tell other processes of a write") from None
-
-    def _advance(self, wall_at: float) -> int:
-        schema_version, revision = self._connection.execute(_ADVANCE, (wall_at,)).get
-        require_known_schema(schema_version)
-        self._revision = int(revision)
-        return self._revision
-
-    def _change(
-        self, seen_sql: str, values: tuple[Value, ...], change: Change, wall_at: float, foreseen: Foreseen
-    ) -> tuple[Session, ...]:
-        with self._transaction():
-            revision = self._advance(wall_at)
-            written = self._apply(seen_sql, values, change, foreseen)
-            self._note(revision, [("session", session.id) for session in written])
-            return written
-
-    def _apply(
-        self, seen_sql: str, values: tuple[Value, ...], change: Change, foreseen: Foreseen
-    ) -> tuple[Session, ...]:
-        successors: list[Session] = []
-        # INVARIANT: a computed change is used only for the epoch for which it was computed.
-        for session_id, epoch in self._connection.execute(seen_sql, values).fetchall():
-            seen_epoch, successor = foreseen.get(str(session_id), (0, None))
-            if seen_epoch != epoch:
-                stored = self._reader.by_id(str(session_id))
-                successor = successor_of(stored, change) if stored else None
-            if successor is not None:
-                successors.append(self._scopes.adopt(successor))
-        self._replace(successors)
-        return tuple(successors)
-
-    def _activate(
-        self, bundle: ActiveBundle, content: bytes, change: Change, expected: str | None, foreseen: Foreseen
-    ) -> tuple[Session, ...]:
-        with self._transaction():
-            version, *how, mark = self._connection.execute(_ACTIVE).get
-            active = activation_of(version, *how) if version else None
-            require_expected(active, expected)
-            if bundle.same_as(active):
-                return ()
-            bundle = bundle.counting_on(active, mark)
-            revision = self._advance(bundle.activated_at)
-            self._keep_bundle(bundle, content, revision)
-            written = self._apply(_LIVE, (), change, foreseen)
-            self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
-            return written
-
-    def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
-        how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)
-        values = (bundle.version, *how, bundle.signed_by)
-        counted = json.dumps(bundle.counted)
-        self._connection.execute(_ACTIVATE, (*values, counted, bundle.number))
-        self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
-        self._connection.execute(_DROP_BUNDLES, (self._bundles_kept,))
-        self._connection.execute(_REMEMBER, (bundle.version, revision))
-        self._connection.execute(_FORGET_VERSIONS, (VERSIONS_REMEMBERED,))
-
-    def _replace(self, sessions: Sequence[Session]) -> None:
-        for scope in {id(session.scope): session.scope for session in sessions}.values():
-            self._keep_scope(scope)
-        if self._outbox.tells:
-            self._tell([(self._stored_state(session.id), session) for session in sessions])
-        self._connection.executemany(_UPDATE, map(row_of, sessions))
-
-    def _keep_scope(self, scope: Scope | None) -> None:
-        if scope is None:
-            return
-        text = tools_text(scope)
-        self._connection.execute("INSERT INTO scopes VALUES (?, ?) ON CONFLICT DO NOTHING", (scope.id, text))
-        if self._connection.execute("SELECT tools_json FROM scopes WHERE id = ?", (scope.id,)).get != text:
-            raise ConflictError(f"scope `{scope.id}` is stored with other tools")
-
-    def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
-        if len(changes) > self._changes_kept:
-            # Too many to follow one by one: a process that has not seen this revision reads everything again.
-            self._connection.execute("DELETE FROM changes")
-            self._connection.execute("UPDATE meta SET forgotten_revision = ?", (revision,))
-            return
-        self._connection.executemany(_NOTE, ((revision, kind, item_id) for kind, item_id in changes))
-        removed = self._connection.execute(_FORGET, (self._changes_kept,)).fetchall()
-        if removed:
-            self._connection.execute("UPDATE meta SET forgotten_revision = ?", max(removed))
-
-
-def _is_cut(cuts: tuple[Cut, ...], session: Session) -> bool:
-    return any(cut.covers(session) for cut in cuts)
-
-
-def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
-    # The sign keeps out the indexes of users and agents: to list a tenant by them is to sort all of its sessions.
-    tenant = "tenant" if which.user or which.agent else "+tenant"
-    named = {name: getattr(which, name) for name in ("id", "user", "agent", "opened_by")}
-    wanted = {tenant: which.tenant, **named}
-    terms = [f"{column} = ?" for column, value in wanted.items() if value]
-    values = [value for value in wanted.values() if value]
-    if which.states:
-        terms.append(f"state IN ({', '.join('?' * len(which.states))})")
-        values += [state.value for state in which.states]
-    if which.ends_after:
-        terms.append("ends_at > ?")
-    if which.requested_until:
-        terms.append("requested_at <= ?")
-    moments = [moment for moment in (which.ends_after, which.requested_until) if moment]
-    return " AND ".join(terms) or "TRUE", (*values, *moments)
-
-
-# The braces are filled with conditions made of our own column names; values are always bound.
-_SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
-_NEWEST = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
-_COUNT = "SELECT count(*) FROM sessions WHERE {}"
-_FAMILIES = """
-WITH RECURSIVE family(id) AS (
-  SELECT id FROM sessions WHERE {}
-  UNION
-  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
-)
-SELECT id, epoch FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
-"""
-_OF_LIVE_FAMILIES = """
-id IN (
-  WITH RECURSIVE family(id) AS (
-    SELECT id FROM sessions WHERE {}
-    UNION
-    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
-  )
-  SELECT id FROM family
-) AND state IN ('requested', 'active') AND ends_at > ?
-"""
-_LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
-_CUT = "INSERT OR REPLACE INTO cuts (tenant, user, agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)"
-_LIFT = "DELETE FROM cuts WHERE tenant = ? AND user = ? AND agent = ? AND at = ?"
-_FREEZE = """
-INSERT INTO freezes (tenant, id, set_at, set_by, reason, confirmed_at, confirmed_by)
-VALUES (:tenant, :id, :set_at, :set_by, :reason, :confirmed_at, :confirmed_by)
-"""
-_COUNT_LIVE = """
-SELECT count(*) FROM sessions WHERE opened_by = ? AND state IN ('requested', 'active') AND ends_at > ?
-"""
-_INSERT = """
-INSERT INTO sessions
-VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
-        :session_json, :scope_id, :ends_at, :expiry_noted)
-ON CONFLICT DO NOTHING
-"""
-_UPDATE = """
-UPDATE sessions
-SET state = :state, tenant = :tenant, user = :user, agent = :agent, opened_by = :opened_by,
-    requested_at = :requested_at, epoch = :epoch, session_json = :session_json, scope_id = :scope_id,
-    ends_at = :ends_at
-WHERE id = :id
-"""
-_PURGE = """
-DELETE FROM sessions WHERE id IN (
-  SELECT id FROM sessions AS old
-  WHERE requested_at < :before
-    AND CASE
-      WHEN state IN ('requested', 'active') THEN session_json ->> '$.deadline.wall_at'
-      ELSE session_json ->> '$.ended_at'
-    END < :before
-    AND NOT EXISTS (SELECT 1 FROM sessions AS child WHERE child.parent_id = old.id)
-  ORDER BY requested_at, id LIMIT :limit
-) RETURNING id
-"""
-# Left to itself the planner takes the index by state, and each second would read all that is stored as live.
-_EXPIRED = """
-SELECT session_json FROM sessions INDEXED BY sessions_unexpired
-WHERE expiry_noted = 0 AND state IN ('requested', 'active') AND ends_at <= ? ORDER BY ends_at, id LIMIT ?
-"""
-_NOTE_EXPIRY = "UPDATE sessions SET expiry_noted = 1 WHERE id = ?"
-_DROP_SCOPES = "DELETE FROM scopes WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE scope_id = scopes.id)"
-_ADVANCE = (
-    "UPDATE meta SET revision = revision + 1, high_water_at = max(high_water_at, ?) RETURNING schema_version, revision"
-)
-_NOTE = "INSERT INTO changes (revision, kind, id) VALUES (?, ?, ?)"
-_REVISIONS = "SELECT revision, forgotten_revision, bundle_version FROM meta"
-_CHANGED = "SELECT DISTINCT id FROM changes WHERE kind IN ('session', 'cut') AND revision > ? ORDER BY id LIMIT ?"
-_FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
-_ACTIVE = (
-    "SELECT bundle_version, bundle_activated_at, bundle_activated_by,"
-    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by, bundle_counted, high_water_at FROM meta"
-)
-_ACTIVATE = """
-UPDATE meta
-SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?, bundle_reason = ?, bundle_chosen = ?,
-    bundle_number = ?, bundle_signed_by = ?, bundle_counted = ?, highest_number = max(highest_number, ?)
-"""
-_KEEP_BUNDLE = """
-INSERT OR REPLACE INTO bundles
-  (version, activated_at, activated_by, reason, chosen, number, signed_by, content, revision)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_DROP_BUNDLES = "DELETE FROM bundles WHERE version NOT IN (SELECT version FROM bundles ORDER BY revision DESC LIMIT ?)"
-_REMEMBER = "INSERT OR REPLACE INTO past_bundles (version, revision) VALUES (?, ?)"
-_FORGET_VERSIONS = """
-DELETE FROM past_bundles
-WHERE revision < (SELECT min(revision) FROM (SELECT revision FROM past_bundles ORDER BY revision DESC LIMIT ?))
-"""
-_CONTENT = "SELECT content FROM bundles WHERE version = ?"
-_KEPT = """
-SELECT version, activated_at, activated_by, reason, chosen, number, signed_by FROM bundles ORDER BY revision DESC
-"""
-_PAST = "SELECT EXISTS (SELECT 1 FROM past_bundles WHERE version = ?), highest_number FROM meta"

@@ -6,9 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Final
 
 from pdp.errors import OverloadedError
 
+# More than the threads that a server has for calls.
+MOST_WAITING: Final = 256
 # The value of `Lock.acquire` for no timeout.
 _FOR_EVER = -1.0
 

@@ -42,7 +42,7 @@ from pdp.record.entry import Entries
 from pdp.registry.outcomes import _MOST_RECORDED
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from pdp.sessions.rows import row_of, session_of
-from pdp.sessions.watcher import RecentSessions
+from pdp.sessions.watching import RecentSessions
 from pdp.telemetry.encoder import RecordEncoder, SpanEncoder
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.metrics import Metrics

@@ -19,7 +19,8 @@ from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
-from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA, SQLiteOutbox
+from pdp.sessions.sqlitetables import OUTBOX_SCHEMA
+from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
@@ -69,15 +70,15 @@ class TestTellingSQLiteHistory(TellingAccessContract):
         return SQLiteSessionHistory(folder / "history.db", tells=True)
 
 
-def _sqlite_outbox() -> SQLiteOutbox:
+def _sqlite_outbox() -> SQLOutbox:
     connection = apsw.Connection(":memory:")
     connection.execute(OUTBOX_SCHEMA)
     connection.execute("CREATE TABLE meta (missed_events); INSERT INTO meta VALUES (0)")
-    return SQLiteOutbox(connection, tells=True, counter="meta", most=3)
+    return SQLOutbox(connection, tells=True, counter="meta", most=3)
 
 
 @pytest.mark.parametrize("make", [_sqlite_outbox, partial(MemoryOutbox, tells=True, most=3)])
-def test_of_too_many_events_the_oldest_go(make: Callable[[], SQLiteOutbox | MemoryOutbox]) -> None:
+def test_of_too_many_events_the_oldest_go(make: Callable[[], SQLOutbox | MemoryOutbox]) -> None:
     """They are counted as missed, until that was passed on."""
     outbox = make()
     for number in range(5):

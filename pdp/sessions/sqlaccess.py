@@ -1,7 +1,7 @@
-"""Keep access requests in the SQLite file of a history; a part of it, on the same connection.
+"""Keep access requests in the database of a history; a part of it, on the same connection.
 
-An answer and a use must survive the sudden end of the machine, unlike the rest of the file: a no that was lost could be
-asked again, and a use that was lost could be made again.
+An answer and a use must survive the sudden end of the machine, unlike the rest of the history: a no that was lost could
+be asked again, and a use that was lost could be made again.
 """
 
 from __future__ import annotations
@@ -12,46 +12,46 @@ from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any, Final
 
-import apsw
-
 from pdp.clock import Deadline, Instant
 from pdp.errors import NotFoundError, StoreUnavailableError
 from pdp.foundation.sealing import Sealed, sealed, unsealed
 from pdp.model import Ask
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
-from pdp.sessions.database import upgrade_tables
 from pdp.sessions.outbox import Untold, request_event, request_expiry
-from pdp.sessions.sqliteoutbox import OUTBOX_SCHEMA, SQLiteOutbox
+from pdp.sessions.sql import Statements
+from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.store import RETRY_SECONDS
 
 _ROWS_OF_A_STEP: Final = 500
 
 
-class SQLiteAccessRequests:
+class SQLAccessRequests:
     """The `AccessRequests` of a history in a file.
 
     `reading` answers, `writing` makes a durable transaction, and `spending` one that leaves the reserve of the disk
     alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen. With `tells` it
-    has events for receivers outside.
+    has events for receivers outside. `by_expiry` names an index to the engine, where its planner needs that.
     """
 
     def __init__(
         self,
-        connection: apsw.Connection,
+        connection: Statements,
         *,
         reading: Callable[[], AbstractContextManager[None]],
         writing: Callable[[], AbstractContextManager[None]],
         spending: Callable[[], AbstractContextManager[None]],
         wipe: Callable[[], None],
         tells: bool,
+        by_expiry: str = "",
     ) -> None:
         self._connection = connection
         self._reading = reading
         self._writing = writing
         self._spending = spending
         self._wipe = wipe
-        self._outbox = SQLiteOutbox(connection, tells=tells, counter="access_revision")
+        self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision")
+        self._expired = _EXPIRED.format(by_expiry)
 
     def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
         """Open a request, or return the one that is found."""
@@ -190,10 +190,10 @@ class SQLiteAccessRequests:
     def note_expired(self, *, wall_at: float, limit: int) -> int:
         """Write the events of what has expired."""
         with self._reading():
-            if not self._connection.execute(_EXPIRED, (wall_at, 1)).fetchall():
+            if not self._connection.execute(self._expired, (wall_at, 1)).fetchall():
                 return 0
         with self._spending():
-            rows: list[tuple[Any, ...]] = self._connection.execute(_EXPIRED, (wall_at, limit)).fetchall()
+            rows: list[tuple[Any, ...]] = self._connection.execute(self._expired, (wall_at, limit)).fetchall()
             due = [_request(*row) for row in rows]
             self._connection.executemany(_NOTE_EXPIRY, [(request.id,) for request in due])
             self._outbox.add(map(request_expiry, due))
@@ -237,7 +237,7 @@ class SQLiteAccessRequests:
         return None if row is None else _request(*row)
 
     def _listed(self, conditions: Iterable[str], order: str, values: list[Any]) -> tuple[AccessRequest, ...]:
-        where = " AND ".join(("1", *conditions))
+        where = " AND ".join(("TRUE", *conditions))
         # Only our own words are in the text.
         query = f"SELECT revision, content FROM access WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
         with self._reading():
@@ -258,20 +258,15 @@ class SQLiteAccessRequests:
         return after
 
 
-def prepare_access(connection: apsw.Connection) -> None:
-    """Create the tables of access requests where they are missing, and bring older ones up to date."""
-    upgrade_tables(connection, _UPGRADES)
-    connection.execute(_SCHEMA + OUTBOX_SCHEMA)
-
-
 def _where(which: AccessFilter) -> tuple[list[str], list[Any]]:
     named = {name: getattr(which, name) for name in ("tenant", "session_id", "user", "asked_by")}
     equal = {name: value for name, value in named.items() if value}
-    conditions, found = [f"{name} = ?" for name in equal], [*equal.values()]
+    # In quotes: `user` is a word of SQL.
+    conditions, found = [f'"{name}" = ?' for name in equal], [*equal.values()]
     if which.states:
-        # The sign keeps the index by state out: only those that have not ended are few enough to be sorted.
-        sign = "" if which.ends_after else "+"
-        conditions.append(f"{sign}state IN ({', '.join('?' * len(which.states))})")
+        # An expression keeps the index by state out: only those that have not ended are few enough to be sorted.
+        state = "state" if which.ends_after else "state || ''"
+        conditions.append(f"{state} IN ({', '.join('?' * len(which.states))})")
         found += sorted(state.value for state in which.states)
     if which.ends_after:
         conditions.append("wall_at > ?")
@@ -330,72 +325,10 @@ def _request(revision: int, content: str) -> AccessRequest:
         raise StoreUnavailableError("an access request in the session history is damaged") from error
 
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS access (
-  id TEXT PRIMARY KEY,
-  revision INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  tenant TEXT NOT NULL,
-  user TEXT NOT NULL,
-  asked_by TEXT NOT NULL,
-  session_id TEXT NOT NULL,
-  asked_at REAL NOT NULL,
-  wall_at REAL NOT NULL,
-  boot_at REAL NOT NULL,
-  boot_id TEXT NOT NULL,
-  ends_at REAL NOT NULL,
-  content TEXT NOT NULL,
-  key BLOB,
-  sealed BLOB,
-  tree_id TEXT NOT NULL,
-  expiry_noted INTEGER NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS access_by_session ON access (session_id, state);
-CREATE INDEX IF NOT EXISTS access_by_tree ON access (tree_id, state);
-DROP INDEX IF EXISTS access_by_caller;
-CREATE INDEX IF NOT EXISTS access_of_caller ON access (asked_by, state, wall_at);
-CREATE INDEX IF NOT EXISTS access_by_state ON access (state, wall_at);
-CREATE INDEX IF NOT EXISTS access_by_age ON access (asked_at, id);
-CREATE INDEX IF NOT EXISTS access_by_revision ON access (revision);
-CREATE INDEX IF NOT EXISTS access_by_end ON access (ends_at);
-CREATE INDEX IF NOT EXISTS access_unexpired ON access (wall_at)
-WHERE expiry_noted = 0 AND state IN ('open', 'approved');
-CREATE INDEX IF NOT EXISTS access_sealed ON access (wall_at) WHERE key IS NOT NULL;
-CREATE TABLE IF NOT EXISTS access_revision (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
-  revision INTEGER NOT NULL,
-  missed_events INTEGER NOT NULL
-) STRICT;
-INSERT INTO access_revision VALUES (1, 0, 0) ON CONFLICT DO NOTHING;
-CREATE TABLE IF NOT EXISTS access_uses (
-  retry_digest BLOB PRIMARY KEY,
-  request_id TEXT NOT NULL,
-  used_at REAL NOT NULL,
-  tries INTEGER NOT NULL,
-  decision_id TEXT NOT NULL,
-  boot_at REAL NOT NULL,
-  boot_id TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS access_uses_by_age ON access_uses (used_at);
-"""
-_ADD_TREES: Final = """
-ALTER TABLE access ADD COLUMN tree_id TEXT NOT NULL DEFAULT '';
-UPDATE access SET tree_id = coalesce(content ->> '$.ancestor_ids[#-1]', session_id) WHERE json_valid(content);
-"""
-_ADD_MISSED: Final = "ALTER TABLE access_revision ADD COLUMN missed_events INTEGER NOT NULL DEFAULT 0"
-# For files of earlier programs: a table, what it may lack, and how it comes to have it.
-_UPGRADES: Final = (
-    ("access", "tree_id", _ADD_TREES),
-    # Of requests that are stored already, no expiry is told.
-    ("access", "expiry_noted", "ALTER TABLE access ADD COLUMN expiry_noted INTEGER NOT NULL DEFAULT 1"),
-    ("access_revision", "missed_events", _ADD_MISSED),
-    # It is created anew: its rows are good for a minute.
-    ("access_uses", "boot_id", "DROP TABLE access_uses"),
-)
 _NEXT_REVISION: Final = "UPDATE access_revision SET revision = revision + 1 RETURNING revision"
 _WRITE: Final = """
 INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET
+ON CONFLICT (id) DO UPDATE SET
   revision = excluded.revision, state = excluded.state, wall_at = excluded.wall_at, boot_at = excluded.boot_at,
   boot_id = excluded.boot_id, content = excluded.content, key = excluded.key, sealed = excluded.sealed
 """
@@ -415,9 +348,9 @@ _UNSEAL: Final = """
 UPDATE access SET key = NULL, sealed = NULL
 WHERE key IS NOT NULL AND (state != 'open' OR wall_at <= ? OR (boot_id = ? AND boot_at <= ?))
 """
-# Left to itself the planner takes the index by state, and each second would read all that has expired and is kept.
+# The braces are filled with what names the index of those whose expiry was not noted, where the planner needs it.
 _EXPIRED: Final = """
-SELECT revision, content FROM access INDEXED BY access_unexpired
+SELECT revision, content FROM access {}
 WHERE expiry_noted = 0 AND state IN ('open', 'approved') AND wall_at <= ? ORDER BY wall_at, id LIMIT ?
 """
 _NOTE_EXPIRY: Final = "UPDATE access SET expiry_noted = 1 WHERE id = ?"
@@ -427,7 +360,12 @@ SELECT request_id, used_at, decision_id FROM access_uses
 WHERE retry_digest = ? AND used_at > ? AND NOT (boot_id = ? AND boot_at <= ?)
 """
 _JOIN: Final = "UPDATE access_uses SET tries = tries + 1 WHERE retry_digest = ?"
-_SIGN: Final = "INSERT OR REPLACE INTO access_uses VALUES (?, ?, ?, 1, ?, ?, ?)"
+_SIGN: Final = """
+INSERT INTO access_uses VALUES (?, ?, ?, 1, ?, ?, ?)
+ON CONFLICT (retry_digest) DO UPDATE SET
+  request_id = excluded.request_id, used_at = excluded.used_at, tries = excluded.tries,
+  decision_id = excluded.decision_id, boot_at = excluded.boot_at, boot_id = excluded.boot_id
+"""
 _LEAVE: Final = """
 UPDATE access_uses SET tries = tries - 1 WHERE retry_digest = ? AND request_id = ? AND used_at = ? RETURNING tries
 """

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-import apsw
-
 from pdp.errors import ConflictError
 from pdp.sessions.history import MOVED
+from pdp.sessions.sql import Statements
 from pdp.sessions.values import Addend, Count, Counts
 
 
-class SQLiteCounts:
-    """The counts in the file of a history, whose transactions and lock it uses."""
+class SQLCounts:
+    """The counts in the database of a history, whose transactions and lock it uses."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: Statements) -> None:
         self._connection = connection
 
-    def prepare(self, wall_at: float) -> None:
-        """Create the tables where they are missing. What is not kept yet begins at `wall_at`, unix seconds."""
-        self._connection.execute(_SCHEMA)
+    def begin(self, wall_at: float) -> None:
+        """Note that what is not kept yet begins at `wall_at`, unix seconds."""
         self._connection.execute(_BEGIN, (wall_at,))
 
     def of(self, session_ids: Collection[str], names: Collection[str], *, retried: bool) -> Counts:
@@ -50,25 +48,13 @@ class SQLiteCounts:
         self._connection.executemany(_FAIL, failed)
 
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS counting (only INTEGER PRIMARY KEY CHECK (only = 1), at REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS counts (
-  session_id TEXT NOT NULL,
-  name TEXT NOT NULL,
-  made INTEGER NOT NULL,
-  failed INTEGER NOT NULL,
-  ends_at REAL NOT NULL,
-  PRIMARY KEY (session_id, name)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS counts_by_end ON counts (ends_at);
-"""
 _BEGIN: Final = "INSERT INTO counting VALUES (1, ?) ON CONFLICT DO NOTHING"
 # The braces are filled with question marks.
 _OF: Final = "SELECT session_id, name, made, failed FROM counts WHERE session_id IN ({}) AND name IN ({})"
 _ONE: Final = "SELECT made, failed FROM counts WHERE session_id = ? AND name = ?"
 _ADD: Final = (
     "INSERT INTO counts (session_id, name, ends_at, made, failed) VALUES (?, ?, ?, 1, 0)"
-    " ON CONFLICT DO UPDATE SET made = made + 1"
+    " ON CONFLICT (session_id, name) DO UPDATE SET made = counts.made + 1"
 )
 _TAKE_BACK: Final = "UPDATE counts SET made = made - 1 WHERE session_id = ? AND name = ? AND made > failed"
 _FAIL: Final = "UPDATE counts SET failed = failed + 1 WHERE session_id = ? AND name = ? AND failed < made"

@@ -1,4 +1,4 @@
-"""Keep the events of a store in its SQLite file; a part of it, on the same connection and in its transactions."""
+"""Keep the events of a store in its database; a part of it, on the same connection and in its transactions."""
 
 from __future__ import annotations
 
@@ -7,31 +7,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import apsw
-
 from pdp.sessions.outbox import MOST_EVENTS, OutboxEvent, Untold, event_from, event_text, of_one_write
-
-OUTBOX_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS outbox (
-  position INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  content TEXT NOT NULL
-) STRICT;
-"""
+from pdp.sessions.sql import Statements
 
 
-class SQLiteOutbox:
-    """The events in one file; with `tells` False it takes none. The caller holds a transaction, or for reads a turn.
+class SQLOutbox:
+    """The events of one store; with `tells` False it takes none. The caller holds a transaction, or for reads a turn.
 
     `counter` is the table whose one row has the column `missed_events`: one that each transaction writes anyway, so
     that counting takes no space on a full disk.
     """
 
-    def __init__(self, connection: apsw.Connection, *, tells: bool, counter: str, most: int = MOST_EVENTS) -> None:
+    def __init__(self, connection: Statements, *, tells: bool, counter: str, most: int = MOST_EVENTS) -> None:
         self.tells = tells
         self._connection = connection
         self._most = most
-        self._miss = f"UPDATE {counter} SET missed_events = max(missed_events + ?, 0)"  # noqa: S608 - our own name
+        self._miss = f"UPDATE {counter} SET missed_events = missed_events + ?"  # noqa: S608 - our own name
+        self._told = f"UPDATE {counter} SET missed_events = {_LESS}"  # noqa: S608 - the same
         self._missed = f"SELECT missed_events FROM {counter}"  # noqa: S608 - the same
         # On this thread, whether events are only counted.
         self._sparing = threading.local()
@@ -68,9 +60,13 @@ class SQLiteOutbox:
         """Remove events that were passed on, and as many missed ones."""
         self._connection.executemany("DELETE FROM outbox WHERE id = ?", [(one.id,) for one in told.events])
         if told.missed:
-            self._connection.execute(self._miss, (-told.missed,))
+            self._connection.execute(self._told, (told.missed, told.missed))
 
 
-_ADD: Final = "INSERT INTO outbox (id, content) VALUES (?, ?)"
+_LESS: Final = "CASE WHEN missed_events > ? THEN missed_events - ? ELSE 0 END"
+# Under the lock of the transaction, positions have no gaps.
+_ADD: Final = """
+INSERT INTO outbox (position, id, content) SELECT coalesce(max(position), 0) + 1, ?, ? FROM outbox
+"""
 _DROP: Final = "DELETE FROM outbox WHERE position <= (SELECT max(position) FROM outbox) - ?"
 _OLDEST: Final = "SELECT content FROM outbox ORDER BY position LIMIT ?"

@@ -1,4 +1,4 @@
-"""What the results in a tree of sessions held, in the file of the session history: the latest of each tree."""
+"""What the results in a tree of sessions held, in the database of the session history: the latest of each tree."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import apsw
-
 from pdp.model import ValueClass
 from pdp.sessions.memoryvalues import MOST_TAINTED, MOST_TRUSTED
+from pdp.sessions.sql import Statements
 from pdp.sessions.values import HeldValues
 
 _CLASSES: Final = {one.rank: one for one in ValueClass}
@@ -17,16 +16,16 @@ _CLASSES: Final = {one.rank: one for one in ValueClass}
 Context = Callable[[], AbstractContextManager[None]]
 
 
-class SQLiteValues:
-    """The `ResultValues` in a file.
+class SQLValues:
+    """The `ResultValues` in a database.
 
     `reading` is held for each read with `reader`; `writing` and `removing` are transactions of `connection`.
     """
 
     def __init__(
         self,
-        connection: apsw.Connection,
-        reader: apsw.Connection,
+        connection: Statements,
+        reader: Statements,
         *,
         reading: Context,
         writing: Context,
@@ -80,38 +79,24 @@ class SQLiteValues:
                 self._connection.execute(_FORGET_TREE, (tree_id,))
 
 
-VALUES_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS trees (
-  number INTEGER PRIMARY KEY,
-  id TEXT NOT NULL UNIQUE,
-  kept INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS held_values (
-  tree INTEGER NOT NULL,
-  digest BLOB NOT NULL,
-  class INTEGER NOT NULL,
-  number INTEGER NOT NULL,
-  PRIMARY KEY (tree, digest)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS held_values_by_age ON held_values (tree, class = 2, number);
-"""
 # `kept` counts all values that the tree ever had: the number of the latest one.
 _TREE: Final = """
-INSERT INTO trees (id, kept) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET kept = kept + excluded.kept
+INSERT INTO trees (id, kept) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET kept = trees.kept + excluded.kept
 RETURNING number, kept
 """
 # The better class stays, and a value of a worse one makes it no younger.
 _KEEP: Final = """
 INSERT INTO held_values AS known VALUES (?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET class = excluded.class, number = excluded.number WHERE excluded.class <= known.class
+ON CONFLICT (tree, digest) DO UPDATE SET class = excluded.class, number = excluded.number
+WHERE excluded.class <= known.class
 """
 _DROP: Final = """
 DELETE FROM held_values WHERE tree = ? AND (class = 2) = {0} AND number <= (
   SELECT number FROM held_values WHERE tree = ? AND (class = 2) = {0} ORDER BY number DESC LIMIT 1 OFFSET ?
 )
 """
-_DROP_TRUSTED: Final = _DROP.format(0)
-_DROP_TAINTED: Final = _DROP.format(1)
+_DROP_TRUSTED: Final = _DROP.format("FALSE")
+_DROP_TAINTED: Final = _DROP.format("TRUE")
 _CLASSES_OF: Final = """
 SELECT digest, class FROM held_values WHERE tree = (SELECT number FROM trees WHERE id = ?) AND digest IN ({})
 """
