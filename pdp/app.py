@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
     from pdp.server.service import PDPServer
+    from pdp.sessions.postgres import PostgresSessionStore
+    from pdp.sessions.sqlite import SQLiteSessionStore
     from pdp.telemetry.observer import Telemetry
     from pdp.workers.port import SharedPort
     from pdp.workers.supervisor import Supervisor
@@ -557,9 +559,20 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
     # Also in a control process: there too people refuse calls, and take approvals back.
     if settings.sessions.store == "memory":
         return MemorySessionHistory(tells=settings.tells)
-    from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may have no need of it
 
     def reopen() -> SessionHistory:
+        if settings.sessions.store == "postgres":
+            from pdp.sessions.postgreshistory import PostgresSessionHistory  # noqa: PLC0415 - an extra brings its driver
+            from pdp.starting import postgres_of  # noqa: PLC0415 - see above
+
+            return PostgresSessionHistory(
+                postgres_of(settings),
+                busy_seconds=_HISTORY_BUSY_SECONDS,
+                tells=settings.tells,
+                wall_at=lambda: now().wall_at,
+            )
+        from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may not need it
+
         return SQLiteSessionHistory(
             settings.history_file,
             busy_seconds=_HISTORY_BUSY_SECONDS,
@@ -577,9 +590,15 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
 def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
+    store = _open_postgres(settings, log) if settings.sessions.store == "postgres" else _open_sqlite(settings, log)
+    log.watch_store(store.acknowledged)
+    return store
+
+
+def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
-    store = SQLiteSessionStore(
+    return SQLiteSessionStore(
         settings.sessions_file,
         bundles_kept=settings.policies.kept,
         reserve_bytes=settings.sessions.reserve_bytes,
@@ -587,5 +606,16 @@ def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
     )
-    log.watch_store(store.acknowledged)
-    return store
+
+
+def _open_postgres(settings: Settings, log: DecisionLog) -> PostgresSessionStore:
+    from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
+    from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
+
+    return PostgresSessionStore(
+        postgres_of(settings),
+        bundles_kept=settings.policies.kept,
+        tells=settings.tells,
+        busy_seconds=_BUSY_SECONDS,
+        known_revision=log.store_revision,
+    )

@@ -178,9 +178,12 @@ class CacheSettings:
 class SessionSettings:
     """Where sessions live and what is believed about their users."""
 
-    store: Literal["sqlite", "memory"] = _setting(
-        "sqlite", "`sqlite` keeps sessions on disk; `memory` loses them when the server stops"
+    store: Literal["sqlite", "postgres", "memory"] = _setting(
+        "sqlite",
+        "`sqlite` keeps sessions on disk, `postgres` in a database of PostgreSQL; `memory` loses them when the server "
+        "stops",
     )
+    postgres_file: str = _setting("", "file with the connection string of PostgreSQL, for `sessions.store: postgres`")
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
     keep_ended_seconds: float = _setting(
         2592000.0,
@@ -644,6 +647,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     if settings.call_tokens.seconds > MOST_SECONDS:
         yield f"`call_tokens.seconds` must be at most `{MOST_SECONDS}`"
     yield from _workers_problems(settings)
+    yield from _store_problems(settings.sessions)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)
     if not settings.data_dir:
@@ -698,6 +702,13 @@ def _workers_problems(settings: Settings) -> Iterable[str]:
         yield f"`server.workers` must be `1` with `sessions.store: memory`, not `{workers}`: workers share no memory"
     if workers > 1 and settings.server.address.startswith("unix:"):
         yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share only a port"
+
+
+def _store_problems(sessions: SessionSettings) -> Iterable[str]:
+    if sessions.store == "postgres" and not sessions.postgres_file:
+        yield "`sessions.store: postgres` needs `sessions.postgres_file`"
+    if sessions.postgres_file and sessions.store != "postgres":
+        yield f"`sessions.postgres_file` needs `sessions.store: postgres`, not `{sessions.store}`"
 
 
 def _limits_problems(limits: Limits) -> Iterable[str]:

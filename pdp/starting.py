@@ -16,6 +16,7 @@ from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.ownership import read_own
 from pdp.identity.callers import read_callers
 from pdp.messagesettings import receivers_of
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
@@ -25,6 +26,7 @@ from pdp.workers.port import SharedPort
 
 _UNIX = "unix:"
 _LONGEST_SOCKET = 107
+_MOST_CONNECTION_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,21 @@ def telemetry_of(settings: Settings) -> TelemetrySettings:
     return TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
 
 
+def postgres_of(settings: Settings) -> str:
+    """Return the connection string of PostgreSQL; empty with another store. Raise `ConfigurationError`."""
+    if not settings.sessions.postgres_file:
+        return ""
+    path = Path(settings.sessions.postgres_file)
+    text = read_own(path, "anyone could put another store in its place", most=_MOST_CONNECTION_BYTES)
+    try:
+        found = text.decode().strip()
+    except UnicodeDecodeError:
+        found = ""
+    if not found or "\n" in found:
+        raise ConfigurationError(f"`{path}` must hold one line: a connection string of PostgreSQL")
+    return found
+
+
 def _require_address(settings: Settings) -> None:
     _require_free(settings.server.address)
 
@@ -192,6 +209,12 @@ NEEDS: tuple[Need, ...] = (
         settings=("policies.public_keys",),
         require=trust_of,
         remedy="put the public keys there, in PEM",
+    ),
+    Need(
+        check="store",
+        settings=("sessions.postgres_file",),
+        require=postgres_of,
+        remedy="put the connection string there, and let only the server's user read it",
     ),
     Need(
         check="record",

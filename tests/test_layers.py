@@ -137,7 +137,7 @@ LIBRARIES = {
     "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens", "pdp.console.provider", "pdp.console.published"),
     "click": ("pdp.cli", "pdp.broker.cli"),
     "rich": ("pdp.cli",),
-    "psycopg": ("pdp.broker.checkouts.postgres",),
+    "psycopg": ("pdp.broker.checkouts.postgres", "pdp.sessions.postgresconnection"),
     "pyrage": ("pdp.broker.providers.age",),
     "pkcs11": ("pdp.broker.providers.pkcs11",),
     "mcp": ("pdp.cli",),
@@ -279,7 +279,7 @@ def test_tests_mirror_the_houses() -> None:
     houses = {name for names in FLOORS for name in names}
     folders = {".".join(path.parent.relative_to(TESTS).parts) for path in TESTS.rglob("test_*.py")}
 
-    apart = ("proofs", "doors.", "console.", "broker.")
+    apart = ("proofs", "doors.", "console.", "broker.", "sessions.")
     assert {one for one in folders if one and not one.startswith(apart)} - houses == ABOUT_MORE
     assert [] == list((TESTS / "machinery").rglob("test_*.py"))
 

@@ -143,7 +143,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
     for store in (settings.sessions_file, settings.history_file, settings.messages_file):
         yield from (store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm"))
     yield from sorted((folder / TLS_FOLDER).glob("*.key"))
-    for named in (settings.server.tls_key, settings.policies.url_token_file):
+    for named in (settings.server.tls_key, settings.policies.url_token_file, settings.sessions.postgres_file):
         if named:
             yield Path(named)
 

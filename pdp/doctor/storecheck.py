@@ -9,9 +9,11 @@ from pdp.clock import utc_text
 from pdp.doctor.diskspace import store_trouble
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.doctor.listening import serves_here
-from pdp.errors import StoreUnavailableError
+from pdp.errors import ConfigurationError, StoreUnavailableError
+from pdp.foundation.extras import missing
 from pdp.sessions.care import StoreReport, inspect
 from pdp.sessions.database import SCHEMA_VERSION
+from pdp.starting import postgres_of
 
 _CHECK: Final = "store"
 # Clocks are often set by small steps.
@@ -24,6 +26,9 @@ _SILENT_SECONDS: Final = 30.0
 def store(deployment: Deployment) -> Iterator[Finding]:
     """Check the whole store."""
     settings = deployment.settings
+    if settings.sessions.store == "postgres":
+        yield from _postgres_findings(deployment)
+        return
     if settings.sessions.store != "sqlite":
         yield warning(
             _CHECK,
@@ -47,6 +52,31 @@ def store(deployment: Deployment) -> Iterator[Finding]:
     yield from _findings(report)
     yield from _write_findings(report, deployment, now)
     yield from _clock_findings(report, now)
+
+
+def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
+    try:
+        from pdp.sessions.postgrescare import inspect_postgres  # noqa: PLC0415 - an extra brings its driver
+
+        conninfo = postgres_of(deployment.settings)
+    except (ConfigurationError, ImportError) as error:
+        # A wrong file is reported as a need of the start.
+        if isinstance(error, ImportError):
+            yield problem(_CHECK, missing(error) or str(error), "install it")
+        return
+    try:
+        report, unsafe = inspect_postgres(conninfo)
+    except (ConfigurationError, StoreUnavailableError) as error:
+        yield problem(_CHECK, str(error), "check the connection string, the network and PostgreSQL's own log")
+        return
+    for name in unsafe:
+        found = f"PostgreSQL runs with `{name}=off`: what was acknowledged can be lost when its machine crashes"
+        yield problem(_CHECK, found, "turn it on")
+    if report is None:
+        yield fine(_CHECK, "the database has no tables; the first start creates them")
+        return
+    yield from _findings(report)
+    yield from _clock_findings(report, deployment.clock.now().wall_at)
 
 
 def _findings(report: StoreReport) -> Iterator[Finding]:

@@ -24,6 +24,8 @@ class SQLCounts:
     def of(self, session_ids: Collection[str], names: Collection[str], *, retried: bool) -> Counts:
         """Return the counts of some sessions under some names, as of one moment."""
         begun_at: Any = self._connection.execute("SELECT at FROM counting").get
+        if not session_ids or not names:
+            return Counts({}, float(begun_at), retried)
         marks = ", ".join("?" * len(session_ids)), ", ".join("?" * len(names))
         rows: list[tuple[Any, ...]] = self._connection.execute(_OF.format(*marks), (*session_ids, *names)).fetchall()
         of = {(session_id, name): Count(made, failed) for session_id, name, made, failed in rows}

@@ -85,6 +85,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "jwt.console_client": _JWT,
     "jwt.keys_ca_file": _BY_URL,
     "jwt.algorithms": _JWT,
+    "sessions.postgres_file": {"sessions.store": "postgres"},
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
     "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
@@ -215,7 +216,7 @@ def test_unknown_names_are_refused(environ: dict[str, str], flags: dict[str, str
         ("cache.size", "1_000", "must be a whole number, not `1_000`"),
         ("server.threads", "0", "must be at least `1`, not `0`"),
         ("server.reflection", "yes", "must be `true` or `false`, not `yes`"),
-        ("sessions.store", "redis", "must be one of `sqlite`, `memory`, not `redis`"),
+        ("sessions.store", "redis", "must be one of `sqlite`, `postgres`, `memory`, not `redis`"),
         ("sessions.trusted_attributes", "a b", 'must be a list of names, not `["a b"]`'),
         ("policies.folder", "a\nb", "must be one line of text, not `a…`"),
         ("limits.streams", "0", "must be at least `1`, not `0`"),
@@ -267,7 +268,7 @@ def test_all_problems_are_reported_together() -> None:
     assert [
         "pdp.yaml:2: `cache.max_ttl` must be a number, not `soon`",
         "pdp.yaml:3: unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?",
-        "pdp.yaml:4: `sessions.store` must be one of `sqlite`, `memory`, not `redis`",
+        "pdp.yaml:4: `sessions.store` must be one of `sqlite`, `postgres`, `memory`, not `redis`",
         "`PDP_SERVER__THREADS` must be a whole number, not `many`",
         "unknown setting: `PDP_SEVER__THREADS`; did you mean `PDP_SERVER__THREADS`?",
         "`--cache-max-ttl` must be a number, not `never`",
@@ -469,6 +470,18 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
     assert [0, 1] == [
         load(environ={}, flags={**flags, **more}).server.workers for more in ({}, {"server.workers": "1"})
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"sessions.store": "postgres"}, "`sessions.store: postgres` needs `sessions.postgres_file`"),
+        ({"sessions.postgres_file": "f"}, "`sessions.postgres_file` needs `sessions.store: postgres`, not `sqlite`"),
+    ],
+)
+def test_postgres_and_its_file_go_together(flags: dict[str, str], expected: str) -> None:
+    """Neither is set without the other."""
+    assert [expected] == problems(flags=flags)
 
 
 @pytest.mark.parametrize("name", NAMES)

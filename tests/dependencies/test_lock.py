@@ -29,6 +29,7 @@ LOCKS = (
     "tests/doors/envoy/real/requirements.lock",
     "tests/console/people/requirements.lock",
     "tests/broker/real/requirements.lock",
+    "tests/sessions/postgres/requirements.lock",
 )
 # The agent frameworks, which only the environments of `make doors` hold: the distribution of what is imported.
 TOGETHER = {

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -28,6 +28,7 @@ Spoil = Callable[[Path], dict[str, str]]
 Done = subprocess.CompletedProcess[str]
 SECONDS = 120
 ALONE = {"PDP_SERVER__ADDRESS": "127.0.0.1:0", "PDP_SERVER__WORKERS": "1"}
+POSTGRES: dict[str, Any] = {"PDP_SESSIONS__STORE": "postgres"}
 JWT = {"PDP_JWT__ISSUER": "https://issuer.example.org", "PDP_JWT__AUDIENCE": "pdp"}
 
 
@@ -137,6 +138,9 @@ ROWS = (
     ),
     Row("no folder of the socket", "server.address", settings(PDP_SERVER__ADDRESS="unix:gone/socket")),
     Row("no receivers", "messages.receivers_file", settings(PDP_MESSAGES__RECEIVERS_FILE="gone.yaml")),
+    Row("no connection string", "sessions.postgres_file", settings(PDP_SESSIONS__POSTGRES_FILE="gone", **POSTGRES)),
+    Row("an empty one", "sessions.postgres_file", write("f", b"", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES)),
+    Row("no such string", "connection string", write("f", b"x", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES)),
     Row("wrong variable", "OTEL_EXPORTER_OTLP_ENDPOINT", settings(OTEL_EXPORTER_OTLP_ENDPOINT="ftp://x")),
     Row("data is a file", "data_dir", settings(PDP_DATA_DIR="policies/bundle.yaml")),
     Row("no policies", "policies.folder|policy folder|gone", settings(PDP_POLICIES__FOLDER="gone")),

@@ -100,7 +100,7 @@ def test(*, settings: Settings, receiver: str, as_json: bool) -> None:
 @contextmanager
 def _queue(settings: Settings) -> Iterator[MessageQueue | None]:
     """Open the queue of a deployment; None before its first message."""
-    if settings.sessions.store != "sqlite":
+    if settings.sessions.store == "memory":
         raise ConfigurationError(
             f"`sessions.store` is `{settings.sessions.store}`: messages, too, are only in the server's memory"
         )

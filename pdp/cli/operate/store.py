@@ -11,13 +11,14 @@ from pdp.cli.groups import Group
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.cli.root import NO
-from pdp.clock import SystemClock, utc_text
+from pdp.clock import Instant, SystemClock, utc_text
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.observer import Event, EventKind
 from pdp.sessions.care import StoreReport, backup, inspect
 from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.restoring import BY, Restored, restore
+from pdp.starting import postgres_of
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -46,7 +47,7 @@ def backup_(*, settings: Settings, file: Path, as_json: bool) -> None:
 
 
 @store.command("restore", epilog="Example:  pdp store restore /backups/pdp-monday.sqlite")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=_FILE, required=False)
 @click.option(
     "--keep-sessions",
     is_flag=True,
@@ -54,20 +55,23 @@ def backup_(*, settings: Settings, file: Path, as_json: bool) -> None:
 )
 @json_option
 @with_settings("data_dir")
-def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bool) -> None:
+def restore_(*, settings: Settings, file: Path | None, keep_sessions: bool, as_json: bool) -> None:
     """Replace the session store with a backup, while no server runs.
 
     A backup does not know which sessions were ended or revoked after it was made. So all sessions that are live in it
     are revoked, unless you pass --keep-sessions. The previous store is kept beside the new one, and the decision log
     records the restore.
+
+    With `sessions.store: postgres` the database is restored by its own means first. Then, without a FILE, this does the
+    same with what is live in it.
     """
-    path, clock = _stored(settings), SystemClock()
+    path, clock = _restored(settings, file), SystemClock()
     # Opened first: a restore that cannot be recorded is not done.
     log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
     try:
         now = clock.now()
-        with progress(f"restoring the session store from {file}"):
-            done = restore(file, path, now=now, keep_sessions=keep_sessions, known_revision=log.store_revision)
+        with progress("restoring the session store"):
+            done = _restore(settings, file, now, keep_sessions=keep_sessions, known_revision=log.store_revision)
         for event in _events(done, now.wall_at, keep_sessions=keep_sessions):
             log.event(event)
     finally:
@@ -112,6 +116,31 @@ def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:
         click.echo(
             f"revoked {len(done.revoked)} live sessions: what was revoked since the backup is not known", err=True
         )
+
+
+def _restored(settings: Settings, file: Path | None) -> Path:
+    """Return what the store is called. Raise `ConfigurationError` when there is a file too many, or none."""
+    if settings.sessions.store != "postgres":
+        path = _stored(settings)
+        if file is None:
+            raise ConfigurationError("name the backup to restore")
+        return path
+    if file is not None:
+        raise ConfigurationError(
+            "`sessions.store` is `postgres`: restore its database by its own means, then name no file"
+        )
+    return Path(settings.sessions.postgres_file)
+
+
+def _restore(
+    settings: Settings, file: Path | None, now: Instant, *, keep_sessions: bool, known_revision: int
+) -> Restored:
+    if file is not None:
+        path = settings.sessions_file
+        return restore(file, path, now=now, keep_sessions=keep_sessions, known_revision=known_revision)
+    from pdp.sessions.postgresrestoring import accept  # noqa: PLC0415 - an extra brings its driver
+
+    return accept(postgres_of(settings), now=now, keep_sessions=keep_sessions, known_revision=known_revision)
 
 
 def _stored(settings: Settings) -> Path:

@@ -1,0 +1,152 @@
+"""Keep sessions in PostgreSQL, which servers on several machines can share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from typing import Final, TypeVar
+
+from pdp.sessions.foresight import Foresight
+from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
+from pdp.sessions.postgrestables import prepare_sessions
+from pdp.sessions.postgreswatcher import Acknowledged, PostgresWatcher
+from pdp.sessions.scopes import ScopePool
+from pdp.sessions.sqlstore import SQLSessionStore
+from pdp.sessions.succession import BUNDLES_KEPT
+from pdp.sessions.turns import MOST_WAITING, Turns
+
+T = TypeVar("T")
+
+NAME: Final = "session store"
+# One row orders all writes: revisions are in the order of commits, so that no reader passes over one.
+_BEGIN: Final = "BEGIN; SELECT revision FROM meta FOR NO KEY UPDATE"
+
+
+# A process that knows an earlier revision has seen nothing of this.
+_COUNT_FROM: Final = """
+UPDATE meta SET revision = greatest(revision, ?), forgotten_revision = greatest(revision, ?), bundle_counted = ?
+RETURNING revision
+"""
+
+
+class PostgresSessionStore(SQLSessionStore):
+    """A `SessionStore` in a database of PostgreSQL. Safe for threads; open it after forking, not before.
+
+    `conninfo` is a connection string; the tables are in the schema `namespace` with `_sessions` behind it.
+    `busy_seconds` is how long to wait for other writers before `OverloadedError`, and `seconds` for the server before
+    `StoreUnavailableError`. Others wait `idle_seconds` for a process that has stopped while it writes. The
+    others are as in `SQLiteSessionStore`. Every read asks the primary, so a change by any server is seen by all. No
+    disk is reserved for ending authority: that is up to those who run the database.
+    """
+
+    _connection: PostgresConnection
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        namespace: str = "pdp",
+        busy_seconds: float = 5.0,
+        seconds: float = SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        sessions_kept: int = 100_000,
+        changes_kept: int = 10_000,
+        bundles_kept: int = BUNDLES_KEPT,
+        tells: bool = False,
+        known_revision: int = 0,
+    ) -> None:
+        tables = f"{namespace}_sessions"
+
+        def connection(busy_seconds: float = busy_seconds) -> PostgresConnection:
+            return PostgresConnection(
+                conninfo,
+                namespace=tables,
+                name=NAME,
+                busy_seconds=busy_seconds,
+                seconds=seconds,
+                idle_seconds=idle_seconds,
+            )
+
+        self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
+        self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
+        self._acknowledged = Acknowledged(known_revision)
+        scopes = ScopePool()
+        with ExitStack() as opened:
+            writing = opened.enter_context(closing(connection()))
+            with writing.answering():
+                prepare_sessions(writing, tables)
+                revision = int(writing.execute("SELECT revision FROM meta").get)
+            self._acknowledged.require(revision, known_revision)
+            opened.pop_all()
+        # What only reads waits for no writer.
+        watcher = PostgresWatcher(
+            connection(0.0), scopes, self._acknowledged, sessions_kept=sessions_kept, busy_seconds=busy_seconds
+        )
+        super().__init__(
+            writing,
+            watcher,
+            Foresight(self._connect_to_foresee, scopes, entities="CAST(session_json AS json) ->> 'entities_json'"),
+            scopes,
+            changes_kept=changes_kept,
+            bundles_kept=bundles_kept,
+            tells=tells,
+            ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
+        )
+
+    def acknowledged(self) -> int:
+        """Return the revision of the last acknowledged change that this process knows of."""
+        return self._acknowledged.revision
+
+    def count_from(self, revision: int, *, wall_at: float) -> None:
+        """Count changes from a revision, if it is higher, and what is counted of calls from now on.
+
+        It is for a database that was restored: later changes than its own may be known, and calls not counted.
+        """
+        with self._transaction():
+            self._advance(wall_at)
+            counted = json.loads(self._connection.execute("SELECT bundle_counted FROM meta").get)
+            again = json.dumps([(name, wall_at) for name, _ in counted])
+            self._revision = int(self._connection.execute(_COUNT_FROM, (revision, revision, again)).get)
+
+    def close(self) -> None:
+        """Close the connections; afterwards the store does not answer."""
+        with self._turns.turn(last=True):
+            self._connection.close()
+        self._watcher.close()
+        self._foreseer.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        # As in SQLite: lists and counts use the writing connection, and must not delay decisions.
+        with self._turns.turn(), self._connection.answering():
+            yield
+
+    def _snapshot(self) -> AbstractContextManager[None]:
+        return self._connection.snapshot()
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return self._connection.transaction(_BEGIN)
+
+    @contextmanager
+    def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved
+        with self._reading():
+            self._revision = 0
+            with self._connection.transaction(_BEGIN):
+                yield
+                if self._revision:
+                    # No other process writes meanwhile, so the one before is the latest.
+                    self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
+            self._acknowledged.note(self._revision)
+
+    def _foreseeing(self) -> AbstractContextManager[None]:
+        return self._foreseer.answering()
+
+    def _ending(self, write: Callable[[], T]) -> T:
+        return write()
+
+    @contextmanager
+    def _connect_to_foresee(self) -> Iterator[PostgresConnection]:
+        # Kept open, because a new connection takes longer than most changes.
+        with self._foreseeing_lock:
+            yield self._foreseer

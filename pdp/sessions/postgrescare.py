@@ -1,0 +1,36 @@
+"""Inspect a session store in PostgreSQL, and what its server may lose, without changing it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Final
+
+from pdp.model import SessionState
+from pdp.sessions.care import StoreReport
+from pdp.sessions.postgresconnection import PostgresConnection
+
+_BUSY_SECONDS: Final = 5.0
+# Without these, what was acknowledged may be lost in a crash of its machine.
+_SAFE: Final = ("fsync", "full_page_writes")
+
+
+def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> tuple[StoreReport | None, tuple[str, ...]]:
+    """Report what the tables of a store hold, None without tables, and the settings of the server that are not safe.
+
+    Raise `StoreUnavailableError` when it cannot be read, and `ConfigurationError` for no connection string.
+    """
+    tables = f"{namespace}_sessions"
+    connection = PostgresConnection(conninfo, namespace=tables, name="session store", busy_seconds=_BUSY_SECONDS)
+    with closing(connection), connection.answering(), connection.snapshot():
+        query = "SELECT name FROM pg_settings WHERE name IN (?, ?) AND setting = 'off' ORDER BY name"
+        unsafe = tuple(str(name) for (name,) in connection.execute(query, _SAFE))
+        if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.meta",)).get is None:
+            return None, unsafe
+        version, revision, high_water_at = connection.execute(_META).get
+        counts = dict(connection.execute("SELECT state, count(*) FROM sessions GROUP BY state").fetchall())
+        sessions = {state: int(counts.get(state.value, 0)) for state in SessionState}
+        report = StoreReport(schema_version=version, sessions=sessions, revision=revision, high_water_at=high_water_at)
+        return report, unsafe
+
+
+_META: Final = "SELECT schema_version, revision, high_water_at FROM meta"

@@ -1,0 +1,295 @@
+"""A connection to PostgreSQL that waits for nothing longer than it says, and calls nothing done that may not be.
+
+What it guards against was seen with real servers:
+
+- No time-out of the server ends a commit that waits for a standby, and none of the network ends a connection that a
+  stalled proxy keeps open. So each wait has a timer here, and when it ends the socket is closed.
+- A cancelled commit returns as if it had been replicated, with a warning. So nothing is ever cancelled, and a commit
+  that comes with a warning may not have been made.
+- A process that is stopped inside a transaction keeps its locks. So the server ends a transaction that is idle.
+- A pooler can drop what a connection asks for, or give it to another one. So it is checked, and refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import lru_cache
+from threading import Lock
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import waiting
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, SerializationFailure
+from psycopg.pq import TransactionStatus
+
+from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
+from pdp.sessions.sql import Bindings
+
+T = TypeVar("T")
+
+OLDEST_SERVER: Final = 16
+SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.1
+_UNSAFE: Final = "the write may or may not have been made"
+_BUSY_ERRORS: Final = (LockNotAvailable, DeadlockDetected, SerializationFailure)
+# In these states a connection can go on.
+_WHOLE: Final = frozenset({TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR})
+
+
+class PostgresRows:
+    """What a statement has returned, as `Rows`."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+
+    @property
+    def get(self) -> Any:  # noqa: ANN401 - whatever the statement selects
+        """Return the first row, or its value when it has only one; None without a row."""
+        row = self._rows[0] if self._rows else None
+        return row[0] if row is not None and len(row) == 1 else row
+
+    def fetchone(self) -> tuple[Any, ...] | None:
+        """Return the first row, or None."""
+        return self._rows[0] if self._rows else None
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return all rows."""
+        return self._rows
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._rows)
+
+
+class PostgresConnection:
+    """One connection as `Statements`, opened at its first use and again after a failure. Its user holds a lock.
+
+    `conninfo` is a connection string of PostgreSQL, `namespace` the schema of its tables, and `name` what errors call
+    the store. A wait for another writer takes at most `busy_seconds`, and any other wait for the server `seconds`. A
+    transaction that is idle for `idle_seconds` ends: what holds it has stopped.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        namespace: str,
+        name: str,
+        busy_seconds: float,
+        seconds: float = SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._settings = {
+            "synchronous_commit": "on",
+            "idle_in_transaction_session_timeout": str(round(idle_seconds * 1000)),
+            "lock_timeout": str(round(busy_seconds * 1000)),
+            "search_path": namespace,
+            # What says that a commit was not replicated is a warning.
+            "client_min_messages": "warning",
+        }
+        self._conninfo = _completed(conninfo, self._settings, seconds)
+        self._name = name
+        self._seconds = busy_seconds + seconds
+        self._connection: _TimedConnection | None = None
+        self._changes = 0
+        self._closed = False
+        # How often it was opened: what is remembered from before may be of another server.
+        self.opened = 0
+
+    def execute(self, statements: str, bindings: Bindings | None = None) -> PostgresRows:
+        """Run a statement. Without `bindings` there may be several."""
+        connection = self._live()
+        try:
+            cursor = connection.cursor()
+            if bindings is None:
+                cursor.execute(statements)
+            else:
+                cursor.execute(_translated(statements), bindings)
+            self._changes = max(cursor.rowcount, 0)
+            return PostgresRows(cursor.fetchall() if cursor.description else [])
+        except BaseException as error:
+            self._drop_if_broken(error)
+            raise
+
+    def executemany(self, statements: str, sequenceofbindings: Iterable[Bindings]) -> None:
+        """Run a statement for each of many values."""
+        connection = self._live()
+        try:
+            cursor = connection.cursor()
+            cursor.executemany(_translated(statements), sequenceofbindings)
+            self._changes = max(cursor.rowcount, 0)
+        except BaseException as error:
+            self._drop_if_broken(error)
+            raise
+
+    def changes(self) -> int:
+        """Return how many rows the last statement has changed."""
+        return self._changes
+
+    @contextmanager
+    def transaction(self, begin: str) -> Iterator[None]:
+        """Make a transaction, which `begin` begins; roll it back when the block raises.
+
+        Raise `StoreUnavailableError` when it is not known whether it was committed.
+        """
+        with self._begun(begin):
+            yield
+        connection = self._live()
+        connection.warned = False
+        try:
+            status = connection.execute("COMMIT").statusmessage
+        except psycopg.Error:
+            self.drop()
+            raise StoreUnavailableError(f"the {self._name} does not answer: {_UNSAFE}") from None
+        if status != "COMMIT" or connection.warned:
+            self.drop()
+            raise StoreUnavailableError(f"the {self._name} has not made a commit safe: {_UNSAFE}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have all that is read in the `with` block be of one moment."""
+        with self._begun("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
+            yield
+        self.execute("COMMIT")
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turn errors of the database into those of a store, which quote nothing that is stored."""
+        try:
+            yield
+        except _BUSY_ERRORS:
+            raise OverloadedError(f"the {self._name} is busy; nothing was written, try again") from None
+        except (psycopg.Error, UnicodeError) as error:
+            code = getattr(error, "sqlstate", None) or "no connection"
+            raise StoreUnavailableError(f"the {self._name} does not answer: `{code}`") from None
+
+    def drop(self) -> None:
+        """Close the socket at once; the next use opens another connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as ours:
+                ours.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def close(self) -> None:
+        """Close it for good."""
+        self._closed = True
+        self.drop()
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[None]:
+        try:
+            self.execute(begin)
+            yield
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._connection is None:
+            return
+        try:
+            if self._connection.info.transaction_status is not TransactionStatus.IDLE:
+                self.execute("ROLLBACK")
+        except psycopg.Error:
+            self.drop()
+
+    def _drop_if_broken(self, error: BaseException) -> None:
+        connection = self._connection
+        # A server that only reads is not the primary, or no longer.
+        if connection is not None and (
+            connection.info.transaction_status not in _WHOLE or isinstance(error, ReadOnlySqlTransaction)
+        ):
+            self.drop()
+
+    def _live(self) -> _TimedConnection:
+        if self._closed:
+            raise StoreUnavailableError(f"the {self._name} does not answer: `closed`")
+        if self._connection is None:
+            connection = _TimedConnection.connect(self._conninfo, autocommit=True)
+            connection.seconds = self._seconds
+            self._connection = connection
+            connection.add_notice_handler(connection.note)
+            try:
+                self._require_ours(connection)
+            except BaseException:
+                self.drop()
+                raise
+            self.opened += 1
+        return self._connection
+
+    def _require_ours(self, connection: _TimedConnection) -> None:
+        version = connection.info.server_version // 10_000
+        if version < OLDEST_SERVER:
+            raise StoreUnavailableError(f"PostgreSQL {OLDEST_SERVER} or later is needed, and this is `{version}`")
+        query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
+        found = dict(connection.execute(query, (list(self._settings),)).fetchall())
+        for name, wanted in self._settings.items():
+            if found.get(name) != wanted:
+                raise StoreUnavailableError(
+                    f"PostgreSQL has not taken the setting `{name}` of the {self._name}: there must be no pooler in "
+                    "between"
+                )
+
+
+class BoundedLock(AbstractContextManager[None]):
+    """A lock for which nobody waits longer than so many seconds; then `OverloadedError` for the store of a name."""
+
+    def __init__(self, seconds: float, name: str) -> None:
+        self._lock, self._seconds, self._name = Lock(), seconds, name
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=self._seconds):
+            raise OverloadedError(f"the {self._name} is busy; nothing was written, try again")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _TimedConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose waits end by themselves, and are never cancelled."""
+
+    seconds = SECONDS
+    warned = False
+
+    def wait(self, gen: PQGen[T], interval: float = _POLL_SECONDS, timeout: float | None = None) -> T:
+        """Wait for the server."""
+        # Not as in the base class, which cancels the statement when the process is interrupted.
+        return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout or self.seconds)
+
+    def note(self, _: psycopg.errors.Diagnostic) -> None:
+        """Note that the server has warned."""
+        self.warned = True
+
+
+def _completed(conninfo: str, settings: Mapping[str, str], seconds: float) -> str:
+    """Return a connection string with what this program asks for. Raise `ConfigurationError` when it is invalid."""
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    try:
+        given = str(conninfo_to_dict(conninfo).get("options") or "")
+        return make_conninfo(
+            conninfo,
+            # The last one counts.
+            options=f"{given} {options}".strip(),
+            application_name="pdp",
+            client_encoding="UTF8",
+            target_session_attrs="read-write",
+            connect_timeout=max(round(seconds), 2),
+        )
+    except psycopg.Error:
+        # `from None`: the inner message quotes the string, which can hold a password.
+        raise ConfigurationError("not a connection string of PostgreSQL") from None
+
+
+@lru_cache(maxsize=1024)
+def _translated(sql: str) -> str:
+    """Return a statement with the marks of the driver."""
+    return re.sub(r":(\w+)", r"%(\1)s", sql.replace("%", "%%").replace("?", "%s"))

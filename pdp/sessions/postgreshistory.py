@@ -1,0 +1,104 @@
+"""Keep what calls left behind in PostgreSQL, apart from the sessions: none of it moves their revision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from typing import Final
+
+from pdp.errors import StoreUnavailableError
+from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
+from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
+from pdp.sessions.sqlhistory import SQLSessionHistory
+
+_NAME: Final = "session history"
+# One row orders all writes. What is read before it is held can be out of date.
+_LOCK: Final = "SELECT version FROM history FOR NO KEY UPDATE"
+_BEGIN_DURABLE: Final = f"BEGIN; {_LOCK}"
+# All see a commit before it returns, and it is on the disk after a while: as in SQLite.
+_BEGIN: Final = f"BEGIN; SET LOCAL synchronous_commit = off; {_LOCK}"
+
+
+class PostgresSessionHistory(SQLSessionHistory):
+    """A `SessionHistory` in a database of PostgreSQL. Safe for threads; open it after forking, not before.
+
+    Its tables are in the schema `namespace` with `_history` behind it. The others are as in `PostgresSessionStore`, and
+    in `SQLiteSessionHistory`. What is removed stays in the log of the database, and in its files until their cleaning.
+    """
+
+    _connection: PostgresConnection
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        namespace: str = "pdp",
+        busy_seconds: float = 5.0,
+        seconds: float = SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        tells: bool = False,
+        wall_at: Callable[[], float] = time.time,
+    ) -> None:
+        tables = f"{namespace}_history"
+
+        def connection(busy_seconds: float = busy_seconds) -> PostgresConnection:
+            return PostgresConnection(
+                conninfo,
+                namespace=tables,
+                name=_NAME,
+                busy_seconds=busy_seconds,
+                seconds=seconds,
+                idle_seconds=idle_seconds,
+            )
+
+        # A decision that only reads waits for no writer.
+        self._lock, self._reading_lock = BoundedLock(busy_seconds, _NAME), BoundedLock(busy_seconds, _NAME)
+        self._reader = connection(0.0)
+        with ExitStack() as opened:
+            super().__init__(opened.enter_context(closing(connection())), self._reader, tells=tells)
+            with self._connection.answering():
+                version = prepare_history(self._connection, tables)
+                self._counts.begin(wall_at())
+            if version != HISTORY_VERSION:
+                raise StoreUnavailableError(
+                    f"the session history has version `{version}`, and this program knows `{HISTORY_VERSION}`: "
+                    "upgrade the program"
+                )
+            opened.pop_all()
+
+    def close(self) -> None:
+        """Close the connections; afterwards the history does not answer."""
+        with self._lock, self._reading_lock:
+            self._connection.close()
+            self._reader.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._reading_lock, self._reader.answering():
+            yield
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        with self._lock, self._connection.answering():
+            yield
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with self._answering(), self._connection.transaction(begin):
+            yield
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return self._transaction(_BEGIN)
+
+    def _removing(self) -> AbstractContextManager[None]:
+        return self._transaction(_BEGIN)
+
+    def _durably(self) -> AbstractContextManager[None]:
+        return self._transaction(_BEGIN_DURABLE)
+
+    def _spending(self) -> AbstractContextManager[None]:
+        return self._transaction(_BEGIN_DURABLE)
+
+    def _wipe(self) -> None:
+        pass

@@ -1,0 +1,267 @@
+"""The tables of stores and histories in PostgreSQL, and how those of earlier programs become as they are now.
+
+They are those of SQLite, with the same columns. Texts compare by their bytes, as there.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
+from pdp.sessions.history import KEY_BYTES
+from pdp.sessions.postgresconnection import PostgresConnection
+
+# The first schema that PostgreSQL had. Each step brings a database from one version to the next, as in SQLite; a
+# released step is never edited.
+FIRST_VERSION: Final = 10
+UPGRADES: Final[tuple[str, ...]] = ()
+HISTORY_VERSION: Final = 1
+
+# Servers that start together wait for each other here; nothing else rests on this lock.
+_BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7091386)"
+
+
+def prepare_sessions(connection: PostgresConnection, namespace: str) -> None:
+    """Create the tables of a session store where they are missing, and bring older ones up to date.
+
+    Raise `StoreUnavailableError` when a newer program has written them.
+    """
+    with connection.transaction(_BEGIN):
+        if _missing(connection, namespace, "meta"):
+            connection.execute(_SESSIONS)
+            connection.execute(FIRST_META, (SCHEMA_VERSION,))
+        version = int(connection.execute("SELECT schema_version FROM meta").get)
+        require_known_schema(version)
+        for statements in UPGRADES[version - FIRST_VERSION :]:
+            connection.execute(statements)
+        connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+
+
+def prepare_history(connection: PostgresConnection, namespace: str) -> int:
+    """Create the tables of a session history where they are missing; return their version."""
+    with connection.transaction(_BEGIN):
+        if _missing(connection, namespace, "history"):
+            connection.execute(_HISTORY)
+            connection.execute(
+                "INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES))
+            )
+        return int(connection.execute("SELECT version FROM history").get)
+
+
+def _missing(connection: PostgresConnection, namespace: str, table: str) -> bool:
+    """Say whether there is no such table; create its namespace if that is missing too."""
+    # Who may not create a namespace may use one that is there.
+    if connection.execute("SELECT CAST(to_regnamespace(?) AS text)", (namespace,)).get is None:
+        connection.execute(f"CREATE SCHEMA {namespace}")
+    return connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{namespace}.{table}",)).get is None
+
+
+_SESSIONS: Final = """
+CREATE TABLE meta (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  schema_version BIGINT NOT NULL,
+  revision BIGINT NOT NULL,
+  forgotten_revision BIGINT NOT NULL,
+  high_water_at DOUBLE PRECISION NOT NULL,
+  bundle_version TEXT COLLATE "C" NOT NULL,
+  bundle_activated_at DOUBLE PRECISION NOT NULL,
+  bundle_activated_by TEXT COLLATE "C" NOT NULL,
+  bundle_reason TEXT COLLATE "C" NOT NULL,
+  bundle_chosen BIGINT NOT NULL,
+  bundle_number BIGINT NOT NULL,
+  bundle_signed_by TEXT COLLATE "C" NOT NULL,
+  highest_number BIGINT NOT NULL,
+  bundle_counted TEXT COLLATE "C" NOT NULL,
+  missed_events BIGINT NOT NULL
+);
+CREATE TABLE sessions (
+  id TEXT COLLATE "C" NOT NULL UNIQUE,
+  handle_digest BYTEA NOT NULL UNIQUE,
+  state TEXT COLLATE "C" NOT NULL,
+  tenant TEXT COLLATE "C" NOT NULL,
+  "user" TEXT COLLATE "C" NOT NULL,
+  agent TEXT COLLATE "C" NOT NULL,
+  opened_by TEXT COLLATE "C" NOT NULL,
+  requested_at DOUBLE PRECISION NOT NULL,
+  epoch BIGINT NOT NULL,
+  parent_id TEXT COLLATE "C" NOT NULL,
+  depth BIGINT NOT NULL,
+  session_json TEXT COLLATE "C" NOT NULL,
+  scope_id TEXT COLLATE "C" NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL,
+  expiry_noted BIGINT NOT NULL
+);
+CREATE INDEX sessions_by_age ON sessions (requested_at, id);
+CREATE INDEX sessions_by_state ON sessions (state, requested_at, id);
+CREATE INDEX sessions_by_parent ON sessions (parent_id);
+CREATE INDEX sessions_by_scope ON sessions (scope_id);
+CREATE INDEX sessions_live ON sessions (opened_by, ends_at) WHERE state IN ('requested', 'active');
+CREATE INDEX sessions_unexpired ON sessions (ends_at)
+WHERE expiry_noted = 0 AND state IN ('requested', 'active');
+CREATE INDEX sessions_of_user ON sessions (tenant, "user", requested_at, id);
+CREATE INDEX sessions_of_agent ON sessions (tenant, agent, requested_at, id);
+CREATE TABLE scopes (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  tools_json TEXT COLLATE "C" NOT NULL
+);
+CREATE TABLE changes (
+  position BIGINT PRIMARY KEY,
+  revision BIGINT NOT NULL,
+  kind TEXT COLLATE "C" NOT NULL,
+  id TEXT COLLATE "C" NOT NULL
+);
+CREATE INDEX changes_by_revision ON changes (revision);
+CREATE TABLE bundles (
+  version TEXT COLLATE "C" PRIMARY KEY,
+  content BYTEA NOT NULL,
+  activated_at DOUBLE PRECISION NOT NULL,
+  activated_by TEXT COLLATE "C" NOT NULL,
+  revision BIGINT NOT NULL,
+  reason TEXT COLLATE "C" NOT NULL,
+  chosen BIGINT NOT NULL,
+  number BIGINT NOT NULL,
+  signed_by TEXT COLLATE "C" NOT NULL
+);
+CREATE TABLE past_bundles (
+  version TEXT COLLATE "C" PRIMARY KEY,
+  revision BIGINT NOT NULL
+);
+CREATE INDEX past_bundles_by_age ON past_bundles (revision);
+CREATE TABLE cuts (
+  tenant TEXT COLLATE "C" NOT NULL,
+  "user" TEXT COLLATE "C" NOT NULL,
+  agent TEXT COLLATE "C" NOT NULL,
+  at DOUBLE PRECISION NOT NULL,
+  by TEXT COLLATE "C" NOT NULL,
+  reason TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (tenant, "user", agent)
+);
+CREATE TABLE outbox (
+  position BIGINT PRIMARY KEY,
+  id TEXT COLLATE "C" NOT NULL UNIQUE,
+  content TEXT COLLATE "C" NOT NULL
+);
+CREATE TABLE freezes (
+  tenant TEXT COLLATE "C" PRIMARY KEY,
+  id TEXT COLLATE "C" NOT NULL,
+  set_at DOUBLE PRECISION NOT NULL,
+  set_by TEXT COLLATE "C" NOT NULL,
+  reason TEXT COLLATE "C" NOT NULL,
+  confirmed_at DOUBLE PRECISION NOT NULL,
+  confirmed_by TEXT COLLATE "C" NOT NULL
+);
+"""
+FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0, '', 0, '[]', 0)"
+_HISTORY: Final = """
+CREATE TABLE history (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  version BIGINT NOT NULL,
+  key BYTEA NOT NULL
+);
+CREATE TABLE reports (
+  decision_id TEXT COLLATE "C" PRIMARY KEY,
+  digest BYTEA NOT NULL,
+  reported_at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX reports_by_age ON reports (reported_at);
+CREATE TABLE budgets (
+  session_id TEXT COLLATE "C" NOT NULL,
+  budget TEXT COLLATE "C" NOT NULL,
+  used BIGINT NOT NULL,
+  "window" BIGINT NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL,
+  PRIMARY KEY (session_id, budget)
+);
+CREATE INDEX budgets_by_end ON budgets (ends_at);
+CREATE TABLE receipts (
+  retry_digest BYTEA PRIMARY KEY,
+  charged_at DOUBLE PRECISION NOT NULL,
+  tries BIGINT NOT NULL,
+  boot_at DOUBLE PRECISION NOT NULL,
+  boot_id TEXT COLLATE "C" NOT NULL
+);
+CREATE INDEX receipts_by_age ON receipts (charged_at);
+CREATE TABLE counting (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  at DOUBLE PRECISION NOT NULL
+);
+CREATE TABLE counts (
+  session_id TEXT COLLATE "C" NOT NULL,
+  name TEXT COLLATE "C" NOT NULL,
+  made BIGINT NOT NULL,
+  failed BIGINT NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL,
+  PRIMARY KEY (session_id, name)
+);
+CREATE INDEX counts_by_end ON counts (ends_at);
+CREATE TABLE trees (
+  number BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+  id TEXT COLLATE "C" NOT NULL UNIQUE,
+  kept BIGINT NOT NULL
+);
+CREATE TABLE held_values (
+  tree BIGINT NOT NULL,
+  digest BYTEA NOT NULL,
+  class BIGINT NOT NULL,
+  number BIGINT NOT NULL,
+  PRIMARY KEY (tree, digest)
+);
+CREATE INDEX held_values_by_age ON held_values (tree, (class = 2), number);
+CREATE TABLE call_token_keys (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  content BYTEA NOT NULL,
+  published_at DOUBLE PRECISION NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL,
+  withdrawn BIGINT NOT NULL
+);
+CREATE TABLE access (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  revision BIGINT NOT NULL,
+  state TEXT COLLATE "C" NOT NULL,
+  tenant TEXT COLLATE "C" NOT NULL,
+  "user" TEXT COLLATE "C" NOT NULL,
+  asked_by TEXT COLLATE "C" NOT NULL,
+  session_id TEXT COLLATE "C" NOT NULL,
+  asked_at DOUBLE PRECISION NOT NULL,
+  wall_at DOUBLE PRECISION NOT NULL,
+  boot_at DOUBLE PRECISION NOT NULL,
+  boot_id TEXT COLLATE "C" NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL,
+  content TEXT COLLATE "C" NOT NULL,
+  key BYTEA,
+  sealed BYTEA,
+  tree_id TEXT COLLATE "C" NOT NULL,
+  expiry_noted BIGINT NOT NULL
+);
+CREATE INDEX access_by_session ON access (session_id, state);
+CREATE INDEX access_by_tree ON access (tree_id, state);
+CREATE INDEX access_of_caller ON access (asked_by, state, wall_at);
+CREATE INDEX access_by_state ON access (state, wall_at);
+CREATE INDEX access_by_age ON access (asked_at, id);
+CREATE INDEX access_by_revision ON access (revision);
+CREATE INDEX access_by_end ON access (ends_at);
+CREATE INDEX access_unexpired ON access (wall_at) WHERE expiry_noted = 0 AND state IN ('open', 'approved');
+CREATE INDEX access_sealed ON access (wall_at) WHERE key IS NOT NULL;
+CREATE TABLE access_revision (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  revision BIGINT NOT NULL,
+  missed_events BIGINT NOT NULL
+);
+CREATE TABLE access_uses (
+  retry_digest BYTEA PRIMARY KEY,
+  request_id TEXT COLLATE "C" NOT NULL,
+  used_at DOUBLE PRECISION NOT NULL,
+  tries BIGINT NOT NULL,
+  decision_id TEXT COLLATE "C" NOT NULL,
+  boot_at DOUBLE PRECISION NOT NULL,
+  boot_id TEXT COLLATE "C" NOT NULL
+);
+CREATE INDEX access_uses_by_age ON access_uses (used_at);
+CREATE TABLE outbox (
+  position BIGINT PRIMARY KEY,
+  id TEXT COLLATE "C" NOT NULL UNIQUE,
+  content TEXT COLLATE "C" NOT NULL
+);
+INSERT INTO access_revision VALUES (1, 0, 0);
+"""

