@@ -53,6 +53,9 @@ class EventKind(StrEnum):
     CONNECTION_ADDED = "connection.added"  # the broker got a connection
     CONNECTION_REMOVED = "connection.removed"  # the broker lost a connection, with its secret
     CONNECTION_REFRESHED = "connection.refreshed"  # the broker got an access token for a connection
+    CONNECTION_BEGUN = "connection.begun"  # a person was sent to a provider, to agree there
+    CONNECTION_REFUSED = "connection.refused"  # what came back from a provider was not taken
+    CONNECTION_AUTHORIZED = "connection.authorized"  # a person connected an account
     CONNECTION_LOST = "connection.lost"  # the tokens of a person's connection count no longer, or may be lost
     SECRET_STORED = "secret.stored"  # noqa: S105 - no secret: the broker got the first secret of a connection
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - no secret: the broker got another secret of a connection

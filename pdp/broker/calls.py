@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -48,33 +48,13 @@ class CallFace:
 
     def call(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Make one call, or end the RPC with a status."""
-        return self._answered(lambda: self._called(read(broker_pb2.CallRequest, wire), context), context)
+        with ending_on_error(context):
+            return self._called(read(broker_pb2.CallRequest, wire), context)
 
     def checkout(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Hand out one credential, or end the RPC with a status."""
-        return self._answered(lambda: self._checked_out(read(broker_pb2.CheckoutRequest, wire), context), context)
-
-    def _answered(self, work: Callable[[], bytes], context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-        try:
-            return work()
-        except CallTokenRefusedError as error:
-            away = error.reason is Reason.UNAVAILABLE
-            code = grpc.StatusCode.UNAVAILABLE if away else grpc.StatusCode.PERMISSION_DENIED
-            _end(context, code, f"call token refused: {error}", error.reason.value)
-        except UnfitArgumentsError as error:
-            _end(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except UpstreamFailedError as error:
-            text = f"the upstream {error}; whether it did what was asked is unknown"
-            _end(context, grpc.StatusCode.UNKNOWN, text)
-        except PDPError as error:
-            refusal = refusal_of(error)
-            if refusal is None:
-                # It is about the broker's own configuration, or what it keeps.
-                _LOG.error("a call could not be made: %s", error)
-                _end(context, grpc.StatusCode.INTERNAL, "the broker failed; its log says more")
-            context.set_trailing_metadata(refusal.trailing_metadata)
-            context.abort(refusal.code, refusal.details)
-        raise AssertionError("gRPC's abort returned")
+        with ending_on_error(context):
+            return self._checked_out(read(broker_pb2.CheckoutRequest, wire), context)
 
     def _called(self, message: broker_pb2.CallRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         template = self._template(message.server, message.tool)
@@ -113,14 +93,46 @@ class CallFace:
 
 
 @contextmanager
-def serving(face: CallFace, listener: Listener) -> Iterator[int]:
-    """Answer at an address while the block runs, and provide the port. Raise `ConfigurationError`."""
+def ending_on_error(context: Any) -> Iterator[None]:  # noqa: ANN401 - gRPC has no types
+    """End an RPC with a status when the block raises one of our errors."""
+    try:
+        yield
+    except CallTokenRefusedError as error:
+        away = error.reason is Reason.UNAVAILABLE
+        code = grpc.StatusCode.UNAVAILABLE if away else grpc.StatusCode.PERMISSION_DENIED
+        _end(context, code, f"call token refused: {error}", error.reason.value)
+    except UnfitArgumentsError as error:
+        _end(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    except UpstreamFailedError as error:
+        text = f"the upstream {error}; whether it did what was asked is unknown"
+        _end(context, grpc.StatusCode.UNKNOWN, text)
+    except PDPError as error:
+        refusal = refusal_of(error)
+        if refusal is None:
+            # It is about the broker's own configuration, or what it keeps.
+            _LOG.error("a call could not be answered: %s", error)
+            _end(context, grpc.StatusCode.INTERNAL, "the broker failed; its log says more")
+        context.set_trailing_metadata(refusal.trailing_metadata)
+        context.abort(refusal.code, refusal.details)
+
+
+@contextmanager
+def serving(
+    face: CallFace, listener: Listener, services: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[int]:
+    """Answer at an address while the block runs, and provide the port. Raise `ConfigurationError`.
+
+    `services` are further ones with their handlers.
+    """
     threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pdp-broker-call")
     options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_BYTES))
     server = grpc.server(threads, options=options, maximum_concurrent_rpcs=_MOST_OPEN)
     methods = {"Call": face.call, "Checkout": face.checkout}
-    handlers = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    own = {name: grpc.unary_unary_rpc_method_handler(method) for name, method in methods.items()}
+    every = {SERVICE: own, **(services or {})}
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, dict(handlers)) for name, handlers in every.items())
+    )
     port = listener.bind(server)
     server.start()
     try:

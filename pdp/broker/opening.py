@@ -13,6 +13,7 @@ from pdp.broker.providers import KeyProvider
 from pdp.broker.providers.choosing import KEYS_FOLDER, PROVIDER_FILE, chosen_provider
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.store.consents import Consents
+from pdp.broker.store.flows import Flows
 from pdp.broker.store.marks import Marks
 from pdp.broker.store.rows import BrokerStore
 from pdp.broker.vault import Vault
@@ -88,3 +89,10 @@ def opened_people(folder: Path, vault: Vault, observe: Callable[[Event], None]) 
     """Provide what opens connections of people in the broker's folder."""
     with closing(Consents(folder / _STORE)) as consents:
         yield People(vault, consents, observe, SystemClock())
+
+
+@contextmanager
+def opened_flows(folder: Path) -> Iterator[Flows]:
+    """Provide what people have begun to connect in the broker's folder."""
+    with closing(Flows(folder / _STORE)) as flows:
+        yield flows

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.broker import connectioncalls
 from pdp.broker.admitting import Admission, Record
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
@@ -20,6 +21,7 @@ from pdp.broker.checkouts.following import SessionsFollowed
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
 from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS, Sweeper
+from pdp.broker.counter import Counter
 from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.proxy import ProxyFace
@@ -111,15 +113,19 @@ async def serve_until(
     *,
     observer: DoorObserver | None,
     listening: Callable[[str], object],
+    counter: Counter | None = None,
 ) -> None:
-    """Answer at the addresses of the settings until it is stopped. `listening` is told of each address that is open."""
+    """Answer at the addresses of the settings until it is stopped. `listening` is told of each address that is open.
+
+    `counter` is what people meet.
+    """
     if observer is not None:
         observer.watch_checkouts(partial(_counted, parts.checkouts))
     pdp = settings.pdp
     async with AsyncClient(pdp.address, **pdp.options) as client:
         followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=time.time)
         following = asyncio.ensure_future(followed.follow())
-        await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening)
+        await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening, counter)
 
 
 async def _serve(
@@ -128,12 +134,14 @@ async def _serve(
     parts: Parts,
     observer: DoorObserver | None,
     listening: Callable[[str], object],
+    counter: Counter | None,
 ) -> None:
     """Answer until one of what is running is over."""
     with ExitStack() as opened:
         if settings.calls:
             face = CallFace(parts.broker, parts.desk, observer=observer)
-            port = opened.enter_context(serving_calls(face, _listener(settings.calls, settings)))
+            services = {connectioncalls.SERVICE: counter.face.handlers} if counter else {}
+            port = opened.enter_context(serving_calls(face, _listener(settings.calls, settings), services))
             listening(f"calls at {_with_port(settings.calls, port)}")
         if settings.http:
             proxy, listener = ProxyFace(parts.broker, observer=observer), _web_listener(settings.http, settings)
@@ -141,6 +149,10 @@ async def _serve(
             opened.enter_context(listener)
             running.append(asyncio.ensure_future(serve(proxy, listener, close_streams=True)))
             listening(f"requests at {_with_port(settings.http, listener.port)}")
+        if counter and settings.people:
+            back = opened.enter_context(_open_listener(settings.people.listen, settings))
+            running.append(asyncio.ensure_future(serve(counter.callback, back)))
+            listening(f"browsers at {_with_port(settings.people.listen, back.port)}")
         done, left = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in left:
             task.cancel()
@@ -170,6 +182,12 @@ def _web_listener(address: str, settings: BrokerSettings) -> WebListener | Socke
     if tls is None or address.startswith(UNIX):
         return SocketListener(Path(address.removeprefix(UNIX)))
     return WebListener(address, certificate=tls.certificate, key=tls.key, client_roots=tls.client_roots)
+
+
+def _open_listener(address: str, settings: BrokerSettings) -> WebListener:
+    """Return the port of browsers, which have no certificates."""
+    tls = settings.tls
+    return WebListener(address, certificate=tls.certificate, key=tls.key) if tls else WebListener(address)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.words import SENT_ELSEWHERE
 from pdp.calltokens.claims import AUDIENCE
 from pdp.client.pdpsettings import PDPSettings, pdp_settings
+from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
-_KEYS: Final = ("issuer", "audience", "rules", "calls", "http", "tls", "pdp", "data_dir", "telemetry")
+_KEYS: Final = ("issuer", "audience", "rules", "calls", "http", "people", "tls", "pdp", "data_dir", "telemetry")
+_PEOPLE_KEYS: Final = ("listen", "url", "console")
 _TLS_KEYS: Final = ("key", "certificate", "client_roots")
 UNIX: Final = "unix:"
 
@@ -27,10 +30,23 @@ class TLSSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeopleSettings:
+    """Where people come back from providers: `listen` is `host:port`, which browsers reach as the origin `url`.
+
+    `console` is the origin of the console, where they finish.
+    """
+
+    listen: str
+    url: str
+    console: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """What a broker is run with. `calls` and `http` are where it listens, each `host:port` or `unix:PATH`, or empty.
 
-    `telemetry` names the exporter of traces and metrics; empty leaves it to the variables `OTEL_…`.
+    Without `people` nobody connects an account. `telemetry` names the exporter of traces and metrics; empty leaves it
+    to the variables `OTEL_…`.
     """
 
     issuer: str
@@ -42,6 +58,7 @@ class BrokerSettings:
     pdp: PDPSettings
     data_dir: Path
     telemetry: str
+    people: PeopleSettings | None = None
 
 
 def read_settings(path: Path) -> BrokerSettings:
@@ -63,6 +80,11 @@ class _Settings(Reader):
         for key, address in (("calls", calls), ("http", http)):
             named = not address or address.startswith(UNIX) or tls
             self.require(document, key, "is a port, so it needs `tls`: callers are known by certificate", good=named)
+        people = self._people(self.section(document, "people")) if "people" in document else None
+        if people is not None:
+            self.require(document, "calls", "must say where people's calls come in: see `people`", good=calls)
+            here = (found := host_and_port(people.listen)) and is_loopback(found[0])
+            self.require(document, "people", "listens where others reach it, so it needs `tls`", good=here or tls)
         issuer, audience = self.take(document, "issuer", str, ""), self.take(document, "audience", str, "")
         self.require(document, "issuer", "must be the `call_tokens.issuer` of the server", good=issuer)
         fits = AUDIENCE.fullmatch(audience)
@@ -77,12 +99,28 @@ class _Settings(Reader):
             pdp=pdp_settings(self, self.section(document, "pdp")),
             data_dir=self.named(document, "data_dir", "."),
             telemetry=self.take(document, "telemetry", str, ""),
+            people=people,
         )
 
     def _tls(self, row: Section) -> TLSSettings:
         self.problems += row.unknown_keys(_TLS_KEYS)
         key, certificate, roots = (self.named(row, one) for one in _TLS_KEYS)
         return TLSSettings(key=key, certificate=certificate, client_roots=roots)
+
+    def _people(self, row: Section) -> PeopleSettings:
+        self.problems += row.unknown_keys(_PEOPLE_KEYS)
+        listen = self.take(row, "listen", str, "")
+        self.require(row, "listen", "must be an address such as `127.0.0.1:8460`", good=host_and_port(listen))
+        url, console = (self._origin(row, key) for key in ("url", "console"))
+        return PeopleSettings(listen=listen, url=url, console=console)
+
+    def _origin(self, row: Section, key: str) -> str:
+        text = self.take(row, key, str, "")
+        try:
+            return Upstream.read(text).origin
+        except UpstreamError as error:
+            self.problems.append(row.problem(f"`{key}`: {error}", key))
+            return ""
 
     def _address(self, address: str) -> str:
         """Return an address, whose socket is in the folder of the file."""

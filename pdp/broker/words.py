@@ -36,17 +36,14 @@ class ClientAuth(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consenting:
-    """Where people agree that a client uses their account, and where that ends: endpoints of one provider.
+    """Where people agree that a client uses their account: what is known of the provider besides its tokens.
 
-    `issuer` is what the provider calls itself. People are sent to `authorization`. Tokens are revoked at `revocation`
-    (RFC 7009), and `introspection` (RFC 7662) says whether they count; `account` says who the person is. These three
-    may be empty. For `grace_seconds` after its first use a refresh token may be used again; 0 where nothing is known.
+    `issuer` is what the provider calls itself. People are sent to `authorization`; `account` says who they are there,
+    or is empty. For `grace_seconds` after its first use a refresh token may be used again; 0 where nothing is known.
     """
 
     issuer: str
     authorization: str
-    revocation: str = ""
-    introspection: str = ""
     account: str = ""
     grace_seconds: float = 0.0
 
@@ -57,7 +54,7 @@ class TokenSource:
 
     `endpoint` is the URL to which alone the secret is sent; `private` lets all endpoints be at an address that is not
     public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. Tokens
-    of the client itself are revoked at `revocation`, and `introspection` says whether they count; both may be empty.
+    are revoked at `revocation`, and `introspection` says whether they count; both may be empty.
     """
 
     endpoint: str

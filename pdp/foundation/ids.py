@@ -42,6 +42,11 @@ def new_signal_id() -> str:
     return "sig_" + _base32(secrets.token_bytes(17))
 
 
+def new_connection_id() -> str:
+    """Return a new id of a connection that a person makes: `con_` and 130 random bits."""
+    return "con_" + _base32(secrets.token_bytes(17))
+
+
 def new_handle() -> str:
     """Return a new secret session handle: `pdps_` and 256 random bits."""
     return "pdps_" + secrets.token_urlsafe(32)

@@ -25,9 +25,10 @@ SCOPES: Final = ("issues",)
 
 
 def source_at(origin: str, **more: Any) -> TokenSource:
-    """Return where people connect to the provider of an origin; `more` has other values of what is about people."""
+    """Return where people connect to the provider of an origin; `more` has other values."""
+    ends = {name: more.pop(name) for name in ("revocation", "introspection") if name in more}
     consenting = Consenting(issuer=origin, authorization=f"{origin}/auth", **more)
-    return TokenSource(endpoint=f"{origin}/token", client_id="broker", consenting=consenting)
+    return TokenSource(endpoint=f"{origin}/token", client_id="broker", consenting=consenting, **ends)
 
 
 class Site:

@@ -21,6 +21,10 @@ Run = Callable[..., Result]
 CANARY = "canary-of-a-secret-4711"
 ADD = ("connection", "add", "github", "--kind", "github", "--upstream", "https://api.github.com", "--tenant", "acme")
 TO_DATABASE = ("--upstream", "postgresql://db", "--database", "app", "--role", "broker")
+PEOPLE = (
+    *("--token-endpoint", "https://login.example.com/token", "--client-id", "broker"),
+    *("--issuer", "https://login.example.com", "--authorization-endpoint", "https://login.example.com/authorize?a=b"),
+)
 
 
 @pytest.fixture
@@ -83,6 +87,22 @@ def test_no_flag_and_no_variable_holds_a_secret() -> None:
     assert {("id_", "None"), ("--json", "None"), ("--data-dir", "PDP_BROKER_DATA_DIR")} == given
 
 
+def test_where_people_connect_is_shown_as_it_was_given(run: Run) -> None:
+    """To people and to programs."""
+    run("init")
+    revoked = "https://login.example.com/revoke"
+    assert 0 == run(*ADD, *PEOPLE, "--revocation-endpoint", revoked, "--grace-seconds", "30").exit_code
+
+    shown = run("connection", "show", "github").stdout
+    plain = json.loads(run("connection", "show", "github", "--json").stdout)
+
+    for told in ("https://login.example.com/authorize?a=b", revoked, "30 seconds"):
+        assert told in shown
+    assert (revoked, 30.0, "https://login.example.com") == tuple(
+        plain[name] for name in ("revocation_endpoint", "grace_seconds", "issuer")
+    )
+
+
 def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
     """From the first command to the last, as an operator does it; the record has every step, and no secret."""
     outputs = [
@@ -142,6 +162,10 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--scheme", "a b"), None, "`a b` is not one word, such as `Bearer`"),
         ((*ADD, "--client-id", "x"), None, "--token-endpoint and --client-id need each other"),
         ((*ADD, "--resource", "x"), None, "--resource and the options of other endpoints need --token-endpoint"),
+        ((*ADD, "--issuer", "https://a.example"), None, "--authorization-endpoint and --issuer need each other"),
+        ((*ADD, "--issuer", "http://a.example"), None, "only loopback may do without https"),
+        ((*ADD, "--grace-seconds", "3"), None, "what is about people needs --authorization-endpoint"),
+        ((*ADD, *PEOPLE, "--owner", "alice"), None, "--owner does not go with --authorization-endpoint"),
         ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),
         ((*ADD, "--token-endpoint", "https://login.example.com/a/../b"), None, "`.` or `..` as a part"),
         ((*ADD, "--token-endpoint", "https://["), None, "`https://[` is no URL"),

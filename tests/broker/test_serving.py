@@ -7,9 +7,8 @@ import http.client
 import json
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ from typing import Any
 import grpc
 import pytest
 
-from pdp.broker.serving import assembled, serve_until
-from pdp.broker.settings import BrokerSettings, TLSSettings
+from pdp.broker.serving import assembled
+from pdp.broker.settings import TLSSettings
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.calltokens.claims import Presenter
 from pdp.client import CallTokenRequest
-from pdp.client.pdpsettings import PDPSettings
 from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.upstream import Upstream as DoorUpstream
 from pdp.errors import ConfigurationError
@@ -31,6 +29,7 @@ from pdp.model import TraceParent
 from pdp.observer import CallOutcome, DoorCall
 from pdp.serving.weblistener import SocketListener
 from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.listening import listening, settings_of
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
 from tests.machinery.credentials.authority import Authority, Identity
@@ -129,46 +128,6 @@ class Site:
 def presenter_of(identity: Identity) -> Presenter:
     """Return who presents by a certificate."""
     return Presenter.of_certificate(ssl.PEM_cert_to_DER_cert(identity.certificate.decode()))
-
-
-@contextmanager
-def listening(settings: BrokerSettings, made: Any, observer: Any = None) -> Iterator[list[str]]:
-    """Serve a broker while the block runs, and provide where it listens."""
-    addresses: list[str] = []
-    begun, stops = threading.Event(), []
-    expected = bool(settings.calls) + bool(settings.http)
-
-    def told(address: str) -> None:
-        addresses.append(address)
-        if len(addresses) == expected:
-            begun.set()
-
-    async def run() -> None:
-        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-        stops.append(lambda: loop.call_soon_threadsafe(stopped.set))
-        await serve_until(stopped, settings, made, observer=observer, listening=told)
-
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
-    thread.start()
-    try:
-        assert begun.wait(20)
-        yield addresses
-    finally:
-        stops[0]()
-        thread.join(20)
-
-
-def settings_of(folder: Path, address: str, token: str, **more: Any) -> BrokerSettings:
-    """Return the settings of a broker that asks a server in plain text on loopback."""
-    (folder / "rules.yaml").write_text(more.pop("rules", RULES))
-    (folder / "token").write_text(token)
-    for name in ("rules.yaml", "token"):
-        (folder / name).chmod(0o600)
-    pdp = PDPSettings(
-        address=address, token_file=folder / "token", tls_roots=None, tls_certificate=None, tls_key=None, plaintext=True
-    )
-    known = {"issuer": ISSUER, "audience": AUDIENCE, "rules": folder / "rules.yaml", "calls": "", "http": ""}
-    return BrokerSettings(**{**known, "tls": None, "pdp": pdp, "data_dir": folder, "telemetry": "", **more})
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from pdp.broker.counter import opened_counter
 from pdp.broker.opening import opened_checkouts, opened_people, opened_record, opened_vault
 from pdp.broker.serving import assembled, serve_until
 from pdp.broker.settings import read_settings
@@ -40,6 +41,7 @@ def serve(*, file: str) -> None:
         opened_people(settings.data_dir, vault, record.event) as people,
         opened_checkouts(settings.data_dir) as checkouts,
         assembled(settings, vault, checkouts, record, people=people) as parts,
+        opened_counter(settings, vault, people, record) as counter,
         observing("pdp-broker", settings.telemetry) as observer,
     ):
 
@@ -47,7 +49,7 @@ def serve(*, file: str) -> None:
             stopped, loop = asyncio.Event(), asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopped.set)
-            await serve_until(stopped, settings, parts, observer=observer, listening=_say)
+            await serve_until(stopped, settings, parts, observer=observer, listening=_say, counter=counter)
 
         asyncio.run(run())
 

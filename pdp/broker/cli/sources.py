@@ -9,7 +9,7 @@ import click
 
 from pdp.broker.oauth.asking import checked_endpoint
 from pdp.broker.upstream import UpstreamError
-from pdp.broker.words import ClientAuth, TokenSource
+from pdp.broker.words import ClientAuth, Consenting, TokenSource
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -19,6 +19,16 @@ def _endpoint(_: click.Context, parameter: click.Parameter, value: str) -> str:
         return checked_endpoint(value) if value else ""
     except UpstreamError as error:
         raise click.BadParameter(str(error), param=parameter) from None
+
+
+def _issuer(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        # It is compared as it is, so it is not brought into another form.
+        if value:
+            checked_endpoint(value)
+    except UpstreamError as error:
+        raise click.BadParameter(str(error), param=parameter) from None
+    return value
 
 
 _OPTIONS: Final = (
@@ -39,11 +49,25 @@ _OPTIONS: Final = (
     ),
     click.option("--resource", default="", metavar="URI", help="What the tokens are for, where one must say so."),
     click.option(
+        "--authorization-endpoint",
+        default="",
+        metavar="URL",
+        callback=_endpoint,
+        help="Where people agree: then people connect, each for themselves, and the secret is the client's.",
+    ),
+    click.option(
+        "--issuer",
+        default="",
+        metavar="URL",
+        callback=_issuer,
+        help="What the provider calls itself, where people connect.",
+    ),
+    click.option(
         "--revocation-endpoint",
         default="",
         metavar="URL",
         callback=_endpoint,
-        help="Where tokens that were handed out are revoked (RFC 7009).",
+        help="Where tokens of people, and those that were handed out, are revoked (RFC 7009).",
     ),
     click.option(
         "--introspection-endpoint",
@@ -51,6 +75,17 @@ _OPTIONS: Final = (
         metavar="URL",
         callback=_endpoint,
         help="Where the provider says whether a token counts (RFC 7662): without it no revocation is proved.",
+    ),
+    click.option(
+        "--account-endpoint", default="", metavar="URL", callback=_endpoint, help="Where it says who a person is there."
+    ),
+    click.option(
+        "--grace-seconds",
+        type=click.FloatRange(0, 3600),
+        default=0.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long the provider takes a refresh token again after its first use.",
     ),
     click.option("--private-endpoint", is_flag=True, help="The endpoints may be at a private address."),
 )
@@ -74,11 +109,14 @@ def source_options(command: C) -> C:
 
 def taken_source(given: dict[str, Any]) -> TokenSource | None:
     """Take the options out of those of a command. Return None for a connection whose secret is sent itself."""
+    consenting = _taken_consenting(given)
     endpoint, client_id, auth, resource, private, revocation, introspection = map(given.pop, _TAKEN)
     if bool(endpoint) != bool(client_id):
         raise click.UsageError("--token-endpoint and --client-id need each other")
-    if not endpoint and (resource or private or revocation or introspection):
+    if not endpoint and (resource or private or revocation or introspection or consenting):
         raise click.UsageError("--resource and the options of other endpoints need --token-endpoint")
+    if consenting and given["owner"]:
+        raise click.UsageError("--owner does not go with --authorization-endpoint: each person connects for themselves")
     if not endpoint:
         return None
     return TokenSource(
@@ -89,7 +127,20 @@ def taken_source(given: dict[str, Any]) -> TokenSource | None:
         private=private,
         revocation=revocation,
         introspection=introspection,
+        consenting=consenting,
     )
+
+
+def _taken_consenting(given: dict[str, Any]) -> Consenting | None:
+    authorization, issuer = given.pop("authorization_endpoint"), given.pop("issuer")
+    account, grace = given.pop("account_endpoint"), given.pop("grace_seconds")
+    if bool(authorization) != bool(issuer):
+        raise click.UsageError("--authorization-endpoint and --issuer need each other")
+    if not authorization and (grace or account):
+        raise click.UsageError("what is about people needs --authorization-endpoint")
+    if not authorization:
+        return None
+    return Consenting(issuer=issuer, authorization=authorization, account=account, grace_seconds=grace)
 
 
 def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
@@ -97,17 +148,22 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
     if source is None:
         return []
     where = f"{source.endpoint}, also at a private address" if source.private else source.endpoint
-    return [
+    fields = [
         ("tokens from", where),
         ("client", f"{source.client_id}, by {source.auth}"),
         ("resource", source.resource),
         ("revoked at", source.revocation),
         ("known at", source.introspection),
     ]
+    if (at := source.consenting) is None:
+        return fields
+    grace = ("taken again for", f"{at.grace_seconds:g} seconds")
+    return [*fields, ("people agree at", at.authorization), ("issuer", at.issuer), ("account from", at.account), grace]
 
 
 def plain_source(source: TokenSource | None) -> dict[str, object]:
     """Return the same for JSON, always with the same names."""
+    at = source.consenting if source else None
     return {
         "token_endpoint": source.endpoint if source else "",
         "client_id": source.client_id if source else "",
@@ -116,4 +172,8 @@ def plain_source(source: TokenSource | None) -> dict[str, object]:
         "private_endpoint": bool(source and source.private),
         "revocation_endpoint": source.revocation if source else "",
         "introspection_endpoint": source.introspection if source else "",
+        "authorization_endpoint": at.authorization if at else "",
+        "issuer": at.issuer if at else "",
+        "account_endpoint": at.account if at else "",
+        "grace_seconds": at.grace_seconds if at else 0.0,
     }

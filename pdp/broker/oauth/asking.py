@@ -78,6 +78,36 @@ def refresh(source: TokenSource, secret: Secret, token: Secret, scopes: Collecti
     return got
 
 
+def exchange_code(
+    source: TokenSource, secret: Secret, code: str, verifier: str, redirect: str, roots: Roots
+) -> Granted:
+    """Return what a code is exchanged for (RFC 6749, section 4.1.3; RFC 7636). Raise what `ask_for_token` raises.
+
+    Never call it twice with one code: providers then end the tokens that they gave for it first.
+    """
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "code_verifier": verifier,
+        "redirect_uri": redirect,
+        **_about(source),
+    }
+    status, answer = ask(source.endpoint, source, secret, form, roots, seconds=PATIENT_SECONDS)
+    if status != GOOD:
+        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
+    return granted(answer)
+
+
+def read_as(endpoint: str, source: TokenSource, token: Secret, roots: Roots) -> bytes:
+    """Return what an endpoint of a source says to the holder of an access token. Raise what `ask` raises."""
+    headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "pdp-broker"}
+    headers["authorization"] = f"Bearer {token.reveal().decode()}"
+    status, answer = _sent("GET", endpoint, source, headers, None, roots, seconds=_WHOLE_SECONDS)
+    if status != GOOD:
+        raise TokenRefusedError(f"it answers `{status}`")
+    return answer
+
+
 def ask(
     url: str,
     source: TokenSource,
@@ -92,6 +122,20 @@ def ask(
     Raise `TokenRefusedError` when the endpoint is not asked; `AnswerLostError` when it was, and did not answer; and
     `TokensUnavailableError` when it could not be, or says that it cannot now.
     """
+    headers, body = _request(source, secret, form)
+    return _sent("POST", url, source, headers, body, roots, seconds=seconds)
+
+
+def _sent(
+    method: str,
+    url: str,
+    source: TokenSource,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    roots: Roots,
+    *,
+    seconds: float,
+) -> tuple[int, bytes]:
     egress = Egress(
         url,
         roots=roots,
@@ -99,9 +143,8 @@ def ask(
         step_seconds=max(_STEP_SECONDS, seconds / 2),
         whole_seconds=seconds,
     )
-    headers, body = _request(source, secret, form)
     try:
-        status, answer = egress.ask("POST", headers, _taken, body=body)
+        status, answer = egress.ask(method, headers, _taken, body=body)
     except NotAskedError as error:
         raise TokenRefusedError(f"it is not asked: {error}") from None
     except NotReachedError as error:

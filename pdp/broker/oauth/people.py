@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -31,6 +31,7 @@ from pdp.broker.words import (
     TokenRefusedError,
     TokenSource,
     TokensUnavailableError,
+    UnknownConnectionError,
 )
 from pdp.clock import Clock, Instant
 from pdp.errors import PDPError
@@ -66,7 +67,27 @@ class People:
         share: Callable[[], float] = lambda: random.SystemRandom().uniform(*_SHARES),
     ) -> None:
         self._vault, self._consents, self._observe, self._clock = vault, consents, observe, clock
-        self._share, self._roots = share, Roots()
+        self.share, self._roots = share, Roots()
+
+    def add(self, connection: Connection, tokens: bytes, *, account: str) -> Connection:
+        """Keep the connection that a person just made, in the place of their former one of its kind. Return it."""
+        made = self._vault.replace(connection, by=connection.owner)
+        version = self._vault.put(made.id, tokens, by=made.owner).version
+        self._consents.add(Consent(connection_id=made.id, account=account))
+        self._tell(EventKind.CONNECTION_AUTHORIZED, made, lists={"scopes": made.scopes}, version=str(version))
+        return replace(made, version=version)
+
+    def standing(self, connection: Connection) -> Consent:
+        """Return how a connection is doing. It needs its person when its client is no longer the same."""
+        try:
+            consent = self._consents.of(connection.id)
+            self._client_of(connection)
+        except UnknownConnectionError:
+            # The process died that made it, or its client was removed.
+            return Consent(connection_id=connection.id, state=ConsentState.NEEDS_PERSON)
+        except NeedsPersonError:
+            return replace(consent, state=ConsentState.NEEDS_PERSON)
+        return consent
 
     def open(self, connection: Connection) -> Secret:
         """Return an access token that is good, and get another one when it is old.
@@ -134,7 +155,7 @@ class People:
         source = source_of(connection)
         try:
             got = refresh(source, secret, token, connection.scopes, self._roots)
-            packed = TokenPair.of(got, asked=now, share=self._share(), former=token).packed()
+            packed = TokenPair.of(got, asked=now, share=self.share(), former=token).packed()
         except AnswerLostError:
             # Either it may be repeated, at once, or it is lost.
             return self._refreshed(connection.id)
@@ -161,7 +182,9 @@ class People:
         _LOG.warning("%s", error)
         return error
 
-    def _tell(self, kind: EventKind, connection: Connection, **facts: str) -> None:
+    def _tell(
+        self, kind: EventKind, connection: Connection, lists: Mapping[str, tuple[str, ...]] | None = None, **facts: str
+    ) -> None:
         self._observe(
             Event(
                 kind=kind,
@@ -169,6 +192,7 @@ class People:
                 user=connection.owner,
                 tenant=connection.tenant,
                 facts={**connection.facts, "provider": source_of(connection).host, **facts},
+                lists=lists or {},
             )
         )
 

@@ -32,7 +32,7 @@ WHERE excluded.version > version
 _FORMER: Final = "SELECT id FROM connections WHERE tenant = ? AND compartment = ? AND owner = ? AND kind = ?"
 _INSERT: Final = {
     "sources": "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)",
-    "consenting": "INSERT INTO consenting VALUES (?, ?, ?, ?, ?, ?, ?)",
+    "consenting": "INSERT INTO consenting VALUES (?, ?, ?, ?, ?)",
     "profiles": "INSERT INTO profiles VALUES (?, ?, ?)",
     "logins": "INSERT INTO logins VALUES (?, ?, ?, ?, ?, ?)",
 }

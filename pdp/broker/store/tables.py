@@ -46,8 +46,6 @@ CREATE TABLE IF NOT EXISTS consenting (
   connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
   issuer TEXT NOT NULL,
   "authorization" TEXT NOT NULL,
-  revocation TEXT NOT NULL,
-  introspection TEXT NOT NULL,
   account TEXT NOT NULL,
   grace_seconds REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -128,8 +126,8 @@ CREATE TABLE IF NOT EXISTS looks (
 CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
   coalesce(version, 0), endpoint, client_id, auth, resource, private,
-  issuer, "authorization", consenting.revocation, consenting.introspection, account, grace_seconds,
-  profiles.revocation, profiles.introspection, database, role, seconds, sessions, tls_roots
+  issuer, "authorization", account, grace_seconds, revocation, introspection,
+  database, role, seconds, sessions, tls_roots
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
   LEFT JOIN consenting ON consenting.connection_id = id LEFT JOIN profiles ON profiles.connection_id = id
   LEFT JOIN logins ON logins.connection_id = id
@@ -200,19 +198,10 @@ def _logins(database: str | None, role: str, seconds: int, sessions: int, tls_ro
     return LoginSource(database=database, role=role, seconds=seconds, sessions=sessions, tls_roots=tls_roots)
 
 
-def _consenting(
-    issuer: str | None, authorization: str, revocation: str, introspection: str, account: str, grace_seconds: float
-) -> Consenting | None:
+def _consenting(issuer: str | None, authorization: str, account: str, grace_seconds: float) -> Consenting | None:
     if issuer is None:
         return None
-    return Consenting(
-        issuer=issuer,
-        authorization=authorization,
-        revocation=revocation,
-        introspection=introspection,
-        account=account,
-        grace_seconds=grace_seconds,
-    )
+    return Consenting(issuer=issuer, authorization=authorization, account=account, grace_seconds=grace_seconds)
 
 
 def row_of(kek: Kek) -> tuple[str | int | float, ...]:

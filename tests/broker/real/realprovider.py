@@ -24,6 +24,7 @@ _PROGRAMS: Final = Path(".venv-credentials") / "programs"
 SECRET: Final = "a secret: of+the/broker%20"  # noqa: S105 - of the test's provider
 RESOURCE: Final = "https://api.example.com"
 BACK: Final = "http://127.0.0.1:9/back"
+_REDIRECT: Final = f"{BACK}/crm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,7 @@ class Provider:
         """Return how people connect to it; `fields` replaces values of what is about people."""
         known = {"issuer": self.issuer, "authorization": f"{self.issuer}/auth"}
         ends = {"revocation": f"{self.issuer}/token/revocation", "introspection": f"{self.issuer}/token/introspection"}
-        consenting = Consenting(**{**known, **ends, **fields})
-        return self.source(client_id="broker:people", consenting=consenting)
+        return self.source(client_id="broker:people", consenting=Consenting(**{**known, **fields}), **ends)
 
     def ask(self, path: str, client: str = "client_secret_basic", **form: str) -> Any:
         """Send a form to an endpoint as a client, and return what it says."""
@@ -62,11 +62,11 @@ class Provider:
         """Return the tokens that it gives for alice, who agrees in a browser."""
         verifier = "v" * 43
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        wanted = {"client_id": "broker:people", "response_type": "code", "redirect_uri": BACK, "scope": "issues"}
+        wanted = {"client_id": "broker:people", "response_type": "code", "redirect_uri": _REDIRECT, "scope": "issues"}
         proof = {"code_challenge": challenge, "code_challenge_method": "S256", "resource": RESOURCE}
         back = Browser().go(f"{self.issuer}/auth?{urlencode({**wanted, **proof})}")
         [code] = parse_qs(urlsplit(back).query)["code"]
-        form = {"grant_type": "authorization_code", "redirect_uri": BACK, "code": code, "code_verifier": verifier}
+        form = {"grant_type": "authorization_code", "redirect_uri": _REDIRECT, "code": code, "code_verifier": verifier}
         return self.ask("/token", "people", **form)
 
     def slow(self, milliseconds: int) -> None:
@@ -111,7 +111,7 @@ def running_provider(project_root: Path) -> Iterator[Provider]:
     """Run a provider."""
     folder = project_root / _PROGRAMS
     shutil.copy(Path(__file__).parent / "provider.mjs", folder)
-    command = ["node", str(folder / "provider.mjs"), SECRET, BACK]
+    command = ["node", str(folder / "provider.mjs"), SECRET, _REDIRECT]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

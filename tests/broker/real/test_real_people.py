@@ -7,18 +7,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from pdp.broker.oauth.answers import Granted
+from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.pair import TokenPair
+from pdp.broker.persons import Person
+from pdp.broker.store.flows import Flows
 from pdp.broker.words import ConsentState, NeedsPersonError, Secret, TokensUnavailableError
 from pdp.clock import SystemClock
 from tests.broker.consented import Site
-from tests.broker.real.realprovider import SECRET, Provider, running_provider
+from tests.broker.real.realprovider import BACK, SECRET, Browser, Provider, running_provider
+from tests.broker.vaults import connection
 
 pytestmark = pytest.mark.credentials
 
@@ -109,6 +115,33 @@ def test_a_lost_refresh_is_repeated_once_where_the_provider_allows_it(
         with pytest.raises(NeedsPersonError, match="it answers `invalid_grant`"):
             site.open()
     site.close()
+
+
+def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
+    """In a browser, at a provider that names itself on the way back; the tokens are good, and others are got later."""
+    clock = SystemClock()
+    with closing(Site(tmp_path, clock)) as site, closing(Flows(site.files.store)) as flows:
+        scopes = ("openid", "issues")
+        site.vault.add(connection("crm", source=provider.peoples_source(), scopes=scopes), by="tests")
+        site.vault.put("crm", SECRET.encode(), by="tests")
+        connecting = Connecting(site.vault, flows, site.people, site.files.events.append, clock, BACK)
+        alice = Person(id="alice", roles=frozenset(), tenants=("acme",))
+
+        back = urlsplit(Browser().go(connecting.begin(alice, "crm", "acme", "prod").url))
+        said = {name: value for name, [value] in parse_qs(back.query).items()}
+        made = connecting.finish(alice, connecting.back(back.path.rpartition("/")[2], said))
+
+        assert provider.issuer == said["iss"]
+        # For a resource it grants none of its own scopes.
+        assert (("issues",), "alice") == (made.scopes, site.consents.of(made.id).account)
+        first = site.open()
+        pair = TokenPair.unpacked(site.vault.open(made))
+        site.vault.put(made.id, replace(pair, seconds=0.01).packed(), by="tests")
+        second = site.open()
+        assert first != second
+        for token in (first, second):
+            known = provider.says_of(token.encode(), "people")
+            assert (True, "alice") == (known["active"], known["sub"])
 
 
 def test_a_slow_provider_keeps_nobody_with_a_good_token(provider: Provider, tmp_path: Path, project_root: Path) -> None:

@@ -1,0 +1,119 @@
+"""What people ask the broker over gRPC: their connections, and how these begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pdp.broker.calls import ending_on_error
+from pdp.broker.oauth.connecting import Connecting
+from pdp.broker.oauth.people import People, source_of
+from pdp.broker.persons import Person, Persons
+from pdp.broker.v1 import connection_pb2 as messages
+from pdp.broker.vault import Vault
+from pdp.broker.words import Connection, ConsentState
+from pdp.errors import PermissionDeniedError
+from pdp.model import Role
+from pdp.serving.decoding import read
+
+Answer: TypeAlias = Callable[[Any, Person], Message]
+
+SERVICE: Final = "pdp.broker.v1.ConnectionService"
+_BEARER: Final = "Bearer "
+_STATES: Final = {
+    ConsentState.CONNECTED: messages.CONNECTION_STATE_CONNECTED,
+    # Its tokens are good, or somebody gets others at this moment.
+    ConsentState.REFRESHING: messages.CONNECTION_STATE_CONNECTED,
+    ConsentState.NEEDS_PERSON: messages.CONNECTION_STATE_NEEDS_PERSON,
+    ConsentState.ENDING: messages.CONNECTION_STATE_ENDING,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFace:
+    """Answers what people ask, each call as the person whose token it brings. Safe for threads."""
+
+    persons: Persons
+    vault: Vault
+    people: People
+    connecting: Connecting
+
+    @property
+    def handlers(self) -> Mapping[str, Any]:
+        """Return the handlers of the service, by RPC."""
+        answers: Mapping[str, tuple[type[Any], Answer]] = {
+            "ListConnections": (messages.ListConnectionsRequest, self.show),
+            "BeginConnection": (messages.BeginConnectionRequest, self.begin),
+            "FinishConnection": (messages.FinishConnectionRequest, self.finish),
+        }
+        return {name: self._handler(kind, answer) for name, (kind, answer) in answers.items()}
+
+    def show(self, request: messages.ListConnectionsRequest, person: Person) -> Message:
+        """List the person's connections, or those of their tenants, and what they can connect to."""
+        if request.of_others and not person.has(Role.APPROVER, Role.ADMIN, Role.AUDITOR):
+            raise PermissionDeniedError("only approvers, admins and auditors see the connections of others")
+        rows = [row for tenant in person.tenants for row in self.vault.connections(tenant=tenant)]
+        theirs = [row for row in rows if row.is_consented and (request.of_others or row.owner == person.id)]
+        return messages.ListConnectionsResponse(
+            connections=[self._shown(row) for row in sorted(theirs, key=lambda row: (row.kind, row.owner))],
+            connectable=[_connectable(row) for row in sorted(rows, key=lambda row: row.kind) if row.is_client],
+        )
+
+    def begin(self, request: messages.BeginConnectionRequest, person: Person) -> Message:
+        """Begin to connect."""
+        begun = self.connecting.begin(person, request.kind, request.tenant, request.compartment)
+        return messages.BeginConnectionResponse(authorization_url=begun.url, expire_time=_time(begun.until))
+
+    def finish(self, request: messages.FinishConnectionRequest, person: Person) -> Message:
+        """Finish as the person who began."""
+        return messages.FinishConnectionResponse(connection=self._shown(self.connecting.finish(person, request.ticket)))
+
+    def _handler(self, kind: type[Any], answer: Answer) -> Any:  # noqa: ANN401 - gRPC has no types
+        def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+            with ending_on_error(context):
+                request = read(kind, wire)
+                return answer(request, self.persons(_token(context))).SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(answered)
+
+    def _shown(self, row: Connection) -> messages.PersonalConnection:
+        consent = self.people.standing(row)
+        return messages.PersonalConnection(
+            connection_id=row.id,
+            kind=row.kind,
+            tenant=row.tenant,
+            compartment=row.compartment,
+            user=row.owner,
+            account=consent.account,
+            scopes=row.scopes,
+            state=_STATES[consent.state],
+            upstream=row.upstream,
+            create_time=_time(row.created_at),
+            use_time=_time(consent.used_at) if consent.used_at else None,
+        )
+
+
+def _connectable(row: Connection) -> messages.Connectable:
+    return messages.Connectable(
+        kind=row.kind,
+        tenant=row.tenant,
+        compartment=row.compartment,
+        provider=source_of(row).host,
+        scopes=row.scopes,
+    )
+
+
+def _token(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
+    found = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
+    return found[0].removeprefix(_BEARER) if len(found) == 1 and found[0].startswith(_BEARER) else ""
+
+
+def _time(at: float) -> Timestamp:
+    moment = Timestamp()
+    moment.FromNanoseconds(round(at * 1e9))
+    return moment

@@ -1,0 +1,39 @@
+"""What people meet of a broker: what they ask it about their connections, and where providers send them back to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pdp.broker.callback import PATH, Callback
+from pdp.broker.connectioncalls import ConnectionFace
+from pdp.broker.oauth.connecting import Connecting
+from pdp.broker.oauth.people import People
+from pdp.broker.opening import opened_flows
+from pdp.broker.persons import persons_of
+from pdp.broker.settings import BrokerSettings
+from pdp.broker.using import Record
+from pdp.broker.vault import Vault
+from pdp.clock import SystemClock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter:
+    """What people ask, and where they come back to."""
+
+    face: ConnectionFace
+    callback: Callback
+
+
+@contextmanager
+def opened_counter(settings: BrokerSettings, vault: Vault, people: People, record: Record) -> Iterator[Counter | None]:
+    """Provide what people meet; None where the settings have no `people`."""
+    if settings.people is None:
+        yield None
+        return
+    with opened_flows(settings.data_dir) as flows, persons_of(settings.pdp) as persons:
+        back = f"{settings.people.url}{PATH}"
+        connecting = Connecting(vault, flows, people, record.event, SystemClock(), back)
+        face = ConnectionFace(persons=persons, vault=vault, people=people, connecting=connecting)
+        yield Counter(face=face, callback=Callback(connecting, settings.people.console))
