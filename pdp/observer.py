@@ -56,6 +56,7 @@ class EventKind(StrEnum):
     CONNECTION_BEGUN = "connection.begun"  # a person was sent to a provider, to agree there
     CONNECTION_REFUSED = "connection.refused"  # what came back from a provider was not taken
     CONNECTION_AUTHORIZED = "connection.authorized"  # a person connected an account
+    CONNECTION_ENDED = "connection.ended"  # a person's connection was disconnected
     CONNECTION_LOST = "connection.lost"  # the tokens of a person's connection count no longer, or may be lost
     SECRET_STORED = "secret.stored"  # noqa: S105 - no secret: the broker got the first secret of a connection
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - no secret: the broker got another secret of a connection
@@ -89,6 +90,7 @@ ENDING = frozenset(
         EventKind.CALL_TOKEN_KEY_WITHDRAWN,
         EventKind.CONNECTION_REMOVED,
         EventKind.CREDENTIAL_REVOKED,
+        EventKind.CONNECTION_ENDED,
         EventKind.KEY_RETIRED,
         EventKind.TENANT_SHREDDED,
         EventKind.SIGNAL_APPLIED,

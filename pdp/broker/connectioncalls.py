@@ -11,12 +11,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.broker.calls import ending_on_error
+from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.people import People, source_of
+from pdp.broker.oauth.severing import Severing
 from pdp.broker.persons import Person, Persons
 from pdp.broker.v1 import connection_pb2 as messages
 from pdp.broker.vault import Vault
-from pdp.broker.words import Connection, ConsentState
+from pdp.broker.words import Connection, ConsentState, UnknownConnectionError
 from pdp.errors import PermissionDeniedError
 from pdp.model import Role
 from pdp.serving.decoding import read
@@ -33,6 +35,13 @@ _STATES: Final = {
     ConsentState.ENDING: messages.CONNECTION_STATE_ENDING,
 }
 
+# A connection that is not there any more is unknown, so none is `gone`.
+_OUTCOMES: Final = {
+    Outcome.REVOKED: messages.END_OUTCOME_REVOKED,
+    Outcome.EXPIRES_AT: messages.END_OUTCOME_EXPIRES,
+    Outcome.FAILED: messages.END_OUTCOME_FAILED,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFace:
@@ -42,6 +51,7 @@ class ConnectionFace:
     vault: Vault
     people: People
     connecting: Connecting
+    severing: Severing
 
     @property
     def handlers(self) -> Mapping[str, Any]:
@@ -50,6 +60,7 @@ class ConnectionFace:
             "ListConnections": (messages.ListConnectionsRequest, self.show),
             "BeginConnection": (messages.BeginConnectionRequest, self.begin),
             "FinishConnection": (messages.FinishConnectionRequest, self.finish),
+            "EndConnection": (messages.EndConnectionRequest, self.end),
         }
         return {name: self._handler(kind, answer) for name, (kind, answer) in answers.items()}
 
@@ -72,6 +83,16 @@ class ConnectionFace:
     def finish(self, request: messages.FinishConnectionRequest, person: Person) -> Message:
         """Finish as the person who began."""
         return messages.FinishConnectionResponse(connection=self._shown(self.connecting.finish(person, request.ticket)))
+
+    def end(self, request: messages.EndConnectionRequest, person: Person) -> Message:
+        """Disconnect one's own connection, or as an approver or admin one of the tenant."""
+        row = self.vault.connection(request.connection_id)
+        may = row.owner == person.id or person.has(Role.APPROVER, Role.ADMIN)
+        if row.tenant not in person.tenants or not may:
+            raise UnknownConnectionError(f"no such connection: `{request.connection_id}`")
+        ended = self.severing.end(row.id, by=person.id)
+        expire_time = _time(ended.expires_at) if ended.expires_at else None
+        return messages.EndConnectionResponse(outcome=_OUTCOMES[ended.outcome], expire_time=expire_time)
 
     def _handler(self, kind: type[Any], answer: Answer) -> Any:  # noqa: ANN401 - gRPC has no types
         def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types

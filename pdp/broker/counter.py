@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pdp.broker.admitting import Record
 from pdp.broker.callback import PATH, Callback
 from pdp.broker.connectioncalls import ConnectionFace
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.people import People
+from pdp.broker.oauth.severing import Severing
 from pdp.broker.opening import opened_flows
 from pdp.broker.persons import persons_of
 from pdp.broker.settings import BrokerSettings
-from pdp.broker.using import Record
 from pdp.broker.vault import Vault
 from pdp.clock import SystemClock
 
@@ -35,5 +36,6 @@ def opened_counter(settings: BrokerSettings, vault: Vault, people: People, recor
     with opened_flows(settings.data_dir) as flows, persons_of(settings.pdp) as persons:
         back = f"{settings.people.url}{PATH}"
         connecting = Connecting(vault, flows, people, record.event, SystemClock(), back)
-        face = ConnectionFace(persons=persons, vault=vault, people=people, connecting=connecting)
+        severing = Severing(vault, people.consents, record.event, SystemClock())
+        face = ConnectionFace(persons=persons, vault=vault, people=people, connecting=connecting, severing=severing)
         yield Counter(face=face, callback=Callback(connecting, settings.people.console))

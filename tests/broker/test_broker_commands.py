@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -101,6 +102,25 @@ def test_where_people_connect_is_shown_as_it_was_given(run: Run) -> None:
     assert (revoked, 30.0, "https://login.example.com") == tuple(
         plain[name] for name in ("revocation_endpoint", "grace_seconds", "issuer")
     )
+
+
+def test_a_person_is_disconnected(run: Run, tmp_path: Path) -> None:
+    """By who works at the broker; their tokens are not put from standard input, and a tenant's key is not ended so."""
+    run("init")
+    run(*ADD, *PEOPLE)
+    run("secret", "put", "github", stdin="client")
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault:
+        vault.add(replace(vault.connection("github"), id="alices", owner="alice"), by="tests")
+    rotated, shown = run("secret", "put", "alices", stdin="x"), run("connection", "show", "alices")
+    state = json.loads(run("connection", "show", "alices", "--json").stdout)["state"]
+    done, again, other = (run("connection", "disconnect", id_, "--yes") for id_ in ("alices", "alices", "github"))
+
+    assert ("needs_person", True) == (state, "needs_person" in shown.stdout)
+    assert "what its provider gives when `alice` connects" in rotated.stderr
+    assert 0 == done.exit_code
+    assert done.stdout.startswith("disconnected `alices`: whether its tokens count is unknown")
+    assert [2, 2] == [one.exit_code for one in (again, other)]
+    assert "error: no such connection: `github`" in other.stderr
 
 
 def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_what_comes_back_wrongly_is_refused(
         (lambda counter, ticket: counter.finish(ticket[::-1]), WayBackError, None),
         (lambda counter, ticket: (counter.clock.advance(600), counter.finish(ticket)), WayBackError, None),
         (lambda counter, ticket: counter.finish(ticket, replace(ALICE, tenants=())), PermissionDeniedError, None),
-        (lambda counter, ticket: (changed(counter), counter.finish(ticket)), WayBackError, None),
+        (lambda counter, ticket: changed(counter).finish(ticket), WayBackError, None),
     ],
     ids=["another person", "unknown", "late", "no longer of the tenant", "another client"],
 )
@@ -190,12 +190,13 @@ def test_who_did_not_begin_does_not_finish(
             counter.site.vault.of_kind("acme", "prod", "crm", user)
 
 
-def changed(counter: Counter) -> None:
+def changed(counter: Counter) -> Counter:
     """Let the client have another token endpoint."""
     client = counter.site.vault.connection("crm")
     assert client.source
     source = replace(client.source, endpoint="https://attacker.example.com/token")
     counter.site.vault.replace(replace(client, source=source), by=BY)
+    return counter
 
 
 def test_a_ticket_and_its_code_count_once(counter: Counter) -> None:

@@ -59,14 +59,14 @@ class Desk:
     def begin(self, who: str) -> str:
         """Begin, and return the state."""
         begun = self.ask(who, "BeginConnection", messages.BeginConnectionRequest(kind="crm", tenant="default"))
-        return parse_qs(urlsplit(begun.authorization_url).query)["state"][0]
+        return parse_qs(urlsplit(str(begun.authorization_url)).query)["state"][0]
 
     def back(self, state: str) -> str:
         """Come back in a browser, and return the ticket."""
         browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
         with closing(browser):
             browser.request("GET", f"/back/crm?code=c&state={state}")
-            place = browser.getresponse().headers["location"]
+            place = str(browser.getresponse().headers["location"])
         assert place.startswith(f"{CONSOLE}/connections/finish?")
         return parse_qs(urlsplit(place).query)["ticket"][0]
 
@@ -122,6 +122,20 @@ def test_another_person_does_not_finish(desk: Desk) -> None:
 
     assert "PERMISSION_DENIED" == desk.refused("bob", "FinishConnection", finish)
     assert "NOT_FOUND" == desk.refused("alice", "FinishConnection", finish)
+
+
+def test_a_person_disconnects(desk: Desk) -> None:
+    """Their own connection, or as an approver one of the tenant; to anybody else it is unknown."""
+    for who in ("alice", "lead"):
+        ticket = desk.back(desk.begin("alice"))
+        made = desk.ask("alice", "FinishConnection", messages.FinishConnectionRequest(ticket=ticket)).connection
+        end = messages.EndConnectionRequest(connection_id=made.connection_id)
+        assert "NOT_FOUND" == desk.refused("bob", "EndConnection", end)
+
+        # The provider has no endpoint for it.
+        assert messages.END_OUTCOME_EXPIRES == desk.ask(who, "EndConnection", end).outcome
+        assert [] == list(desk.ask("alice", "ListConnections", messages.ListConnectionsRequest()).connections)
+        assert "NOT_FOUND" == desk.refused("alice", "EndConnection", end)
 
 
 @pytest.mark.parametrize(

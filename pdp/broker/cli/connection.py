@@ -8,20 +8,25 @@ from typing import Any, Final
 import click
 
 from pdp.broker.checkouts.servers import is_server, server_text
+from pdp.broker.checkouts.words import Outcome
 from pdp.broker.cli.logins import login_fields, login_options, plain_logins, require_modes, taken_logins
 from pdp.broker.cli.opened import (
     compartment_option,
     json_option,
     tenant_option,
+    with_people,
     with_reading,
+    with_standing,
     with_vault,
     yes_option,
 )
 from pdp.broker.cli.sources import plain_source, source_fields, source_options, taken_source
 from pdp.broker.headers import never_passes
+from pdp.broker.oauth.people import People
+from pdp.broker.oauth.severing import Severing
 from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.vault import Vault
-from pdp.broker.words import NAME, Connection, Mode, SecretVersion
+from pdp.broker.words import NAME, Connection, Consent, Mode, SecretVersion
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_fields, print_json, print_table
@@ -148,12 +153,13 @@ def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
 @connection.command(epilog="Example:  pdp-broker connection show github")
 @click.argument("id_", metavar="CONNECTION")
 @json_option
-@with_reading
-def show(*, vault: Vault, id_: str, as_json: bool) -> None:
-    """Show a connection, and which version its secret has."""
+@with_standing
+def show(*, vault: Vault, people: People, id_: str, as_json: bool) -> None:
+    """Show a connection, which version its secret has, and how a person's is doing."""
     one, version = vault.connection(id_), vault.version(id_)
+    consent = people.standing(one) if one.is_consented else None
     if as_json:
-        print_json({**_plain(one), **_plain_version(version)})
+        print_json({**_plain(one), **_plain_version(version), **_plain_consent(consent)})
         return
     print_fields(
         [
@@ -169,6 +175,7 @@ def show(*, vault: Vault, id_: str, as_json: bool) -> None:
             ("added", moment_text(one.created_at)),
             *source_fields(one.source),
             *login_fields(one.logins),
+            *_consent_fields(consent),
             ("version", _version(one)),
             ("stored", moment_text(version.stored_at) if version else ""),
             ("key", version.kek_id if version else ""),
@@ -194,6 +201,38 @@ def remove(*, vault: Vault, by: str, id_: str, yes: bool, as_json: bool) -> None
         click.echo(f"removed `{id_}`")
 
 
+@connection.command(epilog="Example:  pdp-broker connection disconnect con_4dk2")
+@click.argument("id_", metavar="CONNECTION")
+@yes_option
+@json_option
+@with_people
+def disconnect(*, vault: Vault, people: People, severing: Severing, by: str, id_: str, yes: bool, as_json: bool) -> int:
+    """Disconnect a person's connection: its provider is told to revoke the tokens, and then they are deleted.
+
+    Exit code 1: the provider could not be told. The tokens are kept for that alone; disconnect again.
+    """
+    one = vault.connection(id_)
+    account = people.standing(one).account if one.is_consented else ""
+    require_quiet(as_json=as_json, yes=yes)
+    if not yes:
+        whose = f"`{one.owner}`, at `{account}`" if account else f"`{one.owner}`"
+        require_yes(f"disconnect `{id_}` of {whose}?", done="disconnected", does="disconnects")
+    ended = severing.end(id_, by=by)
+    until = moment_text(ended.expires_at) if ended.expires_at else ""
+    if as_json:
+        print_json({"connection": id_, "outcome": ended.outcome.value, "expire_time": until})
+    else:
+        click.echo(_ENDED[ended.outcome].format(id_, f" at {until}" if until else ", where it has an end"))
+    return 1 if ended.outcome is Outcome.FAILED else 0
+
+
+_ENDED: Final = {
+    Outcome.REVOKED: "disconnected `{}`: the provider says that its tokens count no longer",
+    Outcome.EXPIRES_AT: "disconnected `{}`: whether its tokens count is unknown; the access token ends by itself{}",
+    Outcome.FAILED: "`{}` is no longer used, but its provider did not revoke the tokens: disconnect it again",
+}
+
+
 def _version(one: Connection) -> str:
     return str(one.version) if one.version else "no secret"
 
@@ -215,6 +254,20 @@ def _plain(one: Connection) -> dict[str, object]:
         "version": one.version,
         "add_time": moment_text(one.created_at),
     }
+
+
+def _consent_fields(consent: Consent | None) -> list[tuple[str, str]]:
+    if consent is None:
+        return []
+    used = moment_text(consent.used_at) if consent.used_at else "never"
+    return [("state", consent.state.value), ("account", consent.account), ("used", used)]
+
+
+def _plain_consent(consent: Consent | None) -> dict[str, object]:
+    if consent is None:
+        return {"state": "", "account": "", "use_time": ""}
+    used = moment_text(consent.used_at) if consent.used_at else ""
+    return {"state": consent.state.value, "account": consent.account, "use_time": used}
 
 
 def _plain_version(version: SecretVersion | None) -> dict[str, object]:

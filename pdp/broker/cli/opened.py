@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-from pdp.broker.opening import opened_record, opened_vault, require_made
+from pdp.broker.oauth.severing import Severing
+from pdp.broker.opening import opened_people, opened_record, opened_vault, require_made
+from pdp.clock import SystemClock
 from pdp.errors import PDPError
 from pdp.foundation.ownership import local_user
+from pdp.observer import Event
 from pdp.record.log import DecisionLog
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -61,16 +64,49 @@ def with_vault(command: C) -> Any:  # noqa: ANN401 - click's decorators change t
     return opened
 
 
+def with_people(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
+    """Open what connections of people need as well, which the command gets as `people` and `severing`."""
+
+    @data_dir_option
+    @wraps(command)
+    def opened(*, folder: Path, **given: Any) -> Any:  # noqa: ANN401 - the command's own options and answer
+        with (
+            recording(folder) as record,
+            opened_vault(folder, record.event) as vault,
+            opened_people(folder, vault, record.event) as people,
+        ):
+            severing = Severing(vault, people.consents, record.event, SystemClock())
+            return command(vault=vault, people=people, severing=severing, by=local_user(), **given)
+
+    return opened
+
+
 def with_reading(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
     """Open the vault for a command that changes nothing and opens no secret, so that nothing is recorded."""
 
     @data_dir_option
     @wraps(command)
     def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
-        with opened_vault(folder, lambda _: None) as vault:
+        with opened_vault(folder, _untold) as vault:
             command(vault=vault, **given)
 
     return opened
+
+
+def with_standing(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
+    """Open the same, and what says how connections of people are doing, as `people`."""
+
+    @data_dir_option
+    @wraps(command)
+    def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
+        with opened_vault(folder, _untold) as vault, opened_people(folder, vault, _untold) as people:
+            command(vault=vault, people=people, **given)
+
+    return opened
+
+
+def _untold(_: Event) -> None:
+    """Record nothing."""
 
 
 def counted(number: int, noun: str) -> str:

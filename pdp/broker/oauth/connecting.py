@@ -72,10 +72,10 @@ class Connecting:
             "response_type": "code",
             "client_id": source.client_id,
             "redirect_uri": self._redirect(client),
-            "scope": " ".join(client.scopes),
             "state": self._flows.open(AWAY, flow, now_at=now_at),
             "code_challenge": _encoded(sha256(verifier.encode()).digest()),
             "code_challenge_method": "S256",
+            **({"scope": " ".join(client.scopes)} if client.scopes else {}),
             **({"resource": source.resource} if source.resource else {}),
             **({"nonce": nonce} if _OPENID in client.scopes else {}),
         }

@@ -24,15 +24,17 @@ def is_known(source: TokenSource, secret: Secret, token: Secret, roots: Roots) -
         return False
 
 
-def end_token(source: TokenSource, secret: Secret, token: Secret, roots: Roots, *, known: bool) -> bool:
+def end_token(
+    source: TokenSource, secret: Secret, token: Secret, roots: Roots, *, known: bool, hint: str = "access_token"
+) -> bool:
     """End a token. Say whether the provider proves that it has ended; if not, it may be good until its own end.
 
-    `known` is what `is_known` said of it. Raise `TokenRefusedError` and `TokensUnavailableError`, whose messages
-    continue after a name of the provider: then try again.
+    `known` is what `is_known` said of it, and `hint` its kind in the words of RFC 7009. Raise `TokenRefusedError` and
+    `TokensUnavailableError`, whose messages continue after a name of the provider: then try again.
     """
     if not source.revocation:
         return False
-    form = {"token": token.reveal().decode(), "token_type_hint": "access_token"}
+    form = {"token": token.reveal().decode(), "token_type_hint": hint}
     status, answer = ask(source.revocation, source, secret, form, roots)
     if status != GOOD:
         code = refusal(answer)

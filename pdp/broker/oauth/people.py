@@ -66,21 +66,21 @@ class People:
         *,
         share: Callable[[], float] = lambda: random.SystemRandom().uniform(*_SHARES),
     ) -> None:
-        self._vault, self._consents, self._observe, self._clock = vault, consents, observe, clock
+        self._vault, self.consents, self._observe, self._clock = vault, consents, observe, clock
         self.share, self._roots = share, Roots()
 
     def add(self, connection: Connection, tokens: bytes, *, account: str) -> Connection:
         """Keep the connection that a person just made, in the place of their former one of its kind. Return it."""
         made = self._vault.replace(connection, by=connection.owner)
         version = self._vault.put(made.id, tokens, by=made.owner).version
-        self._consents.add(Consent(connection_id=made.id, account=account))
+        self.consents.add(Consent(connection_id=made.id, account=account))
         self._tell(EventKind.CONNECTION_AUTHORIZED, made, lists={"scopes": made.scopes}, version=str(version))
         return replace(made, version=version)
 
     def standing(self, connection: Connection) -> Consent:
         """Return how a connection is doing. It needs its person when its client is no longer the same."""
         try:
-            consent = self._consents.of(connection.id)
+            consent = self.consents.of(connection.id)
             self._client_of(connection)
         except UnknownConnectionError:
             # The process died that made it, or its client was removed.
@@ -95,18 +95,18 @@ class People:
         Raise what the vault raises; `NeedsPersonError` when the person must connect again, `TokenRefusedError` and
         `TokensUnavailableError` when the provider gives nothing now.
         """
-        consent = self._consents.of(connection.id)
+        consent = self.consents.of(connection.id)
         _require_usable(connection, consent)
         pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
         if pair.is_old(now):
             pair = self._another(connection, pair, good=pair.is_good(now))
         if now.wall_at - consent.used_at >= _USE_SECONDS:
-            self._consents.note_use(connection.id, now.wall_at)
+            self.consents.note_use(connection.id, now.wall_at)
         return pair.access
 
     def _another(self, connection: Connection, pair: TokenPair, *, good: bool) -> TokenPair:
         """Return young tokens, or the present ones while these are `good` and there are no others now."""
-        with self._consents.locked(connection.id, wait_seconds=0.0 if good else _WAIT_SECONDS) as alone:
+        with self.consents.locked(connection.id, wait_seconds=0.0 if good else _WAIT_SECONDS) as alone:
             if alone:
                 try:
                     return self._refreshed(connection.id)
@@ -119,7 +119,7 @@ class People:
 
     def _refreshed(self, connection_id: str) -> TokenPair:
         """Return young tokens, and get them unless another process just did. For who has the lock."""
-        connection, consent = self._vault.connection(connection_id), self._consents.of(connection_id)
+        connection, consent = self._vault.connection(connection_id), self.consents.of(connection_id)
         _require_usable(connection, consent)
         pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
         if not pair.is_old(now):
@@ -131,7 +131,7 @@ class People:
             raise _named(TokensUnavailableError("it gave none a moment ago"), connection)
         attempt = self._attempt(connection, consent, pair.refresh.version, now)
         secret = self._vault.open(client)
-        self._consents.begin(connection_id, attempt)
+        self.consents.begin(connection_id, attempt)
         return self._exchanged(connection, secret, pair.refresh, now)
 
     def _attempt(self, connection: Connection, consent: Consent, version: int, now: Instant) -> Attempt:
@@ -167,16 +167,16 @@ class People:
             raise self._lost(connection, str(error)) from None
         except (TokenRefusedError, TokensUnavailableError) as error:
             # The refresh token was not used.
-            self._consents.settle(connection.id, ConsentState.CONNECTED, paused_until=now.wall_at + _PAUSE_SECONDS)
+            self.consents.settle(connection.id, ConsentState.CONNECTED, paused_until=now.wall_at + _PAUSE_SECONDS)
             raise _named(error, connection) from None
         version = self._vault.put(connection.id, packed, by=_BY).version
-        self._consents.settle(connection.id, ConsentState.CONNECTED)
+        self.consents.settle(connection.id, ConsentState.CONNECTED)
         self._tell(EventKind.CONNECTION_REFRESHED, connection, version=str(version))
         return TokenPair.unpacked(Secret(packed, version=version))
 
     def _lost(self, connection: Connection, problem: str) -> NeedsPersonError:
         """Note that the person must connect again, and return the error that says so."""
-        self._consents.settle(connection.id, ConsentState.NEEDS_PERSON)
+        self.consents.settle(connection.id, ConsentState.NEEDS_PERSON)
         self._tell(EventKind.CONNECTION_LOST, connection, version=str(connection.version), reason=problem)
         error = NeedsPersonError(f"`{connection.id}` of `{connection.owner}` must be connected again: {problem}")
         _LOG.warning("%s", error)

@@ -84,11 +84,15 @@ class BrokerStore:
             _insert(connection, one)
 
     def replace(self, one: Connection) -> str:
-        """Add a connection in the place of another one of its owner and kind. Return the id of that, or empty."""
+        """Add a connection in the place of another one of its owner and kind. Return the id of that, or empty.
+
+        Raise `CheckedOutError` while credentials of that are out.
+        """
         key = (one.tenant, one.compartment, one.owner, one.kind)
         with self._database.writing() as connection:
-            former = connection.execute(_FORMER, key).get
-            connection.execute("DELETE FROM connections WHERE id = ?", (former,))
+            if former := connection.execute(_FORMER, key).get:
+                _require_nothing_out(connection, "connection", former)
+                connection.execute("DELETE FROM connections WHERE id = ?", (former,))
             _insert(connection, one)
         return former or ""
 

@@ -16,10 +16,21 @@ class ConnectionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CONNECTION_STATE_CONNECTED: _ClassVar[ConnectionState]
     CONNECTION_STATE_NEEDS_PERSON: _ClassVar[ConnectionState]
     CONNECTION_STATE_ENDING: _ClassVar[ConnectionState]
+
+class EndOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    END_OUTCOME_UNSPECIFIED: _ClassVar[EndOutcome]
+    END_OUTCOME_REVOKED: _ClassVar[EndOutcome]
+    END_OUTCOME_EXPIRES: _ClassVar[EndOutcome]
+    END_OUTCOME_FAILED: _ClassVar[EndOutcome]
 CONNECTION_STATE_UNSPECIFIED: ConnectionState
 CONNECTION_STATE_CONNECTED: ConnectionState
 CONNECTION_STATE_NEEDS_PERSON: ConnectionState
 CONNECTION_STATE_ENDING: ConnectionState
+END_OUTCOME_UNSPECIFIED: EndOutcome
+END_OUTCOME_REVOKED: EndOutcome
+END_OUTCOME_EXPIRES: EndOutcome
+END_OUTCOME_FAILED: EndOutcome
 
 class PersonalConnection(_message.Message):
     __slots__ = ("connection_id", "kind", "tenant", "compartment", "user", "account", "scopes", "state", "upstream", "create_time", "use_time")
@@ -104,3 +115,17 @@ class FinishConnectionResponse(_message.Message):
     CONNECTION_FIELD_NUMBER: _ClassVar[int]
     connection: PersonalConnection
     def __init__(self, connection: _Optional[_Union[PersonalConnection, _Mapping]] = ...) -> None: ...
+
+class EndConnectionRequest(_message.Message):
+    __slots__ = ("connection_id",)
+    CONNECTION_ID_FIELD_NUMBER: _ClassVar[int]
+    connection_id: str
+    def __init__(self, connection_id: _Optional[str] = ...) -> None: ...
+
+class EndConnectionResponse(_message.Message):
+    __slots__ = ("outcome", "expire_time")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    outcome: EndOutcome
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, outcome: _Optional[_Union[EndOutcome, str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -51,6 +51,11 @@ class ConnectionServiceStub:
                 request_serializer=pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionRequest.SerializeToString,
                 response_deserializer=pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionResponse.FromString,
                 _registered_method=True)
+        self.EndConnection = channel.unary_unary(
+                '/pdp.broker.v1.ConnectionService/EndConnection',
+                request_serializer=pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionRequest.SerializeToString,
+                response_deserializer=pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionResponse.FromString,
+                _registered_method=True)
 
 
 class ConnectionServiceServicer:
@@ -79,6 +84,14 @@ class ConnectionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EndConnection(self, request, context):
+        """Disconnects: nothing is used from now on, and the provider is told. For the person whose it is, approvers and
+        admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConnectionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_ConnectionServiceServicer_to_server(servicer, server):
                     servicer.FinishConnection,
                     request_deserializer=pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionRequest.FromString,
                     response_serializer=pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionResponse.SerializeToString,
+            ),
+            'EndConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndConnection,
+                    request_deserializer=pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionRequest.FromString,
+                    response_serializer=pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +199,33 @@ class ConnectionService:
             '/pdp.broker.v1.ConnectionService/FinishConnection',
             pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionRequest.SerializeToString,
             pdp_dot_broker_dot_v1_dot_connection__pb2.FinishConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.broker.v1.ConnectionService/EndConnection',
+            pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionRequest.SerializeToString,
+            pdp_dot_broker_dot_v1_dot_connection__pb2.EndConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

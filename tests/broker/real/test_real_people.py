@@ -15,9 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.pair import TokenPair
+from pdp.broker.oauth.severing import Severing
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
 from pdp.broker.words import ConsentState, NeedsPersonError, Secret, TokensUnavailableError
@@ -142,6 +144,20 @@ def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
         for token in (first, second):
             known = provider.says_of(token.encode(), "people")
             assert (True, "alice") == (known["active"], known["sub"])
+
+
+def test_a_person_disconnects(provider: Provider, tmp_path: Path) -> None:
+    """The provider ends both tokens, and says so."""
+    site = connected(tmp_path, provider, age=0.0)
+    pair = TokenPair.unpacked(site.vault.open(site.vault.connection("alices")))
+    severing = Severing(site.vault, site.consents, site.files.events.append, SystemClock())
+
+    ended = severing.end("alices", by="alice")
+
+    site.close()
+    assert Outcome.REVOKED is ended.outcome
+    tokens = [token.reveal() for token in (pair.access, pair.refresh) if token]
+    assert [False, False] == [provider.says_of(token, "people")["active"] for token in tokens]
 
 
 def test_a_slow_provider_keeps_nobody_with_a_good_token(provider: Provider, tmp_path: Path, project_root: Path) -> None:
