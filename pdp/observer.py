@@ -47,6 +47,7 @@ class EventKind(StrEnum):
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals
+    PERSON_FORGOTTEN = "person.forgotten"  # what was kept of somebody was removed
     STORE_RESTORED = "store.restored"  # a backup replaced the session store
     SERVER_STARTED = "server.started"  # a server listens
     SERVER_STOPPED = "server.stopped"  # a server has ended

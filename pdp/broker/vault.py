@@ -207,6 +207,23 @@ class Vault:
         self._store.forget_deleted()
         return gone
 
+    def owned(self, owner: str, *, tenant: str) -> tuple[Connection, ...]:
+        """Return the connections of a person, by id."""
+        return tuple(one for one in self._store.connections(tenant=tenant) if one.owner == owner)
+
+    def forget(self, owner: str, *, tenant: str, by: str) -> tuple[str, ...]:
+        """Delete the connections of a person with their secrets, and return their ids. If it fails, call it again.
+
+        It is recorded without the person.
+        """
+        ids = tuple(one.id for one in self.owned(owner, tenant=tenant))
+        for one in ids:
+            self._store.remove(one)
+        lists = {"removed": ids}
+        self._observe(Event(kind=EventKind.PERSON_FORGOTTEN, at=self._wall(), caller_id=by, tenant=tenant, lists=lists))
+        self._store.forget_deleted()
+        return ids
+
     def _present_kek(self, tenant: str, compartment: str) -> Kek:
         kek = self._store.latest_kek(tenant, compartment) or self._new_kek(tenant, compartment, 1)
         if not is_key_of(kek.id, tenant, compartment):

@@ -73,7 +73,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "messages": CommandEntry(
         "pdp.cli.operate.messages", "Show what receivers are told, send again what was given up, and try a receiver."
     ),
-    "store": CommandEntry("pdp.cli.operate.store", "Back up, restore and check the session store."),
+    "store": CommandEntry(
+        "pdp.cli.operate.store", "Back up, restore and check the session store, and forget a person."
+    ),
     "deployment": CommandEntry(
         "pdp.cli.operate.deployment", "Print files that deploy the server: container, systemd, Kubernetes."
     ),

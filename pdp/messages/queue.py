@@ -105,6 +105,22 @@ class MessageQueue:
         with self._writing():
             self._connection.executemany("DELETE FROM taken WHERE event_id = ?", [(one,) for one in event_ids])
 
+    def forget_person(self, user: str, *, tenant: str, apply: bool) -> int:
+        """Remove the messages of a tenant that name a person, also dead ones; return how many there are.
+
+        Without `apply` none is removed. With it the file is rewritten, so that nothing of them is left.
+        """
+        who = (tenant, user)
+        with self._writing():
+            count: Any = self._connection.execute(f"SELECT count(*) FROM messages WHERE {_ABOUT}", who).get  # noqa: S608 - words of our own
+            if apply:
+                self._connection.execute(f"DELETE FROM messages WHERE {_ABOUT}", who)  # noqa: S608 - words of our own
+        if apply:
+            with self._reading():
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return int(count)
+
     def due(self, receiver: str, *, at: float) -> Letter | None:
         """Return the oldest message to be sent to a receiver now; None without one.
 
@@ -280,6 +296,7 @@ _RETRY: Final = """
 UPDATE messages SET dead = 0, created_at = ?, next_at = 0, attempts = 0
 WHERE dead = 1 AND (? = '' OR receiver = ?)
 """
+_ABOUT: Final = "event ->> '$.tenant' = ? AND ? IN (event ->> '$.user', event ->> '$.by')"
 _STANDINGS: Final = """
 SELECT name,
   (SELECT count(*) FROM messages WHERE receiver = name AND dead = 0),

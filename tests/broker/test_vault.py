@@ -506,6 +506,22 @@ def test_shredding_leaves_nothing_in_the_files(files: Files, vault: Vault) -> No
     other.close()
 
 
+def test_a_person_is_forgotten_in_the_files(files: Files, vault: Vault) -> None:
+    """Their connections go with their secrets, also from free pages; those of others stay, and nobody is recorded."""
+    for name, owner in (("github", "ada"), ("gitlab", "bob"), ("crm", "")):
+        vault.add(connection(name, owner=owner), by=BY)
+        vault.put(name, CANARY, by=BY)
+    stored = vault._store.stored("github")
+    assert stored is not None
+
+    gone = vault.forget("ada", tenant="acme", by=BY)
+
+    after = b"".join(path.read_bytes() for path in files.store.parent.iterdir())
+    assert (("github",), ["crm", "gitlab"]) == (gone, [one.id for one in vault.connections()])
+    assert (False, False) == (stored.sealed.text in after, b"ada" in after)
+    assert (EventKind.PERSON_FORGOTTEN, "") == (files.events[-1].kind, files.events[-1].user)
+
+
 def test_a_root_is_not_replaced_while_another_process_uses_it(files: Files, vault: Vault) -> None:
     """It could wrap a new key by the root that goes."""
     provider = FileProvider(files.keys)

@@ -28,6 +28,10 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "inventory": CommandEntry(
         "pdp.broker.cli.inventory", "Find secrets in files of MCP clients, .env files and environments."
     ),
+    "forget": CommandEntry(
+        "pdp.broker.cli.forget",
+        "Remove the connections of a person with their secrets, and say what stays.",
+    ),
     "tenant": CommandEntry(
         "pdp.broker.cli.tenant", "End a tenant: destroy its keys, and delete its connections and secrets."
     ),

@@ -8,6 +8,7 @@ import click
 
 from pdp.app import open_record, record_key
 from pdp.cli.groups import Group
+from pdp.cli.operate.forget import forget_
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.cli.root import NO
@@ -25,7 +26,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(cls=Group)
 def store() -> None:
-    """Back up, restore and check the session store."""
+    """Back up, restore and check the session store, and forget a person."""
 
 
 @store.command("backup", epilog="Example:  pdp store backup /backups/pdp-monday.sqlite")
@@ -104,6 +105,9 @@ def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
         print_fields(_fields(path, report))
     if report.damage or report.newer:
         raise click.exceptions.Exit(NO)
+
+
+store.add_command(forget_)
 
 
 def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:
