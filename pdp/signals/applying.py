@@ -81,6 +81,8 @@ class Applier:
                     self._carry_out(signal)
         except PDPError as error:
             problem = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the thread goes on, and health tells of it
+            problem = f"internal error: {type(error).__name__}"
         if problem and problem != self._away:
             _LOG.error("signals wait, since they cannot be carried out: %s", problem)
         self._away = problem

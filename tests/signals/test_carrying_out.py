@@ -39,11 +39,14 @@ def here(site: Site, tmp_path: Path) -> Iterator[World]:
 
 
 class _Away:
-    """A server that does not answer."""
+    """A server that does not answer, or a fault of our own."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
 
     def preview_revocation(self, **_: str) -> Any:
         """Fail."""
-        raise UnavailableError("UNAVAILABLE: the server is away")
+        raise self._error
 
     revoke_sessions = preview_revocation
 
@@ -130,11 +133,12 @@ def test_another_tenant_is_not_reached(site: Site, tmp_path: Path) -> None:
         assert "refused by the server" in signal.outcomes[-1]
 
 
-def test_a_signal_waits_while_the_server_is_away(here: World) -> None:
+@pytest.mark.parametrize("error", [UnavailableError("UNAVAILABLE: the server is away"), RuntimeError("a fault")])
+def test_a_signal_waits_while_the_server_is_away(here: World, error: Exception) -> None:
     """It was accepted, so it is carried out later; until then the receiver says that it is not well."""
     session_id = here.session("bob")
     revoker = here.applier._revoker
-    here.applier._revoker = _Away()
+    here.applier._revoker = _Away(error)
     waiting = here.sent(here.transmitter.about("bob"))
     before = here.applier.problem
     here.applier._revoker = revoker
