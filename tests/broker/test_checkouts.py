@@ -7,9 +7,10 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 import grpc
@@ -18,11 +19,20 @@ import pytest
 from pdp.broker.calls import CallFace, serving
 from pdp.broker.checkouts.following import SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
-from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind
+from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.using import Broker
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
-from pdp.broker.words import CheckedOutError, Connection, Consenting, Mode, TokenRefusedError, TokenSource
+from pdp.broker.words import (
+    CheckedOutError,
+    Connection,
+    Consenting,
+    DatabaseUnavailableError,
+    Mode,
+    Secret,
+    TokenRefusedError,
+    TokenSource,
+)
 from pdp.calltokens.checkouts import Credential, RecipientKey
 from pdp.calltokens.keys import token_id_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
@@ -347,6 +357,37 @@ def test_nothing_is_left_of_what_the_provider_refuses(here: Till, provider: Prov
     assert () == here.store.all()
 
 
+class Away(Issuer):
+    """Ends nothing of the connection `slow` before all of the others have ended, and then says that it is away."""
+
+    others: ClassVar = threading.Event()
+    asked: ClassVar[list[str]] = []
+
+    def end(self, one: Checkout, connection: Connection, kept: Secret | None) -> Outcome:
+        """Wait, or say that it is gone."""
+        assert kept is None
+        self.asked.append(one.id)
+        if connection.id != "slow":
+            self.others.set()
+            return Outcome.GONE
+        assert self.others.wait(20)
+        raise DatabaseUnavailableError("away")
+
+
+def test_a_database_that_is_away_keeps_no_other_waiting(provider: Provider, tmp_path: Path) -> None:
+    """It is asked once in a turn, however many wait for it."""
+    rows = client_of(provider), replace(client_of(provider), id="slow", owner="bob")
+    with till(tmp_path / "broker", *rows, secret=SECRET, issuing=Away) as here:
+        first, second = (out(here.store, f"ses_{number}", connection="slow") for number in (1, 2))
+        out(here.store, "ses_3")
+        here.store.end_of_sessions(["ses_1", "ses_2", "ses_3"], now=1.0)
+        here.sweeper.sweep()
+
+        assert [first, second] == [one.id for one in here.store.all()]
+        assert [1, 1] == [one.tries for one in here.store.all()]
+        assert 2 == len(Away.asked)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     """Run a server whose sessions are followed."""
@@ -354,11 +395,11 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-def out(store: CheckoutStore, *session_ids: str) -> str:
+def out(store: CheckoutStore, *session_ids: str, connection: str = "app") -> str:
     """Note that a credential is out for a session, and those above it, until far away."""
     one = Checkout(
         id=f"chk_{session_ids}",
-        connection_id="app",
+        connection_id=connection,
         kind=CredentialKind.LOGIN,
         token_id="t",  # noqa: S106 - an id
         decision_id="d",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,12 +29,14 @@ PREFIX: Final = "pdp_chk_"
 _ROLE: Final = re.compile(rf"{PREFIX}[a-z2-7]{{26}}")
 _OLDEST: Final = 160000
 _CONNECT_SECONDS: Final = 5
+# The longest that a role may be on its way, and that what it owns may take to be given away.
+_MAKING_SECONDS, _TAKING_SECONDS = 10, 120
 # What waits behind a lock of somebody else fails, and is tried again.
-_OPTIONS: Final = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=10s"
-# Until a session of the database has ended after it was told to, in milliseconds.
-_END_MILLISECONDS: Final = 5000
+_LOCK_SECONDS: Final = 5
+# Until all sessions of a role have ended after they were told to.
+_END_SECONDS: Final = 5.0
 
-_SESSIONS: Final = "SELECT pg_terminate_backend(pid, %s) FROM pg_stat_activity WHERE usesysid = %s"
+_SESSIONS: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = %s"
 _DATABASES: Final = """
 SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s ORDER BY datname
@@ -100,7 +103,7 @@ class Server:
         Whatever it raises, nobody can log in any more when the server was reached. Call it again until it returns.
         """
         name = sql.Identifier(required_role(role))
-        with self._connected(self.source.database) as connection:
+        with self._connected(self.source.database, seconds=_TAKING_SECONDS) as connection:
             try:
                 number = _number_of(connection, role)
                 if number is None:
@@ -122,7 +125,7 @@ class Server:
         """Return all roles that are ours by name, each with its end in unix seconds."""
         with self._connected(self.source.database) as connection:
             rows = connection.execute(_OURS, (f"^{_ROLE.pattern}$",)).fetchall()
-        return {name: ends_at or 0.0 for name, ends_at in rows}
+        return {name: float("inf") if ends_at is None else ends_at for name, ends_at in rows}
 
     def _take_all(self, connection: psycopg.Connection, name: sql.Identifier, number: int) -> None:
         """Give what a role owns to its group, and take from it what it was given, wherever that is."""
@@ -132,15 +135,18 @@ class Server:
         heir = sql.Identifier(row[0]) if row else sql.SQL("CURRENT_USER")
         databases = [database for (database,) in connection.execute(_DATABASES, (number,)).fetchall()]
         for database in {self.source.database: None, **dict.fromkeys(databases)}:
-            with self._connected(database) as there, there.transaction():
+            with self._connected(database, seconds=_TAKING_SECONDS) as there, there.transaction():
                 there.execute(sql.SQL("REASSIGN OWNED BY {} TO {}").format(name, heir))
                 there.execute(sql.SQL("DROP OWNED BY {}").format(name))
 
     @contextmanager
-    def _connected(self, database: str) -> Iterator[psycopg.Connection]:
-        """Connect to a database of the server, with nothing taken from the environment of this process."""
+    def _connected(self, database: str, *, seconds: int = _MAKING_SECONDS) -> Iterator[psycopg.Connection]:
+        """Connect to a database of the server, with nothing taken from the environment of this process.
+
+        A statement takes at most `seconds`.
+        """
         try:
-            with psycopg.connect(autocommit=True, **self._parameters(database)) as connection:
+            with psycopg.connect(autocommit=True, **self._parameters(database, seconds)) as connection:
                 if connection.info.server_version < _OLDEST:
                     raise DatabaseRefusedError(f"the server at `{self.host}` is older than PostgreSQL 16")
                 yield connection
@@ -151,7 +157,7 @@ class Server:
         except psycopg.Error as error:
             raise DatabaseRefusedError(f"the database at `{self.host}` refuses{_code(error)}") from None
 
-    def _parameters(self, database: str) -> dict[str, Any]:
+    def _parameters(self, database: str, seconds: int) -> dict[str, Any]:
         plain = is_loopback(self.host) and not self.source.tls_roots
         return {
             "host": self.host,
@@ -171,7 +177,7 @@ class Server:
             "target_session_attrs": "read-write",
             "connect_timeout": _CONNECT_SECONDS,
             "application_name": "pdp-broker",
-            "options": _OPTIONS,
+            "options": f"-c statement_timeout={seconds}s -c lock_timeout={_LOCK_SECONDS}s",
         }
 
 
@@ -189,9 +195,11 @@ def _number_of(connection: psycopg.Connection, role: str) -> int | None:
 
 def _end_sessions(connection: psycopg.Connection, number: int) -> None:
     """End all sessions of a role. Raise `DatabaseUnavailableError` when one does not end in time."""
-    ended = connection.execute(_SESSIONS, (_END_MILLISECONDS, number)).fetchall()
-    if not all(done for (done,) in ended):
-        raise DatabaseUnavailableError("a session of the login does not end")
+    until = time.monotonic() + _END_SECONDS
+    while connection.execute(_SESSIONS, (number,)).fetchall():
+        if time.monotonic() > until:
+            raise DatabaseUnavailableError("a session of the login does not end")
+        connection.execute("SELECT pg_sleep(0.01)")
 
 
 def _system_roots() -> str:

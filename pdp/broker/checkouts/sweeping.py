@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pdp.broker.checkouts.holding import Holder
@@ -24,6 +25,7 @@ _LOG = logging.getLogger("pdp.broker")
 # The longest pause between two tries, and between two looks at the roles of a database.
 _LONGEST_PAUSE: Final = 300.0
 _LOOK_SECONDS: Final = 600.0
+_THREADS: Final = 8
 # What has not ended so long after its end is overdue.
 OVERDUE_SECONDS: Final = 60.0
 # A role without a checkout is dropped when it is over for so long: another broker's clock may differ.
@@ -75,17 +77,27 @@ class Sweeper:
                 self._store.note(self._look_at(connection))
 
     def _sweep(self, due: Iterable[Checkout]) -> None:
-        away: set[str] = set()
+        """End some, those of each connection in a row. A database that is away keeps none of another one waiting."""
+        rows: dict[str, list[Checkout]] = {}
         for one in due:
-            if one.connection_id in away:
-                self._put_off(one, "the database was just away")
+            rows.setdefault(one.connection_id, []).append(one)
+        if not rows:
+            return
+        with ThreadPoolExecutor(min(_THREADS, len(rows)), thread_name_prefix="pdp-broker-end") as threads:
+            # What one of them raises is raised here.
+            list(threads.map(self._sweep_row, rows.values()))
+
+    def _sweep_row(self, row: Iterable[Checkout]) -> None:
+        away = ""
+        for one in row:
+            if away:
+                # It is asked once in a turn, however many wait for it.
+                self._put_off(one, away)
                 continue
             try:
                 self._end(one, self._vault.connection(one.connection_id))
             except PDPError as error:
-                if isinstance(error, DatabaseUnavailableError):
-                    # The others wait for it no longer than this one did.
-                    away.add(one.connection_id)
+                away = str(error) if isinstance(error, DatabaseUnavailableError) else ""
                 self._put_off(one, str(error))
 
     def _end(self, one: Checkout, connection: Connection) -> None:
