@@ -219,11 +219,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """A call, and fields that do not affect the answer: equal calls have equal answers."""
+    """A call, and fields that do not affect the answer: equal calls have equal answers.
+
+    `parent` is its own position in the caller's trace, or None for that of the whole request.
+    """
 
     call: Call
     request_id: str = ""
     tool_call_id: str = ""
+    parent: TraceParent | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)

@@ -286,6 +286,11 @@ def _reading(prepared: PreparedCall, decision: Decision) -> ResultReading | None
     )
 
 
+def has_stated_pause(error: grpc.RpcError) -> bool:
+    """Say whether the server states after which pause a retry can succeed."""
+    return _stated_pause(error) is not None
+
+
 def _stated_pause(error: grpc.RpcError) -> float | None:
     retry = RetryInfo()
     stated = any(detail.Unpack(retry) for detail in details_of(error))

@@ -120,18 +120,18 @@ class Connection:
             return transport.insecure_channel(self.address, options=_OPTIONS)
         return transport.secure_channel(self.address, self.credentials, options=_OPTIONS)
 
-    def metadata(self, traceparent: str = "", tracestate: str = "") -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call, without malformed trace headers.
-
-        A trace never affects a decision.
-        """
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata that says who makes a call."""
         token = self.token()
-        pairs = [("authorization", f"Bearer {token}")] if token else []
-        if _TRACEPARENT.fullmatch(traceparent):
-            pairs.append(("traceparent", traceparent))
-            if _TRACESTATE.fullmatch(tracestate):
-                pairs.append(("tracestate", tracestate))
-        return tuple(pairs)
+        return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def trace_headers(traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
+    """Return the trace headers of a call, without malformed ones: a trace never affects a decision."""
+    if not _TRACEPARENT.fullmatch(traceparent):
+        return ()
+    ours = ("traceparent", traceparent)
+    return (ours, ("tracestate", tracestate)) if _TRACESTATE.fullmatch(tracestate) else (ours,)
 
 
 def checked_timeout(name: str, seconds: float) -> float:

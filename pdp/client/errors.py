@@ -5,15 +5,17 @@ Asking about a tool call raises none of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
 from pdp.client.diagnosis import Diagnosis
+from pdp.v1.authorization_pb2 import StreamError
 
 _DOMAIN = "pdp.v1"
 
@@ -87,6 +89,43 @@ class SessionNotApprovedError(PDPClientError):
     """The requested session is not live: ask for another one, or tell the user why."""
 
 
+class CallStatusError(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
+    """The status of one call that was asked about with others, as gRPC raises it for a call alone."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, details: Sequence[Message] = ()) -> None:
+        super().__init__(message)
+        self._code, self._message, self._details = code, message, details
+
+    @classmethod
+    def of(cls, error: StreamError) -> CallStatusError:
+        """Return the status that a server gives in an answer."""
+        details: list[Message] = [ErrorInfo(reason=error.reason, domain=_DOMAIN)] if error.reason else []
+        if error.HasField("retry_delay"):
+            details.append(RetryInfo(retry_delay=error.retry_delay))
+        return cls(_CODES.get(error.code, grpc.StatusCode.UNKNOWN), error.message, details)
+
+    def code(self) -> grpc.StatusCode:
+        """Return the status."""
+        return self._code
+
+    def details(self) -> str:
+        """Return what is wrong, in one line."""
+        return self._message
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the details for programs, where gRPC has them."""
+        status = Status(code=self._code.value[0], message=self._message)
+        for detail in self._details:
+            status.details.add().Pack(detail)
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+def deadline_exceeded() -> CallStatusError:
+    """Return the error for a call whose own deadline has passed, in gRPC's words."""
+    return CallStatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,

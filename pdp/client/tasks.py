@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import suppress
-from functools import wraps
+from contextlib import nullcontext, suppress
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
@@ -29,6 +30,8 @@ R = TypeVar("R")
 
 sleep = asyncio.sleep
 Lock = asyncio.Lock
+# What does not wait is not interrupted by another task.
+Mutex = nullcontext
 
 
 def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -45,6 +48,11 @@ def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
     return answer
 
 
+async def turn() -> None:
+    """Let the other tasks that are ready go first."""
+    await asyncio.sleep(0)
+
+
 async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
     """Connect, and say whether a server answers within `seconds`."""
     try:
@@ -54,6 +62,24 @@ async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC 
     except TimeoutError:
         return False
     return state is grpc.ChannelConnectivity.READY
+
+
+class Begun:
+    """An RPC that no task waits for: `done` gets its answer or the error."""
+
+    def __init__(
+        self,
+        method: Callable[..., Awaitable[Any]],
+        request: Message,
+        done: Callable[[Any, BaseException | None], None],
+        **options: Any,  # noqa: ANN401 - gRPC has no types
+    ) -> None:
+        self._task = asyncio.ensure_future(method(request, **options))
+        self._task.add_done_callback(partial(_tell, done))
+
+    def cancel(self) -> None:
+        """Have it end, without waiting."""
+        self._task.cancel()
 
 
 class Exchange:
@@ -185,6 +211,15 @@ def guard(
         return guarded
 
     return decorate
+
+
+def _tell(done: Callable[[Any, BaseException | None], None], task: asyncio.Future[Any]) -> None:
+    if task.cancelled():
+        done(None, PDPClientError("the call was cancelled"))
+    elif (error := task.exception()) is not None:
+        done(None, error)
+    else:
+        done(task.result(), None)
 
 
 def _cancelled_by_caller() -> bool:

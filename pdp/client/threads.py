@@ -11,10 +11,11 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 
 from pdp.client.control import UNDECIDED
 from pdp.client.fulfilling import met_ids
@@ -31,11 +32,16 @@ R = TypeVar("R")
 
 sleep = time.sleep
 Lock = threading.Lock
+Mutex = threading.Lock
 
 
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return `call` unchanged: gRPC raises a usual error for a closed channel."""
     return call
+
+
+def turn() -> None:
+    """Do nothing: no other thread waits for this one."""
 
 
 def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
@@ -53,6 +59,24 @@ def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no
         return False
     finally:
         channel.unsubscribe(notice)
+
+
+class Begun:
+    """An RPC that no thread waits for: `done` gets its answer or the error, on a thread of gRPC."""
+
+    def __init__(
+        self,
+        method: Any,  # noqa: ANN401 - gRPC has no types
+        request: Message,
+        done: Callable[[Any, BaseException | None], None],
+        **options: Any,  # noqa: ANN401 - the same
+    ) -> None:
+        self._call = method.future(request, **options)
+        self._call.add_done_callback(partial(_tell, done))
+
+    def cancel(self) -> None:
+        """Have it end, without waiting."""
+        self._call.cancel()
 
 
 class Exchange:
@@ -205,3 +229,10 @@ def guard(
         return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
 
     return decorate
+
+
+def _tell(done: Callable[[Any, BaseException | None], None], call: Any) -> None:  # noqa: ANN401 - gRPC has no types
+    if call.code() is grpc.StatusCode.OK:
+        done(call.result(), None)
+    else:
+        done(None, call)

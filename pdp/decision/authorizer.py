@@ -91,7 +91,7 @@ class Authorizer:
         started = perf_counter_ns()
         snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
-        decision, _ = self._decide(snapshot, request, facts, caller, parent, started)
+        decision, _ = self._decide(snapshot, request, facts, caller, request.parent or parent, started)
         return decision
 
     def batch(
@@ -113,7 +113,7 @@ class Authorizer:
         decisions = []
         for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
-            decision, after = self._decide(snapshot, request, stated, caller, parent, started)
+            decision, after = self._decide(snapshot, request, stated, caller, request.parent or parent, started)
             decisions.append(decision)
             if after is not snapshot:
                 # Other sessions of the batch can have the same ancestors.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import DecodeError
 
 from pdp.decision.authorizer import Authorizer
+from pdp.identity.authentication import Metadata
 from pdp.limits import Limits
 from pdp.model import Caller, CallRequest, Decision
 from pdp.registry.calltokens import CallTokens, TokenRequest
@@ -17,11 +20,13 @@ from pdp.server.messages import (
     call_requests,
     outcome_report,
     reading_message,
+    sized_batch,
     visibility_number,
     write_decision,
     write_reading,
 )
 from pdp.serving.origin import Origin
+from pdp.serving.parts import Parts
 from pdp.serving.status import Refusal, duration
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
@@ -47,6 +52,7 @@ class AuthorizationHandlers:
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
         answer = calls.AuthorizeResponse()
+        answer.batch_size = self._limits.batch_size
         self._decide(request, origin, answer.decision)
         return answer
 
@@ -58,6 +64,16 @@ class AuthorizationHandlers:
         answer = calls.BatchAuthorizeResponse()
         for decision, one, tokens in zip(decided, asked, wanted, strict=True):
             self._write(decision, one, tokens, origin.caller, answer.decisions.add())
+        return answer
+
+    def independent_calls(self, request: calls.BatchAuthorizeRequest) -> Sequence[calls.AuthorizeRequest] | None:
+        """Return the calls of a batch that are decided by themselves; None when they are decided together."""
+        return sized_batch(request, self._limits) if request.independent else None
+
+    def independent_call(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.BatchAnswer:
+        """Decide about one call of a batch by itself."""
+        answer = calls.BatchAnswer(request_id=request.request_id)
+        self._decide(request, origin, answer.decision)
         return answer
 
     def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
@@ -117,11 +133,53 @@ class AuthorizationHandlers:
 
 def stream_error(wire: bytes, refusal: Refusal) -> bytes:
     """Return the message for a call of a stream that got no decision. The stream goes on."""
+    request_id = _streamed(wire).request_id
+    return calls.AuthorizeStreamResponse(request_id=request_id, error=_error(refusal)).SerializeToString()
+
+
+def independent_parts(handlers: AuthorizationHandlers) -> Parts:
+    """Return how `BatchAuthorize` answers calls that are decided by themselves."""
+    return Parts(
+        of=handlers.independent_calls,
+        handle=handlers.independent_call,
+        refused=lambda request, refusal: calls.BatchAnswer(request_id=request.request_id, error=_error(refusal)),
+        whole=lambda answers: calls.BatchAuthorizeResponse(answers=answers),
+        headers=trace_headers,
+    )
+
+
+def trace_headers_of(method: str, wire: bytes) -> Metadata:
+    """Return the trace headers that the one call in a message has of its own; none where there is no such call."""
+    if method == "Authorize":
+        return trace_headers(_asked(wire))
+    return trace_headers(_streamed(wire)) if method == "AuthorizeStream" else ()
+
+
+def trace_headers(request: calls.AuthorizeRequest) -> Metadata:
+    """Return the trace headers that a call has of its own; none without a `traceparent`."""
+    if not request.traceparent:
+        return ()
+    return (("traceparent", request.traceparent), ("tracestate", request.tracestate))
+
+
+def _asked(wire: bytes) -> calls.AuthorizeRequest:
+    """Return what was asked; an empty message for bytes that are none."""
     try:
-        request_id = calls.AuthorizeStreamRequest.FromString(wire).request.request_id
+        return calls.AuthorizeRequest.FromString(wire)
     except DecodeError:
-        request_id = ""
+        return calls.AuthorizeRequest()
+
+
+def _streamed(wire: bytes) -> calls.AuthorizeRequest:
+    """Return what was asked in a message of a stream; an empty message for bytes that are none."""
+    try:
+        return calls.AuthorizeStreamRequest.FromString(wire).request
+    except DecodeError:
+        return calls.AuthorizeRequest()
+
+
+def _error(refusal: Refusal) -> calls.StreamError:
     error = calls.StreamError(code=refusal.number, message=refusal.details, reason=refusal.kind)
     if refusal.retry_seconds is not None:
         error.retry_delay.CopyFrom(duration(refusal.retry_seconds))
-    return calls.AuthorizeStreamResponse(request_id=request_id, error=error).SerializeToString()
+    return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from pdp.model import (
     Outcome,
     Session,
     SessionState,
+    TraceParent,
     Visibility,
 )
 from pdp.policy.reading import CacheClass, Reading
@@ -88,16 +89,25 @@ def call_request(request: calls.AuthorizeRequest, limits: Limits, prefix: str = 
         request_id=optional_id(f"{prefix}request_id", request.request_id),
         # The model made this up, so it is text and not one of our ids.
         tool_call_id=optional_text(f"{prefix}tool_call_id", request.tool_call_id, limits.text_characters),
+        parent=TraceParent(traceparent=request.traceparent, tracestate=request.tracestate)
+        if request.traceparent
+        else None,
     )
 
 
 def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple[CallRequest, ...]:
     """Return the calls of a batch; an invalid field in one of them refuses them all."""
+    batch = sized_batch(request, limits)
+    return tuple(call_request(one, limits, f"requests[{index}].") for index, one in enumerate(batch))
+
+
+def sized_batch(request: calls.BatchAuthorizeRequest, limits: Limits) -> Sequence[calls.AuthorizeRequest]:
+    """Return the messages of a batch, of which there must be one, and no more than the limit."""
     if not request.requests:
         raise InvalidRequestError("requests", "is required")
     if len(request.requests) > limits.batch_size:
         raise InvalidRequestError("requests", f"more than {limits.batch_size} (limit `batch_size`)")
-    return tuple(call_request(one, limits, f"requests[{index}].") for index, one in enumerate(request.requests))
+    return request.requests
 
 
 def outcome_report(request: calls.ReportOutcomeRequest) -> OutcomeReport:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +33,7 @@ from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
-from pdp.server.authorization import AuthorizationHandlers, stream_error
+from pdp.server.authorization import AuthorizationHandlers, independent_parts, stream_error, trace_headers_of
 from pdp.server.callers import CallerHandlers
 from pdp.server.calltokens import CallTokenHandlers
 from pdp.server.fields import in_fields
@@ -305,12 +306,17 @@ def _routes(services: Mapping[str, object], limits: Limits, *, control: bool) ->
 
 
 def _route(rpc: RPC, service: object, limits: Limits) -> Route:
+    parts = None
+    if rpc.method == "BatchAuthorize" and isinstance(service, AuthorizationHandlers):
+        parts = independent_parts(service)
     return Route(
         rpc=rpc,
         handle=in_fields(rpc.method, getattr(service, rpc.handler)),
         upload_bytes=limits.bundle_bytes * _BUNDLE_FACTOR,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,
+        parts=parts,
+        headers=partial(trace_headers_of, rpc.method),
     )
 
 

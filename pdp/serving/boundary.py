@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from pdp.serving.idle import IdleWatch
 from pdp.serving.incoming import Incoming, entered_by
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.origin import ANONYMOUS, Origin, trace_id_of, trace_parent
+from pdp.serving.parts import Parts
 from pdp.serving.refusedcredentials import RefusedCredentials, peer_address
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.serving.status import (
@@ -65,6 +66,8 @@ class Route:
     A unary RPC that has waited for a thread longer than `longest_wait` seconds is refused.
     An RPC that is `elsewhere` is not served at this address; the refusal says where to call it.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
+    `parts` says how a message is answered part by part; None for an RPC whose messages have no parts.
+    `headers` reads the trace headers that a message has of its own; without any, those of the call count.
     """
 
     rpc: RPC
@@ -72,6 +75,8 @@ class Route:
     upload_bytes: int
     longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
+    parts: Parts | None = None
+    headers: Callable[[bytes], Metadata] = lambda _: ()
     elsewhere: bool = False
 
 
@@ -230,7 +235,7 @@ class Boundary:
         rpc, metadata = call.route.rpc, call.incoming.metadata
         answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
         if isinstance(answer, Refusal):
-            self._end(rpc, call.caller, metadata, answer, context)
+            self._end(rpc, call.caller, call.route.headers(wire) or metadata, answer, context)
         return answer
 
     def _begin(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
@@ -239,7 +244,26 @@ class Boundary:
             raise OverloadedError(
                 f"the call waited longer than {call.route.longest_wait:g} s (limit `wait_seconds`); try again"
             )
-        return _work(call.route, call.caller, call.incoming.metadata, _request(call, wire), context)
+        request, parts = _request(call, wire), call.route.parts
+        if parts is not None and (pieces := parts.of(request)) is not None:
+            return self._by_parts(call, parts, pieces, context)
+        return _work(call.route, call.caller, call.incoming.metadata, request, context)
+
+    def _by_parts(self, call: _Call, parts: Parts, pieces: Sequence[Any], context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Answer each part as if it had come by itself: one that is refused is told, and refuses no other."""
+        rpc, answers = call.route.rpc, []
+        for piece in pieces:
+            if not context.is_active():
+                # The caller has cancelled the call: it hears no answer, so nothing more is decided for it.
+                break
+            metadata = parts.headers(piece) or call.incoming.metadata
+            answer = self._attempt(rpc, metadata, _answer, parts.handle, call.caller, metadata, piece, context)
+            if isinstance(answer, Refusal):
+                self._tell(rpc, call.caller, metadata, answer, peer_address(context))
+                answer = parts.refused(piece, answer)
+            answers.append(answer)
+        whole: bytes = parts.whole(answers).SerializeToString()
+        return whole
 
     def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         rpc = route.rpc
@@ -254,7 +278,7 @@ class Boundary:
                 elif route.in_band is None:
                     self._end(rpc, caller, metadata, answer, context)
                 else:
-                    self._tell(rpc, caller, metadata, answer, peer_address(context))
+                    self._tell(rpc, caller, route.headers(wire) or metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
     def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
@@ -396,11 +420,20 @@ def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes
 
 
 def _work(route: Route, caller: Caller, metadata: Metadata, request: Any, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    answer: bytes = _answer(route.handle, caller, metadata, request, context).SerializeToString()
+    return answer
+
+
+def _answer(
+    handle: Callable[[Any, Origin], Any],
+    caller: Caller,
+    metadata: Metadata,
+    request: Any,  # noqa: ANN401 - the RPC's message, or a part of it
+    context: Any,  # noqa: ANN401 - gRPC has no types
+) -> Any:  # noqa: ANN401 - the RPC's answer, or that to a part
     if context.time_remaining() <= 0:
         raise DeadlinePassedError("the deadline has passed")
-    origin = Origin(caller=caller, parent=trace_parent(metadata))
-    answer: bytes = route.handle(request, origin).SerializeToString()
-    return answer
+    return handle(request, Origin(caller=caller, parent=trace_parent(metadata)))
 
 
 def _open_feed(call: _Call, wire: bytes, over: threading.Event) -> Iterator[Any]:

@@ -34,34 +34,54 @@ VISIBILITY_DEPENDS: Visibility
 VISIBILITY_ALWAYS: Visibility
 
 class AuthorizeRequest(_message.Message):
-    __slots__ = ("call", "request_id", "tool_call_id", "call_tokens")
+    __slots__ = ("call", "request_id", "tool_call_id", "call_tokens", "traceparent", "tracestate")
     CALL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     CALL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     call: _decision_pb2.Call
     request_id: str
     tool_call_id: str
     call_tokens: _containers.RepeatedCompositeFieldContainer[_calltoken_pb2.CallTokenRequest]
-    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallTokenRequest, _Mapping]]] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallTokenRequest, _Mapping]]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class AuthorizeResponse(_message.Message):
-    __slots__ = ("decision",)
+    __slots__ = ("decision", "batch_size")
     DECISION_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     decision: _decision_pb2.Decision
-    def __init__(self, decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ...) -> None: ...
+    batch_size: int
+    def __init__(self, decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class BatchAuthorizeRequest(_message.Message):
-    __slots__ = ("requests",)
+    __slots__ = ("requests", "independent")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    INDEPENDENT_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[AuthorizeRequest]
-    def __init__(self, requests: _Optional[_Iterable[_Union[AuthorizeRequest, _Mapping]]] = ...) -> None: ...
+    independent: bool
+    def __init__(self, requests: _Optional[_Iterable[_Union[AuthorizeRequest, _Mapping]]] = ..., independent: _Optional[bool] = ...) -> None: ...
 
 class BatchAuthorizeResponse(_message.Message):
-    __slots__ = ("decisions",)
+    __slots__ = ("decisions", "answers")
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     decisions: _containers.RepeatedCompositeFieldContainer[_decision_pb2.Decision]
-    def __init__(self, decisions: _Optional[_Iterable[_Union[_decision_pb2.Decision, _Mapping]]] = ...) -> None: ...
+    answers: _containers.RepeatedCompositeFieldContainer[BatchAnswer]
+    def __init__(self, decisions: _Optional[_Iterable[_Union[_decision_pb2.Decision, _Mapping]]] = ..., answers: _Optional[_Iterable[_Union[BatchAnswer, _Mapping]]] = ...) -> None: ...
+
+class BatchAnswer(_message.Message):
+    __slots__ = ("request_id", "decision", "error")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    decision: _decision_pb2.Decision
+    error: StreamError
+    def __init__(self, request_id: _Optional[str] = ..., decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., error: _Optional[_Union[StreamError, _Mapping]] = ...) -> None: ...
 
 class AuthorizeStreamRequest(_message.Message):
     __slots__ = ("request",)

@@ -30,11 +30,16 @@ def local_tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def address(server: ScriptedServer, local_tls: Path) -> str:
-    """Return where the server listens; it is known by the certificate of `local_tls`, and so to every client here."""
+def local_credentials(local_tls: Path) -> grpc.ServerCredentials:
+    """Return the certificate of `local_tls` for a server, which every client here knows."""
     key, certificate = (local_tls / TLS_FOLDER / name for name in (KEY_FILE, CERTIFICATE_FILE))
-    pair = (key.read_bytes(), certificate.read_bytes())
-    return server.start(credentials=grpc.ssl_server_credentials([pair]))
+    return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+
+
+@pytest.fixture
+def address(server: ScriptedServer, local_credentials: grpc.ServerCredentials) -> str:
+    """Return where the server listens; it is known to every client here."""
+    return server.start(credentials=local_credentials)
 
 
 @pytest.fixture(autouse=True)

@@ -243,6 +243,9 @@ def test_bytes_that_are_no_message(service: Service, method: str) -> None:
 ANY_VALUE_WILL_DO = {
     "call.tool": "the agent's",
     "call.arguments_json": "the agent's",
+    "traceparent": "a trace decides nothing: a malformed header is ignored",
+    "tracestate": "the same",
+    "independent": "yes or no",
     "arguments_json": "the agent's, and Explain says what is wrong with them",
     "may_delegate": "yes or no",
     "running_bundle": "yes or no",
@@ -308,4 +311,6 @@ def _bare(field: str) -> str:
 
 
 def _within_call(field: str) -> str:
+    # One of a batch, or of a stream.
+    field = field.removeprefix("requests.").removeprefix("request.")
     return field[field.index("call.") :] if "call." in field else field

@@ -21,12 +21,18 @@ from pdp.decision.authorizer import Authorizer
 from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
 from pdp.model import Caller, Role, TraceParent
+from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
 from pdp.serving.boundary import Boundary, Route
 from pdp.serving.origin import trace_parent
 from pdp.testing.waiting import wait_until
-from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest
+from pdp.v1.authorization_pb2 import (
+    AuthorizeRequest,
+    AuthorizeResponse,
+    BatchAuthorizeRequest,
+    BatchAuthorizeResponse,
+)
 from pdp.v1.decision_pb2 import BASIS_SESSION_NOT_FOUND, OUTCOME_DENY, Call
 from pdp.v1.session_pb2 import RevokeSessionsRequest
 from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call, retry_info
@@ -333,6 +339,43 @@ def test_nothing_is_done_after_the_deadline(serve: Serve) -> None:
     assert context.ended == [Code.DEADLINE_EXCEEDED, "the deadline has passed"]
     assert running.notes.decisions == []
     assert running.notes.refusal().facts["status"] == "DEADLINE_EXCEEDED"
+
+
+class Fading(Context):
+    """A batch whose caller is gone, or whose deadline passes, after two of its calls."""
+
+    def __init__(self, *, cancelled: bool) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+        self._left = iter(range(2))
+
+    def is_active(self) -> bool:
+        """Say whether the caller still waits."""
+        return not self._cancelled or next(self._left, None) is not None
+
+    def time_remaining(self) -> float:
+        """Return what is left."""
+        return float(self._cancelled or next(self._left, None) is not None)
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "too late"])
+def test_a_batch_that_nobody_waits_for_is_decided_no_further(
+    serve: Serve, embedded: Embedded, *, cancelled: bool
+) -> None:
+    """The calls that are left when the caller has gone, or the deadline has passed, change nothing any more."""
+    listening = Listening(embedded.authorizer)
+    handlers = AuthorizationHandlers(cast("Authorizer", listening), embedded.outcomes, embedded.call_tokens, Limits())
+    boundary: Boundary = serve().server._server._state.generic_handlers[0]
+    caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
+    route, incoming = _route(RPCS[BATCH], handlers, Limits()), SimpleNamespace(metadata=())
+    call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
+    wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
+
+    answer = BatchAuthorizeResponse.FromString(boundary.unary(cast("Any", call), wire, Fading(cancelled=cancelled)))
+
+    late = Code.DEADLINE_EXCEEDED.value[0]
+    assert len(listening.parents) == 2
+    assert [one.error.code for one in answer.answers] == ([0, 0] if cancelled else [0, 0, late, late])
 
 
 def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embedded) -> None:

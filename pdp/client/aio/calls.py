@@ -10,8 +10,9 @@ import grpc
 from google.protobuf.message import Message
 
 from pdp.client import control, tasks
+from pdp.client.aio.together import AsyncTogether
 from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
-from pdp.client.connection import Connection, checked_timeout
+from pdp.client.connection import Connection, checked_timeout, trace_headers
 from pdp.client.errors import PDPClientError, from_status
 from pdp.client.operations import (
     AUTHORIZE,
@@ -24,6 +25,7 @@ from pdp.client.operations import (
     Reply,
     Result,
 )
+from pdp.v1.authorization_pb2 import AuthorizeRequest, BatchAuthorizeRequest
 
 
 class AsyncCalls:
@@ -37,6 +39,7 @@ class AsyncCalls:
         timeout: float,
         management_timeout: float,
         traceparent: Callable[[], str] | None,
+        ask_together: bool,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -49,8 +52,9 @@ class AsyncCalls:
         self._sleep = sleep
         self._closed = False
         self._channel = connection.open(grpc.aio)
-        self.authorize = tasks.closable(AUTHORIZE.unary(self._channel))
-        self.batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
+        self._batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
+        authorize = tasks.closable(AUTHORIZE.unary(self._channel))
+        self._together = AsyncTogether(authorize, self._batch_authorize, clock=clock, off=not ask_together)
         self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
 
     async def close(self) -> None:
@@ -58,24 +62,32 @@ class AsyncCalls:
         self._closed = True
         await self._channel.close()
 
-    async def decide(
-        self, method: Callable[..., Awaitable[Any]], request: Message, traceparent: str, tracestate: str
-    ) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Ask about calls by this object's `authorize` or `batch_authorize`; retry once.
+    async def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
+        """Ask about one call, together with others that are asked about now; retry once where that helps."""
+        credentials, trace = self._connection.metadata(), self._trace(traceparent, tracestate)
+        return await self._decide(partial(self._together.ask, request, credentials, trace))
 
-        A retry is sent only where it helps.
-        """
+    async def batch_authorize(self, request: BatchAuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Ask about several calls; retry once where that helps."""
         metadata = self._metadata(traceparent, tracestate)
+
+        async def ask(deadline: float) -> Any:  # noqa: ANN401 - gRPC has no types
+            return await self._batch_authorize(request, timeout=deadline - self._clock(), metadata=metadata)
+
+        return await self._decide(ask)
+
+    async def _decide(self, ask: Callable[[float], Awaitable[Any]]) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Ask by a deadline, and once more where that helps."""
         deadline = self._clock() + self._timeout
         try:
-            return await method(request, timeout=self._timeout, metadata=metadata)
+            return await ask(deadline)
         except grpc.RpcError as error:
             pause = retry_pause(error, deadline - self._clock())
             if pause is None:
                 raise
         await self._sleep(pause)
         # The same request with the same id: the server answers it once, even if it arrives twice.
-        return await method(request, timeout=deadline - self._clock(), metadata=metadata)
+        return await ask(deadline)
 
     def exchange(self, traceparent: str, tracestate: str) -> tasks.Exchange:
         """Begin a stream of questions about calls."""
@@ -119,9 +131,12 @@ class AsyncCalls:
         return operation.read(reply)
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
+        return self._connection.metadata() + self._trace(traceparent, tracestate)
+
+    def _trace(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
         if not traceparent and self._traceparent is not None:
             traceparent = self._traceparent()
-        return self._connection.metadata(traceparent, tracestate)
+        return trace_headers(traceparent, tracestate)
 
     async def _at_main(self, operation: Operation[Reply, Result], within: float) -> Reply:
         """Ask at the main address, and retry where that helps."""

@@ -67,6 +67,8 @@ class AsyncClient:
     block. Without it a call with a notice is denied.
     `report_values` False sends no digests of what results hold: what an agent takes from a result is then unseen.
     `traceparent` returns the W3C header of the current trace, for calls that do not state one.
+    `ask_together` False sends every question by itself. By default those that wait at the same time go as one message,
+    and each is answered as if it had gone alone.
     Raise `ConfigurationError` when the address, the token or the certificates are wrong.
     """
 
@@ -88,6 +90,7 @@ class AsyncClient:
         on_notice: OnNotice | None = None,
         report_values: bool = True,
         traceparent: Callable[[], str] | None = None,
+        ask_together: bool = True,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = tasks.sleep,
     ) -> None:
@@ -107,6 +110,7 @@ class AsyncClient:
             timeout=timeout,
             management_timeout=management_timeout,
             traceparent=traceparent,
+            ask_together=ask_together,
             clock=clock,
             sleep=sleep,
         )
@@ -200,7 +204,7 @@ class AsyncClient:
             return refuse_batch(prepared, "")
         try:
             message = BatchAuthorizeRequest(requests=requests)
-            reply = await self._calls.decide(self._calls.batch_authorize, message, traceparent, tracestate)
+            reply = await self._calls.batch_authorize(message, traceparent, tracestate)
             return judge_batch(prepared, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
             return refuse_batch(prepared, self._connection.describe(error), reason_of(error))
@@ -780,7 +784,7 @@ class AsyncClient:
         self, prepared: PreparedCall, known: frozenset[str], traceparent: str, tracestate: str
     ) -> Answer:
         try:
-            reply = await self._calls.decide(self._calls.authorize, prepared.request, traceparent, tracestate)
+            reply = await self._calls.authorize(prepared.request, traceparent, tracestate)
             return judge(prepared, reply.decision, known)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
             return prepared.refused(self._connection.describe(error), reason_of(error))

@@ -18,8 +18,10 @@ from pdp.v1.authorization_pb2 import (
     AuthorizeResponse,
     AuthorizeStreamRequest,
     AuthorizeStreamResponse,
+    BatchAnswer,
     BatchAuthorizeRequest,
     BatchAuthorizeResponse,
+    StreamError,
 )
 from pdp.v1.decision_pb2 import Decision
 from tests.machinery.rpcs.services import SERVICES
@@ -51,7 +53,9 @@ def fitting_allow(request: AuthorizeRequest) -> Decision:
 class ScriptedServer:
     """Answers with `decide`, unless a method has a script of its own in `scripts`; keeps what it was sent.
 
-    With a `token` it answers only those who present it, as a real server does.
+    With a `token` it answers only those who present it, as a real server does. A call for which `refuse` finds an error
+    gets that instead, if it is one of a batch of independent calls. Such batches have at most `batch_size` calls; with
+    0 it is a server that does not know them.
     """
 
     honest = staticmethod(fitting_allow)
@@ -66,6 +70,8 @@ class ScriptedServer:
         self.requests: list[tuple[str, Any]] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.token = ""
+        self.refuse: Callable[[AuthorizeRequest], StreamError | None] = lambda _: None
+        self.batch_size = 100
         self.released = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
         for service in SERVICES:
@@ -112,10 +118,17 @@ class ScriptedServer:
         return type(f"Scripted{base.__name__}", (base,), {name: handler(name) for name in names})()
 
     def _authorize(self, request: AuthorizeRequest, context: Any) -> AuthorizeResponse:
-        return AuthorizeResponse(decision=self.decide(request, context))
+        return AuthorizeResponse(decision=self.decide(request, context), batch_size=self.batch_size)
 
     def _batch(self, request: BatchAuthorizeRequest, context: Any) -> BatchAuthorizeResponse:
+        if request.independent and self.batch_size:
+            return BatchAuthorizeResponse(answers=[self._independent(each, context) for each in request.requests])
         return BatchAuthorizeResponse(decisions=[self.decide(each, context) for each in request.requests])
+
+    def _independent(self, request: AuthorizeRequest, context: Any) -> BatchAnswer:
+        if (error := self.refuse(request)) is not None:
+            return BatchAnswer(request_id=request.request_id, error=error)
+        return BatchAnswer(request_id=request.request_id, decision=self.decide(request, context))
 
     def _stream(self, requests: Iterator[AuthorizeStreamRequest], context: Any) -> Iterator[AuthorizeStreamResponse]:
         for message in requests:

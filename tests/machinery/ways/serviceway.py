@@ -8,6 +8,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pdp.client import Answer, AuthorizationStream, Client, PDPClientError, ToolCall
+from pdp.client.asking import PreparedCall, judge, prepare
+from pdp.client.batching import batch_answers, batch_message
+from pdp.client.errors import CallStatusError, reason_of
+from pdp.client.gathering import Question
 from pdp.foundation.obligations import KNOWN
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1.session_pb2 import Session, SessionState
@@ -34,7 +38,8 @@ _ALSO = {"WrongStateError": ("BundleError",)}
 class ServiceWay:
     """Through the published client and the real server.
 
-    Calls go as `asked` says for their place in the table: by `unary`, in a `batch` of one, or on one `stream`.
+    Calls go as `asked` says for their place in the table: by `unary`, in a `batch` of one, in one of independent calls
+    (`together`), or on one `stream`.
     """
 
     serves = True
@@ -54,6 +59,8 @@ class ServiceWay:
     def take(self, step: Step) -> Mapping[str, Any]:
         """Take a step that is no call."""
         if move_time(self._server.clock, step):
+            # A stream on which nothing has come for so long is ended, sooner or later.
+            self._streams.clear()
             return {}
         deed: Callable[[Step, Client], Mapping[str, Any]] = getattr(self, f"_{step.verb}")
         try:
@@ -88,6 +95,8 @@ class ServiceWay:
         client = self._server.client(caller, [*KNOWN, *self._bundle.get("obligations", ())])
         if how == "batch":
             return client.batch([call])[0]
+        if how == "together":
+            return asked_together(client, call)
         if how == "stream":
             if caller not in self._streams:
                 self._streams[caller] = self._opened.enter_context(client.stream())
@@ -210,6 +219,17 @@ class ServiceWay:
         policies = "".join(self._bundle["policies"].values())
         asked = re.findall(r'@step_up\("([^"]*)"\)', policies) if answer.waits else ()
         return tuple(line for line in answer.advice[1:] if line not in asked)
+
+
+def asked_together(client: Client, call: ToolCall) -> Answer:
+    """Ask about a call in a message of independent calls, as the client does for several callers."""
+    prepared = prepare(call)
+    assert isinstance(prepared, PreparedCall)
+    questions = (Question(prepared.request, credentials=(), trace=(), deadline=0.0, signal=None),)
+    (answer,) = batch_answers(questions, client._calls.batch_authorize(batch_message(questions), "", ""))
+    if isinstance(answer, CallStatusError):
+        return prepared.refused(client._connection.describe(answer), reason_of(answer))
+    return judge(prepared, answer.decision, client._known_obligations)
 
 
 @contextmanager

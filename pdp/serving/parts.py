@@ -1,0 +1,27 @@
+"""Messages that are answered part by part, each part as if it had come by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pdp.identity.authentication import Metadata
+from pdp.serving.origin import Origin
+from pdp.serving.status import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """How the messages of an RPC are answered part by part.
+
+    `of` returns the parts of a message, or None for one that is answered as a whole. `handle` answers a part, `refused`
+    makes the answer to one that was refused, and `whole` the message with all answers, in order. `headers` returns the
+    trace headers of a part; without any, those of the call count.
+    """
+
+    of: Callable[[Any], Sequence[Any] | None]
+    handle: Callable[[Any, Origin], Any]
+    refused: Callable[[Any, Refusal], Any]
+    whole: Callable[[Iterable[Any]], Any]
+    headers: Callable[[Any], Metadata]
