@@ -82,7 +82,7 @@ def _as(role: Role, settings: Settings, connection: ConnectionOptions) -> dict[s
     # The server prefers a token to a certificate, so a command with a certificate sends no token by default.
     return {
         "control_address": _control_address(settings, connection),
-        "token_file": connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
+        "token_file": connection.token_file or (None if connection.tls_certificate else token_of(role, settings)),
         **ways(settings, connection),
     }
 
@@ -111,7 +111,8 @@ def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
     }
 
 
-def _token_of(role: Role, settings: Settings) -> Path:
+def token_of(role: Role, settings: Settings) -> Path:
+    """Return the file of the token that `pdp init` wrote for a role. Raise `ConfigurationError` when there is none."""
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
         # Existing callers keep their tokens: `pdp init` does not replace them.

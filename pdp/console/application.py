@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from pdp.client import PDPClientError
 from pdp.console.access import Calls
+from pdp.console.accounts import Accounts
 from pdp.console.assets import Assets
 from pdp.console.forms import Form, RefusedFormError, read_form
 from pdp.console.freeze import Freezes
@@ -73,6 +74,14 @@ class _Console:
             "/lift": freezes.lift,
             "/log-out": self._leave,
         }
+        if desk.broker is not None:
+            accounts = Accounts(desk, desk.broker)
+            reads |= {"/connections": accounts.show, "/connections/finish": accounts.back}
+            writes |= {
+                "/connections/begin": accounts.begin,
+                "/connections/finish": accounts.finish,
+                "/connections/end": accounts.end,
+            }
         routes = [
             *(Route(path, self._reading(answer), methods=["GET"]) for path, answer in reads.items()),
             *(Route(path, self._writing(answer), methods=["POST"]) for path, answer in writes.items()),

@@ -22,10 +22,10 @@ class Pages:
     """The templates of the console, and what they may use.
 
     A template shows what others wrote only through `said` (in a line) and `quoted` (in several): both isolate the
-    direction of the text, and show characters that draw nothing.
+    direction of the text, and show characters that draw nothing. `has_accounts` says whether people connect accounts.
     """
 
-    def __init__(self, assets: Assets, clock: Clock) -> None:
+    def __init__(self, assets: Assets, clock: Clock, *, has_accounts: bool = False) -> None:
         self._clock = clock
         texts = {
             file.name: file.read_text(encoding="utf-8") for file in files("pdp.console").joinpath("templates").iterdir()
@@ -52,6 +52,7 @@ class Pages:
             "enums": enumwords,
             "connections": connectionwords,
             "words": words,
+            "has_accounts": has_accounts,
         }
 
     def page(self, name: str, status: int = 200, **given: Any) -> HTMLResponse:  # noqa: ANN401 - what a template shows is any value

@@ -11,6 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from pdp.client import AsyncClient, InvalidRequestError, PermissionDeniedError
+from pdp.client.broker import AsyncBrokerClient
 from pdp.clock import Clock
 from pdp.console.connections import Connections
 from pdp.console.forms import Form
@@ -55,7 +56,8 @@ Answer: TypeAlias = Callable[[Visit], Awaitable[Response]]
 class Desk:
     """What answers have in common. `client` asks the server as the person that `person` has taken.
 
-    `shown` holds what was shown last of requests, by person and digest, to say what has changed since.
+    `shown` holds what was shown last of requests, by person and digest, to say what has changed since. `broker` asks
+    the broker at which people connect accounts, as the same person; None without one.
     """
 
     client: AsyncClient
@@ -66,6 +68,7 @@ class Desk:
     place: Place
     clock: Clock
     person: PersonToken
+    broker: AsyncBrokerClient | None = None
 
     async def proven(self, visit: Visit, approve: Callable[[str], Awaitable[object]]) -> None:
         """Approve; where the access token does not show the log-in that is wanted, once more with what may show it.

@@ -7,6 +7,14 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Protocol, TypeAlias, TypeVar
 
+from pdp.broker.v1.connection_pb2 import (
+    CONNECTION_STATE_CONNECTED,
+    CONNECTION_STATE_ENDING,
+    CONNECTION_STATE_NEEDS_PERSON,
+    END_OUTCOME_EXPIRES,
+    END_OUTCOME_FAILED,
+    END_OUTCOME_REVOKED,
+)
 from pdp.client.arguments import member_texts
 from pdp.v1.caller_pb2 import Caller
 from pdp.v1.reach_pb2 import ReachedTool
@@ -29,6 +37,18 @@ COUNTED: Mapping[str, str] = {
 AUDITORS, REVOKERS = frozenset({"auditor", "admin"}), frozenset({"approver", "admin"})
 # Who may list the bundles that the server keeps.
 BUNDLES_SEEN = AUDITORS | {"author"}
+# By the numbers of `connection.proto`.
+ACCOUNT_STATES: Mapping[int, str] = {
+    CONNECTION_STATE_CONNECTED: "connected",
+    CONNECTION_STATE_NEEDS_PERSON: "must be connected again: the provider takes its tokens no longer, or they are lost",
+    CONNECTION_STATE_ENDING: "no longer used; the provider has not ended it: disconnect it again",
+}
+END_FAILED = END_OUTCOME_FAILED
+END_OUTCOMES: Mapping[int, str] = {
+    END_OUTCOME_REVOKED: "The provider says that the tokens count no longer. They are deleted.",
+    END_OUTCOME_EXPIRES: "The provider does not say whether the tokens count. They are deleted here.",
+    END_OUTCOME_FAILED: "Nothing is used any more, but the provider could not be told. Disconnect again later.",
+}
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 

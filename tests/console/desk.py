@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from pdp.client import AsyncClient
+from pdp.client.broker import AsyncBrokerClient
 from pdp.console.assembly import local_console
 from pdp.console.local import LocalEntry, local_name
 from pdp.console.shell import Place
@@ -141,6 +142,12 @@ class Browser:
         return " ".join(html.unescape(re.sub(r"<[^>]*>", "", self.text)).split())
 
     @property
+    def facts(self) -> list[str]:
+        """Return what the page's lists of facts say, each as `name value`."""
+        found = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", self.text, re.DOTALL)
+        return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", f"{name} {value}")).split()) for name, value in found]
+
+    @property
     def link(self) -> str:
         """Return where the green button of the page leads."""
         found = _GREEN.search(self.text)
@@ -222,8 +229,8 @@ class World:
 
 
 @contextmanager
-def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
-    """Run the console of one person on their machine."""
+def console(server: RunningServer, caller: str = "approver", *, broker: str = "") -> Iterator[World]:
+    """Run the console of one person on their machine. `broker` is where the person connects accounts."""
 
     async def begin() -> tuple[AsyncExitStack, World]:
         opened = AsyncExitStack()
@@ -231,7 +238,10 @@ def console(server: RunningServer, caller: str = "approver") -> Iterator[World]:
         client = await opened.enter_async_context(connect())
         listener = opened.enter_context(LoopbackListener())
         place = Place(f"http://{local_name()}:{listener.port}")
-        app, entry = local_console(client, connect, place, server.clock)
+        accounts = AsyncBrokerClient(broker, token=lambda: server.token(caller)) if broker else None
+        if accounts is not None:
+            await opened.enter_async_context(accounts)
+        app, entry = local_console(client, connect, place, server.clock, broker=accounts)
         opened.push_async_callback(stop, asyncio.ensure_future(weblistener.serve(app, listener, close_streams=True)))
         return opened, World(server, place, listener, entry)
 

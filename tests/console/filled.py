@@ -9,6 +9,14 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from pdp.broker.v1.connection_pb2 import (
+    CONNECTION_STATE_CONNECTED,
+    BeginConnectionResponse,
+    Connectable,
+    EndConnectionResponse,
+    EndOutcome,
+    PersonalConnection,
+)
 from pdp.client.reviewing import reach_changed
 from pdp.console.assets import Assets
 from pdp.console.drafts import EVERYTHING, Draft
@@ -32,12 +40,14 @@ from pdp.v1.policy_pb2 import Bundle
 from pdp.v1.reach_pb2 import GetReachResponse
 from pdp.v1.session_pb2 import ReviewSessionResponse, RevokeSessionsResponse
 
-_PAGES = Pages(Assets(), FakeClock())
+_PAGES = Pages(Assets(), FakeClock(), has_accounts=True)
 
 
 def states(word: str = "word") -> dict[str, str]:
     """Return each template in each of its states, with a word in each place that others can fill."""
     who, unknown = login(word), UnprovenError(300.0)
+    begun: BeginConnectionResponse = filled(BeginConnectionResponse(), "/")
+    ended = [EndConnectionResponse(outcome=name, expire_time={"seconds": 600}) for name in EndOutcome.keys()[1:]]
 
     def page(name: str, **given: Any) -> str:
         return bytes(_PAGES.page(name, **given).body).decode()
@@ -50,6 +60,9 @@ def states(word: str = "word") -> dict[str, str]:
         "logged out there too": page("out.html", login=None, link="", provider="Example"),
         "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
         "revoked nothing": page("revoked.html", login=who, revoked=[]),
+        "agree": page("agree.html", login=who, kind=word, begun=begun),
+        "finish": page("finish.html", login=who, ticket="t"),
+        **{f"disconnected, {one.outcome}": page("disconnected.html", login=who, ended=one) for one in ended},
         "presence, here": page("presence.html", login=who, unproven=unknown, way="local", back="/", link=""),
         "presence, again": page("presence.html", login=who, unproven=unknown, way="again", back="/", link="/"),
         "presence, never": page("presence.html", login=who, unproven=unknown, way="stop", back="/", link="/"),
@@ -135,7 +148,13 @@ def pages(text: str) -> dict[str, str]:
         "revocable": "",
         "wanted": wanted,
     }
+    account: PersonalConnection = filled(PersonalConnection(), text)
+    account.state, account.connection_id = CONNECTION_STATE_CONNECTED, "con_a"
     return {
+        "accounts": page(
+            "accounts.html", mine=[account], others=[account], connectable=[(filled(Connectable(), text), True)]
+        ),
+        "no accounts": page("accounts.html", mine=[], others=[], connectable=[]),
         "waiting": page(
             "waiting.html", part=part_of([row], "/", {}, ""), number=1, every=False, tenants=True, freezes=[freeze]
         ),

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
-from pdp.cli.connection import connect_async, connector
+from pdp.cli.connection import connect_async, connector, token_of
 from pdp.cli.doors.serving import address_options, run
 from pdp.cli.operate.provider import FLAGS, PROVIDER, ProviderOptions
 from pdp.cli.options import (
@@ -24,6 +25,7 @@ from pdp.cli.options import (
     path_of,
     with_loader,
 )
+from pdp.client.broker import AsyncBrokerClient
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.console.assembly import local_console, shared_console
@@ -42,6 +44,7 @@ _SECTIONS = {
         *("--listen", "--listen-tls-certificate", "--listen-tls-key", "--public-url"),
         *FLAGS,
     ),
+    "For connected accounts": ("--broker", "--broker-tls-roots", "--broker-tls-certificate", "--broker-tls-key"),
     "For the connection to the policy decision point": CONNECTION_FLAGS,
 }
 _PUBLIC_URL = re.compile(r"https://[a-z0-9.-]+(?::[0-9]{1,5})?|http://localhost:[0-9]{1,5}")
@@ -65,11 +68,30 @@ _SHARED = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """At which broker people connect accounts; None for what is not given."""
+
+    broker: str | None
+    broker_tls_roots: str | None
+    broker_tls_certificate: str | None
+    broker_tls_key: str | None
+
+
+_BROKER = (
+    click.option("--broker", metavar="ADDRESS", help="Where the broker takes calls: `host:port`, or `unix:PATH`."),
+    click.option("--broker-tls-roots", metavar="FILE", help="PEM file that the broker's certificate leads to."),
+    click.option("--broker-tls-certificate", metavar="FILE", help="PEM file of the console's certificate there."),
+    click.option("--broker-tls-key", metavar="FILE", help="PEM file of its key."),
+)
+
+
 @click.command(cls=SectionedCommand, sections=_SECTIONS, epilog="Example:  pdp console --open")
 @click.option("--open", "opens", is_flag=True, help="Open the console in the browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen on. [a free one]")
 @grouped(SharedOptions, "shared", _SHARED)
 @grouped(ProviderOptions, "provider", PROVIDER)
+@grouped(BrokerOptions, "broker", _BROKER)
 @connection_options(Role.APPROVER)
 @with_loader("data_dir")
 def console(
@@ -78,6 +100,7 @@ def console(
     connection: ConnectionOptions,
     shared: SharedOptions,
     provider: ProviderOptions,
+    broker: BrokerOptions,
     opens: bool,
     port: int,
 ) -> int:
@@ -88,7 +111,7 @@ def console(
     `pdp/console/README.md` says what the console does, and how providers are set up.
     """
     if shared.listen is None:
-        return run(_serve_here(load_settings(), connection, port, opens=opens))
+        return run(_serve_here(load_settings(), connection, broker, port, opens=opens))
     if opens or port:
         raise click.UsageError("--open and --port are for a console on this machine, and do not go with --listen")
     for flag, value in (
@@ -100,10 +123,12 @@ def console(
             raise click.UsageError(f"--listen needs --{flag}")
     if connection.token_file is not None:
         raise click.UsageError("--token-file does not go with --listen: each person brings their own token")
-    return run(_serve_all(load_settings(), connection, shared, provider.client()))
+    return run(_serve_all(load_settings(), connection, shared, broker, provider.client()))
 
 
-async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: SharedOptions, known: Client) -> None:
+async def _serve_all(
+    settings: Settings, connection: ConnectionOptions, shared: SharedOptions, broker: BrokerOptions, known: Client
+) -> None:
     url = (shared.public_url or "").rstrip("/").lower()
     if not _PUBLIC_URL.fullmatch(url):
         raise click.UsageError("--public-url must be https, with a host and no path, such as `https://pdp.example.org`")
@@ -112,6 +137,7 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
     async with AsyncExitStack() as opened:
         listener = opened.enter_context(Listener(shared.listen or "", certificate=certificate, key=key))
         client = await opened.enter_async_context(connect_async(Role.APPROVER, settings, connection, person))
+        accounts = await _broker(opened, broker, token=person)
         provider = await opened.enter_async_context(Provider(known, f"{url}{BACK}", clock))
         try:
             await provider.check()
@@ -120,23 +146,42 @@ async def _serve_all(settings: Settings, connection: ConnectionOptions, shared: 
             click.echo(f"nobody can log in yet: {error}", err=True)
         click.echo(f"serving the console at {listener.url}, known as {url}", err=True)
         connect = connector(Role.APPROVER, settings, connection, person)
-        await serve(shared_console(client, connect, place, clock, person, provider), listener, close_streams=True)
+        app = shared_console(client, connect, place, clock, person, provider, broker=accounts)
+        await serve(app, listener, close_streams=True)
 
 
-async def _serve_here(settings: Settings, connection: ConnectionOptions, port: int, *, opens: bool) -> None:
+async def _serve_here(
+    settings: Settings, connection: ConnectionOptions, broker: BrokerOptions, port: int, *, opens: bool
+) -> None:
     async with AsyncExitStack() as opened:
         client = await opened.enter_async_context(connect_async(Role.APPROVER, settings, connection))
         # What is wrong with the server or the token is said here, and not first in the browser.
         caller = await client.get_caller()
         listener = opened.enter_context(LoopbackListener(port))
         place = Place(f"http://{local_name()}:{listener.port}")
-        app, entry = local_console(client, connector(Role.APPROVER, settings, connection), place, SystemClock())
+        accounts = await _broker(opened, broker, token_file=connection.token_file or token_of(Role.APPROVER, settings))
+        connect = connector(Role.APPROVER, settings, connection)
+        app, entry = local_console(client, connect, place, SystemClock(), broker=accounts)
         link = opened.enter_context(_link_file(entry, Path(settings.data_dir) / f"console-{listener.port}.html"))
         click.echo(f"the console serves `{caller.caller_id}` on port {listener.port} until Ctrl-C", err=True)
         click.echo(f"open it within {LINK_SECONDS:.0f} seconds: {link.absolute().as_uri()}", err=True)
         if opens:
             await asyncio.to_thread(webbrowser.open, link.absolute().as_uri())
         await serve(app, listener, close_streams=True)
+
+
+async def _broker(opened: AsyncExitStack, options: BrokerOptions, **who: Any) -> AsyncBrokerClient | None:  # noqa: ANN401 - whose credential
+    """Open a client of the broker; None without an address."""
+    if options.broker is None:
+        return None
+    client = AsyncBrokerClient(
+        options.broker,
+        tls=options.broker_tls_roots or False,
+        tls_certificate=options.broker_tls_certificate,
+        tls_key=options.broker_tls_key,
+        **who,
+    )
+    return await opened.enter_async_context(client)
 
 
 @contextmanager
