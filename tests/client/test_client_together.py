@@ -441,27 +441,36 @@ def test_a_setting_turns_it_off(server: ScriptedServer, open_callers: Open, hold
 
 def test_a_call_that_waits_has_its_own_deadline(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:
     """It is denied in time, in gRPC's own words, and is not sent any more."""
-    now = [0.0]
-    callers = open_callers(timeout=1.0, clock=lambda: now[0])
-    held, waiting = _hold_up(callers, holding, "a")
-    now[0] = 1.0
-    answers = _answers(held, *waiting)
+    opened: list[Callers] = []
+    over = threading.Event()
 
-    assert [(False, "deadline_exceeded: Deadline Exceeded")] * 2 == [(one.allowed, one.error) for one in answers]
-    assert (0, ["hold"]) == (_waiting(callers), _sent(server))
+    def clock() -> float:
+        # As soon as a call waits for the one that is held, its time is over.
+        if holding.entered.is_set() and _waiting(opened[0]):
+            over.set()
+        return 2 * PATIENCE if over.is_set() else 0.0
+
+    opened.append(open_callers(clock=clock))
+    held = opened[0].ask("hold")
+    assert holding.entered.wait(PATIENCE)
+    (late,) = _answers(opened[0].ask("a"))
+    holding.go_on.set()
+
+    assert (False, "deadline_exceeded: Deadline Exceeded") == (late.allowed, late.error)
+    assert (True, ["hold"]) == (_answers(held)[0].allowed, _sent(server))
 
 
-def test_a_batch_that_is_not_answered_denies_in_time(
-    server: ScriptedServer, open_callers: Open, holding: Holding
-) -> None:
-    """Each call of it hears what a call alone would hear."""
-    server.scripts["BatchAuthorize"] = lambda *_: server.released.wait(PATIENCE)
-    held, waiting = _hold_up(open_callers(timeout=1.0), holding, "ab")
+def test_a_batch_that_is_too_late_denies(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:
+    """Each call of it hears what a call alone would hear, and none is asked about again."""
+    late = grpc.StatusCode.DEADLINE_EXCEEDED
+    server.scripts["BatchAuthorize"] = lambda _, context: context.abort(late, "Deadline Exceeded")
+    held, waiting = _hold_up(open_callers(), holding, "ab")
     holding.go_on.set()
     allowed, *answers = _answers(held, *waiting)
 
     assert allowed.allowed
     assert [(False, "deadline_exceeded: Deadline Exceeded")] * 2 == [(one.allowed, one.error) for one in answers]
+    assert ["hold", "(ab)"] == _sent(server)
 
 
 def test_closing_denies_those_that_wait(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:
