@@ -99,7 +99,7 @@ def test_a_server_that_is_away_is_waited_for_once(caplog: pytest.LogCaptureFixtu
                 told = await missing(session)
                 seen.append((told, loop.time() - began >= START / 2))
             async with asyncio.timeout(PATIENCE):
-                while not caplog.messages:
+                while not told_of():
                     await missing(session)
                     await asyncio.sleep(0.02)
             await session.close()
