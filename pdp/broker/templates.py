@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
 from pdp.broker.upstream import ForeignTargetError, required_target
+from pdp.foundation.jsontext import all_texts
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_.-]{1,128})\}")
@@ -67,14 +68,14 @@ class Template:
         if "?" in self.path:
             raise TemplateError(f"`{self.path}`: write what is behind `?` as `query`")
         names = (*self.query, *_keys(self.body))
-        values = [_PLACEHOLDER.sub("", text) for text in (*self.query.values(), *_texts(self.body))]
+        values = [_PLACEHOLDER.sub("", text) for text in (*self.query.values(), *all_texts(self.body))]
         if wrong := next((text for text in (*names, *values) if "{" in text or "}" in text), ""):
             raise TemplateError(f"`{wrong}` has a brace that is not around the name of an argument in a value")
 
     @property
     def names(self) -> frozenset[str]:
         """Return the names of the arguments that it takes."""
-        texts = (self.path, *self.query.values(), *_texts(self.body))
+        texts = (self.path, *self.query.values(), *all_texts(self.body))
         return frozenset(name for text in texts for name in _PLACEHOLDER.findall(text))
 
     def filled(self, arguments: Mapping[str, JSON]) -> UpstreamRequest:
@@ -150,17 +151,6 @@ def _scalar(name: str, value: object, place: str) -> str:
         return json.dumps(value)
     problem = "is missing" if value is _ABSENT else "is no text, number or truth value"
     raise UnfitArgumentsError(f"argument `{name}` {problem}, and stands in {place}")
-
-
-def _texts(value: JSON) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _texts(one)
-    elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
 
 
 def _keys(value: JSON) -> Iterator[str]:

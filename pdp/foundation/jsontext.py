@@ -152,6 +152,18 @@ def key_paths(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON value o
     return tuple(sorted(found))
 
 
+def all_texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    """Yield all texts in a JSON value, in order; keys are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from all_texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from all_texts(one)
+
+
 def digest(text: bytes) -> str:
     """Return `sha256:` and the hex digest of some bytes."""
     return "sha256:" + hashlib.sha256(text).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +16,7 @@ from pdp.record.reader import read_records
 from pdp.signals.serving import opened_record
 from pdp.signals.store import SignalStore
 from pdp.signals.words import ForgottenError, Signal, State, Target, TooManyOpenError, What
-from pdp.testing.clock import FakeClock
-from pdp.testing.inprocess import RunningServer
-from tests.signals.world import FOREIGN, SETTINGS, USERS, World, served, world
-
-Site = tuple[RunningServer, FakeClock]
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    """Serve for all tests."""
-    with served() as found:
-        yield found
-
-
-@pytest.fixture
-def here(site: Site, tmp_path: Path) -> Iterator[World]:
-    """Provide a receiver."""
-    with world(*site, tmp_path) as found:
-        yield found
+from tests.signals.world import FOREIGN, SETTINGS, USERS, Site, World, world
 
 
 class _Away:

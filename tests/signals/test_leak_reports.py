@@ -22,9 +22,7 @@ from pdp.signals.github import GitHubReports
 from pdp.signals.serving import opened_record
 from pdp.signals.settings import read_settings
 from pdp.signals.words import State
-from pdp.testing.clock import FakeClock
-from pdp.testing.inprocess import RunningServer
-from tests.signals.world import SETTINGS, World, push, served, world
+from tests.signals.world import SETTINGS, Site, World, push, world
 
 # "Secret scanning partner program" in GitHub's documentation shows this report, and the test key that signed it.
 KEY_ID: Final = "f9525bf080f75b3506ca1ead061add62b8633a346606dc5fe544e29231c6ee0d"
@@ -44,20 +42,12 @@ scanners:
     leaks:
       - {type: some_type, tenant: acme, connection: github-1}
 """
-Site = tuple[RunningServer, FakeClock]
 
 
 def published(*keys: tuple[str, str]) -> bytes:
     """Return keys as GitHub publishes them."""
     rows = [{"key_identifier": key_id, "key": pem, "is_current": True} for key_id, pem in keys]
     return json.dumps({"public_keys": rows}).encode()
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    """Serve for all tests."""
-    with served() as found:
-        yield found
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pdp.observer import EventKind
 from pdp.signals.words import State
-from pdp.testing.clock import FakeClock
-from pdp.testing.inprocess import RunningServer
 from tests.signals.world import (
     AUDIENCE,
     CREDENTIAL,
@@ -23,29 +21,13 @@ from tests.signals.world import (
     EVENTS,
     FOREIGN,
     SETTINGS,
+    Site,
     Transmitter,
     World,
     iss_sub,
     push,
-    served,
     world,
 )
-
-Site = tuple[RunningServer, FakeClock]
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    """Serve for all tests."""
-    with served() as found:
-        yield found
-
-
-@pytest.fixture
-def here(site: Site, tmp_path: Path) -> Iterator[World]:
-    """Provide a receiver."""
-    with world(*site, tmp_path) as found:
-        yield found
 
 
 def test_a_closed_account_ends_what_its_person_had(here: World) -> None:

@@ -23,17 +23,9 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.waiting import wait_until
 from tests.machinery.pages import blocks
-from tests.signals.world import SETTINGS, Transmitter, served
+from tests.signals.world import SETTINGS, Site, Transmitter
 
-Site = tuple[RunningServer, FakeClock]
 _PUSH: Final = {"Content-Type": "application/secevent+jwt"}
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    """Serve for all tests."""
-    with served() as found:
-        yield found
 
 
 def settings_file(folder: Path, server: RunningServer, *, caller: str = "signals", text: str = SETTINGS) -> Path:

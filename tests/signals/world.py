@@ -28,6 +28,9 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1.session_pb2 import SESSION_STATE_REVOKED
 
+# A server, and the clock that it goes by.
+Site = tuple[RunningServer, FakeClock]
+
 ISSUER, AUDIENCE = "https://idp.example", "https://signals.example/idp"
 MINE, FOREIGN = "acme", "initech"
 EVENTS: Final = "https://schemas.openid.net/secevent/"
@@ -179,7 +182,7 @@ def push(
 
 
 @contextmanager
-def served() -> Iterator[tuple[RunningServer, FakeClock]]:
+def served() -> Iterator[Site]:
     """Serve two tenants, of which the receiver may revoke in one."""
     clock = FakeClock()
     with running_server(FILES, callers=CALLERS, clock=clock) as server:
