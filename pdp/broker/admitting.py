@@ -128,6 +128,13 @@ class Admission:
         if not self._record.permits:
             raise UnavailableError("the record cannot be written, so no secret is used")
 
+    def note_use(self, kind: EventKind, about: About) -> None:
+        """Record a use before it happens. Raise `UnavailableError` when that cannot be: then it must not happen."""
+        self.require_record()
+        self.tell(kind, about)
+        # Whether a record was written is known only now.
+        self.require_record()
+
     def tell(self, kind: EventKind, about: About, **facts: str) -> None:
         """Record an event about one use."""
         self._record.event(

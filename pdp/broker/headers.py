@@ -1,6 +1,7 @@
 """Which headers of a request go to an upstream, and which of its answer come back: those that are named, and no others.
 
-What speaks of who asks, of where to, of how the bytes travel, or of another method or path can be named by nobody.
+What speaks of who asks, of where to, of how the bytes travel, or of another method or path can be named by nobody. Nor
+can what asks for a part of an answer: two parts could hold a half of the secret each, and neither would show it.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _MOST_BYTES: Final = 16 * 1024
 REQUEST: Final = frozenset(
     {
         *("accept", "accept-language", "content-language", "content-type", "if-match", "if-modified-since"),
-        *("if-none-match", "if-unmodified-since", "prefer", "range", "traceparent", "tracestate", "user-agent"),
+        *("if-none-match", "if-unmodified-since", "prefer", "traceparent", "tracestate", "user-agent"),
         *("mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id"),
     }
 )
 RESPONSE: Final = frozenset(
     {
-        *("accept-ranges", "cache-control", "content-disposition", "content-language", "content-range", "content-type"),
-        *("date", "etag", "expires", "last-modified", "link", "location", "retry-after", "vary", "www-authenticate"),
+        *("cache-control", "content-disposition", "content-language", "content-type", "date", "etag", "expires"),
+        *("last-modified", "link", "location", "retry-after", "vary", "www-authenticate"),
         *("ratelimit", "ratelimit-limit", "ratelimit-policy", "ratelimit-remaining", "ratelimit-reset"),
         *("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "mcp-session-id", "mcp-protocol-version"),
     }
@@ -35,7 +36,7 @@ _NEVER = re.compile(
     r"authorization|cookie2?|set-cookie2?|host|forwarded|x-forwarded(-.*)?|x-real-ip|via|proxy-.*|pdp-.*|"
     r"connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|content-length|content-encoding|"
     r"accept-encoding|http2-settings|x-http-method.*|x-method-override|x-original-.*|x-rewrite-.*|"
-    r"clear-site-data|alt-svc"
+    r"clear-site-data|alt-svc|range|if-range|accept-ranges|content-range"
 )
 
 

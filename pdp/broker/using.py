@@ -65,7 +65,7 @@ class Broker:
         with self._admission.admitted(asked, verified) as admitted:
             send, version = self._prepared(asked, admitted.connection, admitted.rules)
         about = admitted.about.with_facts(connection=admitted.connection, version=version, mode=asked.mode)
-        self._admission.tell(EventKind.CALL_TOKEN_USED, about)
+        self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
         return self._sent(send, take, opened, about)
 
     def greet(self, asked: Asked, take: Callable[[Answer], T], *, opened: Callable[[Egress], object] = id) -> T:
@@ -84,7 +84,7 @@ class Broker:
         send, version = self._prepared(asked, connection, rules)
         about = About(facts={"presenter": shown(asked.presenter), "server": asked.server}, tenant=mcp.tenant)
         about = about.with_facts(connection=connection, version=version, mode=asked.mode)
-        self._admission.tell(EventKind.CONNECTION_USED, about)
+        self._admission.note_use(EventKind.CONNECTION_USED, about)
         return self._sent(send, take, opened, about)
 
     def _prepared(self, asked: Asked, connection: Connection, rules: ServerRules) -> tuple[Send, int]:
@@ -106,7 +106,6 @@ class Broker:
         return send, secret.version
 
     def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: About) -> T:
-        self._admission.require_record()
         seen = _Seen()
         try:
             found: T = send(seen.through(take), opened=opened)

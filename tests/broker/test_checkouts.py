@@ -37,7 +37,7 @@ from pdp.calltokens.checkouts import Credential, RecipientKey
 from pdp.calltokens.keys import token_id_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.client import AsyncClient, UnavailableError
-from pdp.errors import PermissionDeniedError
+from pdp.errors import PDPError, PermissionDeniedError
 from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import CALLERS, FILES, opened_session
@@ -169,6 +169,16 @@ def test_what_is_handed_out_is_narrow_and_on_record(here: Till, provider: Provid
     assert (CheckoutState.OUT, ("ses_1", *CLAIMS.ancestor_ids)) == (one.state, one.session_ids)
     assert TOKEN not in repr((here.record.events, one, credential))
     assert TOKEN.encode() not in b"".join(path.read_bytes() for path in here.folder.rglob("*") if path.is_file())
+
+
+def test_without_a_record_nothing_is_handed_out(here: Till, provider: Provider) -> None:
+    """Nor is anything made that would have to be ended, also when the record fails with this very use."""
+    here.record.fails_with = "calltoken.used"
+
+    with pytest.raises(PDPError, match="the record cannot be written"):
+        here.ask(scopes=("a",))
+
+    assert ((), []) == (here.store.all(), provider.asked)
 
 
 def test_a_call_token_is_used_up(here: Till) -> None:

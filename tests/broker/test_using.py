@@ -216,15 +216,16 @@ def test_only_what_the_approver_saw_is_used(here: World, changes: dict[str, Any]
     assert "calltoken.refused" == here.record.kinds[-1]
 
 
-def test_without_a_record_nothing_is_sent(here: World) -> None:
-    """A use that nobody could find later is none."""
+@pytest.mark.parametrize("failing", ["", "calltoken.used"])
+def test_without_a_record_nothing_is_sent(here: World, failing: str) -> None:
+    """A use that nobody could find later is none, also when the record fails with this very use."""
     here.upstream.got.clear()
-    here.record.permits = False
+    here.record.permits, here.record.fails_with = bool(failing), failing
 
     with pytest.raises(UnavailableError):
         ask(here, token())
 
-    here.record.permits = True
+    here.record.permits, here.record.fails_with = True, ""
     assert [] == here.upstream.got
 
 

@@ -99,15 +99,19 @@ class _Request(BaseHTTPRequestHandler):
 
 
 class Noting:
-    """A record in memory, which may fail."""
+    """A record in memory, which may fail: from the start, or with the first event of a kind."""
 
     def __init__(self, beside: Record | None = None) -> None:
         self.events: list[Event] = []
         self.permits = True
+        self.fails_with = ""
         self._beside = beside
 
     def event(self, event: Event) -> None:
-        """Keep an event."""
+        """Keep an event, unless it fails with it."""
+        if event.kind.value == self.fails_with:
+            self.permits = False
+            return
         self.events.append(event)
         if self._beside is not None:
             self._beside.event(event)

@@ -96,8 +96,7 @@ class CheckoutDesk:
             begun_at=now,
             next_at=now + GRACE_SECONDS,
         )
-        self._admission.require_record()
-        self._admission.tell(EventKind.CALL_TOKEN_USED, about)
+        self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
         self._store.begin(one)
         return one
 
