@@ -10,7 +10,7 @@ from typing import Final
 from pdp.broker.providers import KeyProvider, is_key_of, new_kek_id
 from pdp.broker.sealing.envelope import CheckoutPlace, Place, Sealed, opened, rewrapped, sealed
 from pdp.broker.store.marks import Mark, Marks
-from pdp.broker.store.rows import BrokerStore, Gone, Stored
+from pdp.broker.store.rows import BrokerStore, Gone, Kept, Stored
 from pdp.broker.words import (
     MOST_SECRET_BYTES,
     Connection,
@@ -171,8 +171,11 @@ class Vault:
         return None if stored is None else _version_of(connection_id, stored)
 
     def keys(self, *, tenant: str | None = None) -> tuple[tuple[Kek, int], ...]:
-        """Return all keys, or those of a tenant, each with how many secrets are sealed under it."""
-        return tuple((kek, len(self._store.sealed_under(kek.id))) for kek in self._store.keks(tenant=tenant))
+        """Return all keys, or those of a tenant, each with how many secrets and credentials are sealed under it."""
+        return tuple(
+            (kek, len(self._store.sealed_under(kek.id)) + len(self._store.kept_under(kek.id)))
+            for kek in self._store.keks(tenant=tenant)
+        )
 
     def rotate_key(self, tenant: str, compartment: str, *, by: str) -> Kek:
         """Make a new key, under which new secrets are sealed from now on. `rewrap` brings the others to it."""
@@ -185,13 +188,15 @@ class Vault:
         return kek
 
     def rewrap(self, tenant: str, compartment: str) -> int:
-        """Bring the secrets that are sealed under former keys to the present one, one by one. Return how many were.
+        """Bring what is sealed under former keys to the present one, one by one. Return how much it was.
 
-        Secrets can be opened and stored meanwhile.
+        That is secrets, and credentials that are out. They can be opened and stored meanwhile.
         """
         present = self._present_kek(tenant, compartment)
         former = [one for one in self._store.keks(tenant=tenant) if one.compartment == compartment and one != present]
-        return sum(self._rewrap(one, present) for kek in former for one in self._store.sealed_under(kek.id))
+        secrets = sum(self._rewrap(one, present) for kek in former for one in self._store.sealed_under(kek.id))
+        out = sum(self._rewrap_kept(one, present) for kek in former for one in self._store.kept_under(kek.id))
+        return secrets + out
 
     def retire(self, kek_id: str, *, by: str) -> Kek:
         """Destroy a key that seals nothing any more. Raise `KeyInUseError` while it does, and `UnknownKeyError`."""
@@ -262,6 +267,14 @@ class Vault:
         with self._refusing(connection):
             one = rewrapped(stored.sealed, Place(connection=connection, version=stored.version), kek.id, self._provider)
         return self._store.rewrap(connection_id, stored, one)
+
+    def _rewrap_kept(self, kept: Kept, kek: Kek) -> bool:
+        # It stays as long as something of it is out.
+        connection = self._store.connection(kept.connection_id)
+        with self._refusing(connection):
+            place = CheckoutPlace(connection=connection, checkout_id=kept.checkout_id)
+            one = rewrapped(kept.sealed, place, kek.id, self._provider)
+        return self._store.rewrap_kept(kept, one)
 
     @contextmanager
     def _refusing(self, connection: Connection) -> Iterator[None]:

@@ -28,6 +28,7 @@ from pdp.broker.words import (
     Connection,
     Consenting,
     DatabaseUnavailableError,
+    KeyInUseError,
     Mode,
     Secret,
     TokenRefusedError,
@@ -355,6 +356,21 @@ def test_a_connection_stays_while_something_of_it_is_out(here: Till) -> None:
     here.end_session()
     here.vault.remove("app", by=BY)
     assert () == here.vault.connections()
+
+
+def test_a_key_is_rotated_while_a_token_is_out(here: Till) -> None:
+    """The token is brought to the new key with the secret, so the former key can be destroyed, and the token ended."""
+    here.ask(scopes=("a",))
+    [(former, sealed)] = here.vault.keys()
+    here.vault.rotate_key(CLAIMS.tenant, "prod", by=BY)
+    with pytest.raises(KeyInUseError):
+        here.vault.retire(former.id, by=BY)
+    moved = here.vault.rewrap(CLAIMS.tenant, "prod")
+    here.vault.retire(former.id, by=BY)
+    here.end_session()
+
+    assert (2, 2) == (sealed, moved)
+    assert ["revoked"] == here.outcomes
 
 
 def test_nothing_is_left_of_what_the_provider_refuses(here: Till, provider: Provider) -> None:

@@ -43,7 +43,7 @@ def keys() -> None:
 def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
     """List the keys of each tenant and compartment, with how many secrets are sealed under each.
 
-    New secrets are sealed under the latest generation.
+    Access tokens that are out are counted, too. New secrets are sealed under the latest generation.
     """
     found = vault.keys(tenant=tenant)
     if as_json:
@@ -66,7 +66,7 @@ def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
 @json_option
 @with_vault
 def rotate(*, vault: Vault, by: str, tenant: str, compartment: str, as_json: bool) -> None:
-    """Make a new key for a compartment, and bring its secrets to it, one by one.
+    """Make a new key for a compartment, and bring its secrets to it, one by one, and access tokens that are out.
 
     Secrets stay usable meanwhile. When it was interrupted, run it again. The former keys stay until you retire them.
     """
@@ -90,7 +90,8 @@ def rotate(*, vault: Vault, by: str, tenant: str, compartment: str, as_json: boo
 def retire(*, vault: Vault, by: str, kek_id: str, as_json: bool) -> None:
     """Destroy a key under which nothing is sealed any more.
 
-    Refused while a secret is. Copies of the store from before the rotation cannot be opened afterwards.
+    Refused while a secret is, or an access token that is out. Copies of the store from before the rotation cannot be
+    opened afterwards.
     """
     kek = vault.retire(kek_id, by=by)
     if as_json:

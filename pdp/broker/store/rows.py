@@ -43,6 +43,7 @@ _OUT: Final = {
 _REWRAP: Final = """
 UPDATE secrets SET kek_id = ?, wrapped_key = ? WHERE connection_id = ? AND version = ? AND kek_id = ?
 """
+_REWRAP_KEPT: Final = "UPDATE checkouts SET kek_id = ?, wrapped_key = ? WHERE id = ? AND kek_id = ?"
 
 
 class Stored(NamedTuple):
@@ -51,6 +52,14 @@ class Stored(NamedTuple):
     version: int
     sealed: Sealed
     stored_at: float
+
+
+class Kept(NamedTuple):
+    """A sealed credential that is out, as the store keeps it to end it."""
+
+    checkout_id: str
+    connection_id: str
+    sealed: Sealed
 
 
 class Gone(NamedTuple):
@@ -159,6 +168,13 @@ class BrokerStore:
             connection.execute(_REWRAP, row)
             return bool(connection.changes())
 
+    def rewrap_kept(self, former: Kept, sealed: Sealed) -> bool:
+        """Replace the wrapped key of a credential that is out. Say whether it was still the one that was read."""
+        row = (sealed.kek_id, sealed.wrapped_key, former.checkout_id, former.sealed.kek_id)
+        with self._database.writing() as connection:
+            connection.execute(_REWRAP_KEPT, row)
+            return bool(connection.changes())
+
     def add_kek(self, kek: Kek) -> bool:
         """Add a key. Say whether it is the first one of its generation."""
         with self._database.writing() as connection:
@@ -186,10 +202,21 @@ class BrokerStore:
             rows = connection.execute("SELECT connection_id FROM secrets WHERE kek_id = ? ORDER BY 1", (kek_id,))
             return tuple(str(one) for (one,) in rows)
 
-    def retire(self, kek_id: str, destroy: Callable[[str], None]) -> Kek:
-        """Destroy a key and forget it. Raise `KeyInUseError` while a secret is sealed under it, and `UnknownKeyError`.
+    def kept_under(self, kek_id: str) -> tuple[Kept, ...]:
+        """Return the credentials that are out and sealed under a key."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT id, connection_id, wrapped_key, sealed FROM checkouts WHERE kek_id = ? ORDER BY 1", (kek_id,)
+            )
+            return tuple(
+                Kept(id_, connection_id, Sealed(kek_id=kek_id, wrapped_key=wrapped_key, text=text))
+                for id_, connection_id, wrapped_key, text in rows
+            )
 
-        `destroy` is called when no secret can be sealed under it any more, and the key is forgotten when it returns.
+    def retire(self, kek_id: str, destroy: Callable[[str], None]) -> Kek:
+        """Destroy a key and forget it. Raise `KeyInUseError` while anything is sealed under it, and `UnknownKeyError`.
+
+        `destroy` is called when nothing can be sealed under it any more, and the key is forgotten when it returns.
         """
         found = [one for one in self.keks() if one.id == kek_id]
         if not found:
