@@ -38,6 +38,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",
     "PDP_TLS_KEY": "PEM file of the certificate's private key",
     "PDP_PLAINTEXT": "`true` makes commands speak plain text, only on loopback",
+    "PDP_ASK_TOGETHER": "`false` makes clients and doors send every question by itself",
     "PDP_SESSION_HANDLE": "the secret handle of the session that commands ask about",
     "PDP_DEBUG": "`1` shows where an error comes from",
     "PDP_TEST_DATA": "the folder of test material",

@@ -14,13 +14,14 @@ from typing import Any, Literal
 import grpc
 
 from pdp.client.diagnosis import Diagnosis
-from pdp.client.errors import describe
+from pdp.client.errors import PDPClientError, describe
 from pdp.errors import ConfigurationError
 from pdp.foundation.loopback import is_loopback
 from pdp.foundation.ownership import read_own, require_own_socket
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 DEFAULT_DATA_DIR = ".pdp"
+ASK_TOGETHER_VARIABLE = "PDP_ASK_TOGETHER"
 # `pdp init` creates it in the data folder; a server on loopback is verified with it.
 LOCAL_ROOTS = Path("tls") / "ca.pem"
 
@@ -47,13 +48,15 @@ _OPTIONS = (
 class Connection:
     """An address with its credentials. Without `credentials` the connection is in plain text.
 
-    `token` is called for each call. `diagnosis` explains why a connection failed.
+    `token` is called for each call. `diagnosis` explains why a connection failed. `process` is the one that made it,
+    and no other may use it.
     """
 
     address: str
     token: Callable[[], str] = field(default=lambda: "", repr=False)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
     diagnosis: Diagnosis
+    process: int = field(default_factory=os.getpid)
 
     @classmethod
     def to(
@@ -121,7 +124,10 @@ class Connection:
         return transport.secure_channel(self.address, self.credentials, options=_OPTIONS)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata that says who makes a call."""
+        """Return the metadata that says who makes a call. Raise `PDPClientError` in a process that was forked since."""
+        if os.getpid() != self.process:
+            # The threads that would read the answers, and those that hold locks, exist only in the other process.
+            raise PDPClientError("the client belongs to the process that made it; make another one after a fork")
         token = self.token()
         return (("authorization", f"Bearer {token}"),) if token else ()
 
@@ -132,6 +138,20 @@ def trace_headers(traceparent: str, tracestate: str) -> tuple[tuple[str, str], .
         return ()
     ours = ("traceparent", traceparent)
     return (ours, ("tracestate", tracestate)) if _TRACESTATE.fullmatch(tracestate) else (ours,)
+
+
+def asks_together(chosen: bool | None) -> bool:  # noqa: FBT001 - the setting's own value
+    """Say whether callers that share a client ask together.
+
+    None means `PDP_ASK_TOGETHER` or else true. Raise `ConfigurationError` for a variable that is neither `true` nor
+    `false`.
+    """
+    if chosen is not None:
+        return chosen
+    text = os.environ.get(ASK_TOGETHER_VARIABLE) or "true"
+    if text not in ("true", "false"):
+        raise ConfigurationError(f"`{ASK_TOGETHER_VARIABLE}` must be `true` or `false`, not `{text}`")
+    return text == "true"
 
 
 def checked_timeout(name: str, seconds: float) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +17,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from pdp.client import Answer, AsyncClient, Client, ToolCall
+from pdp.errors import ConfigurationError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.waiting import wait_until
@@ -430,13 +434,46 @@ def test_a_slow_call_does_not_keep_others_waiting(
     assert not held.done()
 
 
-def test_a_setting_turns_it_off(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:
-    """Each call is sent at once, by itself."""
-    callers = open_callers(ask_together=False)
+@pytest.mark.parametrize(("variable", "chosen"), [("true", False), ("false", None)])
+def test_a_setting_turns_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+    server: ScriptedServer,
+    open_callers: Open,
+    holding: Holding,
+    variable: str,
+    chosen: bool | None,  # noqa: FBT001 - a column of the table
+) -> None:
+    """Each call is sent at once, by itself; what a program chooses counts before the environment."""
+    monkeypatch.setenv("PDP_ASK_TOGETHER", variable)
+    callers = open_callers(ask_together=chosen)
     held, _ = _hold_up(callers, holding, "")
 
     assert all(answer.allowed for answer in _answers(*map(callers.ask, "abc")))
     assert (False, ["a", "b", "c", "hold"]) == (held.done(), sorted(_sent(server)))
+
+
+def test_a_setting_that_is_no_word_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error does not leave on what was to be off."""
+    monkeypatch.setenv("PDP_ASK_TOGETHER", "off")
+
+    with pytest.raises(ConfigurationError, match="`PDP_ASK_TOGETHER` must be `true` or `false`, not `off`"):
+        Client(plaintext=True)
+
+
+def test_a_fork_leaves_every_call_to_its_own_process(server: ScriptedServer, address: str, holding: Holding) -> None:
+    """A copied client denies at once, a new one asks, and what was under way or waited is answered where it began."""
+    command = [sys.executable, "-m", "tests.client.forking", address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        forked = json.loads(process.stdout.readline())
+        holding.go_on.set()
+        stayed = json.loads(process.communicate(timeout=PATIENCE)[0])
+
+    belongs = "the client belongs to the process that made it; make another one after a fork"
+    assert {"copied": [False, f"the call could not be made: {belongs}"], "new": [True, ""]} == forked
+    assert {"hold": True, "a": True} == stayed
+    assert ["a", "b", "hold"] == sorted(_sent(server))
 
 
 def test_a_call_that_waits_has_its_own_deadline(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from pdp.client import control, tasks
 from pdp.client.aio.together import AsyncTogether
 from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
-from pdp.client.connection import Connection, checked_timeout, trace_headers
+from pdp.client.connection import Connection, asks_together, checked_timeout, trace_headers
 from pdp.client.errors import PDPClientError, from_status
 from pdp.client.operations import (
     AUTHORIZE,
@@ -39,7 +39,7 @@ class AsyncCalls:
         timeout: float,
         management_timeout: float,
         traceparent: Callable[[], str] | None,
-        ask_together: bool,
+        ask_together: bool | None,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -54,7 +54,9 @@ class AsyncCalls:
         self._channel = connection.open(grpc.aio)
         self._batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
         authorize = tasks.closable(AUTHORIZE.unary(self._channel))
-        self._together = AsyncTogether(authorize, self._batch_authorize, clock=clock, off=not ask_together)
+        self._together = AsyncTogether(
+            authorize, self._batch_authorize, clock=clock, off=not asks_together(ask_together)
+        )
         self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from pdp.client import control, threads
 from pdp.client.sync.together import Together
 from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
-from pdp.client.connection import Connection, checked_timeout, trace_headers
+from pdp.client.connection import Connection, asks_together, checked_timeout, trace_headers
 from pdp.client.errors import PDPClientError, from_status
 from pdp.client.operations import (
     AUTHORIZE,
@@ -41,7 +41,7 @@ class Calls:
         timeout: float,
         management_timeout: float,
         traceparent: Callable[[], str] | None,
-        ask_together: bool,
+        ask_together: bool | None,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
     ) -> None:
@@ -56,7 +56,7 @@ class Calls:
         self._channel = connection.open(grpc)
         self._batch_authorize = threads.closable(BATCH_AUTHORIZE.unary(self._channel))
         authorize = threads.closable(AUTHORIZE.unary(self._channel))
-        self._together = Together(authorize, self._batch_authorize, clock=clock, off=not ask_together)
+        self._together = Together(authorize, self._batch_authorize, clock=clock, off=not asks_together(ask_together))
         self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
 
     def close(self) -> None:

@@ -68,9 +68,9 @@ class Client:
     block. Without it a call with a notice is denied.
     `report_values` False sends no digests of what results hold: what an agent takes from a result is then unseen.
     `traceparent` returns the W3C header of the current trace, for calls that do not state one.
-    `ask_together` False sends every question by itself. By default those that wait at the same time go as one message,
-    and each is answered as if it had gone alone.
-    Raise `ConfigurationError` when the address, the token or the certificates are wrong.
+    `ask_together` False sends every question by itself; None means `PDP_ASK_TOGETHER` or else True: those that wait at
+    the same time go as one message, and each is answered as if it had gone alone.
+    Raise `ConfigurationError` when the address, the token, the certificates or `PDP_ASK_TOGETHER` are wrong.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Client:
         on_notice: OnNotice | None = None,
         report_values: bool = True,
         traceparent: Callable[[], str] | None = None,
-        ask_together: bool = True,
+        ask_together: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = threads.sleep,
     ) -> None:

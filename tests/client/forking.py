@@ -1,0 +1,52 @@
+"""Fork while calls are under way and wait: `python -m tests.client.forking ADDRESS`.
+
+It prints what the new process is answered, and at the end what its own callers are answered, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import patch
+
+from pdp.client import Client, ToolCall
+from pdp.testing.waiting import wait_until
+
+_SECONDS = 30.0
+
+
+def main(address: str) -> None:
+    """Ask, fork, and ask again."""
+    patient = patch("pdp.client.sync.together.SOON_SECONDS", _SECONDS)
+    with patient, Client(address, timeout=_SECONDS, clock=lambda: 0.0) as client, ThreadPoolExecutor(2) as threads:
+        for name in ("first", "second"):
+            client.ask(_call(name))
+        queues = client._calls._together._gathering._queues
+        asked = {"hold": threads.submit(client.ask, _call("hold"))}
+        wait_until(lambda: any(queue.under_way for queue in queues.values()))
+        asked["a"] = threads.submit(client.ask, _call("a"))
+        wait_until(lambda: any(queue.waiting for queue in queues.values()))
+        child = os.fork()
+        if not child:
+            _ask_anew(address, client)
+        os.waitpid(child, 0)
+        print(json.dumps({name: one.result().allowed for name, one in asked.items()}), flush=True)  # noqa: T201 - read by the test
+
+
+def _ask_anew(address: str, copied: Client) -> None:
+    denied = copied.ask(_call("b"))
+    with Client(address, timeout=_SECONDS) as client:
+        answer = client.ask(_call("b"))
+    found = {"copied": [denied.allowed, denied.error], "new": [answer.allowed, answer.error]}
+    print(json.dumps(found), flush=True)  # noqa: T201 - read by the test
+    os._exit(0)
+
+
+def _call(tool: str) -> ToolCall:
+    return ToolCall(session_handle="pdps_secret", server="files", tool=tool)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
