@@ -7,24 +7,25 @@
 # PREFIX is the Python environment that stands for `/opt/pdp`, made with the Python in BASE.
 # FILES holds what becomes `/etc/pdp` and `/run/pdp`; DATA becomes `/var/lib/pdp`. PROBE is a command line.
 set -euo pipefail
+umask 022
 prefix=$1 base=$2 project=$3 files=$4 data=$5 probe=$6
 shift 6
 
 root=$(mktemp -d)
 mount -t tmpfs -o mode=755 none "$root"
-mkdir -p "$root"/{usr,proc,dev,opt/pdp,etc,run,var/lib/pdp,var/lib/pdp-record} "$root$prefix" "$root$base" "$root$project"
+mkdir -p "$root"/{usr,proc,dev,opt/pdp,etc,run,var/lib/pdp,var/lib/pdp-record} "$root$prefix" "$root$base" "$root$project/pdp"
 for name in bin lib lib64; do
   if [ -L "/$name" ]; then cp -P "/$name" "$root/"; elif [ -d "/$name" ]; then mkdir "$root/$name"; mount --bind "/$name" "$root/$name"; fi
 done
 for name in usr proc dev; do mount --rbind "/$name" "$root/$name"; done
-for place in "$base" "$project"; do mount --bind "$place" "$root$place"; done
-# Last: the environment may lie within the project.
+# Not the whole project: it may lie in a folder that only its owner can enter.
+for place in "$base" "$project/pdp"; do mount --bind "$place" "$root$place"; done
 for place in "$root/opt/pdp" "$root$prefix"; do mount --bind "$prefix" "$place"; done
 cp -a "$files"/. "$root/"
 mount --bind "$data" "$root/var/lib/pdp"
 # Where the manifests have a volume of its own for the record: as the platform makes it.
 mount -t tmpfs -o uid=0,gid=65532,mode=2775 none "$root/var/lib/pdp-record"
-for place in usr opt/pdp "${prefix#/}" "${base#/}" "${project#/}"; do mount -o remount,bind,ro "$root/$place"; done
+for place in usr opt/pdp "${prefix#/}" "${base#/}" "${project#/}/pdp"; do mount -o remount,bind,ro "$root/$place"; done
 mount -o remount,ro "$root"
 ip link set lo up
 
