@@ -98,7 +98,7 @@ LIBRARIES = {
         "pdp.server",
         "pdp.client",
         "pdp.broker.calls",
-        "pdp.broker.connectioncalls",
+        "pdp.broker.personalcalls",
         "pdp.app",
         "pdp.testing",
         "pdp.telemetry.transport_grpc",
@@ -110,6 +110,8 @@ LIBRARIES = {
     "google": (
         "pdp.broker.calls",
         "pdp.broker.connectioncalls",
+        "pdp.broker.exposurecalls",
+        "pdp.broker.personalcalls",
         "pdp.serving",
         "pdp.server",
         "pdp.client",

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.broker.calls import ending_on_error
 from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.people import People, source_of
 from pdp.broker.oauth.severing import Severing
+from pdp.broker.personalcalls import Answer, handlers_of
 from pdp.broker.persons import Person, Persons
 from pdp.broker.v1 import connection_pb2 as messages
 from pdp.broker.vault import Vault
 from pdp.broker.words import Connection, ConsentState, UnknownConnectionError
 from pdp.errors import PermissionDeniedError
 from pdp.model import Role
-from pdp.serving.decoding import read
-
-Answer: TypeAlias = Callable[[Any, Person], Message]
 
 SERVICE: Final = "pdp.broker.v1.ConnectionService"
-_BEARER: Final = "Bearer "
 _STATES: Final = {
     ConsentState.CONNECTED: messages.CONNECTION_STATE_CONNECTED,
     # Its tokens are good, or somebody gets others at this moment.
@@ -62,7 +57,7 @@ class ConnectionFace:
             "FinishConnection": (messages.FinishConnectionRequest, self.finish),
             "EndConnection": (messages.EndConnectionRequest, self.end),
         }
-        return {name: self._handler(kind, answer) for name, (kind, answer) in answers.items()}
+        return handlers_of(answers, self.persons)
 
     def show(self, request: messages.ListConnectionsRequest, person: Person) -> Message:
         """List the person's connections, or those of their tenants, and what they can connect to."""
@@ -94,14 +89,6 @@ class ConnectionFace:
         expire_time = _time(ended.expires_at) if ended.expires_at else None
         return messages.EndConnectionResponse(outcome=_OUTCOMES[ended.outcome], expire_time=expire_time)
 
-    def _handler(self, kind: type[Any], answer: Answer) -> Any:  # noqa: ANN401 - gRPC has no types
-        def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-            with ending_on_error(context):
-                request = read(kind, wire)
-                return answer(request, self.persons(_token(context))).SerializeToString()
-
-        return grpc.unary_unary_rpc_method_handler(answered)
-
     def _shown(self, row: Connection) -> messages.PersonalConnection:
         consent = self.people.standing(row)
         return messages.PersonalConnection(
@@ -127,11 +114,6 @@ def _connectable(row: Connection) -> messages.Connectable:
         provider=source_of(row).host,
         scopes=row.scopes,
     )
-
-
-def _token(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
-    found = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
-    return found[0].removeprefix(_BEARER) if len(found) == 1 and found[0].startswith(_BEARER) else ""
 
 
 def _time(at: float) -> Timestamp:

@@ -1,14 +1,17 @@
-"""What people meet of a broker: what they ask it about their connections, and where providers send them back to."""
+"""What people meet of a broker: what they ask it about connections, and where providers send them back to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from pdp.broker import connectioncalls, exposurecalls
 from pdp.broker.admitting import Record
 from pdp.broker.callback import PATH, Callback
 from pdp.broker.connectioncalls import ConnectionFace
+from pdp.broker.exposurecalls import ExposureFace
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.people import People
 from pdp.broker.oauth.severing import Severing
@@ -21,9 +24,9 @@ from pdp.clock import SystemClock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """What people ask, and where they come back to."""
+    """What people ask, as the handlers of services by their names, and where they come back to."""
 
-    face: ConnectionFace
+    services: Mapping[str, Mapping[str, Any]]
     callback: Callback
 
 
@@ -37,5 +40,9 @@ def opened_counter(settings: BrokerSettings, vault: Vault, people: People, recor
         back = f"{settings.people.url}{PATH}"
         connecting = Connecting(vault, flows, people, record.event, SystemClock(), back)
         severing = Severing(vault, people.consents, record.event, SystemClock())
-        face = ConnectionFace(persons=persons, vault=vault, people=people, connecting=connecting, severing=severing)
-        yield Counter(face=face, callback=Callback(connecting, settings.people.console))
+        connections = ConnectionFace(
+            persons=persons, vault=vault, people=people, connecting=connecting, severing=severing
+        )
+        exposure = ExposureFace(persons=persons, folder=settings.data_dir)
+        services = {connectioncalls.SERVICE: connections.handlers, exposurecalls.SERVICE: exposure.handlers}
+        yield Counter(services=services, callback=Callback(connecting, settings.people.console))

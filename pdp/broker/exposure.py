@@ -7,7 +7,7 @@ how much there is beyond them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +15,11 @@ from typing import Any, Final
 from pdp.clock import utc_text
 from pdp.observer import EventKind
 from pdp.record.fields import facts_of, number_of, text_of
+from pdp.record.keys import PublicKeys
 from pdp.record.reader import read_records, read_segment
 from pdp.record.secretuses import SecretUse, names_secret, use_of
 from pdp.record.segments import segments_by_chain
+from pdp.record.verify import Report, verify
 
 # What is counted of uses, by the name of its list.
 ABOUT: Final[Mapping[str, Callable[[SecretUse], str]]] = {
@@ -68,19 +70,47 @@ class Tally:
             self.others.add(time)
 
 
-class Exposure:
-    """What a record says about the uses of a connection's secret, or of one version of it, since a time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Which uses are asked for: of a connection, in one version of its secret or with 0 in all, since unix seconds.
 
-    `calls` are the last of the uses. `answers` counts what came back of them, with the bytes that were handed on.
-    `known` says whether the record names the connection, and the version, at any time. `gap` says from when to when
-    uses may be missing, and is empty when the record reaches back as far as was asked.
+    `tenants` are those that may be told of; None stands for all. `most_names` and `most_calls` bound the lists, and the
+    listed calls are the last of all, or of the first `before` of them.
     """
 
-    def __init__(self, connection: str, version: int, *, since: str, most: int) -> None:
-        self.connection, self.version, self.since = connection, version, since
+    connection: str
+    version: int = 0
+    since_at: float = 0.0
+    tenants: Collection[str] | None = None
+    most_names: int
+    most_calls: int
+    before: int | None = None
+
+    @property
+    def since(self) -> str:
+        """Return from when on, as the record writes times; empty for the beginning."""
+        return utc_text(self.since_at) if self.since_at else ""
+
+    def is_about(self, record: Mapping[str, Any]) -> bool:
+        """Say whether a record is about the secret, and may be told of."""
+        told = self.tenants is None or text_of(record, "tenant") in self.tenants
+        return told and names_secret(record, self.connection, self.version)
+
+
+class Exposure:
+    """What a record says about the uses of a secret.
+
+    `calls` are those that are listed, and `calls_before` counts the ones before these. `answers` counts what came back,
+    with the bytes that were handed on. `known` says whether the record names the connection, and the version, at any
+    time. `gap` says from when to when uses may be missing, and is empty when the record reaches back as far as was
+    asked.
+    """
+
+    def __init__(self, asked: Question) -> None:
+        self._asked = asked
         self.uses = Uses()
-        self.about = {name: Tally(most) for name in ABOUT}
-        self.calls: deque[SecretUse] = deque(maxlen=most)
+        self.about = {name: Tally(asked.most_names) for name in ABOUT}
+        self.calls: deque[SecretUse] = deque(maxlen=asked.most_calls)
         self.answers, self.answer_bytes = 0, 0
         self.known = False
         self.gap = ""
@@ -92,15 +122,21 @@ class Exposure:
             self._take(located.record)
         self.gap = self._gap(folder)
 
+    @property
+    def calls_before(self) -> int:
+        """Return how many calls there are before those that are listed."""
+        before = self._asked.before
+        return (self.uses.count if before is None else min(before, self.uses.count)) - len(self.calls)
+
     def _take(self, record: Mapping[str, Any]) -> None:
-        if not names_secret(record, self.connection, self.version):
+        if not self._asked.is_about(record):
             return
         self.known = True
         facts, kind, time = facts_of(record), record.get("kind"), text_of(record, "time")
         # Versions are counted from 1, and never again.
-        if kind in _STORED and number_of(facts, "version") == (self.version or 1):
+        if kind in _STORED and number_of(facts, "version") == (self._asked.version or 1):
             self._stored = self._stored or time
-        if time < self.since:
+        if time < self._asked.since:
             return
         if (use := use_of(record)) is not None:
             self._count(use)
@@ -110,7 +146,8 @@ class Exposure:
 
     def _count(self, use: SecretUse) -> None:
         self.uses.add(use.time)
-        self.calls.append(use)
+        if self._asked.before is None or self.uses.count <= self._asked.before:
+            self.calls.append(use)
         for name, value_of in ABOUT.items():
             if value := value_of(use):
                 self.about[name].add(value, use.time)
@@ -122,22 +159,22 @@ class Exposure:
         for segments in segments_by_chain(folder).values():
             if time := _beginning(segments[0].path):
                 (begun if segments[0].number == 1 else cut).append(time)
-        needed = max(self.since, self._stored)
+        needed = max(self._asked.since, self._stored)
         if cut and max(cut) > needed:
             return f"its oldest files are missing: it is whole from {max(cut)} on"
-        if not cut and not self._stored and begun and min(begun) > self.since:
+        if not cut and not self._stored and begun and min(begun) > self._asked.since:
             return f"it begins at {min(begun)}"
         return ""
 
 
-def exposure_of(folder: Path, connection: str, version: int, *, since_at: float, most: int) -> Exposure:
-    """Return what a record says about a connection's secret; `version` is 0 for all of them.
+def exposure_of(folder: Path, keys: PublicKeys, asked: Question, *, open_end: bool = False) -> tuple[Exposure, Report]:
+    """Verify a record, and return what it says about a secret. Raise `OSError` when it cannot be read.
 
-    `most` bounds each list. Raise `OSError` when the record cannot be read.
+    `open_end` accepts a chain that is not closed, as in a copy of a record that is being written.
     """
-    found = Exposure(connection, version, since=utc_text(since_at) if since_at else "", most=most)
+    report, found = verify(folder, keys, open_end=open_end), Exposure(asked)
     found.read(folder)
-    return found
+    return found, report
 
 
 def _beginning(segment: Path) -> str:

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from pdp.broker import connectioncalls
 from pdp.broker.admitting import Admission, Record
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
@@ -140,7 +139,7 @@ async def _serve(
     with ExitStack() as opened:
         if settings.calls:
             face = CallFace(parts.broker, parts.desk, observer=observer)
-            services = {connectioncalls.SERVICE: counter.face.handlers} if counter else {}
+            services = counter.services if counter else {}
             port = opened.enter_context(serving_calls(face, _listener(settings.calls, settings), services))
             listening(f"calls at {_with_port(settings.calls, port)}")
         if settings.http:

@@ -1,4 +1,4 @@
-"""What a person asks a broker of secrets: which of their accounts are connected, and to connect and disconnect them."""
+"""What a person asks a broker of secrets: about their connected accounts, and as an auditor who used a secret."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 from google.protobuf.message import Message
 
 from pdp.broker.v1 import connection_pb2 as messages
+from pdp.broker.v1.exposure_pb2 import GetExposureRequest, GetExposureResponse
 from pdp.client import tasks
 from pdp.client.aio.calls import AsyncCalls
 from pdp.client.connection import Connection
@@ -17,7 +18,7 @@ from pdp.client.operations import Method, Operation
 
 R = TypeVar("R", bound=Message)
 
-_SERVICE = "/pdp.broker.v1.ConnectionService/"
+_SERVICE, _EXPOSURE = "pdp.broker.v1.ConnectionService", "pdp.broker.v1.ExposureService"
 # The broker may ask a provider meanwhile, and waits for it.
 _SECONDS = 60.0
 
@@ -85,8 +86,19 @@ class AsyncBrokerClient:
         request = messages.EndConnectionRequest(connection_id=connection_id)
         return await self._ask("EndConnection", request, messages.EndConnectionResponse)
 
-    async def _ask(self, rpc: str, request: Message, reply: type[R]) -> R:
-        method = Method(path=f"{_SERVICE}{rpc}", reply=reply)
+    async def get_exposure(
+        self, connection_id: str, *, version: int = 0, since_at: float = 0.0, page_size: int = 0, page_token: str = ""
+    ) -> GetExposureResponse:
+        """Return who used the secret of a connection, or one version of it; for auditors and admins."""
+        request = GetExposureRequest(
+            connection_id=connection_id, version=version, page_size=page_size, page_token=page_token
+        )
+        if since_at:
+            request.since_time.FromMicroseconds(round(since_at * 1e6))
+        return await self._ask("GetExposure", request, GetExposureResponse, service=_EXPOSURE)
+
+    async def _ask(self, rpc: str, request: Message, reply: type[R], *, service: str = _SERVICE) -> R:
+        method = Method(path=f"/{service}/{rpc}", reply=reply)
         return await self._calls.manage(Operation(method=method, request=request, read=_whole))
 
 

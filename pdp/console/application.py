@@ -16,6 +16,7 @@ from pdp.client import PDPClientError
 from pdp.console.access import Calls
 from pdp.console.accounts import Accounts
 from pdp.console.assets import Assets
+from pdp.console.exposure import Exposures
 from pdp.console.forms import Form, RefusedFormError, read_form
 from pdp.console.freeze import Freezes
 from pdp.console.live import Events, by_itself
@@ -76,7 +77,11 @@ class _Console:
         }
         if desk.broker is not None:
             accounts = Accounts(desk, desk.broker)
-            reads |= {"/connections": accounts.show, "/connections/finish": accounts.back}
+            reads |= {
+                "/connections": accounts.show,
+                "/connections/finish": accounts.back,
+                "/record/exposure": Exposures(desk, desk.broker).show,
+            }
             writes |= {
                 "/connections/begin": accounts.begin,
                 "/connections/finish": accounts.finish,

@@ -59,12 +59,20 @@ def bound(message: RecordFilter | PlanRevocationRequest, given: Mapping[str, str
     """Bound a question by the times `since` and `until` of a form. Raise `InvalidRequestError`."""
     for name, field in (("since", message.since_time), ("until", message.until_time)):
         if text := given[name]:
-            try:
-                field.FromMicroseconds(round(_moment(text, now) * 1_000_000))
-            except (ValueError, OverflowError):
-                raise InvalidRequestError(
-                    f"`{text}` is not a time such as `2026-01-05T10:00`, `2026-01-05`, or `2h` for two hours ago"
-                ) from None
+            field.FromMicroseconds(round(moment_of(text, now) * 1_000_000))
+
+
+def moment_of(text: str, now: float) -> float:
+    """Return the time that a person wrote, in unix seconds as `now` is. Raise `InvalidRequestError`."""
+    if ago := _AGO.fullmatch(text):
+        return now - int(ago[1]) * _SECONDS[ago[2]]
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(
+            f"`{text}` is not a time such as `2026-01-05T10:00`, `2026-01-05`, or `2h` for two hours ago"
+        ) from None
 
 
 async def records(client: AsyncClient, search: RecordFilter, after: Mark | None, *, most: int) -> Part:
@@ -101,10 +109,3 @@ def _place(one: AuditRecord) -> Mark:
 
 def _text_of(mark: Mark) -> str:
     return f"{mark.at}.{mark.segment}.{mark.place}"
-
-
-def _moment(text: str, now: float) -> float:
-    if ago := _AGO.fullmatch(text):
-        return now - int(ago[1]) * _SECONDS[ago[2]]
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -12,14 +12,19 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pdp.broker.cli.root import root
-from pdp.broker.exposure import exposure_of
+from pdp.broker.exposure import Question, exposure_of
+from pdp.broker.exposurecalls import ExposureFace
 from pdp.broker.opening import opened_record
+from pdp.broker.persons import Person
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.using import Asked
+from pdp.broker.v1.exposure_pb2 import GetExposureRequest
 from pdp.broker.words import Mode
 from pdp.calltokens.claims import Presenter
 from pdp.clock import utc_text
+from pdp.errors import NotFoundError, OverloadedError
 from pdp.observer import Event, EventKind
+from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from tests.broker.worlds import ARGUMENTS, token, world
 from tests.machinery.calltokens import PRESENTER
 
@@ -39,6 +44,11 @@ def written(folder: Path, *events: Event) -> None:
     with opened_record(folder) as record:
         for one in events:
             record.event(one)
+
+
+def keys_of(folder: Path) -> PublicKeys:
+    """Return the keys by which the record of a broker is verified."""
+    return PublicKeys.load([folder / PUBLIC_KEY_FILE])
 
 
 @pytest.fixture
@@ -214,9 +224,49 @@ def test_memory_does_not_grow_with_the_record(tmp_path: Path) -> None:
         written(folder, *(about(USED, 20.0 + one, session_id=f"s{one}") for one in range(uses)))
         tracemalloc.start()
         try:
-            exposure_of(folder / "record", "github", 0, since_at=0, most=50)
+            exposure_of(folder / "record", keys_of(folder), Question(connection="github", most_names=50, most_calls=50))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
     assert peak(tmp_path / "large", 3_000) < 1.5 * peak(tmp_path / "small", 300)
+
+
+def test_the_calls_can_be_read_from_the_last_to_the_first(tmp_path: Path) -> None:
+    """Each on one page, also when another one comes meanwhile; the counts are those of all."""
+    written(tmp_path, *(about(USED, 20.0 + one) for one in range(5)))
+    before, pages = None, []
+    while before != 0:
+        question = Question(connection="github", most_names=9, most_calls=2, before=before)
+        found, _ = exposure_of(tmp_path / "record", keys_of(tmp_path), question)
+        pages.append([one.decision_id for one in found.calls])
+        before = found.calls_before
+        written(tmp_path, about(USED, 100.0 + len(pages)))
+
+    assert [["d23.0", "d24.0"], ["d21.0", "d22.0"], ["d20.0"]] == pages
+    assert 7 == found.uses.count
+
+
+def test_nothing_is_told_of_another_tenant(tmp_path: Path) -> None:
+    """Its connection is as unknown as one that never was, and its uses are not counted."""
+    written(tmp_path, about(STORED, 10), about(USED, 20, session_id="s1"))
+
+    for tenants, expected in ((["acme", "b"], (True, 1)), (["b"], (False, 0)), ([], (False, 0))):
+        question = Question(connection="github", tenants=tenants, most_names=9, most_calls=9)
+        found, _ = exposure_of(tmp_path / "record", keys_of(tmp_path), question)
+
+        assert expected == (found.known, found.uses.count)
+
+
+def test_one_question_at_a_time_reads_the_record(tmp_path: Path) -> None:
+    """The next one is refused, not kept waiting; and one that failed blocks none after it."""
+    auditor = Person(id="carol", roles=["auditor"], tenants=["acme"])
+    face = ExposureFace(persons=lambda _: auditor, folder=tmp_path)
+    request = GetExposureRequest(connection_id="github")
+    written(tmp_path, about(STORED, 10), about(USED, 20))
+
+    with face.reading(), pytest.raises(OverloadedError, match="try again"):
+        face.show(request, auditor)
+    with pytest.raises(NotFoundError):
+        face.show(GetExposureRequest(connection_id="other"), auditor)
+    assert 1 == face.show(request, auditor).uses.count

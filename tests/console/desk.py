@@ -68,6 +68,7 @@ unless { context.session in Grant::"cleanup" };
 """
 _FIELD = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 _FORM = re.compile(r'<form method="post" action="([^"]+)".*?</form>', re.DOTALL)
+_LINK = re.compile(r'<a href="([^"]*)"[^>]*>(.*?)</a>')
 _GREEN = re.compile(r'<a class="button yes" href="([^"]+)"')
 
 
@@ -153,6 +154,11 @@ class Browser:
         found = _GREEN.search(self.text)
         assert found, self.words
         return html.unescape(found[1])
+
+    def leads(self, text: str) -> str:
+        """Return where the first link with a text leads."""
+        found = _LINK.findall(self.text)
+        return next(html.unescape(path) for path, shown in found if text == re.sub(r"<[^>]*>", "", shown))
 
     def open(self, path: str, **headers: str) -> httpx2.Response:
         """Open a page, also that of another place to which it leads."""

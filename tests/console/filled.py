@@ -17,10 +17,12 @@ from pdp.broker.v1.connection_pb2 import (
     EndOutcome,
     PersonalConnection,
 )
+from pdp.broker.v1.exposure_pb2 import GetExposureResponse
 from pdp.client.reviewing import reach_changed
 from pdp.console.assets import Assets
 from pdp.console.drafts import EVERYTHING, Draft
 from pdp.console.entries import entry_of
+from pdp.console.exposure import FIELDS as EXPOSURE_FIELDS
 from pdp.console.logins import Credential, Login, Logins
 from pdp.console.now import SELECTORS
 from pdp.console.pages import Pages
@@ -233,6 +235,7 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     )
     searched, planned = dict.fromkeys(FIELDS, text), dict.fromkeys(PLAN_FIELDS, text)
     return {
+        **exposure_pages(page, text),
         "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
         "timeline": page(
             "timeline.html",
@@ -254,4 +257,23 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
                 items=[filled(PlannedRevocation(), text)], before="", after="/record/plan?page=1", again="/record/plan"
             ),
         ),
+    }
+
+
+def exposure_pages(page: Callable[..., str], text: str) -> dict[str, str]:
+    """Return the page of who used a secret: with uses, with none, and before anything was asked."""
+    exposed: GetExposureResponse = filled(GetExposureResponse(), text)
+    exposed.finding_count = exposed.uses.count = exposed.by[0].others.count = 2
+    # Each thing by which uses differ is shown in its own way.
+    for what in ("sessions", "users"):
+        exposed.by.add().CopyFrom(exposed.by[0])
+        exposed.by[-1].what = what
+    # One that calls no tool.
+    exposed.calls.add(action=text, mode=text, presenter=text, upstream=text)
+    given, since = dict.fromkeys(EXPOSURE_FIELDS, text), {"since": "2026-01-05T10:00:00Z"}
+    asked = {"given": given, "since": since}
+    return {
+        "exposure": page("exposure.html", found=exposed, problem=text, earlier="page=x", **asked),
+        "exposure, unused": page("exposure.html", found=GetExposureResponse(), problem="", earlier="", **asked),
+        "exposure, nothing": page("exposure.html", found=None, problem="", earlier="", **asked),
     }

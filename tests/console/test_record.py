@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -60,7 +59,7 @@ def test_a_search_goes_on_where_it_ended(auditor: Browser, server: RunningServer
     gateway = server.client("pep")
     made = [gateway.authorize(handle, "crm", "find_customer", {"id": str(number)}).decision_id for number in range(60)]
     auditor.open(f"/record?session={session_id}&kind=decision")
-    further = _link(auditor, "Go on with later records")
+    further = auditor.leads("Go on with later records")
     first = _decisions(auditor)
     auditor.open(further)
 
@@ -74,7 +73,7 @@ def test_the_record_of_a_search_is_downloaded_as_it_was_written(
 ) -> None:
     """One record on each line, byte for byte, and for keeping, not for showing."""
     auditor.open(f"/record?session={told[0]}&outcome=deny")
-    answer = auditor.fetch("GET", _link(auditor, "Download what matches"))
+    answer = auditor.fetch("GET", auditor.leads("Download what matches"))
 
     assert 'attachment; filename="records.jsonl"' == answer.headers["content-disposition"]
     assert [server.client("auditor").get_records(told[1])[0].record_json] == answer.content.splitlines(keepends=True)
@@ -106,12 +105,12 @@ def test_a_session_is_told_from_its_request(auditor: Browser, told: tuple[str, s
     assert sorted(order) == order
     _proven(auditor)
     assert "sessions/all permit sessions.cedar:2 @id(" in auditor.words
-    auditor.open(_link(auditor, decision_id))
+    auditor.open(auditor.leads(decision_id))
 
     _proven(auditor)
     assert "sessions/all permit" not in auditor.words
     assert "Trace" in auditor.words
-    assert _link(auditor, session_id) == f"/record/sessions/{session_id}"
+    assert auditor.leads(session_id) == f"/record/sessions/{session_id}"
 
 
 def _proven(browser: Browser) -> None:
@@ -145,7 +144,7 @@ def test_a_plan_names_what_is_live(auditor: Browser, server: RunningServer) -> N
     auditor.open("/record/plan")
     assert "Name what went wrong" in auditor.words
     auditor.open(f"/record?session={session_id}&tool=crm/update_customer")
-    auditor.open(_link(auditor, "Which sessions are still live?"))
+    auditor.open(auditor.leads("Which sessions are still live?"))
     assert session_id in auditor.text
     auditor.open(f"/record/plan?tool=crm/update_customer&session={session_id}")
     assert session_id in auditor.text
@@ -163,7 +162,7 @@ def test_an_admin_revokes_what_a_plan_names(server: RunningServer) -> None:
     with console(server, "admin") as opened:
         admin = opened.person()
         admin.open(f"/record/plan?session={session_id}")
-        admin.open(_link(admin, "Revoke…"))
+        admin.open(admin.leads("Revoke…"))
         admin.send("/revoke", {"reason": "leaked"})
 
     assert "REVOKED" in str(server.client("approver").get_session(session_id))
@@ -172,7 +171,7 @@ def test_an_admin_revokes_what_a_plan_names(server: RunningServer) -> None:
 def test_the_record_is_for_auditors(person: Browser, auditor: Browser, told: tuple[str, str]) -> None:
     """An approver sees no link to it, and the server refuses each of its pages."""
     auditor.open("/now")
-    assert "/record" == _link(auditor, "Record")
+    assert "/record" == auditor.leads("Record")
     person.open("/now")
     assert "/record" not in person.text
     for path in ("", "/export", f"/sessions/{told[0]}", f"/decisions/{told[1]}", "/plan?user=bob"):
@@ -192,12 +191,6 @@ def test_another_tenant_has_another_record(server: RunningServer, told: tuple[st
         other.open(f"/record/plan?session={session_id}")
         assert "No live session matches" in other.words
         assert b"" == other.fetch("GET", f"/record/export?session={session_id}").content
-
-
-def _link(browser: Browser, text: str) -> str:
-    """Return where the link with a text leads."""
-    found = re.findall(r'<a href="([^"]*)"[^>]*>(.*?)</a>', browser.text)
-    return next(html.unescape(path) for path, shown in found if text == re.sub(r"<[^>]*>", "", shown))
 
 
 def _decisions(browser: Browser) -> list[str]:

@@ -11,14 +11,14 @@ from typing import Final
 import click
 
 from pdp.broker.cli.opened import counted, data_dir_option, json_option
-from pdp.broker.exposure import Exposure, Tally, Uses, exposure_of
+from pdp.broker.exposure import Exposure, Question, Tally, Uses, exposure_of
 from pdp.broker.opening import RECORD_FOLDER
 from pdp.broker.words import NAME
 from pdp.cli.moments import moment
 from pdp.cli.output import print_fields, print_json, print_table, progress
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.secretuses import never_named
-from pdp.record.verify import Report, verify
+from pdp.record.verify import Report
 
 _MOST: Final = 1_000
 _MOST_ALLOWED: Final = 1_000_000
@@ -89,25 +89,26 @@ def exposure(
     """
     record = record or folder / RECORD_FOLDER
     keys = PublicKeys.load(public_keys or (folder / PUBLIC_KEY_FILE,))
+    connection, version = named
+    asked = Question(connection=connection, version=version, since_at=since_at or 0.0, most_names=most, most_calls=most)
     with progress(f"reading {record}"):
-        report = verify(record, keys, open_end=open_end)
-        found = exposure_of(record, *named, since_at=since_at or 0.0, most=most)
+        found, report = exposure_of(record, keys, asked, open_end=open_end)
     if not found.known:
-        raise never_named(record, *named)
+        raise never_named(record, connection, version)
     if as_json:
-        print_json(_plain(found, report))
+        print_json(_plain(asked, found, report))
     else:
-        _print(found, report)
+        _print(asked, found, report)
     context.exit(1 if report.findings or found.gap else 0)
 
 
-def _print(found: Exposure, report: Report) -> None:
+def _print(asked: Question, found: Exposure, report: Report) -> None:
     uses, modes = found.uses, found.about["modes"].by_value
     print_fields(
         (
-            ("connection", found.connection),
-            ("version", str(found.version or "all")),
-            ("since", found.since or "the beginning"),
+            ("connection", asked.connection),
+            ("version", str(asked.version or "all")),
+            ("since", asked.since or "the beginning"),
             ("uses", str(uses.count)),
             ("modes", ", ".join(f"{mode} {one.count}" for mode, one in modes.items())),
             ("first", uses.first),
@@ -126,8 +127,8 @@ def _print(found: Exposure, report: Report) -> None:
                 for one in found.calls
             ],
         )
-        if left := uses.count - len(found.calls):
-            click.echo(f"and {counted(left, 'use')} before these: see `--most`")
+        if found.calls_before:
+            click.echo(f"and {counted(found.calls_before, 'use')} before these: see `--most`")
         click.echo()
     for finding in report.findings[:_FINDINGS_SHOWN]:
         click.echo(f"not intact: {finding}")
@@ -147,17 +148,17 @@ def _rows(found: Exposure) -> Iterator[tuple[str, str, str, str, str]]:
             yield what, "(others)", str(tally.others.count), tally.others.first, tally.others.last
 
 
-def _plain(found: Exposure, report: Report) -> dict[str, object]:
+def _plain(asked: Question, found: Exposure, report: Report) -> dict[str, object]:
     return {
-        "connection": found.connection,
-        "version": found.version or None,
-        "since": found.since,
+        "connection": asked.connection,
+        "version": asked.version or None,
+        "since": asked.since,
         **_plain_uses(found.uses),
         **{name: _plain_tally(tally) for name, tally in found.about.items()},
         "answers": found.answers,
         "answer_bytes": found.answer_bytes,
         "calls": [asdict(one) for one in found.calls],
-        "calls_left_out": found.uses.count - len(found.calls),
+        "calls_left_out": found.calls_before,
         "intact": not report.findings,
         "findings": [str(one) for one in report.findings],
         "more_findings": report.more_findings,

@@ -1,0 +1,36 @@
+"""What people ask over gRPC: each call is answered as the person whose token it brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+
+from pdp.broker.calls import ending_on_error
+from pdp.broker.persons import Person, Persons
+from pdp.serving.decoding import read
+
+Answer: TypeAlias = Callable[[Any, Person], Message]
+
+_BEARER: Final = "Bearer "
+
+
+def handlers_of(answers: Mapping[str, tuple[type[Any], Answer]], persons: Persons) -> Mapping[str, Any]:
+    """Return the handlers of a service by RPC, for the kind of its request and what answers it."""
+    return {name: _handler(kind, answer, persons) for name, (kind, answer) in answers.items()}
+
+
+def _handler(kind: type[Any], answer: Answer, persons: Persons) -> Any:  # noqa: ANN401 - gRPC has no types
+    def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        with ending_on_error(context):
+            request = read(kind, wire)
+            return answer(request, persons(_token(context))).SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(answered)
+
+
+def _token(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
+    found = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
+    return found[0].removeprefix(_BEARER) if len(found) == 1 and found[0].startswith(_BEARER) else ""
