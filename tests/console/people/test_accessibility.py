@@ -12,11 +12,10 @@ from selenium.webdriver import ActionChains, Chrome, Keys
 from starlette.responses import HTMLResponse
 
 from pdp.console.pages import Pages
-from pdp.testing.inprocess import RunningServer
 from tests.console.desk import World
 from tests.console.filled import states
 from tests.console.people.chromium import chromium, resize
-from tests.console.people.pictures import enter, scenes
+from tests.console.people.pictures import enter
 from tests.console.people.served import served
 
 pytestmark = pytest.mark.people
@@ -148,8 +147,8 @@ def test_the_keyboard_reaches_everything_in_order_and_visibly(browser: Chrome, a
         assert [*range(usable)] == reached, name
 
 
-def test_every_page_is_accessible(browser: Chrome, world: World, server: RunningServer) -> None:
-    """The pages of a real server, with their scripts at work."""
+def test_every_page_is_accessible(browser: Chrome, world: World, paths: dict[str, str]) -> None:
+    """The pages of a real server and broker, with their scripts at work."""
     enter(browser, world)
 
-    assert [] == checked(browser, {name: world.place.origin + path for name, path in scenes(server).items()})
+    assert [] == checked(browser, {name: world.place.origin + path for name, path in paths.items()})

@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from pdp.testing.inprocess import RunningServer
 from tests.console.desk import World, console, live, requested
 from tests.console.people.chromium import PATIENCE, chromium, press, problems, resize, row, until
-from tests.console.people.pictures import WIDTHS, enter, scenes
+from tests.console.people.pictures import WIDTHS, enter
 from tests.console.strings import STRINGS
 
 pytestmark = pytest.mark.people
@@ -27,12 +27,6 @@ def browser(world: World) -> Iterator[Chrome]:
     with chromium() as driver:
         enter(driver, world)
         yield driver
-
-
-@pytest.fixture(scope="module")
-def paths(server: RunningServer) -> dict[str, str]:
-    """Return the path of every page, with something on each."""
-    return scenes(server)
 
 
 def test_a_request_comes_and_less_of_it_is_approved(browser: Chrome, world: World, server: RunningServer) -> None:
