@@ -112,6 +112,7 @@ LIBRARIES = {
         "pdp.broker.connectioncalls",
         "pdp.broker.exposurecalls",
         "pdp.broker.personalcalls",
+        "pdp.broker.secretcalls",
         "pdp.serving",
         "pdp.server",
         "pdp.client",

@@ -57,6 +57,7 @@ class Parts:
     broker: Broker
     desk: CheckoutDesk
     checkouts: CheckoutStore
+    sweeper: Sweeper
     sweeps: Repeater
 
 
@@ -102,7 +103,7 @@ def assembled(
         desk = CheckoutDesk(
             admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake
         )
-        yield Parts(broker=Broker(admission), desk=desk, checkouts=checkouts, sweeps=sweeps)
+        yield Parts(broker=Broker(admission), desk=desk, checkouts=checkouts, sweeper=sweeper, sweeps=sweeps)
 
 
 async def serve_until(
@@ -148,7 +149,7 @@ async def _serve(
             opened.enter_context(listener)
             running.append(asyncio.ensure_future(serve(proxy, listener, close_streams=True)))
             listening(f"requests at {_with_port(settings.http, listener.port)}")
-        if counter and settings.people:
+        if counter and counter.callback and settings.people:
             back = opened.enter_context(_open_listener(settings.people.listen, settings))
             running.append(asyncio.ensure_future(serve(counter.callback, back)))
             listening(f"browsers at {_with_port(settings.people.listen, back.port)}")

@@ -1,4 +1,4 @@
-"""What a person asks a broker of secrets: about their connected accounts, and as an auditor who used a secret."""
+"""What a person asks a broker of secrets: about connected accounts, who used a secret, and to replace one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from pdp.broker.v1 import connection_pb2 as messages
 from pdp.broker.v1.exposure_pb2 import GetExposureRequest, GetExposureResponse
+from pdp.broker.v1.secret_pb2 import ReplaceSecretRequest, ReplaceSecretResponse
 from pdp.client import tasks
 from pdp.client.aio.calls import AsyncCalls
 from pdp.client.connection import Connection
@@ -19,6 +20,7 @@ from pdp.client.operations import Method, Operation
 R = TypeVar("R", bound=Message)
 
 _SERVICE, _EXPOSURE = "pdp.broker.v1.ConnectionService", "pdp.broker.v1.ExposureService"
+_SECRETS = "pdp.broker.v1.SecretService"
 # The broker may ask a provider meanwhile, and waits for it.
 _SECONDS = 60.0
 
@@ -96,6 +98,14 @@ class AsyncBrokerClient:
         if since_at:
             request.since_time.FromMicroseconds(round(since_at * 1e6))
         return await self._ask("GetExposure", request, GetExposureResponse, service=_EXPOSURE)
+
+    async def replace_secret(self, connection_id: str, *, version: int = 0) -> ReplaceSecretResponse:
+        """Replace a secret that leaked as far as the broker can, end what was handed out, and return what was done.
+
+        `version` is the one that leaked, 0 the present one. For approvers and admins of the connection's tenant.
+        """
+        request = ReplaceSecretRequest(connection_id=connection_id, version=version)
+        return await self._ask("ReplaceSecret", request, ReplaceSecretResponse, service=_SECRETS)
 
     async def _ask(self, rpc: str, request: Message, reply: type[R], *, service: str = _SERVICE) -> R:
         method = Method(path=f"/{service}/{rpc}", reply=reply)

@@ -1,4 +1,4 @@
-"""Read from the record of a broker which calls used which secret."""
+"""Read from the record of a broker which calls used which secret, and what of that cannot be taken back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pdp.record.fields import facts_of, number_of, text_of
 from pdp.record.reader import read_records
 
 _USES = (EventKind.CALL_TOKEN_USED, EventKind.CONNECTION_USED)
+# The mode in which the broker sends no request.
+_HANDED_OUT = "checkout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +67,49 @@ def read_uses(folder: Path) -> Iterator[SecretUse]:
     return (use for located in read_records(folder) if (use := use_of(located.record)) is not None)
 
 
-def sessions_that_used(
-    folder: Path, connection: str, version: int = 0, *, since: str = "", until: str = ""
-) -> tuple[str, ...]:
-    """Return the sessions whose calls used the secret of a connection, or one version of it, in order of first use.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretTrail:
+    """What was done with a secret: by which sessions, in order of first use, and how much of it has left.
+
+    `requests` were sent with it, and `answer_bytes` of so many `answers` were handed on. `credentials` were handed out
+    by it.
+    """
+
+    sessions: tuple[str, ...]
+    requests: int
+    answers: int
+    answer_bytes: int
+    credentials: int
+
+
+def trail_of(folder: Path, connection: str, version: int = 0, *, since: str = "", until: str = "") -> SecretTrail:
+    """Return what a record says was done with the secret of a connection, or one version of it, in a time.
 
     A version of 0 stands for all, and an empty time for no bound. Raise `NotFoundError` when the record never names the
     connection or the version, and `OSError` when it cannot be read.
     """
     known, sessions = False, dict[str, None]()
+    requests = answers = size = credentials = 0
     for located in read_records(folder):
-        if not names_secret(located.record, connection, version):
+        record = located.record
+        if not names_secret(record, connection, version):
             continue
         known = True
-        use = use_of(located.record)
-        if use is not None and use.session_id and since <= use.time and (not until or use.time < until):
-            sessions[use.session_id] = None
+        time, kind = text_of(record, "time"), record.get("kind")
+        if time < since or (until and time >= until):
+            continue
+        if (use := use_of(record)) is not None:
+            sessions |= {use.session_id: None} if use.session_id else {}
+            requests += use.mode != _HANDED_OUT
+        elif kind == EventKind.CALL_TOKEN_ANSWERED:
+            answers, size = answers + 1, size + number_of(facts_of(record), "bytes")
+        elif kind == EventKind.CREDENTIAL_CHECKED_OUT:
+            credentials += 1
     if not known:
         raise never_named(folder, connection, version)
-    return tuple(sessions)
+    return SecretTrail(
+        sessions=tuple(sessions), requests=requests, answers=answers, answer_bytes=size, credentials=credentials
+    )
 
 
 def names_secret(record: Mapping[str, Any], connection: str, version: int) -> bool:

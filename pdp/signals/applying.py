@@ -12,7 +12,7 @@ from pdp.client import InvalidRequestError, NotFoundError, PermissionDeniedError
 from pdp.errors import NotFoundError as NothingKnownError
 from pdp.errors import PDPError, reason_of
 from pdp.observer import Event, EventKind
-from pdp.record.secretuses import sessions_that_used
+from pdp.record.secretuses import trail_of
 from pdp.signals.settings import Sender
 from pdp.signals.store import SignalStore
 from pdp.signals.words import Signal, State, Target, What
@@ -117,7 +117,7 @@ class Applier:
     def _sessions_of(self, connection: str) -> tuple[str, ...]:
         if self._broker_record is None:
             raise NothingKnownError("`broker_record` is not set")
-        return sessions_that_used(self._broker_record, connection)[::-1]
+        return trail_of(self._broker_record, connection).sessions[::-1]
 
     def _act(self, target: Target, sender: Sender, work: _Work) -> None:
         """Revoke one target, or hold it. Raise `PDPClientError` when the server does not answer."""

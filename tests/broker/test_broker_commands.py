@@ -85,7 +85,8 @@ def test_no_flag_and_no_variable_holds_a_secret() -> None:
         if words[0] == "secret"
     }
 
-    assert {("id_", "None"), ("--json", "None"), ("--data-dir", "PDP_BROKER_DATA_DIR")} == given
+    switches = {("--json", "None"), ("--generate", "None")}
+    assert {("id_", "None"), ("--data-dir", "PDP_BROKER_DATA_DIR"), *switches} == given
 
 
 def test_where_people_connect_is_shown_as_it_was_given(run: Run) -> None:
@@ -165,6 +166,7 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
             "x",
             "`empty` has no secret yet: `pdp-broker secret put empty` stores the first",
         ),
+        (("secret", "rotate", "github", "--generate"), None, "the secret of `github` is made by its issuer"),
         (("secret", "put", "empty"), "", "the secret is empty, or not one line of printable ASCII"),
         (("secret", "put", "empty"), f"{CANARY}\nsecond", "the secret is empty, or not one line of printable ASCII"),
         (("secret", "put", "empty"), CANARY * MOST_SECRET_BYTES, "`secret`: it must have 1 to 65536 bytes"),

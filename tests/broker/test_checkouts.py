@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,10 @@ from pdp.broker.calls import CallFace, serving
 from pdp.broker.checkouts.following import SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
+from pdp.broker.oauth.severing import Severing
+from pdp.broker.replacing import Replacement, Replacing
 from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.store.consents import Consents
 from pdp.broker.using import Broker
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.broker.words import (
@@ -38,12 +42,13 @@ from pdp.calltokens.checkouts import Credential, RecipientKey
 from pdp.calltokens.keys import token_id_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.client import AsyncClient, UnavailableError
+from pdp.clock import SystemClock
 from pdp.errors import PDPError, PermissionDeniedError
 from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import CALLERS, FILES, opened_session
 from tests.broker.tills import KEY, KIND, Till, presented, till
-from tests.broker.vaults import BY, connection
+from tests.broker.vaults import BY, Files, connection
 from tests.broker.worlds import Upstream, token
 from tests.machinery.calltokens import CLAIMS
 from tests.machinery.pages import blocks
@@ -321,6 +326,21 @@ def test_only_what_is_proved_is_called_revoked(
         here.ahead = credential.ends_at - time.time() + 1
         here.sweeper.sweep()
         assert (outcomes, ()) == (here.outcomes, here.store.all())
+
+
+def test_what_a_leaked_secret_handed_out_is_ended(here: Till, provider: Provider) -> None:
+    """All of it at once, whatever the session; what nobody can end is named."""
+    with closing(Consents(Files(here.folder).store)) as consents:
+        severing = Severing(here.vault, consents, here.record.event, SystemClock())
+        replacing = Replacing(vault=here.vault, checkouts=here.store, sweeper=here.sweeper, severing=severing)
+        provider.active = [True, True, True, False, True]
+        ids = [here.ask(scopes=("a",), session_id=one).id for one in ("ses_1", "ses_2")]
+        done = replacing.replace("app", by=BY)
+
+    assert (Replacement.BY_HAND, 1, 1) == (done.replacement, done.version, done.ended)
+    assert {"revoked", "expires_at"} == {*here.outcomes}
+    (left,) = done.left
+    assert (True, "") == (left.id in ids, left.problem)
 
 
 def test_a_token_that_ends_by_itself_is_gone(here: Till) -> None:

@@ -18,7 +18,7 @@ from pdp.broker.serving import assembled
 from pdp.broker.settings import PeopleSettings
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.v1 import connection_pb2 as messages
-from pdp.broker.v1 import connection_pb2_grpc
+from pdp.broker.v1 import connection_pb2_grpc, secret_pb2, secret_pb2_grpc
 from pdp.model import Caller, Role
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
@@ -47,7 +47,9 @@ class Desk:
         """Ask as somebody, or without a token."""
         metadata = (("authorization", f"Bearer {self.server.token(who)}"),) if who else ()
         with grpc.insecure_channel(self._calls) as channel:
-            stub = connection_pb2_grpc.ConnectionServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            stub: Any = connection_pb2_grpc.ConnectionServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+            if rpc == "ReplaceSecret":
+                stub = secret_pb2_grpc.SecretServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
             return getattr(stub, rpc)(request, timeout=20, metadata=metadata)
 
     def refused(self, who: str, rpc: str, request: Any) -> str:
@@ -85,6 +87,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         source = source_at(there.origin, account=f"{there.origin}/user")
         site.vault.add(connection("crm", source=source, **place), by=BY)
         site.vault.put("crm", SECRET, by=BY)
+        for tenant in ("default", "acme"):
+            site.vault.add(connection(f"key-{tenant}", tenant=tenant, kind="other"), by=BY)
+            site.vault.put(f"key-{tenant}", SECRET, by=BY)
         settings = settings_of(
             folder,
             server.address,
@@ -94,7 +99,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         )
         checkouts = opened.enter_context(closing(CheckoutStore(site.files.store)))
         made = opened.enter_context(assembled(settings, site.vault, checkouts, record))
-        counter = opened.enter_context(opened_counter(settings, site.vault, site.people, record))
+        counter = opened.enter_context(
+            opened_counter(settings, site.vault, site.people, record, checkouts=checkouts, sweeper=made.sweeper)
+        )
         addresses = opened.enter_context(listening(settings, made, counter=counter))
         yield Desk(server, addresses, site)
 
@@ -136,6 +143,27 @@ def test_a_person_disconnects(desk: Desk) -> None:
         assert messages.END_OUTCOME_EXPIRES == desk.ask(who, "EndConnection", end).outcome
         assert [] == list(desk.ask("alice", "ListConnections", messages.ListConnectionsRequest()).connections)
         assert "NOT_FOUND" == desk.refused("alice", "EndConnection", end)
+
+
+def test_a_secret_that_leaked_is_replaced_by_who_may_revoke(desk: Desk) -> None:
+    """A person's tokens are ended; of a key it is said that a person must; to anybody else it is unknown."""
+    ticket = desk.back(desk.begin("alice"))
+    made = desk.ask("alice", "FinishConnection", messages.FinishConnectionRequest(ticket=ticket)).connection
+
+    def ask(who: str, connection_id: str, version: int = 0) -> Any:
+        request = secret_pb2.ReplaceSecretRequest(connection_id=connection_id, version=version)
+        return desk.ask(who, "ReplaceSecret", request)
+
+    for who, connection_id in (("alice", made.connection_id), ("bob", "key-default"), ("lead", "key-acme")):
+        request = secret_pb2.ReplaceSecretRequest(connection_id=connection_id)
+        assert "NOT_FOUND" == desk.refused(who, "ReplaceSecret", request)
+    assert secret_pb2.REPLACEMENT_EXPIRES == ask("lead", made.connection_id).replacement
+    assert "NOT_FOUND" == desk.refused(
+        "lead", "ReplaceSecret", secret_pb2.ReplaceSecretRequest(connection_id=made.connection_id)
+    )
+    by_hand, former = ask("lead", "key-default"), ask("lead", "key-default", 2)
+    assert (secret_pb2.REPLACEMENT_BY_HAND, 1) == (by_hand.replacement, by_hand.version)
+    assert (secret_pb2.REPLACEMENT_FORMER, 1) == (former.replacement, former.version)
 
 
 @pytest.mark.parametrize(

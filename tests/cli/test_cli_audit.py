@@ -7,18 +7,22 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import pytest
 from click.testing import Result
 
 from pdp.broker.opening import opened_record
+from pdp.broker.v1 import secret_pb2, secret_pb2_grpc
 from pdp.cli.audit.entries import tail_line
 from pdp.cli.audit.remote import ServerSource
 from pdp.client import Client, UnavailableError
 from pdp.observer import Event, EventKind
+from pdp.serving.listener import Listener
 from pdp.testing.waiting import wait_until
 from tests.machinery.servers.commandline import Server, clean_environment, start_server, stop_server, write_bundle
 
@@ -156,6 +160,66 @@ def test_a_plan_for_a_secret_that_leaked(ask: Run, case: Case, tmp_path: Path, w
     assert [] == planned("--since", "1970-01-01T00:00:25Z") + planned("--secret-version", "3") + planned("agent:other")
     unknown = ask("audit", "revoke-plan", *broker, "--secret-version", "4", *where)
     assert (1, True) == (unknown.exit_code, "never names version 4 of `github`" in unknown.stderr)
+
+
+def test_a_secret_that_leaked_is_contained(ask: Run, case: Case, server: Server, tmp_path: Path) -> None:
+    """Its sessions are revoked, the broker replaces what it can, and the rest is listed: to do, and beyond recall."""
+    with opened_record(tmp_path / "broker") as record:
+        known = {"connection": "github", "version": "1", "token_id": "t", "decision_id": "d"}
+        for kind, facts in (
+            (EventKind.CALL_TOKEN_USED, {"mode": "proxy"}),
+            (EventKind.CALL_TOKEN_ANSWERED, {"bytes": "70"}),
+            (EventKind.CALL_TOKEN_USED, {"mode": "checkout"}),
+            (EventKind.CREDENTIAL_CHECKED_OUT, {}),
+        ):
+            record.event(Event(kind=kind, at=10.0, facts={**known, **facts}, session_id=case.session_id))
+    words = ("--connection", "github", "--broker", str(tmp_path / "broker" / "record"), "--json")
+    apply = ("audit", "revoke-plan", *words, "--apply", "--reason", "leak", "--yes")
+    approver = (server.folder / ".pdp" / "tokens" / "approver.token").read_text().strip()
+    address = f"unix:{tmp_path}/calls.sock"
+
+    with _broker(approver, address) as asked:
+        done = ask(*apply, "--broker-address", address)
+    by_operators = ask(*apply)
+
+    assert [("github", 0)] == asked
+    assert (1, 1) == (done.exit_code, by_operators.exit_code), done.stderr
+    shown, later = json.loads(done.stdout), json.loads(by_operators.stdout)
+    assert {case.session_id: "revoked"} == shown["outcomes"]
+    assert {"requests": 1, "answers": 1, "answer_bytes": 70, "credentials": 1} == shown["beyond_recall"]
+    assert {
+        "secret": "not replaced",
+        "credentials_ended": 2,
+        "credentials_left": ["`chk_1` of `ses_1` until 2026-11-28T00:00:00Z: away"],
+        "to_do": [
+            "end it where it was issued, get another one there, and store that: `pdp-broker secret rotate github`"
+        ],
+        "problem": "",
+    } == shown["secret"]
+    assert "end what was handed out: `pdp-broker checkout revoke --connection github`" == later["secret"]["to_do"][0]
+
+
+@contextmanager
+def _broker(token: str, address: str) -> Iterator[list[tuple[str, int]]]:
+    """Serve what people ask a broker about secrets; it replaces none, and cannot end one credential of three."""
+    asked: list[tuple[str, int]] = []
+
+    class Secrets(secret_pb2_grpc.SecretServiceServicer):
+        def ReplaceSecret(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+            assert ("authorization", f"Bearer {token}") in context.invocation_metadata()
+            asked.append((request.connection_id, request.version))
+            left = secret_pb2.CredentialLeft(checkout_id="chk_1", session_id="ses_1", problem="away")
+            left.expire_time.FromSeconds(1_795_824_000)
+            by_hand = secret_pb2.REPLACEMENT_BY_HAND
+            return secret_pb2.ReplaceSecretResponse(replacement=by_hand, version=1, ended_count=2, left=[left])
+
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        secret_pb2_grpc.add_SecretServiceServicer_to_server(Secrets(), server)  # type: ignore[no-untyped-call]  # generated
+        Listener(address=address).bind(server)
+        server.start()
+        yield asked
+        server.stop(None).wait()
 
 
 @pytest.mark.parametrize("order", [("ses_above", "ses_below"), ("ses_below", "ses_above")])

@@ -123,7 +123,9 @@ def brokered(server: RunningServer, folder: Path) -> Iterator[Site]:
         known = opened.enter_context(opened_people(folder, vault, record.event))
         checkouts = opened.enter_context(opened_checkouts(folder))
         parts = opened.enter_context(assembled(settings, vault, checkouts, record, people=known))
-        counter = opened.enter_context(opened_counter(settings, vault, known, record))
+        counter = opened.enter_context(
+            opened_counter(settings, vault, known, record, checkouts=checkouts, sweeper=parts.sweeper)
+        )
         addresses: list[str] = []
         begun, stops = threading.Event(), []
 

@@ -37,6 +37,10 @@ _LOCK_SECONDS: Final = 5
 _END_SECONDS: Final = 5.0
 
 _SESSIONS: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = %s"
+_OTHERS: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND pid <> pg_backend_pid()
+"""
 _DATABASES: Final = """
 SELECT DISTINCT datname FROM pg_shdepend JOIN pg_database ON pg_database.oid = dbid
 WHERE refclassid = 'pg_authid'::regclass AND refobjid = %s ORDER BY datname
@@ -75,15 +79,13 @@ class Server:
         """Make a login that can be used until a time, in unix seconds, and has the rights of the groups."""
         password = secrets.token_urlsafe(32)
         with self._connected(self.source.database) as connection:
-            # The server gets a verifier of the password, so no log of statements can hold the password.
-            verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
             connection.execute(
                 sql.SQL(
                     "CREATE ROLE {} LOGIN PASSWORD {} VALID UNTIL {} CONNECTION LIMIT {} IN ROLE {} "
                     "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT"
                 ).format(
                     sql.Identifier(required_role(role)),
-                    sql.Literal(verifier.decode()),
+                    _verifier(connection, role, password.encode()),
                     sql.Literal(datetime.fromtimestamp(ends_at, UTC).isoformat()),
                     sql.Literal(self.source.sessions),
                     sql.SQL(", ").join(map(sql.Identifier, groups)),
@@ -120,6 +122,25 @@ class Server:
                 # Another process was faster.
                 return False
         return True
+
+    def take_password(self, password: Secret) -> None:
+        """Give the broker's own role another password. Sessions that are open go on."""
+        with self._connected(self.source.database) as connection:
+            verifier = _verifier(connection, self.source.role, password.reveal())
+            connection.execute(sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(verifier))
+
+    def end_others(self) -> None:
+        """End all sessions of the broker's own role, but for the one that does so."""
+        with self._connected(self.source.database) as connection:
+            connection.execute(_OTHERS)
+
+    def lets_in(self) -> bool:
+        """Say whether the server lets the broker in now, with the password that is here."""
+        try:
+            with self._connected(self.source.database):
+                return True
+        except DatabaseUnavailableError:
+            return False
 
     def roles(self) -> Mapping[str, float]:
         """Return all roles that are ours by name, each with its end in unix seconds."""
@@ -186,6 +207,11 @@ def required_role(role: str) -> str:
     if not _ROLE.fullmatch(role):
         raise DatabaseRefusedError("not the name of a role that the broker makes")
     return role
+
+
+def _verifier(connection: psycopg.Connection, role: str, password: bytes) -> sql.Literal:
+    """Return what a server gets of a password, so that no log of statements can hold it."""
+    return sql.Literal(connection.pgconn.encrypt_password(password, role.encode(), b"scram-sha-256").decode())
 
 
 def _number_of(connection: psycopg.Connection, role: str) -> int | None:

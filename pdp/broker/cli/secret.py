@@ -8,6 +8,7 @@ import click
 
 from pdp.broker.cli.opened import json_option, with_vault
 from pdp.broker.headers import HeadersError, with_secret
+from pdp.broker.replacing import renew_password
 from pdp.broker.vault import Vault
 from pdp.broker.words import MOST_SECRET_BYTES, Connection, SecretVersion
 from pdp.cli.groups import Group
@@ -38,17 +39,28 @@ def put(*, vault: Vault, by: str, id_: str, as_json: bool) -> None:
 
 @secret.command(epilog="Example:  pdp-broker secret rotate github < token")
 @click.argument("id_", metavar="CONNECTION")
+@click.option(
+    "--generate", is_flag=True, help="Have the database take a password that nobody has seen; nothing is read."
+)
 @json_option
 @with_vault
-def rotate(*, vault: Vault, by: str, id_: str, as_json: bool) -> None:
+def rotate(*, vault: Vault, by: str, id_: str, generate: bool, as_json: bool) -> None:
     """Replace the secret of a connection by another one, from standard input.
 
-    The next call uses the new one. End the former one where it was issued: the broker cannot.
+    The next call uses the new one. End the former one where it was issued: the broker cannot. With --generate it can:
+    the password of its role in a database is replaced there too, and whoever is in by the former one is put out.
     """
     one = vault.connection(id_)
     if not one.version:
         raise WrongStateError(f"`{id_}` has no secret yet: `pdp-broker secret put {id_}` stores the first")
-    _print(vault.put(id_, _read(one), by=by), as_json=as_json)
+    _print(_generated(vault, one, by) if generate else vault.put(id_, _read(one), by=by), as_json=as_json)
+
+
+def _generated(vault: Vault, one: Connection, by: str) -> SecretVersion:
+    """Have a database take another password. Raise `WrongStateError` for any other connection."""
+    if one.logins is None:
+        raise WrongStateError(f"the secret of `{one.id}` is made by its issuer: pass another one on standard input")
+    return renew_password(vault, one, by=by)
 
 
 def _read(one: Connection) -> bytes:

@@ -41,7 +41,7 @@ def serve(*, file: str) -> None:
         opened_people(settings.data_dir, vault, record.event) as people,
         opened_checkouts(settings.data_dir) as checkouts,
         assembled(settings, vault, checkouts, record, people=people) as parts,
-        opened_counter(settings, vault, people, record) as counter,
+        opened_counter(settings, vault, people, record, checkouts=checkouts, sweeper=parts.sweeper) as counter,
         observing("pdp-broker", settings.telemetry) as observer,
     ):
 

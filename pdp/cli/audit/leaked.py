@@ -13,7 +13,7 @@ import click
 from pdp.audit.values import PlannedSession, Selector, Window
 from pdp.cli.audit.source import Source
 from pdp.clock import utc_text
-from pdp.record.secretuses import sessions_that_used
+from pdp.record.secretuses import SecretTrail, trail_of
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -26,15 +26,19 @@ class Leaked:
     version: int
     record: Path
 
-    def plan(self, selector: Selector, source: Source) -> list[PlannedSession]:
+    def trail(self, window: Window) -> SecretTrail:
+        """Return what was done with it in a time."""
+        ends = {"since": window.since_at, "until": window.until_at}
+        bounds = {name: utc_text(at) for name, at in ends.items() if at is not None}
+        return trail_of(self.record, self.connection, self.version, **bounds)
+
+    def plan(self, trail: SecretTrail, selector: Selector, source: Source) -> list[PlannedSession]:
         """Return the sessions that used it and that a selector matches, and all below them, if they are live, by id.
 
-        The window of the selector is for the use: the decision may be on its other side.
+        The window of the selector was for the use: the decision may be on its other side.
         """
-        ends = {"since": selector.window.since_at, "until": selector.window.until_at}
-        bounds = {name: utc_text(at) for name, at in ends.items() if at is not None}
         found: dict[str, PlannedSession] = {}
-        for session_id in sessions_that_used(self.record, self.connection, self.version, **bounds):
+        for session_id in trail.sessions:
             if selector.session in ("", session_id):
                 for one in source.plan(replace(selector, session=session_id, window=Window())):
                     # It may be below another one, and have used the secret itself.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from pdp.audit.values import PlannedSession, Selector, Window, selector_of
 from pdp.cli.asking import require_quiet
+from pdp.cli.audit.containing import Contained, contained, lost_lines, lost_object
 from pdp.cli.audit.leaked import Leaked, leak_options
 from pdp.cli.audit.source import Reach, Source, with_source_and_reach
 from pdp.cli.audit.view import planned_object, print_plan
-from pdp.cli.options import json_option
+from pdp.cli.broker import BrokerOptions, broker_options
+from pdp.cli.options import grouped, json_option
 from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
 from pdp.cli.window import window_options
 from pdp.client import NotFoundError, PDPClientError
 from pdp.model import Role
+from pdp.record.secretuses import SecretTrail
 
 REVOKED = "revoked"
 OVER = "already over"
@@ -31,6 +35,7 @@ NOT_TRIED = "not tried"
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--tried", is_flag=True, help="Count denied calls too.")
 @leak_options
+@grouped(BrokerOptions, "broker", broker_options("--broker-address", " With --apply, it replaces the secret."))
 @window_options
 @click.option("--apply", is_flag=True, help="Revoke these sessions through the server, as the approver.")
 @click.option("--reason", default="", help="The reason, for the record; required with --apply.")
@@ -44,6 +49,7 @@ def revoke_plan(
     selectors: tuple[str, ...],
     tried: bool,
     leaked: Leaked | None,
+    broker: BrokerOptions,
     window: Window,
     apply: bool,
     reason: str,
@@ -57,35 +63,41 @@ def revoke_plan(
     bundle. The time window applies to that call, or to the approval, or else to any record of the session.
 
     With --connection, the sessions are those that used its secret in the time window, by the record of the broker in
-    --broker; a SELECTOR narrows that.
+    --broker; a SELECTOR narrows that. With --broker-address too, --apply has the broker end what was handed out, and
+    replace the secret where it can by itself; what a person must do is listed, and what nobody can take back.
 
-    Exit code 1 with --apply: some of the sessions were not revoked.
+    Exit code 1 with --apply: some of the sessions were not revoked, or something is left to do.
     """
+    if leaked is None and broker.broker_address:
+        raise click.UsageError("--broker-address needs --connection")
     if apply and not reason:
         raise click.UsageError("--apply needs --reason")
     if apply:
         require_quiet(as_json=as_json, yes=yes)
+    trail = None
     if leaked is None:
         planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
     else:
         # Without a selector, all sessions that used it are meant.
         base = Selector(window=window, tried=tried)
-        planned = leaked.plan(selector_of(selectors, window=window, tried=tried) if selectors else base, source)
+        trail = leaked.trail(window)
+        planned = leaked.plan(trail, selector_of(selectors, window=window, tried=tried) if selectors else base, source)
     if not as_json:
-        print_plan(planned)
-    if not apply or not planned:
+        _show_plan(planned, trail)
+    if not apply or not (planned or leaked):
         if as_json:
-            print_json({"sessions": [planned_object(one) for one in planned]})
+            print_json(_plan_object(planned, trail))
         return
-    if not yes and not click.confirm(f"revoke {len(planned)} session{'' if len(planned) == 1 else 's'}?"):
+    if not yes and not click.confirm(_question(len(planned), leaked)):
         raise click.exceptions.Exit(NO)
-    outcomes = revoke_planned(planned, reason=reason, reach=reach)
+    outcomes = revoke_planned(planned, reason=reason, reach=reach) if planned else Outcomes(by_session={})
+    done = contained(leaked, broker, reach) if leaked else None
     if as_json:
-        print_json({"sessions": [planned_object(one) for one in planned], "outcomes": outcomes.by_session})
+        more = {"secret": done.plain} if done else {}
+        print_json({**_plan_object(planned, trail), "outcomes": outcomes.by_session, **more})
     else:
-        for session_id, outcome in outcomes.by_session.items():
-            click.echo(f"{outcome}  {session_id}")
-    raise click.exceptions.Exit(YES if outcomes.complete else NO)
+        _show_outcomes(outcomes, done)
+    raise click.exceptions.Exit(YES if outcomes.complete and (done is None or done.complete) else NO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +110,29 @@ class Outcomes:
     def complete(self) -> bool:
         """Say whether every session is revoked or was over."""
         return set(self.by_session.values()) <= {REVOKED, OVER}
+
+
+def _question(count: int, leaked: Leaked | None) -> str:
+    revoked = f"revoke {count} session{'' if count == 1 else 's'}"
+    return f"{revoked}, and have the secret of `{leaked.connection}` replaced?" if leaked else f"{revoked}?"
+
+
+def _plan_object(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> dict[str, Any]:
+    lost = {"beyond_recall": lost_object(trail)} if trail else {}
+    return {"sessions": [planned_object(one) for one in planned], **lost}
+
+
+def _show_plan(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> None:
+    print_plan(planned)
+    for line in lost_lines(trail) if trail else ():
+        click.echo(line)
+
+
+def _show_outcomes(outcomes: Outcomes, done: Contained | None) -> None:
+    for session_id, outcome in outcomes.by_session.items():
+        click.echo(f"{outcome}  {session_id}")
+    for line in done.lines if done else ():
+        click.echo(line)
 
 
 def revoke_planned(planned: Sequence[PlannedSession], *, reason: str, reach: Reach) -> Outcomes:

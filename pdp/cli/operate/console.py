@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pdp.cli.broker import BrokerOptions, broker_options
 from pdp.cli.connection import connect_async, connector, token_of
 from pdp.cli.doors.serving import address_options, run
 from pdp.cli.operate.provider import FLAGS, PROVIDER, ProviderOptions
@@ -68,30 +69,12 @@ _SHARED = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerOptions:
-    """At which broker people connect accounts; None for what is not given."""
-
-    broker: str | None
-    broker_tls_roots: str | None
-    broker_tls_certificate: str | None
-    broker_tls_key: str | None
-
-
-_BROKER = (
-    click.option("--broker", metavar="ADDRESS", help="Where the broker takes calls: `host:port`, or `unix:PATH`."),
-    click.option("--broker-tls-roots", metavar="FILE", help="PEM file that the broker's certificate leads to."),
-    click.option("--broker-tls-certificate", metavar="FILE", help="PEM file of the console's certificate there."),
-    click.option("--broker-tls-key", metavar="FILE", help="PEM file of its key."),
-)
-
-
 @click.command(cls=SectionedCommand, sections=_SECTIONS, epilog="Example:  pdp console --open")
 @click.option("--open", "opens", is_flag=True, help="Open the console in the browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port to listen on. [a free one]")
 @grouped(SharedOptions, "shared", _SHARED)
 @grouped(ProviderOptions, "provider", PROVIDER)
-@grouped(BrokerOptions, "broker", _BROKER)
+@grouped(BrokerOptions, "broker", broker_options("--broker"))
 @connection_options(Role.APPROVER)
 @with_loader("data_dir")
 def console(
@@ -172,16 +155,7 @@ async def _serve_here(
 
 async def _broker(opened: AsyncExitStack, options: BrokerOptions, **who: Any) -> AsyncBrokerClient | None:  # noqa: ANN401 - whose credential
     """Open a client of the broker; None without an address."""
-    if options.broker is None:
-        return None
-    client = AsyncBrokerClient(
-        options.broker,
-        tls=options.broker_tls_roots or False,
-        tls_certificate=options.broker_tls_certificate,
-        tls_key=options.broker_tls_key,
-        **who,
-    )
-    return await opened.enter_async_context(client)
+    return await opened.enter_async_context(options.client(**who)) if options.broker_address else None
 
 
 @contextmanager

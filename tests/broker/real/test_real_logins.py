@@ -17,8 +17,11 @@ import pytest
 
 from pdp.broker.checkouts.desk import GRACE_SECONDS
 from pdp.broker.checkouts.postgres import PREFIX, Server
+from pdp.broker.replacing import renew_password
+from pdp.broker.vault import Vault
 from pdp.broker.words import DatabaseRefusedError, DatabaseUnavailableError, Secret
 from pdp.calltokens.checkouts import Credential
+from pdp.errors import ConflictError
 from tests.broker.real.postgresserver import (
     BROKER,
     BROKERS_PASSWORD,
@@ -29,9 +32,21 @@ from tests.broker.real.postgresserver import (
     running_postgres,
 )
 from tests.broker.tills import Till, till
+from tests.broker.vaults import BY
 from tests.machinery.pages import blocks
 
 pytestmark = pytest.mark.credentials
+
+
+class Full:
+    """A vault that stores nothing more."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.open = vault.open
+
+    def put(self, *_: object, **__: object) -> None:
+        """Refuse."""
+        raise ConflictError("another process was faster")
 
 
 @pytest.fixture(scope="module", params=[16, 18])
@@ -234,6 +249,35 @@ def test_a_database_that_refuses_says_what_it_can(
 
     assert password not in str(refused.value)
     assert [] == postgres.roles
+
+
+def test_a_leaked_password_is_replaced(postgres: PostgresServer, here: Till) -> None:
+    """Nobody has seen the other one; whoever is in by the former one is out, and logins are made as before."""
+    thief = postgres.connected("app", BROKER, BROKERS_PASSWORD)
+    try:
+        assert 2 == renew_password(here.vault, here.vault.connection("app"), by=BY).version
+
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            thief.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            postgres.connected("app", BROKER, BROKERS_PASSWORD)
+        fresh = here.vault.open(here.vault.connection("app")).reveal().decode()
+        assert fresh not in postgres.log
+        here.ask()
+        here.end_session()
+        assert (["revoked"], []) == (here.outcomes, postgres.roles)
+    finally:
+        postgres.asked(f"ALTER ROLE {BROKER} PASSWORD '{BROKERS_PASSWORD}'")
+
+
+def test_a_password_that_cannot_be_stored_is_taken_back(postgres: PostgresServer, here: Till) -> None:
+    """The former one counts on, in the database as in the store."""
+    with pytest.raises(ConflictError):
+        renew_password(Full(here.vault), here.vault.connection("app"), by=BY)  # type: ignore[arg-type]  # a stand-in
+
+    here.ask()
+    here.end_session()
+    assert (["revoked"], []) == (here.outcomes, postgres.roles)
 
 
 def test_a_server_without_a_certificate_gets_no_password(postgres: PostgresServer, tmp_path: Path) -> None:
