@@ -15,6 +15,7 @@ from pdp.model import Call, Session
 from pdp.policy.bundle import Bundle
 from pdp.policy.provenance import KNOWN, NAMED, NONE, UNDECLARED, UNSEEN
 from pdp.policy.tools.catalogue import Tool
+from pdp.policy.tools.overlay import ToolConnection
 from pdp.sessions.access import AccessRequest, AccessState, state_of
 
 
@@ -40,7 +41,7 @@ class AccessReview:
 
     `session` is None, and `request_digest` empty, for those who may not approve; `arguments_json` and `targets` are
     empty for those who may not see them. The facts of the tool are empty when the catalogue no longer has it.
-    `most_calls` is how many calls one approval can be for.
+    `connection` is what the call uses downstream. `most_calls` is how many calls one approval can be for.
     """
 
     view: AccessView
@@ -50,6 +51,7 @@ class AccessReview:
     risk: str = ""
     groups: tuple[str, ...] = ()
     definition_digest: str = ""
+    connection: ToolConnection | None = None
     critical: bool = False
     most_calls: int = 1
     request_digest: str = ""
@@ -88,6 +90,7 @@ def review(
         risk=tool.risk if tool else "",
         groups=tool.groups if tool else (),
         definition_digest=tool.definition_digest if tool else "",
+        connection=tool.connection if tool else None,
         critical=critical,
         most_calls=1 if critical else max(1, request.call.run),
     )
@@ -122,6 +125,7 @@ def _digest(reviewed: AccessReview, session: Session) -> str:
         "server": request.call.server,
         "tool": request.call.tool,
         "definition_digest": reviewed.definition_digest,
+        "connection": [used.kind, *used.scopes] if (used := reviewed.connection) else [],
         "risk": [reviewed.risk, *reviewed.groups],
         "critical": reviewed.critical,
         "arguments": digest(reviewed.arguments_json),

@@ -86,6 +86,8 @@ def access_review(reviewed: AccessReview) -> access.GetAccessRequestResponse:
         risk=reviewed.risk,
         groups=reviewed.groups,
         definition_digest=reviewed.definition_digest,
+        connection_kind=reviewed.connection.kind if reviewed.connection else "",
+        connection_scopes=reviewed.connection.scopes if reviewed.connection else (),
         critical=reviewed.critical,
         most_calls=reviewed.most_calls,
         request_digest=reviewed.request_digest,

@@ -160,7 +160,7 @@ class GetAccessRequestRequest(_message.Message):
     def __init__(self, access_request_id: _Optional[str] = ...) -> None: ...
 
 class GetAccessRequestResponse(_message.Message):
-    __slots__ = ("access_request", "session", "arguments_json", "targets", "risk", "groups", "definition_digest", "critical", "most_calls", "request_digest")
+    __slots__ = ("access_request", "session", "arguments_json", "targets", "risk", "groups", "definition_digest", "critical", "most_calls", "request_digest", "connection_kind", "connection_scopes")
     ACCESS_REQUEST_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +171,8 @@ class GetAccessRequestResponse(_message.Message):
     CRITICAL_FIELD_NUMBER: _ClassVar[int]
     MOST_CALLS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_KIND_FIELD_NUMBER: _ClassVar[int]
+    CONNECTION_SCOPES_FIELD_NUMBER: _ClassVar[int]
     access_request: RequestedAccess
     session: _session_pb2.Session
     arguments_json: bytes
@@ -181,7 +183,9 @@ class GetAccessRequestResponse(_message.Message):
     critical: bool
     most_calls: int
     request_digest: str
-    def __init__(self, access_request: _Optional[_Union[RequestedAccess, _Mapping]] = ..., session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., arguments_json: _Optional[bytes] = ..., targets: _Optional[_Iterable[_Union[AccessTarget, _Mapping]]] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., definition_digest: _Optional[str] = ..., critical: _Optional[bool] = ..., most_calls: _Optional[int] = ..., request_digest: _Optional[str] = ...) -> None: ...
+    connection_kind: str
+    connection_scopes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, access_request: _Optional[_Union[RequestedAccess, _Mapping]] = ..., session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., arguments_json: _Optional[bytes] = ..., targets: _Optional[_Iterable[_Union[AccessTarget, _Mapping]]] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., definition_digest: _Optional[str] = ..., critical: _Optional[bool] = ..., most_calls: _Optional[int] = ..., request_digest: _Optional[str] = ..., connection_kind: _Optional[str] = ..., connection_scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CompareCallRequest(_message.Message):
     __slots__ = ("access_request_id",)

@@ -81,7 +81,7 @@ def files() -> dict[str, bytes]:
             "crm": "risk: read_only\n"
             "tools:\n  delete_customer: {risk: destructive}\n"
             "  update_customer: {risk: mutating, connection: {kind: salesforce, scopes: ['crm:write']}}\n"
-            "  send_mail: {risk: mutating, log: [to]}\n"
+            "  send_mail: {risk: mutating, log: [to], connection: {kind: mail, scopes: ['mail:send']}}\n"
         },
         directory="users: {alice: {}, bob: {}}\nuser_groups: {idp/finance: {}}\n"
         "agents: {coder: {ceiling: ['crm/*']}}\n",

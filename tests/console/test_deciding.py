@@ -205,6 +205,7 @@ def test_a_call_shows_its_exact_arguments(person: Browser, server: RunningServer
     assert '"two  blanks\\u2800<b>&amp;"' in html.unescape(person.text)
     assert "<b>" not in person.text
     assert '"ann@example.com"' in person.words
+    assert "Uses mail of alice, or else of the tenant: mail:send." in person.words
     assert "Send this mail? asked by the policy crm/mail" in person.words
 
 
@@ -328,6 +329,16 @@ def test_live_sessions_are_found_by_user_and_agent(person: Browser, server: Runn
     assert "/revoke?user=bob" in person.text
     person.open("/now?user=nobody")
     assert "No live session is of user nobody" in person.words
+
+
+@pytest.mark.parametrize(("path", "said"), [("/sessions/", "uses"), ("/reach?session_id=", "as")])
+def test_what_a_live_session_uses_is_said(person: Browser, server: RunningServer, path: str, said: str) -> None:
+    """Of each tool the connection and its scopes."""
+    session_id, _ = live(server)
+    person.open(f"{path}{session_id}")
+
+    assert f"{said} mail: mail:send" in person.words
+    assert f"{said} salesforce: crm:write" in person.words
 
 
 def test_reach_is_of_a_session_a_user_or_an_agent(person: Browser, server: RunningServer) -> None:

@@ -12,13 +12,17 @@ import pytest
 from pdp.calltokens.claims import CallClaims
 from pdp.calltokens.keys import claims_of, key_named_by, keys_of
 from pdp.client import CallTokenRequest, WrongStateError
-from pdp.client.connectionwords import connection_text, connections_text
+from pdp.client.connectionwords import call_connection_text, connection_text, connections_text
+from pdp.limits import Limits
 from pdp.policy.tools.catalogue import load_catalogue
 from pdp.policy.tools.overlay import ToolConnection
+from pdp.registry.accessreview import AccessView, review
+from pdp.sessions.access import AccessState
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.machinery.calltokens import AUDIENCE, ISSUER
 from tests.machinery.pages import blocks
+from tests.machinery.servers.waitingcalls import waiting
 
 WANTED = CallTokenRequest(audience=AUDIENCE)
 READS = "{kind: github, scopes: ['repo:read']}"
@@ -105,6 +109,24 @@ def test_what_was_shown_is_what_is_approved(server: RunningServer, writes: str) 
 
     with pytest.raises(WrongStateError, match="read the session again"):
         approve(server, opened)
+
+
+def test_an_approver_of_a_call_sees_what_it_uses(server: RunningServer) -> None:
+    """The digest of what was shown covers it, beside the bundle that says so."""
+    opened = requested(server)
+    approve(server, opened)
+    embedded, clock, session_id = server.embedded, server.clock, opened.session.session_id
+    request = waiting(embedded, clock, session_id, by="pep", action="issues/write", arguments=b"{}")
+    shown = server.client("approver").get_access_request(request.id)
+    seen, chain = AccessView(request=request, state=AccessState.OPEN), embedded.sessions.get(session_id)
+    digests = set()
+    for writes in (WRITES, READS, "{kind: gitlab}", "{}"):
+        replace_bundle(server, writes)
+        bundle = embedded.keeper.current()
+        digests.add(review(seen, chain, bundle, b"{}", Limits(), for_approver=True).request_digest)
+
+    assert "github of alice, or else of the tenant: repo:read repo:write" == call_connection_text(shown)
+    assert (4, True) == (len(digests), shown.request_digest in digests)
 
 
 @pytest.mark.parametrize("writes", [READS, "{kind: github, scopes: [admin]}", "{kind: gitlab}", "{}"])

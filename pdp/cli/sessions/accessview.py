@@ -14,6 +14,7 @@ from rich.text import Text
 from pdp.cli.output import STYLES, paragraphs, print_fields, time_text
 from pdp.cli.sessions.view import plain, term_text, terms_of
 from pdp.client.arguments import member_texts
+from pdp.client.connectionwords import call_connection_text
 from pdp.client.enumwords import access_state
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, GetAccessRequestResponse, RequestedAccess
@@ -58,6 +59,9 @@ def plain_review(review: GetAccessRequestResponse, approved: Session | None) -> 
         "risk": review.risk,
         "groups": list(review.groups),
         "definition_digest": review.definition_digest,
+        "connection": {"kind": review.connection_kind, "scopes": list(review.connection_scopes)}
+        if review.connection_kind
+        else None,
         "critical": review.critical,
         "most_calls": review.most_calls,
         "request_digest": review.request_digest,
@@ -124,6 +128,7 @@ def _fields(review: GetAccessRequestResponse, approved: Session | None) -> Itera
     yield "tool", f"{request.server}/{request.tool}"
     yield from (_named("argument", name, text) for name, text in member_texts(review.arguments_json))
     yield from (_named("target", one.path, ", ".join(one.provenance)) for one in review.targets)
+    yield "uses", call_connection_text(review)
     yield "policies", ", ".join(sorted({one.policy_id for one in request.questions}))
     yield "session", request.session_id
     yield "user", request.user
