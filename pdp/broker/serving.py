@@ -19,6 +19,8 @@ from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.checkouts.following import SessionsFollowed
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.making import Maker
+from pdp.broker.checkouts.sessiontokens import SessionTokens
 from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS, Sweeper
 from pdp.broker.counter import Counter
 from pdp.broker.oauth.people import People
@@ -100,10 +102,14 @@ def assembled(
         issuer = Issuer(vault)
         sweeper = Sweeper(checkouts, vault, issuer, observe=record.event, wall=wall)
         sweeps = opened.enter_context(Repeater("broker-sweep", sweeper.turn, every=_SWEEP_SECONDS))
-        desk = CheckoutDesk(
-            admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake
+        maker = Maker(admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake)
+        yield Parts(
+            broker=Broker(admission, SessionTokens(admission, maker, checkouts, SystemClock())),
+            desk=CheckoutDesk(admission, maker),
+            checkouts=checkouts,
+            sweeper=sweeper,
+            sweeps=sweeps,
         )
-        yield Parts(broker=Broker(admission), desk=desk, checkouts=checkouts, sweeper=sweeper, sweeps=sweeps)
 
 
 async def serve_until(

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from pdp.broker.admitting import About, Admission, Presented, require_mode, shown
+from pdp.broker.admitting import About, Admission, Admitted, Presented, require_mode, shown
+from pdp.broker.checkouts.sessiontokens import SessionTokens
 from pdp.broker.headers import HeadersError, with_secret
 from pdp.broker.rules import ServerRules
 from pdp.broker.sending import Answer, Sender
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
-from pdp.broker.words import Connection
+from pdp.broker.words import Connection, Secret
 from pdp.calltokens.claims import CallClaims
 from pdp.errors import PermissionDeniedError
 from pdp.foundation.egress import Egress, Roots
@@ -42,11 +43,14 @@ class Asked(Presented):
 
 
 class Broker:
-    """Uses secrets for calls. Safe for threads; each use takes one for as long as its answer lasts."""
+    """Uses secrets for calls. Safe for threads; each use takes one for as long as its answer lasts.
 
-    def __init__(self, admission: Admission) -> None:
+    `tokens` makes tokens for sessions; without it, connections that need them are refused.
+    """
+
+    def __init__(self, admission: Admission, tokens: SessionTokens | None = None) -> None:
         self.rules = admission.rules
-        self._admission = admission
+        self._admission, self._tokens = admission, tokens
         self._roots = {name: Roots(str(one.tls_roots or "")) for name, one in self.rules.items()}
 
     def use(
@@ -63,7 +67,8 @@ class Broker:
         `CallTokenRefusedError` and `PDPError` before anything was sent, and `UpstreamFailedError` afterwards.
         """
         with self._admission.admitted(asked, verified) as admitted:
-            send, version = self._prepared(asked, admitted.connection, admitted.rules)
+            secret = partial(self._secret_for, asked, admitted)
+            send, version = self._prepared(asked, admitted.connection, admitted.rules, secret)
         about = admitted.about.with_facts(connection=admitted.connection, version=version, mode=asked.mode)
         self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
         return self._sent(send, take, opened, about)
@@ -81,20 +86,35 @@ class Broker:
             mcp.connection, tenant=mcp.tenant, compartment=mcp.compartment
         )
         require_mode(asked.mode, connection)
-        send, version = self._prepared(asked, connection, rules)
+        if connection.is_for_sessions:
+            raise PermissionDeniedError(
+                f"connection `{connection.id}` makes a token for each session, and without a call token there is none"
+            )
+        secret = partial(self._admission.connections.open, connection)
+        send, version = self._prepared(asked, connection, rules, secret)
         about = About(facts={"presenter": shown(asked.presenter), "server": asked.server}, tenant=mcp.tenant)
         about = about.with_facts(connection=connection, version=version, mode=asked.mode)
         self._admission.note_use(EventKind.CONNECTION_USED, about)
         return self._sent(send, take, opened, about)
 
-    def _prepared(self, asked: Asked, connection: Connection, rules: ServerRules) -> tuple[Send, int]:
+    def _secret_for(self, asked: Asked, admitted: Admitted) -> Secret:
+        connection = admitted.connection
+        if not connection.is_for_sessions:
+            return self._admission.connections.open(connection)
+        if self._tokens is None:
+            raise PermissionDeniedError(f"connection `{connection.id}` needs a token for each session")
+        return self._tokens.open(admitted, asked.token, asked.mode)
+
+    def _prepared(
+        self, asked: Asked, connection: Connection, rules: ServerRules, opened: Callable[[], Secret]
+    ) -> tuple[Send, int]:
         """Return what sends the request with the secret, once all that can be refused has been, and its version."""
         try:
             upstream = Upstream.read(connection.upstream)
             target = upstream.target_of(f"{asked.origin}{asked.request.target}")
             # To open it can mean to ask a provider of tokens.
             self._admission.require_record()
-            secret = self._admission.connections.open(connection)
+            secret = opened()
             credential = with_secret(connection.header, connection.scheme, secret.reveal())
         except (HeadersError, ForeignTargetError, UpstreamError) as error:
             raise PermissionDeniedError(str(error)) from None

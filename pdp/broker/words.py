@@ -49,12 +49,24 @@ class Consenting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """For what the access token of a connection is exchanged, anew for each session (RFC 8693): a narrower one.
+
+    That is for `audience`, for `resource`, or for both; one of them may be empty.
+    """
+
+    audience: str = ""
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSource:
     """Where a connection gets access tokens for its secret, which never goes upstream itself.
 
     `endpoint` is the URL to which alone the secret is sent; `private` lets all endpoints be at an address that is not
-    public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. Tokens
-    are revoked at `revocation`, and `introspection` says whether they count; both may be empty.
+    public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. With
+    `exchange`, no token goes upstream but the one for which it is exchanged there. Tokens are revoked at `revocation`,
+    and `introspection` says whether they count; both may be empty.
     """
 
     endpoint: str
@@ -63,6 +75,7 @@ class TokenSource:
     resource: str = ""
     private: bool = False
     consenting: Consenting | None = None
+    exchange: Exchange | None = None
     revocation: str = ""
     introspection: str = ""
 
@@ -127,6 +140,11 @@ class Connection:
     def is_consented(self) -> bool:
         """Say whether a person consented to it, so that its secret is their tokens."""
         return bool(self.owner) and self._consenting
+
+    @property
+    def is_for_sessions(self) -> bool:
+        """Say whether each session gets an access token of its own, and no other one goes upstream."""
+        return self.source is not None and self.source.exchange is not None
 
     @property
     def _consenting(self) -> bool:

@@ -24,6 +24,11 @@ SHARE: Final = 0.7
 SCOPES: Final = ("issues",)
 
 
+def nothing_out(_: str) -> bool:
+    """Say of a connection that nothing of it is out."""
+    return True
+
+
 def source_at(origin: str, **more: Any) -> TokenSource:
     """Return where people connect to the provider of an origin; `more` has other values."""
     ends = {name: more.pop(name) for name in ("revocation", "introspection") if name in more}
@@ -47,9 +52,9 @@ class Site:
         """Return the kinds of what was recorded, without those of secrets."""
         return [one.kind.value for one in self.files.events if not one.kind.value.startswith("secret.")]
 
-    def connect(self, source: TokenSource, tokens: TokenPair, secret: bytes = SECRET) -> Connection:
-        """Store a client, and alice's connection by it with her tokens."""
-        kind = {"kind": "crm", "source": source, "scopes": SCOPES}
+    def connect(self, source: TokenSource, tokens: TokenPair, secret: bytes = SECRET, **row: Any) -> Connection:
+        """Store a client, and alice's connection by it with her tokens; `row` has other values of both."""
+        kind = {"kind": "crm", "source": source, "scopes": SCOPES, **row}
         self.vault.add(connection("crm", **kind), by=BY)
         self.vault.put("crm", secret, by=BY)
         self.vault.add(connection("alices", owner="alice", **kind), by=BY)

@@ -186,6 +186,7 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--resource", "x"), None, "--resource and the options of other endpoints need --token-endpoint"),
         ((*ADD, "--issuer", "https://a.example"), None, "--authorization-endpoint and --issuer need each other"),
         ((*ADD, "--issuer", "http://a.example"), None, "only loopback may do without https"),
+        ((*ADD, "--exchange-audience", "x"), None, "the options of other endpoints need --token-endpoint"),
         ((*ADD, "--grace-seconds", "3"), None, "what is about people needs --authorization-endpoint"),
         ((*ADD, *PEOPLE, "--owner", "alice"), None, "--owner does not go with --authorization-endpoint"),
         ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -48,75 +47,25 @@ from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import CALLERS, FILES, opened_session
 from tests.broker.tills import KEY, KIND, Till, presented, till
-from tests.broker.vaults import BY, Files, connection
-from tests.broker.worlds import Upstream, token
+from tests.broker.tokenproviders import REVOKE, SECRET, TOKEN, Provider, client_of, provider_here
+from tests.broker.vaults import BY, Files
+from tests.broker.worlds import token
 from tests.machinery.calltokens import CLAIMS
 from tests.machinery.pages import blocks
-
-TOKEN = "t0ken/canary-97c1"  # noqa: S105 - a canary
-SECRET = b"the client's"
-REVOKE, INTROSPECT = "/revoke", "/introspect"
-
-
-class Provider(Upstream):
-    """A provider of tokens. `said` has status and answer of each path; `active` is what it says of its tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.active: list[bool] = []
-        self.seconds = 100
-        self.said: dict[str, tuple[int, Any]] = {}
-        self.pieces = lambda: iter([json.dumps(self._answer[1]).encode()])
-
-    @property
-    def status(self) -> int:
-        """Return the status of the present answer."""
-        path = self.got[-1][1]
-        if path == INTROSPECT:
-            self._answer: tuple[int, Any] = (200, {"active": self.active.pop(0)})
-        else:
-            given = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": self.seconds}
-            self._answer = self.said.get(path, (200, given if path == "/token" else {}))
-        return self._answer[0]
-
-    @status.setter
-    def status(self, _: int) -> None:
-        """Leave it as it is."""
-
-    @property
-    def asked(self) -> list[str]:
-        """Return the paths that were asked for, in order."""
-        return [path for _, path, _, _ in self.got]
 
 
 @pytest.fixture(scope="module")
 def serving_provider() -> Iterator[Provider]:
     """Run a provider for all tests."""
-    provider = Provider()
-    threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield provider
-    provider.shutdown()
-    provider.server_close()
+    with provider_here() as provider:
+        yield provider
 
 
 @pytest.fixture
 def provider(serving_provider: Provider) -> Provider:
     """Provide it as it is at first: it knows its tokens, and ends them."""
-    serving_provider.got.clear()
-    serving_provider.said.clear()
-    serving_provider.active, serving_provider.seconds = [True, False], 100
+    serving_provider.reset()
     return serving_provider
-
-
-def client_of(
-    provider: Provider, *, revocation: str = REVOKE, introspection: str = INTROSPECT, **more: Any
-) -> Connection:
-    """Return a connection whose tokens are handed out."""
-    ends = {"revocation": revocation, "introspection": introspection}
-    found: dict[str, Any] = {name: f"{provider.origin}{path}" if path else "" for name, path in ends.items()}
-    source = TokenSource(endpoint=f"{provider.origin}/token", client_id="broker", **found)
-    known = {"kind": KIND, "tenant": CLAIMS.tenant, "source": source, "modes": (Mode.CHECKOUT,), "scopes": ("a", "b")}
-    return connection("app", **{**known, **more})
 
 
 @pytest.fixture
@@ -257,12 +206,16 @@ def test_the_tokens_of_a_person_stay(provider: Provider, tmp_path: Path) -> None
         here.ask(scopes=("a",))
 
 
-@pytest.mark.parametrize("seconds", [4000, 0])
-def test_a_token_that_would_outlive_its_session_is_taken_back(here: Till, provider: Provider, seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "problem"), [(4000, "would outlive the session"), (0, "has no end that its provider names")]
+)
+def test_a_token_that_would_outlive_its_session_is_taken_back(
+    here: Till, provider: Provider, seconds: int, problem: str
+) -> None:
     """As one of which nobody says how long it lives; it is revoked where that can be done."""
     provider.seconds = seconds
 
-    with pytest.raises(PermissionDeniedError, match="would outlive the session"):
+    with pytest.raises(PermissionDeniedError, match=problem):
         here.ask(scopes=("a",))
 
     assert ((), REVOKE) == (here.store.all(), provider.asked[-1])
@@ -273,10 +226,12 @@ class Ending(Issuer):
 
     store: CheckoutStore
 
-    def issue(self, one: Checkout, connection: Connection, *, now: float, until: float) -> Issued:
+    def issue(
+        self, one: Checkout, connection: Connection, *, now: float, until: float, subject: Secret | None = None
+    ) -> Issued:
         """End the session first."""
         self.store.end_of_sessions(one.session_ids[-1:], now=now)
-        return super().issue(one, connection, now=now, until=until)
+        return super().issue(one, connection, now=now, until=until, subject=subject)
 
 
 def test_a_session_that_ends_meanwhile_gets_nothing(provider: Provider, tmp_path: Path) -> None:
@@ -331,7 +286,7 @@ def test_only_what_is_proved_is_called_revoked(
 def test_what_a_leaked_secret_handed_out_is_ended(here: Till, provider: Provider) -> None:
     """All of it at once, whatever the session; what nobody can end is named."""
     with closing(Consents(Files(here.folder).store)) as consents:
-        severing = Severing(here.vault, consents, here.record.event, SystemClock())
+        severing = Severing(here.vault, consents, here.record.event, SystemClock(), here.sweeper.let_go)
         replacing = Replacing(vault=here.vault, checkouts=here.store, sweeper=here.sweeper, severing=severing)
         provider.active = [True, True, True, False, True]
         ids = [here.ask(scopes=("a",), session_id=one).id for one in ("ses_1", "ses_2")]
@@ -376,6 +331,22 @@ def test_a_connection_stays_while_something_of_it_is_out(here: Till) -> None:
     here.end_session()
     here.vault.remove("app", by=BY)
     assert () == here.vault.connections()
+
+
+@pytest.mark.parametrize(
+    ("active", "status", "outcome"),
+    [([True, False], 200, "revoked"), ([True, True], 200, "expires_at"), ([True, False], 503, "failed")],
+)
+def test_a_connection_lets_go_of_what_is_out(
+    here: Till, provider: Provider, active: list[bool], status: int, outcome: str
+) -> None:
+    """What cannot be ended is looked at no longer; what may be ended later keeps the connection."""
+    provider.active, provider.said[REVOKE] = active, (status, {})
+    here.ask(scopes=("a",))
+    over = here.sweeper.let_go("app")
+
+    assert (outcome != "failed", [outcome]) == (over, here.outcomes)
+    assert over == (not here.store.all())
 
 
 def test_a_key_is_rotated_while_a_token_is_out(here: Till) -> None:

@@ -19,6 +19,7 @@ from pdp.broker.oauth.connecting import Connecting, WayBackError
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
 from pdp.broker.words import (
+    CheckedOutError,
     Connection,
     ConsentState,
     NeedsPersonError,
@@ -41,13 +42,17 @@ CODE, GOOD = "c0de-canary", {"access_token": "access-canary", "token_type": "Bea
 
 @dataclass
 class Counter:
-    """A broker at which people connect to a provider that gives what it is told."""
+    """A broker at which people connect to a provider that gives what it is told.
+
+    Of the connections in `stuck`, something is out that cannot be ended.
+    """
 
     there: Upstream
     site: Site
     flows: Flows
     clock: FakeClock
     connecting: Connecting
+    stuck: set[str]
     said: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, person: Person = ALICE) -> dict[str, str]:
@@ -90,8 +95,9 @@ def counter(there: Upstream, tmp_path: Path) -> Iterator[Counter]:
     clock = FakeClock(NOW)
     with closing(Site(tmp_path, clock)) as site, closing(Flows(site.files.store)) as flows:
         add_client(site, "crm", there.origin)
-        connecting = Connecting(site.vault, flows, site.people, site.files.events.append, clock, f"{URL}/back")
-        made = Counter(there, site, flows, clock, connecting)
+        stuck, observe, back = set[str](), site.files.events.append, f"{URL}/back"
+        connecting = Connecting(site.vault, flows, site.people, observe, clock, back, lambda id_: id_ not in stuck)
+        made = Counter(there, site, flows, clock, connecting, stuck)
         there.status, there.pieces = 200, lambda: iter([json.dumps({**GOOD, **made.said}).encode()])
         yield made
         there.status = 200
@@ -286,6 +292,18 @@ def test_who_connects_again_has_one_connection(counter: Counter) -> None:
         counter.connecting.begin(ALICE, "crm", "acme", "stage")
     with pytest.raises(PermissionDeniedError, match="not one of your tenants: `other`"):
         counter.connecting.begin(ALICE, "crm", "other", "prod")
+
+
+def test_a_connection_is_not_replaced_while_something_of_it_is_out(counter: Counter) -> None:
+    """It could not be ended afterwards; the code is not sent."""
+    former = counter.finish(counter.back(counter.begin()["state"]))
+    counter.stuck.add(former.id)
+    counter.there.got.clear()
+
+    with pytest.raises(CheckedOutError, match="cannot be ended now: connect again"):
+        counter.finish(counter.back(counter.begin()["state"]))
+
+    assert ([], former.id) == (counter.sent, counter.site.vault.of_kind("acme", "prod", "crm", "alice").id)
 
 
 def test_a_connection_whose_making_was_cut_off_needs_its_person(counter: Counter) -> None:

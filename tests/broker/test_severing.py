@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.severing import Ended, Severing
 from pdp.broker.words import NeedsPersonError, UnknownConnectionError
-from tests.broker.consented import NOW, Desk
+from tests.broker.consented import NOW, Desk, nothing_out
 from tests.broker.vaults import BY, connection
 from tests.broker.worlds import Upstream, upstream_here
 
@@ -60,8 +60,13 @@ def ended(there: Upstream, folder: Path, provider: Provider, *ends: str, **desk:
     known: dict[str, Any] = {NAMES[one]: f"{there.origin}/{one}" for one in ends}
     made = Desk(folder, there, **known, **desk)
     provider.serve(there)
-    severing = Severing(made.vault, made.consents, made.files.events.append, made.clock)
+    severing = severing_of(made)
     return made, severing.end("alices", by="alice")
+
+
+def severing_of(desk: Desk, let_go: Callable[[str], bool] = nothing_out) -> Severing:
+    """Return what ends connections of people."""
+    return Severing(desk.vault, desk.consents, desk.files.events.append, desk.clock, let_go)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +119,7 @@ def test_a_failure_is_tried_again(there: Upstream, tmp_path: Path) -> None:
             desk.open()
         Provider().serve(there)
 
-        assert (
-            EXPIRES.outcome
-            == Severing(desk.vault, desk.consents, lambda _: None, desk.clock).end("alices", by="alice").outcome
-        )
+        assert EXPIRES.outcome == severing_of(desk).end("alices", by="alice").outcome
 
 
 def test_only_connections_of_people_are_ended(there: Upstream, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_only_connections_of_people_are_ended(there: Upstream, tmp_path: Path) -
     with closing(desk):
         for id_ in ("crm", "key", "none"):
             with pytest.raises(UnknownConnectionError, match=f"no such connection: `{id_}`"):
-                Severing(desk.vault, desk.consents, lambda _: None, desk.clock).end(id_, by="alice")
+                severing_of(desk).end(id_, by="alice")
 
 
 def test_the_secret_of_another_client_is_sent_nowhere(there: Upstream, tmp_path: Path) -> None:
@@ -136,5 +138,24 @@ def test_the_secret_of_another_client_is_sent_nowhere(there: Upstream, tmp_path:
     desk.vault.remove("crm", by=BY)
     there.got.clear()
     with closing(desk):
-        assert EXPIRES == Severing(desk.vault, desk.consents, lambda _: None, desk.clock).end("alices", by="alice")
+        assert EXPIRES == severing_of(desk).end("alices", by="alice")
     assert [] == there.got
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_what_was_got_for_sessions_is_ended_first(there: Upstream, tmp_path: Path, *, over: bool) -> None:
+    """With tokens that still count; while it cannot be ended, neither can the connection, and nothing of it is used."""
+    desk, asked = Desk(tmp_path, there, revocation=f"{there.origin}/revoke"), list[tuple[str, int]]()
+    Provider().serve(there)
+
+    def let_go(id_: str) -> bool:
+        asked.append((id_, len(there.got)))
+        return over
+
+    with closing(desk):
+        ended = severing_of(desk, let_go).end("alices", by="alice")
+
+        assert ([("alices", 0)], EXPIRES.outcome if over else FAILED.outcome) == (asked, ended.outcome)
+        assert over == bool(there.got)
+        with pytest.raises(UnknownConnectionError if over else NeedsPersonError):
+            desk.people.open(desk.connection)

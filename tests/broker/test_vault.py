@@ -23,6 +23,7 @@ from pdp.broker.words import (
     MOST_SECRET_BYTES,
     Connection,
     ConnectionExistsError,
+    Exchange,
     KeyInUseError,
     Mode,
     NoSecretError,
@@ -203,7 +204,12 @@ def swap(store: Path, one: str, other: str) -> None:
     database.close()
 
 
-SOURCE = TokenSource(endpoint="https://login.example.com/token", client_id="broker", resource="https://api.example.com")
+SOURCE = TokenSource(
+    endpoint="https://login.example.com/token",
+    client_id="broker",
+    resource="https://api.example.com",
+    exchange=Exchange(audience="crm", resource="https://api.example.com/crm"),
+)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,9 @@ SOURCE = TokenSource(endpoint="https://login.example.com/token", client_id="brok
         "UPDATE sources SET resource = ''",
         "UPDATE sources SET private = 1",
         "DELETE FROM sources",
+        "UPDATE exchanges SET for_audience = 'attacker'",
+        "UPDATE exchanges SET for_resource = 'https://attacker.example.com'",
+        "DELETE FROM exchanges",
     ],
 )
 def test_the_secret_of_a_client_opens_for_its_provider_alone(files: Files, change: str) -> None:

@@ -12,10 +12,14 @@ from typing import Any
 from pdp.broker.admitting import Admission, Presented
 from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.making import Maker
+from pdp.broker.checkouts.sessiontokens import SessionTokens
 from pdp.broker.checkouts.sweeping import Sweeper
+from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.rules import rules_of
 from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.using import Broker
 from pdp.broker.vault import Vault
 from pdp.broker.words import Connection, Mode
 from pdp.calltokens.checkouts import Credential, RecipientKey
@@ -31,6 +35,12 @@ SERVER, KIND = "reports", "app-db"
 RULES = f"""
 {SERVER}: {{kind: {KIND}, checkout: {{key: "{KEY.public}"}}}}
 closed: {{kind: {KIND}, tools: {{read: {{method: GET, path: /}}}}}}
+spoken:
+  kind: {KIND}
+  proxy:
+    methods: [POST]
+    paths: [/mcp]
+    mcp: {{tenant: acme, compartment: prod, connection: app, presenters: [local]}}
 """
 
 
@@ -44,6 +54,7 @@ class Till:
     issuer: Issuer
     admission: Admission
     desk: CheckoutDesk
+    broker: Broker
     sweeper: Sweeper
     record: Noting
     session_ends: dict[str, float] = field(default_factory=dict)
@@ -88,8 +99,12 @@ def till(
     secret: bytes,
     issuing: type[Issuer] = Issuer,
     storing: type[CheckoutStore] = CheckoutStore,
+    people: People | None = None,
 ) -> Iterator[Till]:
-    """Provide a desk with connections that have a secret; those that the store has already stay as they are."""
+    """Provide a desk with connections that have a secret; those that the store has already stay as they are.
+
+    `people` opens connections of people.
+    """
     files = Files(folder)
     with ExitStack() as opened:
         vault = opened.enter_context(closing(files.open()))
@@ -118,12 +133,12 @@ def till(
                 live=lambda _, __: None,
             ),
             keys=OneKey(),
-            connections=AccessTokens(vault, record.event, SystemClock()),
+            connections=AccessTokens(vault, record.event, SystemClock(), people),
             record=record,
             wall=wall,
         )
         sweeper = Sweeper(store, vault, issuer, observe=record.event, wall=wall)
-        desk = CheckoutDesk(admission, store, issuer, keeper=vault, session_end=session_end, wake=lambda: None)
+        maker = Maker(admission, store, issuer, keeper=vault, session_end=session_end, wake=lambda: None)
         made.append(
             Till(
                 folder=folder,
@@ -131,7 +146,8 @@ def till(
                 store=store,
                 issuer=issuer,
                 admission=admission,
-                desk=desk,
+                desk=CheckoutDesk(admission, maker),
+                broker=Broker(admission, SessionTokens(admission, maker, store, SystemClock())),
                 sweeper=sweeper,
                 record=record,
             )

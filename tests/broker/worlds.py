@@ -153,6 +153,10 @@ class Memory:
         self.opened.append(connection.id)
         return Secret(self.secret, version=connection.version)
 
+    def client(self, tenant: str, compartment: str, kind: str) -> Connection:
+        """Return none: people connect with nothing here."""
+        raise UnknownConnectionError(f"nobody can connect to `{kind}` of `{tenant}` in `{compartment}`")
+
     def connections(self) -> tuple[Connection, ...]:
         """Return all connections."""
         return tuple(self.rows)

@@ -21,6 +21,10 @@ class Holder(Protocol):
         """Return a connection by its id. Raise `UnknownConnectionError`."""
         ...
 
+    def client(self, tenant: str, compartment: str, kind: str) -> Connection:
+        """Return that of a tenant with which people connect. Raise `UnknownConnectionError`."""
+        ...
+
     def connections(self) -> tuple[Connection, ...]:
         """Return all connections."""
         ...

@@ -1,4 +1,4 @@
-"""Make credentials that leave the broker, and end them: logins of PostgreSQL, and access tokens."""
+"""Make credentials for one session, and end them: logins of PostgreSQL, and access tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Final
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.servers import read_server
 from pdp.broker.checkouts.words import Checkout, CredentialKind, Outcome
-from pdp.broker.oauth.asking import ask_for_token
+from pdp.broker.oauth.asking import ask_for_token, exchange
 from pdp.broker.oauth.ending import end_token, is_known
-from pdp.broker.words import Connection, LoginSource, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
+from pdp.broker.words import (
+    Connection,
+    LoginSource,
+    Mode,
+    Secret,
+    TokenRefusedError,
+    TokenSource,
+    TokensUnavailableError,
+)
 from pdp.calltokens.checkouts import Credential
 from pdp.errors import ConfigurationError, PermissionDeniedError
 from pdp.foundation.egress import Roots
@@ -42,23 +50,30 @@ class Issuer:
         self._secrets = secrets
         self._roots = Roots()
 
-    def require_kind(self, connection: Connection, scopes: Collection[str]) -> CredentialKind:
-        """Return what a connection hands out for a call with these scopes.
+    def require_kind(self, connection: Connection, scopes: Collection[str], mode: Mode) -> CredentialKind:
+        """Return what a connection makes for a call with these scopes, in a mode.
 
         Raise `PermissionDeniedError` for one that has only what lasts, and for a call without a scope.
         """
         if not scopes:
             raise PermissionDeniedError(_NO_SCOPE)
+        if mode is not Mode.CHECKOUT:
+            return CredentialKind.KEPT
         if connection.logins is not None:
             return CredentialKind.LOGIN
-        if connection.source is not None and connection.source.consenting is None:
+        if connection.source is not None and (connection.is_for_sessions or connection.source.consenting is None):
             return CredentialKind.TOKEN
         raise PermissionDeniedError(f"connection `{connection.id}` has only what lasts, and that is never handed out")
 
-    def issue(self, one: Checkout, connection: Connection, *, now: float, until: float) -> Issued:
-        """Make the credential of a checkout, which ends at a time at the latest. Raise `PDPError`."""
+    def issue(
+        self, one: Checkout, connection: Connection, *, now: float, until: float, subject: Secret | None = None
+    ) -> Issued:
+        """Make the credential of a checkout. What leaves the broker ends at `until`, at the latest. Raise `PDPError`.
+
+        `subject` is the access token of a connection that exchanges it.
+        """
         if connection.source is not None:
-            return self._token(one, connection, connection.source, now, until)
+            return self._token(one, connection, connection.source, now=now, until=until, subject=subject)
         login = server_of(connection, self._secrets.open(connection)).create(one.role, one.scopes, until)
         return Issued(
             credential=Credential(
@@ -74,12 +89,13 @@ class Issuer:
 
     def end(self, one: Checkout, connection: Connection, kept: Secret | None) -> Outcome:
         """End a credential, and say what became of it. Raise `PDPError` when it is to be tried again."""
-        secret = self._secrets.open(connection)
         if connection.source is None:
-            return Outcome.REVOKED if server_of(connection, secret).drop(one.role) else Outcome.GONE
+            server = server_of(connection, self._secrets.open(connection))
+            return Outcome.REVOKED if server.drop(one.role) else Outcome.GONE
         if kept is None:
             # It was never handed out, and nobody has it.
             return Outcome.GONE
+        secret = self._secret_of_client(connection)
         known, token = kept.reveal()[:1] == _KNOWN, Secret(kept.reveal()[1:])
         try:
             proved = end_token(connection.source, secret, token, self._roots, known=known)
@@ -95,20 +111,29 @@ class Issuer:
         """Drop a role that no checkout names. Say whether there was one."""
         return server_of(connection, self._secrets.open(connection)).drop(role)
 
-    def _token(self, one: Checkout, connection: Connection, source: TokenSource, now: float, until: float) -> Issued:
-        secret = self._secrets.open(connection)
+    def _token(
+        self,
+        one: Checkout,
+        connection: Connection,
+        source: TokenSource,
+        *,
+        now: float,
+        until: float,
+        subject: Secret | None,
+    ) -> Issued:
+        secret = self._secret_of_client(connection)
         try:
-            got = ask_for_token(source, secret, one.scopes, self._roots)
+            if subject is None:
+                got = ask_for_token(source, secret, one.scopes, self._roots)
+            else:
+                got = exchange(source, secret, subject, one.scopes, self._roots)
         except (TokenRefusedError, TokensUnavailableError) as error:
             raise type(error)(f"no access token for `{connection.id}`: {error}") from None
         known = is_known(source, secret, got.secret, self._roots)
         ends_at = now + got.seconds
-        if not got.seconds or ends_at > until:
+        if problem := _unbound(one, got.seconds, ends_at, until):
             self._take_back(source, secret, got.secret)
-            raise PermissionDeniedError(
-                f"an access token of `{connection.id}` would outlive the session, or its provider does not say how "
-                "long it lives: use it in mode `connector` or `proxy`"
-            )
+            raise PermissionDeniedError(f"an access token of `{connection.id}` {problem}")
         return Issued(
             credential=Credential(
                 id=one.id,
@@ -120,6 +145,15 @@ class Issuer:
             keep=Secret((_KNOWN if known else _UNKNOWN) + got.secret.reveal()),
         )
 
+    def _secret_of_client(self, connection: Connection) -> Secret:
+        """Return the secret of the client at the provider. Raise `TokenRefusedError` when it is now another one."""
+        if not connection.is_consented:
+            return self._secrets.open(connection)
+        client = self._secrets.client(connection.tenant, connection.compartment, connection.kind)
+        if client.source != connection.source:
+            raise TokenRefusedError(f"`{connection.id}` must be connected again: its client is no longer the same")
+        return self._secrets.open(client)
+
     def _take_back(self, source: TokenSource, secret: Secret, token: Secret) -> None:
         """End a token that nobody gets, if it can be."""
         try:
@@ -127,6 +161,15 @@ class Issuer:
         except (TokenRefusedError, TokensUnavailableError):
             # It stays with its provider, and its text is forgotten here.
             return
+
+
+def _unbound(one: Checkout, seconds: float, ends_at: float, until: float) -> str:
+    """Return why a token is not bound to its session; empty for one that is."""
+    if not seconds:
+        return "has no end that its provider names"
+    if one.kind is not CredentialKind.KEPT and ends_at > until:
+        return "would outlive the session: use it in mode `connector` or `proxy`"
+    return ""
 
 
 def login_seconds(source: LoginSource | None) -> float:

@@ -70,6 +70,18 @@ class Sweeper:
         self._store.end(checkout_ids, now=now)
         self._sweep([one for one in self._store.due(now) if one.id in checkout_ids])
 
+    def let_go(self, connection_id: str) -> bool:
+        """End all that is out of a connection whose person disconnects it. Say whether nothing is left to be tried.
+
+        What cannot be ended is good until its own end, and no longer looked at.
+        """
+        self.end([one.id for one in self._store.all() if one.connection_id == connection_id])
+        left = [one for one in self._store.all() if one.connection_id == connection_id]
+        for one in left:
+            if one.state is CheckoutState.LASTING:
+                self._store.finish(one.id)
+        return all(one.state is CheckoutState.LASTING for one in left)
+
     def look(self) -> None:
         """Look for roles of databases that no checkout names, and drop those whose time is over."""
         for connection in self._vault.connections():

@@ -1,4 +1,4 @@
-"""The words of checkouts: credentials that are handed out, and what became of them."""
+"""The words of checkouts: credentials that are made for one session, and what became of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _LENGTH: Final = 26
 
 
 class CredentialKind(StrEnum):
-    """What is handed out."""
+    """What is handed out, or kept for a session."""
 
     LOGIN = "login"  # a role of a database, which must be dropped
     TOKEN = "token"  # noqa: S105 - no secret: an access token, which ends by itself
+    KEPT = "kept"  # the same, which serves one session and stays in the broker
 
 
 class CheckoutState(StrEnum):

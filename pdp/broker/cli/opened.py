@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -10,8 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.sweeping import Sweeper
 from pdp.broker.oauth.severing import Severing
-from pdp.broker.opening import opened_people, opened_record, opened_vault, require_made
+from pdp.broker.opening import opened_checkouts, opened_people, opened_record, opened_vault, require_made
 from pdp.clock import SystemClock
 from pdp.errors import PDPError
 from pdp.foundation.ownership import local_user
@@ -74,8 +77,10 @@ def with_people(command: C) -> Any:  # noqa: ANN401 - click's decorators change 
             recording(folder) as record,
             opened_vault(folder, record.event) as vault,
             opened_people(folder, vault, record.event) as people,
+            opened_checkouts(folder) as store,
         ):
-            severing = Severing(vault, people.consents, record.event, SystemClock())
+            sweeper = Sweeper(store, vault, Issuer(vault), observe=record.event, wall=time.time)
+            severing = Severing(vault, people.consents, record.event, SystemClock(), sweeper.let_go)
             return command(vault=vault, people=people, severing=severing, by=local_user(), **given)
 
     return opened

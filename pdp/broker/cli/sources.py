@@ -9,7 +9,7 @@ import click
 
 from pdp.broker.oauth.asking import checked_endpoint
 from pdp.broker.upstream import UpstreamError
-from pdp.broker.words import ClientAuth, Consenting, TokenSource
+from pdp.broker.words import ClientAuth, Consenting, Exchange, TokenSource
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -87,6 +87,18 @@ _OPTIONS: Final = (
         metavar="SECONDS",
         help="How long the provider takes a refresh token again after its first use.",
     ),
+    click.option(
+        "--exchange-audience",
+        default="",
+        metavar="NAME",
+        help="For whom each session gets a token of its own, for which that of the connection is exchanged (RFC 8693).",
+    ),
+    click.option(
+        "--exchange-resource",
+        default="",
+        metavar="URI",
+        help="What that token is for, at providers that take a resource, or both.",
+    ),
     click.option("--private-endpoint", is_flag=True, help="The endpoints may be at a private address."),
 )
 _TAKEN: Final = (
@@ -109,11 +121,11 @@ def source_options(command: C) -> C:
 
 def taken_source(given: dict[str, Any]) -> TokenSource | None:
     """Take the options out of those of a command. Return None for a connection whose secret is sent itself."""
-    consenting = _taken_consenting(given)
+    consenting, exchange = _taken_consenting(given), _taken_exchange(given)
     endpoint, client_id, auth, resource, private, revocation, introspection = map(given.pop, _TAKEN)
     if bool(endpoint) != bool(client_id):
         raise click.UsageError("--token-endpoint and --client-id need each other")
-    if not endpoint and (resource or private or revocation or introspection or consenting):
+    if not endpoint and (resource or private or revocation or introspection or consenting or exchange):
         raise click.UsageError("--resource and the options of other endpoints need --token-endpoint")
     if consenting and given["owner"]:
         raise click.UsageError("--owner does not go with --authorization-endpoint: each person connects for themselves")
@@ -128,7 +140,13 @@ def taken_source(given: dict[str, Any]) -> TokenSource | None:
         revocation=revocation,
         introspection=introspection,
         consenting=consenting,
+        exchange=exchange,
     )
+
+
+def _taken_exchange(given: dict[str, Any]) -> Exchange | None:
+    audience, resource = given.pop("exchange_audience"), given.pop("exchange_resource")
+    return Exchange(audience=audience, resource=resource) if audience or resource else None
 
 
 def _taken_consenting(given: dict[str, Any]) -> Consenting | None:
@@ -155,6 +173,8 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
         ("revoked at", source.revocation),
         ("known at", source.introspection),
     ]
+    if (for_ := source.exchange) is not None:
+        fields += [("exchanged for", " ".join(filter(None, (for_.audience, for_.resource))))]
     if (at := source.consenting) is None:
         return fields
     grace = ("taken again for", f"{at.grace_seconds:g} seconds")
@@ -163,7 +183,7 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
 
 def plain_source(source: TokenSource | None) -> dict[str, object]:
     """Return the same for JSON, always with the same names."""
-    at = source.consenting if source else None
+    at, for_ = (source.consenting, source.exchange) if source else (None, None)
     return {
         "token_endpoint": source.endpoint if source else "",
         "client_id": source.client_id if source else "",
@@ -172,6 +192,8 @@ def plain_source(source: TokenSource | None) -> dict[str, object]:
         "private_endpoint": bool(source and source.private),
         "revocation_endpoint": source.revocation if source else "",
         "introspection_endpoint": source.introspection if source else "",
+        "exchange_audience": for_.audience if for_ else "",
+        "exchange_resource": for_.resource if for_ else "",
         "authorization_endpoint": at.authorization if at else "",
         "issuer": at.issuer if at else "",
         "account_endpoint": at.account if at else "",

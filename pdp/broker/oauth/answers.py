@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ from pdp.calltokens.claims import CONNECTION_SCOPE
 from pdp.calltokens.strictjson import strict_decoder
 
 _DECODER: Final = strict_decoder(TokenRefusedError)
+# The kind of a token in the words of RFC 8693.
+ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - the name of a kind
 # What an endpoint may say is wrong; another word of it could be anything, such as the secret.
 _CODES: Final = frozenset(
     {
@@ -46,9 +48,31 @@ class Granted:
 
 def granted(body: bytes) -> Granted:
     """Return what a good answer grants. Raise `TokenRefusedError`."""
+    return _granted_by(_object_in(body))
+
+
+def exchanged(body: bytes, subject: Secret) -> Granted:
+    """Return what a good answer gives for a token (RFC 8693, section 2.2). Raise `TokenRefusedError`.
+
+    One that gives the same token again has narrowed nothing.
+    """
+    said = _object_in(body)
+    if said.get("issued_token_type") != ACCESS_TOKEN_TYPE:
+        raise TokenRefusedError("it gives a token that it does not call an access token")
+    got = _granted_by(said)
+    if got.secret.reveal() == subject.reveal():
+        raise TokenRefusedError("it gives back the token that was to be exchanged")
+    return got
+
+
+def _object_in(body: bytes) -> dict[str, Any]:
     said = said_in(body)
     if said is None:
         raise TokenRefusedError("it answers with something else than a JSON object")
+    return said
+
+
+def _granted_by(said: Mapping[str, Any]) -> Granted:
     if str(said.get("token_type", "")).lower() != "bearer":
         raise TokenRefusedError("it gives a token that is not of the type `Bearer`")
     return Granted(

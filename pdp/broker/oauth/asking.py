@@ -5,10 +5,11 @@ from __future__ import annotations
 import http.client
 from base64 import b64encode
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from pdp.broker.oauth.answers import Granted, granted, refusal, require_scopes
+from pdp.broker.oauth.answers import ACCESS_TOKEN_TYPE, Granted, exchanged, granted, refusal, require_scopes
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
 from pdp.broker.words import (
     AnswerLostError,
@@ -28,6 +29,7 @@ _WHOLE_SECONDS: Final = 10.0
 # Of a request that may take something that is there once: giving up early could lose it.
 PATIENT_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 256 * 1024
+_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 GOOD: Final = 200
 _TOO_MANY, _SERVERS_FAULT = 429, 500
 
@@ -96,6 +98,28 @@ def exchange_code(
     if status != GOOD:
         raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
     return granted(answer)
+
+
+def exchange(source: TokenSource, secret: Secret, subject: Secret, scopes: Collection[str], roots: Roots) -> Granted:
+    """Return a token with these scopes for an access token that has more (RFC 8693). Raise what `ask_for_token` raises.
+
+    It is for the audience and the resource of the source, and for nothing else.
+    """
+    known = {} if source.exchange is None else asdict(source.exchange)
+    form = {
+        "grant_type": _EXCHANGE,
+        "subject_token": subject.reveal().decode(),
+        "subject_token_type": ACCESS_TOKEN_TYPE,
+        "requested_token_type": ACCESS_TOKEN_TYPE,
+        "scope": " ".join(scopes),
+        **{name: value for name, value in known.items() if value},
+    }
+    status, answer = ask(source.endpoint, source, secret, form, roots)
+    if status != GOOD:
+        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
+    got = exchanged(answer, subject)
+    require_scopes(got, scopes)
+    return got
 
 
 def read_as(endpoint: str, source: TokenSource, token: Secret, roots: Roots) -> bytes:

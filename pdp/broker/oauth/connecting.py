@@ -24,7 +24,13 @@ from pdp.broker.oauth.people import People, consenting_of, source_of
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import AWAY, BACK, Flow, Flows
 from pdp.broker.vault import Vault
-from pdp.broker.words import Connection, TokenRefusedError, TokensUnavailableError
+from pdp.broker.words import (
+    CheckedOutError,
+    Connection,
+    TokenRefusedError,
+    TokensUnavailableError,
+    UnknownConnectionError,
+)
 from pdp.clock import Clock
 from pdp.errors import NotFoundError, PermissionDeniedError
 from pdp.foundation.egress import Roots
@@ -52,14 +58,22 @@ class Connecting:
     """The ways of people to providers and back. Safe for threads and for several processes.
 
     `back` is where providers send browsers: the client's id is added to it, so that no provider is taken for another.
+    `let_go` is as in `Severing`.
     """
 
     def __init__(
-        self, vault: Vault, flows: Flows, people: People, observe: Callable[[Event], None], clock: Clock, back: str
+        self,
+        vault: Vault,
+        flows: Flows,
+        people: People,
+        observe: Callable[[Event], None],
+        clock: Clock,
+        back: str,
+        let_go: Callable[[str], bool],
     ) -> None:
         self._vault, self._flows, self._people = vault, flows, people
         self._observe, self._clock, self._back = observe, clock, back
-        self._roots = Roots()
+        self._let_go, self._roots = let_go, Roots()
 
     def begin(self, person: Person, kind: str, tenant: str, compartment: str) -> Begun:
         """Begin to connect, and return where the person agrees. Raise `UnknownConnectionError`."""
@@ -119,6 +133,7 @@ class Connecting:
             self._refused(client, flow, "person", "")
             raise PermissionDeniedError("another person began this: connect again, and let nobody do it for you")
         person.require_tenant(client.tenant)
+        self._let_former_go(client, person)
         source, issuer, secret = source_of(client), consenting_of(client).issuer, self._vault.open(client)
         try:
             got = exchange_code(
@@ -135,6 +150,15 @@ class Connecting:
         made = replace(client, id=new_connection_id(), owner=person.id, scopes=scopes)
         account = account_of(said, source, got.secret, self._roots)
         return self._people.add(made, packed, account=account)
+
+    def _let_former_go(self, client: Connection, person: Person) -> None:
+        """End what is out of the connection that will be replaced. Raise `CheckedOutError` when something is left."""
+        try:
+            former = self._vault.of_kind(client.tenant, client.compartment, client.kind, person.id)
+        except UnknownConnectionError:
+            return
+        if not self._let_go(former.id):
+            raise CheckedOutError(f"what was got with `{former.id}` for sessions cannot be ended now: connect again")
 
     def _redirect(self, client: Connection) -> str:
         return f"{self._back}/{client.id}"

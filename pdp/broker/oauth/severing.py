@@ -42,11 +42,21 @@ class Ended:
 
 
 class Severing:
-    """Ends connections of people. Safe for threads and for several processes."""
+    """Ends connections of people. Safe for threads and for several processes.
 
-    def __init__(self, vault: Vault, consents: Consents, observe: Callable[[Event], None], clock: Clock) -> None:
+    `let_go` ends what is out of a connection, by its id, and says whether nothing is left to be tried.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        consents: Consents,
+        observe: Callable[[Event], None],
+        clock: Clock,
+        let_go: Callable[[str], bool],
+    ) -> None:
         self._vault, self._consents, self._observe, self._clock = vault, consents, observe, clock
-        self._roots = Roots()
+        self._let_go, self._roots = let_go, Roots()
 
     def end(self, connection_id: str, *, by: str) -> Ended:
         """Disconnect, and say what became of the tokens. `by` is who wants it.
@@ -65,7 +75,9 @@ class Severing:
         with self._consents.locked(connection_id, wait_seconds=_WAIT_SECONDS) as alone:
             if not alone:
                 raise TokensUnavailableError(f"`{connection_id}` is no longer used, and is being refreshed: try again")
-            ended = self._revoked(self._vault.connection(connection_id))
+            # In this order: they were got with the tokens that are revoked then.
+            over = self._let_go(connection_id)
+            ended = self._revoked(self._vault.connection(connection_id)) if over else Ended(outcome=Outcome.FAILED)
         if ended.outcome is not Outcome.FAILED:
             self._vault.remove(connection_id, by=by)
         self._tell(connection, by, ended)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
 
 from pdp.broker.admitting import Connections
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.asking import ask_for_token
 from pdp.broker.oauth.people import People
+from pdp.broker.oauth.tokendesk import TokenDesk
 from pdp.broker.words import Connection, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
-from pdp.clock import Clock, Deadline, Instant
-from pdp.errors import UnavailableError
+from pdp.clock import Clock
 from pdp.foundation.egress import Roots
 from pdp.observer import Event, EventKind
-
-# Of a token's life, after which another one is got.
-_YOUNG: Final = 0.7
-# After a failure the provider is left alone: many calls could otherwise lock the client out, or wait in a row.
-_PAUSE_SECONDS: Final = 5.0
 
 
 class AccessTokens:
@@ -36,7 +29,7 @@ class AccessTokens:
     ) -> None:
         self._vault, self._observe, self._clock, self._people = vault, observe, clock, people
         self._roots = Roots()
-        self._desks: dict[str, _Desk] = {}
+        self._desks: dict[str, TokenDesk] = {}
 
     def of_kind(self, tenant: str, compartment: str, kind: str, user: str) -> Connection:
         """Return the user's connection of a kind, or else the tenant's. Raise `UnknownConnectionError`."""
@@ -47,7 +40,7 @@ class AccessTokens:
         return self._vault.connection(connection_id, tenant=tenant, compartment=compartment)
 
     def open(self, connection: Connection) -> Secret:
-        """Return what is sent upstream: the present secret, or an access token that it gets.
+        """Return what is sent upstream, or exchanged before that: the present secret, or an access token that it gets.
 
         Raise what the vault raises, `TokenRefusedError` and `TokensUnavailableError`.
         """
@@ -58,45 +51,17 @@ class AccessTokens:
             return self._people.open(connection)
         if source.consenting is not None:
             raise TokenRefusedError(f"`{connection.id}` opens nothing by itself: people connect with it")
-        desk = self._desks.setdefault(connection.id, _Desk())
-        kept = desk.kept_for(connection)
-        if kept and desk.asking.locked() and not kept.ends.passed(self._clock.now()):
-            return kept.secret
-        with desk.asking:
-            return self._fresh(desk, connection, source)
+        desk = self._desks.setdefault(connection.id, TokenDesk(self._clock))
+        return desk.token(connection, partial(self._granted, connection, source))
 
-    def _fresh(self, desk: _Desk, connection: Connection, source: TokenSource) -> Secret:
-        """Return a young token, and get one unless another thread just did."""
-        # In this order: the time that is compared is not before the token.
-        kept, now = desk.kept_for(connection), self._clock.now()
-        if kept and not kept.old.passed(now):
-            return kept.secret
-        try:
-            desk.require_no_pause(connection, now)
-            got = self._granted(desk, connection, source)
-        except UnavailableError:
-            # A refusal ends the present token, too: the client may have been shut out.
-            if kept and not kept.ends.passed(self._clock.now()):
-                return kept.secret
-            raise
-        desk.kept = _Kept.since(now, connection, got)
-        self._tell(connection, source)
-        return desk.kept.secret
-
-    def _granted(self, desk: _Desk, connection: Connection, source: TokenSource) -> Granted:
+    def _granted(self, connection: Connection, source: TokenSource) -> Granted:
         secret = self._vault.open(connection)
         try:
-            return ask_for_token(source, secret, connection.scopes, self._roots)
+            got = ask_for_token(source, secret, connection.scopes, self._roots)
         except (TokenRefusedError, TokensUnavailableError) as error:
-            problem = f"no access token for `{connection.id}` from `{source.host}`: {error}"
-            desk.failed = _Failed(
-                connection=connection,
-                kind=type(error),
-                problem=problem,
-                pause=Deadline.after(self._clock.now(), _PAUSE_SECONDS),
-            )
-            desk.kept = None if isinstance(error, TokenRefusedError) else desk.kept
-            raise type(error)(problem) from None
+            raise type(error)(f"no access token for `{connection.id}` from `{source.host}`: {error}") from None
+        self._tell(connection, source)
+        return got
 
     def _tell(self, connection: Connection, source: TokenSource) -> None:
         facts = {"version": str(connection.version), "provider": source.host}
@@ -109,53 +74,3 @@ class AccessTokens:
                 facts={**connection.facts, **facts},
             )
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
-    """A token, for the connection as it was then: another secret, upstream or scope makes it useless."""
-
-    connection: Connection
-    secret: Secret
-    old: Deadline
-    ends: Deadline
-
-    @classmethod
-    def since(cls, asked: Instant, connection: Connection, got: Granted) -> _Kept:
-        """Return a token whose life began when it was asked for, at the latest."""
-        return cls(
-            connection=connection,
-            secret=Secret(got.secret.reveal(), version=connection.version),
-            old=Deadline.after(asked, got.seconds * _YOUNG),
-            ends=Deadline.after(asked, got.seconds),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failed:
-    """Why there was no token, and until when nobody asks again."""
-
-    connection: Connection
-    kind: type[TokenRefusedError | TokensUnavailableError]
-    problem: str
-    pause: Deadline
-
-
-@dataclass(slots=True)
-class _Desk:
-    """Where the token of one connection is got. Who holds `asking` may ask, and change the rest."""
-
-    asking: threading.Lock = field(default_factory=threading.Lock)
-    kept: _Kept | None = None
-    failed: _Failed | None = None
-
-    def kept_for(self, connection: Connection) -> _Kept | None:
-        """Return the token that was got for the connection as it is now."""
-        kept = self.kept
-        return kept if kept and kept.connection == connection else None
-
-    def require_no_pause(self, connection: Connection, now: Instant) -> None:
-        """Raise the last problem while the provider is left alone."""
-        failed = self.failed
-        if failed and failed.connection == connection and not failed.pause.passed(now):
-            raise failed.kind(failed.problem)

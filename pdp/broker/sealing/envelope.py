@@ -44,7 +44,8 @@ class Place:
             return []
         consenting = [] if one.consenting is None else [list(astuple(one.consenting))]
         ends = [["ends", one.revocation, one.introspection]] if one.revocation or one.introspection else []
-        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting, *ends]
+        exchange = [] if one.exchange is None else [["exchange", *astuple(one.exchange)]]
+        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting, *ends, *exchange]
 
     def _logins(self) -> list[list[str | int]]:
         one = self.connection.logins

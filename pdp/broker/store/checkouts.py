@@ -72,17 +72,17 @@ class CheckoutStore:
                 "INSERT INTO checkout_sessions VALUES (?, ?)", [(id_, one.id) for id_ in one.session_ids]
             )
 
-    def hand_out(self, checkout_id: str, *, ends_at: float, kept: Sealed | None) -> None:
-        """Note that a credential leaves, with what is kept to end it.
+    def hand_out(self, checkout_id: str, *, ends_at: float, kept: Sealed | None, until: float = _NEVER) -> None:
+        """Note that a credential leaves, with what is kept to end it. It is to be ended at `until`, at the latest.
 
         Raise `ConflictError` when it is to be ended already: then it must not leave.
         """
         sealed = (kept.kek_id, kept.wrapped_key, kept.text) if kept else (None, None, None)
         with self._database.writing() as connection:
             connection.execute(
-                "UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, latest_at), 0), "
+                "UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, ?6, latest_at), 0), "
                 "kek_id = ?2, wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state) WHERE id = ?5",
-                (ends_at, *sealed, checkout_id),
+                (ends_at, *sealed, checkout_id, until),
             )
             row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
         if row is None or row[0] != CheckoutState.OUT:
@@ -126,6 +126,12 @@ class CheckoutStore:
         if not found:
             raise UnknownCheckoutError(f"no such checkout: `{checkout_id}`; it may have ended")
         return found[0]
+
+    def is_out(self, checkout_id: str) -> bool:
+        """Say whether a credential may still be used: it was handed out, and is not to be ended."""
+        with self._database.reading() as connection:
+            row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
+        return row is not None and row[0] == CheckoutState.OUT
 
     def kept(self, checkout_id: str) -> Sealed | None:
         """Return what is kept of a credential to end it; None for a login, whose name says enough."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any, Final
 
-from pdp.broker.words import ClientAuth, Connection, Consenting, Kek, LoginSource, Mode, TokenSource
+from pdp.broker.words import ClientAuth, Connection, Consenting, Exchange, Kek, LoginSource, Mode, TokenSource
 
 # That of the schema below.
 VERSION: Final = 1
@@ -54,6 +54,12 @@ CREATE TABLE IF NOT EXISTS profiles (
   connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
   revocation TEXT NOT NULL,
   introspection TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS exchanges (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  for_audience TEXT NOT NULL,
+  for_resource TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS logins (
@@ -126,14 +132,14 @@ CREATE TABLE IF NOT EXISTS looks (
 CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
   coalesce(version, 0), endpoint, client_id, auth, resource, private,
-  issuer, "authorization", account, grace_seconds, revocation, introspection,
+  issuer, "authorization", account, grace_seconds, revocation, introspection, for_audience, for_resource,
   database, role, seconds, sessions, tls_roots
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
   LEFT JOIN consenting ON consenting.connection_id = id LEFT JOIN profiles ON profiles.connection_id = id
-  LEFT JOIN logins ON logins.connection_id = id
+  LEFT JOIN exchanges ON exchanges.connection_id = id LEFT JOIN logins ON logins.connection_id = id
 """
-# How many columns of it are at the end, about logins, and before them about the end of tokens.
-_OF_LOGINS, _OF_PROFILE = 5, 2
+# How many columns of it are at the end, about logins; how many of a source are about people.
+_OF_LOGINS, _OF_PEOPLE = 5, 4
 
 
 def connection_of(*row: Any) -> Connection:  # noqa: ANN401 - what the engine returns
@@ -166,6 +172,8 @@ def rows_of(one: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
             yield "consenting", (one.id, *astuple(source.consenting))
         if source.revocation or source.introspection:
             yield "profiles", (one.id, source.revocation, source.introspection)
+        if source.exchange is not None:
+            yield "exchanges", (one.id, *astuple(source.exchange))
     if one.logins is not None:
         yield "logins", (one.id, *astuple(one.logins))
 
@@ -180,15 +188,17 @@ def _source(
 ) -> TokenSource | None:
     if endpoint is None:
         return None
+    revocation, introspection, audience, for_resource = rest[_OF_PEOPLE:]
     return TokenSource(
         endpoint=endpoint,
         client_id=client_id,
         auth=ClientAuth(auth),
         resource=resource,
         private=bool(private),
-        consenting=_consenting(*rest[:-_OF_PROFILE]),
-        revocation=rest[-2] or "",
-        introspection=rest[-1] or "",
+        consenting=_consenting(*rest[:_OF_PEOPLE]),
+        exchange=None if audience is None else Exchange(audience=audience, resource=for_resource),
+        revocation=revocation or "",
+        introspection=introspection or "",
     )
 
 

@@ -8,24 +8,31 @@ import { createInterface } from "node:readline";
 
 // It warns that it keeps nothing.
 for (const name of ["info", "log", "warn"]) console[name] = () => {};
-const { default: Provider } = await import("oidc-provider");
+const { default: Provider, errors } = await import("oidc-provider");
 
 const [client_secret, back] = process.argv.slice(2);
+const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
 const client = (token_endpoint_auth_method) => ({
   client_id: `broker:${token_endpoint_auth_method}`,
   client_secret,
   token_endpoint_auth_method,
-  grant_types: ["client_credentials"],
+  grant_types: ["client_credentials", exchange],
   redirect_uris: [],
   response_types: [],
 });
 const people = {
   client_id: "broker:people",
   client_secret,
-  grant_types: ["authorization_code", "refresh_token"],
+  grant_types: ["authorization_code", "refresh_token", exchange],
   redirect_uris: [back],
 };
+
+const resourceServer = (resource) => ({
+  scope: "issues pulls",
+  audience: resource,
+  accessTokenFormat: resource.endsWith("/jwt") ? "jwt" : "opaque",
+});
 
 const server = createServer();
 await new Promise((done) => server.listen(0, "127.0.0.1", done));
@@ -48,11 +55,7 @@ const provider = new Provider(issuer, {
     resourceIndicators: {
       enabled: true,
       useGrantedResource: () => true,
-      getResourceServerInfo: (_, resource) => ({
-        scope: "issues pulls",
-        audience: resource,
-        accessTokenFormat: resource.endsWith("/jwt") ? "jwt" : "opaque",
-      }),
+      getResourceServerInfo: (_, resource) => resourceServer(resource),
     },
   },
 });
@@ -69,6 +72,26 @@ async function agree(request, response) {
   grant.addResourceScope(params.resource, "issues pulls");
   return provider.interactionFinished(request, response, { consent: { grantId: await grant.save() } });
 }
+
+// A token for one that is good, with fewer scopes, for one of its resources, and under a grant of its own: so it ends alone.
+async function exchanged(context) {
+  const { params, client } = context.oidc;
+  const kinds = [provider.AccessToken, provider.ClientCredentials];
+  const [subject] = (await Promise.all(kinds.map((kind) => kind.find(params.subject_token)))).filter(Boolean);
+  if (subject?.clientId !== client.clientId) throw new errors.InvalidGrant("no token of this client");
+  const scopes = params.scope.split(" ");
+  if (!scopes.every((one) => subject.scope.split(" ").includes(one))) throw new errors.InvalidScope("too wide");
+  if (!params.resource?.startsWith(subject.aud)) throw new errors.InvalidTarget("not for this");
+  const grantId = await new provider.Grant({ accountId: subject.accountId, clientId: client.clientId }).save();
+  const token = new provider.AccessToken({ client, accountId: subject.accountId ?? client.clientId, grantId });
+  token.resourceServer = new provider.ResourceServer(params.resource, resourceServer(params.resource));
+  token.scope = params.scope;
+  const issued_token_type = params.requested_token_type;
+  const access_token = await token.save();
+  context.body = { access_token, issued_token_type, token_type: "Bearer", expires_in: token.expiration };
+}
+const asked = ["subject_token", "subject_token_type", "requested_token_type", "audience", "resource", "scope"];
+provider.registerGrantType(exchange, exchanged, asked);
 
 let pause = 0;
 provider.use(async (context, next) => {

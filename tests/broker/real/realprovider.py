@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
-from pdp.broker.words import ClientAuth, Consenting, TokenSource
+from pdp.broker.words import ClientAuth, Consenting, Exchange, TokenSource
 
 _PROGRAMS: Final = Path(".venv-credentials") / "programs"
 # What must be escaped on its way, and what a provider must read as it was.
@@ -40,11 +40,12 @@ class Provider:
         known = {"endpoint": f"{self.issuer}/token", "client_id": f"broker:{auth}", "resource": RESOURCE}
         return TokenSource(**{**known, **fields})
 
-    def peoples_source(self, **fields: Any) -> TokenSource:
+    def peoples_source(self, *, exchange: Exchange | None = None, **fields: Any) -> TokenSource:
         """Return how people connect to it; `fields` replaces values of what is about people."""
         known = {"issuer": self.issuer, "authorization": f"{self.issuer}/auth"}
         ends = {"revocation": f"{self.issuer}/token/revocation", "introspection": f"{self.issuer}/token/introspection"}
-        return self.source(client_id="broker:people", consenting=Consenting(**{**known, **fields}), **ends)
+        consenting = Consenting(**{**known, **fields})
+        return self.source(client_id="broker:people", consenting=consenting, exchange=exchange, **ends)
 
     def ask(self, path: str, client: str = "client_secret_basic", **form: str) -> Any:
         """Send a form to an endpoint as a client, and return what it says."""
@@ -58,11 +59,11 @@ class Provider:
         """Return what the provider says of a token."""
         return self.ask("/token/introspection", client, token=token.decode())
 
-    def connected(self) -> Any:
+    def connected(self, scope: str = "issues") -> Any:
         """Return the tokens that it gives for alice, who agrees in a browser."""
         verifier = "v" * 43
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        wanted = {"client_id": "broker:people", "response_type": "code", "redirect_uri": _REDIRECT, "scope": "issues"}
+        wanted = {"client_id": "broker:people", "response_type": "code", "redirect_uri": _REDIRECT, "scope": scope}
         proof = {"code_challenge": challenge, "code_challenge_method": "S256", "resource": RESOURCE}
         back = Browser().go(f"{self.issuer}/auth?{urlencode({**wanted, **proof})}")
         [code] = parse_qs(urlsplit(back).query)["code"]

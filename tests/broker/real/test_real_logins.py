@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pdp.broker.checkouts.desk import GRACE_SECONDS
+from pdp.broker.checkouts.making import GRACE_SECONDS
 from pdp.broker.checkouts.postgres import PREFIX, Server
 from pdp.broker.replacing import renew_password
 from pdp.broker.vault import Vault

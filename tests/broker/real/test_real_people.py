@@ -22,10 +22,12 @@ from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
-from pdp.broker.words import ConsentState, NeedsPersonError, Secret, TokensUnavailableError
+from pdp.broker.words import ConsentState, Exchange, Mode, NeedsPersonError, Secret, TokensUnavailableError
 from pdp.clock import SystemClock
-from tests.broker.consented import Site
-from tests.broker.real.realprovider import BACK, SECRET, Browser, Provider, running_provider
+from pdp.errors import PermissionDeniedError
+from tests.broker.consented import Site, nothing_out
+from tests.broker.real.realprovider import BACK, RESOURCE, SECRET, Browser, Provider, running_provider
+from tests.broker.tills import KIND, till
 from tests.broker.vaults import connection
 
 pytestmark = pytest.mark.credentials
@@ -126,7 +128,7 @@ def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
         scopes = ("openid", "issues")
         site.vault.add(connection("crm", source=provider.peoples_source(), scopes=scopes), by="tests")
         site.vault.put("crm", SECRET.encode(), by="tests")
-        connecting = Connecting(site.vault, flows, site.people, site.files.events.append, clock, BACK)
+        connecting = Connecting(site.vault, flows, site.people, site.files.events.append, clock, BACK, nothing_out)
         alice = Person(id="alice", roles=frozenset(), tenants=("acme",))
 
         back = urlsplit(Browser().go(connecting.begin(alice, "crm", "acme", "prod").url))
@@ -150,7 +152,7 @@ def test_a_person_disconnects(provider: Provider, tmp_path: Path) -> None:
     """The provider ends both tokens, and says so."""
     site = connected(tmp_path, provider, age=0.0)
     pair = TokenPair.unpacked(site.vault.open(site.vault.connection("alices")))
-    severing = Severing(site.vault, site.consents, site.files.events.append, SystemClock())
+    severing = Severing(site.vault, site.consents, site.files.events.append, SystemClock(), nothing_out)
 
     ended = severing.end("alices", by="alice")
 
@@ -193,3 +195,28 @@ def test_a_provider_that_is_gone_or_another(provider: Provider, tmp_path: Path) 
     with pytest.raises(NeedsPersonError, match="its client is no longer the same"):
         site.open()
     site.close()
+
+
+@pytest.mark.parametrize(("target", "outcome"), [("issues", "revoked"), ("jwt", "expires_at")])
+def test_the_token_of_a_person_is_exchanged_for_a_session(
+    provider: Provider, tmp_path: Path, target: str, outcome: str
+) -> None:
+    """For a narrower one, which ends with the session; the person's own goes nowhere, and stays good."""
+    narrow = Exchange(audience="https://tools.example.com", resource=f"{RESOURCE}/{target}")
+    said, now, folder = provider.connected("issues pulls"), SystemClock().now(), tmp_path / "broker"
+    access, refresh = (Secret(said[name].encode()) for name in ("access_token", "refresh_token"))
+    pair = TokenPair.of(Granted(secret=access, seconds=600.0, refresh=refresh), asked=now, share=0.7)
+    with closing(Site(folder, SystemClock())) as site:
+        row = {"kind": KIND, "scopes": ("issues", "pulls"), "modes": (Mode.CHECKOUT,)}
+        site.connect(provider.peoples_source(exchange=narrow), pair, SECRET.encode(), **row)
+        with till(folder, secret=b"", people=site.people) as here:
+            credential = here.ask(scopes=("issues",))
+            if outcome == "revoked":
+                known = provider.says_of(credential.secret.encode(), "people")
+                assert ("issues", narrow.resource, "alice") == (known["scope"], known["aud"], known["sub"])
+            with pytest.raises(PermissionDeniedError, match="lacks the scope `admin`"):
+                here.ask(scopes=("admin",))
+            here.end_session()
+
+            assert [outcome] == here.outcomes
+    assert provider.says_of(access.reveal(), "people")["active"]
