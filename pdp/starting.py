@@ -129,9 +129,11 @@ def telemetry_of(settings: Settings) -> TelemetrySettings:
 
 def postgres_of(settings: Settings) -> str:
     """Return the connection string of PostgreSQL; empty with another store. Raise `ConfigurationError`."""
-    if not settings.sessions.postgres_file:
-        return ""
-    path = Path(settings.sessions.postgres_file)
+    return conninfo_in(Path(settings.sessions.postgres_file)) if settings.sessions.postgres_file else ""
+
+
+def conninfo_in(path: Path) -> str:
+    """Return the connection string that a file holds. Raise `ConfigurationError`."""
     text = read_own(path, "anyone could put another store in its place", most=_MOST_CONNECTION_BYTES)
     try:
         found = text.decode().strip()

@@ -74,7 +74,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "pdp.cli.operate.messages", "Show what receivers are told, send again what was given up, and try a receiver."
     ),
     "store": CommandEntry(
-        "pdp.cli.operate.store", "Back up, restore and check the session store, and forget a person."
+        "pdp.cli.operate.store", "Back up, restore, check and move the session store, and forget a person."
     ),
     "deployment": CommandEntry(
         "pdp.cli.operate.deployment", "Print files that deploy the server: container, systemd, Kubernetes."

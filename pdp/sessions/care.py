@@ -15,7 +15,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.foundation.files import draft_of, sync_folder
 from pdp.foundation.sqlite import unavailable
 from pdp.model import SessionState
-from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
+from pdp.sessions.database import SCHEMA_VERSION, not_a_store, require_known_schema
 from pdp.sessions.rows import row_of, scope_from, session_of
 
 _MOST_DAMAGE: Final = 20
@@ -142,7 +142,7 @@ def _schema_of(connection: apsw.Connection, path: Path) -> int:
     except (apsw.SQLError, apsw.NotADBError):
         version = None
     if version is None:
-        raise StoreUnavailableError(f"not a session store: `{path}`")
+        raise StoreUnavailableError(not_a_store(connection, path))
     return version
 
 

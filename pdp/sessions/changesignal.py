@@ -64,9 +64,7 @@ class ChangeSignal:
         """Return the revision acknowledged last, 0 when unknown; after `close`, the one at that time."""
         if self._map.closed:
             return self._at_close
-        noted = os.pread(self._file, _LENGTH + _CHECK_BYTES, _LENGTH)
-        revision = int.from_bytes(noted[:_LENGTH])
-        return revision if noted == _noted(revision) else 0
+        return _read_noted(self._file)
 
     def shared(self) -> bool:
         """Say whether a process that opens the path now would share this file."""
@@ -93,6 +91,15 @@ def forget_acknowledged(path: Path) -> None:
             os.close(file)
 
 
+def last_acknowledged(path: Path) -> int:
+    """Return the revision acknowledged last, 0 when unknown. Raise `OSError`."""
+    file = open_private(path)
+    try:
+        return _read_noted(file)
+    finally:
+        os.close(file)
+
+
 @contextmanager
 def unused(path: Path) -> Iterator[None]:
     """Keep every process from opening a store during the `with` block.
@@ -105,6 +112,12 @@ def unused(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def _read_noted(file: int) -> int:
+    noted = os.pread(file, _LENGTH + _CHECK_BYTES, _LENGTH)
+    revision = int.from_bytes(noted[:_LENGTH])
+    return revision if noted == _noted(revision) else 0
 
 
 def _noted(revision: int) -> bytes:

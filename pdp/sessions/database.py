@@ -15,6 +15,7 @@ from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import draft_of, make_folder, sync_folder
 from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
+from pdp.sessions.movingrows import read_mark
 from pdp.sessions.sqlitetables import OUTBOX_SCHEMA
 
 _STEP_BYTES: Final = 1024 * 1024
@@ -211,7 +212,7 @@ class Database:
         except (apsw.SQLError, apsw.NotADBError):
             version = None
         if version is None:
-            raise StoreUnavailableError(f"not a session store: `{self._path}`")
+            raise StoreUnavailableError(not_a_store(connection, self._path))
         require_known_schema(version)
         # Files that we created are in this mode already; a file restored from a dump may not be.
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
@@ -258,6 +259,15 @@ def require_known_schema(version: int) -> None:
             f"the session store has schema `{version}`, but this program knows only `{SCHEMA_VERSION}`: "
             "upgrade the program"
         )
+
+
+def not_a_store(connection: apsw.Connection, path: Path) -> str:
+    """Say why no server starts on a file without the table that each store has."""
+    try:
+        mark = read_mark(connection)
+    except (apsw.SQLError, apsw.NotADBError):
+        mark = None
+    return mark.refusal(str(path)) if mark else f"not a session store: `{path}`"
 
 
 def _upgrade(connection: apsw.Connection, version: int) -> None:

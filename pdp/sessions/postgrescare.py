@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import Final
 
+from pdp.errors import StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions.care import StoreReport
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgrestables import mark_of
 
 _BUSY_SECONDS: Final = 5.0
 # Without these, what was acknowledged may be lost in a crash of its machine.
@@ -25,6 +27,8 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> tuple[StoreRep
         query = "SELECT name FROM pg_settings WHERE name IN (?, ?) AND setting = 'off' ORDER BY name"
         unsafe = tuple(str(name) for (name,) in connection.execute(query, _SAFE))
         if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.meta",)).get is None:
+            if (mark := mark_of(connection, tables)) is not None:
+                raise StoreUnavailableError(mark.refusal(connection.place))
             return None, unsafe
         version, revision, high_water_at = connection.execute(_META).get
         counts = dict(connection.execute("SELECT state, count(*) FROM sessions GROUP BY state").fetchall())

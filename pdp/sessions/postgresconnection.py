@@ -96,6 +96,8 @@ class PostgresConnection:
             "client_min_messages": "warning",
         }
         self._conninfo = _completed(conninfo, self._settings, seconds)
+        # Where it is, for people: without user and password.
+        self.place = _place_of(self._conninfo)
         self._name = name
         self._seconds = busy_seconds + seconds
         self._connection: _TimedConnection | None = None
@@ -287,6 +289,12 @@ def _completed(conninfo: str, settings: Mapping[str, str], seconds: float) -> st
     except psycopg.Error:
         # `from None`: the inner message quotes the string, which can hold a password.
         raise ConfigurationError("not a connection string of PostgreSQL") from None
+
+
+def _place_of(conninfo: str) -> str:
+    given = conninfo_to_dict(conninfo)
+    database, host = (given.get(name) for name in ("dbname", "host"))
+    return " ".join(["PostgreSQL", *([f"database {database}"] if database else []), *([f"at {host}"] if host else [])])
 
 
 @lru_cache(maxsize=1024)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
+from pdp.errors import StoreUnavailableError
 from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
 from pdp.sessions.history import KEY_BYTES
+from pdp.sessions.moving import META, MOVING, Mark
+from pdp.sessions.movingrows import read_mark
 from pdp.sessions.postgresconnection import PostgresConnection
 
 # The first schema that PostgreSQL had. Each step brings a database from one version to the next, as in SQLite; a
@@ -19,7 +22,7 @@ UPGRADES: Final[tuple[str, ...]] = ()
 HISTORY_VERSION: Final = 1
 
 # Servers that start together wait for each other here; nothing else rests on this lock.
-_BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7091386)"
+BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7091386)"
 
 
 def prepare_sessions(connection: PostgresConnection, namespace: str) -> None:
@@ -27,26 +30,43 @@ def prepare_sessions(connection: PostgresConnection, namespace: str) -> None:
 
     Raise `StoreUnavailableError` when a newer program has written them.
     """
-    with connection.transaction(_BEGIN):
-        if _missing(connection, namespace, "meta"):
-            connection.execute(_SESSIONS)
-            connection.execute(FIRST_META, (SCHEMA_VERSION,))
-        version = int(connection.execute("SELECT schema_version FROM meta").get)
-        require_known_schema(version)
-        for statements in UPGRADES[version - FIRST_VERSION :]:
-            connection.execute(statements)
-        connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+    with connection.transaction(BEGIN):
+        write_sessions(connection, namespace)
 
 
 def prepare_history(connection: PostgresConnection, namespace: str) -> int:
     """Create the tables of a session history where they are missing; return their version."""
-    with connection.transaction(_BEGIN):
-        if _missing(connection, namespace, "history"):
-            connection.execute(_HISTORY)
-            connection.execute(
-                "INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES))
-            )
-        return int(connection.execute("SELECT version FROM history").get)
+    with connection.transaction(BEGIN):
+        return write_history(connection, namespace)
+
+
+def write_sessions(connection: PostgresConnection, namespace: str) -> None:
+    """Do as `prepare_sessions` in a transaction of the caller."""
+    if _missing(connection, namespace, META):
+        mark = mark_of(connection, namespace)
+        if mark is not None:
+            raise StoreUnavailableError(mark.refusal(connection.place))
+        connection.execute(_SESSIONS)
+        connection.execute(FIRST_META, (SCHEMA_VERSION,))
+    version = int(connection.execute("SELECT schema_version FROM meta").get)
+    require_known_schema(version)
+    for statements in UPGRADES[version - FIRST_VERSION :]:
+        connection.execute(statements)
+    connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+
+
+def write_history(connection: PostgresConnection, namespace: str) -> int:
+    """Do as `prepare_history` in a transaction of the caller."""
+    if _missing(connection, namespace, "history"):
+        connection.execute(_HISTORY)
+        connection.execute("INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES)))
+    return int(connection.execute("SELECT version FROM history").get)
+
+
+def mark_of(connection: PostgresConnection, namespace: str) -> Mark | None:
+    """Return what the store notes of a move; None without a note."""
+    found = connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{namespace}.{MOVING}",)).get
+    return None if found is None else read_mark(connection)
 
 
 def _missing(connection: PostgresConnection, namespace: str, table: str) -> bool:

@@ -1,4 +1,4 @@
-"""`pdp store`: back up the session store while servers use it, restore a backup, and check the store."""
+"""`pdp store`: back up the session store while servers use it, restore a backup, check the store, and move it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from pdp.app import open_record, record_key
 from pdp.cli.groups import Group
 from pdp.cli.operate.forget import forget_
+from pdp.cli.operate.move import move_
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.cli.root import NO
@@ -26,7 +27,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(cls=Group)
 def store() -> None:
-    """Back up, restore and check the session store, and forget a person."""
+    """Back up, restore, check and move the session store, and forget a person."""
 
 
 @store.command("backup", epilog="Example:  pdp store backup /backups/pdp-monday.sqlite")
@@ -108,6 +109,7 @@ def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
 
 
 store.add_command(forget_)
+store.add_command(move_)
 
 
 def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
 from pdp.testing.inprocess import write_folder
-from pdp.v1 import session_pb2
-from tests.machinery.servers.notes import READ, notes_bundle
-from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
+from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.sessions.postgres.onpostgres import basis, open_session, run, start
 
 pytestmark = pytest.mark.replicas
 
@@ -38,44 +33,6 @@ def workers(folder: Path) -> Iterator[tuple[Callers, Callers]]:
         servers = [opened.enter_context(start(folder)) for _ in range(2)]
         here, there = (opened.enter_context(Callers.of(server)) for server in servers)
         yield here, there
-
-
-def start(folder: Path) -> ServerProcess:
-    """Start a server on the database."""
-    return ServerProcess(folder, sessions_store="postgres", sessions_postgres_file=str(folder / "postgres"))
-
-
-def open_session(callers: Callers) -> session_pb2.RequestSessionResponse:
-    """Request a session over all notes and have it approved."""
-    opened = callers.pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
-    callers.approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
-    return opened
-
-
-def basis(callers: Callers, opened: session_pb2.RequestSessionResponse) -> str:
-    """Return what the answer about one call rests on, or why there is none."""
-    session = callers.pep.attach(opened.session_handle, session_id=opened.session.session_id)
-    answer = session.authorize("notes", READ, {"name": "shopping"})
-    return answer.error or answer.basis
-
-
-def run(folder: Path, *command: str) -> tuple[int, Any]:
-    """Run a command of `pdp` on the database; return its exit code, and its JSON or its error."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pdp.cli", *command, "--json"],
-        cwd=folder,
-        env={
-            **{name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))},
-            "PDP_DATA_DIR": "data",
-            "PDP_SESSIONS__STORE": "postgres",
-            "PDP_SESSIONS__POSTGRES_FILE": "postgres",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else done.stderr
 
 
 def test_a_revocation_by_one_process_holds_in_the_other(workers: tuple[Callers, Callers]) -> None:

@@ -1,0 +1,52 @@
+"""Servers and commands on a database, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pdp.v1 import session_pb2
+from tests.machinery.servers.notes import READ
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
+
+
+def start(folder: Path) -> ServerProcess:
+    """Start a server on the database."""
+    return ServerProcess(folder, sessions_store="postgres", sessions_postgres_file=str(folder / "postgres"))
+
+
+def open_session(callers: Callers) -> session_pb2.RequestSessionResponse:
+    """Request a session over all notes and have it approved."""
+    opened = callers.pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
+    callers.approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+    return opened
+
+
+def basis(callers: Callers, opened: session_pb2.RequestSessionResponse) -> str:
+    """Return what the answer about one call rests on, or why there is none."""
+    session = callers.pep.attach(opened.session_handle, session_id=opened.session.session_id)
+    answer = session.authorize("notes", READ, {"name": "shopping"})
+    return answer.error or answer.basis
+
+
+def run(folder: Path, *command: str, store: str = "postgres") -> tuple[int, Any]:
+    """Run a command of `pdp` on the database; return its exit code, and its JSON or its error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", *command, "--json"],
+        cwd=folder,
+        env={
+            **{name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))},
+            "PDP_DATA_DIR": "data",
+            "PDP_SESSIONS__STORE": store,
+            **({"PDP_SESSIONS__POSTGRES_FILE": "postgres"} if store == "postgres" else {}),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else done.stderr

@@ -1,0 +1,279 @@
+"""A store moves from SQLite to PostgreSQL and back with all that it holds, and is never in two places."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+import pytest
+
+from pdp.errors import StoreUnavailableError
+from pdp.sessions.care import inspect
+from pdp.sessions.moving import StoreSide, move
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgrescare import inspect_postgres
+from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.postgresmoving import PostgresSide
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.sqlitehistory import SQLiteSessionHistory
+from pdp.sessions.sqlitemoving import SQLiteSide
+from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.testing.inprocess import write_folder
+from pdp.testing.stores.access import at
+from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.sessions.postgres import fullstore, moving_process
+from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.onpostgres import basis, open_session, run, start
+from tests.sessions.postgres.postgresserver import PostgresServer
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.replicas
+
+NOW = at(2000.0)
+KINDS = ["postgres", "sqlite"]
+
+
+class Stores:
+    """A store in a folder and one in a database, at least one of which is empty."""
+
+    def __init__(self, folder: Path, conninfo: str, *, known_revision: int = 0) -> None:
+        self.folder, self.conninfo = folder, conninfo
+        files = folder / "sessions.sqlite", folder / "history.sqlite"
+        self.sqlite = SQLiteSide(*files, known_revision=known_revision)
+        self.postgres = PostgresSide(conninfo, known_revision=known_revision)
+
+    def sides(self, target: str) -> tuple[StoreSide, StoreSide]:
+        """Return the source and the target of a move."""
+        return (self.sqlite, self.postgres) if target == "postgres" else (self.postgres, self.sqlite)
+
+    def opened(self, kind: str) -> tuple[SessionStore, SessionHistory]:
+        """Open a store and its history as a server does."""
+        if kind == "sqlite":
+            store = SQLiteSessionStore(self.folder / "sessions.sqlite", tells=True)
+            return store, SQLiteSessionHistory(self.folder / "history.sqlite", tells=True)
+        return (
+            PostgresSessionStore(self.conninfo, **PATIENT, tells=True),
+            PostgresSessionHistory(self.conninfo, **PATIENT, tells=True),
+        )
+
+    def use(self, kind: str, use: Callable[[SessionStore, SessionHistory], T]) -> T:
+        """Use a store as a server does."""
+        store, history = self.opened(kind)
+        with closing(store), closing(history):
+            return use(store, history)
+
+    def refusal(self, kind: str) -> str:
+        """Return why a server does not start on a store; empty when it does."""
+        try:
+            self.use(kind, lambda _, __: None)
+        except StoreUnavailableError as error:
+            return str(error)
+        return ""
+
+
+@pytest.fixture
+def stores(server: PostgresServer, tmp_path: Path) -> Iterator[Stores]:
+    """Give a folder and a database without tables."""
+    with server.connect() as connection:
+        connection.execute("CREATE DATABASE moved")
+        stores = Stores(tmp_path, server.conninfo.replace("dbname=postgres", "dbname=moved"))
+        try:
+            yield stores
+        finally:
+            stores.postgres.close()
+            connection.execute("DROP DATABASE moved WITH (FORCE)")
+
+
+def other_than(kind: str) -> str:
+    """Return the kind of the other store."""
+    (other,) = set(KINDS) - {kind}
+    return other
+
+
+def rows(side: StoreSide) -> dict[tuple[str, ...], list[Any]]:
+    """Return every row of every table of a store, by its columns."""
+    with side.reading() as content:
+        return {
+            (table.half, table.name, *sorted(table.columns)): sorted(
+                (sorted(zip(table.columns, row, strict=True)) for some in content.rows(table) for row in some), key=repr
+            )
+            for table in content.tables()
+        }
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_everything_arrives(stores: Stores, target: str) -> None:
+    """Each row of each table, and all that the store tells; what follows, follows on it."""
+    source = other_than(target)
+    stores.use(source, fullstore.fill)
+    told, before = stores.use(source, fullstore.read), rows(stores.sides(target)[0])
+    move(*stores.sides(target), now=NOW)
+
+    assert [] == [table for table, found in before.items() if not found]
+    assert before == rows(stores.sides(target)[1])
+    assert told == stores.use(target, fullstore.read)
+    stores.use(target, fullstore.go_on)
+
+
+# After a step: whether servers can start on source and target, and why not on those that know of the move.
+GONE, ARRIVING = "were moved to", "is not finished: run `pdp store move` again"
+STEPS = [
+    ("copied history.trees", [True, False], ["", ""]),
+    ("copied everything", [True, False], ["", ARRIVING]),
+    ("set ", [False, False], [GONE, ARRIVING]),
+    ("servers", [False, True], [GONE, ""]),
+]
+
+
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize(("step", "live", "refused"), STEPS, ids=["in the copy", "copied", "set aside", "activated"])
+def test_a_killed_move_is_finished_by_the_next(
+    stores: Stores, target: str, step: str, live: list[bool], refused: list[str]
+) -> None:
+    """At no moment do servers start on both, and afterwards on the target alone, which has everything."""
+    source = other_than(target)
+    stores.use(source, fullstore.fill)
+    told = stores.use(source, fullstore.read)
+    killed = subprocess.run(
+        [sys.executable, "-m", moving_process.__name__, str(stores.folder), stores.conninfo, target, step],
+        check=False,
+        timeout=120,
+    )
+    found = [(kind, side.state()) for kind, side in zip((source, target), stores.sides(target), strict=True)]
+    refusals = [stores.refusal(kind) if state.mark else "" for kind, state in found]
+    move(*stores.sides(target), now=NOW)
+
+    assert -signal.SIGKILL == killed.returncode
+    assert live == [state.live for _, state in found]
+    assert [True, True] == [wanted in refusal for wanted, refusal in zip(refused, refusals, strict=True)]
+    assert refused.count("") == refusals.count("")
+    assert told == stores.use(target, fullstore.read)
+    assert f"were moved to `{stores.sides(target)[1].name}`" in stores.refusal(source)
+
+
+def test_a_store_goes_there_and_back(stores: Stores) -> None:
+    """In the place of what was left there the first time."""
+    stores.use("sqlite", fullstore.fill)
+    told = stores.use("sqlite", fullstore.read)
+    for target in ("postgres", "sqlite", "postgres"):
+        move(*stores.sides(target), now=NOW)
+
+    assert told == stores.use("postgres", fullstore.read)
+    assert GONE in stores.refusal("sqlite")
+    with pytest.raises(StoreUnavailableError, match=GONE):
+        inspect(stores.folder / "sessions.sqlite")
+
+
+def test_what_looks_at_a_database_that_was_left_says_where_its_sessions_are(stores: Stores) -> None:
+    """Otherwise it would look like one that never had any."""
+    stores.use("postgres", fullstore.fill)
+    move(*stores.sides("sqlite"), now=NOW)
+
+    with pytest.raises(StoreUnavailableError, match=GONE):
+        inspect_postgres(stores.conninfo)
+
+
+@pytest.mark.parametrize("user", KINDS)
+def test_no_store_moves_while_it_is_used(stores: Stores, user: str) -> None:
+    """A server uses the source, or the target; nothing has changed afterwards."""
+    stores.use("sqlite", fullstore.fill)
+    stores.postgres = PostgresSide(stores.conninfo, gone_seconds=0.0)
+    store, history = stores.opened(user)
+    with closing(store), closing(history), pytest.raises(StoreUnavailableError, match="a server uses the session"):
+        move(*stores.sides("postgres"), now=NOW)
+
+    assert "" == stores.refusal("sqlite")
+
+
+def test_a_store_that_is_there_is_not_replaced(stores: Stores) -> None:
+    """Two stores that servers can start on are one too many."""
+    for kind in KINDS:
+        stores.use(kind, fullstore.fill)
+    with pytest.raises(StoreUnavailableError, match="there is a session store already: `PostgreSQL database moved at"):
+        move(*stores.sides("postgres"), now=NOW)
+
+
+@pytest.mark.parametrize("target", KINDS)
+def test_nothing_moves_from_where_there_is_nothing(stores: Stores, target: str) -> None:
+    """Neither a first time, nor again after it was moved and recorded."""
+    with pytest.raises(StoreUnavailableError, match="there is no session store"):
+        move(*stores.sides(target), now=NOW)
+    stores.use(other_than(target), fullstore.fill)
+    move(*stores.sides(target), now=NOW)
+    stores.sides(target)[1].forget_move()
+
+    with pytest.raises(StoreUnavailableError, match=GONE):
+        move(*stores.sides(target), now=NOW)
+
+
+@pytest.mark.parametrize("source", KINDS)
+def test_a_store_that_lacks_what_was_acknowledged_stays(stores: Stores, source: str) -> None:
+    """The record knows a later revision: an old snapshot must not live on under another name."""
+    stores.use(source, fullstore.fill)
+    revision = stores.use(source, lambda store, _: store.revision())
+    known = Stores(stores.folder, stores.conninfo, known_revision=revision + 2)
+    with pytest.raises(StoreUnavailableError, match="lacks the last 2 changes"):
+        move(*known.sides(other_than(source)), now=NOW)
+    known.postgres.close()
+
+    assert "" == stores.refusal(source)
+
+
+def test_a_table_that_one_of_them_lacks_is_not_left_behind(stores: Stores) -> None:
+    """A move that would lose something is not made."""
+    stores.use("sqlite", fullstore.fill)
+    with closing(apsw.Connection(str(stores.folder / "history.sqlite"))) as connection:
+        connection.execute("CREATE TABLE forgotten (id TEXT)")
+    with pytest.raises(StoreUnavailableError, match=r"has the column `history.forgotten.id`"):
+        move(*stores.sides("postgres"), now=NOW)
+
+    assert "" == stores.refusal("sqlite")
+
+
+def test_a_session_goes_on_where_the_command_moved_it(stores: Stores) -> None:
+    """A server on the old store names the new one, one on the new store allows the next call, and the log tells it."""
+    folder = stores.folder
+    write_folder(folder / "policies", notes_bundle())
+    (folder / "postgres").write_text(stores.conninfo, encoding="utf-8")
+    (folder / "postgres").chmod(0o600)
+    command = ("store", "move", "--to", "postgres", "--postgres-file", "postgres")
+    with ServerProcess(folder) as server, Callers.of(server) as callers:
+        opened = open_session(callers)
+        _, preview = run(folder, *command, "--preview", store="sqlite")
+        running, error = run(folder, *command, store="sqlite")
+        assert 0 == server.terminate()
+    code, moved = run(folder, *command, store="sqlite")
+    refused = ServerProcess.refused(folder)
+    with start(folder) as server, Callers.of(server) as callers:
+        after = basis(callers, opened)
+    told = [one for one in records(server) if one["kind"] == "store.moved"]
+
+    assert (False, 1, 1) == (preview["moved"], preview["rows"]["sessions.sessions"], preview["rows"]["history.history"])
+    assert (2, True) == (running, "a server uses the session store" in error)
+    assert (0, True, preview["from"], "PostgreSQL database moved at 127.0.0.1") == (
+        code,
+        moved["moved"],
+        moved["from"],
+        moved["to"],
+    )
+    assert 2 == refused.returncode
+    assert f"{GONE} `PostgreSQL database moved at 127.0.0.1`" in refused.stderr
+    assert "permit" == after
+    assert [(moved["from"], moved["to"], "1")] == [
+        (one["facts"]["from"], one["facts"]["to"], one["facts"]["sessions"]) for one in told
+    ]
+
+
+def records(server: ServerProcess) -> list[dict[str, Any]]:
+    """Return what the decision log holds."""
+    files = sorted(server.record_folder.glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
