@@ -14,7 +14,6 @@ class Relay:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._listener: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
         self._passing: set[asyncio.Task[None]] = set()
         self.flowing = asyncio.Event()
         self.flowing.set()
@@ -30,21 +29,29 @@ class Relay:
         """Listen no more, and cut all connections."""
         if self._listener is not None:
             self._listener.close()
-        for writer in tuple(self._writers):
-            writer.transport.abort()
+        for passing in self._passing:
+            passing.cancel()
         if self._passing:
             await asyncio.wait(self._passing)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._listener is None or not self._listener.is_serving():
+            # Taken just before the listener was closed.
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._both(reader, writer))
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)
 
     async def _both(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(self._host, self._port)
-        self._writers |= {writer, back}
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
-        self._writers -= {writer, back}
+        ends = [writer]
+        try:
+            there, back = await asyncio.open_connection(self._host, self._port)
+            ends.append(back)
+            await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
+        finally:
+            for end in ends:
+                end.transport.abort()
 
     async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with suppress(OSError):
