@@ -25,8 +25,10 @@ demo: $(VENV)/ready  ## run a real agent task, decided call by call; then approv
 serve: $(VENV)/ready  ## run the server on its embedded defaults
 	$(BIN)/pdp serve
 
-# On all cores; a process that has nothing left takes tests from the others.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# One process more than there are cores, because tests wait for servers, disks and clocks a fifth of the time. A process
+# that has nothing left takes tests from the others.
+PROCESSES := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
 

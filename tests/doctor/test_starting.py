@@ -61,12 +61,28 @@ def serve(place: Path, **environ: str) -> Done:
     )
 
 
-def doctor(place: Path, **environ: str) -> Done:
-    """Run `pdp doctor` in a deployment, in this process."""
+def run(place: Path, words: list[str], environ: dict[str, str]) -> Done:
+    """Run a command in a deployment, in this process."""
     others = dict.fromkeys(os.environ.keys() - clean_environment().keys())
     with chdir(place):
-        done = CliRunner().invoke(root, ["doctor", "--json"], env=others | ALONE | environ)
-    return Done(["doctor"], done.exit_code, done.stdout, done.stderr)
+        done = CliRunner().invoke(root, words, env=others | ALONE | environ)
+    return Done(words, done.exit_code, done.stdout, done.stderr)
+
+
+def doctor(place: Path, **environ: str) -> Done:
+    """Run `pdp doctor` in a deployment, in this process."""
+    return run(place, ["doctor", "--json"], environ)
+
+
+def serve_here(place: Path, **environ: str) -> Done:
+    """Run `pdp serve` in a deployment in which it does not start, in this process, which keeps its signals.
+
+    One that starts all the same says that it listens, and ends, because it has nothing to wait for.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pdp.cli.operate.serve.receive_signals", lambda: (-1, -1))
+        patch.setattr("pdp.cli.operate.serve.keep_memory_private", lambda: None)
+        return run(place, ["serve"], environ)
 
 
 def settings(**given: str) -> Spoil:
@@ -155,10 +171,10 @@ def problems(done: Done) -> list[str]:
     return [f"{one['found']} -> {one['remedy']}" for one in found if one["level"] == "problem"]
 
 
-def require_named(named: str, place: Path, given: dict[str, str]) -> None:
+def require_named(named: str, place: Path, given: dict[str, str], refuse: Callable[..., Done]) -> None:
     """Assert that neither command is content, and that each says what is wrong."""
     examined = doctor(place, **given)
-    refused = serve(place, **given)
+    refused = refuse(place, **given)
 
     assert (2, "", 1) == (refused.returncode, refused.stdout, examined.returncode)
     assert re.search(named, refused.stderr), refused.stderr
@@ -169,7 +185,7 @@ def require_named(named: str, place: Path, given: dict[str, str]) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_both_name_what_is_broken(place: Path, row: Row) -> None:
     """What makes `pdp serve` refuse is a problem to `pdp doctor`, and both name it."""
-    require_named(row.named, place, row.spoil(place))
+    require_named(row.named, place, row.spoil(place), serve_here)
 
 
 @contextmanager
@@ -196,7 +212,7 @@ def test_both_name_a_port_that_is_in_use(place: Path, setting: str, workers: str
     with taken() as address:
         given = {"PDP_" + setting.replace(".", "__").upper(): address, "PDP_SERVER__WORKERS": workers}
 
-        require_named(f"`{setting}`.*`{address}`", place, given)
+        require_named(f"`{setting}`.*`{address}`", place, given, serve)
 
 
 def test_everything_is_named_at_once(place: Path) -> None:
