@@ -53,6 +53,7 @@ class CerbosDialect:
 
     cached = False
     metadata: Metadata = ()
+    id_field = 1  # `request_id`, which the answer repeats
 
     def __init__(self, workload: Workload) -> None:
         self._askers = workload.askers
@@ -61,9 +62,9 @@ class CerbosDialect:
 
     def path(self, shape: Shape) -> str | None:
         """Return the one method: it takes one call or several, and there are no streams."""
-        return _CHECK if shape in (Shape.UNARY, Shape.BATCH) else None
+        return _CHECK if shape in (Shape.UNARY, Shape.BATCH, Shape.FRAMES) else None
 
-    def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:  # noqa: ARG002 - one message for both shapes
+    def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:  # noqa: ARG002 - one message for all shapes
         """Return the message; all questions of a batch are those of the first one's asker."""
         asker = self._askers[questions[0].asker]
         request = self._request(

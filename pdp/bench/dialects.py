@@ -14,7 +14,12 @@ from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
 
 _SERVICE = "/pdp.v1.AuthorizationService/"
-_METHODS = {Shape.UNARY: "Authorize", Shape.STREAM: "AuthorizeStream", Shape.BATCH: "BatchAuthorize"}
+_METHODS = {
+    Shape.UNARY: "Authorize",
+    Shape.FRAMES: "Authorize",
+    Shape.STREAM: "AuthorizeStream",
+    Shape.BATCH: "BatchAuthorize",
+}
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -25,6 +30,11 @@ class Dialect(Protocol):
     @property
     def metadata(self) -> Metadata:
         """Return the metadata of each call."""
+        ...
+
+    @property
+    def id_field(self) -> int:
+        """Return the number of the field that holds a call's own id in the message for one question."""
         ...
 
     @property
@@ -49,6 +59,7 @@ class PDPDialect:
     """Asks the PDP. `handles` are those of the sessions, one for each asker of the workload."""
 
     cached = True
+    id_field = calls.AuthorizeRequest.TOOL_CALL_ID_FIELD_NUMBER
 
     def __init__(self, handles: Sequence[str], token: str) -> None:
         self._handles = handles
@@ -119,7 +130,7 @@ def _decisions(shape: Shape, answer: bytes) -> Sequence[decisions.Decision]:
     try:
         if shape is Shape.BATCH:
             return calls.BatchAuthorizeResponse.FromString(answer).decisions
-        if shape is Shape.UNARY:
+        if shape in (Shape.UNARY, Shape.FRAMES):
             return (calls.AuthorizeResponse.FromString(answer).decision,)
         message = calls.AuthorizeStreamResponse.FromString(answer)
     except DecodeError:

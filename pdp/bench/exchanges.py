@@ -6,11 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, NamedTuple
 
 import grpc
 
+from pdp.bench.callids import before_id, digits_of, traceparent
 from pdp.bench.dialects import Dialect
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.load import Answered, Ask
@@ -56,12 +57,16 @@ async def exchanging(
                 for stream in streams:
                     await stream.close()
             return
-        method = channel.unary_unary(path)
+        method, numbers = channel.unary_unary(path), count(1)
+        start_of_id = before_id(dialect.id_field) if shape is Shape.UNARY else b""
 
         async def ask() -> Answered:
-            asked = next(supply)
+            asked, digits = next(supply), digits_of(next(numbers))
+            # As raw frames do: a batch has no id of its own.
+            wire = asked.wire + start_of_id + digits if start_of_id else asked.wire
+            metadata = (*dialect.metadata, ("traceparent", traceparent(digits).decode()))
             try:
-                answer = await method(asked.wire, metadata=dialect.metadata)
+                answer = await method(wire, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 raise _unanswered(error) from error
             return _answered(asked, dialect.check(shape, answer, asked.questions))

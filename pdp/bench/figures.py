@@ -18,7 +18,8 @@ class Figures:
 
     `rate` is decisions a second. `latencies` are milliseconds at `PERCENTILES`. `cpu` is µs of the server's own CPU
     for each decision. `remembered` is the share of answers, from 0 to 1, that came from the decision cache. `late` is
-    the median delay of an open loop's calls, in milliseconds after their time. `others` is the share of the server's
+    the median delay of an open loop's calls, in milliseconds after their time. `load` is µs of the load's CPU for each
+    decision. `others` is the share of the server's
     core that neither the server nor the kernel's network used: other work of the machine.
     """
 
@@ -27,6 +28,7 @@ class Figures:
     latencies: tuple[float, ...] = ()
     remembered: float = math.nan
     late: float = math.nan
+    load: float = math.nan
     others: float = math.nan
 
     @property

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 # A sleeping event loop wakes up to a millisecond late; it is kept awake for this long before a call is due.
-_AWAKE_SECONDS = 0.0015
+AWAKE_SECONDS = 0.0015
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +30,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """The measurements of a loop. Times are seconds; `late` is the delay of each call of an open loop."""
+    """The measurements of a loop. Times are seconds; `late` is the delay of each call of an open loop.
+
+    Of `decisions`, `checked` were decoded, and `remembered` and `fresh` count only those.
+    """
 
     took: Sequence[float]
     decisions: int
+    checked: int
     remembered: int
     fresh: int
     elapsed: float
@@ -64,6 +68,7 @@ class _Tally:
         return Sample(
             took=self.took,
             decisions=self.decisions,
+            checked=self.decisions,
             remembered=self.remembered,
             fresh=self.fresh,
             elapsed=elapsed,
@@ -88,7 +93,7 @@ async def closed_loop(ask: Ask, *, concurrency: int, seconds: float, now: Now = 
             if over >= end:
                 return
 
-    with _undisturbed():
+    with undisturbed():
         started = now()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -110,7 +115,7 @@ async def open_loop(
         answered = await ask()
         tally.add(answered, now() - due)
 
-    with _undisturbed():
+    with undisturbed():
         started = now()
         async with asyncio.TaskGroup() as group:
             for number in range(round(rate * seconds)):
@@ -127,11 +132,11 @@ def median_late(sample: Sample) -> float:
 
 
 async def _pause(seconds: float) -> None:
-    await asyncio.sleep(seconds - _AWAKE_SECONDS if seconds > _AWAKE_SECONDS else 0)
+    await asyncio.sleep(seconds - AWAKE_SECONDS if seconds > AWAKE_SECONDS else 0)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Keep the garbage collector of this process out of the measurement."""
     gc.collect()
     gc.disable()

@@ -22,9 +22,13 @@ ALL_HITS, ALL_MISSES = 0.0, 1.0
 
 
 class Shape(Enum):
-    """The way that questions reach the server."""
+    """The way that questions reach the server.
+
+    Raw frames are unary calls too, by a load of our own that costs less than the client of gRPC.
+    """
 
     UNARY = "unary"
+    FRAMES = "raw frames"
     STREAM = "stream"
     BATCH = "batch"
     IN_PROCESS = "in process"
@@ -34,12 +38,14 @@ class Shape(Enum):
 class Measurement:
     """One way of asking, which every server under measurement gets in turn.
 
-    With a `rate`, in calls a second, it is an open loop; otherwise a closed one with `concurrency` calls in progress.
+    With a `rate`, in calls a second, it is an open loop; otherwise a closed one with `concurrency` calls in progress on
+    all `connections` together; only raw frames have several.
     `misses` is the share of questions that were never asked before; None leaves it to the workload.
     """
 
     shape: Shape
     concurrency: int = 1
+    connections: int = 1
     rate: float | None = None
     misses: float | None = ALL_HITS
 
@@ -52,6 +58,8 @@ class Measurement:
             parts.append(f"{self.rate:g} calls/s")
         elif self.shape is not Shape.IN_PROCESS:
             parts.append(f"{self.concurrency} at a time")
+        if self.connections > 1:
+            parts.append(f"{self.connections} connections")
         return ", ".join(part for part in parts if part)
 
 
@@ -68,25 +76,40 @@ SHORT = Effort(rounds=3, seconds=0.3)
 
 SHORT_LADDER = (16,)
 LADDER = (1, 4, 16, 64)
+CONNECTIONS = (1, 4, 16)
 RATE = 2000.0
 
 
 def planned(
-    shapes: Sequence[Shape], *, ladder: Sequence[int], rate: float | None, mixes: Sequence[float | None]
+    shapes: Sequence[Shape],
+    *,
+    ladder: Sequence[int],
+    rate: float | None,
+    mixes: Sequence[float | None],
+    connections: Sequence[int] = (1,),
 ) -> tuple[Measurement, ...]:
     """Return the measurements of a run.
 
-    The ladder is climbed by unary calls with the first mix; the other mixes use its middle step. Streams use its first
-    and its middle step, batches the first, and the open loop has unary calls.
+    The ladder is climbed by unary calls and by raw frames with the first mix; the other mixes use its middle step.
+    Streams use its first and its middle step, batches the first, and the open loop has unary calls and raw frames. Raw
+    frames climb the ladder again with each further number of `connections`, from the step on that has a call for each.
     """
     first, middle = ladder[0], ladder[len(ladder) // 2]
     listed: list[Measurement] = []
     if Shape.IN_PROCESS in shapes:
         listed += [Measurement(shape=Shape.IN_PROCESS, misses=mix) for mix in mixes]
-    if Shape.UNARY in shapes:
-        listed += [Measurement(shape=Shape.UNARY, concurrency=step, misses=mixes[0]) for step in ladder]
-        listed += [Measurement(shape=Shape.UNARY, concurrency=middle, misses=mix) for mix in mixes[1:]]
-        listed += [Measurement(shape=Shape.UNARY, rate=rate, misses=mixes[0])] if rate else []
+    for shape in (Shape.UNARY, Shape.FRAMES):
+        if shape in shapes:
+            listed += [Measurement(shape=shape, concurrency=step, misses=mixes[0]) for step in ladder]
+            listed += [Measurement(shape=shape, concurrency=middle, misses=mix) for mix in mixes[1:]]
+            listed += [Measurement(shape=shape, rate=rate, misses=mixes[0])] if rate else []
+    if Shape.FRAMES in shapes:
+        listed += [
+            Measurement(shape=Shape.FRAMES, concurrency=step, connections=many, misses=mixes[0])
+            for many in connections
+            for step in ladder
+            if step >= many > 1
+        ]
     if Shape.STREAM in shapes:
         steps = dict.fromkeys((first, middle))
         listed += [Measurement(shape=Shape.STREAM, concurrency=step, misses=mixes[0]) for step in steps]

@@ -13,7 +13,7 @@ from pdp.bench.figures import UNKNOWN, Figures, Spread, What, ratios, spread
 from pdp.errors import ConfigurationError
 
 _FORMAT = 1
-_KNOWN = ("cpu", "rate", "remembered", "late", "others")
+_KNOWN = ("cpu", "rate", "remembered", "late", "load", "others")
 # Beyond this share of the servers' core, throughput and latencies are those of a busy machine.
 BUSY = 0.1
 

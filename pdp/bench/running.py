@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.figures import Figures, milliseconds
+from pdp.bench.frameload import frame_load
 from pdp.bench.inprocess import InProcess, Order, deciding
 from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
@@ -145,7 +147,7 @@ class _Bench:
         for target in (*self._targets[first:], *self._targets[:first]):
             if target.dialect.path(measurement.shape) is not None:
                 with _named(target.name, measurement):
-                    yield target.name, asyncio.run(measured(target, measurement, self._plan.workload, seconds))
+                    yield target.name, measured(target, measurement, self._plan.workload, seconds)
 
     def _decide(self, measurement: Measurement, seconds: float) -> Iterator[tuple[str, Figures]]:
         if self._inside is None:
@@ -171,38 +173,86 @@ def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManag
     yield from (start(resources.folder, core) for start in plan.others)
 
 
-async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
+def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
     """Return the figures of one server, asked in one way.
 
     Raise `WrongAnswerError`, also when the mix is not the intended one.
     """
-    async with exchanging(target.address, target.dialect, measurement, workload) as ask:
-        # Every repeated question once, so that its answer is remembered; the share of recorded ones is unknown.
-        once = -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
-        for _ in range(once):
-            await ask()
-        before, taken_before = cpu_seconds(target.pid), core_seconds(target.core)
-        sample = await _load(ask, measurement, seconds)
-        cpu, taken = cpu_seconds(target.pid) - before, core_seconds(target.core) - taken_before
-    share, meant = sample.remembered / sample.decisions, 1 - sample.fresh / sample.decisions
+    ask = _asked_by_frames if measurement.shape is Shape.FRAMES else _asked_by_grpc
+    with _hinted(measurement):
+        sample, spent = ask(target, measurement, workload, seconds)
+    share, meant = sample.remembered / sample.checked, 1 - sample.fresh / sample.checked
     if target.dialect.cached and measurement.misses is not None and abs(share - meant) > _MIX_TOLERANCE:
         raise WrongAnswerError(f"{meant:.0%} of the answers should have been remembered ones, and {share:.0%} were")
     return Figures(
-        cpu=cpu / sample.decisions * 1e6,
+        cpu=spent.server / sample.decisions * 1e6,
         rate=sample.decisions / sample.elapsed,
         latencies=milliseconds(sample.took),
         remembered=share if target.dialect.cached else math.nan,
         late=median_late(sample),
+        load=spent.load / sample.decisions * 1e6,
         # The kernel counts a core's time in steps, so a short measurement can give more than the whole.
-        others=min(1.0, max(0.0, taken - cpu) / sample.elapsed),
+        others=min(1.0, max(0.0, spent.core - spent.server) / sample.elapsed),
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spent:
+    """Seconds of CPU: of the server, of its core, and of this process, which is the load."""
+
+    server: float
+    core: float
+    load: float
+
+    @classmethod
+    def until_now(cls, target: Target) -> _Spent:
+        return cls(server=cpu_seconds(target.pid), core=core_seconds(target.core), load=time.process_time())
+
+    def since(self, before: _Spent) -> _Spent:
+        return _Spent(server=self.server - before.server, core=self.core - before.core, load=self.load - before.load)
+
+
+def _asked_by_frames(
+    target: Target, measurement: Measurement, workload: Workload, seconds: float
+) -> tuple[Sample, _Spent]:
+    with frame_load(target.address, target.dialect, measurement, workload, seconds) as load:
+        load.ask_each(_once(measurement, workload))
+        before = _Spent.until_now(target)
+        return load.run(measurement, seconds), _Spent.until_now(target).since(before)
+
+
+def _asked_by_grpc(
+    target: Target, measurement: Measurement, workload: Workload, seconds: float
+) -> tuple[Sample, _Spent]:
+    async def asked() -> tuple[Sample, _Spent]:
+        async with exchanging(target.address, target.dialect, measurement, workload) as ask:
+            for _ in range(_once(measurement, workload)):
+                await ask()
+            before = _Spent.until_now(target)
+            return await _load(ask, measurement, seconds), _Spent.until_now(target).since(before)
+
+    return asyncio.run(asked())
+
+
+def _once(measurement: Measurement, workload: Workload) -> int:
+    """Return how many messages ask every repeated question once, so that its answer is remembered.
+
+    One, where the share of remembered answers is unknown, as it is for recorded calls.
+    """
+    return -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
+
+
 async def _load(ask: Ask, measurement: Measurement, seconds: float) -> Sample:
+    if measurement.rate is not None:
+        return await open_loop(ask, rate=measurement.rate, seconds=seconds)
+    return await closed_loop(ask, concurrency=measurement.concurrency, seconds=seconds)
+
+
+@contextmanager
+def _hinted(measurement: Measurement) -> Iterator[None]:
+    """Raise the first error of a loop, with what to do about it where that is known."""
     try:
-        if measurement.rate is not None:
-            return await open_loop(ask, rate=measurement.rate, seconds=seconds)
-        return await closed_loop(ask, concurrency=measurement.concurrency, seconds=seconds)
+        yield
     except* WrongAnswerError as group:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):

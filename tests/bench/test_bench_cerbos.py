@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -82,14 +81,14 @@ def test_an_answer_is_checked(answer: bytes, right: bool) -> None:  # noqa: FBT0
 
 
 @pytest.mark.skipif(find_cerbos(None) is None, reason="the program of Cerbos is not on the PATH")
-@pytest.mark.parametrize("shape", [Shape.UNARY, Shape.BATCH])
+@pytest.mark.parametrize("shape", [Shape.UNARY, Shape.FRAMES, Shape.BATCH])
 def test_its_policies_say_the_same(tmp_path: Path, shape: Shape) -> None:
     """Asked the same questions, it gives the same answers: allowed and denied ones."""
     program, workload = find_cerbos(None), generated_workload()
     assert program is not None
 
     with cerbos_server(program, workload, tmp_path, None) as target:
-        figures = asyncio.run(measured(target, Measurement(shape=shape), workload, seconds=0.01))
+        figures = measured(target, Measurement(shape=shape), workload, seconds=0.01)
 
     assert CERBOS == target.name
     assert figures.rate > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -18,13 +17,13 @@ from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planne
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
-from pdp.bench.questions import Workload, generated_workload
+from pdp.bench.questions import Workload, arguments, generated_workload, question
 from pdp.bench.running import measured
 from pdp.bench.servers import Target, empty_handler, pdp_server
 from pdp.cli.root import root
 from pdp.testing.inprocess import write_folder
 
-SERVED = (Shape.UNARY, Shape.STREAM, Shape.BATCH)
+SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
 
 
@@ -40,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def measure(target: Target, shape: Shape, workload: Workload, misses: float = ALL_HITS) -> Figures:
     """Measure a server for a moment."""
     measurement = Measurement(shape=shape, concurrency=2, misses=misses)
-    return asyncio.run(measured(target, measurement, workload, seconds=0.01))
+    return measured(target, measurement, workload, seconds=0.01)
 
 
 def test_every_server_is_measured_in_every_shape() -> None:
@@ -49,7 +48,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
 
     result = run(
         Plan(
-            measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5)),
+            measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5), connections=(1, 2)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
         ),
@@ -62,12 +61,16 @@ def test_every_server_is_measured_in_every_shape() -> None:
         "unary, hits, 2 at a time": EVERY_SERVER,
         "unary, 50% misses, 2 at a time": EVERY_SERVER,
         "unary, hits, 200 calls/s": EVERY_SERVER,
+        "raw frames, hits, 2 at a time": EVERY_SERVER,
+        "raw frames, 50% misses, 2 at a time": EVERY_SERVER,
+        "raw frames, hits, 200 calls/s": EVERY_SERVER,
+        "raw frames, hits, 2 at a time, 2 connections": EVERY_SERVER,
         "stream, hits, 2 at a time": EVERY_SERVER,
         "batch of 50, hits, 1 at a time": EVERY_SERVER,
     } == {one.title: list(one.rounds) for one in result.findings}
     assert {1} == {len(rounds) for one in result.findings for rounds in one.rounds.values()}
     assert all(figures.cpu > 0 for one in result.findings for rounds in one.rounds.values() for figures in rounds)
-    assert [(done, 14) for done in range(1, 15)] == told
+    assert [(done, 22) for done in range(1, 23)] == told
 
 
 @pytest.mark.parametrize("shape", SERVED)
@@ -121,6 +124,16 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
         measure(server, shape, wrong)
 
 
+def test_a_question_larger_than_a_window_is_asked_whole() -> None:
+    """What a server's windows do not take yet waits until it makes them larger; no byte is lost."""
+    right = generated_workload()
+    large = question("bench", "read_item", arguments("x" * 200_000), allowed=True)
+    with empty_handler(right, None) as target:
+        figures = measure(target, Shape.FRAMES, replace(right, repeated=[large, right.repeated[0]]))
+
+    assert figures.rate > 0
+
+
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command with tiny measurements of unary calls."""
     tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--setup", RECORDED, "--concurrency", "16"]
@@ -163,6 +176,7 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
     [
         (["--concurrency", "four"], "`--concurrency` must be numbers separated by commas, and `four` is not a number"),
         (["--concurrency", "0"], "`--concurrency` must be 1 or more, not `0`"),
+        (["--connections", "0"], "`--connections` must be 1 or more, not `0`"),
         (["--misses", "2"], "`--misses` must be a number from 0 to 1, not `2`"),
         (["--compare", "nowhere.json"], "`nowhere.json`: no such file or directory"),
         (["--workload", "nowhere.jsonl"], "`nowhere.jsonl`: no such file or directory"),

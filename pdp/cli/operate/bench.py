@@ -11,10 +11,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pdp.bench import Judged, Plan, Result, Shape, WrongAnswerError, compare, planned, read_result, run, written
-from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
+from pdp.bench.plan import (
+    ALL_HITS,
+    ALL_MISSES,
+    BARE,
+    CONNECTIONS,
+    FULL,
+    LADDER,
+    RATE,
+    RECORDED,
+    SHORT,
+    SHORT_LADDER,
+    USUAL,
+    Effort,
+)
 from pdp.bench.running import Measuring
 from pdp.bench.workloads import open_workload
-from pdp.cli.operate.benchview import CHANGE_COLUMNS, FINDING_COLUMNS, change_rows, finding_rows, lateness, quietness
+from pdp.cli.operate.benchview import (
+    CHANGE_COLUMNS,
+    FINDING_COLUMNS,
+    change_rows,
+    finding_rows,
+    lateness,
+    own_cost,
+    quietness,
+)
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
@@ -39,6 +60,7 @@ _BOUND = 0.2
     "--setup", "setups", type=click.Choice(_SETUPS), multiple=True, help="Measure only this setup of the server. [all]"
 )
 @click.option("--concurrency", metavar="N,N…", help="Numbers of calls at a time. [1,4,16,64; short: 16]")
+@click.option("--connections", metavar="N,N…", help="Numbers of connections that raw frames use. [1,4,16; short: 1]")
 @click.option(
     "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls per second of the open loop. [2000]"
 )
@@ -61,6 +83,7 @@ def bench(
     shapes: tuple[str, ...],
     setups: tuple[str, ...],
     concurrency: str | None,
+    connections: str | None,
     rate: float,
     misses: str | None,
     workload: str | None,
@@ -90,7 +113,8 @@ def bench(
     plan = Plan(
         measurements=planned(
             [Shape(one) for one in shapes or _SHAPES],
-            ladder=_steps(concurrency) or (SHORT_LADDER if short else LADDER),
+            ladder=_steps(concurrency, "--concurrency") or (SHORT_LADDER if short else LADDER),
+            connections=_steps(connections, "--connections") or ((1,) if short else CONNECTIONS),
             rate=None if short else rate,
             mixes=mixes if workload is None else (None,),
         ),
@@ -114,7 +138,8 @@ def bench(
 
 
 def _show(result: Result) -> None:
-    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result), *lateness(result)]
+    about_load = (*quietness(result), *own_cost(result), *lateness(result))
+    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *about_load]
     click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))
 
@@ -150,11 +175,11 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
         yield progress
 
 
-def _steps(text: str | None) -> tuple[int, ...]:
-    steps = tuple(round(one) for one in _numbers(text, "--concurrency"))
+def _steps(text: str | None, option: str) -> tuple[int, ...]:
+    steps = tuple(round(one) for one in _numbers(text, option))
     for step in steps:
         if step < 1:
-            raise click.UsageError(f"`--concurrency` must be 1 or more, not `{step}`")
+            raise click.UsageError(f"`{option}` must be 1 or more, not `{step}`")
     return tuple(sorted(steps))
 
 

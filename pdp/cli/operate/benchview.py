@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pdp.bench import Change, Result
-from pdp.bench.figures import Spread, cpu, p50, p99, rate
+from pdp.bench.figures import Spread, cpu, p50, p99, rate, spread
 from pdp.bench.results import BUSY
 
 FINDING_COLUMNS = (
@@ -43,6 +43,17 @@ def lateness(result: Result) -> Iterator[str]:
             late = finding.value(server, lambda one: one.late)
             if late.known and late.median > _LATE_MS:
                 yield f"{finding.title}, {server}: half of the calls started at least {late.median:.1f} ms late"
+
+
+def own_cost(result: Result) -> Iterator[str]:
+    """Yield the load's own CPU for each kind of request, where it is known: what costs a server less, it cannot see."""
+    costs: dict[str, list[float]] = {}
+    for finding in result.findings:
+        kind = finding.title.partition(",")[0]
+        costs.setdefault(kind, []).extend(one.load for rounds in finding.rounds.values() for one in rounds)
+    known = [f"{kind} {cost.median:.0f} µs" for kind, values in costs.items() if (cost := spread(values)).known]
+    if known:
+        yield f"the load's own CPU for each decision: {', '.join(known)}"
 
 
 def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:

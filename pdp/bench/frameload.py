@@ -1,0 +1,259 @@
+"""The load by raw frames: closed and open loops that need little CPU for a call, so that they can see a quick server.
+
+Calls are prepared beforehand and go over one connection or several, with one thread and without gRPC. Each answer must
+have the length that right answers to its question have; one in four, and each of another length, is decoded and
+compared.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain, count, islice
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from time import perf_counter
+from typing import Final
+
+from pdp.bench.callids import DIGITS, before_id
+from pdp.bench.dialects import Dialect
+from pdp.bench.exchanges import Asked, supplied
+from pdp.bench.failure import WrongAnswerError
+from pdp.bench.frameconnection import PREFIX_BYTES, Exchange, FrameConnection
+from pdp.bench.load import AWAKE_SECONDS, Now, Sample, undisturbed
+from pdp.bench.plan import Measurement, Shape
+from pdp.bench.questions import Question, Workload
+
+_PATIENCE_SECONDS: Final = 30.0
+_RECEIVED_BYTES: Final = 256 * 1024
+_CHECKED_EVERY: Final = 4
+# How many calls that were never made before are prepared for each second: more than a server has answered.
+_FRESH_A_SECOND: Final = 20_000
+
+
+@contextmanager
+def frame_load(
+    address: str, dialect: Dialect, measurement: Measurement, workload: Workload, seconds: float
+) -> Iterator[FrameLoad]:
+    """Connect to a server, and yield a load whose calls are prepared."""
+    supply = supplied(workload, measurement.misses, lambda asked: _body(dialect, asked), size=1)
+    if measurement.misses:
+        supply = chain([*islice(supply, round(_FRESH_A_SECOND * seconds))], supply)
+    fields = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", dialect.path(Shape.FRAMES) or ""),
+        (":authority", address),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        *dialect.metadata,
+    )
+    next_number = count(1).__next__
+    with ExitStack() as opened:
+        selector = opened.enter_context(DefaultSelector())
+        lines = []
+        for _ in range(measurement.connections):
+            connected = opened.enter_context(_connected(address))
+            lines.append(_Line(connected, FrameConnection(fields, next_number), selector))
+        yield FrameLoad(lines, selector, supply, Checks(dialect, every=len(workload.repeated)))
+
+
+class FrameLoad:
+    """Loops over connections of one server. They raise `WrongAnswerError` for every failure."""
+
+    def __init__(
+        self,
+        lines: Sequence[_Line],
+        selector: DefaultSelector,
+        supply: Iterator[Asked],
+        checks: Checks,
+        now: Now = perf_counter,
+    ) -> None:
+        self._lines = lines
+        self._selector = selector
+        self._supply = supply
+        self._checks = checks
+        self._now = now
+        self._in_progress = 0
+        # The connections that may have something to send.
+        self._touched = {*lines}
+
+    def ask_each(self, calls: int) -> None:
+        """Make so many calls one after the other, with the connections in turn."""
+        for number in range(calls):
+            self._ask(self._lines[number % len(self._lines)], self._now())
+            while self._in_progress:
+                for _, answered in self._answered(_PATIENCE_SECONDS):
+                    for one in answered:
+                        self._checks.check(one)
+
+    def run(self, measurement: Measurement, seconds: float) -> Sample:
+        """Run the loop of a measurement."""
+        self._checks.begin()
+        with undisturbed():
+            if measurement.rate is not None:
+                return self._open_loop(measurement.rate, seconds)
+            return self._closed_loop(measurement.concurrency, seconds)
+
+    def _closed_loop(self, concurrency: int, seconds: float) -> Sample:
+        took: list[float] = []
+        started = self._now()
+        end = over = started
+        end += seconds
+        for number in range(concurrency):
+            self._ask(self._lines[number % len(self._lines)], started)
+        while self._in_progress:
+            for line, answered in self._answered(_PATIENCE_SECONDS):
+                over = self._now()
+                for one in answered:
+                    took.append(over - one.begun)
+                    self._checks.check(one)
+                    if over < end:
+                        self._ask(line, self._now())
+        return self._checks.sample(took, over - started)
+
+    def _open_loop(self, rate: float, seconds: float) -> Sample:
+        took: list[float] = []
+        late: list[float] = []
+        total, number = round(rate * seconds), 0
+        started = over = self._now()
+        while number < total or self._in_progress:
+            while number < total and (due := started + number / rate) <= (now := self._now()):
+                late.append(now - due)
+                self._ask(self._lines[number % len(self._lines)], due)
+                number += 1
+            left = started + number / rate - self._now() if number < total else _PATIENCE_SECONDS
+            for _, answered in self._answered(_pause(left), patient=number < total):
+                over = self._now()
+                for one in answered:
+                    took.append(over - one.begun)
+                    self._checks.check(one)
+        return self._checks.sample(took, over - started, late)
+
+    def _ask(self, line: _Line, begun: float) -> None:
+        line.connection.ask(Exchange(next(self._supply), begun))
+        self._in_progress += 1
+        self._touched.add(line)
+
+    def _answered(self, seconds: float, *, patient: bool = False) -> Iterator[tuple[_Line, list[Exchange]]]:
+        """Send what there is to send, wait for bytes, and yield the calls that they answer; `patient` allows none."""
+        for line in self._touched:
+            line.send()
+        self._touched.clear()
+        ready = self._selector.select(seconds)
+        if not ready and not patient:
+            raise WrongAnswerError(f"no answer within {_PATIENCE_SECONDS:g} s")
+        for key, events in ready:
+            self._touched.add(key.data)
+            if events & EVENT_READ:
+                answered = key.data.receive()
+                self._in_progress -= len(answered)
+                yield key.data, answered
+
+
+class Checks:
+    """Checks the answers of a load, `every` of them once for each repeated question, and counts what was decoded."""
+
+    def __init__(self, dialect: Dialect, *, every: int) -> None:
+        self._dialect = dialect
+        self._every = every
+        self._lengths: defaultdict[Hashable, set[int]] = defaultdict(set)
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self._seen = self._decoded = self._remembered = self._fresh = 0
+
+    def check(self, one: Exchange) -> None:
+        """Check one answer. Raise `WrongAnswerError` when it is wrong."""
+        message, asked = one.message(), one.asked
+        # Which of four is another in each turn of the repeated questions, of which one in four is denied.
+        turn, self._seen = self._seen + self._seen // self._every, self._seen + 1
+        lengths = self._lengths[asked.questions[0].allowed if asked.fresh else asked.wire]
+        if turn % _CHECKED_EVERY and len(message) in lengths:
+            return
+        self._remembered += self._dialect.check(Shape.FRAMES, message, asked.questions)
+        self._decoded += 1
+        self._fresh += asked.fresh
+        lengths.add(len(message))
+
+    def sample(self, took: Sequence[float], elapsed: float, late: Sequence[float] = ()) -> Sample:
+        """Return the measurements of a loop."""
+        return Sample(
+            took=took,
+            decisions=len(took),
+            checked=self._decoded,
+            remembered=self._remembered,
+            fresh=self._fresh,
+            elapsed=elapsed,
+            late=late,
+        )
+
+
+class _Line:
+    """A connection and its socket."""
+
+    def __init__(self, connected: socket.socket, connection: FrameConnection, selector: DefaultSelector) -> None:
+        self.connection = connection
+        self._socket = connected
+        self._selector = selector
+        self._unsent = b""
+        self._events = EVENT_READ
+        selector.register(connected, EVENT_READ, self)
+
+    def send(self) -> None:
+        """Send what the socket takes."""
+        data = self._unsent + self.connection.outgoing()
+        if data:
+            self._unsent = data[self._sent(data) :]
+            events = EVENT_READ | EVENT_WRITE if self._unsent else EVENT_READ
+            if events != self._events:
+                self._events = events
+                self._selector.modify(self._socket, events, self)
+
+    def receive(self) -> list[Exchange]:
+        """Return the calls that are answered by what the socket has."""
+        try:
+            data = self._socket.recv(_RECEIVED_BYTES)
+        except OSError as error:
+            raise _broken(error) from None
+        if not data:
+            raise WrongAnswerError("the server closed the connection")
+        return self.connection.receive(data)
+
+    def _sent(self, data: bytes) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise _broken(error) from None
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    try:
+        connected = socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS)
+    except OSError as error:
+        raise _broken(error) from None
+    with connected:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setblocking(False)  # noqa: FBT003 - the one argument of a standard method
+        yield connected
+
+
+def _broken(error: OSError) -> WrongAnswerError:
+    return WrongAnswerError(f"the connection broke: {(error.strerror or 'input failed').lower()}")
+
+
+def _body(dialect: Dialect, questions: Sequence[Question]) -> bytes:
+    """Return the frame of gRPC for a message, without the digits of its id, which its length includes."""
+    message = dialect.encode(Shape.FRAMES, questions) + before_id(dialect.id_field)
+    return b"\x00" + (len(message) + DIGITS).to_bytes(PREFIX_BYTES - 1) + message
+
+
+def _pause(left: float) -> float:
+    """Return how long to wait for bytes: what sleeps wakes up late, so a call that is due soon is waited for awake."""
+    return max(0.0, left - AWAKE_SECONDS)
