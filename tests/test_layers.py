@@ -126,6 +126,7 @@ LIBRARIES = {
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
+        "pdp.broker.oauth.assertions",
         "pdp.broker.sealing.aead",
         "pdp.calltokens.checkouts",
         "pdp.calltokens.keys",

@@ -32,6 +32,7 @@ class ClientAuth(StrEnum):
 
     BASIC = "client_secret_basic"
     POST = "client_secret_post"
+    PRIVATE_KEY = "private_key_jwt"  # by a signature: its secret is the key, which is sent to nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +67,14 @@ class TokenSource:
     `endpoint` is the URL to which alone the secret is sent; `private` lets all endpoints be at an address that is not
     public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. With
     `exchange`, no token goes upstream but the one for which it is exchanged there. Tokens are revoked at `revocation`,
-    and `introspection` says whether they count; both may be empty.
+    and `introspection` says whether they count; both may be empty. A client that signs does so for `audience`, or for
+    `endpoint` where that is empty.
     """
 
     endpoint: str
     client_id: str
     auth: ClientAuth = ClientAuth.BASIC
+    audience: str = ""
     resource: str = ""
     private: bool = False
     consenting: Consenting | None = None

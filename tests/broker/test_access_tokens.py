@@ -12,6 +12,16 @@ from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
 
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.words import (
@@ -27,6 +37,7 @@ from pdp.observer import Event, EventKind
 from pdp.testing.clock import FakeClock
 from tests.broker.worlds import SECRET, Memory, Upstream, ask, connection_to, token, upstream_here, world
 
+P256, BITS = ec.SECP256R1(), 1024
 TOKEN = "t0ken/canary-51ab"  # noqa: S105 - a canary
 GOOD = {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 100}
 
@@ -70,7 +81,7 @@ def desk(there: Upstream) -> Iterator[Desk]:
     there.status, there.headers = 200, headers
 
 
-@pytest.mark.parametrize("auth", list(ClientAuth))
+@pytest.mark.parametrize("auth", [ClientAuth.BASIC, ClientAuth.POST])
 def test_the_secret_of_a_client_goes_to_its_token_endpoint(there: Upstream, auth: ClientAuth) -> None:
     """With the scopes of the connection, and what the tokens are for; the secret as RFC 6749 says, in one place."""
     there.got.clear()
@@ -87,6 +98,57 @@ def test_the_secret_of_a_client_goes_to_its_token_endpoint(there: Upstream, auth
     assert ("POST", "/token") == (method, target)
     wanted = {"scope": "issues pulls", "resource": "https://api.example.com"}
     assert {"grant_type": "client_credentials", **wanted} == form
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(rsa.generate_private_key(65537, 2048), "RS256"), (ec.generate_private_key(P256), "ES256")]
+)
+@pytest.mark.parametrize("audience", ["", "https://login.example.com"])
+def test_a_client_that_signs_sends_no_secret(there: Upstream, key: Any, algorithm: str, audience: str) -> None:
+    """It states who it is, for its provider, for a minute, and in each request anew (RFC 7523)."""
+    there.got.clear()
+    desk = Desk(there, auth=ClientAuth.PRIVATE_KEY, audience=audience)
+    desk.memory.secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    desk.answers({**GOOD, "expires_in": 0})
+
+    desk.open()
+    desk.open()
+
+    forms = [{name: value for name, [value] in parse_qs(body.decode()).items()} for *_, body in there.got]
+    texts = [form.pop("client_assertion") for form in forms]
+    known = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", "client_id": "broker"}
+    assert [{"grant_type": "client_credentials", "scope": "issues pulls", **known}] * 2 == forms
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    public = RSAKey.import_key(pem) if algorithm == "RS256" else ECKey.import_key(pem)
+    first, second = (jwt.decode(text, public, algorithms=[algorithm]).claims for text in texts)
+    assert ["broker", "broker", audience or f"{there.origin}/token"] == [first[one] for one in ("iss", "sub", "aud")]
+    assert 60 == first["exp"] - first["iat"]
+    assert first["iat"] == pytest.approx(time.time(), abs=60)
+    assert first["jti"] != second["jti"]
+    assert not [headers for _, _, headers, _ in there.got if "authorization" in headers]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        SECRET,
+        rsa.generate_private_key(65537, BITS).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        ec.generate_private_key(P256).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
+    ],
+    ids=["no key", "short", "other curve", "password"],
+)
+def test_a_client_signs_with_a_good_key_alone(there: Upstream, secret: bytes) -> None:
+    """Nothing is sent with another secret, and no error quotes it."""
+    there.got.clear()
+    desk = Desk(there, auth=ClientAuth.PRIVATE_KEY)
+    desk.memory.secret = secret
+
+    with pytest.raises(TokenRefusedError, match="the secret is no private key in PEM") as refused:
+        desk.open()
+
+    assert [] == there.got
+    assert secret.decode() not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pdp.broker.checkouts.words import Checkout, CredentialKind, new_checkout_id
 from pdp.broker.cli.root import COMMANDS, root
@@ -105,6 +107,23 @@ def test_where_people_connect_is_shown_as_it_was_given(run: Run) -> None:
     )
 
 
+def test_the_secret_of_a_client_that_signs_is_a_key(run: Run) -> None:
+    """In PEM, of several lines, and nothing else; for whom it signs is shown."""
+    provider = ("--token-endpoint", "https://login.example.com/token", "--client-id", "broker")
+    signs = ("--client-auth", "private_key_jwt", "--client-audience", "https://login.example.com")
+    key = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    run("init")
+    run(*ADD, *provider, *signs)
+
+    refused, done = run("secret", "put", "github", stdin=CANARY), run("secret", "put", "github", stdin=key.decode())
+
+    assert ((2, 0), "") == ((refused.exit_code, done.exit_code), done.stderr)
+    assert "the secret is no private key in PEM" in refused.stderr
+    assert CANARY not in refused.output
+    shown = json.loads(run("connection", "show", "github", "--json").stdout)
+    assert ("private_key_jwt", "https://login.example.com") == (shown["client_auth"], shown["client_audience"])
+
+
 def test_a_person_is_disconnected(run: Run, tmp_path: Path) -> None:
     """By who works at the broker; their tokens are not put from standard input, and a tenant's key is not ended so."""
     run("init")
@@ -187,6 +206,7 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--issuer", "https://a.example"), None, "--authorization-endpoint and --issuer need each other"),
         ((*ADD, "--issuer", "http://a.example"), None, "only loopback may do without https"),
         ((*ADD, "--exchange-audience", "x"), None, "the options of other endpoints need --token-endpoint"),
+        ((*ADD, "--client-audience", "https://a.example"), None, "--client-audience needs --client-auth"),
         ((*ADD, "--grace-seconds", "3"), None, "what is about people needs --authorization-endpoint"),
         ((*ADD, *PEOPLE, "--owner", "alice"), None, "--owner does not go with --authorization-endpoint"),
         ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),

@@ -21,6 +21,7 @@ from pdp.broker.sealing.envelope import Place, opened, rewrapped, sealed
 from pdp.broker.vault import Vault
 from pdp.broker.words import (
     MOST_SECRET_BYTES,
+    ClientAuth,
     Connection,
     ConnectionExistsError,
     Exchange,
@@ -208,6 +209,8 @@ SOURCE = TokenSource(
     endpoint="https://login.example.com/token",
     client_id="broker",
     resource="https://api.example.com",
+    auth=ClientAuth.PRIVATE_KEY,
+    audience="https://login.example.com",
     exchange=Exchange(audience="crm", resource="https://api.example.com/crm"),
 )
 
@@ -224,6 +227,7 @@ SOURCE = TokenSource(
         "UPDATE exchanges SET for_audience = 'attacker'",
         "UPDATE exchanges SET for_resource = 'https://attacker.example.com'",
         "DELETE FROM exchanges",
+        "UPDATE assertions SET signed_for = 'https://attacker.example.com'",
     ],
 )
 def test_the_secret_of_a_client_opens_for_its_provider_alone(files: Files, change: str) -> None:

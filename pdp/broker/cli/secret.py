@@ -8,9 +8,10 @@ import click
 
 from pdp.broker.cli.opened import json_option, with_vault
 from pdp.broker.headers import HeadersError, with_secret
+from pdp.broker.oauth.assertions import require_key
 from pdp.broker.replacing import renew_password
 from pdp.broker.vault import Vault
-from pdp.broker.words import MOST_SECRET_BYTES, Connection, SecretVersion
+from pdp.broker.words import MOST_SECRET_BYTES, ClientAuth, Connection, SecretVersion
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json
 from pdp.errors import PDPError, WrongStateError
@@ -73,6 +74,9 @@ def _read(one: Connection) -> bytes:
         # More than a secret and its line break may have: then the vault refuses it.
         content = sys.stdin.buffer.read(MOST_SECRET_BYTES + 3)
     secret = content.removesuffix(b"\n").removesuffix(b"\r")
+    if one.source is not None and one.source.auth is ClientAuth.PRIVATE_KEY:
+        require_key(secret)
+        return secret
     try:
         with_secret(one.header, one.scheme, secret)
     except HeadersError:

@@ -45,7 +45,14 @@ _OPTIONS: Final = (
         type=click.Choice([one.value for one in ClientAuth]),
         default=ClientAuth.BASIC.value,
         show_default=True,
-        help="How the secret of the client is sent.",
+        help="How the secret of the client is sent, or that it is a key by which the client signs.",
+    ),
+    click.option(
+        "--client-audience",
+        default="",
+        metavar="URL",
+        callback=_issuer,
+        help="For whom a client that signs does so: what the provider calls itself. [the token endpoint]",
     ),
     click.option("--resource", default="", metavar="URI", help="What the tokens are for, where one must say so."),
     click.option(
@@ -105,6 +112,7 @@ _TAKEN: Final = (
     "token_endpoint",
     "client_id",
     "client_auth",
+    "client_audience",
     "resource",
     "private_endpoint",
     "revocation_endpoint",
@@ -122,19 +130,22 @@ def source_options(command: C) -> C:
 def taken_source(given: dict[str, Any]) -> TokenSource | None:
     """Take the options out of those of a command. Return None for a connection whose secret is sent itself."""
     consenting, exchange = _taken_consenting(given), _taken_exchange(given)
-    endpoint, client_id, auth, resource, private, revocation, introspection = map(given.pop, _TAKEN)
+    endpoint, client_id, auth, audience, resource, private, revocation, introspection = map(given.pop, _TAKEN)
     if bool(endpoint) != bool(client_id):
         raise click.UsageError("--token-endpoint and --client-id need each other")
     if not endpoint and (resource or private or revocation or introspection or consenting or exchange):
         raise click.UsageError("--resource and the options of other endpoints need --token-endpoint")
     if consenting and given["owner"]:
         raise click.UsageError("--owner does not go with --authorization-endpoint: each person connects for themselves")
+    if audience and ClientAuth(auth) is not ClientAuth.PRIVATE_KEY:
+        raise click.UsageError("--client-audience needs --client-auth private_key_jwt: no other client signs")
     if not endpoint:
         return None
     return TokenSource(
         endpoint=endpoint,
         client_id=client_id,
         auth=ClientAuth(auth),
+        audience=audience,
         resource=resource,
         private=private,
         revocation=revocation,
@@ -169,6 +180,7 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
     fields = [
         ("tokens from", where),
         ("client", f"{source.client_id}, by {source.auth}"),
+        ("signs for", source.audience),
         ("resource", source.resource),
         ("revoked at", source.revocation),
         ("known at", source.introspection),
@@ -188,6 +200,7 @@ def plain_source(source: TokenSource | None) -> dict[str, object]:
         "token_endpoint": source.endpoint if source else "",
         "client_id": source.client_id if source else "",
         "client_auth": source.auth.value if source else "",
+        "client_audience": source.audience if source else "",
         "resource": source.resource if source else "",
         "private_endpoint": bool(source and source.private),
         "revocation_endpoint": source.revocation if source else "",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import secrets
+import time
 from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -10,6 +12,7 @@ from typing import Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from pdp.broker.oauth.answers import ACCESS_TOKEN_TYPE, Granted, exchanged, granted, refusal, require_scopes
+from pdp.broker.oauth.assertions import signed
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
 from pdp.broker.words import (
     AnswerLostError,
@@ -29,6 +32,9 @@ _WHOLE_SECONDS: Final = 10.0
 # Of a request that may take something that is there once: giving up early could lose it.
 PATIENT_SECONDS: Final = 30.0
 _MOST_BYTES: Final = 256 * 1024
+_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# How long a signed statement about a client counts; it is used at once.
+_ASSERTED_SECONDS: Final = 60
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 GOOD: Final = 200
 _TOO_MANY, _SERVERS_FAULT = 429, 500
@@ -206,6 +212,9 @@ def _request(source: TokenSource, secret: Secret, form: Mapping[str, str]) -> tu
         "accept-encoding": "identity",
         "content-type": "application/x-www-form-urlencoded",
     }
+    if source.auth is ClientAuth.PRIVATE_KEY:
+        signed_form = {"client_id": source.client_id, "client_assertion_type": _ASSERTION}
+        return headers, urlencode({**form, **signed_form, "client_assertion": _assertion(source, secret)}).encode()
     password = secret.reveal()
     if source.auth is ClientAuth.BASIC:
         # Both are escaped before they are joined (RFC 6749, section 2.3.1).
@@ -213,3 +222,17 @@ def _request(source: TokenSource, secret: Secret, form: Mapping[str, str]) -> tu
         headers["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         return headers, urlencode(form).encode()
     return headers, urlencode({**form, "client_id": source.client_id, "client_secret": password}).encode()
+
+
+def _assertion(source: TokenSource, key: Secret) -> str:
+    """Return what the client signs about itself, for one request (RFC 7523, section 3)."""
+    now = int(time.time())
+    claims = {
+        "iss": source.client_id,
+        "sub": source.client_id,
+        "aud": source.audience or source.endpoint,
+        "jti": secrets.token_urlsafe(16),
+        "iat": now,
+        "exp": now + _ASSERTED_SECONDS,
+    }
+    return signed(key, claims)

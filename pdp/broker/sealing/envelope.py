@@ -45,7 +45,9 @@ class Place:
         consenting = [] if one.consenting is None else [list(astuple(one.consenting))]
         ends = [["ends", one.revocation, one.introspection]] if one.revocation or one.introspection else []
         exchange = [] if one.exchange is None else [["exchange", *astuple(one.exchange)]]
-        return [[one.endpoint, one.client_id, one.auth.value, one.resource, one.private], *consenting, *ends, *exchange]
+        signed = [["signed", one.audience]] if one.audience else []
+        known = [one.endpoint, one.client_id, one.auth.value, one.resource, one.private]
+        return [known, *consenting, *ends, *exchange, *signed]
 
     def _logins(self) -> list[list[str | int]]:
         one = self.connection.logins

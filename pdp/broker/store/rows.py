@@ -34,6 +34,7 @@ _INSERT: Final = {
     "sources": "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)",
     "consenting": "INSERT INTO consenting VALUES (?, ?, ?, ?, ?)",
     "profiles": "INSERT INTO profiles VALUES (?, ?, ?)",
+    "assertions": "INSERT INTO assertions VALUES (?, ?)",
     "exchanges": "INSERT INTO exchanges VALUES (?, ?, ?)",
     "logins": "INSERT INTO logins VALUES (?, ?, ?, ?, ?, ?)",
 }

@@ -62,6 +62,11 @@ CREATE TABLE IF NOT EXISTS exchanges (
   for_resource TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS assertions (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  signed_for TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS logins (
   connection_id TEXT PRIMARY KEY REFERENCES connections (id) ON DELETE CASCADE,
   database TEXT NOT NULL,
@@ -133,10 +138,11 @@ CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
   coalesce(version, 0), endpoint, client_id, auth, resource, private,
   issuer, "authorization", account, grace_seconds, revocation, introspection, for_audience, for_resource,
-  database, role, seconds, sessions, tls_roots
+  signed_for, database, role, seconds, sessions, tls_roots
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
   LEFT JOIN consenting ON consenting.connection_id = id LEFT JOIN profiles ON profiles.connection_id = id
-  LEFT JOIN exchanges ON exchanges.connection_id = id LEFT JOIN logins ON logins.connection_id = id
+  LEFT JOIN exchanges ON exchanges.connection_id = id LEFT JOIN assertions ON assertions.connection_id = id
+  LEFT JOIN logins ON logins.connection_id = id
 """
 # How many columns of it are at the end, about logins; how many of a source are about people.
 _OF_LOGINS, _OF_PEOPLE = 5, 4
@@ -174,6 +180,8 @@ def rows_of(one: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
             yield "profiles", (one.id, source.revocation, source.introspection)
         if source.exchange is not None:
             yield "exchanges", (one.id, *astuple(source.exchange))
+        if source.audience:
+            yield "assertions", (one.id, source.audience)
     if one.logins is not None:
         yield "logins", (one.id, *astuple(one.logins))
 
@@ -188,15 +196,16 @@ def _source(
 ) -> TokenSource | None:
     if endpoint is None:
         return None
-    revocation, introspection, audience, for_resource = rest[_OF_PEOPLE:]
+    revocation, introspection, for_audience, for_resource, signed_for = rest[_OF_PEOPLE:]
     return TokenSource(
         endpoint=endpoint,
         client_id=client_id,
         auth=ClientAuth(auth),
+        audience=signed_for or "",
         resource=resource,
         private=bool(private),
         consenting=_consenting(*rest[:_OF_PEOPLE]),
-        exchange=None if audience is None else Exchange(audience=audience, resource=for_resource),
+        exchange=None if for_audience is None else Exchange(audience=for_audience, resource=for_resource),
         revocation=revocation or "",
         introspection=introspection or "",
     )

@@ -1,4 +1,5 @@
-// A provider of access tokens: `provider.mjs SECRET BACK`, the secret of all clients, and where people are sent back to.
+// A provider of access tokens: `provider.mjs SECRET BACK KEY`, the secret of all clients, where people are sent back to,
+// and the public key of the client that signs, which is `broker:private_key_jwt`.
 // Prints its issuer, and then a line for each token that it gives. Each run has keys of its own.
 // There is one client for each way of proving who asks; people connect with `broker:people`, and agree to everything.
 // `slow N` on standard input makes it answer refreshes after N milliseconds.
@@ -10,7 +11,7 @@ import { createInterface } from "node:readline";
 for (const name of ["info", "log", "warn"]) console[name] = () => {};
 const { default: Provider, errors } = await import("oidc-provider");
 
-const [client_secret, back] = process.argv.slice(2);
+const [client_secret, back, publicKey] = process.argv.slice(2);
 const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
 const client = (token_endpoint_auth_method) => ({
@@ -34,11 +35,19 @@ const resourceServer = (resource) => ({
   accessTokenFormat: resource.endsWith("/jwt") ? "jwt" : "opaque",
 });
 
+const signing = {
+  client_id: "broker:private_key_jwt",
+  token_endpoint_auth_method: "private_key_jwt",
+  jwks: { keys: [JSON.parse(publicKey)] },
+  grant_types: ["client_credentials", "authorization_code", "refresh_token", exchange],
+  redirect_uris: [back],
+};
+
 const server = createServer();
 await new Promise((done) => server.listen(0, "127.0.0.1", done));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
-  clients: [client("client_secret_basic"), client("client_secret_post"), people],
+  clients: [client("client_secret_basic"), client("client_secret_post"), people, signing],
   clientDefaults: { id_token_signed_response_alg: "ES256" },
   jwks: { keys: [{ ...key, alg: "ES256", use: "sig" }] },
   ttl: { ClientCredentials: 600, AccessToken: 600, IdToken: 600 },

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from joserfc.jwk import ECKey
+
 from pdp.broker.words import ClientAuth, Consenting, Exchange, TokenSource
 
 _PROGRAMS: Final = Path(".venv-credentials") / "programs"
@@ -24,7 +28,11 @@ _PROGRAMS: Final = Path(".venv-credentials") / "programs"
 SECRET: Final = "a secret: of+the/broker%20"  # noqa: S105 - of the test's provider
 RESOURCE: Final = "https://api.example.com"
 BACK: Final = "http://127.0.0.1:9/back"
-_REDIRECT: Final = f"{BACK}/crm"
+REDIRECT: Final = f"{BACK}/crm"
+VERIFIER: Final = "v" * 43
+# Of the client that signs.
+_KEY: Final = ec.generate_private_key(ec.SECP256R1())
+KEY: Final = _KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +69,18 @@ class Provider:
 
     def connected(self, scope: str = "issues") -> Any:
         """Return the tokens that it gives for alice, who agrees in a browser."""
-        verifier = "v" * 43
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        wanted = {"client_id": "broker:people", "response_type": "code", "redirect_uri": _REDIRECT, "scope": scope}
+        code = self.code("people", scope)
+        form = {"grant_type": "authorization_code", "redirect_uri": REDIRECT, "code": code, "code_verifier": VERIFIER}
+        return self.ask("/token", "people", **form)
+
+    def code(self, client: str, scope: str = "issues") -> str:
+        """Return the code that it gives when alice agrees with a client in a browser, for `VERIFIER`."""
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+        wanted = {"client_id": f"broker:{client}", "response_type": "code", "redirect_uri": REDIRECT, "scope": scope}
         proof = {"code_challenge": challenge, "code_challenge_method": "S256", "resource": RESOURCE}
         back = Browser().go(f"{self.issuer}/auth?{urlencode({**wanted, **proof})}")
         [code] = parse_qs(urlsplit(back).query)["code"]
-        form = {"grant_type": "authorization_code", "redirect_uri": _REDIRECT, "code": code, "code_verifier": verifier}
-        return self.ask("/token", "people", **form)
+        return code
 
     def slow(self, milliseconds: int) -> None:
         """Let it wait before it answers a refresh, after it has done it."""
@@ -112,7 +124,8 @@ def running_provider(project_root: Path) -> Iterator[Provider]:
     """Run a provider."""
     folder = project_root / _PROGRAMS
     shutil.copy(Path(__file__).parent / "provider.mjs", folder)
-    command = ["node", str(folder / "provider.mjs"), SECRET, _REDIRECT]
+    public = ECKey.import_key(_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    command = ["node", str(folder / "provider.mjs"), SECRET, REDIRECT, json.dumps(public.as_dict(private=False))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

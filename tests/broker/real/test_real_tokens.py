@@ -8,11 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from pdp.broker.oauth.asking import exchange, exchange_code, refresh
+from pdp.broker.oauth.ending import is_known
 from pdp.broker.oauth.tokens import AccessTokens
-from pdp.broker.words import ClientAuth, Connection, Mode, TokenRefusedError
+from pdp.broker.words import ClientAuth, Connection, Exchange, Mode, Secret, TokenRefusedError
 from pdp.clock import SystemClock
-from tests.broker.real.realprovider import RESOURCE, SECRET, Provider, running_provider
+from pdp.foundation.egress import Roots
+from tests.broker.real.realprovider import KEY, REDIRECT, RESOURCE, SECRET, VERIFIER, Provider, running_provider
 from tests.broker.tills import KIND, till
 from tests.broker.vaults import BY, Files, connection
 
@@ -33,11 +38,12 @@ def files(tmp_path: Path) -> Files:
 
 
 def stored(files: Files, *rows: Connection) -> None:
-    """Store connections with the secret of the provider's clients."""
+    """Store connections with the secret of the provider's clients, or the key of the one that signs."""
     with closing(files.open()) as vault:
         for row in rows:
             vault.add(row, by=BY)
-            vault.put(row.id, SECRET.encode(), by=BY)
+            signs = row.source is not None and row.source.auth is ClientAuth.PRIVATE_KEY
+            vault.put(row.id, KEY if signs else SECRET.encode(), by=BY)
 
 
 def test_a_client_gets_tokens_with_its_scopes(provider: Provider, files: Files) -> None:
@@ -53,8 +59,26 @@ def test_a_client_gets_tokens_with_its_scopes(provider: Provider, files: Files) 
 
     assert len(rows) == len(got)
     said = [provider.says_of(one) for one in got]
-    assert [(True, "issues", RESOURCE)] * 2 == [(one["active"], one["scope"], one["aud"]) for one in said]
+    assert [(True, "issues", RESOURCE)] * 3 == [(one["active"], one["scope"], one["aud"]) for one in said]
     assert len(rows) == provider.given()
+
+
+def test_a_client_signs_whatever_it_asks(provider: Provider) -> None:
+    """For a code, to refresh, to exchange and to introspect; another key is that of a stranger."""
+    ends = {"introspection": f"{provider.issuer}/token/introspection"}
+    narrow = Exchange(resource=f"{RESOURCE}/narrow")
+    source = provider.source(auth=ClientAuth.PRIVATE_KEY, audience=provider.issuer, exchange=narrow, **ends)
+    key, roots, scopes = Secret(KEY), Roots(), ("issues",)
+
+    first = exchange_code(source, key, provider.code(ClientAuth.PRIVATE_KEY), VERIFIER, REDIRECT, roots)
+    assert first.refresh
+    second = refresh(source, key, first.refresh, scopes, roots)
+    third = exchange(source, key, second.secret, scopes, roots)
+
+    assert [True, True] == [is_known(source, key, one.secret, roots) for one in (second, third)]
+    strange = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(TokenRefusedError, match="`invalid_client`"):
+        exchange(source, Secret(strange), second.secret, scopes, roots)
 
 
 def test_a_client_gets_nothing_else(provider: Provider, files: Files) -> None:
