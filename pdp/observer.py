@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     SESSION_DELEGATED = "session.delegated"  # an agent asked for a session below its own
     SESSION_DECIDED = "session.decided"  # the policies were asked about a step of a session, or the approval of a call
     SESSION_APPROVED = "session.approved"  # a session became active
+    SESSION_HANDLE_RENEWED = "session.handle_renewed"  # it was requested again: the first handle is void
     SESSION_DENIED = "session.denied"  # an approver refused a session
     SESSION_NARROWED = "session.narrowed"  # an active session has less authority
     SESSION_RECAPTURED = "session.recaptured"  # another bundle's directory has other data for its user or agent

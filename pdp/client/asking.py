@@ -178,18 +178,21 @@ def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
     return pause if pause < remaining else None
 
 
-def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool) -> float | None:
+def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool, told_by_id: bool = False) -> float | None:
     """Return the seconds to wait before a management call is repeated, or None.
 
     None means that it must not be repeated, or too late. An overloaded server answers before it begins. An unavailable
     one, and whatever cancels a call, may have begun; repeating a `repeatable` call changes nothing. A server must state
-    the pause, but what cancels a call never can.
+    the pause, but what cancels a call never can; nor can it be stated when the answer is lost with its connection, and
+    then a call is repeated that the server would have answered, because it is `told_by_id`.
     """
     codes = _REPEATABLE if repeatable else _NOT_BEGUN
     if error.code() not in codes:
         return None
-    pause = _stated_pause(error)
-    if pause is None and error.code() is grpc.StatusCode.CANCELLED:
+    pause, lost = _stated_pause(error), {grpc.StatusCode.CANCELLED}
+    if told_by_id:
+        lost.add(grpc.StatusCode.UNAVAILABLE)
+    if pause is None and error.code() in lost:
         pause = _PAUSE_SECONDS
     return pause if pause is not None and pause < remaining else None
 

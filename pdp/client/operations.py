@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
+from uuid import uuid4
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -108,8 +109,13 @@ class Operation(Generic[Reply, Result]):
 
     @property
     def repeatable(self) -> bool:
-        """Say whether a repeated call changes nothing: it reads, or names the end state."""
-        return self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
+        """Say whether a repeated call changes nothing: it reads, names the end state, or is told by its request id."""
+        return self.told_by_id or self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
+
+    @property
+    def told_by_id(self) -> bool:
+        """Say whether the server tells a repeated call by its request id, and answers it like the first."""
+        return bool(getattr(self.request, "request_id", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +243,7 @@ def request_session(
         labels=_strings("labels", labels),
         may_delegate=may_delegate,
         terms_json=json_object("terms", terms),
+        request_id=_new_request_id(),
     )
     if duration is not None:
         request.duration.CopyFrom(_duration(duration))
@@ -265,6 +272,7 @@ def approve_session(
             request_digest=request_digest,
             grants=_strings("grants", grants),
             narrowing=_narrowing(tools, duration, terms),
+            request_id=_new_request_id(),
         ),
         read=lambda reply: reply.session,
         metadata=presence(id_token),
@@ -284,7 +292,7 @@ def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenyS
     """Deny a requested session."""
     return Operation(
         method=_session_method("DenySession", session_pb2.DenySessionResponse),
-        request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason),
+        request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason, request_id=_new_request_id()),
         read=lambda reply: reply.session,
     )
 
@@ -293,7 +301,7 @@ def end_session(session_handle: str) -> Operation[session_pb2.EndSessionResponse
     """End a session."""
     return Operation(
         method=_session_method("EndSession", session_pb2.EndSessionResponse),
-        request=session_pb2.EndSessionRequest(session_handle=session_handle),
+        request=session_pb2.EndSessionRequest(session_handle=session_handle, request_id=_new_request_id()),
         read=lambda reply: reply.session,
     )
 
@@ -405,7 +413,10 @@ def narrow_session(
 ) -> Operation[session_pb2.NarrowSessionResponse, Session]:
     """Narrow an active session."""
     request = session_pb2.NarrowSessionRequest(
-        session_id=session_id, tool_patterns=_strings("tools", tools), labels=_strings("labels", labels)
+        session_id=session_id,
+        tool_patterns=_strings("tools", tools),
+        labels=_strings("labels", labels),
+        request_id=_new_request_id(),
     )
     if expires_at is not None:
         seconds, nanos = _seconds_and_nanos(expires_at)
@@ -598,7 +609,12 @@ def _revocation(
         raise InvalidRequestError(
             f"exactly one of `session_id`, `user`, `agent` and `tenant` is required, not {len(given)}"
         )
-    request = session_pb2.RevokeSessionsRequest(reason=reason, validate_only=validate_only, of_tenant=of_tenant)
+    request = session_pb2.RevokeSessionsRequest(
+        reason=reason,
+        validate_only=validate_only,
+        of_tenant=of_tenant,
+        request_id="" if validate_only else _new_request_id(),
+    )
     for name, value in given.items():
         setattr(request, name, value)
     return request
@@ -608,6 +624,10 @@ def _opened(reply: session_pb2.RequestSessionResponse) -> session_pb2.RequestSes
     if not reply.session_handle or not reply.session.session_id:
         raise PDPClientError("the server returned no session")
     return reply
+
+
+def _new_request_id() -> str:
+    return uuid4().hex
 
 
 def _unchanged(reply: Reply) -> Reply:

@@ -17,6 +17,7 @@ from pdp.errors import (
     NotFoundError,
     OverloadedError,
     PermissionDeniedError,
+    RequestIdConflictError,
     UnavailableError,
     WrongStateError,
 )
@@ -58,6 +59,7 @@ from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.valuekeys import key_of, sealed_for
 from pdp.sessions.values import Change, Cut, SessionFilter
+from pdp.sessions.writes import Write
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
@@ -170,11 +172,17 @@ class Registrar:
         self._policies = SessionPolicies(clock=clock, observer=observer)
 
     def request(
-        self, wanted: SessionRequest, caller: Caller, *, trace: Mapping[str, str] | None = None
+        self,
+        wanted: SessionRequest,
+        caller: Caller,
+        *,
+        trace: Mapping[str, str] | None = None,
+        write: Write | None = None,
     ) -> tuple[SessionView, str]:
         """Open a session that waits for approval, and return it with its secret handle.
 
-        `trace` holds the facts of the event that link the policies' answer to the caller's trace.
+        `trace` holds the facts of the event that link the policies' answer to the caller's trace. With a `write`, here
+        and below, the change is remembered, so that it can be asked for again: see `written`.
         A delegation that the parent's approval and the policies allow becomes active at once. Raise
         `InvalidRequestError` naming the attribute, `PermissionDeniedError` when the policies refuse,
         `WrongStateError` when the parent is not active, `FrozenError` while the tenant is frozen.
@@ -210,7 +218,7 @@ class Registrar:
                 no_later_than=earliest_end(parents, now),
             )
             draft = replace(approved, epoch=1)
-        self._sessions.insert(draft, wall_at=now.wall_at)
+        self._sessions.insert(draft, wall_at=now.wall_at, write=write)
         for event in (decided, *delegated):
             self._observer.event(event)
         self._observer.event(opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at))
@@ -231,6 +239,7 @@ class Registrar:
         caller: Caller,
         narrowing: Narrowing | None = None,
         trace: Mapping[str, str] | None = None,
+        write: Write | None = None,
     ) -> SessionView:
         """Approve exactly what was shown, or what a narrowing leaves of it. `trace` is as for `request`.
 
@@ -288,7 +297,7 @@ class Registrar:
             no_later_than=bound,
         )
         try:
-            self._sessions.update([approved], wall_at=now.wall_at)
+            self._sessions.update([approved], wall_at=now.wall_at, write=write)
         except ConflictError:
             _require_waiting(self._chain(session_id, caller)[0], now)
             raise
@@ -297,27 +306,28 @@ class Registrar:
         self._observer.event(approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller)))
         return self._view((approved, *parents), bundle, now, caller)
 
-    def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
+    def deny(self, session_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> SessionView:
         """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
         require_approver(caller, "a session")
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
-        self._sessions.update([denied], wall_at=now.wall_at)
+        self._sessions.update([denied], wall_at=now.wall_at, write=write)
         self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
         return self._view((denied, *chain[1:]), bundle, now, caller)
 
-    def end(self, handle: str, *, caller: Caller) -> SessionView:
+    def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
         bundle, now = self._bundle(), self._now()
         chain = self._visible(self._sessions.view(handle_digest(handle)).chain, caller)
         self._require_live(chain[0], now)
-        changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
+        change = lifecycle.end(now, by=caller.id)
+        changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
         for session in changed:
             self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
         return self._view(self._chain(chain[0].id, caller), bundle, now, caller)
 
-    def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
+    def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
         """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
 
         Raise `NotFoundError` for an unknown session id, `PermissionDeniedError` for a foreign tenant, and
@@ -327,11 +337,11 @@ class Registrar:
         change = lifecycle.revoke(now, by=caller.id, reason=reason)
         if selector.kind == "session":
             session = self._named(selector, caller)
-            changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
+            changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
             for session in changed:
                 self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
             return tuple(sorted(session.id for session in changed))
-        return self._revoke_many(_selected(selector, caller), change, reason, caller, now)
+        return self._revoke_many(_selected(selector, caller), change, reason, caller, now, write)
 
     def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
         """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
@@ -344,7 +354,7 @@ class Registrar:
         return Revocable(count=count, newest=tuple(self._summary(session, now) for session in newest))
 
     def _revoke_many(
-        self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant
+        self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant, write: Write | None
     ) -> tuple[str, ...]:
         """Revoke all at once by one row, then update each session: thousands take seconds."""
         cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
@@ -355,8 +365,46 @@ class Registrar:
             for session in changed:
                 self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
             ids += [session.id for session in changed]
-        self._sessions.lift(cut)
+        self._sessions.lift(cut, write=write, session_ids=tuple(sorted(ids)))
         return tuple(sorted(ids))
+
+    def written(self, write: Write) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that was made before; None when it was not, or is forgotten.
+
+        Raise `RequestIdConflictError` when another change was asked for under the same request id.
+        """
+        return self._sessions.written(write, wall_at=self._now().wall_at)
+
+    def again(self, session_id: str, *, caller: Caller) -> SessionView:
+        """Return a session as the answer about a change of it does, as it is now."""
+        return self._view(self._chain(session_id, caller), self._bundle(), self._now(), caller)
+
+    def renew(self, session_id: str, wanted: SessionRequest, *, caller: Caller) -> tuple[SessionView, str]:
+        """Give a session that waits for approval another handle, and return it with that; the first one is void.
+
+        Raise `RequestIdConflictError` when it waits no longer: no handle is given a second time.
+        """
+        self._require_record()
+        bundle, now = self._bundle(), self._now()
+        session, *above = self._chain(session_id, caller)
+        if state_of(session, now) is not SessionState.REQUESTED:
+            raise RequestIdConflictError(
+                f"session `{session.id}` was requested under this request id and no longer waits for approval, so its "
+                "handle is not given again; use a fresh id"
+            )
+        handle = new_handle()
+        key = key_of(above[0], wanted.parent_session_handle) if session.sealed_key else b""
+        renewed = replace(
+            session,
+            epoch=session.epoch + 1,
+            handle_digest=handle_digest(handle),
+            sealed_key=sealed_for(session.id, handle, key),
+        )
+        self._sessions.renew_handle(renewed, wall_at=now.wall_at)
+        self._observer.event(
+            Event.of_session(EventKind.SESSION_HANDLE_RENEWED, renewed, at=now.wall_at, caller_id=caller.id)
+        )
+        return self._view((renewed, *above), bundle, now, caller), handle
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
@@ -450,6 +498,7 @@ class Registrar:
         expires_at: float | None,
         labels: tuple[str, ...],
         caller: Caller,
+        write: Write | None = None,
     ) -> SessionView:
         """Narrow an active session: fewer tools, an earlier end, more labels.
 
@@ -472,7 +521,7 @@ class Registrar:
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
         narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
         if narrowed is not None:
-            self._sessions.update([narrowed], wall_at=now.wall_at)
+            self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._view((narrowed or session, *chain[1:]), bundle, now, caller)
 

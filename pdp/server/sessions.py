@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from google.protobuf.message import Message
 
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
@@ -22,6 +25,7 @@ from pdp.server.messages import (
     tool_patterns,
     wanted_state,
 )
+from pdp.server.repeats import Repeats
 from pdp.serving.origin import Origin
 from pdp.serving.watches import Watch
 from pdp.v1 import session_pb2 as sessions
@@ -40,13 +44,18 @@ class SessionHandlers:
         self._limits = limits
         self._followers = followers
         self._links = links
+        self._repeats = Repeats(registrar)
 
     def request_session(
         self, request: sessions.RequestSessionRequest, origin: Origin
     ) -> sessions.RequestSessionResponse:
         """Open a session that waits for approval."""
-        view, handle = self._registrar.request(
-            session_request(request, self._limits), origin.caller, trace=origin.trace
+        wanted = session_request(request, self._limits)
+        view, handle = self._repeats.once(
+            request,
+            origin,
+            lambda write: self._registrar.request(wanted, origin.caller, trace=origin.trace, write=write),
+            lambda written: self._registrar.renew(written[0], wanted, caller=origin.caller),
         )
         return sessions.RequestSessionResponse(
             session=session_message(view), session_handle=handle, link=self._links.to_session(view.session.id)
@@ -56,7 +65,8 @@ class SessionHandlers:
         self, request: sessions.ApproveSessionRequest, origin: Origin
     ) -> sessions.ApproveSessionResponse:
         """Approve exactly what was shown."""
-        view = self._registrar.approve(
+        approve = partial(
+            self._registrar.approve,
             require_id("session_id", request.session_id),
             request_digest=require_digest("request_digest", request.request_digest),
             grants=grants(request.grants),
@@ -64,20 +74,24 @@ class SessionHandlers:
             caller=origin.caller,
             trace=origin.trace,
         )
+        view = self._once(request, origin, approve)
         return sessions.ApproveSessionResponse(session=session_message(view))
 
     def deny_session(self, request: sessions.DenySessionRequest, origin: Origin) -> sessions.DenySessionResponse:
         """Refuse a requested session."""
-        view = self._registrar.deny(
+        deny = partial(
+            self._registrar.deny,
             require_id("session_id", request.session_id),
             reason=optional_text("reason", request.reason, self._limits.text_characters),
             caller=origin.caller,
         )
+        view = self._once(request, origin, deny)
         return sessions.DenySessionResponse(session=session_message(view))
 
     def end_session(self, request: sessions.EndSessionRequest, origin: Origin) -> sessions.EndSessionResponse:
         """End a session and all below it."""
-        view = self._registrar.end(require_id("session_handle", request.session_handle), caller=origin.caller)
+        handle = require_id("session_handle", request.session_handle)
+        view = self._once(request, origin, partial(self._registrar.end, handle, caller=origin.caller))
         return sessions.EndSessionResponse(session=session_message(view))
 
     def revoke_sessions(
@@ -91,10 +105,12 @@ class SessionHandlers:
             return sessions.RevokeSessionsResponse(
                 session_count=found.count, sessions=[summary_message(view) for view in found.newest]
             )
-        revoked = self._registrar.revoke(
-            selector(request),
-            reason=require_text("reason", request.reason, self._limits.text_characters),
-            caller=origin.caller,
+        which, reason = selector(request), require_text("reason", request.reason, self._limits.text_characters)
+        revoked = self._repeats.once(
+            request,
+            origin,
+            lambda write: self._registrar.revoke(which, reason=reason, caller=origin.caller, write=write),
+            lambda written: tuple(sorted(written)),
         )
         return sessions.RevokeSessionsResponse(session_ids=revoked)
 
@@ -134,18 +150,29 @@ class SessionHandlers:
     def narrow_session(self, request: sessions.NarrowSessionRequest, origin: Origin) -> sessions.NarrowSessionResponse:
         """Narrow an active session."""
         expires = moment_of("expire_time", request.expire_time) if request.HasField("expire_time") else None
-        view = self._registrar.narrow(
+        narrow = partial(
+            self._registrar.narrow,
             require_id("session_id", request.session_id),
             tool_patterns=tool_patterns(request.tool_patterns, self._limits),
             expires_at=expires,
             labels=labels(request.labels),
             caller=origin.caller,
         )
+        view = self._once(request, origin, narrow)
         return sessions.NarrowSessionResponse(session=session_message(view))
 
     def watch_sessions(self, request: sessions.WatchSessionsRequest, _: Origin, watch: Watch) -> None:
         """Begin to tell what changes of sessions."""
         self._followers.add(request, watch)
+
+    def _once(self, request: Message, origin: Origin, change: Callable[..., SessionView]) -> SessionView:
+        """Change one session, or return it as it is when the same was asked before."""
+        return self._repeats.once(
+            request,
+            origin,
+            lambda write: change(write=write),
+            lambda written: self._registrar.again(written[0], caller=origin.caller),
+        )
 
 
 class _Page:

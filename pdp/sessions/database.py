@@ -148,6 +148,17 @@ _UPGRADES: Final = (
       confirmed_by TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     """,
+    # Tells a change whose answer was lost from one that was not made.
+    """
+    CREATE TABLE writes (
+      position INTEGER PRIMARY KEY,
+      key BLOB NOT NULL UNIQUE,
+      digest BLOB NOT NULL,
+      session_ids TEXT NOT NULL,
+      at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX writes_by_age ON writes (at);
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -16,6 +16,7 @@ from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.memoryages import Ages, age
 from pdp.sessions.memoryoutbox import MemoryOutbox
+from pdp.sessions.memorywrites import MemoryWrites
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.succession import (
@@ -25,11 +26,13 @@ from pdp.sessions.succession import (
     gives_authority,
     require_expected,
     require_new,
+    require_renewed,
     require_successor,
     require_unchanged,
     successors_of,
 )
 from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
+from pdp.sessions.writes import Write
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ class MemorySessionStore:
     def __init__(self, *, bundles_kept: int = BUNDLES_KEPT, tells: bool = False) -> None:
         self._bundles_kept = bundles_kept
         self._outbox = MemoryOutbox(tells=tells)
+        self._writes = MemoryWrites()
         # Of those requested while it told, the live ones whose expiry was not noted.
         self._unexpired: dict[str, None] = {}
         self._lock = Lock()
@@ -91,21 +95,28 @@ class MemorySessionStore:
         with self._open():
             return self._high_water_at
 
-    def insert(self, session: Session, *, wall_at: float) -> None:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that is remembered; None when it is not."""
+        with self._open():
+            return self._writes.find(write, wall_at=wall_at)
+
+    def insert(self, session: Session, *, wall_at: float, write: Write | None = None) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         with self._open():
+            self._writes.require_new(write, wall_at=wall_at)
             if session.id in self._sessions or session.handle_digest in self._ids:
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
             require_new(session, self._sessions.get(session.parent_id))
             require_unfrozen(session.tenant, self._freezes.values())
-            self._write([session], wall_at)
+            self._write([session], wall_at, write)
             self._ids[session.handle_digest] = session.id
             self._ages.add(session)
             self._children.setdefault(session.parent_id, []).append(session.id)
 
-    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+    def update(self, sessions: Sequence[Session], *, wall_at: float, write: Write | None = None) -> None:
         """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         with self._open():
+            self._writes.require_new(write, wall_at=wall_at)
             draft: dict[str, Session] = {}
             for session in sessions:
                 stored = draft.get(session.id) or self._sessions.get(session.id)
@@ -113,7 +124,17 @@ class MemorySessionStore:
                 if gives_authority(stored, session):
                     require_unfrozen(session.tenant, self._freezes.values())
                 draft[session.id] = session
-            self._write(draft.values(), wall_at)
+            self._write(draft.values(), wall_at, write)
+
+    def renew_handle(self, session: Session, *, wall_at: float) -> None:
+        """Replace a session that waits for approval by its direct successor with another handle; the first is void."""
+        with self._open():
+            stored = self._sessions.get(session.id)
+            require_renewed(stored, session)
+            if stored is not None:
+                del self._ids[stored.handle_digest]
+            self._ids[session.handle_digest] = session.id
+            self._write([session], wall_at)
 
     def select(
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
@@ -157,10 +178,12 @@ class MemorySessionStore:
             self._write([], cut.at)
             self._note([""])
 
-    def lift(self, cut: Cut) -> None:
+    def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
         """Remove a cut."""
         key = cut.tenant, cut.user, cut.agent
         with self._open():
+            self._writes.require_new(write, wall_at=cut.at)
+            self._writes.remember(write, session_ids, wall_at=cut.at)
             # A later cut of the same sessions can have replaced it.
             if self._cuts.get(key) == cut:
                 del self._cuts[key]
@@ -206,11 +229,14 @@ class MemorySessionStore:
             chosen = matching if limit is None else nlargest(limit, matching, key=age)
             return self._write(successors_of(self._families(one.id for one in chosen), change), wall_at)
 
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def change_tree(
+        self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
+    ) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
         with self._open():
+            self._writes.require_new(write, wall_at=wall_at)
             known = [session_id] if session_id in self._sessions else []
-            return self._write(successors_of(self._families(known), change), wall_at)
+            return self._write(successors_of(self._families(known), change), wall_at, write)
 
     def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
@@ -372,7 +398,7 @@ class MemorySessionStore:
                 pending.extend(self._children.get(session_id, ()))
         return sorted(found.values(), key=_seniority)
 
-    def _write(self, sessions: Iterable[Session], wall_at: float) -> tuple[Session, ...]:
+    def _write(self, sessions: Iterable[Session], wall_at: float, write: Write | None = None) -> tuple[Session, ...]:
         # Adopting can raise, so nothing is changed before all sessions are adopted.
         written = tuple(self._scopes.adopt(session) for session in sessions)
         if self._outbox.tells:
@@ -381,6 +407,7 @@ class MemorySessionStore:
         self._revision += 1
         self._note(session.id for session in written)
         self._high_water_at = max(self._high_water_at, wall_at)
+        self._writes.remember(write, tuple(session.id for session in written), wall_at=wall_at)
         return written
 
     def _tell(self, written: Sequence[Session]) -> None:

@@ -18,7 +18,19 @@ from pdp.sessions.postgresconnection import PostgresConnection
 # The first schema that PostgreSQL had. Each step brings a database from one version to the next, as in SQLite; a
 # released step is never edited.
 FIRST_VERSION: Final = 10
-UPGRADES: Final[tuple[str, ...]] = ()
+UPGRADES: Final[tuple[str, ...]] = (
+    # Tells a change whose answer was lost from one that was not made.
+    """
+    CREATE TABLE writes (
+      position BIGINT PRIMARY KEY,
+      key BYTEA NOT NULL UNIQUE,
+      digest BYTEA NOT NULL,
+      session_ids TEXT COLLATE "C" NOT NULL,
+      at DOUBLE PRECISION NOT NULL
+    );
+    CREATE INDEX writes_by_age ON writes (at);
+    """,
+)
 HISTORY_VERSION: Final = 1
 
 # Servers that start together wait for each other here; nothing else rests on this lock.
@@ -162,6 +174,14 @@ CREATE TABLE outbox (
   id TEXT COLLATE "C" NOT NULL UNIQUE,
   content TEXT COLLATE "C" NOT NULL
 );
+CREATE TABLE writes (
+  position BIGINT PRIMARY KEY,
+  key BYTEA NOT NULL UNIQUE,
+  digest BYTEA NOT NULL,
+  session_ids TEXT COLLATE "C" NOT NULL,
+  at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX writes_by_age ON writes (at);
 CREATE TABLE freezes (
   tenant TEXT COLLATE "C" PRIMARY KEY,
   id TEXT COLLATE "C" NOT NULL,

@@ -21,6 +21,7 @@ from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sql import Statements, Value
 from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.sqlrows import RowReader, activation_of, applied, cuts_on, freezes_on
+from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -28,6 +29,7 @@ from pdp.sessions.succession import (
     gives_authority,
     require_expected,
     require_new,
+    require_renewed,
     require_successor,
     require_unchanged,
     successor_of,
@@ -35,6 +37,7 @@ from pdp.sessions.succession import (
 )
 from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
 from pdp.sessions.watching import Watching
+from pdp.sessions.writes import Write
 
 T = TypeVar("T")
 
@@ -68,6 +71,7 @@ class SQLSessionStore(ABC):
         self._bundles_kept = bundles_kept
         self._reader = RowReader(connection, scopes)
         self._outbox = SQLOutbox(connection, tells=tells, counter="meta")
+        self._writes = SQLWrites(connection)
         self._purged, self._expired = _PURGE.format(ended_at), _EXPIRED.format(by_expiry)
         # The revision of the present transaction; 0 until it makes one.
         self._revision = 0
@@ -84,7 +88,12 @@ class SQLSessionStore(ABC):
         """Return the latest wall time that was ever stored."""
         return self._watcher.high_water_at()
 
-    def insert(self, session: Session, *, wall_at: float) -> None:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that is remembered; None when it is not."""
+        with self._reading():
+            return self._writes.find(write, wall_at=wall_at)
+
+    def insert(self, session: Session, *, wall_at: float, write: Write | None = None) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         with self._transaction(opens=True):
             revision = self._advance(wall_at)
@@ -95,14 +104,26 @@ class SQLSessionStore(ABC):
             if not self._connection.changes():
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
             self._tell([(None, session)])
+            self._writes.remember(write, (session.id,), wall_at=wall_at)
             self._note(revision, [("session", session.id)])
 
-    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+    def update(self, sessions: Sequence[Session], *, wall_at: float, write: Write | None = None) -> None:
         """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         if any(map(self._opens, sessions)):
-            self._update(sessions, wall_at, opens=True)
+            self._update(sessions, wall_at, write, opens=True)
         else:
-            self._ending(lambda: self._update(sessions, wall_at))
+            self._ending(lambda: self._update(sessions, wall_at, write))
+
+    def renew_handle(self, session: Session, *, wall_at: float) -> None:
+        """Replace a session that waits for approval by its direct successor with another handle; the first is void."""
+        with self._transaction(opens=True):
+            revision = self._advance(wall_at)
+            require_renewed(self._reader.by_id(session.id), session)
+            self._connection.execute(
+                "UPDATE sessions SET handle_digest = ? WHERE id = ?", (session.handle_digest, session.id)
+            )
+            self._replace([session])
+            self._note(revision, [("session", session.id)])
 
     def select(
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
@@ -150,9 +171,10 @@ class SQLSessionStore(ABC):
         """Revoke any number of sessions at once."""
         self._ending(lambda: self._make_cut(cut))
 
-    def lift(self, cut: Cut) -> None:
+    def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
         """Remove a cut."""
-        self._ending(lambda: self._write_cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
+        values = (cut.tenant, cut.user, cut.agent, cut.at)
+        self._ending(lambda: self._write_cut(cut, _LIFT, values, write=write, session_ids=session_ids))
 
     def freezes(self) -> tuple[Freeze, ...]:
         """Return all freezes, that of all tenants first."""
@@ -192,10 +214,12 @@ class SQLSessionStore(ABC):
         families = _FAMILIES.format(condition)
         return self._ending(lambda: self._change(families, values, change, wall_at, foreseen))
 
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def change_tree(
+        self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
+    ) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
         families = _FAMILIES.format("id = ?")
-        return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
+        return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}, write))
 
     def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
@@ -333,7 +357,7 @@ class SQLSessionStore(ABC):
     def _opens(self, session: Session) -> bool:
         return gives_authority(next(iter(self.get(session.id)), None), session)
 
-    def _update(self, sessions: Sequence[Session], wall_at: float, *, opens: bool = False) -> None:
+    def _update(self, sessions: Sequence[Session], wall_at: float, write: Write | None, *, opens: bool = False) -> None:
         with self._transaction(opens=opens):
             revision = self._advance(wall_at)
             for session in sessions:
@@ -342,18 +366,29 @@ class SQLSessionStore(ABC):
                 if gives_authority(stored, session):
                     require_unfrozen(session.tenant, freezes_on(self._connection))
                 self._replace([session])
+            self._writes.remember(write, tuple(session.id for session in sessions), wall_at=wall_at)
             self._note(revision, [("session", session.id) for session in sessions])
 
     def _make_cut(self, cut: Cut) -> None:
         values = (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)
         self._write_cut(cut, _CUT, values, tells=self._outbox.tells)
 
-    def _write_cut(self, cut: Cut, sql: str, values: tuple[Value, ...], *, tells: bool = False) -> None:
+    def _write_cut(
+        self,
+        cut: Cut,
+        sql: str,
+        values: tuple[Value, ...],
+        *,
+        tells: bool = False,
+        write: Write | None = None,
+        session_ids: tuple[str, ...] = (),
+    ) -> None:
         with self._transaction():
             revision = self._advance(cut.at)
             if tells:
                 self._tell_cut(cut)
             self._connection.execute(sql, values)
+            self._writes.remember(write, session_ids, wall_at=cut.at)
             self._note(revision, [("cut", "")])
 
     def _tell_cut(self, cut: Cut) -> None:
@@ -400,11 +435,18 @@ class SQLSessionStore(ABC):
         return self._revision
 
     def _change(
-        self, seen_sql: str, values: tuple[Value, ...], change: Change, wall_at: float, foreseen: Foreseen
+        self,
+        seen_sql: str,
+        values: tuple[Value, ...],
+        change: Change,
+        wall_at: float,
+        foreseen: Foreseen,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         with self._transaction():
             revision = self._advance(wall_at)
             written = self._apply(seen_sql, values, change, foreseen)
+            self._writes.remember(write, tuple(session.id for session in written), wall_at=wall_at)
             self._note(revision, [("session", session.id) for session in written])
             return written
 

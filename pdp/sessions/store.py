@@ -39,6 +39,7 @@ from pdp.sessions.values import (
     StoreView,
     Used,
 )
+from pdp.sessions.writes import Write
 
 # How long after a charge, or the use of an approval, a retry of the same call takes nothing.
 RETRY_SECONDS: Final = 60.0
@@ -141,17 +142,37 @@ class SessionWriter(Protocol):
     higher. Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. `wall_at`, in unix
     seconds, raises the high-water mark. While its tenant is frozen, no session is inserted or becomes active:
     `FrozenError`.
+
+    A change with a `write` is remembered in its own transaction, at least for `WRITE_SECONDS` if fewer than
+    `MOST_WRITES` follow; but not one that writes no session, or more than `MOST_NAMED`. One whose key is remembered
+    already is a `ConflictError`, and nothing is written.
     """
 
-    def insert(self, session: Session, *, wall_at: float) -> None:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that is remembered; None when it is not.
+
+        Raise `RequestIdConflictError` when its key is remembered for another one.
+        """
+        ...
+
+    def insert(self, session: Session, *, wall_at: float, write: Write | None = None) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         ...
 
-    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+    def update(self, sessions: Sequence[Session], *, wall_at: float, write: Write | None = None) -> None:
         """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         ...
 
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def renew_handle(self, session: Session, *, wall_at: float) -> None:
+        """Replace a session that waits for approval by its direct successor with another handle; the first is void.
+
+        Raise `ConflictError` when it does not wait, or is no direct successor.
+        """
+        ...
+
+    def change_tree(
+        self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
+    ) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction, as `change_where` does.
 
         Return the successors that were written; also empty when there is no such session.
@@ -178,8 +199,11 @@ class SessionWriter(Protocol):
         """
         ...
 
-    def lift(self, cut: Cut) -> None:
-        """Remove a cut; the stored state of its sessions counts again."""
+    def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
+        """Remove a cut; the stored state of its sessions counts again.
+
+        With a `write`, remember that these sessions were revoked.
+        """
         ...
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:

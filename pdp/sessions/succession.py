@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pdp.errors import ConflictError
@@ -37,6 +38,13 @@ def require_successor(stored: Session | None, successor: Session) -> None:
         )
     if _identity(successor) != _identity(stored):
         raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
+
+
+def require_renewed(stored: Session | None, successor: Session) -> None:
+    """Raise `ConflictError` unless `successor` is a stored session that waits for approval, with another handle."""
+    if stored is not None and stored.state is not SessionState.REQUESTED:
+        raise ConflictError(f"session `{stored.id}` does not wait for approval any more")
+    require_successor(stored, replace(successor, handle_digest=stored.handle_digest if stored else b""))
 
 
 def require_unchanged(seen: Sequence[Session], stored: Sequence[Session], freeze: Freeze | None) -> None:

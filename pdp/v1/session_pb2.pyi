@@ -136,7 +136,7 @@ class LabelOrigin(_message.Message):
     def __init__(self, label: _Optional[str] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class RequestSessionRequest(_message.Message):
-    __slots__ = ("user", "agent", "purpose", "tool_patterns", "duration", "parent_session_handle", "environment", "user_attributes_json", "labels", "may_delegate", "terms_json")
+    __slots__ = ("user", "agent", "purpose", "tool_patterns", "duration", "parent_session_handle", "environment", "user_attributes_json", "labels", "may_delegate", "terms_json", "request_id")
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class RequestSessionRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     MAY_DELEGATE_FIELD_NUMBER: _ClassVar[int]
     TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     user: str
     agent: str
     purpose: str
@@ -159,7 +160,8 @@ class RequestSessionRequest(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     may_delegate: bool
     terms_json: bytes
-    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., parent_session_handle: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., may_delegate: _Optional[bool] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
+    request_id: str
+    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., parent_session_handle: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., may_delegate: _Optional[bool] = ..., terms_json: _Optional[bytes] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RequestSessionResponse(_message.Message):
     __slots__ = ("session", "session_handle", "link")
@@ -172,16 +174,18 @@ class RequestSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., session_handle: _Optional[str] = ..., link: _Optional[str] = ...) -> None: ...
 
 class ApproveSessionRequest(_message.Message):
-    __slots__ = ("session_id", "request_digest", "grants", "narrowing")
+    __slots__ = ("session_id", "request_digest", "grants", "narrowing", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     NARROWING_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     request_digest: str
     grants: _containers.RepeatedScalarFieldContainer[str]
     narrowing: Narrowing
-    def __init__(self, session_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., narrowing: _Optional[_Union[Narrowing, _Mapping]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., narrowing: _Optional[_Union[Narrowing, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class Narrowing(_message.Message):
     __slots__ = ("tool_patterns", "duration", "terms_json")
@@ -200,12 +204,14 @@ class ApproveSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class DenySessionRequest(_message.Message):
-    __slots__ = ("session_id", "reason")
+    __slots__ = ("session_id", "reason", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     reason: str
-    def __init__(self, session_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DenySessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -214,10 +220,12 @@ class DenySessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class EndSessionRequest(_message.Message):
-    __slots__ = ("session_handle",)
+    __slots__ = ("session_handle", "request_id")
     SESSION_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
-    def __init__(self, session_handle: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_handle: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EndSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -226,7 +234,7 @@ class EndSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class RevokeSessionsRequest(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only", "of_tenant")
+    __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only", "of_tenant", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +242,7 @@ class RevokeSessionsRequest(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     OF_TENANT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -241,7 +250,8 @@ class RevokeSessionsRequest(_message.Message):
     reason: str
     validate_only: bool
     of_tenant: str
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., of_tenant: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., of_tenant: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeSessionsResponse(_message.Message):
     __slots__ = ("session_ids", "session_count", "sessions")
@@ -354,16 +364,18 @@ class ListSessionsResponse(_message.Message):
     def __init__(self, sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class NarrowSessionRequest(_message.Message):
-    __slots__ = ("session_id", "tool_patterns", "expire_time", "labels")
+    __slots__ = ("session_id", "tool_patterns", "expire_time", "labels", "request_id")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TOOL_PATTERNS_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     tool_patterns: _containers.RepeatedScalarFieldContainer[str]
     expire_time: _timestamp_pb2.Timestamp
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    request_id: str
+    def __init__(self, session_id: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class NarrowSessionResponse(_message.Message):
     __slots__ = ("session",)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from pdp.client import AsyncClient, Client, PDPClientError
 from pdp.client import control as way
 from pdp.client.control import may_be_asked_elsewhere
-from pdp.client.operations import Method, Operation, deny_session, end_session, revoke_sessions
+from pdp.client.operations import Method, Operation, deny_session, end_session, reload_bundle, revoke_sessions
 from pdp.model import Role
 from pdp.server.rpcs import CONTROL, RPCS
 from tests.machinery.servers.served import Served, served
@@ -140,6 +140,7 @@ class Failed(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
 REVOKE = revoke_sessions(session_id="ses_a", user="", agent="", tenant="", of_tenant="", reason="x")
 DENY = deny_session("ses_a", reason="x")
 END = end_session("pdps_a")
+RELOAD = reload_bundle()
 
 
 @pytest.mark.parametrize(
@@ -150,8 +151,9 @@ END = end_session("pdps_a")
         (END, grpc.StatusCode.UNAUTHENTICATED, True),
         (REVOKE, grpc.StatusCode.DEADLINE_EXCEEDED, True),
         (REVOKE, grpc.StatusCode.UNAVAILABLE, True),
-        (DENY, grpc.StatusCode.DEADLINE_EXCEEDED, False),
-        (END, grpc.StatusCode.UNAVAILABLE, False),
+        (DENY, grpc.StatusCode.DEADLINE_EXCEEDED, True),
+        (END, grpc.StatusCode.UNAVAILABLE, True),
+        (RELOAD, grpc.StatusCode.UNAVAILABLE, False),
         (REVOKE, grpc.StatusCode.PERMISSION_DENIED, False),
         (REVOKE, grpc.StatusCode.NOT_FOUND, False),
     ],

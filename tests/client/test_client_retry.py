@@ -17,8 +17,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 
 from pdp.client import Answer, AsyncClient, Client, OverloadedError, PDPClientError, ToolCall
 from pdp.v1.decision_pb2 import Decision
-from pdp.v1.policy_pb2 import CheckBundleResponse
-from pdp.v1.session_pb2 import DenySessionResponse, RevokeSessionsResponse
+from pdp.v1.policy_pb2 import CheckBundleResponse, ReloadBundleResponse
+from pdp.v1.session_pb2 import RevokeSessionsResponse
 
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
@@ -181,7 +181,7 @@ def _manage(address: str, pauses: list[float], *, revoke: bool) -> object:
     with Client(address, sleep=pauses.append) as client:
         if revoke:
             return client.revoke_sessions(session_id="ses_1", reason="enough")
-        return client.deny_session("ses_1")
+        return client.reload_bundle()
 
 
 def _manage_async(address: str, pauses: list[float], *, revoke: bool) -> object:
@@ -192,7 +192,7 @@ def _manage_async(address: str, pauses: list[float], *, revoke: bool) -> object:
         async with AsyncClient(address, sleep=sleep) as client:
             if revoke:
                 return await client.revoke_sessions(session_id="ses_1", reason="enough")
-            return await client.deny_session("ses_1")
+            return await client.reload_bundle()
 
     return asyncio.run(run())
 
@@ -208,7 +208,9 @@ both_ways = pytest.mark.parametrize("manage", [_manage, _manage_async], ids=["sy
         (grpc.StatusCode.RESOURCE_EXHAUSTED, None, False, []),
         (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), True, [0.1, 0.1]),
         (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), False, []),
-        (grpc.StatusCode.UNAVAILABLE, None, True, []),
+        # The connection went with the answer, and the server tells the call by its id.
+        (grpc.StatusCode.UNAVAILABLE, None, True, [0.05, 0.05]),
+        (grpc.StatusCode.UNAVAILABLE, None, False, []),
         (grpc.StatusCode.CANCELLED, None, True, [0.05, 0.05]),
         (grpc.StatusCode.CANCELLED, _retry_info(0.1), True, [0.1, 0.1]),
         (grpc.StatusCode.CANCELLED, _retry_info(0.1), False, []),
@@ -226,12 +228,12 @@ def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
     expected: list[float],
 ) -> None:
     """A call that was not begun is sent again after the stated pause; one that may have begun, only if that is safe."""
-    name, pauses = "RevokeSessions" if revoke else "DenySession", list[float]()
+    name, pauses = "RevokeSessions" if revoke else "ReloadBundle", list[float]()
     calls = iter(range(2))
 
     def busy(_: Any, context: Any) -> Any:
         if next(calls, None) is None:
-            return RevokeSessionsResponse() if revoke else DenySessionResponse()
+            return RevokeSessionsResponse() if revoke else ReloadBundleResponse()
         if details is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", details),))
         context.abort(code, "busy")
@@ -284,7 +286,7 @@ def test_a_management_call_is_not_repeated_for_ever(
         context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(0.1)),))
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
 
-    server.scripts["DenySession"] = busy
+    server.scripts["ReloadBundle"] = busy
 
     with pytest.raises(OverloadedError):
         manage(address, pauses, revoke=False)

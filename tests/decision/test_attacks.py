@@ -43,6 +43,7 @@ from pdp.model import (
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import ActiveBundle, Captured, Change, SessionFilter
+from pdp.sessions.writes import Write
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
@@ -292,17 +293,19 @@ class InterruptedStore(MemorySessionStore):
         self.refuses = False
         self.selections = 0
 
-    def insert(self, session: Session, *, wall_at: float) -> None:
+    def insert(self, session: Session, *, wall_at: float, write: Write | None = None) -> None:
         """Insert, after what happens before."""
         before, self.before_insert = self.before_insert, lambda: None
         before()
-        super().insert(session, wall_at=wall_at)
+        super().insert(session, wall_at=wall_at, write=write)
 
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def change_tree(
+        self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
+    ) -> tuple[Session, ...]:
         """Change, after what happens before."""
         before, self.before_change = self.before_change, lambda: None
         before()
-        return super().change_tree(session_id, change, wall_at=wall_at)
+        return super().change_tree(session_id, change, wall_at=wall_at, write=write)
 
     def select(
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None

@@ -15,6 +15,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, SessionState
 from pdp.registry.narrowing import Narrowing
 from pdp.registry.registrar import Selector, SessionView
+from pdp.sessions.writes import Write
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, tool, with_terms
 from pdp.testing.evidence import Evidence
 from tests.machinery.oracle.opened import APPROVER, Opened, opened
@@ -227,10 +228,10 @@ def test_a_change_between_reading_and_writing_wins(pdp: Opened) -> None:
     digest, store = shown(pdp, session_id), pdp.embedded.sessions
     update = type(store).update
 
-    def late(self: Any, sessions: Any, *, wall_at: float) -> None:
+    def late(self: Any, sessions: Any, *, wall_at: float, write: Write | None) -> None:
         with patch.object(type(store), "update", update):
             _revoke(pdp, session_id)
-        update(self, sessions, wall_at=wall_at)
+        update(self, sessions, wall_at=wall_at, write=write)
 
     with patch.object(type(store), "update", late), pytest.raises(WrongStateError, match=r"revoked \(by `ann`\)"):
         approve(pdp, session_id, LESS, request_digest=digest)

@@ -44,6 +44,7 @@ PROCESS = Path(__file__).with_name("store_process.py")
 NOBODY = b"\0" * 32
 # Brings a file back to before there were events.
 BEFORE_EVENTS = """
+DROP TABLE writes;
 DROP TABLE freezes;
 DROP INDEX sessions_of_user; CREATE INDEX sessions_by_user ON sessions (user, requested_at, id);
 DROP INDEX sessions_of_agent; CREATE INDEX sessions_by_agent ON sessions (agent, requested_at, id);

@@ -150,7 +150,12 @@ class Calls:
                 reply: Reply = ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
             except grpc.RpcError as error:
-                pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
+                pause = repeat_pause(
+                    error,
+                    deadline - self._clock(),
+                    repeatable=operation.repeatable,
+                    told_by_id=operation.told_by_id,
+                )
                 # Closing cancels the calls in progress, and a closed channel takes no more.
                 if pause is None or not left or self._closed:
                     raise from_status(error, self._connection.diagnosis) from error

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from threading import Barrier
 from typing import Any
 
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.errors import ConflictError
+from pdp.errors import ConflictError, RequestIdConflictError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.lifecycle import revoke
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import Cut, SessionFilter
+from pdp.sessions.writes import MOST_NAMED, WRITE_SECONDS, Write
 from pdp.testing.stores.samples import (
     insert_family,
     insert_four,
@@ -28,6 +30,12 @@ from pdp.testing.stores.samples import (
     unchanged,
 )
 from pdp.testing.stores.suite import StoreSuite
+
+_CUT = Cut(tenant="default", user="ada", agent="", at=1000.0, by="lead", reason="left")
+
+
+def _write(name: str, *, asked: str = "this") -> Write:
+    return Write(key=sha256(name.encode()).digest(), digest=sha256(asked.encode()).digest())
 
 
 class SessionWriterContract(StoreSuite):
@@ -136,6 +144,91 @@ class SessionWriterContract(StoreSuite):
         assert store.get(asked.id) == (approved,)
         assert store.view(asked.handle_digest).chain == (approved,)
         assert store.select(SessionFilter(), limit=1) == (approved,)
+
+    # Changes that are asked for again
+
+    def test_a_change_is_remembered_with_its_sessions(self, store: Sessions) -> None:
+        """Of each kind, those that it wrote; a change that was not asked for under this key is not."""
+        root, child, grandchild = insert_family(store)
+        store.insert(make_session("a", state=SessionState.REQUESTED), wall_at=1000.0, write=_write("insert"))
+        later = successor_of(make_session("a", state=SessionState.REQUESTED), state=SessionState.ACTIVE)
+        store.update([later], wall_at=1000.0, write=_write("update"))
+        store.change_tree(child.id, revoked, wall_at=1000.0, write=_write("change"))
+        store.lift(_CUT, write=_write("cut"), session_ids=(root.id,))
+
+        assert [store.written(_write(name), wall_at=1000.0) for name in ("insert", "update", "change", "cut", "x")] == [
+            ("ses_a",),
+            ("ses_a",),
+            (child.id, grandchild.id),
+            (root.id,),
+            None,
+        ]
+
+    def test_a_change_is_made_once(self, store: Sessions) -> None:
+        """A second one under the same key is a conflict and writes nothing, whatever it is."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0, write=_write("once"))
+
+        for again in (
+            lambda: store.insert(make_session("b"), wall_at=1000.0, write=_write("once")),
+            lambda: store.update([successor_of(session)], wall_at=1000.0, write=_write("once")),
+            lambda: store.change_tree(session.id, revoked, wall_at=1000.0, write=_write("once")),
+        ):
+            with pytest.raises(ConflictError):
+                again()
+        assert store.select(SessionFilter(), limit=9) == (session,)
+        with pytest.raises(RequestIdConflictError):
+            store.written(_write("once", asked="other"), wall_at=1000.0)
+
+    def test_a_change_that_was_not_made_is_not_remembered(self, store: Sessions) -> None:
+        """One that fails, and one that changes nothing, can be asked for anew."""
+        with pytest.raises(ConflictError):
+            store.update([make_session("a")], wall_at=1000.0, write=_write("failed"))
+        store.change_tree("ses_a", revoked, wall_at=1000.0, write=_write("empty"))
+
+        assert [store.written(_write(name), wall_at=1000.0) for name in ("failed", "empty")] == [None, None]
+
+    def test_a_change_is_remembered_for_a_while(self, store: Sessions) -> None:
+        """Its key is free again afterwards."""
+        store.insert(make_session("a"), wall_at=1000.0, write=_write("one"))
+
+        found = [store.written(_write("one"), wall_at=1000.0 + after) for after in (WRITE_SECONDS - 1, WRITE_SECONDS)]
+        store.insert(make_session("b"), wall_at=1000.0 + WRITE_SECONDS, write=_write("one"))
+
+        assert found == [("ses_a",), None]
+        assert store.written(_write("one"), wall_at=1000.0 + WRITE_SECONDS) == ("ses_b",)
+
+    def test_a_change_of_very_many_sessions_is_not_remembered(self, store: Sessions) -> None:
+        """It is made again instead, and what is kept stays small."""
+        names = tuple(f"ses_{number}" for number in range(MOST_NAMED + 1))
+        for name, ids in (("many", names), ("most", names[1:])):
+            store.lift(_CUT, write=_write(name), session_ids=ids)
+
+        assert store.written(_write("many"), wall_at=1000.0) is None
+        assert store.written(_write("most"), wall_at=1000.0) == names[1:]
+
+    def test_a_handle_is_renewed_while_a_session_waits(self, store: Sessions) -> None:
+        """The first one finds nothing from then on, also where it was remembered."""
+        session = make_session("a", state=SessionState.REQUESTED)
+        store.insert(session, wall_at=1000.0)
+        store.view(session.handle_digest)
+        renewed = successor_of(session, handle_digest=b"\1" * 32)
+        store.renew_handle(renewed, wall_at=1000.0)
+
+        assert store.view(session.handle_digest).chain == ()
+        assert store.view(renewed.handle_digest).chain == store.get(session.id) == (renewed,)
+
+    @pytest.mark.parametrize(
+        "change", [{"state": SessionState.ACTIVE}, {"epoch": 1}, {"parent_id": "ses_b"}, {"id": "ses_b"}], ids=str
+    )
+    def test_no_other_handle_is_renewed(self, store: Sessions, change: dict[str, Any]) -> None:
+        """A session that works has the handle that its gateway holds; and a successor is one of its own."""
+        stored = make_session("a", state=change.get("state", SessionState.REQUESTED))
+        store.insert(stored, wall_at=1000.0)
+
+        with pytest.raises(ConflictError):
+            store.renew_handle(replace(successor_of(stored, handle_digest=b"\1" * 32), **change), wall_at=1000.0)
+        assert store.view(stored.handle_digest).chain == (stored,)
 
     def test_an_unknown_session_cannot_be_updated(self, store: Sessions) -> None:
         """An update does not insert."""

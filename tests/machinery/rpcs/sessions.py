@@ -100,6 +100,7 @@ SESSIONS: Mapping[str, Row] = {
             (wanted(terms_json=b'{"ticket": "OPS-1"}'), "terms_json"),
             (wanted(labels=["a b"]), "labels[0]"),
             (wanted(labels=["a"] * 65), "labels"),
+            (wanted(request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.request_session(
@@ -157,6 +158,7 @@ SESSIONS: Mapping[str, Row] = {
             (ApproveSessionRequest(session_id="ses_a", request_digest="x"), "request_digest"),
             (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a", ""]), "grants[1]"),
             (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a"] * 65), "grants"),
+            (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, request_id="a b"), "request_id"),
             *(
                 (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, narrowing=narrowing), field)
                 for narrowing, field in _NO_NARROWINGS
@@ -194,6 +196,7 @@ SESSIONS: Mapping[str, Row] = {
             (DenySessionRequest(session_id="ses a"), "session_id"),
             (DenySessionRequest(), "session_id"),
             (DenySessionRequest(session_id="ses_a", reason="a\rb"), "reason"),
+            (DenySessionRequest(session_id="ses_a", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.deny_session("ses_1", reason="no"),
@@ -218,7 +221,10 @@ SESSIONS: Mapping[str, Row] = {
             of_another_tenant="NOT_FOUND",
             of_another_gateway="NOT_FOUND",
         ),
-        wrong=((EndSessionRequest(), "session_handle"),),
+        wrong=(
+            (EndSessionRequest(), "session_handle"),
+            (EndSessionRequest(session_handle="pdps_1", request_id="a b"), "request_id"),
+        ),
         wrapped=Wrapped(
             lambda client: client.end_session("pdps_1"),
             EndSessionRequest(session_handle="pdps_1"),
@@ -249,6 +255,7 @@ SESSIONS: Mapping[str, Row] = {
             (RevokeSessionsRequest(reason="x", user="alice", of_tenant="*"), "of_tenant"),
             (RevokeSessionsRequest(reason="x", tenant="default", of_tenant="default"), "of_tenant"),
             (RevokeSessionsRequest(user="alice"), "reason"),
+            (RevokeSessionsRequest(user="alice", reason="x", request_id="a b"), "request_id"),
             (RevokeSessionsRequest(user="alice", reason="x", validate_only=True), "reason"),
         ),
         wrapped=Wrapped(
@@ -359,6 +366,7 @@ SESSIONS: Mapping[str, Row] = {
         ),
         wrong=(
             (NarrowSessionRequest(session_id="ses_a", labels=["a b"]), "labels[0]"),
+            (NarrowSessionRequest(session_id="ses_a", request_id="a b"), "request_id"),
             (NarrowSessionRequest(), "session_id"),
             (NarrowSessionRequest(session_id="ses_a", tool_patterns=["*"]), "tool_patterns[0]"),
             (NarrowSessionRequest(session_id="ses_a", expire_time=Timestamp(seconds=-1)), "expire_time"),

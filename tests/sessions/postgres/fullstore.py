@@ -11,6 +11,7 @@ from pdp.model import SessionState
 from pdp.sessions import access
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.sessions.values import Addend, Charge, Cut, Debit, HeldValues, Report, SessionFilter
+from pdp.sessions.writes import Write
 from pdp.testing.stores.access import at, bound, request
 from pdp.testing.stores.keykeeping import make_key
 from pdp.testing.stores.samples import (
@@ -27,6 +28,7 @@ from pdp.testing.stores.samples import (
 SESSION = make_session("scoped", scope=make_scope("git/commit", "git/push"), purpose="naïve “quotes” 🙂")
 _NAMES = ("root", "child", "grandchild", "scoped", "gone", "waits", "cut")
 _DIGESTS = tuple(number.to_bytes(16) for number in range(4))
+_WRITE = Write(key=b"key", digest=b"digest")
 _END = Deadline(wall_at=100_000.0, boot_at=100_000.0, boot_id="boot")
 
 
@@ -38,7 +40,7 @@ def fill(store: SessionStore, history: SessionHistory) -> None:
         )
     insert_family(store)
     store.insert(SESSION, wall_at=1000.0)
-    store.insert(make_session("gone"), wall_at=1000.0)
+    store.insert(make_session("gone"), wall_at=1000.0, write=_WRITE)
     store.insert(make_session("waits", state=SessionState.REQUESTED), wall_at=1000.0)
     store.insert(make_session("cut", user="bob"), wall_at=1000.0)
     store.change_tree("ses_gone", revoked, wall_at=1500.25)
@@ -75,6 +77,7 @@ def read(store: SessionStore, history: SessionHistory) -> dict[str, Any]:
         "sessions": store.select(SessionFilter(), limit=99),
         "states": store.count_by_state(),
         "freezes": store.freezes(),
+        "written": store.written(_WRITE, wall_at=1001.0),
         "revision": (store.revision(), store.changed(after=0, limit=99)),
         "told": (store.untold(limit=99), asked.untold(limit=99)),
         "key": history.key(),

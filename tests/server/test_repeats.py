@@ -1,0 +1,189 @@
+"""A change whose answer was lost is asked for again, made once, and answered like the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from pdp.errors import StoreUnavailableError
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.v1 import session_pb2 as api
+from pdp.v1.decision_pb2 import BASIS_PERMIT, BASIS_SESSION_NOT_FOUND
+from tests.machinery.rpcs.asking import a_call, wanted
+from tests.machinery.servers.rawmessages import METHODS, Opened, Service, TroubledStore, serving
+
+# A change of a session that waits for approval, or is active, and what it then is.
+ASKED: dict[str, tuple[bool, Callable[[Opened], Message], int]] = {
+    "RequestSession": (False, lambda _: wanted(user="ada", purpose="once"), api.SESSION_STATE_REQUESTED),
+    "ApproveSession": (
+        True,
+        lambda session: api.ApproveSessionRequest(session_id=session.id, request_digest=session.digest),
+        api.SESSION_STATE_ACTIVE,
+    ),
+    "DenySession": (
+        True,
+        lambda session: api.DenySessionRequest(session_id=session.id, reason="no"),
+        api.SESSION_STATE_DENIED,
+    ),
+    "EndSession": (
+        False,
+        lambda session: api.EndSessionRequest(session_handle=session.handle),
+        api.SESSION_STATE_ENDED,
+    ),
+    "RevokeSessions": (
+        False,
+        lambda session: api.RevokeSessionsRequest(session_id=session.id, reason="enough"),
+        api.SESSION_STATE_REVOKED,
+    ),
+    "NarrowSession": (
+        False,
+        lambda session: api.NarrowSessionRequest(session_id=session.id, tool_patterns=["git/*"]),
+        api.SESSION_STATE_ACTIVE,
+    ),
+}
+# The other RPCs that change something, and what comes of a lost answer.
+OTHERS = {
+    "Authorize": "its own request id",
+    "BatchAuthorize": "its own request ids",
+    "AuthorizeStream": "its own request ids",
+    "ReportOutcome": "the decision's id",
+    "SetFreeze": "names the end state",
+    "RevokeAccess": "names the end state",
+    "WithdrawCallTokenKey": "names the end state",
+    "ActivateBundle": "the caller looks which bundle is active",
+    "ReloadBundle": "the caller looks which bundle is active",
+    "LiftFreeze": "the caller looks what is frozen",
+    "ApproveCall": "the caller looks at the request",
+    "DenyCall": "the caller looks at the request",
+}
+READING = ("Get", "List", "Watch", "Review", "Plan", "Verify", "Explain", "Evaluate", "Check", "Compare")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Give a server on a store in a file."""
+    folder = tmp_path_factory.mktemp("repeats")
+    with closing(SQLiteSessionStore(folder / "sessions.sqlite")) as store, serving(store=TroubledStore(store)) as one:
+        yield one
+
+
+def prepared(service: Service, method: str, request_id: str) -> tuple[Message, Opened]:
+    """Return a change of a session of its own, under a request id, and the session."""
+    waits, ask, _ = ASKED[method]
+    session = service.open() if waits else service.open().approved()
+    message: Any = ask(session)
+    message.request_id = request_id
+    return message, session
+
+
+def losing(service: Service, method: str, message: Message) -> str:
+    """Make a change whose answer is lost between the commit and the caller, and return the status."""
+
+    def lost(name: str, found: Any) -> Any:
+        if name in {"insert", "update", "change_tree", "lift"}:
+            raise StoreUnavailableError("the answer is lost")
+        return found
+
+    service.store.after = lost
+    try:
+        return service.status(method, message)
+    finally:
+        service.store.after = lambda _, found: found
+
+
+def comparable(method: str, answer: Any) -> Any:
+    """Return an answer without what each repetition of a request changes: its handle, for which it has an epoch."""
+    if method == "RequestSession":
+        answer.session_handle, answer.session.epoch = "", 0
+    return answer
+
+
+def test_every_change_is_accounted_for() -> None:
+    """A new RPC reads, has a request id and is in the table of this test, or says how its lost answers are met."""
+    with_id = {name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name}
+    changing = {name for name in METHODS if not name.startswith(READING)}
+
+    assert with_id - {"Authorize"} == ASKED.keys()
+    assert changing == ASKED.keys() | OTHERS.keys()
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_a_lost_answer_is_given_again(service: Service, method: str) -> None:
+    """The change is made once, and each further answer is the same."""
+    message, session = prepared(service, method, f"lost-{method}")
+    lost = losing(service, method, message)
+    again, once_more = (service.send(method, message) for _ in range(2))
+    session_id = again.session_ids[0] if method == "RevokeSessions" else again.session.session_id
+    stored = service.server.client("lead").get_session(session_id)
+
+    assert "UNAVAILABLE" == lost
+    assert comparable(method, again) == comparable(method, once_more)
+    assert ASKED[method][2] == stored.state
+    assert (session_id == session.id) == (method != "RequestSession")
+    # A request and an approval, and the change.
+    assert method == "RequestSession" or stored.epoch == (2 if ASKED[method][0] else 3)
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_an_id_is_for_one_change(service: Service, method: str) -> None:
+    """Another change under the same id is refused and not made."""
+    message, _ = prepared(service, method, f"one-{method}")
+    other, session = prepared(service, method, f"one-{method}")
+    if method == "RequestSession":
+        other = wanted(user="ada", purpose="another", request_id=f"one-{method}")
+    service.send(method, message)
+    before = service.server.client("lead").get_session(session.id)
+    status = service.status(method, other)
+
+    assert "ALREADY_EXISTS" == status
+    assert before == service.server.client("lead").get_session(session.id)
+
+
+def test_an_id_is_one_of_its_caller(service: Service) -> None:
+    """The same id of another caller is another change."""
+    revoked = []
+    for caller in ("lead", "admin"):
+        message, session = prepared(service, "RevokeSessions", "shared")
+        found = service.send("RevokeSessions", message, caller=caller)
+        revoked.append((list(found.session_ids), [session.id]))
+
+    assert [one for one, _ in revoked] == [other for _, other in revoked]
+
+
+def test_a_handle_that_was_lost_is_void(service: Service) -> None:
+    """While the session waits another one takes its place, which the approval is for; afterwards there is no third."""
+    message = wanted(user="ada", purpose="lost", request_id="handle")
+    first, second = (service.send("RequestSession", message) for _ in range(2))
+    service.server.client("lead").approve_session(
+        second.session.session_id, request_digest=first.session.request_digest
+    )
+    bases = [service.send("Authorize", a_call(one.session_handle)).decision.basis for one in (first, second)]
+
+    assert first.session.session_id == second.session.session_id
+    assert [BASIS_SESSION_NOT_FOUND, BASIS_PERMIT] == bases
+    assert "ALREADY_EXISTS" == service.status("RequestSession", message)
+
+
+def test_the_client_asks_again(service: Service) -> None:
+    """What it returns is the session that its first try has opened."""
+    tries: list[str] = []
+
+    def lost(name: str, found: Any) -> Any:
+        if name == "insert":
+            tries.append(name)
+            raise StoreUnavailableError("the answer is lost")
+        return found
+
+    service.store.after = lost
+    try:
+        opened = service.open(purpose="told apart")
+    finally:
+        service.store.after = lambda _, found: found
+    listed = service.server.client("lead").list_sessions()
+
+    assert ["insert"] == tries
+    assert [opened.id] == [one.session_id for one in listed if one.purpose == "told apart"]
