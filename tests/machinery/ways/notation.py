@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pdp.errors import BundleError
-from pdp.foundation.yamltext import Section, load_section
+from pdp.foundation.yamltext import Section, flow_text, load_section
 from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files, with_terms
 
 HERE = Path(__file__).parents[2] / "decision"
@@ -264,10 +262,10 @@ def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
     return bundle_files(
         policies=bundle["policies"],
         tools={server: list(map(definition_of, tools, tools.values())) for server, tools in bundle["tools"].items()},
-        directory=yaml.safe_dump(plain(bundle["directory"])),
-        overlays={server: yaml.safe_dump(_overlay(tools)) for server, tools in bundle["tools"].items()},
+        directory=flow_text(plain(bundle["directory"])),
+        overlays={server: flow_text(_overlay(tools)) for server, tools in bundle["tools"].items()},
         schema=schema_of(bundle),
-        manifest=yaml.safe_dump(manifest),
+        manifest=flow_text(manifest),
         sessions=bundle.get("sessions", OPEN_SESSIONS),
     )
 
