@@ -31,7 +31,7 @@ from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.clock import FakeClock
 from pdp.testing.otlp import OTLPReceiver
 from tests.machinery.credentials.certificates import write_certificate
-from tests.machinery.servers.commandline import clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import run_here, start_server, stop_server, write_bundle
 
 FIRST_SCHEMA = Path(__file__).parent.parent / "sessions" / "first_schema.sql"
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM
@@ -275,17 +275,14 @@ def other_signing_key(place: Path) -> None:
     """Put another deployment's signing key, with its public half, in the place of this one's."""
     for name in ("record-signing.pem", "record-signing.pub.pem"):
         (place / ".pdp" / name).unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "pdp.cli", "init", "--data-dir", str(place / ".pdp")], check=True, capture_output=True
-    )
-    assert b"record-signing.pem" in done.stdout
+    done = run_here(place, "init")
+    assert "record-signing.pem" in done.stdout
 
 
 def signed_bundles(place: Path) -> Flags:
     """Want a signature of a bundle that has none."""
-    run = [sys.executable, "-m", "pdp.cli", "bundle"]
-    subprocess.run([*run, "keygen", "-o", "release.key"], cwd=place, check=True, capture_output=True)
-    subprocess.run([*run, "build", "policies", "-o", "b.bundle"], cwd=place, check=True, capture_output=True)
+    run_here(place, "bundle", "keygen", "-o", "release.key").check_returncode()
+    run_here(place, "bundle", "build", "policies", "-o", "b.bundle").check_returncode()
     return {
         "policies.file": str(place / "b.bundle"),
         "policies.require_signature": "true",
@@ -711,15 +708,7 @@ def test_receivers_that_do_not(place: Path, environ: dict[str, str], level: Leve
 
 def run(place: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a deployment."""
-    return subprocess.run(
-        [sys.executable, "-m", "pdp.cli", "doctor", *words],
-        cwd=place,
-        env=clean_environment() | {"PDP_SERVER__ADDRESS": "127.0.0.1:0"} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_here(place, "doctor", *words, **{"PDP_SERVER__ADDRESS": "127.0.0.1:0"} | environ)
 
 
 def test_the_command_on_a_sound_deployment(place: Path) -> None:

@@ -10,19 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from click.testing import CliRunner
 
 from pdp.cli.operate.init import prepare
-from pdp.cli.root import root
 from pdp.config import load
 from tests.machinery.credentials.certificates import write_certificate
 from tests.machinery.credentials.issuer import Issuer
-from tests.machinery.servers.commandline import clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import clean_environment, run_here, start_server, stop_server, write_bundle
 
 Spoil = Callable[[Path], dict[str, str]]
 Done = subprocess.CompletedProcess[str]
@@ -61,17 +59,9 @@ def serve(place: Path, **environ: str) -> Done:
     )
 
 
-def run(place: Path, words: list[str], environ: dict[str, str]) -> Done:
-    """Run a command in a deployment, in this process."""
-    others = dict.fromkeys(os.environ.keys() - clean_environment().keys())
-    with chdir(place):
-        done = CliRunner().invoke(root, words, env=others | ALONE | environ)
-    return Done(words, done.exit_code, done.stdout, done.stderr)
-
-
 def doctor(place: Path, **environ: str) -> Done:
     """Run `pdp doctor` in a deployment, in this process."""
-    return run(place, ["doctor", "--json"], environ)
+    return run_here(place, "doctor", "--json", **ALONE | environ)
 
 
 def serve_here(place: Path, **environ: str) -> Done:
@@ -82,7 +72,7 @@ def serve_here(place: Path, **environ: str) -> Done:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pdp.cli.operate.serve.receive_signals", lambda: (-1, -1))
         patch.setattr("pdp.cli.operate.serve.keep_memory_private", lambda: None)
-        return run(place, ["serve"], environ)
+        return run_here(place, "serve", **ALONE | environ)
 
 
 def settings(**given: str) -> Spoil:

@@ -1,4 +1,4 @@
-"""A policy folder, and `pdp serve` in a process of its own."""
+"""A policy folder, `pdp serve` in a process of its own, and other commands in this one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from click.testing import CliRunner
 
+from pdp.cli.root import root
 from pdp.testing.bundles import bundle_files, tool, with_terms
 
 DEADLINE_SECONDS = 60.0
@@ -64,6 +67,14 @@ def write_bundle(folder: Path, **changed: object) -> Path:
 def clean_environment() -> dict[str, str]:
     """Return the environment without settings of ours and without telemetry."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+
+
+def run_here(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder, in this process, and with no other settings of ours in the environment."""
+    others = dict.fromkeys(os.environ.keys() - clean_environment().keys())
+    with chdir(folder):
+        done = CliRunner().invoke(root, words, env=others | environ, prog_name="pdp")
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 def start_server(folder: Path, *flags: str) -> Server:
