@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from pdp.cli.root import root
 from pdp.client import Answer, Client
 from pdp.client.health import is_serving
 from pdp.model import Role
@@ -116,22 +117,19 @@ def lives(process: int) -> bool:
         return False
 
 
-def test_both_workers_are_reached(server: ServerProcess, callers: Callers) -> None:
+def test_both_workers_are_reached(unharmed: ServerProcess) -> None:
     """Connections are spread over the workers, each records what it decided, and the record is shown as one."""
-    opened = opened_by(callers)
-    with ExitStack() as clients:
-        sessions = [seen_by(clients.enter_context(server.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
+    with Callers.of(unharmed) as callers, ExitStack() as clients:
+        opened = opened_by(callers)
+        sessions = [seen_by(clients.enter_context(unharmed.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
         answers = [session.authorize("notes", READ, NOTE) for session in sessions]
-    command = [sys.executable, "-m", "pdp.cli", "top", str(server.record_folder), "--once", "--json", "--window=10m"]
-    top = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout)
-    code = server.terminate()
+    done = CliRunner().invoke(root, ["top", str(unharmed.record_folder), "--once", "--json", "--window=1h"])
 
-    chains = chains_of(server)
-    assert 0 == code
+    chains = chains_of(unharmed)
     assert ["permit"] * CONNECTIONS == [answer.basis for answer in answers]
     assert 2 == len({chains[answer.decision_id] for answer in answers})
-    assert CONNECTIONS == top["decisions"]
-    assert findings(server) == []
+    # Those of other tests of this server are among them.
+    assert recorded(unharmed).total() == json.loads(done.stdout)["decisions"] >= CONNECTIONS
 
 
 def test_where_they_run(unharmed: ServerProcess) -> None:

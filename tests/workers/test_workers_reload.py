@@ -27,7 +27,6 @@ from tests.machinery.servers.several import chains_of, opened_by, seen_by, worke
 
 WORKERS = 3
 THREADS = 6
-SWITCHES = 4
 # All connections of one worker: once in ten million runs.
 CONNECTIONS = 15
 
@@ -117,16 +116,19 @@ def reloaded(admin: Client) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("server", "way"), [("", "reload"), ("", "rollback"), ("watch", "watch")], indirect=["server"], ids=lambda way: way
+    ("server", "ways"),
+    [("", ("reload", "reload", "rollback", "rollback")), ("watch", ("watch",) * 4)],
+    indirect=["server"],
+    ids=["asked", "watched"],
 )
 def test_no_call_is_refused_while_bundles_change(
-    server: ServerProcess, callers: Callers, folder: Path, way: str
+    server: ServerProcess, callers: Callers, folder: Path, ways: tuple[str, ...]
 ) -> None:
     """All workers answer all the time, each by a version that was active meanwhile, and rightly."""
     author = callers.admin
     permitting = author.get_bundle().bundle.version
     write_folder(folder / "policies", notes_bundle("no_writing"))
-    if way == "watch":
+    if "watch" in ways:
         wait_until(lambda: author.get_bundle().bundle.version != permitting)
     else:
         author.reload_bundle()
@@ -134,13 +136,13 @@ def test_no_call_is_refused_while_bundles_change(
     right = {permitting: ("permit", ("notes/everything",)), forbidding: ("forbid", ("guardrails/no_writing",))}
     bundles = {permitting: notes_bundle(), forbidding: notes_bundle("no_writing")}
     # What is active after each switch.
-    active = [forbidding, *([permitting, forbidding] * (SWITCHES // 2))]
+    active = [forbidding, *([permitting, forbidding] * (len(ways) // 2))]
     load = Load(server, opened_by(callers))
 
     with ThreadPoolExecutor(THREADS) as threads:
         asking = [threads.submit(load.run) for _ in range(THREADS)]
         try:
-            for switch in range(1, SWITCHES + 1):
+            for switch, way in enumerate(ways, 1):
                 load.settle()
                 load.begun = switch
                 if way == "rollback":
