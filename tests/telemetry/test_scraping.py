@@ -20,7 +20,7 @@ from pdp.telemetry.build import build_telemetry
 from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.prometheus import labels, series
-from pdp.telemetry.scraping import PrometheusEndpoint
+from pdp.telemetry.scraping import PrometheusEndpoint, _Handler
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver
@@ -108,8 +108,11 @@ def test_a_fetch_takes_nothing_from_what_is_sent() -> None:
     assert [1] == [len(point.exemplars) for point in data.data_points]
 
 
-def test_a_caller_that_says_nothing_holds_nobody_up() -> None:
+def test_a_caller_that_says_nothing_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is open and silent is left after a moment, and the next is answered."""
+    # The moment is a fiftieth of the product's, which has one.
+    monkeypatch.setattr(_Handler, "timeout", _Handler.timeout / 50)
+
     with shown(Metrics(Resource({}), "1")) as port, socket.create_connection(("127.0.0.1", port)):
         assert "target_info" in fetched(port)
 
