@@ -1,9 +1,9 @@
 """Measure call tokens: `python -m benchmarks.calltokens`.
 
-In each round all ways take turns: to sign a token and to verify one, each by itself; to verify one with the live check;
-and a call that is decided, without a token and with one. Server and client are in one process and take turns too, so a
-live check has both sides' work in it. Figures are medians over rounds of each round's median. A first round warms up
-and does not count.
+In each round all ways take turns: to sign bytes and verify that, which is the control; to sign a token and to verify
+one, each by itself; to verify one with the live check; and a call that is decided, without a token and with one. Server
+and client are in one process and take turns too, so a live check has both sides' work in it. Figures are medians over
+rounds of each round's median. A first round warms up and does not count.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import CallClaims
@@ -32,6 +34,13 @@ _FILES = bundle_files(
     tools={"notes": [tool("write", {name: {} for name in _ARGUMENTS})]},
     directory="{users: {alice: {}, approver: {}}, agents: {coder: {ceiling: ['notes/*']}}}",
     overlays={"notes": f"audiences: ['{AUDIENCE}']\nrisk: read_only"},
+)
+_OFFLINE, _LIVE = "verify offline, and note the use", "the same with the live check"
+_BARE, _WITH_TOKEN = "a decision", "a decision with a token"
+# What is added, as the difference within each round.
+_ADDED = (
+    ("what the live check adds", _OFFLINE, _LIVE),
+    ("what a token adds to a decision", _BARE, _WITH_TOKEN),
 )
 # Each measures one turn of something, in seconds.
 _Ways = dict[str, Callable[[], float]]
@@ -77,12 +86,19 @@ class _Site:
             # Its arguments are digested, too, for each token has a salt of its own.
             return _took(lambda: key.signed(fresh()))
 
+        bare = Ed25519PrivateKey.generate()
+        public, signed = bare.public_key(), b"x" * 1_000
+
+        def control() -> float:
+            return _took(lambda: public.verify(bare.sign(signed), signed))
+
         return {
+            "sign and verify bytes alone (control)": control,
             "sign, with the digest of the arguments": signing,
-            "verify offline, and note the use": lambda: verifying(offline),
-            "the same with the live check": lambda: verifying(live),
-            "a decision": lambda: _took(self.ask),
-            "a decision with a token": lambda: _took(lambda: self.ask(tokens=_WANTED)),
+            _OFFLINE: lambda: verifying(offline),
+            _LIVE: lambda: verifying(live),
+            _BARE: lambda: _took(self.ask),
+            _WITH_TOKEN: lambda: _took(lambda: self.ask(tokens=_WANTED)),
         }
 
 
@@ -99,8 +115,9 @@ def main() -> None:
     print("| | median, µs |\n|---|---|")
     for name in ways:
         print(f"| {name} | {1e6 * statistics.median(one[name] for one in rounds):.0f} |")
-    more = statistics.median(one["a decision with a token"] - one["a decision"] for one in rounds)
-    print(f"| what a token adds to a decision | {1e6 * more:.0f} |")
+    for what, one, other in _ADDED:
+        more = statistics.median(row[other] - row[one] for row in rounds)
+        print(f"| {what} | {1e6 * more:.0f} |")
     print(f"\na token has {size} bytes; {options.rounds} rounds of {options.count} turns")
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from pdp.identity.keysets import KeySet
 from pdp.identity.tokens import Kind, TokenRefusedError, TokenRules, signed_claims, text_claim, time_claim
+from pdp.signals.subjects import COMPLEX
 
 # The largest that a transmitter may send.
 MOST_BYTES: Final = 16 * 1024
@@ -48,7 +50,16 @@ class SecurityEvent:
     subject: Mapping[str, Any] | None = field(repr=False)
 
 
-def read_event(token: str, keys: KeySet, rules: TokenRules, *, now: float) -> SecurityEvent:
+class SubjectPlace(StrEnum):
+    """Where a transmitter says whom its event is about."""
+
+    TOKEN = "token"  # noqa: S105 - no secret: in `sub_id`, as the final specifications want it
+    EVENT = "event"  # in `subject` of the event, as drafts had it
+
+
+def read_event(
+    token: str, keys: KeySet, rules: TokenRules, *, now: float, place: SubjectPlace = SubjectPlace.TOKEN
+) -> SecurityEvent:
     """Return what a token tells. Raise `TokenRefusedError`; nothing but the header is read before the signature."""
     claims, _ = signed_claims(token, keys, rules)
     token_id, issued_at = text_claim(claims, "jti"), time_claim(claims, "iat")
@@ -57,28 +68,35 @@ def read_event(token: str, keys: KeySet, rules: TokenRules, *, now: float) -> Se
     events = claims.get("events")
     if not isinstance(events, dict) or not events or not all(isinstance(one, dict) for one in events.values()):
         raise TokenRefusedError("its `events` is not an object of objects, or empty")
-    name = _acted_on(events)
-    subject = claims.get("sub_id")
-    if name and not isinstance(subject, dict):
-        raise TokenRefusedError("it has no `sub_id`")
+    uri = _acted_on(events)
     return SecurityEvent(
         token_id=token_id,
         issued_at=issued_at,
-        name=name or ("verification" if _VERIFICATION in events else "other"),
-        subject=subject if name else None,
+        name=_ACTED_ON[uri] if uri else "verification" if _VERIFICATION in events else "other",
+        subject=_subject_of(claims, events[uri], place) if uri else None,
     )
+
+
+def _subject_of(claims: Mapping[str, Any], event: Mapping[str, Any], place: SubjectPlace) -> Mapping[str, Any]:
+    """Return whom an event is about. It is looked for in one place: two could name two persons."""
+    where, name = (claims, "sub_id") if place is SubjectPlace.TOKEN else (event, "subject")
+    subject = where.get(name)
+    if not isinstance(subject, dict):
+        raise TokenRefusedError(f"it has no `{name}`")
+    # Drafts had no word for several identifiers of one subject.
+    return subject if name == "sub_id" or "format" in subject else {**subject, "format": COMPLEX}
 
 
 def _acted_on(events: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the first event of a token that ends authority; empty without one."""
-    for uri, name in _ACTED_ON.items():
+    for uri in _ACTED_ON:
         if uri not in events:
             continue
         if uri != _CREDENTIAL_CHANGE:
-            return name
+            return uri
         change = events[uri].get("change_type")
         if not isinstance(change, str) or change not in _CHANGES:
             raise TokenRefusedError("its `change_type` is missing or unknown")
         if _CHANGES[change]:
-            return name
+            return uri
     return ""

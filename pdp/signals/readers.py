@@ -90,9 +90,11 @@ def _of_tokens(transmitter: Transmitter, clock: Clock) -> Reader:
         most_characters=events.MOST_BYTES,
     )
 
+    place = transmitter.subject_in
+
     def read(_: Headers, body: bytes) -> Told:
         token, now = body.decode("ascii", "replace"), clock.now().wall_at
-        event = keys.using(lambda present: events.read_event(token, present, rules, now=now))
+        event = keys.using(lambda present: events.read_event(token, present, rules, now=now, place=place))
         targets = () if event.subject is None else targets_of(event.subject, transmitter.subjects)
         return Told(token_id=event.token_id, issued_at=event.issued_at, event=event.name, targets=targets)
 

@@ -14,6 +14,7 @@ from pdp.foundation.loopback import is_secure
 from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 from pdp.identity.keysets import ALGORITHMS
+from pdp.signals.events import SubjectPlace
 from pdp.signals.github import KEYS_URL
 from pdp.signals.keys import KeyPlace
 from pdp.signals.leaks import LeakRule
@@ -25,7 +26,10 @@ DANGER: Final = "anyone could choose whose sessions are revoked"
 _KEYS: Final = ("listen", "tls", "pdp", "data_dir", "broker_record", "telemetry", "transmitters", "scanners")
 _TLS_KEYS: Final = ("certificate", "key")
 _SENDER_KEYS: Final = ("keys_url", "keys_ca_file", "keys_file", "authorization_file", "preview", "most_sessions")
-_TRANSMITTER_KEYS: Final = (*_SENDER_KEYS, "issuer", "audience", "algorithms", "most_users", "subjects")
+_TRANSMITTER_KEYS: Final = (
+    *_SENDER_KEYS,
+    *("issuer", "audience", "algorithms", "most_users", "subjects", "subject_in"),
+)
 _SCANNER_KEYS: Final = (*_SENDER_KEYS, "format", "leaks")
 _LEAK_KEYS: Final = ("fingerprint", "type", "tenant", "connection")
 _SUBJECT_KEYS: Final = ("format", "about", "tenant", "issuer", "domain", "strip_domain", "names")
@@ -67,6 +71,7 @@ class Transmitter(Sender):
     audience: str
     algorithms: frozenset[str]
     subjects: tuple[SubjectRule, ...]
+    subject_in: SubjectPlace = SubjectPlace.TOKEN
 
     @property
     def tenants(self) -> frozenset[str]:
@@ -145,6 +150,8 @@ class _Settings(Reader):
         algorithms = frozenset(self.texts(row, "algorithms") if "algorithms" in row else _DEFAULT_ALGORITHMS)
         known = ", ".join(sorted(_KNOWN_ALGORITHMS))
         self.require(row, "algorithms", f"must be of {known}", good=algorithms and algorithms <= _KNOWN_ALGORITHMS)
+        place = self.take(row, "subject_in", str, SubjectPlace.TOKEN.value)
+        self.require(row, "subject_in", f"must be one of {', '.join(SubjectPlace)}", good=place in {*SubjectPlace})
         rules = self._rows(row, "subjects", "must list whom its signals can name")
         return Transmitter(
             **self._sender(name, row, rows, ""),
@@ -153,6 +160,7 @@ class _Settings(Reader):
             audience=audience,
             algorithms=algorithms,
             subjects=tuple(self._subject(one, issuer) for one in rules),
+            subject_in=SubjectPlace(place) if place in {*SubjectPlace} else SubjectPlace.TOKEN,
         )
 
     def _scanner(self, name: str, row: Section, rows: Section) -> Scanner:

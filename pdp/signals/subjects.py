@@ -16,7 +16,7 @@ FORMATS: Final[Mapping[str, tuple[str, str]]] = {
     "opaque": ("", "id"),
 }
 # Of the Shared Signals Framework: several identifiers of one subject.
-_COMPLEX: Final = "complex"
+COMPLEX: Final = "complex"
 _ID_CHARACTERS: Final = 255
 
 
@@ -48,7 +48,7 @@ class SubjectRule:
             text = text.lower()
             local, at, domain = text.rpartition("@")
             if not local or not at:
-                raise TokenRefusedError("its `sub_id` has no `email`")
+                raise TokenRefusedError("its subject has no `email`")
             if domain != self.within:
                 return None
             text = local if self.strips_domain and self.names is None else text
@@ -62,9 +62,9 @@ def targets_of(subject: Mapping[str, Any], rules: Iterable[SubjectRule]) -> tupl
     Of a complex identifier its `user` counts: sessions and devices of elsewhere are not known here, so what it says of
     these narrows nothing.
     """
-    if subject.get("format") == _COMPLEX:
+    if subject.get("format") == COMPLEX:
         user = subject.get("user")
-        if not isinstance(user, dict) or user.get("format") == _COMPLEX:
+        if not isinstance(user, dict) or user.get("format") == COMPLEX:
             return ()
         subject = user
     _text(subject, "format")
@@ -74,5 +74,5 @@ def targets_of(subject: Mapping[str, Any], rules: Iterable[SubjectRule]) -> tupl
 def _text(subject: Mapping[str, Any], name: str) -> str:
     value = subject.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS or not value.isprintable():
-        raise TokenRefusedError(f"its `sub_id` has no `{name}`")
+        raise TokenRefusedError(f"its subject has no `{name}`")
     return value

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -87,6 +89,21 @@ def test_another_call_is_refused_and_uses_nothing_up(options: dict[str, Any], ex
 
     assert expected is reason(lambda: verify(text, by, **options))
     assert CLAIMS == verify(text, by)
+
+
+def test_a_token_is_for_one_tool_of_one_server_at_one_audience() -> None:
+    """Of all pairs of a place and a token for another one, none passes, and each token passes at its own place."""
+    ways = list(itertools.product(("https://a.example", "https://b.example"), ("git", "mail"), ("read", "write")))
+    texts = [token(audience=audience, server=server, tool=tool) for audience, server, tool in ways]
+
+    def passes(text: str, audience: str, server: str, tool: str) -> bool:
+        with suppress(CallTokenRefusedError):
+            verify(text, verifier(audience=audience), server=server, tool=tool)
+            return True
+        return False
+
+    passed = [(texts.index(text), number) for number, at in enumerate(ways) for text in texts if passes(text, *at)]
+    assert [(number, number) for number in range(len(ways))] == passed
 
 
 Path = tuple[str | int, ...]

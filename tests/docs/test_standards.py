@@ -85,6 +85,16 @@ def test_a_row_names_its_tests_or_what_is_missing(heading: str) -> None:
     assert {row.covered for row in rows(heading)} <= {"yes", "in part", "no"}
 
 
+def test_each_attack_names_its_test() -> None:
+    """What must happen is a claim, and a test proves it."""
+    page = (_ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Attacks on call tokens and secrets\n")[2].partition("\n## ")[0]
+    attacks = [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+    assert len(attacks) > 20
+    assert [] == [line for line in attacks if not named_in(line)]
+
+
 @pytest.mark.parametrize("page", ["SECURITY.md", "pdp/RETENTION.md", "pdp/STANDARDS.md"])
 def test_every_named_test_is_there(page: str) -> None:
     """A row whose test is gone is a promise that nobody keeps."""

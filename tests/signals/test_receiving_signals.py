@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tests.signals.world import (
     DISABLED,
     EVENTS,
     FOREIGN,
+    REVOKED,
     SETTINGS,
     Site,
     Transmitter,
@@ -47,7 +49,7 @@ def test_a_closed_account_ends_what_its_person_had(here: World) -> None:
 @pytest.mark.parametrize(
     ("event", "payload", "ends"),
     [
-        (f"{EVENTS}caep/event-type/session-revoked", {"event_timestamp": 1}, True),
+        (REVOKED, {"event_timestamp": 1}, True),
         (f"{EVENTS}risc/event-type/sessions-revoked", {}, True),
         (f"{EVENTS}risc/event-type/account-purged", {}, True),
         (CREDENTIAL, {"credential_type": "password", "change_type": "update"}, True),
@@ -91,6 +93,32 @@ def test_a_subject_is_who_the_settings_say(here: World, subject: dict[str, Any],
 
     assert {one for one, id_ in sessions.items() if here.ended(id_)} == ({user} if user else set())
     assert (State.APPLIED if user else State.UNMATCHED) == signal.state
+
+
+@pytest.mark.parametrize(
+    ("subject", "status", "user"),
+    [
+        ({"user": iss_sub("bob")}, 202, "bob"),
+        ({"user": {"format": "email", "email": "bob@example.org"}, "device": iss_sub("alice")}, 202, "bob"),
+        (iss_sub("bob"), 202, "bob"),
+        ({"device": iss_sub("bob")}, 202, ""),
+        (None, 400, ""),
+    ],
+)
+def test_a_subject_in_the_event_is_read_where_the_settings_say_so(
+    site: Site, tmp_path: Path, subject: dict[str, Any] | None, status: int, user: str
+) -> None:
+    """As drafts had it, and Okta documents it; then what is beside the event counts nothing."""
+    with world(*site, tmp_path, settings=SETTINGS.replace("[ES256]", "[ES256]\n    subject_in: event")) as here:
+        sessions = {one: here.session(one) for one in ("alice", "bob")}
+        claims = here.transmitter.claims(iss_sub("alice"))
+        claims["events"] = {REVOKED: {"subject": subject} if subject else {}}
+
+        pushed = here.push(here.transmitter.token(claims))
+
+        here.applier.run()
+        assert status == pushed[0]
+        assert {one for one, id_ in sessions.items() if here.ended(id_)} == ({user} if user else set())
 
 
 def unsigned(here: World) -> str:
@@ -214,6 +242,25 @@ def test_what_is_no_push_is_refused(here: World, request_: dict[str, str], statu
 def test_a_big_body_is_not_read(here: World) -> None:
     """Also one that does not say how big it is."""
     assert 413 == here.push(b"a" * 20_000, content_length="1")[0]
+
+
+def test_a_slow_body_is_given_up(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly its bytes come, nobody keeps a place for long."""
+    monkeypatch.setattr("pdp.serving.web._BODY_SECONDS", 0.01)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.005)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    rows = {b"content-type": b"application/secevent+jwt"}
+    scope = {"type": "http", "method": "POST", "path": "/signals/idp", "headers": list(rows.items())}
+    asyncio.run(here.receiver(scope, receive, send))
+
+    assert 408 == sent[0]["status"]
 
 
 def test_a_flood_is_turned_away_before_signatures_are_verified(site: Site, tmp_path: Path) -> None:

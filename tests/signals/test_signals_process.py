@@ -142,6 +142,7 @@ def test_what_is_wrong_is_found(
         ("issuer: https://idp.example", "issuer: ''", "`issuer` must be"),
         ("  idp:", "  IdP:", "is no name"),
         ("most_users", "most_user", "unknown key: `most_user`"),
+        ("[ES256]", "[ES256]\n    subject_in: body", "`subject_in` must be one of token, event"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, before: str, after: str, says: str) -> None:

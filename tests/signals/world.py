@@ -35,6 +35,7 @@ ISSUER, AUDIENCE = "https://idp.example", "https://signals.example/idp"
 MINE, FOREIGN = "acme", "initech"
 EVENTS: Final = "https://schemas.openid.net/secevent/"
 DISABLED: Final = f"{EVENTS}risc/event-type/account-disabled"
+REVOKED: Final = f"{EVENTS}caep/event-type/session-revoked"
 CREDENTIAL: Final = f"{EVENTS}caep/event-type/credential-change"
 SETTINGS: Final = """
 listen: 127.0.0.1:0
