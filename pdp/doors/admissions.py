@@ -71,7 +71,7 @@ PLAIN: Form[Any] = Form()
 class Admission:
     """An allowed call: run the tool with `arguments`, which are what was asked about, then hand on its result.
 
-    `under_way` is told what becomes of it.
+    `under_way` is told what becomes of it. `call_token` is a secret for the tool alone; empty where none is attached.
     """
 
     def __init__(
@@ -81,8 +81,10 @@ class Admission:
         admitted: AdmittedCall | AsyncAdmittedCall,
         form: Form[Any],
         under_way: CallUnderWay,
+        call_token: str = "",
     ) -> None:
         self.arguments = arguments
+        self.call_token = call_token
         self.under_way = under_way
         self._name = name
         self._admitted = admitted

@@ -1,15 +1,21 @@
-"""The call token that a door attaches to a call, for the server behind it: the agent never sees it."""
+"""The call token that a door attaches to a call, for the server behind it: the model never sees it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from pdp.client import Answer, CallTokenRequest, ToolCall
 from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.client.sync.admitted import AdmittedCall
 from pdp.doors import refusals
 from pdp.doors.observing import NotMadeError
 
 _LOG = logging.getLogger(__name__)
+
+_PRESENT: ContextVar[str] = ContextVar("pdp_call_token", default="")
 
 
 class NoCallTokenError(NotMadeError):
@@ -44,6 +50,33 @@ def token_of(answer: Answer, call: ToolCall) -> str:
     why = found[0].refusal if found else "the server knows nothing of call tokens"
     _LOG.warning("a call that was allowed is not made, because there is no call token for it: %s", why)
     raise NoCallTokenError(answer, why)
+
+
+def call_token() -> str:
+    """Return the call token of the call whose tool runs here; empty outside of one, and where its door attaches none.
+
+    It is a secret, for the one request that the tool makes, in the header `pdp-call-token`.
+    """
+    return _PRESENT.get()
+
+
+@contextmanager
+def attached(token: str) -> Iterator[None]:
+    """Have `call_token` return a token in the block, in this task or thread and what it starts."""
+    former = _PRESENT.set(token)
+    try:
+        yield
+    finally:
+        _PRESENT.reset(former)
+
+
+def token_of_waiting(admitted: AdmittedCall, call: ToolCall) -> str:
+    """Do what `token_of_admitted` does, and wait for it."""
+    try:
+        return token_of(admitted.answer, call)
+    except NoCallTokenError:
+        admitted.failed()
+        raise
 
 
 async def token_of_admitted(admitted: AsyncAdmittedCall, call: ToolCall) -> str:

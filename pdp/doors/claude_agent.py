@@ -39,6 +39,7 @@ class PDPHooks:
     """
 
     def __init__(self, door: Door) -> None:
+        door.require_no_call_tokens("this adapter")
         self._door = door
         self._pending = Pending()
         self._seconds = _HOOK_SECONDS + (door.wait or 0.0)

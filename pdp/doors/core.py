@@ -5,12 +5,14 @@ A door decides nothing and fails closed by itself: whatever goes wrong around a 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pdp.client import AsyncClientSession, ClientSession, ToolCall, ToolCallDenied
+from pdp.client import AsyncClientSession, CallTokenRequest, ClientSession, ToolCall, ToolCallDenied
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.errors import one_line
 from pdp.client.fulfilling import met_ids
@@ -19,6 +21,7 @@ from pdp.client.values import ERROR_BASIS
 from pdp.doors import refusals
 from pdp.doors.admissions import PLAIN, Admission, Form, Refusal, awaited
 from pdp.doors.agentspans import begin_call
+from pdp.doors.calltokens import NoCallTokenError, attached, token_of_admitted, token_of_waiting
 from pdp.doors.observing import CallUnderWay, NotMadeError
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
@@ -75,6 +78,8 @@ class Door:
     `tools` maps the framework's name of each tool to `server/tool` of the catalogue; any other tool is denied.
     `wait` is how many seconds a call waits for the person who must approve it; None means the session's.
     `met` are obligations of the bundle that the tools meet themselves.
+    `call_tokens` has, by tool server, which call token each call of its tools brings: the tool gets it by `call_token`
+    while it runs, and without one the call is not made. Only for adapters that run tools themselves.
     After `most_repeats` denies of the same call in a row, the next one ends the run.
     Raise `ConfigurationError` for a table that could be misread.
     """
@@ -87,12 +92,19 @@ class Door:
         wait: float | None = None,
         met: Collection[str] = (),
         most_repeats: int = 5,
+        call_tokens: Mapping[str, CallTokenRequest] = MappingProxyType({}),
     ) -> None:
         self.tools = tool_table(tools)
+        self._call_tokens = dict(call_tokens)
         self._session = session
         self.wait = wait
         self._met = met_ids(met)
         self._repeats = Repeats(most_repeats)
+
+    def require_no_call_tokens(self, adapter: str) -> None:
+        """Raise `ConfigurationError` for a door with call tokens: the adapter of this name could hand on none."""
+        if self._call_tokens:
+            raise ConfigurationError(f"{adapter} runs no tool itself, so no tool would get its call token")
 
     def session_of(self, run: Any) -> Session:  # noqa: ANN401 - whatever a framework knows about a run
         """Return the session of a run. Raise `ConfigurationError` when there is none."""
@@ -111,7 +123,9 @@ class Door:
                     raise ConfigurationError("a door with an `AsyncClientSession` serves coroutines only")
                 with under_way.asking():
                     admitted = question.session.admit(question.call, **self._options(under_way))
-                return self._admission(question, admitted, form, under_way)
+                under_way.decided(admitted.answer)
+                token = token_of_waiting(admitted, question.call)
+                return self._admission(question, admitted, form, under_way, token)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             return self._refusal(call, question, error)
 
@@ -123,7 +137,9 @@ class Door:
                 question = self._question(call, form, under_way)
                 with under_way.asking():
                     admitted = await awaited(question.session.admit, question.call, **self._options(under_way))
-                return self._admission(question, admitted, form, under_way)
+                under_way.decided(admitted.answer)
+                token = await _token_of(admitted, question.call)
+                return self._admission(question, admitted, form, under_way, token)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             return self._refusal(call, question, error)
 
@@ -149,7 +165,7 @@ class Door:
         if isinstance(admission, Refusal):
             return admission
         try:
-            with admission.running():
+            with admission.running(), attached(admission.call_token):
                 result = tool(admission.arguments)
         except form.steering:
             raise
@@ -167,7 +183,7 @@ class Door:
         if isinstance(admission, Refusal):
             return admission
         try:
-            with admission.running():
+            with admission.running(), attached(admission.call_token):
                 result = await tool(admission.arguments)
         except form.steering:
             raise
@@ -183,7 +199,14 @@ class Door:
         server, tool = under_way.server, under_way.tool = self.tools[call.name]
         session = self.session_of(call.run)
         arguments, text = form.freeze(call.arguments)
-        asked = ToolCall(server=server, tool=tool, arguments=text, tool_call_id=call.tool_call_id)
+        wanted = self._call_tokens.get(server)
+        asked = ToolCall(
+            server=server,
+            tool=tool,
+            arguments=text,
+            tool_call_id=call.tool_call_id,
+            call_tokens=(wanted,) if wanted else (),
+        )
         return _Question(
             name=call.name,
             session=session,
@@ -201,11 +224,11 @@ class Door:
         admitted: AdmittedCall | AsyncAdmittedCall,
         form: Form[Any],
         under_way: CallUnderWay,
+        token: str,
     ) -> Admission:
-        under_way.decided(admitted.answer)
         self._repeats.allowed(*question.identity)
         under_way.sent()
-        return Admission(question.name, question.arguments, admitted, form, under_way)
+        return Admission(question.name, question.arguments, admitted, form, under_way, token)
 
     def _refusal(self, call: FrameworkCall, question: _Question | None, error: Exception) -> Refusal:
         ends_run = self._repeats.denied(*(question.identity if question else (call.name,)))
@@ -215,11 +238,19 @@ class Door:
                 _LOG.warning("there is no decision about a call of `%s`: %s", call.name, answer.error)
             text = refusals.denied(answer, call=call.name)
             return Refusal(text=text, waits=answer.waits, ends_run=ends_run)
+        if isinstance(error, NoCallTokenError):
+            return Refusal(text=str(error), ends_run=ends_run)
         if isinstance(error, _UnknownToolError):
             _LOG.warning("a call is denied: the door has no entry for the tool `%s`", one_line(call.name))
             return Refusal(text=refusals.unknown(call.name), ends_run=ends_run)
         _LOG.error("a call of `%s` is denied, because asking about it failed: %s", call.name, _told(error))
         return Refusal(text=refusals.UNDECIDED, ends_run=ends_run)
+
+
+async def _token_of(admitted: AdmittedCall | AsyncAdmittedCall, call: ToolCall) -> str:
+    if isinstance(admitted, AsyncAdmittedCall):
+        return await token_of_admitted(admitted, call)
+    return await asyncio.to_thread(token_of_waiting, admitted, call) if call.call_tokens else ""
 
 
 def _told(error: Exception) -> str:

@@ -39,6 +39,7 @@ class PDPGuardrails:
     """
 
     def __init__(self, door: Door) -> None:
+        door.require_no_call_tokens("this adapter")
         self._door = door
         self._pending = Pending()
         self._before: ToolInputGuardrail[Any] = ToolInputGuardrail(self._ask, name="pdp")

@@ -34,6 +34,7 @@ class PDPPlugin(Plugin):
 
     def __init__(self, door: Door, *, pauses: bool = False) -> None:
         super().__init__()
+        door.require_no_call_tokens("this adapter")
         self._door = door
         self._pauses = pauses
 

@@ -116,6 +116,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml table": "tests/doors/envoy/test_envoy_http.py::test_the_page_shows_a_table",
     },
     "pdp/doors/README.md": {
+        "python call token": "tests/doors/test_core.py::test_a_tool_of_the_page_sends_the_token_of_its_call",
         "python langchain": "tests/doors/adapters/test_langchain.py::test_the_page_does_what_it_says",
         "python claude-agent": "tests/doors/adapters/test_claude_agent.py::test_the_page_does_what_it_says",
         "python crewai": "tests/doors/guarded/test_crewai.py::test_a_guarded_function_does_not_run_when_it_is_denied",

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import threading
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, ClassVar
@@ -20,7 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from pdp.client import AsyncClient, Client
+from pdp.client import AsyncClient, CallTokenRequest, Client
+from pdp.doors.calltokens import call_token
 from pdp.doors.core import DenyLoopError, Door, Session
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import session_pb2
@@ -619,6 +621,25 @@ class DoorConformance:
 
         assert [] == tools.runs
         assert isinstance(caught.value, DenyLoopError) or isinstance(caught.value.__cause__, DenyLoopError)
+
+    def test_a_tool_finds_the_call_token_of_its_call(self, way: str) -> None:
+        """While it runs, and nobody does afterwards; where the server gives none, the call is not made."""
+        wanted = {"desk": CallTokenRequest(audience="https://tools.example")}
+        found: list[str] = []
+        tools = CountedTools(during=lambda: found.append(call_token()))
+        for issuer in ("https://pdp.example", ""):
+            with running_server(
+                files(overlay="audiences: ['https://tools.example']\n"), call_token_issuer=issuer
+            ) as server:
+                stage = self.stage_type(self.driver, way, server.address, server.token("pep"), opened(server)[1])
+                shown = stage.play(tools, Step(), Step(arguments={"text": "more"}), call_tokens=wanted)
+
+        stated = [json.loads(urlsafe_b64decode(one.split(".")[1] + "==")) for one in found]
+        assert [("desk", "note")] * 2 == [(one["srv"], one["tool"]) for one in stated]
+        assert 2 == len({one["jti"] for one in stated})
+        assert "" == call_token()
+        assert 2 == len(tools.runs)
+        assert all("no_call_token" in text for text in shown)
 
     def test_a_result_is_reported_before_it_is_shown(self, way: str) -> None:
         """Where the server wants to know what came of calls; what cannot be reported is withheld."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pdp.client import CallTokenRequest, ClientSession
 from pdp.doors.admissions import Refusal, frozen
+from pdp.doors.calltokens import attached
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
@@ -16,6 +19,7 @@ from pdp.errors import ConfigurationError
 from tests.doors.cannot import CANNOT
 from tests.doors.conformance import DoorConformance
 from tests.doors.desk import CountedTools, Driver, Step
+from tests.machinery.pages import blocks
 
 
 class PlainDriver(Driver):
@@ -58,6 +62,33 @@ class TestCore(DoorConformance):
     """The cases, without a framework."""
 
     driver = PlainDriver()
+
+
+def test_an_adapter_that_runs_no_tool_refuses_a_door_with_call_tokens() -> None:
+    """Its tools would find none, and nobody would know why."""
+    handle = object.__new__(ClientSession)
+    door = Door(handle, {"log": "git/log"}, call_tokens={"git": CallTokenRequest(audience="https://git.example")})
+
+    with pytest.raises(ConfigurationError, match="this adapter runs no tool itself"):
+        door.require_no_call_tokens("this adapter")
+    Door(handle, {"log": "git/log"}).require_no_call_tokens("this adapter")
+
+
+def test_a_tool_of_the_page_sends_the_token_of_its_call(project_root: Path) -> None:
+    """The page's door asks for it, and the page's tool finds it."""
+    (text,) = blocks(project_root / "pdp" / "doors" / "README.md", "python call token")
+    page: dict[str, Any] = {}
+    exec(text, page)  # noqa: S102 - our own page
+    sent: list[tuple[str, Any]] = []
+    http = SimpleNamespace(get=lambda path, headers: sent.append((path, headers)))
+
+    door = page["door_of"](object.__new__(ClientSession))
+    with attached("a.call.token"):
+        page["list_issues"](http, "o")
+
+    with pytest.raises(ConfigurationError):
+        door.require_no_call_tokens("an adapter")
+    assert [("/github/repos/o/issues", {"pdp-call-token": "a.call.token"})] == sent
 
 
 def test_a_table_says_what_each_name_means() -> None:

@@ -53,6 +53,7 @@ class Mapped:
             request_id=question.request_id,
             tool_call_id=question.tool_call_id,
             facts=_written("subject.properties", facts) if facts else None,
+            call_tokens=(question.call_token,) if question.call_token else (),
         )
 
     def target(self, question: Question) -> tuple[str, str, bytes]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pdp.client import CallTokenRequest
 from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -43,7 +44,8 @@ class Question:
     """One question. The properties are those of the three entities; `subject` is the id of the user.
 
     `agent`, `definition_digest`, `request_id` and `tool_call_id` are empty when they are not stated. `knows` are the
-    obligations that the caller meets, and `reports` says that it reports what came of the call.
+    obligations that the caller meets, and `reports` says that it reports what came of the call. `call_token` is the
+    call token that an allow must bring, or None.
     """
 
     subject: str
@@ -60,6 +62,7 @@ class Question:
     tool_call_id: str
     knows: frozenset[str]
     reports: bool
+    call_token: CallTokenRequest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ def read_question(body: Mapping[str, Any]) -> Question:
         tool_call_id=_text(context, "tool_call_id"),
         knows=_texts(context, "known_obligations"),
         reports=reports,
+        call_token=_call_token(context),
     )
 
 
@@ -181,6 +185,16 @@ def _text(context: Mapping[str, Any], name: str) -> str:
     if not isinstance(found, str):
         raise InvalidQuestionError(f"`context.{name}` is not a text")
     return found
+
+
+def _call_token(context: Mapping[str, Any]) -> CallTokenRequest | None:
+    if "call_token" not in context:
+        return None
+    wanted = _object(context, "call_token", "context.")
+    audience, certificate = wanted.get("audience"), wanted.get("certificate", "")
+    if not isinstance(audience, str) or not audience or not isinstance(certificate, str):
+        raise InvalidQuestionError("`context.call_token` has no `audience`, or a `certificate` that is no text")
+    return CallTokenRequest(audience=audience, certificate_thumbprint=certificate)
 
 
 def _texts(context: Mapping[str, Any], name: str) -> frozenset[str]:

@@ -108,7 +108,15 @@ def _objection(question: Question, answer: Answer) -> str:
     if answer.outcome_token and not question.reports:
         # Only a caller that sees the result can say what it brought into the session.
         return "outcome_not_reported"
+    if answer.allowed and question.call_token and not _token_of(answer):
+        # What stands behind the gateway would refuse the call.
+        return "no_call_token"
     return ""
+
+
+def _token_of(answer: Answer) -> str:
+    """Return the call token that was asked for; empty without one."""
+    return answer.call_tokens[0].token if len(answer.call_tokens) == 1 else ""
 
 
 def _told(answer: Answer) -> dict[str, Any]:
@@ -128,4 +136,6 @@ def _duties(answer: Answer) -> Mapping[str, Any]:
         ]
     if answer.outcome_token:
         duties["outcome_token"] = answer.outcome_token
+    if token := _token_of(answer):
+        duties["call_token"] = token
     return duties

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 
+from pdp.calltokens.claims import Presenter
+from pdp.calltokens.keys import claims_of, key_named_by, keys_of
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.authzen.gateway import Gateway, door, opened
 from tests.doors.desk import files
 
 OUTCOME = "/access/v1/outcome"
+ISSUER = "https://pdp.example"
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +29,30 @@ def reporter(asking: RunningServer) -> Iterator[Gateway]:
     """Return a gateway before that server."""
     with door(asking) as gateway:
         yield gateway
+
+
+def test_an_allow_brings_the_call_token_that_was_asked_for() -> None:
+    """For this call alone; where the server gives none, the call is denied, and reported as not made."""
+    audience = "https://tools.example"
+    bundle = files(reports=True, overlay=f"audiences: ['{audience}']\n")
+    with running_server(bundle, call_token_issuer=ISSUER) as server, door(server) as gateway:
+        session_id, gateway.handle = opened(server, "desk/*")
+        wanted = {"reports_outcome": True, "call_token": {"audience": audience, "certificate": "c" * 43}}
+        allowed = gateway.call("desk/note", **wanted)
+        denied = gateway.call("desk/note", **{**wanted, "call_token": {"audience": "https://other.example"}})
+        keys = keys_of(server.client("pep").get_call_token_keys().jwks_json)
+
+        claims = claims_of(allowed["context"]["call_token"], keys[key_named_by(allowed["context"]["call_token"])])
+        assert (audience, "desk", "note", session_id) == (
+            claims.audience,
+            claims.server,
+            claims.tool,
+            claims.session_id,
+        )
+        assert Presenter(certificate="c" * 43) == claims.presenter
+        assert (False, "no_call_token") == (denied["decision"], denied["context"]["reason"])
+        assert "call_token" not in denied["context"]
+        assert ["failed"] == reported(server, session_id)
 
 
 def reported(server: RunningServer, session_id: str) -> list[str]:

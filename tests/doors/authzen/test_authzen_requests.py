@@ -52,6 +52,7 @@ MALFORMED: dict[str, bytes] = {
     "no digest": changed('"arguments"', '"definition_digest": "md5:x", "arguments"'),
     "obligations that are no list": changed('"arguments"', '"known_obligations": "x", "arguments"'),
     "obligations that are no texts": changed('"arguments"', '"known_obligations": [1], "arguments"'),
+    "a call token for nobody": changed('"arguments"', '"call_token": {"certificate": "x"}, "arguments"'),
     "a report that is no boolean": changed('"arguments"', '"reports_outcome": 1, "arguments"'),
 }
 
