@@ -391,7 +391,7 @@ class App:
         self._opened.close()
 
     def _open_stores(self, settings: Settings, log: DecisionLog, clock: Clock) -> tuple[SessionStore, SessionHistory]:
-        sessions = _open_store(settings, log)
+        sessions = _open_store(settings, log, clock)
         self._opened.callback(sessions.close)
         history = _open_history(settings, lambda: no_earlier(clock.now(), sessions.high_water_at()))
         self._opened.callback(history.close)
@@ -587,10 +587,11 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
     return ReopeningHistory(reopen, on_failure=failed)
 
 
-def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:
+def _open_store(settings: Settings, log: DecisionLog, clock: Clock) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
-    store = _open_postgres(settings, log) if settings.sessions.store == "postgres" else _open_sqlite(settings, log)
+    postgres = settings.sessions.store == "postgres"
+    store = _open_postgres(settings, log, clock) if postgres else _open_sqlite(settings, log)
     log.watch_store(store.acknowledged)
     return store
 
@@ -608,14 +609,17 @@ def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:
     )
 
 
-def _open_postgres(settings: Settings, log: DecisionLog) -> PostgresSessionStore:
+def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock) -> PostgresSessionStore:
+    from pdp.sessions.lease import LeaseTerms  # noqa: PLC0415 - embedded use has no need of it
     from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
     from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
 
+    seconds = settings.sessions.lease_seconds
     return PostgresSessionStore(
         postgres_of(settings),
         bundles_kept=settings.policies.kept,
         tells=settings.tells,
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
+        lease=LeaseTerms(file=settings.lease_file, seconds=seconds, clock=clock) if seconds else None,
     )

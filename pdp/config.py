@@ -23,6 +23,7 @@ from pdp.foundation.ownership import read_own
 from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.identity.callers import CALLERS_FILE
 from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
+from pdp.sessions.lease import LEAST_LEASE_SECONDS, MOST_LEASE_SECONDS
 
 DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
@@ -185,6 +186,14 @@ class SessionSettings:
         "stops",
     )
     postgres_file: str = _setting("", "file with the connection string of PostgreSQL, for `sessions.store: postgres`")
+    lease_seconds: float = _setting(
+        0.0,
+        "seconds for which the servers of a machine answer from memory without asking PostgreSQL, from 0.3 to 5; 0 "
+        "means that each decision asks it",
+    )
+    replication: Literal["none", "quorum", "async"] = _setting(
+        "none", "how PostgreSQL fails over; servers start only with `none`: one primary, and no failover"
+    )
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
     keep_ended_seconds: float = _setting(
         2592000.0,
@@ -324,6 +333,11 @@ class Settings:
     def history_file(self) -> Path:
         """Return the file of what calls left behind."""
         return Path(self.data_dir) / "history.sqlite"
+
+    @property
+    def lease_file(self) -> Path:
+        """Return the file of the lease, which the servers of this machine share."""
+        return Path(self.data_dir) / "lease"
 
     @property
     def tells(self) -> bool:
@@ -710,6 +724,15 @@ def _store_problems(sessions: SessionSettings) -> Iterable[str]:
         yield "`sessions.store: postgres` needs `sessions.postgres_file`"
     if sessions.postgres_file and sessions.store != "postgres":
         yield f"`sessions.postgres_file` needs `sessions.store: postgres`, not `{sessions.store}`"
+    seconds = sessions.lease_seconds
+    if seconds and not LEAST_LEASE_SECONDS <= seconds <= MOST_LEASE_SECONDS:
+        yield (
+            f"`sessions.lease_seconds` must be 0, or from {LEAST_LEASE_SECONDS:g} to {MOST_LEASE_SECONDS:g}, "
+            f"not `{seconds:g}`"
+        )
+    for name, chosen in (("lease_seconds", seconds > 0), ("replication", sessions.replication != "none")):
+        if chosen and sessions.store != "postgres":
+            yield f"`sessions.{name}` needs `sessions.store: postgres`, not `{sessions.store}`"
 
 
 def _limits_problems(limits: Limits) -> Iterable[str]:

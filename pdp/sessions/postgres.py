@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
 
+from pdp.errors import StoreUnavailableError, reason_of
+from pdp.model import Session
 from pdp.sessions.foresight import Foresight
+from pdp.sessions.lease import Head, LeaseTerms
+from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
+from pdp.sessions.postgresfence import PostgresFence
+from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgrestables import prepare_sessions
 from pdp.sessions.postgreswatcher import Acknowledged, PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
+from pdp.sessions.values import ActiveBundle, Captured, Change
 
 T = TypeVar("T")
 
@@ -36,8 +43,12 @@ class PostgresSessionStore(SQLSessionStore):
     `conninfo` is a connection string; the tables are in the schema `namespace` with `_sessions` behind it.
     `busy_seconds` is how long to wait for other writers before `OverloadedError`, and `seconds` for the server before
     `StoreUnavailableError`. Others wait `idle_seconds` for a process that has stopped while it writes. The
-    others are as in `SQLiteSessionStore`. Every read asks the primary, so a change by any server is seen by all. No
-    disk is reserved for ending authority: that is up to those who run the database.
+    others are as in `SQLiteSessionStore`. No disk is reserved for ending authority: that is up to those who run the
+    database.
+
+    Every read asks the primary, so a change by any server is seen by all. With a `lease`, what is remembered answers
+    while it lasts, and a thread renews it until `close`. What is written returns when no server with a lease can answer
+    from before it. Only `touch` does not wait: the high-water mark can be as old as the lease.
     """
 
     _connection: PostgresConnection
@@ -55,10 +66,11 @@ class PostgresSessionStore(SQLSessionStore):
         bundles_kept: int = BUNDLES_KEPT,
         tells: bool = False,
         known_revision: int = 0,
+        lease: LeaseTerms | None = None,
     ) -> None:
         tables = f"{namespace}_sessions"
 
-        def connection(busy_seconds: float = busy_seconds) -> PostgresConnection:
+        def connection(busy_seconds: float = busy_seconds, seconds: float = seconds) -> PostgresConnection:
             return PostgresConnection(
                 conninfo,
                 namespace=tables,
@@ -71,17 +83,31 @@ class PostgresSessionStore(SQLSessionStore):
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision)
+        self._fence = PostgresFence(connection(), channel=tables, busy_seconds=busy_seconds, name=NAME)
+        # Whether others can remember what the present transaction changes.
+        self._noted = False
+        self._renewer: LeaseRenewer | None = None
+        leased: Callable[[], Head | None] = _no_lease
         scopes = ScopePool()
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
                 prepare_sessions(writing, tables)
-                revision = int(writing.execute("SELECT revision FROM meta").get)
+                revision, deployment = writing.execute("SELECT revision, id FROM meta, deployment").get
             self._acknowledged.require(revision, known_revision)
+            if lease is not None:
+                page = _page(lease, deployment)
+                self._renewer = LeaseRenewer(connection(0.0, lease.seconds), page, lease, channel=tables)
+                leased = page.head
             opened.pop_all()
         # What only reads waits for no writer.
         watcher = PostgresWatcher(
-            connection(0.0), scopes, self._acknowledged, sessions_kept=sessions_kept, busy_seconds=busy_seconds
+            connection(0.0),
+            scopes,
+            self._acknowledged,
+            sessions_kept=sessions_kept,
+            busy_seconds=busy_seconds,
+            leased=leased,
         )
         super().__init__(
             writing,
@@ -93,10 +119,27 @@ class PostgresSessionStore(SQLSessionStore):
             tells=tells,
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
         )
+        if self._renewer is not None:
+            self._renewer.start()
 
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""
         return self._acknowledged.revision
+
+    def activate_bundle(
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        *,
+        captured: Captured | None = None,
+        expected: str | None = None,
+    ) -> tuple[Session, ...]:
+        """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
+        written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
+        # When it was active already, the one that has activated it may still be waiting for its fence.
+        self._fence.wait(self.acknowledged())
+        return written
 
     def count_from(self, revision: int, *, wall_at: float) -> None:
         """Count changes from a revision, if it is higher, and what is counted of calls from now on.
@@ -110,7 +153,10 @@ class PostgresSessionStore(SQLSessionStore):
             self._revision = int(self._connection.execute(_COUNT_FROM, (revision, revision, again)).get)
 
     def close(self) -> None:
-        """Close the connections; afterwards the store does not answer."""
+        """End the lease and close the connections; afterwards the store does not answer."""
+        if self._renewer is not None:
+            self._renewer.stop()
+        self._fence.close()
         with self._turns.turn(last=True):
             self._connection.close()
         self._watcher.close()
@@ -131,13 +177,22 @@ class PostgresSessionStore(SQLSessionStore):
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved
         with self._reading():
-            self._revision = 0
+            self._revision, self._noted = 0, False
             with self._connection.transaction(_BEGIN):
                 yield
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
             self._acknowledged.note(self._revision)
+            revision, noted = self._revision, self._noted
+        # Others write meanwhile.
+        if noted:
+            self._fence.wait(revision)
+
+    def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
+        super()._note(revision, changes)
+        # Also without a change: what it found done, by another, may still be waiting for its fence.
+        self._noted = True
 
     def _foreseeing(self) -> AbstractContextManager[None]:
         return self._foreseer.answering()
@@ -150,3 +205,14 @@ class PostgresSessionStore(SQLSessionStore):
         # Kept open, because a new connection takes longer than most changes.
         with self._foreseeing_lock:
             yield self._foreseer
+
+
+def _page(lease: LeaseTerms, deployment: str) -> LeasePage:
+    try:
+        return LeasePage(lease, deployment=deployment)
+    except OSError as error:
+        raise StoreUnavailableError(f"cannot use `{lease.file}`: {reason_of(error)}") from None
+
+
+def _no_lease() -> Head | None:
+    return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from threading import Lock
@@ -135,6 +135,18 @@ class PostgresConnection:
     def changes(self) -> int:
         """Return how many rows the last statement has changed."""
         return self._changes
+
+    def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Have `heard` called by the next statement after another connection has notified a channel.
+
+        The socket is readable then.
+        """
+        self._live().add_notify_handler(lambda _: heard())
+        self.execute(f"LISTEN {channel}")
+
+    def fileno(self) -> int | None:
+        """Return the descriptor of the socket; None while there is no connection."""
+        return None if self._connection is None else self._connection.fileno()
 
     @contextmanager
     def transaction(self, begin: str) -> Iterator[None]:

@@ -11,7 +11,8 @@ from pdp.errors import StoreUnavailableError
 from pdp.sessions.moving import META, MOVING, Content, Half, Mark, Row, StoreState, Table
 from pdp.sessions.movingrows import BATCH, fill, forget_mark, put_aside, put_back
 from pdp.sessions.postgresconnection import PostgresConnection
-from pdp.sessions.postgrestables import BEGIN, mark_of, write_history, write_sessions
+from pdp.sessions.postgresfence import PostgresFence
+from pdp.sessions.postgrestables import BEGIN, REPLICA_TABLES, mark_of, write_history, write_sessions
 from pdp.sessions.postgreswatcher import Acknowledged
 
 _BUSY_SECONDS: Final = 10.0
@@ -92,6 +93,10 @@ class PostgresSide:
             Acknowledged(0).require(revision, self._known_revision)
             yield _Tables(self._into)
             put_aside(self._into(Half.SESSIONS), mark)
+        # A server that has started meanwhile can have a lease, and confirms nothing any more.
+        namespace = self._namespaces[Half.SESSIONS]
+        fence = PostgresFence(self._connection, channel=namespace, busy_seconds=_BUSY_SECONDS, name="session store")
+        fence.wait(revision + 1)
 
     def receive(self, content: Content, mark: Mark, copied: Callable[[str], None]) -> None:
         """Write new tables with the content, in place of those that are there."""
@@ -140,7 +145,7 @@ class _Tables:
         """Return all tables."""
         columns: dict[tuple[Half, str], list[str]] = {}
         for half in Half:
-            for table, column in self._into(half).execute(_COLUMNS, (MOVING,)):
+            for table, column in self._into(half).execute(_COLUMNS, (MOVING, *REPLICA_TABLES)):
                 columns.setdefault((half, table), []).append(column)
         return tuple(Table(half, name, tuple(names)) for (half, name), names in columns.items())
 
@@ -166,7 +171,7 @@ WHERE application_name = 'pdp' AND datname = current_database() AND pid != pg_ba
 _ALL_TABLES: Final = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN (?, ?)"
 _COLUMNS: Final = """
 SELECT CAST(table_name AS text), CAST(column_name AS text) FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name != ? ORDER BY table_name, ordinal_position
+WHERE table_schema = current_schema() AND table_name NOT IN (?, ?, ?, ?, ?) ORDER BY table_name, ordinal_position
 """
 # Columns that the database numbers itself.
 _NUMBERED: Final = """

@@ -1,6 +1,7 @@
 """The tables of stores and histories in PostgreSQL, and how those of earlier programs become as they are now.
 
-They are those of SQLite, with the same columns. Texts compare by their bytes, as there.
+They are those of SQLite, with the same columns, and those of servers that share a database (`postgreslease.py`). Texts
+compare by their bytes, as in SQLite.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> None:
     for statements in UPGRADES[version - FIRST_VERSION :]:
         connection.execute(statements)
     connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+    if _missing(connection, namespace, "replicas"):
+        connection.execute(_REPLICAS)
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
@@ -193,6 +196,42 @@ CREATE TABLE freezes (
 );
 """
 FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0, '', 0, '[]', 0)"
+# Of servers that answer from memory: SQLite has none of them, and a move leaves them. `confirmations` is empty after a
+# crash of the database, which means that none has confirmed. The trigger keeps the tags of the latest thousand
+# revisions, whichever program writes; its function has the search path of this connection.
+REPLICA_TABLES: Final = frozenset({"deployment", "tags", "replicas", "confirmations"})
+_REPLICAS: Final = """
+CREATE TABLE deployment (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  id TEXT COLLATE "C" NOT NULL
+);
+INSERT INTO deployment VALUES (1, CAST(gen_random_uuid() AS text));
+CREATE TABLE tags (
+  revision BIGINT PRIMARY KEY,
+  tag TEXT COLLATE "C" NOT NULL
+);
+INSERT INTO tags SELECT revision, CAST(gen_random_uuid() AS text) FROM meta;
+CREATE TABLE replicas (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  renewals BIGINT NOT NULL,
+  lease_seconds DOUBLE PRECISION NOT NULL CHECK (lease_seconds > 0)
+);
+CREATE UNLOGGED TABLE confirmations (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  revision BIGINT NOT NULL,
+  tag TEXT COLLATE "C" NOT NULL
+);
+CREATE OR REPLACE FUNCTION tag_revision() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO tags VALUES (NEW.revision, CAST(gen_random_uuid() AS text))
+  ON CONFLICT (revision) DO UPDATE SET tag = excluded.tag;
+  DELETE FROM tags WHERE revision <= NEW.revision - 1000;
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER tag_revision AFTER INSERT OR UPDATE OF revision ON meta
+FOR EACH ROW EXECUTE FUNCTION tag_revision();
+"""
 _HISTORY: Final = """
 CREATE TABLE history (
   "only" BIGINT PRIMARY KEY CHECK ("only" = 1),

@@ -1,18 +1,25 @@
 """Read sessions from PostgreSQL; each read asks it whether anything has changed since the last one.
 
-The question is about one row, on a connection that does nothing else. While its revision stays the same, so does all
-that is remembered, because every write raises it in its own transaction, one after the other.
+The question is about one row, on a connection that does nothing else. While its revision and tag stay the same, so does
+all that is remembered, because every write changes both in its own transaction, one after the other.
+
+While this machine has a lease, nothing is asked: memory answers that has all changes up to the head of the lease.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from pdp.errors import StoreUnavailableError
+from pdp.sessions.lease import Head
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sqlrows import Chain
 from pdp.sessions.watching import Key, Watching
+
+_HEAD: Final = "SELECT revision, coalesce(tag, '') FROM meta LEFT JOIN tags USING (revision)"
+_TAGS: Final = "SELECT revision, tag FROM tags WHERE revision >= ?"
 
 
 class Acknowledged:
@@ -41,7 +48,8 @@ class Acknowledged:
 class PostgresWatcher(Watching):
     """What one process reads and remembers of a database. Safe for threads.
 
-    A read waits for others of this process at most `busy_seconds`.
+    A read waits for others of this process at most `busy_seconds`. `leased` returns the head of the lease that this
+    machine has now, None without one.
     """
 
     _connection: PostgresConnection
@@ -54,10 +62,14 @@ class PostgresWatcher(Watching):
         *,
         sessions_kept: int,
         busy_seconds: float,
+        leased: Callable[[], Head | None],
     ) -> None:
         super().__init__(connection, scopes, BoundedLock(busy_seconds, "session store"), sessions_kept=sessions_kept)
         self._acknowledged = acknowledged
+        self._leased = leased
         self._opened = 0
+        # The tags of revisions that are in what is remembered: of the latest, and back to the head of the lease.
+        self._tags: dict[int, str] = {}
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
@@ -66,20 +78,43 @@ class PostgresWatcher(Watching):
             self._connection.close()
 
     def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+        leased = self._leased()
+        # What this process has written is in no lease yet.
+        if leased is not None and self._has(leased) and self._revision >= self._acknowledged.revision:
+            chain = remembered(key)
+            if chain is not None:
+                return chain
         with self._connection.answering():
             # Before the read: another thread can acknowledge a later one meanwhile.
             known = self._acknowledged.revision
-            revision = int(self._connection.execute("SELECT revision FROM meta").get)
+            revision, tag = self._connection.execute(_HEAD).get
             if self._connection.opened != self._opened:
                 # It can be another server now.
                 self._recent.clear()
                 self._revision, self._opened = -1, self._connection.opened
             self._acknowledged.require(revision, known)
-            if revision == self._revision:
+            if revision == self._revision and self._has(Head(revision=revision, tag=tag)):
                 chain = remembered(key)
                 if chain is not None:
                     return chain
             with self._connection.snapshot():
                 self._catch_up()
+                self._keep_tags(leased)
                 chain = remembered(key)
                 return chain if chain is not None else self._load(sql, key)
+
+    def _catch_up(self) -> None:
+        tags = dict(self._connection.execute(_TAGS, (self._revision,)).fetchall())
+        if tags.get(self._revision, "") != self._tags.get(self._revision):
+            # What is remembered is of another history, or too old to tell: all of it is read again.
+            self._revision, self._tags = -1, {}
+        super()._catch_up()
+        self._tags |= tags
+
+    def _keep_tags(self, leased: Head | None) -> None:
+        first = self._revision if leased is None else leased.revision
+        self._tags = {revision: tag for revision, tag in self._tags.items() if revision >= first}
+
+    def _has(self, head: Head) -> bool:
+        """Say whether all that is remembered has the changes up to a head."""
+        return self._tags.get(head.revision) == head.tag

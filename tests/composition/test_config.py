@@ -74,6 +74,7 @@ _JWT: dict[str, Any] = {"jwt.issuer": "https://i.example", "jwt.audience": "pdp"
 _BY_URL: dict[str, Any] = {
     "jwt.issuer": "https://i.example", "jwt.audience": "pdp", "jwt.keys_url": "https://i.example/keys"
 }  # fmt: skip
+_POSTGRES: dict[str, Any] = {"sessions.store": "postgres", "sessions.postgres_file": "f"}
 COMPANIONS: dict[str, dict[str, Any]] = {
     "jwt.issuer": {"jwt.audience": "pdp", "jwt.keys_file": "k"},
     "jwt.audience": {"jwt.issuer": "https://i.example", "jwt.keys_file": "k"},
@@ -86,6 +87,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "jwt.keys_ca_file": _BY_URL,
     "jwt.algorithms": _JWT,
     "sessions.postgres_file": {"sessions.store": "postgres"},
+    "sessions.lease_seconds": _POSTGRES,
+    "sessions.replication": _POSTGRES,
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
     "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
@@ -477,10 +480,13 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
     [
         ({"sessions.store": "postgres"}, "`sessions.store: postgres` needs `sessions.postgres_file`"),
         ({"sessions.postgres_file": "f"}, "`sessions.postgres_file` needs `sessions.store: postgres`, not `sqlite`"),
+        ({"sessions.lease_seconds": "1"}, "`sessions.lease_seconds` needs `sessions.store: postgres`, not `sqlite`"),
+        ({"sessions.replication": "async"}, "`sessions.replication` needs `sessions.store: postgres`, not `sqlite`"),
+        ({**_POSTGRES, "sessions.lease_seconds": "9"}, "`sessions.lease_seconds` must be 0, or from 0.3 to 5, not `9`"),
     ],
 )
-def test_postgres_and_its_file_go_together(flags: dict[str, str], expected: str) -> None:
-    """Neither is set without the other."""
+def test_settings_of_postgres_go_together(flags: dict[str, str], expected: str) -> None:
+    """None is set without the others, and a lease has bounds."""
     assert [expected] == problems(flags=flags)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pdp.clock import SystemClock
 from pdp.sessions.database import SCHEMA_VERSION
+from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgrestables import FIRST_META
@@ -16,6 +19,11 @@ from tests.sessions.postgres.postgresserver import PostgresServer, running
 
 # Whoever waits this long has a machine that does nothing else; what tests such waits sets them itself.
 PATIENT: dict[str, Any] = {"busy_seconds": 30.0, "seconds": 30.0, "idle_seconds": 60.0}
+
+
+def leased_store(conninfo: str, file: Path) -> PostgresSessionStore:
+    """Return the store of a machine whose lease lasts longer than any test."""
+    return PostgresSessionStore(conninfo, **PATIENT, lease=LeaseTerms(file=file, seconds=60.0, clock=SystemClock()))
 
 
 @pytest.fixture(scope="session")
@@ -39,9 +47,9 @@ def conninfo(server: PostgresServer) -> str:
     return server.conninfo
 
 
-# The secret stays.
+# The secret and the name of the database stay.
 _TABLES = """
 SELECT schemaname, tablename FROM pg_tables
-WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history') AND tablename != 'history'
+WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history') AND tablename NOT IN ('history', 'deployment')
 """
 _FIRST_REVISION = "INSERT INTO pdp_history.access_revision VALUES (1, 0, 0)"

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 
+from pdp.testing.waiting import wait_until
 from tests.machinery.servers.postgresprograms import NOBODY, VERSIONS, as_another, copy_programs
 
 # Where `make replicas` installs it.
@@ -106,3 +107,25 @@ def running(version: int) -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def set_to(server: PostgresServer, **settings: str) -> Iterator[None]:
+    """Have settings of the server in the `with` block."""
+    with server.connect() as connection:
+        for name, value in settings.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        _reload(connection)
+        try:
+            yield
+        finally:
+            connection.execute("SET default_transaction_read_only = off")
+            for name in settings:
+                connection.execute(f"ALTER SYSTEM RESET {name}")
+            _reload(connection)
+
+
+def _reload(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    before = connection.execute("SELECT pg_conf_load_time()").fetchone()
+    connection.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: connection.execute("SELECT pg_conf_load_time()").fetchone() != before)

@@ -14,7 +14,7 @@ from pdp.testing.stores.access import AccessRequestsContract
 from pdp.testing.stores.contract import StoreContract
 from pdp.testing.stores.past import SessionHistoryContract
 from pdp.testing.stores.telling import TellingAccessContract, TellingStoreContract
-from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.conftest import PATIENT, leased_store
 
 pytestmark = pytest.mark.replicas
 
@@ -49,6 +49,15 @@ class TestForgetfulPostgresSessionStore(OnPostgres, StoreContract):
     def make_store(self, folder: Path) -> SessionStore:  # noqa: ARG002 - the same
         """Return an empty store."""
         return PostgresSessionStore(self.conninfo, **PATIENT, sessions_kept=1, changes_kept=1)
+
+
+@pytest.mark.long
+class TestLeasedPostgresSessionStore(OnPostgres, StoreContract):
+    """The same on a store that answers from memory under a lease."""
+
+    def make_store(self, folder: Path) -> SessionStore:
+        """Return an empty store."""
+        return leased_store(self.conninfo, folder / "lease")
 
 
 class TestTellingPostgresStore(OnPostgres, TellingStoreContract):

@@ -1,0 +1,458 @@
+"""Servers that answer from memory never answer from before an acknowledged write: the lease, the fence and the tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.clock import Instant, SystemClock
+from pdp.errors import OverloadedError, StoreUnavailableError
+from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Head, Lease, LeaseTerms
+from pdp.sessions.leasepage import LeasePage
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgresfence import PostgresFence
+from pdp.sessions.postgreslease import LeaseRenewer
+from pdp.sessions.postgreswatcher import PostgresWatcher
+from pdp.testing.stores.samples import insert_family, make_session, revoked
+from pdp.testing.waiting import wait_until
+from tests.sessions.postgres.conftest import PATIENT, leased_store
+from tests.sessions.postgres.postgresserver import PostgresServer, set_to
+
+pytestmark = pytest.mark.replicas
+
+TABLES = "pdp_sessions"
+
+
+class MovableClock:
+    """The clock of the system, whose wall clock can be moved; `on_reading` is called before each reading."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self.wall = 0.0
+        self.on_reading: Callable[[], object] = lambda: None
+        self.readings: list[Instant] = []
+
+    def now(self) -> Instant:
+        """Return the present reading of both clocks."""
+        self.on_reading()
+        now = self._clock.now()
+        self.readings.append(replace(now, wall_at=now.wall_at + self.wall))
+        return self.readings[-1]
+
+
+class WatchedPage(LeasePage):
+    """A page that notes what the database holds at the moment of each publication."""
+
+    look: Callable[[], Any]
+    found: Any = None
+
+    def publish(self, lease: Lease | None) -> None:
+        """Note, and publish."""
+        self.found = self.look()
+        super().publish(lease)
+
+
+class Database:
+    """What a test asks and writes beside the program."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._connection = server.connect()
+        self._connection.execute(f"SET search_path = {TABLES}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        return self._connection.execute(query.encode(), values).fetchall()
+
+    def write(self, statement: str, *values: object) -> None:
+        """Make a change."""
+        self._connection.execute(statement.encode(), values)
+
+    def join(self, name: str, *, seconds: float) -> None:
+        """Insert the row of a server that does nothing."""
+        self.write("INSERT INTO replicas VALUES (%s, 0, %s)", name, seconds)
+
+    def confirm(self, name: str, revision: int, tag: str = "") -> None:
+        """Confirm a revision for a server, with its tag or another one."""
+        found = tag or self.ask("SELECT tag FROM tags WHERE revision = %s", revision)[0][0]
+        self.write("INSERT INTO confirmations VALUES (%s, %s, %s)", name, revision, found)
+
+    def names(self) -> list[str]:
+        """Return the servers that have rows."""
+        return [name for (name,) in self.ask("SELECT id FROM replicas ORDER BY id")]
+
+
+@pytest.fixture
+def database(server: PostgresServer, conninfo: str) -> Iterator[Database]:
+    """Give a connection to empty tables."""
+    assert conninfo
+    with closing(Database(server)) as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    """Give the clock of a machine."""
+    return MovableClock()
+
+
+@pytest.fixture
+def page(database: Database, tmp_path: Path, clock: MovableClock) -> Iterator[WatchedPage]:
+    """Give the page of a machine."""
+    ((deployment,),) = database.ask("SELECT id FROM deployment")
+    page = WatchedPage(LeaseTerms(file=tmp_path / "lease", seconds=60.0, clock=clock), deployment=deployment)
+    page.look = lambda: None
+    with closing(page):
+        yield page
+
+
+def connection_to(conninfo: str, seconds: float = 30.0) -> PostgresConnection:
+    """Return a connection as the store makes it."""
+    return PostgresConnection(
+        conninfo, namespace=TABLES, name="session store", busy_seconds=0.0, seconds=seconds, idle_seconds=60.0
+    )
+
+
+@pytest.fixture
+def opened() -> Iterator[ExitStack]:
+    """Give what ends what a test has opened."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def renew(conninfo: str, page: WatchedPage, clock: MovableClock, opened: ExitStack) -> Callable[[], None]:
+    """Give what renews the lease once."""
+    terms = LeaseTerms(file=Path("unused"), seconds=60.0, clock=clock)
+    renewer = LeaseRenewer(connection_to(conninfo), page, terms, channel=TABLES)
+    opened.callback(renewer.stop)
+    return renewer.turn
+
+
+class Time:
+    """Time that passes while a fence waits; `meanwhile` is called each time."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.over = False
+
+    def pause(self, seconds: float) -> bool:
+        """Let time pass."""
+        self.at += seconds
+        self.meanwhile()
+        return self.over
+
+
+@pytest.fixture
+def time() -> Time:
+    """Give the time of a fence."""
+    return Time()
+
+
+@pytest.fixture
+def fence(conninfo: str, time: Time, opened: ExitStack) -> PostgresFence:
+    """Give a fence."""
+    return opened.enter_context(closing(fence_at(conninfo, time)))
+
+
+def fence_at(conninfo: str, time: Time) -> PostgresFence:
+    """Return a fence of a database."""
+    return PostgresFence(
+        connection_to(conninfo),
+        channel=TABLES,
+        busy_seconds=30.0,
+        name="session store",
+        monotonic=lambda: time.at,
+        pause=time.pause,
+    )
+
+
+# The renewal
+
+
+def test_a_lease_begins_before_it_is_asked_for(
+    renew: Callable[[], None], page: WatchedPage, clock: MovableClock, database: Database
+) -> None:
+    """M1: its beginning was read when the database had not yet renewed it."""
+    renew()
+    renewals = []
+    clock.on_reading = lambda: renewals.append(database.ask("SELECT renewals FROM replicas")[0][0])
+    clock.readings.clear()
+    renew()
+    lease = page.lease()
+
+    assert lease is not None
+    assert (clock.readings[0], 1) == (lease.begun, renewals[0])
+
+
+def test_the_row_comes_first_then_the_page_then_the_confirmation(
+    renew: Callable[[], None], page: WatchedPage, database: Database
+) -> None:
+    """M10, M17: a fence that looks at any moment misses no server, and believes none that its workers belie."""
+    page.look = lambda: database.ask("SELECT (SELECT count(*) FROM replicas), (SELECT count(*) FROM confirmations)")
+    renew()
+
+    assert [(1, 0)] == page.found
+    assert [(1, 1)] == page.look()
+
+
+def test_a_lease_has_the_head_of_the_database(renew: Callable[[], None], page: WatchedPage, database: Database) -> None:
+    """And it is confirmed with its tag, once."""
+    renew()
+    database.write("UPDATE meta SET revision = 5")
+    renew()
+    renew()
+    ((tag,),) = database.ask("SELECT tag FROM tags WHERE revision = 5")
+
+    assert Head(revision=5, tag=tag) == page.head()
+    assert [(5, tag)] == database.ask("SELECT revision, tag FROM confirmations")
+
+
+def test_a_removed_server_joins_before_its_next_lease(
+    renew: Callable[[], None], page: WatchedPage, database: Database
+) -> None:
+    """M10: the turn that finds no row begins no lease."""
+    renew()
+    before = page.lease()
+    database.write("DELETE FROM replicas")
+    renew()
+    between = page.lease()
+    renew()
+
+    assert before == between
+    assert before != page.lease()
+    assert 1 == len(database.names())
+
+
+def test_a_confirmation_that_a_crash_has_removed_is_made_again(
+    server: PostgresServer, renew: Callable[[], None]
+) -> None:
+    """Although nothing has changed."""
+    renew()
+    server.restart()
+    with pytest.raises(StoreUnavailableError):
+        renew()
+    with closing(Database(server)) as database:
+        emptied = database.ask("SELECT count(*) FROM confirmations")
+        renew()
+
+        assert [(0,)] == emptied
+        assert [(1,)] == database.ask("SELECT count(*) FROM confirmations")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param({"synchronous_standby_names": "nobody"}, id="M8, M11: no standby has it"),
+        pytest.param({"default_transaction_read_only": "on"}, id="M2: a server that only reads"),
+    ],
+)
+def test_a_renewal_that_is_not_safe_is_none(
+    server: PostgresServer, conninfo: str, page: WatchedPage, clock: MovableClock, setting: dict[str, str]
+) -> None:
+    """What it has seen could be taken back."""
+    terms = LeaseTerms(file=Path("unused"), seconds=1.0, clock=clock)
+    renewer = LeaseRenewer(connection_to(conninfo, seconds=1.0), page, terms, channel=TABLES)
+    renewer.turn()
+    before = page.lease()
+    with set_to(server, **setting), pytest.raises(StoreUnavailableError):
+        renewer.turn()
+    after = page.lease()
+    renewer.stop()
+
+    assert before is not None
+    assert before == after
+
+
+def test_a_clock_far_from_that_of_the_database_has_no_lease(
+    renew: Callable[[], None], page: WatchedPage, clock: MovableClock, database: Database
+) -> None:
+    """Sessions would expire too late or too early: it leaves, and keeps no one waiting."""
+    renew()
+    clock.wall = -2.0
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=r"more than 0\.5 seconds apart"):
+            renew()
+
+    assert page.lease() is None
+    assert not database.names()
+
+
+# The fence
+
+
+def test_without_servers_that_remember_nothing_waits(fence: PostgresFence) -> None:
+    """There is nothing to say either."""
+    assert fence.wait(1) is None
+
+
+def test_all_that_have_confirmed_is_enough(fence: PostgresFence, database: Database) -> None:
+    """Of a later revision, too."""
+    database.write("UPDATE meta SET revision = 7")
+    for name in ("a", "b"):
+        database.join(name, seconds=1.0)
+        database.confirm(name, 7)
+
+    assert Fence(by=FencedBy.CONFIRMED, seconds=0.0) == fence.wait(6)
+
+
+@pytest.mark.parametrize(
+    ("revision", "tag"),
+    [
+        pytest.param(None, "", id="M6: one of two has confirmed"),
+        pytest.param(6, "", id="an earlier one"),
+        pytest.param(7, "of another history", id="M20: the number without the tag"),
+    ],
+)
+def test_one_that_has_not_confirmed_is_waited_for(
+    fence: PostgresFence, database: Database, time: Time, revision: int | None, tag: str
+) -> None:
+    """M3, M13: until its lease is over, however long it has been silent before."""
+    database.write("UPDATE meta SET revision = 6")
+    database.write("UPDATE meta SET revision = 7")
+    for name in ("a", "b"):
+        database.join(name, seconds=1.0)
+    database.confirm("a", 7)
+    if revision is not None:
+        database.confirm("b", revision, tag)
+    found = fence.wait(7)
+
+    assert found is not None
+    assert FencedBy.WAITED == found.by
+    assert CLOCK_RATE <= found.seconds == time.at
+    # It was silent all the time: the next fence has only the other one to wait for.
+    assert ["a"] == database.names()
+    assert Fence(by=FencedBy.CONFIRMED, seconds=0.0) == fence.wait(7)
+
+
+def test_one_that_renews_meanwhile_stays(fence: PostgresFence, database: Database, time: Time) -> None:
+    """M19: it lives, and only has not confirmed."""
+    database.join("a", seconds=1.0)
+    time.meanwhile = lambda: database.write("UPDATE replicas SET renewals = 1")
+    fence.wait(1)
+
+    assert ["a"] == database.names()
+
+
+def test_a_confirmation_ends_the_waiting(fence: PostgresFence, database: Database, time: Time) -> None:
+    """And one that joins meanwhile is not waited for: its first lease begins after the write."""
+    database.join("a", seconds=1.0)
+
+    def meanwhile() -> None:
+        if len(database.names()) == 1:
+            database.join("b", seconds=1.0)
+            database.confirm("a", 0)
+
+    time.meanwhile = meanwhile
+    found = fence.wait(0)
+
+    assert found is not None
+    assert FencedBy.CONFIRMED == found.by
+    assert found.seconds < 1.0
+
+
+def test_without_the_database_a_fence_waits_for_the_longest_lease(time: Time) -> None:
+    """The waiting alone is safe."""
+    with closing(fence_at("host=127.0.0.1 port=1", time)) as fence:
+        found = fence.wait(1)
+
+    assert found is not None
+    assert FencedBy.WAITED == found.by
+    assert MOST_LEASE_SECONDS * CLOCK_RATE <= found.seconds
+
+
+def test_a_fence_that_must_end_says_what_stands(fence: PostgresFence, database: Database, time: Time) -> None:
+    """The caller knows neither that it failed, nor that it holds everywhere."""
+    database.join("a", seconds=1.0)
+    time.over = True
+    with pytest.raises(StoreUnavailableError, match="the change is made and stands"):
+        fence.wait(1)
+
+
+# Stores that answer from memory
+
+
+@pytest.fixture
+def here(conninfo: str, tmp_path: Path) -> Iterator[PostgresSessionStore]:
+    """Give the store of a machine that has a lease."""
+    with closing(leased_store(conninfo, tmp_path / "here")) as store:
+        yield store
+
+
+def test_under_a_lease_memory_answers_alone(here: PostgresSessionStore, conninfo: str) -> None:
+    """M12: but what is not remembered is asked for, such as an unknown handle."""
+    known, new = make_session("a"), make_session("b")
+    here.insert(known, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, known.handle_digest))
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        there.insert(new, wall_at=1000.0)
+
+    assert here.view(new.handle_digest).chain == (new,)
+    _watcher(here)._connection.close()
+    assert here.view(known.handle_digest).chain == (known,)
+    with pytest.raises(StoreUnavailableError):
+        here.view(bytes(32))
+
+
+def test_what_a_process_writes_it_sees_at_once(here: PostgresSessionStore) -> None:
+    """Although its lease does not know of it yet."""
+    session = make_session("a")
+    here.insert(session, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, session.handle_digest))
+    here.touch(wall_at=5000.0)
+
+    assert 5000.0 == here.high_water_at()
+
+
+def test_another_history_of_the_database_is_read_anew(here: PostgresSessionStore, database: Database) -> None:
+    """M5: its revision has the number that is remembered, but another tag."""
+    root, child, _ = insert_family(here)
+    wait_until(lambda: _remembers(here, child.handle_digest))
+    database.write("UPDATE sessions SET session_json = replace(session_json, %s, %s)", root.purpose, "another")
+    database.write("UPDATE tags SET tag = 'another' WHERE revision = (SELECT revision FROM meta)")
+    database.write("NOTIFY pdp_sessions")
+
+    wait_until(lambda: here.view(child.handle_digest).chain[-1].purpose == "another")
+
+
+def test_a_store_that_is_closed_leaves(here: PostgresSessionStore, database: Database) -> None:
+    """No one waits for it."""
+    wait_until(lambda: bool(database.names()))
+    here.close()
+
+    assert not database.names()
+
+
+def test_a_child_waits_for_a_revocation_of_its_parent(conninfo: str) -> None:
+    """M14: its insert takes the row of all changes, or a revocation under way would miss it."""
+    hasty = {**PATIENT, "busy_seconds": 0.1}
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
+        closing(PostgresSessionStore(conninfo, **hasty)) as other,
+    ):
+        root, *_ = insert_family(store)
+        with store.unfrozen("default"), pytest.raises(OverloadedError):
+            other.insert(make_session("another", root), wall_at=1000.0)
+        store.change_tree(root.id, revoked, wall_at=1000.0)
+
+
+def _watcher(store: PostgresSessionStore) -> PostgresWatcher:
+    assert isinstance(store._watcher, PostgresWatcher)
+    return store._watcher
+
+
+def _remembers(store: PostgresSessionStore, handle_digest: bytes) -> bool:
+    """Read a session, and say whether memory answers the next time."""
+    store.view(handle_digest)
+    leased = _watcher(store)._leased()
+    return leased is not None and _watcher(store)._has(leased)

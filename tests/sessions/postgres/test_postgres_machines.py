@@ -1,0 +1,151 @@
+"""Server processes on two machines that answer from memory under leases, while processes and networks fail.
+
+One machine has a folder and one process, the other a folder, two processes, and a proxy before the database. The last
+test kills one of them.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pdp.testing.inprocess import write_folder
+from pdp.testing.waiting import wait_until
+from pdp.v1 import session_pb2
+from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.sessions.postgres.onpostgres import basis, open_session
+from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.tcpproxy import Proxy
+
+pytestmark = pytest.mark.replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machines:
+    """Callers of the process of one machine, and of those of the other, and what can fail there."""
+
+    here: Callers
+    there: dict[int, Callers]
+    processes: dict[int, ServerProcess]
+    folder: Path
+    proxy: Proxy
+    database: psycopg.Connection[Any]
+
+    def holder(self) -> int:
+        """Return the process of the other machine that renews its lease; 0 when none does."""
+        inode = (self.folder / "data" / "lease").stat().st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            _, kind, _, _, pid, place, *_ = line.split()
+            if kind == "FLOCK" and place.endswith(f":{inode}") and int(pid) in self.processes:
+                return int(pid)
+        return 0
+
+    def others(self) -> list[Callers]:
+        """Return the callers of the processes of the other machine that do not renew its lease."""
+        holder = self.holder()
+        return [callers for pid, callers in self.there.items() if pid != holder]
+
+    def opened(self) -> session_pb2.RequestSessionResponse:
+        """Open a session here, in which each process of the other machine allows calls, and remembers that.
+
+        Before, wait until both machines have leases.
+        """
+        leases = "SELECT count(*) FROM pdp_sessions.replicas JOIN pdp_sessions.confirmations USING (id)"
+        wait_until(lambda: self.database.execute(leases).fetchall() == [(2,)])
+        opened = open_session(self.here)
+        assert ["permit"] * 2 * len(self.there) == [basis(one, opened) for one in self.there.values() for _ in range(2)]
+        return opened
+
+    def revoke(self, opened: session_pb2.RequestSessionResponse) -> None:
+        """Revoke it here."""
+        self.here.approver.revoke_sessions(session_id=opened.session.session_id, reason="enough")
+
+
+@pytest.fixture(scope="module")
+def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Give the processes, on a database of their own."""
+    with server.connect() as connection:
+        connection.execute("CREATE DATABASE machines")
+    folders = [tmp_path_factory.mktemp(name) for name in ("here", "there")]
+    with ExitStack() as opened:
+        proxy = opened.enter_context(closing(Proxy(server.port)))
+        for folder, port in zip(folders, (server.port, proxy.port), strict=True):
+            write_folder(folder / "policies", notes_bundle())
+            file = folder / "postgres"
+            file.touch(mode=0o600)
+            file.write_text(server.conninfo_at(port).replace("dbname=postgres", "dbname=machines"), encoding="utf-8")
+
+        def started(folder: Path) -> ServerProcess:
+            file = str(folder / "postgres")
+            return opened.enter_context(
+                ServerProcess(
+                    folder, sessions_store="postgres", sessions_postgres_file=file, sessions_lease_seconds="1"
+                )
+            )
+
+        here, *there = [started(folder) for folder in (folders[0], folders[1], folders[1])]
+        machines = Machines(
+            here=opened.enter_context(Callers.of(here)),
+            there={one.pid: opened.enter_context(Callers.of(one)) for one in there},
+            processes={one.pid: one for one in there},
+            folder=folders[1],
+            proxy=proxy,
+            database=opened.enter_context(server.connect(dbname="machines")),
+        )
+        wait_until(lambda: machines.holder() > 0)
+        yield machines
+
+
+def test_a_revocation_holds_on_all_machines(machines: Machines) -> None:
+    """At the next call, in each of their processes."""
+    opened = machines.opened()
+    machines.revoke(opened)
+
+    assert ["session_revoked"] * 2 == [basis(one, opened) for one in machines.there.values()]
+
+
+def test_a_machine_that_is_cut_off_allows_nothing_that_was_revoked(machines: Machines) -> None:
+    """The revocation waits for its lease; then it has no answer, until the network is back."""
+    opened = machines.opened()
+    machines.proxy.stalled.set()
+    machines.revoke(opened)
+    cut_off = [basis(one, opened) for one in machines.there.values()]
+    machines.proxy.stalled.clear()
+
+    assert "permit" not in cut_off
+    wait_until(lambda: all(basis(one, opened) == "session_revoked" for one in machines.there.values()), seconds=60)
+
+
+def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Machines) -> None:
+    """The revocation waits for the lease; the other process goes on by asking, and the stopped one finds it revoked."""
+    opened = machines.opened()
+    stopped = machines.holder()
+    machines.processes[stopped].send(signal.SIGSTOP)
+    try:
+        machines.revoke(opened)
+        others = [basis(one, opened) for one in machines.others()]
+    finally:
+        machines.processes[stopped].send(signal.SIGCONT)
+
+    assert ["session_revoked"] == others
+    assert "session_revoked" == basis(machines.there[stopped], opened)
+
+
+def test_another_process_takes_over_when_the_one_that_renews_is_killed(machines: Machines) -> None:
+    """Its machine has a lease again, and revocations are seen as before."""
+    opened = machines.opened()
+    killed, (other,) = machines.holder(), machines.others()
+    machines.processes[killed].kill()
+    wait_until(lambda: machines.holder() not in (0, killed))
+    before = basis(other, opened)
+    machines.revoke(opened)
+
+    assert ("permit", "session_revoked") == (before, basis(other, opened))
