@@ -40,6 +40,7 @@ _SENTENCES: Final[Mapping[Topic, tuple[str, str]]] = MappingProxyType(
         Topic.FREEZE_SET: ("A tenant was frozen: its calls are denied", "{} tenants were frozen"),
         Topic.FREEZE_LIFT_CONFIRMED: ("A freeze waits for the second who lifts it", "{} freezes wait for the second"),
         Topic.FREEZE_LIFTED: ("A freeze was lifted", "{} freezes were lifted"),
+        Topic.SIGNAL_HELD: ("A signal is held until a person answers", "{} signals are held until a person answers"),
         Topic.MESSAGES_MISSED: (
             "An event could not be kept: look at the sessions yourself",
             "{} events could not be kept: look at the sessions yourself",

@@ -45,6 +45,7 @@ class Topic(StrEnum):
     FREEZE_SET = "freeze.set"  # a tenant was frozen, or all of them
     FREEZE_LIFT_CONFIRMED = "freeze.lift_confirmed"  # a freeze waits for the second of two who lift it
     FREEZE_LIFTED = "freeze.lifted"
+    SIGNAL_HELD = "signal.held"  # the receiver of signals waits for a person; no store of sessions has it
     MESSAGES_MISSED = "messages.missed"  # events could not be kept
     MESSAGES_TEST = "messages.test"  # somebody tries a receiver; no store has it
 

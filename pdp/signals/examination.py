@@ -15,10 +15,12 @@ from pdp.errors import PDPError
 from pdp.foundation.findings import Finding, findings_of
 from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.ownership import is_exposed, require_own
+from pdp.messages.receivers import read_receivers
 from pdp.model import Role
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.reader import read_records
 from pdp.record.verify import verify
+from pdp.sessions.outbox import Topic
 from pdp.signals.serving import RECORD_FOLDER, STORE_FILE, source_of
 from pdp.signals.settings import DANGER, Sender, SignalSettings, read_settings
 from pdp.signals.store import SignalStore
@@ -36,7 +38,13 @@ def examine(file: Path) -> Iterator[Finding]:
         yield from (Finding(check="settings", level="problem", found=line) for line in str(error).splitlines())
         return
     yield Finding(check="settings", level="ok", found=f"`{file}` is valid")
-    for name, check in (("listen", _listen), ("record", _record), ("server", _server), ("broker", _broker)):
+    for name, check in (
+        ("listen", _listen),
+        ("record", _record),
+        ("server", _server),
+        ("broker", _broker),
+        ("receivers", _receivers),
+    ):
         yield from findings_of(name, partial(check, settings))
     for one in settings.senders.values():
         yield from findings_of(one.name, partial(_sender, one, settings))
@@ -91,6 +99,12 @@ def _broker(settings: SignalSettings) -> Iterator[str]:
     if settings.broker_record is not None:
         next(iter(read_records(settings.broker_record)), None)
         yield f"the record in `{settings.broker_record}` can be read"
+
+
+def _receivers(settings: SignalSettings) -> Iterator[str]:
+    if settings.receivers_file is not None:
+        told = [one.name for one in read_receivers(settings.receivers_file) if Topic.SIGNAL_HELD in one.events]
+        yield f"of held signals are told: {', '.join(told) or 'none'}"
 
 
 def _sender(sender: Sender, settings: SignalSettings) -> Iterator[str]:

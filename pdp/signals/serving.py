@@ -17,6 +17,7 @@ from pdp.errors import ConfigurationError
 from pdp.foundation.files import make_folder, sync_folder
 from pdp.foundation.ownership import read_secret
 from pdp.foundation.repeating import Repeater
+from pdp.messages.receivers import read_receivers
 from pdp.observer import DoorObserver, Event
 from pdp.record.keys import DIGEST_KEY_FILE, SIGNING_KEY_FILE, SigningKey, write_keys
 from pdp.record.log import DecisionLog
@@ -28,6 +29,7 @@ from pdp.signals.readers import reader_of
 from pdp.signals.receiving import Receiver, Source
 from pdp.signals.settings import Sender, SignalSettings
 from pdp.signals.store import SignalStore
+from pdp.signals.telling import Teller
 from pdp.signals.words import OPEN
 
 RECORD_FOLDER: Final = "record"
@@ -35,6 +37,8 @@ STORE_FILE: Final = "signals.sqlite"
 # How often keys are read, and how often signals are tried that wait.
 _KEYS_SECONDS, _APPLY_SECONDS = 300.0, 5.0
 _CALL_SECONDS: Final = 10.0
+# Between two looks at what is held.
+_TELL_SECONDS: Final = 5.0
 _MOST_TOKEN_BYTES: Final = 8192
 _MOST_COUNTED: Final = 100_000
 
@@ -97,6 +101,12 @@ def assembled(
             observe=observe,
             observer=observer,
         )
+        if settings.receivers_file is not None:
+            receivers = read_receivers(settings.receivers_file)
+            teller = Teller(receivers, store=store, wall=lambda: clock.now().wall_at)
+            opened.enter_context(Repeater("signals-telling", teller.run, every=_TELL_SECONDS))
+            # Before its thread is waited for.
+            opened.callback(teller.close)
         if observer is not None:
             observer.watch_signals(lambda: {one.value: len(store.signals(one, limit=_MOST_COUNTED)) for one in OPEN})
         opened.enter_context(applying)

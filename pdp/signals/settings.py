@@ -23,7 +23,17 @@ from pdp.signals.words import What
 
 DANGER: Final = "anyone could choose whose sessions are revoked"
 
-_KEYS: Final = ("listen", "tls", "pdp", "data_dir", "broker_record", "telemetry", "transmitters", "scanners")
+_KEYS: Final = (
+    "listen",
+    "tls",
+    "pdp",
+    "data_dir",
+    "broker_record",
+    "telemetry",
+    "transmitters",
+    "scanners",
+    "receivers_file",
+)
 _TLS_KEYS: Final = ("certificate", "key")
 _SENDER_KEYS: Final = ("keys_url", "keys_ca_file", "keys_file", "authorization_file", "preview", "most_sessions")
 _TRANSMITTER_KEYS: Final = (
@@ -96,8 +106,9 @@ class Scanner(Sender):
 class SignalSettings:
     """What a receiver of signals is run with.
 
-    `broker_record` is the folder with the record of the broker, or None. `telemetry` names the exporter of traces and
-    metrics; empty leaves it to the variables `OTEL_…`.
+    `broker_record` is the folder with the record of the broker, or None. `receivers_file` says who is told of signals
+    that are held, or is None. `telemetry` names the exporter of traces and metrics; empty leaves it to the variables
+    `OTEL_…`.
     """
 
     listen: str
@@ -106,6 +117,7 @@ class SignalSettings:
     pdp: PDPSettings
     data_dir: Path
     broker_record: Path | None
+    receivers_file: Path | None
     telemetry: str
     senders: Mapping[str, Sender]
 
@@ -138,6 +150,7 @@ class _Settings(Reader):
             pdp=pdp_settings(self, self.section(document, "pdp")),
             data_dir=self.named(document, "data_dir", "."),
             broker_record=self.file(self.take(document, "broker_record", str, "")),
+            receivers_file=self.file(self.take(document, "receivers_file", str, "")),
             telemetry=self.take(document, "telemetry", str, ""),
             senders=found,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS spent (
   transmitter TEXT NOT NULL, at REAL NOT NULL, target TEXT NOT NULL, sessions INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS spent_by_time ON spent (transmitter, at);
+CREATE TABLE IF NOT EXISTS told (receiver TEXT, signal TEXT, PRIMARY KEY (receiver, signal)) STRICT, WITHOUT ROWID;
 """
 _COLUMNS: Final = "id, transmitter, token_id, event, issued_at, received_at, state, targets, outcomes, by"
 _OPEN: Final = ", ".join(f"'{one}'" for one in sorted(OPEN))
@@ -112,6 +114,23 @@ class SignalStore:
         with self._database.reading() as connection:
             rows = connection.execute(text, (*wanted, limit)).fetchall()
         return tuple(_signal(*row) for row in rows)
+
+    def untold(self, receiver: str, *, limit: int) -> tuple[Signal, ...]:
+        """Return the signals that are held and of which a receiver was not told, the oldest first."""
+        told = "SELECT signal FROM told WHERE receiver = ?"
+        where = f"WHERE state = ? AND id NOT IN ({told}) ORDER BY received_at, rowid LIMIT ?"
+        text = f"SELECT {_COLUMNS} FROM signals {where}"  # noqa: S608 - words of our own
+        with self._database.reading() as connection:
+            rows = connection.execute(text, (State.HELD.value, receiver, limit)).fetchall()
+        return tuple(_signal(*row) for row in rows)
+
+    def note_told(self, receiver: str, signal_ids: Iterable[str]) -> None:
+        """Note that a receiver was told of signals, and forget that of those which are not held any more."""
+        with self._database.writing() as connection:
+            held = "SELECT id FROM signals WHERE state = ?"
+            connection.execute(f"DELETE FROM told WHERE signal NOT IN ({held})", (State.HELD.value,))  # noqa: S608 - words of our own
+            rows = [(receiver, one) for one in signal_ids]
+            connection.executemany("INSERT INTO told VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
 
     def spend(self, transmitter: str, target: Target, sessions: int, *, at: float) -> None:
         """Note that a transmitter had a target revoked, with so many sessions."""
