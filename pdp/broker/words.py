@@ -61,6 +61,17 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """An application with an installation, as GitHub has them. Its tokens are for `repositories` alone.
+
+    The endpoint of its source makes tokens, and its `revocation` ends the one that asks. A scope is a permission, such
+    as `issues:write`.
+    """
+
+    repositories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSource:
     """Where a connection gets access tokens for its secret, which never goes upstream itself.
 
@@ -68,7 +79,8 @@ class TokenSource:
     public. `resource` is what the tokens are for (RFC 8707), or empty. With `consenting`, people connect there. With
     `exchange`, no token goes upstream but the one for which it is exchanged there. Tokens are revoked at `revocation`,
     and `introspection` says whether they count; both may be empty. A client that signs does so for `audience`, or for
-    `endpoint` where that is empty.
+    `endpoint` where that is empty. With `app`, each session gets a token of an installation. With `outlives`, a token
+    that is handed out may live longer than its session, with which it is ended, as far as that can be.
     """
 
     endpoint: str
@@ -79,6 +91,8 @@ class TokenSource:
     private: bool = False
     consenting: Consenting | None = None
     exchange: Exchange | None = None
+    app: App | None = None
+    outlives: bool = False
     revocation: str = ""
     introspection: str = ""
 
@@ -147,7 +161,7 @@ class Connection:
     @property
     def is_for_sessions(self) -> bool:
         """Say whether each session gets an access token of its own, and no other one goes upstream."""
-        return self.source is not None and self.source.exchange is not None
+        return self.source is not None and (self.source.exchange is not None or self.source.app is not None)
 
     @property
     def _consenting(self) -> bool:

@@ -21,6 +21,8 @@ from pdp.calltokens.checkouts import RecipientKey
 from pdp.record.reader import read_records
 
 Run = Callable[..., Result]
+TO_PROVIDER = ("--token-endpoint", "https://login.example.com/token", "--client-id", "broker")
+FOR_APP, SIGNS = (*TO_PROVIDER, "--app-repository", "x"), ("--client-auth", "private_key_jwt")
 CANARY = "canary-of-a-secret-4711"
 ADD = ("connection", "add", "github", "--kind", "github", "--upstream", "https://api.github.com", "--tenant", "acme")
 TO_DATABASE = ("--upstream", "postgresql://db", "--database", "app", "--role", "broker")
@@ -109,11 +111,9 @@ def test_where_people_connect_is_shown_as_it_was_given(run: Run) -> None:
 
 def test_the_secret_of_a_client_that_signs_is_a_key(run: Run) -> None:
     """In PEM, of several lines, and nothing else; for whom it signs is shown."""
-    provider = ("--token-endpoint", "https://login.example.com/token", "--client-id", "broker")
-    signs = ("--client-auth", "private_key_jwt", "--client-audience", "https://login.example.com")
     key = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     run("init")
-    run(*ADD, *provider, *signs)
+    run(*ADD, *TO_PROVIDER, *SIGNS, "--client-audience", "https://login.example.com")
 
     refused, done = run("secret", "put", "github", stdin=CANARY), run("secret", "put", "github", stdin=key.decode())
 
@@ -207,6 +207,11 @@ def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:
         ((*ADD, "--issuer", "http://a.example"), None, "only loopback may do without https"),
         ((*ADD, "--exchange-audience", "x"), None, "the options of other endpoints need --token-endpoint"),
         ((*ADD, "--client-audience", "https://a.example"), None, "--client-audience needs --client-auth"),
+        ((*ADD, "--app-repository", "x"), None, "the options of other endpoints need --token-endpoint"),
+        ((*ADD, *FOR_APP), None, "--app-repository needs --client-auth private_key_jwt"),
+        ((*ADD, *FOR_APP, *SIGNS, "--exchange-audience", "x"), None, "--app-repository needs"),
+        ((*ADD, *FOR_APP, *SIGNS, "--scope", "issues"), None, "it is a permission, such as `issues:write`"),
+        ((*ADD, "--outlives-session"), None, "--outlives-session needs --revocation-endpoint"),
         ((*ADD, "--grace-seconds", "3"), None, "what is about people needs --authorization-endpoint"),
         ((*ADD, *PEOPLE, "--owner", "alice"), None, "--owner does not go with --authorization-endpoint"),
         ((*ADD, "--token-endpoint", "http://login.example.com/token"), None, "only loopback may do without https"),

@@ -57,7 +57,7 @@ from tests.machinery.pages import blocks
 @pytest.fixture(scope="module")
 def serving_provider() -> Iterator[Provider]:
     """Run a provider for all tests."""
-    with provider_here() as provider:
+    with provider_here(Provider) as provider:
         yield provider
 
 

@@ -16,10 +16,8 @@ from pdp.broker.using import Asked
 from pdp.broker.words import Exchange, Mode, TokenRefusedError, TokensUnavailableError
 from pdp.calltokens.claims import Presenter
 from pdp.errors import PermissionDeniedError
-from tests.broker.tills import KIND, Till, till
+from tests.broker.tills import Till, till
 from tests.broker.tokenproviders import EXCHANGE, NARROW, REVOKE, SECRET, TOKEN, Provider, client_of, provider_here
-from tests.broker.worlds import token
-from tests.machinery.calltokens import CLAIMS, PRESENTER
 
 MODES = (Mode.CONNECTOR, Mode.PROXY, Mode.CHECKOUT)
 FOR = Exchange(audience="crm", resource="https://api.example.com")
@@ -28,7 +26,7 @@ FOR = Exchange(audience="crm", resource="https://api.example.com")
 @pytest.fixture(scope="module")
 def serving_provider() -> Iterator[Provider]:
     """Run a provider for all tests, which is the upstream, too."""
-    with provider_here() as provider:
+    with provider_here(Provider) as provider:
         yield provider
 
 
@@ -47,21 +45,6 @@ def here(provider: Provider, tmp_path: Path) -> Iterator[Till]:
         yield made
 
 
-def use(here: Till, session_id: str = CLAIMS.session_id, scopes: tuple[str, ...] = ("a",)) -> int:
-    """Use the connection for a call, and return the status of the answer."""
-    said = token(server="closed", tool="read", connection=KIND, scopes=scopes, session_id=session_id, arguments={})
-    asked = Asked(
-        server="closed",
-        tool="read",
-        arguments={},
-        token=said,
-        presenter=PRESENTER,
-        mode=Mode.CONNECTOR,
-        request=UpstreamRequest(method="GET", target="/", headers={}),
-    )
-    return here.broker.use(asked, lambda answer: answer.status)
-
-
 def forms(provider: Provider) -> list[dict[str, str]]:
     """Return what the token endpoint was asked for, in order."""
     found = [parse_qs(body.decode()) for _, path, _, body in provider.got if path == "/token"]
@@ -75,7 +58,7 @@ def sent(provider: Provider) -> list[str]:
 
 def test_a_session_gets_a_token_with_the_scopes_of_its_calls(here: Till, provider: Provider) -> None:
     """For the audience and the resource that the connection names; its own token goes to its provider alone."""
-    assert [200, 200] == [use(here), use(here)]
+    assert [200, 200] == [here.use(), here.use()]
 
     assert [f"Bearer {NARROW}"] * 2 == sent(provider)
     own, exchanged = forms(provider)
@@ -96,7 +79,7 @@ def test_a_session_gets_a_token_with_the_scopes_of_its_calls(here: Till, provide
 def test_no_token_serves_another_session_or_other_scopes(here: Till, provider: Provider) -> None:
     """Each has one of its own."""
     for session_id, scopes in (("ses_1", ("a",)), ("ses_2", ("a",)), ("ses_1", ("a", "b")), ("ses_1", ("a",))):
-        use(here, session_id, scopes)
+        here.use(session_id, scopes)
 
     assert ["a", "a", "a b"] == [form["scope"] for form in forms(provider)[1:]]
 
@@ -120,7 +103,7 @@ def test_what_a_provider_gives_for_a_token_is_not_simply_believed(
     provider.said[EXCHANGE] = (200, {name: value for name, value in said.items() if value is not None})
 
     with pytest.raises(TokenRefusedError, match=problem):
-        use(here)
+        here.use()
 
     assert ([], ()) == (sent(provider), here.store.all())
 
@@ -140,7 +123,7 @@ def test_a_provider_that_exchanges_nothing_is_left_alone(
 
     for _ in range(2):
         with pytest.raises(kind, match=problem):
-            use(here)
+            here.use()
 
     assert (2, []) == (len(forms(provider)), sent(provider))
 
@@ -150,7 +133,7 @@ def test_a_token_without_an_end_serves_no_session(here: Till, provider: Provider
     provider.said[EXCHANGE] = (200, {**provider.exchanged, "expires_in": 0})
 
     with pytest.raises(PermissionDeniedError, match="has no end that its provider names"):
-        use(here)
+        here.use()
 
     assert ([], (), REVOKE) == (sent(provider), here.store.all(), provider.asked[-1])
 
@@ -162,7 +145,7 @@ def test_the_token_of_a_session_ends_with_it(here: Till, provider: Provider, act
     """It is revoked then, at the latest, also where it lives longer, and is called so where that is proved."""
     provider.active, provider.seconds = active, 4000
     here.session_ends[""] = here.wall() + 60
-    use(here)
+    here.use()
     [one] = here.store.all()
     here.ahead = 61
     here.sweeper.sweep()
@@ -176,10 +159,10 @@ def test_the_token_of_a_session_ends_with_it(here: Till, provider: Provider, act
 
 def test_a_token_that_was_ended_is_not_used_again(here: Till, provider: Provider) -> None:
     """Its session goes on with another one."""
-    use(here)
+    here.use()
     provider.active = [False, True]
     here.sweeper.end([one.id for one in here.store.all()])
-    use(here)
+    here.use()
 
     assert 2 == len(forms(provider)[1:])
     assert 1 == len(here.store.all())
@@ -211,6 +194,6 @@ def test_what_calls_no_tool_has_no_session(here: Till, provider: Provider) -> No
 def test_a_call_without_a_scope_gets_no_token(here: Till, provider: Provider) -> None:
     """What is asked for without one could do anything."""
     with pytest.raises(PermissionDeniedError, match="the call names no scope"):
-        use(here, scopes=())
+        here.use(scopes=())
 
     assert ([], ()) == (provider.got, here.store.all())

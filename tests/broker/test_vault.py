@@ -21,6 +21,7 @@ from pdp.broker.sealing.envelope import Place, opened, rewrapped, sealed
 from pdp.broker.vault import Vault
 from pdp.broker.words import (
     MOST_SECRET_BYTES,
+    App,
     ClientAuth,
     Connection,
     ConnectionExistsError,
@@ -211,6 +212,8 @@ SOURCE = TokenSource(
     resource="https://api.example.com",
     auth=ClientAuth.PRIVATE_KEY,
     audience="https://login.example.com",
+    app=App(repositories=("api",)),
+    outlives=True,
     exchange=Exchange(audience="crm", resource="https://api.example.com/crm"),
 )
 
@@ -227,6 +230,9 @@ SOURCE = TokenSource(
         "UPDATE exchanges SET for_audience = 'attacker'",
         "UPDATE exchanges SET for_resource = 'https://attacker.example.com'",
         "DELETE FROM exchanges",
+        """UPDATE apps SET repositories_json = '["api", "secret"]'""",
+        "DELETE FROM apps",
+        "DELETE FROM outliving",
         "UPDATE assertions SET signed_for = 'https://attacker.example.com'",
     ],
 )

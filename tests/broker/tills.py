@@ -19,7 +19,8 @@ from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.rules import rules_of
 from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.using import Broker
+from pdp.broker.templates import UpstreamRequest
+from pdp.broker.using import Asked, Broker
 from pdp.broker.vault import Vault
 from pdp.broker.words import Connection, Mode
 from pdp.calltokens.checkouts import Credential, RecipientKey
@@ -71,6 +72,20 @@ class Till:
         credential = KEY.opened(out.sealed, said)
         assert (out.id, out.ends_at) == (credential.id, credential.ends_at)
         return credential
+
+    def use(self, session_id: str = CLAIMS.session_id, scopes: tuple[str, ...] = ("a",)) -> int:
+        """Use the connection for a call that the broker makes, and return the status of the answer."""
+        said = token(server="closed", tool="read", connection=KIND, scopes=scopes, session_id=session_id, arguments={})
+        asked = Asked(
+            server="closed",
+            tool="read",
+            arguments={},
+            token=said,
+            presenter=PRESENTER,
+            mode=Mode.CONNECTOR,
+            request=UpstreamRequest(method="GET", target="/", headers={}),
+        )
+        return self.broker.use(asked, lambda answer: answer.status)
 
     def end_session(self, session_id: str = CLAIMS.session_id) -> None:
         """Do what the feed does when a session ends, and end what is due."""

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pdp.broker.words import Connection, Mode, TokenSource
 from tests.broker.tills import KIND
@@ -14,6 +14,7 @@ from tests.broker.vaults import connection
 from tests.broker.worlds import Upstream
 from tests.machinery.calltokens import CLAIMS
 
+P = TypeVar("P", bound="Provider")
 TOKEN: Final = "t0ken/canary-97c1"  # noqa: S105 - a canary
 NARROW: Final = "narr0w/canary-03e8"
 SECRET: Final = b"the client's"
@@ -73,9 +74,9 @@ class Provider(Upstream):
 
 
 @contextmanager
-def provider_here() -> Iterator[Provider]:
+def provider_here(kind: type[P]) -> Iterator[P]:
     """Run a provider."""
-    provider = Provider()
+    provider = kind()
     threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield provider
@@ -90,8 +91,7 @@ def client_of(
     """Return a connection whose tokens are handed out. `of_source` has other values of its source."""
     ends = {"revocation": revocation, "introspection": introspection}
     found: dict[str, Any] = {name: f"{provider.origin}{path}" if path else "" for name, path in ends.items()}
-    source = TokenSource(
-        endpoint=f"{provider.origin}/token", client_id="broker", **{**found, **more.pop("of_source", {})}
-    )
+    found |= {"endpoint": f"{provider.origin}/token", "client_id": "broker", **more.pop("of_source", {})}
+    source = TokenSource(**found)
     known = {"kind": KIND, "tenant": CLAIMS.tenant, "source": source, "modes": (Mode.CHECKOUT,), "scopes": ("a", "b")}
     return connection("app", **{**known, **more})

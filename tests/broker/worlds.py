@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +83,11 @@ class _Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         sent = {name.lower(): value for name, value in self.headers.items()}
         self.server.got.append((self.command, self.path, sent, body))
-        self.send_response(self.server.status)
+        status = self.server.status
+        self.send_response(status)
+        if status == HTTPStatus.NO_CONTENT:
+            self.end_headers()
+            return
         for name, value in self.server.headers:
             self.send_header(name, value)
         self.send_header("Transfer-Encoding", "chunked")

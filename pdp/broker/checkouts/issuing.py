@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.servers import read_server
 from pdp.broker.checkouts.words import Checkout, CredentialKind, Outcome
+from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.asking import ask_for_token, exchange
 from pdp.broker.oauth.ending import end_token, is_known
+from pdp.broker.oauth.installations import ask_for_installation_token, end_installation_token
 from pdp.broker.words import (
     Connection,
     LoginSource,
@@ -98,7 +100,7 @@ class Issuer:
         secret = self._secret_of_client(connection)
         known, token = kept.reveal()[:1] == _KNOWN, Secret(kept.reveal()[1:])
         try:
-            proved = end_token(connection.source, secret, token, self._roots, known=known)
+            proved = self._ended(connection.source, secret, token, known=known)
         except (TokenRefusedError, TokensUnavailableError) as error:
             raise type(error)(f"the provider of `{connection.id}`: {error}") from None
         return Outcome.REVOKED if proved else Outcome.EXPIRES_AT
@@ -123,15 +125,12 @@ class Issuer:
     ) -> Issued:
         secret = self._secret_of_client(connection)
         try:
-            if subject is None:
-                got = ask_for_token(source, secret, one.scopes, self._roots)
-            else:
-                got = exchange(source, secret, subject, one.scopes, self._roots)
+            got = self._granted(source, secret, one.scopes, subject)
         except (TokenRefusedError, TokensUnavailableError) as error:
             raise type(error)(f"no access token for `{connection.id}`: {error}") from None
         known = is_known(source, secret, got.secret, self._roots)
         ends_at = now + got.seconds
-        if problem := _unbound(one, got.seconds, ends_at, until):
+        if problem := _unbound(one, source, got.seconds, ends_at, until):
             self._take_back(source, secret, got.secret)
             raise PermissionDeniedError(f"an access token of `{connection.id}` {problem}")
         return Issued(
@@ -145,6 +144,18 @@ class Issuer:
             keep=Secret((_KNOWN if known else _UNKNOWN) + got.secret.reveal()),
         )
 
+    def _granted(self, source: TokenSource, secret: Secret, scopes: Collection[str], subject: Secret | None) -> Granted:
+        if source.app is not None:
+            return ask_for_installation_token(source, secret, scopes, self._roots)
+        if subject is not None:
+            return exchange(source, secret, subject, scopes, self._roots)
+        return ask_for_token(source, secret, scopes, self._roots)
+
+    def _ended(self, source: TokenSource, secret: Secret, token: Secret, *, known: bool) -> bool:
+        if source.app is not None:
+            return end_installation_token(source, token, self._roots)
+        return end_token(source, secret, token, self._roots, known=known)
+
     def _secret_of_client(self, connection: Connection) -> Secret:
         """Return the secret of the client at the provider. Raise `TokenRefusedError` when it is now another one."""
         if not connection.is_consented:
@@ -157,18 +168,18 @@ class Issuer:
     def _take_back(self, source: TokenSource, secret: Secret, token: Secret) -> None:
         """End a token that nobody gets, if it can be."""
         try:
-            end_token(source, secret, token, self._roots, known=False)
+            self._ended(source, secret, token, known=False)
         except (TokenRefusedError, TokensUnavailableError):
             # It stays with its provider, and its text is forgotten here.
             return
 
 
-def _unbound(one: Checkout, seconds: float, ends_at: float, until: float) -> str:
+def _unbound(one: Checkout, source: TokenSource, seconds: float, ends_at: float, until: float) -> str:
     """Return why a token is not bound to its session; empty for one that is."""
     if not seconds:
         return "has no end that its provider names"
-    if one.kind is not CredentialKind.KEPT and ends_at > until:
-        return "would outlive the session: use it in mode `connector` or `proxy`"
+    if one.kind is not CredentialKind.KEPT and ends_at > until and not source.outlives:
+        return "would outlive the session: use it in mode `connector` or `proxy`, or see `--outlives-session`"
     return ""
 
 

@@ -8,8 +8,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from pdp.broker.oauth.asking import checked_endpoint
+from pdp.broker.oauth.installations import is_permission
 from pdp.broker.upstream import UpstreamError
-from pdp.broker.words import ClientAuth, Consenting, Exchange, TokenSource
+from pdp.broker.words import App, ClientAuth, Consenting, Exchange, TokenSource
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -106,6 +107,19 @@ _OPTIONS: Final = (
         metavar="URI",
         help="What that token is for, at providers that take a resource, or both.",
     ),
+    click.option(
+        "--app-repository",
+        "app_repositories",
+        multiple=True,
+        metavar="NAME",
+        help="A repository for which tokens of an application's installation are, as those of GitHub. Repeatable.",
+    ),
+    click.option(
+        "--outlives-session",
+        "outlives",
+        is_flag=True,
+        help="A token that is handed out may live longer than its session, with which it is then revoked.",
+    ),
     click.option("--private-endpoint", is_flag=True, help="The endpoints may be at a private address."),
 )
 _TAKEN: Final = (
@@ -129,16 +143,23 @@ def source_options(command: C) -> C:
 
 def taken_source(given: dict[str, Any]) -> TokenSource | None:
     """Take the options out of those of a command. Return None for a connection whose secret is sent itself."""
-    consenting, exchange = _taken_consenting(given), _taken_exchange(given)
+    consenting, exchange, app = _taken_consenting(given), _taken_exchange(given), _taken_app(given)
+    outlives = given.pop("outlives")
     endpoint, client_id, auth, audience, resource, private, revocation, introspection = map(given.pop, _TAKEN)
     if bool(endpoint) != bool(client_id):
         raise click.UsageError("--token-endpoint and --client-id need each other")
-    if not endpoint and (resource or private or revocation or introspection or consenting or exchange):
+    if not endpoint and (resource or private or revocation or introspection or consenting or exchange or app):
         raise click.UsageError("--resource and the options of other endpoints need --token-endpoint")
     if consenting and given["owner"]:
         raise click.UsageError("--owner does not go with --authorization-endpoint: each person connects for themselves")
     if audience and ClientAuth(auth) is not ClientAuth.PRIVATE_KEY:
         raise click.UsageError("--client-audience needs --client-auth private_key_jwt: no other client signs")
+    if outlives and not revocation:
+        raise click.UsageError("--outlives-session needs --revocation-endpoint: else nothing ends with the session")
+    if app and (ClientAuth(auth) is not ClientAuth.PRIVATE_KEY or consenting or exchange or introspection):
+        raise click.UsageError("--app-repository needs --client-auth private_key_jwt, and no other endpoint of tokens")
+    if app and not all(map(is_permission, given["scopes"])):
+        raise click.UsageError("--scope: with --app-repository it is a permission, such as `issues:write`")
     if not endpoint:
         return None
     return TokenSource(
@@ -152,7 +173,14 @@ def taken_source(given: dict[str, Any]) -> TokenSource | None:
         introspection=introspection,
         consenting=consenting,
         exchange=exchange,
+        app=app,
+        outlives=outlives,
     )
+
+
+def _taken_app(given: dict[str, Any]) -> App | None:
+    repositories = given.pop("app_repositories")
+    return App(repositories=repositories) if repositories else None
 
 
 def _taken_exchange(given: dict[str, Any]) -> Exchange | None:
@@ -187,6 +215,10 @@ def source_fields(source: TokenSource | None) -> list[tuple[str, str]]:
     ]
     if (for_ := source.exchange) is not None:
         fields += [("exchanged for", " ".join(filter(None, (for_.audience, for_.resource))))]
+    if source.app is not None:
+        fields += [("repositories", " ".join(source.app.repositories))]
+    if source.outlives:
+        fields += [("handed out", "also beyond the session")]
     if (at := source.consenting) is None:
         return fields
     grace = ("taken again for", f"{at.grace_seconds:g} seconds")
@@ -207,6 +239,8 @@ def plain_source(source: TokenSource | None) -> dict[str, object]:
         "introspection_endpoint": source.introspection if source else "",
         "exchange_audience": for_.audience if for_ else "",
         "exchange_resource": for_.resource if for_ else "",
+        "app_repositories": list(source.app.repositories) if source and source.app else [],
+        "outlives_session": bool(source and source.outlives),
         "authorization_endpoint": at.authorization if at else "",
         "issuer": at.issuer if at else "",
         "account_endpoint": at.account if at else "",

@@ -76,11 +76,11 @@ def _granted_by(said: Mapping[str, Any]) -> Granted:
     if str(said.get("token_type", "")).lower() != "bearer":
         raise TokenRefusedError("it gives a token that is not of the type `Bearer`")
     return Granted(
-        secret=_token(said.get("access_token")),
+        secret=read_token(said.get("access_token")),
         seconds=_seconds(said.get("expires_in", 0)),
         scopes=_scopes(said["scope"]) if "scope" in said else None,
-        refresh=_token(said["refresh_token"]) if "refresh_token" in said else None,
-        id_token=_token(said["id_token"]) if "id_token" in said else None,
+        refresh=read_token(said["refresh_token"]) if "refresh_token" in said else None,
+        id_token=read_token(said["id_token"]) if "id_token" in said else None,
     )
 
 
@@ -127,7 +127,8 @@ def _scopes(text: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _token(text: object) -> Secret:
+def read_token(text: object) -> Secret:
+    """Return a token that an answer has. Raise `TokenRefusedError` for what no header can hold."""
     token = text.encode("latin-1", "replace") if isinstance(text, str) and text.isascii() else b""
     try:
         with_secret("Authorization", "Bearer", token)

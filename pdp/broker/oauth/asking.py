@@ -132,7 +132,7 @@ def read_as(endpoint: str, source: TokenSource, token: Secret, roots: Roots) -> 
     """Return what an endpoint of a source says to the holder of an access token. Raise what `ask` raises."""
     headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "pdp-broker"}
     headers["authorization"] = f"Bearer {token.reveal().decode()}"
-    status, answer = _sent("GET", endpoint, source, headers, None, roots, seconds=_WHOLE_SECONDS)
+    status, answer = send("GET", endpoint, source, headers, None, roots, seconds=_WHOLE_SECONDS)
     if status != GOOD:
         raise TokenRefusedError(f"it answers `{status}`")
     return answer
@@ -153,10 +153,10 @@ def ask(
     `TokensUnavailableError` when it could not be, or says that it cannot now.
     """
     headers, body = _request(source, secret, form)
-    return _sent("POST", url, source, headers, body, roots, seconds=seconds)
+    return send("POST", url, source, headers, body, roots, seconds=seconds)
 
 
-def _sent(
+def send(
     method: str,
     url: str,
     source: TokenSource,
@@ -164,8 +164,9 @@ def _sent(
     body: bytes | None,
     roots: Roots,
     *,
-    seconds: float,
+    seconds: float = _WHOLE_SECONDS,
 ) -> tuple[int, bytes]:
+    """Send a request to an endpoint of a source, and return status and body of the answer. Raise what `ask` raises."""
     egress = Egress(
         url,
         roots=roots,

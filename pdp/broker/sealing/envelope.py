@@ -46,8 +46,10 @@ class Place:
         ends = [["ends", one.revocation, one.introspection]] if one.revocation or one.introspection else []
         exchange = [] if one.exchange is None else [["exchange", *astuple(one.exchange)]]
         signed = [["signed", one.audience]] if one.audience else []
+        app = [["app", *one.app.repositories]] if one.app else []
+        outlives: list[list[str | bool | float]] = [["outlives"]] if one.outlives else []
         known = [one.endpoint, one.client_id, one.auth.value, one.resource, one.private]
-        return [known, *consenting, *ends, *exchange, *signed]
+        return [known, *consenting, *ends, *exchange, *signed, *app, *outlives]
 
     def _logins(self) -> list[list[str | int]]:
         one = self.connection.logins

@@ -34,6 +34,8 @@ _INSERT: Final = {
     "sources": "INSERT INTO sources VALUES (?, ?, ?, ?, ?, ?)",
     "consenting": "INSERT INTO consenting VALUES (?, ?, ?, ?, ?)",
     "profiles": "INSERT INTO profiles VALUES (?, ?, ?)",
+    "apps": "INSERT INTO apps VALUES (?, ?)",
+    "outliving": "INSERT INTO outliving VALUES (?, ?)",
     "assertions": "INSERT INTO assertions VALUES (?, ?)",
     "exchanges": "INSERT INTO exchanges VALUES (?, ?, ?)",
     "logins": "INSERT INTO logins VALUES (?, ?, ?, ?, ?, ?)",

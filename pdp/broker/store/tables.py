@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Any, Final
 
-from pdp.broker.words import ClientAuth, Connection, Consenting, Exchange, Kek, LoginSource, Mode, TokenSource
+from pdp.broker.words import App, ClientAuth, Connection, Consenting, Exchange, Kek, LoginSource, Mode, TokenSource
 
 # That of the schema below.
 VERSION: Final = 1
@@ -65,6 +65,16 @@ CREATE TABLE IF NOT EXISTS exchanges (
 CREATE TABLE IF NOT EXISTS assertions (
   connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
   signed_for TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS apps (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  repositories_json TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS outliving (
+  connection_id TEXT PRIMARY KEY REFERENCES sources (connection_id) ON DELETE CASCADE,
+  outlives INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS logins (
@@ -138,10 +148,11 @@ CONNECTION: Final = """
 SELECT id, tenant, compartment, kind, owner, upstream, scopes_json, modes_json, header, scheme, created_at,
   coalesce(version, 0), endpoint, client_id, auth, resource, private,
   issuer, "authorization", account, grace_seconds, revocation, introspection, for_audience, for_resource,
-  signed_for, database, role, seconds, sessions, tls_roots
+  signed_for, repositories_json, outlives, database, role, seconds, sessions, tls_roots
 FROM connections LEFT JOIN secrets ON secrets.connection_id = id LEFT JOIN sources ON sources.connection_id = id
   LEFT JOIN consenting ON consenting.connection_id = id LEFT JOIN profiles ON profiles.connection_id = id
   LEFT JOIN exchanges ON exchanges.connection_id = id LEFT JOIN assertions ON assertions.connection_id = id
+  LEFT JOIN apps ON apps.connection_id = id LEFT JOIN outliving ON outliving.connection_id = id
   LEFT JOIN logins ON logins.connection_id = id
 """
 # How many columns of it are at the end, about logins; how many of a source are about people.
@@ -182,6 +193,10 @@ def rows_of(one: Connection) -> Iterator[tuple[str, tuple[object, ...]]]:
             yield "exchanges", (one.id, *astuple(source.exchange))
         if source.audience:
             yield "assertions", (one.id, source.audience)
+        if source.app is not None:
+            yield "apps", (one.id, json.dumps(source.app.repositories))
+        if source.outlives:
+            yield "outliving", (one.id, source.outlives)
     if one.logins is not None:
         yield "logins", (one.id, *astuple(one.logins))
 
@@ -196,7 +211,7 @@ def _source(
 ) -> TokenSource | None:
     if endpoint is None:
         return None
-    revocation, introspection, for_audience, for_resource, signed_for = rest[_OF_PEOPLE:]
+    revocation, introspection, for_audience, for_resource, signed_for, repositories, outlives = rest[_OF_PEOPLE:]
     return TokenSource(
         endpoint=endpoint,
         client_id=client_id,
@@ -206,6 +221,8 @@ def _source(
         private=bool(private),
         consenting=_consenting(*rest[:_OF_PEOPLE]),
         exchange=None if for_audience is None else Exchange(audience=for_audience, resource=for_resource),
+        app=None if repositories is None else App(repositories=tuple(json.loads(repositories))),
+        outlives=bool(outlives),
         revocation=revocation or "",
         introspection=introspection or "",
     )
