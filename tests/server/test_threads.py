@@ -33,6 +33,7 @@ PATIENCE = 30.0
 ELSEWHERE = {
     "MainThread",  # of every process
     "pdp-policy-poll",  # a bundle comes from a folder or from a URL
+    "pdp-lease",  # of servers on PostgreSQL
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers
