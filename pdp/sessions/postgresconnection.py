@@ -29,6 +29,7 @@ from psycopg.errors import DeadlockDetected, LockNotAvailable, ReadOnlySqlTransa
 from psycopg.pq import TransactionStatus
 
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
+from pdp.foundation.postgrestexts import why_not_connected
 from pdp.sessions.sql import Bindings
 
 T = TypeVar("T")
@@ -182,8 +183,9 @@ class PostgresConnection:
         except _BUSY_ERRORS:
             raise OverloadedError(f"the {self._name} is busy; nothing was written, try again") from None
         except (psycopg.Error, UnicodeError) as error:
-            code = getattr(error, "sqlstate", None) or "no connection"
-            raise StoreUnavailableError(f"the {self._name} does not answer: `{code}`") from None
+            code = getattr(error, "sqlstate", None)
+            reason = f"`{code}`" if code else why_not_connected(str(error)) or "no connection"
+            raise StoreUnavailableError(f"the {self._name} does not answer: {reason}") from None
 
     def drop(self) -> None:
         """Close the socket at once; the next use opens another connection."""

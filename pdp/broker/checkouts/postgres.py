@@ -23,6 +23,7 @@ from psycopg import sql
 
 from pdp.broker.words import DatabaseRefusedError, DatabaseUnavailableError, LoginSource, Secret
 from pdp.foundation.loopback import is_loopback
+from pdp.foundation.postgrestexts import why_not_connected
 
 # Roles that are named so are ours, also when no checkout names them.
 PREFIX: Final = "pdp_chk_"
@@ -172,8 +173,8 @@ class Server:
                     raise DatabaseRefusedError(f"the server at `{self.host}` is older than PostgreSQL 16")
                 yield connection
         except psycopg.OperationalError as error:
-            # Why a server lets nobody in is in no code that the library passes on.
-            problem = _code(error) or ", or does not let the broker in: see its log"
+            reason = f": {why}" if (why := why_not_connected(str(error))) else ""
+            problem = _code(error) or reason or ", or does not let the broker in: see its log"
             raise DatabaseUnavailableError(f"the database at `{self.host}` does not answer{problem}") from None
         except psycopg.Error as error:
             raise DatabaseRefusedError(f"the database at `{self.host}` refuses{_code(error)}") from None

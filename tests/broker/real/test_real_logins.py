@@ -230,10 +230,10 @@ def test_roles_that_no_checkout_names_are_found(postgres: PostgresServer, here: 
 @pytest.mark.parametrize(
     ("changes", "password", "groups", "problem"),
     [
-        ({}, "wrong", ("app_reader",), "or does not let the broker in"),
+        ({}, "wrong", ("app_reader",), "it does not take the password"),
         ({}, BROKERS_PASSWORD, ("pg_read_all_data",), "code `42501`"),
         ({}, BROKERS_PASSWORD, ("nobody",), "code `42704`"),
-        ({"database": "none"}, BROKERS_PASSWORD, ("app_reader",), "or does not let the broker in"),
+        ({"database": "none"}, BROKERS_PASSWORD, ("app_reader",), "it has no such database"),
     ],
 )
 def test_a_database_that_refuses_says_what_it_can(

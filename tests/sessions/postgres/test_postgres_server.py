@@ -84,6 +84,6 @@ def test_the_doctor_looks_at_the_database(folder: Path) -> None:
 
     assert any(one.startswith("PostgreSQL runs with `fsync=off`") for one in found)
     assert any(one.startswith("sound to read, schema ") for one in found)
-    assert ["the session store does not answer: `no connection`"] == [
+    assert ["the session store does not answer: nothing listens there"] == [
         one["found"] for one in absent["findings"] if one["check"] == "store"
     ]
