@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,24 @@ import apsw
 import pytest
 
 from tests.cli.conftest import Run
-from tests.machinery.servers.commandline import Server, start_server, stop_server
+from tests.machinery.servers.commandline import Server, start_server, stop_server, write_bundle
 
 READ = ("files", "read", '{"path": "/a"}')
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which a server has run."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_bundle(folder / "policies")
+    stop_server(start_server(folder))
+    return folder
+
+
+@pytest.fixture
+def has_run(stopped: Path, tmp_path: Path) -> None:
+    """Have a server run before, in a copy of the folder of one that has."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
 
 
 def request(run: Run, server: Server, name: str) -> str:
@@ -105,9 +121,9 @@ def test_a_killed_server_can_be_restored(run: Run, policies: Path) -> None:
     assert 0 == run("store", "check").exit_code
 
 
-def test_what_cannot_be_recorded_is_not_restored(run: Run, policies: Path) -> None:
+@pytest.mark.usefixtures("has_run")
+def test_what_cannot_be_recorded_is_not_restored(run: Run) -> None:
     """Without the keys of the decision log the store stays as it is."""
-    stop_server(start_server(policies.parent))
     run("store", "backup", "saved.sqlite")
     Path(".pdp/record-signing.pem").unlink()
     before = Path(".pdp/sessions.sqlite").read_bytes()
@@ -118,9 +134,9 @@ def test_what_cannot_be_recorded_is_not_restored(run: Run, policies: Path) -> No
     assert before == Path(".pdp/sessions.sqlite").read_bytes()
 
 
-def test_a_backup_is_for_its_owner_and_overwrites_nothing(run: Run, policies: Path) -> None:
+@pytest.mark.usefixtures("has_run")
+def test_a_backup_is_for_its_owner_and_overwrites_nothing(run: Run) -> None:
     """The file is readable for its owner alone; a second one of the same name is refused."""
-    stop_server(start_server(policies.parent))
     run("store", "backup", "saved.sqlite")
 
     done = run("store", "backup", "saved.sqlite")
@@ -132,9 +148,9 @@ def test_a_backup_is_for_its_owner_and_overwrites_nothing(run: Run, policies: Pa
     )
 
 
-def test_check_says_what_is_there(run: Run, policies: Path) -> None:
+@pytest.mark.usefixtures("has_run")
+def test_check_says_what_is_there(run: Run) -> None:
     """A sound store is described, for people and for scripts; a backup is checked by its name."""
-    stop_server(start_server(policies.parent))
     run("store", "backup", "saved.sqlite")
 
     text, as_json = run("store", "check"), run("store", "check", "saved.sqlite", "--json")
@@ -145,6 +161,7 @@ def test_check_says_what_is_there(run: Run, policies: Path) -> None:
     assert (True, "saved.sqlite", answer["known_schema"]) == (answer["sound"], answer["store"], answer["schema"])
 
 
+@pytest.mark.usefixtures("has_run")
 @pytest.mark.parametrize(
     ("sql", "state"),
     [
@@ -153,9 +170,8 @@ def test_check_says_what_is_there(run: Run, policies: Path) -> None:
     ],
     ids=["newer", "damaged"],
 )
-def test_check_of_what_is_not_sound_fails(run: Run, policies: Path, sql: str, state: str) -> None:
+def test_check_of_what_is_not_sound_fails(run: Run, sql: str, state: str) -> None:
     """A store that is damaged or newer than the program gives exit code 1 and says what to do."""
-    stop_server(start_server(policies.parent))
     with closing(apsw.Connection(".pdp/sessions.sqlite")) as connection:
         connection.execute(sql).fetchall()
 
