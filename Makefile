@@ -28,7 +28,8 @@ serve: $(VENV)/ready  ## run the server on its embedded defaults
 # One process more than there are cores, because tests wait for servers, disks and clocks a fifth of the time. A process
 # that has nothing left takes tests from the others.
 PROCESSES := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+SPREAD := --numprocesses $(PROCESSES) --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(SPREAD)
 test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
 
@@ -131,7 +132,7 @@ $(DOORS)/envoy/ready: $(DOORS)/ready $(ENVOY)/requirements.lock
 	@touch $@
 
 doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready  ## run the tests with real agent frameworks, MCP servers and clients, and Envoy
-	$(DOORS)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS)
+	$(DOORS)/bin/python -m pytest $(SPREAD) $(ADAPTERS)
 	$(PYTEST) -m doors tests/doors
 
 # What people use: a real browser with its driver (`chromium` and `chromium-driver` of Debian), and a real provider of
@@ -196,7 +197,7 @@ MODULES = $(patsubst %,pdp/doors/%.py,$(1))
 doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run the long tests of the adapters, and check their types against the frameworks
 	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(call MODULES,langchain pydantic_ai openai_agents fastmcp claude_agent)
 	$(BIN)/mypy --python-executable $(APART)/bin/python $(call MODULES,google_adk strands)
-	$(APART)/bin/python -m pytest --numprocesses auto --dist worksteal $(ADAPTERS_APART)
+	$(APART)/bin/python -m pytest $(SPREAD) $(ADAPTERS_APART)
 	$(CREWAI)/bin/python -m pytest -m long -W ignore $(GUARDED)
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
 

@@ -21,7 +21,7 @@ from pdp.testing.bundles import compile_here, tool
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import Report, run
 from pdp.workbench.samples import sample_arguments
-from pdp.workbench.scaffold import example_bundle, example_definitions, scaffold
+from pdp.workbench.scaffold import example_definitions, scaffold
 
 STRING = {"type": "string"}
 READ = tool("read", {"kind": {"type": "string", "enum": ["b", "a"]}}, ["kind"], annotations={"readOnlyHint": True})
@@ -114,7 +114,7 @@ def test_server_without_a_bundle_is_named(server: str, definitions: Sequence[Map
     assert said == str(caught.value)
 
 
-@pytest.mark.parametrize("words", [(), ("--server", "git", "--tools", "git.json"), ("--example",)])
+@pytest.mark.parametrize("words", [(), ("--server", "git", "--tools", "git.json")])
 def test_command_writes_what_check_and_test_accept(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path
 ) -> None:
@@ -168,13 +168,17 @@ def test_server_and_tools_go_together(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not Path("mine").exists()
 
 
-def test_the_example_is_the_shipped_bundle(project_root: Path) -> None:
+def test_the_example_is_the_shipped_bundle(tmp_path: Path, project_root: Path) -> None:
     """`pdp new --example` writes `policies/`, to the byte."""
-    shipped = {
-        path.relative_to(project_root / "policies").as_posix(): path.read_bytes()
-        for path in (project_root / "policies").rglob("*")
-        if path.is_file()
-    }
+    shipped = content(project_root / "policies")
 
+    done = CliRunner().invoke(root, ["new", str(tmp_path / "mine"), "--example"], prog_name="pdp")
+
+    assert 0 == done.exit_code
     assert shipped
-    assert shipped == example_bundle()
+    assert shipped == content(tmp_path / "mine")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file of a folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
