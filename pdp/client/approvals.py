@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pdp.client.errors import InvalidRequestError
-from pdp.client.operations import Method, Operation, Page, Reply, presence
+from pdp.client.operations import Method, Operation, Page, Reply, new_request_id, presence
 from pdp.client.values import Answer
 from pdp.v1 import access_pb2
 from pdp.v1.access_pb2 import AccessState, RequestedAccess
@@ -18,7 +18,10 @@ def approve_call(
     return Operation(
         method=_method("ApproveCall", access_pb2.ApproveCallResponse),
         request=access_pb2.ApproveCallRequest(
-            access_request_id=access_request_id, request_digest=request_digest, calls=calls
+            access_request_id=access_request_id,
+            request_digest=request_digest,
+            calls=calls,
+            request_id=new_request_id(),
         ),
         read=lambda reply: reply.access_request,
         metadata=presence(id_token),
@@ -29,7 +32,9 @@ def deny_call(access_request_id: str, *, reason: str) -> Operation[access_pb2.De
     """Refuse a call."""
     return Operation(
         method=_method("DenyCall", access_pb2.DenyCallResponse),
-        request=access_pb2.DenyCallRequest(access_request_id=access_request_id, reason=reason),
+        request=access_pb2.DenyCallRequest(
+            access_request_id=access_request_id, reason=reason, request_id=new_request_id()
+        ),
         read=lambda reply: reply.access_request,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdp.client.errors import InvalidRequestError
-from pdp.client.operations import Method, Operation, Reply
+from pdp.client.operations import Method, Operation, Reply, new_request_id
 from pdp.v1 import freeze_pb2
 
 
@@ -31,7 +31,7 @@ def lift_freeze(freeze_id: str) -> Operation[freeze_pb2.LiftFreezeResponse, free
     """Confirm that a freeze is to be lifted, or lift it."""
     return Operation(
         method=_method("LiftFreeze", freeze_pb2.LiftFreezeResponse),
-        request=freeze_pb2.LiftFreezeRequest(freeze_id=freeze_id),
+        request=freeze_pb2.LiftFreezeRequest(freeze_id=freeze_id, request_id=new_request_id()),
         read=lambda reply: reply,
     )
 

@@ -243,7 +243,7 @@ def request_session(
         labels=_strings("labels", labels),
         may_delegate=may_delegate,
         terms_json=json_object("terms", terms),
-        request_id=_new_request_id(),
+        request_id=new_request_id(),
     )
     if duration is not None:
         request.duration.CopyFrom(_duration(duration))
@@ -272,7 +272,7 @@ def approve_session(
             request_digest=request_digest,
             grants=_strings("grants", grants),
             narrowing=_narrowing(tools, duration, terms),
-            request_id=_new_request_id(),
+            request_id=new_request_id(),
         ),
         read=lambda reply: reply.session,
         metadata=presence(id_token),
@@ -292,7 +292,7 @@ def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenyS
     """Deny a requested session."""
     return Operation(
         method=_session_method("DenySession", session_pb2.DenySessionResponse),
-        request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason, request_id=_new_request_id()),
+        request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason, request_id=new_request_id()),
         read=lambda reply: reply.session,
     )
 
@@ -301,7 +301,7 @@ def end_session(session_handle: str) -> Operation[session_pb2.EndSessionResponse
     """End a session."""
     return Operation(
         method=_session_method("EndSession", session_pb2.EndSessionResponse),
-        request=session_pb2.EndSessionRequest(session_handle=session_handle, request_id=_new_request_id()),
+        request=session_pb2.EndSessionRequest(session_handle=session_handle, request_id=new_request_id()),
         read=lambda reply: reply.session,
     )
 
@@ -416,7 +416,7 @@ def narrow_session(
         session_id=session_id,
         tool_patterns=_strings("tools", tools),
         labels=_strings("labels", labels),
-        request_id=_new_request_id(),
+        request_id=new_request_id(),
     )
     if expires_at is not None:
         seconds, nanos = _seconds_and_nanos(expires_at)
@@ -613,7 +613,7 @@ def _revocation(
         reason=reason,
         validate_only=validate_only,
         of_tenant=of_tenant,
-        request_id="" if validate_only else _new_request_id(),
+        request_id="" if validate_only else new_request_id(),
     )
     for name, value in given.items():
         setattr(request, name, value)
@@ -626,7 +626,8 @@ def _opened(reply: session_pb2.RequestSessionResponse) -> session_pb2.RequestSes
     return reply
 
 
-def _new_request_id() -> str:
+def new_request_id() -> str:
+    """Return an id under which one change is asked for, as often as it takes."""
     return uuid4().hex
 
 

@@ -28,6 +28,7 @@ from pdp.sessions.access import AccessFilter, AccessRequest, AccessState
 from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import AccessRequests, SessionHistory, Sessions
+from pdp.sessions.writes import Write
 
 # The number of requests that are read at a time.
 _STEP: Final = 100
@@ -79,9 +80,11 @@ class Approvals:
         calls: int = 1,
         caller: Caller,
         trace: Mapping[str, str] | None = None,
+        write: Write | None = None,
     ) -> AccessView:
         """Approve exactly what was shown, for so many calls.
 
+        With a `write`, here and for `deny`, the answer is remembered, so that it can be given again: see `written`.
         `trace` holds the facts of the event that link the policies' answer to the caller's trace. Raise
         `InvalidRequestError` for more calls than a run may have, `WrongStateError` when the request is not open or is
         not what was shown, `PermissionDeniedError` when a rule or the policies refuse, and `FrozenError` while the
@@ -115,7 +118,7 @@ class Approvals:
         approve(request)
         decided = self._policies.require(bundle, _question(reviewed, chain, caller, now, calls, trace or {}))
         with self._sessions.unfrozen(request.tenant):
-            approved = self._requests().answer(request_id, approve)
+            approved = self._requests().answer(request_id, approve, write=write)
         self._observer.event(decided)
         given = {"calls": str(approved.most_uses), "request_digest": request_digest, **presence(caller)}
         self._observer.event(
@@ -123,16 +126,28 @@ class Approvals:
         )
         return AccessView(request=approved, state=approved.state)
 
-    def deny(self, request_id: str, *, reason: str, caller: Caller) -> AccessView:
+    def deny(self, request_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> AccessView:
         """Refuse a call, for the rest of its session. Raise `WrongStateError` unless the request is open.
 
         As with `revoke`, the table of RPCs says who may: whoever ends authority needs no right to give it.
         """
         now = self._now()
         self._visible(request_id, caller)
-        denied = self._requests().answer(request_id, partial(access.deny, now=now, by=caller.id, reason=reason))
+        deny = partial(access.deny, now=now, by=caller.id, reason=reason)
+        denied = self._requests().answer(request_id, deny, write=write)
         self._observer.event(access_event(EventKind.ACCESS_DENIED, denied, at=now.wall_at, caller_id=caller.id))
         return AccessView(request=denied, state=denied.state)
+
+    def written(self, write: Write) -> tuple[str, ...] | None:
+        """Return the id of the request that was answered before; None when it was not, or is forgotten.
+
+        Raise `RequestIdConflictError` when another answer was given under the same request id.
+        """
+        return self._requests().written(write, wall_at=self._now().wall_at)
+
+    def again(self, request_id: str, *, caller: Caller) -> AccessView:
+        """Return a request that was answered, as it is now."""
+        return self._view(self._visible(request_id, caller), self._bundle(), self._now())
 
     def revoke(self, selector: AccessSelector, *, reason: str, caller: Caller) -> tuple[str, ...]:
         """Take back approvals that are not used up; return the ids of their requests, sorted.

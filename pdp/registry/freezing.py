@@ -12,6 +12,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.sessions.freezes import ALL_TENANTS, Freeze, as_of, lift
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
+from pdp.sessions.writes import Write
 
 # Who may lift the freeze of one tenant, and who may set it.
 _LIFTING = frozenset({Role.APPROVER, Role.ADMIN})
@@ -50,9 +51,10 @@ class Freezer:
         self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
         return freeze
 
-    def lift(self, freeze_id: str, *, caller: Caller) -> Freeze | None:
+    def lift(self, freeze_id: str, *, caller: Caller, write: Write | None = None) -> Freeze | None:
         """Confirm that a freeze is to be lifted; the second who does so lifts it. Return what is left of it.
 
+        With a `write` it is remembered, so that it can be asked for again: see `written`.
         Neither may be who froze, or a gateway. Raise `NotFoundError` for an unknown freeze and one of another tenant,
         and `PermissionDeniedError` when the caller may not lift it.
         """
@@ -63,10 +65,22 @@ class Freezer:
         if not self._record_permits():
             raise UnavailableError("the record accepts no more entries; tenants can be frozen, but no freeze lifted")
         now = self._now()
-        left = self._sessions.change_freeze(freeze_id, lift(by=caller.id, at=now.wall_at), wall_at=now.wall_at)
+        change = lift(by=caller.id, at=now.wall_at)
+        left = self._sessions.change_freeze(freeze_id, change, wall_at=now.wall_at, write=write)
         kind = EventKind.FREEZE_LIFTED if left is None else EventKind.FREEZE_LIFT_CONFIRMED
         self._observer.event(freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id))
         return left
+
+    def written(self, write: Write) -> tuple[str, ...] | None:
+        """Return the id of the freeze that the caller has confirmed or lifted before; None when that is not known.
+
+        Raise `RequestIdConflictError` when something else was asked for under the same request id.
+        """
+        return self._sessions.written(write, wall_at=self._now().wall_at)
+
+    def left(self, freeze_id: str, *, caller: Caller) -> Freeze | None:
+        """Return what is left of a freeze of the caller's tenant; None when it is lifted."""
+        return next((freeze for freeze in self.list(caller=caller) if freeze.id == freeze_id), None)
 
     def list(self, *, caller: Caller) -> tuple[Freeze, ...]:
         """Return the freezes that stop the caller's tenant: that of all tenants first."""

@@ -6,7 +6,10 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+from google.protobuf.message import Message
 
 from pdp.audit.comparison import NOTHING_EARLIER, WaitingCall, asked, last_like
 from pdp.audit.searchable import SearchableRecord
@@ -17,6 +20,7 @@ from pdp.registry.access import Approvals
 from pdp.registry.accessreview import AccessView
 from pdp.server.accessmessages import access_message, access_review, access_selector, access_state, comparison_message
 from pdp.server.fields import optional_id, optional_text, require_digest, require_id, require_text
+from pdp.server.repeats import Repeats
 from pdp.serving.origin import Origin
 from pdp.v1 import access_pb2 as access
 
@@ -42,6 +46,7 @@ class AccessHandlers:
         searchable: SearchableRecord | None = None,
     ) -> None:
         self._approvals = approvals
+        self._repeats = Repeats(approvals.written)
         self._searchable = searchable
         self._limits = limits
         self._clock = clock
@@ -58,23 +63,34 @@ class AccessHandlers:
         """Approve exactly what was shown."""
         if request.calls < 0:
             raise InvalidRequestError("calls", f"`{request.calls}` is negative")
-        view = self._approvals.approve(
+        approve = partial(
+            self._approvals.approve,
             require_id("access_request_id", request.access_request_id),
             request_digest=require_digest("request_digest", request.request_digest),
             calls=request.calls,
             caller=origin.caller,
             trace=origin.trace,
         )
-        return access.ApproveCallResponse(access_request=access_message(view))
+        return access.ApproveCallResponse(access_request=access_message(self._once(request, origin, approve)))
 
     def deny_call(self, request: access.DenyCallRequest, origin: Origin) -> access.DenyCallResponse:
         """Refuse a call."""
-        view = self._approvals.deny(
+        deny = partial(
+            self._approvals.deny,
             require_id("access_request_id", request.access_request_id),
             reason=optional_text("reason", request.reason, self._limits.text_characters),
             caller=origin.caller,
         )
-        return access.DenyCallResponse(access_request=access_message(view))
+        return access.DenyCallResponse(access_request=access_message(self._once(request, origin, deny)))
+
+    def _once(self, request: Message, origin: Origin, change: Callable[..., AccessView]) -> AccessView:
+        """Answer an access request, or return it as it is when the same was asked before."""
+        return self._repeats.once(
+            request,
+            origin,
+            lambda write: change(write=write),
+            lambda written: self._approvals.again(written[0], caller=origin.caller),
+        )
 
     def revoke_access(self, request: access.RevokeAccessRequest, origin: Origin) -> access.RevokeAccessResponse:
         """Take back approvals that are not used up."""

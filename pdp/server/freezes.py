@@ -6,6 +6,7 @@ from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.registry.freezing import Freezer
 from pdp.server.fields import optional_text, require_id, require_text, write_timestamp
+from pdp.server.repeats import Repeats
 from pdp.serving.origin import Origin
 from pdp.sessions.freezes import ALL_TENANTS, LIFT_SECONDS, Freeze
 from pdp.v1 import freeze_pb2 as freezes
@@ -16,6 +17,7 @@ class FreezeHandlers:
 
     def __init__(self, freezer: Freezer, limits: Limits) -> None:
         self._freezer = freezer
+        self._repeats = Repeats(freezer.written)
         self._limits = limits
 
     def set_freeze(self, request: freezes.SetFreezeRequest, origin: Origin) -> freezes.SetFreezeResponse:
@@ -30,7 +32,13 @@ class FreezeHandlers:
 
     def lift_freeze(self, request: freezes.LiftFreezeRequest, origin: Origin) -> freezes.LiftFreezeResponse:
         """Confirm that a freeze is to be lifted, or lift it."""
-        left = self._freezer.lift(require_id("freeze_id", request.freeze_id), caller=origin.caller)
+        freeze_id = require_id("freeze_id", request.freeze_id)
+        left = self._repeats.once(
+            request,
+            origin,
+            lambda write: self._freezer.lift(freeze_id, caller=origin.caller, write=write),
+            lambda _: self._freezer.left(freeze_id, caller=origin.caller),
+        )
         if left is None:
             return freezes.LiftFreezeResponse(lifted=True)
         return freezes.LiftFreezeResponse(freeze=_message(left))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from pdp.errors import ConflictError, WrongStateError
-from pdp.registry.registrar import Registrar
+from pdp.errors import ConflictError, NotFoundError, WrongStateError
 from pdp.server.fields import optional_id
 from pdp.serving.origin import Origin
 from pdp.sessions.writes import Write
@@ -17,10 +16,10 @@ T = TypeVar("T")
 
 
 class Repeats:
-    """What became of changes that a caller asks for again."""
+    """What became of changes that a caller asks for again, as `written` knows it."""
 
-    def __init__(self, registrar: Registrar) -> None:
-        self._registrar = registrar
+    def __init__(self, written: Callable[[Write], tuple[str, ...] | None]) -> None:
+        self._written = written
 
     def once(
         self,
@@ -29,23 +28,23 @@ class Repeats:
         change: Callable[[Write | None], T],
         again: Callable[[tuple[str, ...]], T],
     ) -> T:
-        """Make a change, or return what `again` makes of the sessions that it has written when it was made before.
+        """Make a change, or return what `again` makes of the ids that it has written when it was made before.
 
         Raise what they raise, and `RequestIdConflictError` when the request id was used for another change.
         """
         write = write_of(request, origin)
         if write is None:
             return change(None)
-        session_ids = self._registrar.written(write)
-        if session_ids is None:
+        ids = self._written(write)
+        if ids is None:
             try:
                 return change(write)
-            except (ConflictError, WrongStateError):
+            except (ConflictError, NotFoundError, WrongStateError):
                 # An earlier try, whose answer was lost, can have come to its end meanwhile.
-                session_ids = self._registrar.written(write)
-                if session_ids is None:
+                ids = self._written(write)
+                if ids is None:
                     raise
-        return again(session_ids)
+        return again(ids)
 
 
 def write_of(request: Any, origin: Origin) -> Write | None:  # noqa: ANN401 - the same

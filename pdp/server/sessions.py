@@ -44,7 +44,7 @@ class SessionHandlers:
         self._limits = limits
         self._followers = followers
         self._links = links
-        self._repeats = Repeats(registrar)
+        self._repeats = Repeats(registrar.written)
 
     def request_session(
         self, request: sessions.RequestSessionRequest, origin: Origin

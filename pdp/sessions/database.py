@@ -154,7 +154,7 @@ _UPGRADES: Final = (
       position INTEGER PRIMARY KEY,
       key BLOB NOT NULL UNIQUE,
       digest BLOB NOT NULL,
-      session_ids TEXT NOT NULL,
+      ids TEXT NOT NULL,
       at REAL NOT NULL
     ) STRICT;
     CREATE INDEX writes_by_age ON writes (at);

@@ -200,11 +200,15 @@ class MemorySessionStore:
             self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
             self._write([], freeze.set_at)
 
-    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+    def change_freeze(
+        self, freeze_id: str, change: FreezeChange, *, wall_at: float, write: Write | None = None
+    ) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, or remove it."""
         with self._open():
+            self._writes.require_new(write, wall_at=wall_at)
             stored = freeze_with_id(freeze_id, self._freezes.values())
             successor = change(stored)
+            self._writes.remember(write, (freeze_id,), wall_at=wall_at)
             if successor is None:
                 del self._freezes[stored.tenant]
             else:

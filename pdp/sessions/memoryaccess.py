@@ -13,8 +13,10 @@ from pdp.errors import NotFoundError
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.memoryoutbox import MemoryOutbox
+from pdp.sessions.memorywrites import MemoryWrites
 from pdp.sessions.outbox import Untold, request_event, request_expiry
 from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.writes import Write
 
 
 class _Receipt(NamedTuple):
@@ -45,6 +47,7 @@ class MemoryAccessRequests:
         self._receipts: dict[bytes, _Receipt] = {}
         self._revision = 0
         self._outbox = MemoryOutbox(tells=tells)
+        self._writes = MemoryWrites()
         # Of those asked while it told, the live ones whose expiry was not noted.
         self._unexpired: dict[str, None] = {}
 
@@ -101,12 +104,22 @@ class MemoryAccessRequests:
             if (stored := self._requests.get(use.request.id)) is not None:
                 self._write(access.given_back(stored))
 
-    def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the id of the request whose answer is remembered; None when none is."""
+        with self._answering():
+            return self._writes.find(write, wall_at=wall_at)
+
+    def answer(
+        self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
+    ) -> AccessRequest:
         """Replace a request by its successor."""
         with self._answering():
             if request_id not in self._requests:
                 raise NotFoundError(f"no such access request: `{request_id}`")
-            after = self._write(change(self._requests[request_id]))
+            successor = change(self._requests[request_id])
+            self._writes.require_new(write, wall_at=successor.answered_at)
+            after = self._write(successor)
+            self._writes.remember(write, (request_id,), wall_at=after.answered_at)
             if after.state is not AccessState.OPEN:
                 self._arguments.pop(request_id, None)
             return after

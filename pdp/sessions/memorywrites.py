@@ -28,7 +28,7 @@ class MemoryWrites:
             del self._kept[next(iter(self._kept))]
 
     def find(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
-        """Return the sessions of a change that is remembered; None for another one."""
+        """Return the ids that a remembered change has written; None for another one."""
         found = self._recent(write, wall_at)
         return found.answer(write) if found else None
 

@@ -26,7 +26,7 @@ UPGRADES: Final[tuple[str, ...]] = (
       position BIGINT PRIMARY KEY,
       key BYTEA NOT NULL UNIQUE,
       digest BYTEA NOT NULL,
-      session_ids TEXT COLLATE "C" NOT NULL,
+      ids TEXT COLLATE "C" NOT NULL,
       at DOUBLE PRECISION NOT NULL
     );
     CREATE INDEX writes_by_age ON writes (at);
@@ -75,6 +75,8 @@ def write_history(connection: PostgresConnection, namespace: str) -> int:
     if _missing(connection, namespace, "history"):
         connection.execute(_HISTORY)
         connection.execute("INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES)))
+    # Histories of earlier programs have none.
+    connection.execute(_WRITES)
     return int(connection.execute("SELECT version FROM history").get)
 
 
@@ -181,7 +183,7 @@ CREATE TABLE writes (
   position BIGINT PRIMARY KEY,
   key BYTEA NOT NULL UNIQUE,
   digest BYTEA NOT NULL,
-  session_ids TEXT COLLATE "C" NOT NULL,
+  ids TEXT COLLATE "C" NOT NULL,
   at DOUBLE PRECISION NOT NULL
 );
 CREATE INDEX writes_by_age ON writes (at);
@@ -231,6 +233,16 @@ END
 $$;
 CREATE TRIGGER tag_revision AFTER INSERT OR UPDATE OF revision ON meta
 FOR EACH ROW EXECUTE FUNCTION tag_revision();
+"""
+_WRITES: Final = """
+CREATE TABLE IF NOT EXISTS writes (
+  position BIGINT PRIMARY KEY,
+  key BYTEA NOT NULL UNIQUE,
+  digest BYTEA NOT NULL,
+  ids TEXT COLLATE "C" NOT NULL,
+  at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX IF NOT EXISTS writes_by_age ON writes (at);
 """
 _HISTORY: Final = """
 CREATE TABLE history (

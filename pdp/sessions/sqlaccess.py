@@ -21,7 +21,9 @@ from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundC
 from pdp.sessions.outbox import Untold, request_event, request_expiry
 from pdp.sessions.sql import Statements
 from pdp.sessions.sqloutbox import SQLOutbox
+from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.writes import Write
 
 _ROWS_OF_A_STEP: Final = 500
 
@@ -51,6 +53,7 @@ class SQLAccessRequests:
         self._spending = spending
         self._wipe = wipe
         self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision")
+        self._writes = SQLWrites(connection)
         self._expired = _EXPIRED.format(by_expiry)
 
     def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
@@ -105,16 +108,23 @@ class SQLAccessRequests:
             if (stored := self._one(use.request.id)) is not None:
                 self._write(access.given_back(stored), None)
 
-    def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the id of the request whose answer is remembered; None when none is."""
+        with self._reading():
+            return self._writes.find(write, wall_at=wall_at)
+
+    def answer(
+        self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
+    ) -> AccessRequest:
         """Replace a request by its successor."""
         try:
-            after = self._answer(request_id, change)
+            after = self._answer(request_id, change, write)
         except StoreUnavailableError:
             if not self._outbox.tells:
                 raise
             # A no counts, although nothing can be told of it.
             with self._outbox.sparing():
-                after = self._answer(request_id, change)
+                after = self._answer(request_id, change, write)
         self._wipe()
         return after
 
@@ -199,12 +209,15 @@ class SQLAccessRequests:
             self._outbox.add(map(request_expiry, due))
             return len(due)
 
-    def _answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+    def _answer(
+        self, request_id: str, change: Callable[[AccessRequest], AccessRequest], write: Write | None
+    ) -> AccessRequest:
         with self._writing():
             stored = self._one(request_id)
             if stored is None:
                 raise NotFoundError(f"no such access request: `{request_id}`")
             successor = change(stored)
+            self._writes.remember(write, (request_id,), wall_at=successor.answered_at)
             kept = self._sealed(request_id) if successor.state is AccessState.OPEN else None
             return self._write(successor, kept)
 

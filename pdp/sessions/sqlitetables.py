@@ -16,7 +16,7 @@ def prepare_history(connection: apsw.Connection) -> None:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         if columns and column not in columns:
             connection.execute(upgrade)
-    connection.execute(_HISTORY + _COUNTS + _VALUES + _KEYS + _ACCESS + OUTBOX_SCHEMA)
+    connection.execute(_HISTORY + _COUNTS + _VALUES + _KEYS + _ACCESS + _WRITES + OUTBOX_SCHEMA)
 
 
 _HISTORY: Final = """
@@ -132,6 +132,16 @@ CREATE TABLE IF NOT EXISTS access_uses (
   boot_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS access_uses_by_age ON access_uses (used_at);
+"""
+_WRITES: Final = """
+CREATE TABLE IF NOT EXISTS writes (
+  position INTEGER PRIMARY KEY,
+  key BLOB NOT NULL UNIQUE,
+  digest BLOB NOT NULL,
+  ids TEXT NOT NULL,
+  at REAL NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS writes_by_age ON writes (at);
 """
 OUTBOX_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS outbox (

@@ -184,7 +184,9 @@ class SQLSessionStore(ABC):
         """Stop all calls of a tenant, or of all tenants."""
         self._ending(lambda: self._freeze(freeze))
 
-    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+    def change_freeze(
+        self, freeze_id: str, change: FreezeChange, *, wall_at: float, write: Write | None = None
+    ) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, or remove it."""
         with self._transaction(opens=True):
             stored = freeze_with_id(freeze_id, freezes_on(self._connection))
@@ -192,6 +194,7 @@ class SQLSessionStore(ABC):
             revision = self._advance(wall_at)
             self._keep_freeze(stored.tenant, successor)
             self._outbox.add([freeze_event(stored, successor, at=wall_at)])
+            self._writes.remember(write, (freeze_id,), wall_at=wall_at)
             self._note(revision, [("freeze", freeze_id)])
             return successor
 

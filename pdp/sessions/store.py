@@ -256,9 +256,12 @@ class Freezes(Protocol):
         """
         ...
 
-    def change_freeze(self, freeze_id: str, change: FreezeChange, *, wall_at: float) -> Freeze | None:
+    def change_freeze(
+        self, freeze_id: str, change: FreezeChange, *, wall_at: float, write: Write | None = None
+    ) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, and return that; None when it is removed.
 
+        With a `write` it is remembered like a change of sessions, and `written` returns the id of the freeze.
         `change` must be pure, and leaves id and tenant as they are. Raise what it raises, and `NotFoundError` when
         there is no such freeze.
         """
@@ -315,9 +318,17 @@ class AccessRequests(Outbox, Protocol):
         """
         ...
 
-    def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the id of the request whose answer is remembered, as in a `SessionWriter`; None when none is."""
+        ...
+
+    def answer(
+        self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
+    ) -> AccessRequest:
         """Replace a request by its successor under `change`, such as `access.approve`, and return that.
 
+        With a `write` the answer is remembered in its transaction. Raise `ConflictError` when its key is remembered
+        already.
         `change` must be pure. Raise what it raises, and `NotFoundError` when there is no such request.
         """
         ...

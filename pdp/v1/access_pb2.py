@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pdp.v1 import session_pb2 as pdp_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/access.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdp/v1/session.proto\"p\n\x0e\x41\x63\x63\x65ssQuestion\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\nmost_calls\x18\x05 \x01(\x05\"\xfe\x03\n\x0fRequestedAccess\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.pdp.v1.AccessState\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05\x61gent\x18\x05 \x01(\t\x12\x0e\n\x06server\x18\x06 \x01(\t\x12\x0c\n\x04tool\x18\x07 \x01(\t\x12)\n\tquestions\x18\x08 \x03(\x0b\x32\x16.pdp.v1.AccessQuestion\x12\x10\n\x08\x61sked_by\x18\t \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\n \x01(\t\x12\x30\n\x0crequest_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nswer_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61nswered_by\x18\x0e \x01(\t\x12\x0e\n\x06reason\x18\x0f \x01(\t\x12\x16\n\x0e\x61pproved_calls\x18\x10 \x01(\x05\x12\x12\n\nused_calls\x18\x11 \x01(\x05\x12\x16\n\x0e\x62undle_version\x18\x12 \x01(\t\x12\x0e\n\x06tenant\x18\x13 \x01(\t\"0\n\x0c\x41\x63\x63\x65ssTarget\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nprovenance\x18\x02 \x03(\t\"V\n\x12\x41pproveCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x16\n\x0erequest_digest\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x05\"F\n\x13\x41pproveCallResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\"<\n\x0f\x44\x65nyCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"C\n\x10\x44\x65nyCallResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\"d\n\x13RevokeAccessRequest\x12\x1b\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x03 \x01(\tB\n\n\x08selector\"2\n\x14RevokeAccessResponse\x12\x1a\n\x12\x61\x63\x63\x65ss_request_ids\x18\x01 \x03(\t\"4\n\x17GetAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"\xd7\x02\n\x18GetAccessRequestResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\x12 \n\x07session\x18\x02 \x01(\x0b\x32\x0f.pdp.v1.Session\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\x0c\x12%\n\x07targets\x18\x04 \x03(\x0b\x32\x14.pdp.v1.AccessTarget\x12\x0c\n\x04risk\x18\x05 \x01(\t\x12\x0e\n\x06groups\x18\x06 \x03(\t\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\t\x12\x10\n\x08\x63ritical\x18\x08 \x01(\x08\x12\x12\n\nmost_calls\x18\t \x01(\x05\x12\x16\n\x0erequest_digest\x18\n \x01(\t\x12\x17\n\x0f\x63onnection_kind\x18\x0b \x01(\t\x12\x19\n\x11\x63onnection_scopes\x18\x0c \x03(\t\"/\n\x12\x43ompareCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"^\n\x10\x43omparedArgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x16.pdp.v1.ArgumentChange\x12\x14\n\x0c\x65\x61rlier_json\x18\x03 \x01(\x0c\"\xd6\x01\n\x13\x43ompareCallResponse\x12\x14\n\x0cnot_compared\x18\x01 \x01(\t\x12\x1b\n\x13\x65\x61rlier_decision_id\x18\x02 \x01(\t\x12\x1a\n\x12\x65\x61rlier_session_id\x18\x03 \x01(\t\x12\x30\n\x0c\x65\x61rlier_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tidentical\x18\x05 \x01(\x08\x12+\n\targuments\x18\x06 \x03(\x0b\x32\x18.pdp.v1.ComparedArgument\"\x88\x01\n\x19ListAccessRequestsRequest\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.pdp.v1.AccessState\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x1aListAccessRequestsResponse\x12\x30\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\x17.pdp.v1.RequestedAccess\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x1aWatchAccessRequestsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"a\n\x1bWatchAccessRequestsResponse\x12\x30\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\x17.pdp.v1.RequestedAccess\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08*\xc1\x01\n\x0b\x41\x63\x63\x65ssState\x12\x1c\n\x18\x41\x43\x43\x45SS_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43\x43\x45SS_STATE_OPEN\x10\x01\x12\x19\n\x15\x41\x43\x43\x45SS_STATE_APPROVED\x10\x02\x12\x17\n\x13\x41\x43\x43\x45SS_STATE_DENIED\x10\x03\x12\x15\n\x11\x41\x43\x43\x45SS_STATE_USED\x10\x04\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_REVOKED\x10\x05\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_EXPIRED\x10\x06*\xbd\x01\n\x0e\x41rgumentChange\x12\x1f\n\x1b\x41RGUMENT_CHANGE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41RGUMENT_CHANGE_SAME\x10\x01\x12\x1b\n\x17\x41RGUMENT_CHANGE_CHANGED\x10\x02\x12\x19\n\x15\x41RGUMENT_CHANGE_ADDED\x10\x03\x12\x1b\n\x17\x41RGUMENT_CHANGE_REMOVED\x10\x04\x12\x1b\n\x17\x41RGUMENT_CHANGE_UNKNOWN\x10\x05\x32\xbf\x04\n\rAccessService\x12\x46\n\x0b\x41pproveCall\x12\x1a.pdp.v1.ApproveCallRequest\x1a\x1b.pdp.v1.ApproveCallResponse\x12=\n\x08\x44\x65nyCall\x12\x17.pdp.v1.DenyCallRequest\x1a\x18.pdp.v1.DenyCallResponse\x12I\n\x0cRevokeAccess\x12\x1b.pdp.v1.RevokeAccessRequest\x1a\x1c.pdp.v1.RevokeAccessResponse\x12U\n\x10GetAccessRequest\x12\x1f.pdp.v1.GetAccessRequestRequest\x1a .pdp.v1.GetAccessRequestResponse\x12\x46\n\x0b\x43ompareCall\x12\x1a.pdp.v1.CompareCallRequest\x1a\x1b.pdp.v1.CompareCallResponse\x12[\n\x12ListAccessRequests\x12!.pdp.v1.ListAccessRequestsRequest\x1a\".pdp.v1.ListAccessRequestsResponse\x12`\n\x13WatchAccessRequests\x12\".pdp.v1.WatchAccessRequestsRequest\x1a#.pdp.v1.WatchAccessRequestsResponse0\x01\x42.\n\x06pdp.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/access.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdp/v1/session.proto\"p\n\x0e\x41\x63\x63\x65ssQuestion\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x15\n\rpolicy_digest\x18\x03 \x01(\t\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\nmost_calls\x18\x05 \x01(\x05\"\xfe\x03\n\x0fRequestedAccess\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.pdp.v1.AccessState\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\r\n\x05\x61gent\x18\x05 \x01(\t\x12\x0e\n\x06server\x18\x06 \x01(\t\x12\x0c\n\x04tool\x18\x07 \x01(\t\x12)\n\tquestions\x18\x08 \x03(\x0b\x32\x16.pdp.v1.AccessQuestion\x12\x10\n\x08\x61sked_by\x18\t \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\n \x01(\t\x12\x30\n\x0crequest_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nswer_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61nswered_by\x18\x0e \x01(\t\x12\x0e\n\x06reason\x18\x0f \x01(\t\x12\x16\n\x0e\x61pproved_calls\x18\x10 \x01(\x05\x12\x12\n\nused_calls\x18\x11 \x01(\x05\x12\x16\n\x0e\x62undle_version\x18\x12 \x01(\t\x12\x0e\n\x06tenant\x18\x13 \x01(\t\"0\n\x0c\x41\x63\x63\x65ssTarget\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nprovenance\x18\x02 \x03(\t\"j\n\x12\x41pproveCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x16\n\x0erequest_digest\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"F\n\x13\x41pproveCallResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\"P\n\x0f\x44\x65nyCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"C\n\x10\x44\x65nyCallResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\"d\n\x13RevokeAccessRequest\x12\x1b\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x03 \x01(\tB\n\n\x08selector\"2\n\x14RevokeAccessResponse\x12\x1a\n\x12\x61\x63\x63\x65ss_request_ids\x18\x01 \x03(\t\"4\n\x17GetAccessRequestRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"\xd7\x02\n\x18GetAccessRequestResponse\x12/\n\x0e\x61\x63\x63\x65ss_request\x18\x01 \x01(\x0b\x32\x17.pdp.v1.RequestedAccess\x12 \n\x07session\x18\x02 \x01(\x0b\x32\x0f.pdp.v1.Session\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\x0c\x12%\n\x07targets\x18\x04 \x03(\x0b\x32\x14.pdp.v1.AccessTarget\x12\x0c\n\x04risk\x18\x05 \x01(\t\x12\x0e\n\x06groups\x18\x06 \x03(\t\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x07 \x01(\t\x12\x10\n\x08\x63ritical\x18\x08 \x01(\x08\x12\x12\n\nmost_calls\x18\t \x01(\x05\x12\x16\n\x0erequest_digest\x18\n \x01(\t\x12\x17\n\x0f\x63onnection_kind\x18\x0b \x01(\t\x12\x19\n\x11\x63onnection_scopes\x18\x0c \x03(\t\"/\n\x12\x43ompareCallRequest\x12\x19\n\x11\x61\x63\x63\x65ss_request_id\x18\x01 \x01(\t\"^\n\x10\x43omparedArgument\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06\x63hange\x18\x02 \x01(\x0e\x32\x16.pdp.v1.ArgumentChange\x12\x14\n\x0c\x65\x61rlier_json\x18\x03 \x01(\x0c\"\xd6\x01\n\x13\x43ompareCallResponse\x12\x14\n\x0cnot_compared\x18\x01 \x01(\t\x12\x1b\n\x13\x65\x61rlier_decision_id\x18\x02 \x01(\t\x12\x1a\n\x12\x65\x61rlier_session_id\x18\x03 \x01(\t\x12\x30\n\x0c\x65\x61rlier_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tidentical\x18\x05 \x01(\x08\x12+\n\targuments\x18\x06 \x03(\x0b\x32\x18.pdp.v1.ComparedArgument\"\x88\x01\n\x19ListAccessRequestsRequest\x12\"\n\x05state\x18\x01 \x01(\x0e\x32\x13.pdp.v1.AccessState\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x1aListAccessRequestsResponse\x12\x30\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\x17.pdp.v1.RequestedAccess\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x1aWatchAccessRequestsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"a\n\x1bWatchAccessRequestsResponse\x12\x30\n\x0f\x61\x63\x63\x65ss_requests\x18\x01 \x03(\x0b\x32\x17.pdp.v1.RequestedAccess\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08*\xc1\x01\n\x0b\x41\x63\x63\x65ssState\x12\x1c\n\x18\x41\x43\x43\x45SS_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43\x43\x45SS_STATE_OPEN\x10\x01\x12\x19\n\x15\x41\x43\x43\x45SS_STATE_APPROVED\x10\x02\x12\x17\n\x13\x41\x43\x43\x45SS_STATE_DENIED\x10\x03\x12\x15\n\x11\x41\x43\x43\x45SS_STATE_USED\x10\x04\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_REVOKED\x10\x05\x12\x18\n\x14\x41\x43\x43\x45SS_STATE_EXPIRED\x10\x06*\xbd\x01\n\x0e\x41rgumentChange\x12\x1f\n\x1b\x41RGUMENT_CHANGE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41RGUMENT_CHANGE_SAME\x10\x01\x12\x1b\n\x17\x41RGUMENT_CHANGE_CHANGED\x10\x02\x12\x19\n\x15\x41RGUMENT_CHANGE_ADDED\x10\x03\x12\x1b\n\x17\x41RGUMENT_CHANGE_REMOVED\x10\x04\x12\x1b\n\x17\x41RGUMENT_CHANGE_UNKNOWN\x10\x05\x32\xbf\x04\n\rAccessService\x12\x46\n\x0b\x41pproveCall\x12\x1a.pdp.v1.ApproveCallRequest\x1a\x1b.pdp.v1.ApproveCallResponse\x12=\n\x08\x44\x65nyCall\x12\x17.pdp.v1.DenyCallRequest\x1a\x18.pdp.v1.DenyCallResponse\x12I\n\x0cRevokeAccess\x12\x1b.pdp.v1.RevokeAccessRequest\x1a\x1c.pdp.v1.RevokeAccessResponse\x12U\n\x10GetAccessRequest\x12\x1f.pdp.v1.GetAccessRequestRequest\x1a .pdp.v1.GetAccessRequestResponse\x12\x46\n\x0b\x43ompareCall\x12\x1a.pdp.v1.CompareCallRequest\x1a\x1b.pdp.v1.CompareCallResponse\x12[\n\x12ListAccessRequests\x12!.pdp.v1.ListAccessRequestsRequest\x1a\".pdp.v1.ListAccessRequestsResponse\x12`\n\x13WatchAccessRequests\x12\".pdp.v1.WatchAccessRequestsRequest\x1a#.pdp.v1.WatchAccessRequestsResponse0\x01\x42.\n\x06pdp.v1B\x0b\x41\x63\x63\x65ssProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.access_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\013AccessProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
-  _globals['_ACCESSSTATE']._serialized_start=2378
-  _globals['_ACCESSSTATE']._serialized_end=2571
-  _globals['_ARGUMENTCHANGE']._serialized_start=2574
-  _globals['_ARGUMENTCHANGE']._serialized_end=2763
+  _globals['_ACCESSSTATE']._serialized_start=2418
+  _globals['_ACCESSSTATE']._serialized_end=2611
+  _globals['_ARGUMENTCHANGE']._serialized_start=2614
+  _globals['_ARGUMENTCHANGE']._serialized_end=2803
   _globals['_ACCESSQUESTION']._serialized_start=86
   _globals['_ACCESSQUESTION']._serialized_end=198
   _globals['_REQUESTEDACCESS']._serialized_start=201
@@ -45,35 +45,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSTARGET']._serialized_start=713
   _globals['_ACCESSTARGET']._serialized_end=761
   _globals['_APPROVECALLREQUEST']._serialized_start=763
-  _globals['_APPROVECALLREQUEST']._serialized_end=849
-  _globals['_APPROVECALLRESPONSE']._serialized_start=851
-  _globals['_APPROVECALLRESPONSE']._serialized_end=921
-  _globals['_DENYCALLREQUEST']._serialized_start=923
-  _globals['_DENYCALLREQUEST']._serialized_end=983
-  _globals['_DENYCALLRESPONSE']._serialized_start=985
-  _globals['_DENYCALLRESPONSE']._serialized_end=1052
-  _globals['_REVOKEACCESSREQUEST']._serialized_start=1054
-  _globals['_REVOKEACCESSREQUEST']._serialized_end=1154
-  _globals['_REVOKEACCESSRESPONSE']._serialized_start=1156
-  _globals['_REVOKEACCESSRESPONSE']._serialized_end=1206
-  _globals['_GETACCESSREQUESTREQUEST']._serialized_start=1208
-  _globals['_GETACCESSREQUESTREQUEST']._serialized_end=1260
-  _globals['_GETACCESSREQUESTRESPONSE']._serialized_start=1263
-  _globals['_GETACCESSREQUESTRESPONSE']._serialized_end=1606
-  _globals['_COMPARECALLREQUEST']._serialized_start=1608
-  _globals['_COMPARECALLREQUEST']._serialized_end=1655
-  _globals['_COMPAREDARGUMENT']._serialized_start=1657
-  _globals['_COMPAREDARGUMENT']._serialized_end=1751
-  _globals['_COMPARECALLRESPONSE']._serialized_start=1754
-  _globals['_COMPARECALLRESPONSE']._serialized_end=1968
-  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_start=1971
-  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_end=2107
-  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_start=2109
-  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_end=2212
-  _globals['_WATCHACCESSREQUESTSREQUEST']._serialized_start=2214
-  _globals['_WATCHACCESSREQUESTSREQUEST']._serialized_end=2276
-  _globals['_WATCHACCESSREQUESTSRESPONSE']._serialized_start=2278
-  _globals['_WATCHACCESSREQUESTSRESPONSE']._serialized_end=2375
-  _globals['_ACCESSSERVICE']._serialized_start=2766
-  _globals['_ACCESSSERVICE']._serialized_end=3341
+  _globals['_APPROVECALLREQUEST']._serialized_end=869
+  _globals['_APPROVECALLRESPONSE']._serialized_start=871
+  _globals['_APPROVECALLRESPONSE']._serialized_end=941
+  _globals['_DENYCALLREQUEST']._serialized_start=943
+  _globals['_DENYCALLREQUEST']._serialized_end=1023
+  _globals['_DENYCALLRESPONSE']._serialized_start=1025
+  _globals['_DENYCALLRESPONSE']._serialized_end=1092
+  _globals['_REVOKEACCESSREQUEST']._serialized_start=1094
+  _globals['_REVOKEACCESSREQUEST']._serialized_end=1194
+  _globals['_REVOKEACCESSRESPONSE']._serialized_start=1196
+  _globals['_REVOKEACCESSRESPONSE']._serialized_end=1246
+  _globals['_GETACCESSREQUESTREQUEST']._serialized_start=1248
+  _globals['_GETACCESSREQUESTREQUEST']._serialized_end=1300
+  _globals['_GETACCESSREQUESTRESPONSE']._serialized_start=1303
+  _globals['_GETACCESSREQUESTRESPONSE']._serialized_end=1646
+  _globals['_COMPARECALLREQUEST']._serialized_start=1648
+  _globals['_COMPARECALLREQUEST']._serialized_end=1695
+  _globals['_COMPAREDARGUMENT']._serialized_start=1697
+  _globals['_COMPAREDARGUMENT']._serialized_end=1791
+  _globals['_COMPARECALLRESPONSE']._serialized_start=1794
+  _globals['_COMPARECALLRESPONSE']._serialized_end=2008
+  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_start=2011
+  _globals['_LISTACCESSREQUESTSREQUEST']._serialized_end=2147
+  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_start=2149
+  _globals['_LISTACCESSREQUESTSRESPONSE']._serialized_end=2252
+  _globals['_WATCHACCESSREQUESTSREQUEST']._serialized_start=2254
+  _globals['_WATCHACCESSREQUESTSREQUEST']._serialized_end=2316
+  _globals['_WATCHACCESSREQUESTSRESPONSE']._serialized_start=2318
+  _globals['_WATCHACCESSREQUESTSRESPONSE']._serialized_end=2415
+  _globals['_ACCESSSERVICE']._serialized_start=2806
+  _globals['_ACCESSSERVICE']._serialized_end=3381
 # @@protoc_insertion_point(module_scope)

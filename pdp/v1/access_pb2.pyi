@@ -108,14 +108,16 @@ class AccessTarget(_message.Message):
     def __init__(self, path: _Optional[str] = ..., provenance: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ApproveCallRequest(_message.Message):
-    __slots__ = ("access_request_id", "request_digest", "calls")
+    __slots__ = ("access_request_id", "request_digest", "calls", "request_id")
     ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     access_request_id: str
     request_digest: str
     calls: int
-    def __init__(self, access_request_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., calls: _Optional[int] = ...) -> None: ...
+    request_id: str
+    def __init__(self, access_request_id: _Optional[str] = ..., request_digest: _Optional[str] = ..., calls: _Optional[int] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ApproveCallResponse(_message.Message):
     __slots__ = ("access_request",)
@@ -124,12 +126,14 @@ class ApproveCallResponse(_message.Message):
     def __init__(self, access_request: _Optional[_Union[RequestedAccess, _Mapping]] = ...) -> None: ...
 
 class DenyCallRequest(_message.Message):
-    __slots__ = ("access_request_id", "reason")
+    __slots__ = ("access_request_id", "reason", "request_id")
     ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     access_request_id: str
     reason: str
-    def __init__(self, access_request_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, access_request_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class DenyCallResponse(_message.Message):
     __slots__ = ("access_request",)

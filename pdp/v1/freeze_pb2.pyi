@@ -52,10 +52,12 @@ class SetFreezeResponse(_message.Message):
     def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., session_count: _Optional[int] = ...) -> None: ...
 
 class LiftFreezeRequest(_message.Message):
-    __slots__ = ("freeze_id",)
+    __slots__ = ("freeze_id", "request_id")
     FREEZE_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     freeze_id: str
-    def __init__(self, freeze_id: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, freeze_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class LiftFreezeResponse(_message.Message):
     __slots__ = ("lifted", "freeze")

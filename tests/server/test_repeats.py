@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from google.protobuf.message import Message
 
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.v1 import access_pb2 as access_api
+from pdp.v1 import freeze_pb2 as freeze_api
 from pdp.v1 import session_pb2 as api
 from pdp.v1.decision_pb2 import BASIS_PERMIT, BASIS_SESSION_NOT_FOUND
 from tests.machinery.rpcs.asking import a_call, wanted
@@ -45,6 +48,18 @@ ASKED: dict[str, tuple[bool, Callable[[Opened], Message], int]] = {
         api.SESSION_STATE_ACTIVE,
     ),
 }
+ANSWERS: dict[str, tuple[Callable[[Opened], Message], int]] = {
+    "ApproveCall": (
+        lambda session: access_api.ApproveCallRequest(
+            access_request_id=session.access_request_id, request_digest=session.access_digest
+        ),
+        access_api.ACCESS_STATE_APPROVED,
+    ),
+    "DenyCall": (
+        lambda session: access_api.DenyCallRequest(access_request_id=session.access_request_id),
+        access_api.ACCESS_STATE_DENIED,
+    ),
+}
 # The other RPCs that change something, and what comes of a lost answer.
 OTHERS = {
     "Authorize": "its own request id",
@@ -56,9 +71,6 @@ OTHERS = {
     "WithdrawCallTokenKey": "names the end state",
     "ActivateBundle": "the caller looks which bundle is active",
     "ReloadBundle": "the caller looks which bundle is active",
-    "LiftFreeze": "the caller looks what is frozen",
-    "ApproveCall": "the caller looks at the request",
-    "DenyCall": "the caller looks at the request",
 }
 READING = ("Get", "List", "Watch", "Review", "Plan", "Verify", "Explain", "Evaluate", "Check", "Compare")
 
@@ -80,17 +92,17 @@ def prepared(service: Service, method: str, request_id: str) -> tuple[Message, O
     return message, session
 
 
-def losing(service: Service, method: str, message: Message) -> str:
+def losing(service: Service, method: str, message: Message, **more: Any) -> str:
     """Make a change whose answer is lost between the commit and the caller, and return the status."""
 
     def lost(name: str, found: Any) -> Any:
-        if name in {"insert", "update", "change_tree", "lift"}:
+        if name in {"insert", "update", "change_tree", "lift", "change_freeze"}:
             raise StoreUnavailableError("the answer is lost")
         return found
 
     service.store.after = lost
     try:
-        return service.status(method, message)
+        return service.status(method, message, **more)
     finally:
         service.store.after = lambda _, found: found
 
@@ -107,8 +119,8 @@ def test_every_change_is_accounted_for() -> None:
     with_id = {name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name}
     changing = {name for name in METHODS if not name.startswith(READING)}
 
-    assert with_id - {"Authorize"} == ASKED.keys()
-    assert changing == ASKED.keys() | OTHERS.keys()
+    assert with_id - {"Authorize"} == ASKED.keys() | ANSWERS.keys() | {"LiftFreeze"}
+    assert changing - OTHERS.keys() == with_id - {"Authorize"}
 
 
 @pytest.mark.parametrize("method", ASKED)
@@ -141,6 +153,42 @@ def test_an_id_is_for_one_change(service: Service, method: str) -> None:
 
     assert "ALREADY_EXISTS" == status
     assert before == service.server.client("lead").get_session(session.id)
+
+
+@pytest.mark.parametrize("method", ANSWERS)
+def test_a_lost_answer_about_a_call_is_given_again(service: Service, method: str) -> None:
+    """The access request is answered once."""
+    ask, state = ANSWERS[method]
+    message: Any = ask(service.open().approved())
+    message.request_id = f"call-{method}"
+    requests = type(service.server.embedded.history.access())
+    answer = requests.answer
+
+    def lost(*what: Any, **more: Any) -> Any:
+        answer(*what, **more)
+        raise StoreUnavailableError("the answer is lost")
+
+    with patch.object(requests, "answer", lost):
+        status = service.status(method, message)
+    again, once_more = (service.send(method, message) for _ in range(2))
+
+    assert "UNAVAILABLE" == status
+    assert again == once_more
+    assert state == again.access_request.state
+    message.access_request_id = service.open().approved().access_request_id
+    assert "ALREADY_EXISTS" == service.status(method, message)
+
+
+def test_a_freeze_is_confirmed_once(service: Service) -> None:
+    """What a person has confirmed or lifted is told again, and the second time is not taken for the second person."""
+    freeze_id = service.send("SetFreeze", freeze_api.SetFreezeRequest(tenant="default", reason="x"), caller="admin")
+    lifted = []
+    for caller in ("lead", "ada"):
+        message = freeze_api.LiftFreezeRequest(freeze_id=freeze_id.freeze.freeze_id, request_id="lift")
+        losing(service, "LiftFreeze", message, caller=caller)
+        lifted += [service.send("LiftFreeze", message, caller=caller).lifted for _ in range(2)]
+
+    assert [False, False, True, True] == lifted
 
 
 def test_an_id_is_one_of_its_caller(service: Service) -> None:

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.errors import NotFoundError, StoreUnavailableError, WrongStateError
+from pdp.errors import (
+    ConflictError,
+    NotFoundError,
+    RequestIdConflictError,
+    StoreUnavailableError,
+    WrongStateError,
+)
 from pdp.model import Ask
 from pdp.sessions.access import (
     APPROVAL_SECONDS,
@@ -33,6 +39,7 @@ from pdp.sessions.access import (
 )
 from pdp.sessions.outbox import Untold
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
+from pdp.sessions.writes import WRITE_SECONDS, Write
 from pdp.testing.stores.suite import StoreSuite
 
 _END = Deadline(wall_at=100_000.0, boot_at=100_000.0, boot_id="boot")
@@ -240,6 +247,29 @@ class AccessRequestsContract(StoreSuite):
         used = store.access().use(child, b"", at(1000.0))
         assert used is not None
         assert used.request.id == "acc_2"
+
+    @pytest.mark.parametrize("answer", [_yes(), _no()])
+    def test_an_answer_is_remembered(
+        self, store: SessionHistory, answer: Callable[[AccessRequest], AccessRequest]
+    ) -> None:
+        """Under its key, for a while; one that could not be given is not, and a key is used once."""
+        key, other = (Write(key=name, digest=b"asked") for name in (b"key", b"other"))
+        for name in ("1", "2"):
+            store.access().ask(request(name, bound(name.encode())), b"{}", at(1000.0))
+        store.access().answer("acc_1", answer, write=key)
+        with pytest.raises(WrongStateError):
+            store.access().answer("acc_1", answer, write=other)
+        with pytest.raises(ConflictError):
+            store.access().answer("acc_2", answer, write=key)
+        waiting = store.access().get("acc_2")
+
+        assert waiting is not None
+        assert waiting.state is AccessState.OPEN
+        assert store.access().written(key, wall_at=1000.0) == ("acc_1",)
+        assert store.access().written(other, wall_at=1000.0) is None
+        assert store.access().written(key, wall_at=1000.0 + WRITE_SECONDS) is None
+        with pytest.raises(RequestIdConflictError):
+            store.access().written(replace(key, digest=b"other"), wall_at=1000.0)
 
     @pytest.mark.parametrize("answer", [_yes(), _no()])
     def test_an_answer_takes_the_arguments_away(

@@ -73,6 +73,7 @@ ACCESS: Mapping[str, Row] = {
             (ApproveCallRequest(access_request_id="acc_1"), "request_digest"),
             (ApproveCallRequest(access_request_id="acc_1", request_digest=DIGEST.upper()), "request_digest"),
             (ApproveCallRequest(access_request_id="acc_1", request_digest=DIGEST, calls=-1), "calls"),
+            (ApproveCallRequest(access_request_id="acc_1", request_digest=DIGEST, request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.approve_call("acc_1", request_digest=DIGEST, calls=3),
@@ -92,6 +93,7 @@ ACCESS: Mapping[str, Row] = {
             (DenyCallRequest(access_request_id=LONG_ID), "access_request_id"),
             (DenyCallRequest(access_request_id="acc_1", reason=BIDI), "reason"),
             (DenyCallRequest(access_request_id="acc_1", reason="a\nb"), "reason"),
+            (DenyCallRequest(access_request_id="acc_1", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.deny_call("acc_1", reason="not now"),

@@ -50,6 +50,7 @@ FREEZES: Mapping[str, Row] = {
         wrong=(
             (LiftFreezeRequest(), "freeze_id"),
             (LiftFreezeRequest(freeze_id="frz 1"), "freeze_id"),
+            (LiftFreezeRequest(freeze_id="frz_1", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.lift_freeze("frz_1"),

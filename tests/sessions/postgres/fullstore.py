@@ -62,7 +62,7 @@ def _fill(history: SessionHistory) -> None:
     history.call_token_keys().withdraw("b")
     history.access().ask(request(), b'{"to":"bob"}', at(1000.0))
     history.access().ask(request("2", bound(b"other")), b"{}", at(1000.0))
-    history.access().answer("acc_2", partial(access.approve, now=at(1000.0), by="ann", session_end=_END))
+    history.access().answer("acc_2", partial(access.approve, now=at(1000.0), by="ann", session_end=_END), write=_WRITE)
     assert history.access().use(bound(b"other"), b"retried", at(1001.0), "dec_2")
 
 
@@ -86,6 +86,7 @@ def read(store: SessionStore, history: SessionHistory) -> dict[str, Any]:
         "values": history.values().classes(SESSION.id, _DIGESTS),
         "keys": (history.call_token_keys().get("a"), history.call_token_keys().get("b")),
         "asked": (asked.select(access.AccessFilter(), limit=9), asked.arguments("acc_1", at(1001.0)), asked.revision()),
+        "answered": asked.written(_WRITE, wall_at=1001.0),
         "retried": asked.usable(bound(b"other"), b"retried", at(1002.0)),
     }
 
