@@ -119,6 +119,10 @@ class StoreSide(Protocol):
         """
         ...
 
+    def outwait(self) -> None:
+        """Wait until no server answers any longer from its memory of a store that was set aside."""
+        ...
+
     def receive(self, content: Content, mark: Mark, copied: Callable[[str], None]) -> None:
         """Take the content in place of what was moved away, or came only in part; name each table that was copied."""
         ...
@@ -150,6 +154,8 @@ def move(source: StoreSide, target: StoreSide, *, now: Instant, step: Callable[[
                 step("copied everything")
             step(f"set `{source.name}` aside")
         if not target.state().live:
+            # Also when it was an earlier run that set it aside: that can have been a moment ago.
+            source.outwait()
             target.activate()
         step(f"servers start on `{target.name}`")
         arrived = target.state().mark

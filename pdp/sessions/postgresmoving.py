@@ -93,9 +93,14 @@ class PostgresSide:
             Acknowledged(0).require(revision, self._known_revision)
             yield _Tables(self._into)
             put_aside(self._into(Half.SESSIONS), mark)
-        # A server that has started meanwhile can have a lease, and confirms nothing any more.
+
+    def outwait(self) -> None:
+        """Wait for the leases of servers that were cut off, or have started meanwhile."""
         namespace = self._namespaces[Half.SESSIONS]
+        with self._connection.answering():
+            revision = int(self._connection.execute("SELECT revision FROM meta_aside").get)
         fence = PostgresFence(self._connection, channel=namespace, busy_seconds=_BUSY_SECONDS, name="session store")
+        # A revision that none confirms any more.
         fence.wait(revision + 1)
 
     def receive(self, content: Content, mark: Mark, copied: Callable[[str], None]) -> None:

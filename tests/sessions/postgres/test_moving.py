@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import psycopg
 import pytest
 
 from pdp.errors import StoreUnavailableError
@@ -180,6 +181,31 @@ def test_what_looks_at_a_database_that_was_left_says_where_its_sessions_are(stor
 
     with pytest.raises(StoreUnavailableError, match=GONE):
         inspect_postgres(stores.conninfo)
+
+
+def test_a_move_outwaits_who_answers_from_memory(stores: Stores) -> None:
+    """A server that was cut off has no lease any more when others start on the target, also in the second try."""
+
+    def interrupt(done: str) -> None:
+        if done.startswith("set "):
+            raise InterruptedError
+
+    def silent(sql: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(stores.conninfo, autocommit=True) as connection:
+            found = connection.execute(sql)
+            return found.fetchall() if found.description else []
+
+    stores.use("postgres", fullstore.fill)
+    silent("INSERT INTO pdp_sessions.replicas VALUES ('rep_silent', 7, 0.1)")
+    with pytest.raises(InterruptedError):
+        move(*stores.sides("sqlite"), now=NOW, step=interrupt)
+    before = silent("SELECT id FROM pdp_sessions.replicas")
+    move(*stores.sides("sqlite"), now=NOW)
+
+    assert [("rep_silent",)] == before
+    # Who has waited for it has removed it.
+    assert [] == silent("SELECT id FROM pdp_sessions.replicas")
+    assert "" == stores.refusal("sqlite")
 
 
 @pytest.mark.parametrize("user", KINDS)
