@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pdp.decision.observers import Observers
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event
-from pdp.record import DecisionLog, SigningKey, read_records
-from pdp.record.envelope import CHECKPOINT, OPENED
+from pdp.record import DecisionLog, SigningKey
+from pdp.record.envelope import CHECKPOINT, OPENED, parse_line
 from pdp.record.keys import PublicKeys
+from pdp.record.segments import segments_by_chain
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.names import SPAN_DECISION
@@ -27,6 +29,11 @@ class Evidence:
         self, folder: Path, *, attributes: frozenset[str] = frozenset(), terms: frozenset[str] = frozenset()
     ) -> None:
         self._items: list[Item] = []
+        # Nothing is read twice: a test of a thousand calls may look after each of them.
+        self._reading = Lock()
+        self._spans: list[Span] = []
+        self._records: list[dict[str, Any]] = []
+        self._read_bytes: dict[Path, int] = {}
         self._log = DecisionLog(
             folder / "record", key=KEY, signer=SigningKey.generate(), attributes=attributes, terms=terms
         )
@@ -45,7 +52,10 @@ class Evidence:
     @property
     def spans(self) -> tuple[Span, ...]:
         """Return every span so far, in the order in which they ended."""
-        return tuple(span_of(item, KEY, AttributeLimits()) for item in tuple(self._items))
+        with self._reading:
+            new = self._items[len(self._spans) :]
+            self._spans += [span_of(item, KEY, AttributeLimits()) for item in new]
+            return tuple(self._spans)
 
     @property
     def decision_spans(self) -> tuple[dict[str, Any], ...]:
@@ -66,15 +76,27 @@ class Evidence:
     def records(self) -> tuple[dict[str, Any], ...]:
         """Return the record of each decision and event so far.
 
-        The log's entries about itself are left out.
+        The log's entries about itself are left out. A record is read once, and must not be changed.
         """
-        records = (located.record for located in read_records(self._log.folder))
-        return tuple(record for record in records if record["kind"] not in (CHECKPOINT, OPENED))
+        with self._reading:
+            for segments in segments_by_chain(self._log.folder).values():
+                for segment in segments:
+                    self._read(segment.path)
+            return tuple(self._records)
 
     @property
     def decision_records(self) -> tuple[dict[str, Any], ...]:
         """Return the record of each decision so far."""
         return tuple(record for record in self.records if record["kind"] == "decision")
+
+    def _read(self, path: Path) -> None:
+        """Read the lines that a file of the log has more than before."""
+        with path.open("rb") as lines:
+            lines.seek(self._read_bytes.get(path, 0))
+            whole = [line for line in lines if line.endswith(b"\n")]
+        self._read_bytes[path] = self._read_bytes.get(path, 0) + sum(map(len, whole))
+        found = (parse_line(line) for line in whole)
+        self._records += [one for one in found if one is not None and one["kind"] not in (CHECKPOINT, OPENED)]
 
     def close(self) -> None:
         """Close the log."""
