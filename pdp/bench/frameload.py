@@ -1,7 +1,7 @@
 """The load by raw frames: closed and open loops that need little CPU for a call, so that they can see a quick server.
 
 Calls are prepared beforehand and go over one connection or several, with one thread and without gRPC. Each answer must
-have the length that right answers to its question have; one in four, and each of another length, is decoded and
+have a length that right answers to its question have had; one in four, and each of another length, is decoded and
 compared.
 """
 
@@ -37,7 +37,7 @@ def frame_load(
     address: str, dialect: Dialect, measurement: Measurement, workload: Workload, seconds: float
 ) -> Iterator[FrameLoad]:
     """Connect to a server, and yield a load whose calls are prepared."""
-    supply = supplied(workload, measurement.misses, lambda asked: _body(dialect, asked), size=1)
+    supply = supplied(workload, measurement.misses, lambda asked: framed(dialect, asked), size=1)
     if measurement.misses:
         supply = chain([*islice(supply, round(_FRESH_A_SECOND * seconds))], supply)
     fields = (
@@ -57,6 +57,12 @@ def frame_load(
             connected = opened.enter_context(_connected(address))
             lines.append(_Line(connected, FrameConnection(fields, next_number), selector))
         yield FrameLoad(lines, selector, supply, Checks(dialect, every=len(workload.repeated)))
+
+
+def framed(dialect: Dialect, questions: Sequence[Question]) -> bytes:
+    """Return the frame of gRPC for a message, without the digits of its id, which its length includes."""
+    message = dialect.encode(Shape.FRAMES, questions) + before_id(dialect.id_field)
+    return b"\x00" + (len(message) + DIGITS).to_bytes(PREFIX_BYTES - 1) + message
 
 
 class FrameLoad:
@@ -246,12 +252,6 @@ def _connected(address: str) -> Iterator[socket.socket]:
 
 def _broken(error: OSError) -> WrongAnswerError:
     return WrongAnswerError(f"the connection broke: {(error.strerror or 'input failed').lower()}")
-
-
-def _body(dialect: Dialect, questions: Sequence[Question]) -> bytes:
-    """Return the frame of gRPC for a message, without the digits of its id, which its length includes."""
-    message = dialect.encode(Shape.FRAMES, questions) + before_id(dialect.id_field)
-    return b"\x00" + (len(message) + DIGITS).to_bytes(PREFIX_BYTES - 1) + message
 
 
 def _pause(left: float) -> float:

@@ -12,10 +12,10 @@ from pdp.bench.dialects import PDPDialect
 from pdp.bench.exchanges import Asked
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.frameconnection import Exchange, FrameConnection
-from pdp.bench.frameload import Checks
+from pdp.bench.frameload import Checks, framed
 from pdp.bench.frames import FrameReader, frame
 from pdp.bench.questions import generated_workload
-from pdp.v1.authorization_pb2 import AuthorizeResponse
+from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
 from pdp.v1.decision_pb2 import OUTCOME_DENY, Decision
 
 CONFIRMED = frame(frames.SETTINGS, frames.ACK, 0)
@@ -124,6 +124,18 @@ def test_each_call_has_an_id_and_a_trace_of_its_own() -> None:
     assert (b"first" + b"0" * 15 + b"1", b"second" + b"0" * 15 + b"2") == (first[2], second[2])
     assert one.endswith(b"00-" + b"pdpbench".hex().encode() + b"0" * 15 + b"1-" + b"0" * 15 + b"1-01")
     assert other.endswith(b"0" * 15 + b"2-01")
+
+
+def test_the_id_is_a_field_of_the_message() -> None:
+    """The server reads it as the id of the tool call, and the length of the frame includes it."""
+    workload, dialect = generated_workload(), PDPDialect(("handle",), "")
+    connection = connected()
+    asked(connection, framed(dialect, workload.repeated[:1]))
+    _, (_, _, body) = sent(connection)
+    request = AuthorizeRequest.FromString(body[5:])
+
+    assert len(body) - 5 == int.from_bytes(body[1:5])
+    assert (f"{1:016x}", workload.repeated[0].arguments_json) == (request.tool_call_id, request.call.arguments_json)
 
 
 def test_no_more_calls_are_open_than_the_server_takes() -> None:

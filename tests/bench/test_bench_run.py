@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planned, run
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
+from pdp.bench.frameload import frame_load
+from pdp.bench.load import Sample
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
 from pdp.bench.questions import Workload, arguments, generated_workload, question
 from pdp.bench.running import measured
@@ -122,6 +125,28 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
 
     with pytest.raises(WrongAnswerError, match=r"INVALID_ARGUMENT|the stream answered with an error"):
         measure(server, shape, wrong)
+
+
+def frames(target: Target, seconds: float, **measured: Any) -> Sample:
+    """Ask by raw frames, with answers that are remembered."""
+    workload, measurement = generated_workload(), Measurement(shape=Shape.FRAMES, connections=2, **measured)
+    with frame_load(target.address, target.dialect, measurement, workload, seconds) as load:
+        load.ask_each(len(workload.repeated))
+        return load.run(measurement, seconds)
+
+
+def test_raw_frames_ask_as_often_as_was_said(server: Target) -> None:
+    """In the open loop the schedule decides, on all connections together."""
+    sample = frames(server, 0.1, rate=400.0)
+
+    assert (40, 40, 40) == (sample.decisions, len(sample.took), len(sample.late))
+    # At least one in four is decoded, and what is counted is about those.
+    assert (True, sample.checked, 0) == (sample.checked >= 10, sample.remembered, sample.fresh)
+
+
+def test_raw_frames_keep_so_many_under_way(server: Target) -> None:
+    """In the closed loop each call asks once, also when the time is over at once, and is waited for."""
+    assert 5 == frames(server, 0.0, concurrency=5).decisions
 
 
 def test_a_question_larger_than_a_window_is_asked_whole() -> None:
