@@ -155,7 +155,7 @@ LIBRARIES = {
     "jinja2": ("pdp.console.pages",),
     "markupsafe": ("pdp.console.pages",),
     "authlib": ("pdp.console.provider",),
-    "httpx2": ("pdp.console.provider", "pdp.console.published"),
+    "httpx2": ("pdp.console.outward", "pdp.console.provider", "pdp.console.published"),
     # Each framework has one adapter, and no other module needs it.
     "langchain": ("pdp.doors.langchain",),
     "langchain_core": ("pdp.doors.langchain",),

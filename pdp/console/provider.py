@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ from joserfc.errors import JoseError
 
 from pdp.clock import Clock
 from pdp.console.logins import Credential
+from pdp.console.outward import OutwardTransport
 from pdp.console.published import LogInFailedError, Published, require_endpoint
 
-_SECONDS, _LEEWAY_SECONDS = 10.0, 30
+_LEEWAY_SECONDS = 30
 # An access token is renewed when it ends so soon.
 _RENEWED_SECONDS = 30.0
 _RANDOM_CHARACTERS = 48
@@ -31,7 +31,8 @@ class Client:
     """The console as the provider knows it.
 
     Without a secret it is a public client. `parameters` are sent with each request for a log-in, such as `resource` or
-    `audience`: what makes the provider issue access tokens for the server.
+    `audience`: what makes the provider issue access tokens for the server. Its own host, and `private_hosts`, may be at
+    an address which is not public; what else it names as an endpoint may not.
     """
 
     issuer: str
@@ -40,6 +41,7 @@ class Client:
     scope: str = "openid"
     parameters: Mapping[str, str] = field(default_factory=dict)
     tls_roots: Path | None = None
+    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +60,9 @@ class Provider:
         self._client = client
         self._clock = clock
         # The environment must not lead secrets elsewhere.
+        own = (urlsplit(client.issuer).hostname or "", *client.private_hosts)
         ways: dict[str, Any] = {
-            "verify": ssl.create_default_context(cafile=None if client.tls_roots is None else str(client.tls_roots)),
-            "timeout": _SECONDS,
+            "transport": OutwardTransport(ca_file=str(client.tls_roots or ""), private_hosts=own),
             "follow_redirects": False,
             "trust_env": False,
         }

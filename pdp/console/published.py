@@ -20,7 +20,6 @@ from pdp.foundation.loopback import is_secure
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
 # Keys are not read again for an unknown one before so long.
 _PAUSE_SECONDS = 10.0
-_MOST_BYTES = 256 * 1024
 _OK = 200
 _DISCOVERY = "/.well-known/openid-configuration"
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
@@ -81,7 +80,7 @@ class Published:
     async def _get(self, url: str) -> Document:
         try:
             answer = await self._http.get(url)
-            if answer.status_code != _OK or len(answer.content) > _MOST_BYTES:
+            if answer.status_code != _OK:
                 raise LogInFailedError("the provider does not answer as it should; try again")
             found = answer.json()
         except (httpx2.HTTPError, ValueError):

@@ -12,7 +12,10 @@ from pdp.console.provider import Client
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_secret
 
-FLAGS = ("--issuer", "--client-id", "--client-secret-file", "--scope", "--parameter", "--issuer-tls-roots")
+FLAGS = (
+    *("--issuer", "--client-id", "--client-secret-file", "--scope", "--parameter", "--issuer-tls-roots"),
+    "--issuer-private-host",
+)
 _SECRET_BYTES = 4096
 # What a provider is asked with by itself.
 _OWN_PARAMETERS = frozenset(
@@ -33,6 +36,7 @@ class ProviderOptions:
     scope: str
     parameter: tuple[str, ...]
     issuer_tls_roots: str | None
+    issuer_private_host: tuple[str, ...]
 
     def client(self) -> Client:
         """Return the client as the provider knows it. Raise `UsageError` or `ConfigurationError`."""
@@ -48,6 +52,7 @@ class ProviderOptions:
             scope=self.scope,
             parameters=parameters,
             tls_roots=path_of(self.issuer_tls_roots),
+            private_hosts=self.issuer_private_host,
         )
 
 
@@ -71,6 +76,12 @@ PROVIDER = (
         help="Ask the provider with this, too, such as `resource=…` or `audience=…`, for tokens that the server takes.",
     ),
     click.option("--issuer-tls-roots", metavar="FILE", help="Trust these root certificates there. [the system's]"),
+    click.option(
+        "--issuer-private-host",
+        metavar="HOST",
+        multiple=True,
+        help="A host of its endpoints that may be at a private address. [that of the issuer alone]",
+    ),
 )
 
 
