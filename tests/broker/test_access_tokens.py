@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Iterator
@@ -219,6 +220,27 @@ def test_eight_at_once_ask_once(desk: Desk) -> None:
     [event] = desk.events
     assert (EventKind.CONNECTION_REFRESHED, "github-1", "acme") == (event.kind, event.facts["connection"], event.tenant)
     assert TOKEN not in repr(event)
+
+
+def test_a_slow_provider_keeps_nobody_with_a_good_token(desk: Desk) -> None:
+    """While one waits for another token, the others use the present one."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        asked.set()
+        answered.wait(5)
+        yield json.dumps({**GOOD, "access_token": "another"}).encode()
+
+    desk.open()
+    desk.clock.advance(71)
+    desk.there.pieces = slowly
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(desk.open)
+        assert asked.wait(20)
+        meanwhile = desk.open()
+        answered.set()
+
+    assert (TOKEN.encode(), b"another", b"another") == (meanwhile, waiting.result(), desk.open())
 
 
 def test_a_token_is_used_while_it_is_young_and_never_after_its_end(desk: Desk) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,13 +13,18 @@ from urllib.parse import parse_qs
 import pytest
 
 from pdp.broker.checkouts.words import CheckoutState
+from pdp.broker.oauth.answers import Granted
+from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.using import Asked
-from pdp.broker.words import Exchange, Mode, TokenRefusedError, TokensUnavailableError
+from pdp.broker.words import Consenting, Exchange, Mode, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.calltokens.claims import Presenter
+from pdp.clock import SystemClock
 from pdp.errors import PermissionDeniedError
-from tests.broker.tills import Till, till
+from tests.broker.consented import Site
+from tests.broker.tills import KIND, Till, till
 from tests.broker.tokenproviders import EXCHANGE, NARROW, REVOKE, SECRET, TOKEN, Provider, client_of, provider_here
+from tests.broker.vaults import BY, connection
 
 MODES = (Mode.CONNECTOR, Mode.PROXY, Mode.CHECKOUT)
 FOR = Exchange(audience="crm", resource="https://api.example.com")
@@ -197,3 +204,27 @@ def test_a_call_without_a_scope_gets_no_token(here: Till, provider: Provider) ->
         here.use(scopes=())
 
     assert ([], ()) == (provider.got, here.store.all())
+
+
+def test_the_token_of_a_person_is_exchanged_by_the_client_of_their_consent(provider: Provider, tmp_path: Path) -> None:
+    """With another client in its place, or another provider, nothing is sent: the person must connect again."""
+    folder, now = tmp_path / "broker", SystemClock().now()
+    consenting = Consenting(issuer=provider.origin, authorization=f"{provider.origin}/auth")
+    source = TokenSource(endpoint=f"{provider.origin}/token", client_id="broker", exchange=FOR, consenting=consenting)
+    pair = TokenPair.of(Granted(secret=Secret(b"persons"), seconds=600.0), asked=now, share=0.7)
+    row: dict[str, Any] = {"kind": KIND, "scopes": ("a", "b"), "modes": (Mode.CHECKOUT,)}
+    with closing(Site(folder, SystemClock())) as site:
+        site.connect(source, pair, SECRET, **row)
+        with till(folder, secret=b"", people=site.people) as here:
+            assert NARROW == here.ask(scopes=("a",)).secret
+            assert ["persons"] == [form["subject_token"] for form in forms(provider)]
+            changes: Any = ({"client_id": "other"}, {"consenting": replace(consenting, issuer="https://other.example")})
+            for change in changes:
+                site.vault.remove("crm", by=BY)
+                site.vault.add(connection("crm", source=replace(source, **change), **row), by=BY)
+                site.vault.put("crm", SECRET, by=BY)
+                provider.got.clear()
+                with pytest.raises(TokenRefusedError, match="its client is no longer the same"):
+                    here.ask(scopes=("a",))
+
+                assert [] == provider.got

@@ -1,5 +1,5 @@
-// A provider of access tokens: `provider.mjs SECRET BACK KEY`, the secret of all clients, where people are sent back to,
-// and the public key of the client that signs, which is `broker:private_key_jwt`.
+// A provider of access tokens: `provider.mjs SECRET BACK KEY PORT`, the secret of all clients, where people are sent back to,
+// the public key of the client that signs, which is `broker:private_key_jwt`, and where it listens; 0 for anywhere.
 // Prints its issuer, and then a line for each token that it gives. Each run has keys of its own.
 // There is one client for each way of proving who asks; people connect with `broker:people`, and agree to everything.
 // `slow N` on standard input makes it answer refreshes after N milliseconds.
@@ -11,7 +11,7 @@ import { createInterface } from "node:readline";
 for (const name of ["info", "log", "warn"]) console[name] = () => {};
 const { default: Provider, errors } = await import("oidc-provider");
 
-const [client_secret, back, publicKey] = process.argv.slice(2);
+const [client_secret, back, publicKey, port] = process.argv.slice(2);
 const exchange = "urn:ietf:params:oauth:grant-type:token-exchange";
 const key = generateKeyPairSync("ec", { namedCurve: "P-256" }).privateKey.export({ format: "jwk" });
 const client = (token_endpoint_auth_method) => ({
@@ -44,7 +44,7 @@ const signing = {
 };
 
 const server = createServer();
-await new Promise((done) => server.listen(0, "127.0.0.1", done));
+await new Promise((done) => server.listen(Number(port), "127.0.0.1", done));
 const issuer = `http://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   clients: [client("client_secret_basic"), client("client_secret_post"), people, signing],

@@ -82,6 +82,12 @@ class Provider:
         [code] = parse_qs(urlsplit(back).query)["code"]
         return code
 
+    @property
+    def kids(self) -> set[str]:
+        """Return which keys it says that it has."""
+        with urllib.request.urlopen(f"{self.issuer}/jwks", timeout=10) as answer:  # noqa: S310 - on loopback
+            return {key["kid"] for key in json.load(answer)["keys"]}
+
     def slow(self, milliseconds: int) -> None:
         """Let it wait before it answers a refresh, after it has done it."""
         assert self.process.stdin is not None
@@ -120,12 +126,13 @@ class Browser(urllib.request.HTTPRedirectHandler):
 
 
 @contextmanager
-def running_provider(project_root: Path) -> Iterator[Provider]:
-    """Run a provider."""
+def running_provider(project_root: Path, issuer: str = "") -> Iterator[Provider]:
+    """Run a provider, with keys of its own, anywhere or in the place of one that has ended."""
     folder = project_root / _PROGRAMS
     shutil.copy(Path(__file__).parent / "provider.mjs", folder)
     public = ECKey.import_key(_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    command = ["node", str(folder / "provider.mjs"), SECRET, REDIRECT, json.dumps(public.as_dict(private=False))]
+    program, port = str(folder / "provider.mjs"), str(urlsplit(issuer).port or 0)
+    command = ["node", program, SECRET, REDIRECT, json.dumps(public.as_dict(private=False)), port]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -22,7 +22,7 @@ from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
-from pdp.broker.words import ConsentState, Exchange, Mode, NeedsPersonError, Secret, TokensUnavailableError
+from pdp.broker.words import Connection, ConsentState, Exchange, Mode, NeedsPersonError, Secret, TokensUnavailableError
 from pdp.clock import SystemClock
 from pdp.errors import PermissionDeniedError
 from tests.broker.consented import Site, nothing_out
@@ -121,21 +121,31 @@ def test_a_lost_refresh_is_repeated_once_where_the_provider_allows_it(
     site.close()
 
 
-def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
-    """In a browser, at a provider that names itself on the way back; the tokens are good, and others are got later."""
-    clock = SystemClock()
-    with closing(Site(tmp_path, clock)) as site, closing(Flows(site.files.store)) as flows:
-        scopes = ("openid", "issues")
-        site.vault.add(connection("crm", source=provider.peoples_source(), scopes=scopes), by="tests")
-        site.vault.put("crm", SECRET.encode(), by="tests")
-        connecting = Connecting(site.vault, flows, site.people, site.files.events.append, clock, BACK, nothing_out)
+def by_browser(site: Site) -> tuple[Connection, str]:
+    """Let alice connect in a browser, and return her connection and what the provider calls itself on the way back."""
+    with closing(Flows(site.files.store)) as flows:
+        events, clock = site.files.events.append, SystemClock()
+        connecting = Connecting(site.vault, flows, site.people, events, clock, BACK, nothing_out)
         alice = Person(id="alice", roles=frozenset(), tenants=("acme",))
-
         back = urlsplit(Browser().go(connecting.begin(alice, "crm", "acme", "prod").url))
         said = {name: value for name, [value] in parse_qs(back.query).items()}
-        made = connecting.finish(alice, connecting.back(back.path.rpartition("/")[2], said))
+        return connecting.finish(alice, connecting.back(back.path.rpartition("/")[2], said)), said["iss"]
 
-        assert provider.issuer == said["iss"]
+
+def add_client(site: Site, provider: Provider) -> None:
+    """Add that with which people connect, with an ID token."""
+    site.vault.add(connection("crm", source=provider.peoples_source(), scopes=("openid", "issues")), by="tests")
+    site.vault.put("crm", SECRET.encode(), by="tests")
+
+
+def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
+    """In a browser, at a provider that names itself on the way back; the tokens are good, and others are got later."""
+    with closing(Site(tmp_path, SystemClock())) as site:
+        add_client(site, provider)
+
+        made, issuer = by_browser(site)
+
+        assert provider.issuer == issuer
         # For a resource it grants none of its own scopes.
         assert (("issues",), "alice") == (made.scopes, site.consents.of(made.id).account)
         first = site.open()
@@ -146,6 +156,23 @@ def test_a_person_connects(provider: Provider, tmp_path: Path) -> None:
         for token in (first, second):
             known = provider.says_of(token.encode(), "people")
             assert (True, "alice") == (known["active"], known["sub"])
+
+
+def test_a_provider_rotates_its_keys(project_root: Path, tmp_path: Path) -> None:
+    """Its word comes from itself, over TLS, and its keys are not asked for: who connects then is known all the same."""
+    kids, accounts, issuer = list[set[str]](), list[str](), ""
+    with closing(Site(tmp_path, SystemClock())) as site:
+        for _ in range(2):
+            with running_provider(project_root, issuer) as running:
+                if not issuer:
+                    add_client(site, running)
+                issuer = running.issuer
+                made, _ = by_browser(site)
+                kids.append(running.kids)
+                accounts.append(site.consents.of(made.id).account)
+                assert running.says_of(site.open().encode(), "people")["active"]
+
+    assert (["alice", "alice"], set()) == (accounts, kids[0] & kids[1])
 
 
 def test_a_person_disconnects(provider: Provider, tmp_path: Path) -> None:
