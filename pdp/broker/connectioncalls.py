@@ -73,7 +73,11 @@ class ConnectionFace:
     def begin(self, request: messages.BeginConnectionRequest, person: Person) -> Message:
         """Begin to connect."""
         begun = self.connecting.begin(person, request.kind, request.tenant, request.compartment)
-        return messages.BeginConnectionResponse(authorization_url=begun.url, expire_time=_time(begun.until))
+        return messages.BeginConnectionResponse(
+            authorization_url=begun.url,
+            expire_time=_time(begun.until),
+            former_outcome=_OUTCOMES[begun.former.outcome] if begun.former else None,
+        )
 
     def finish(self, request: messages.FinishConnectionRequest, person: Person) -> Message:
         """Finish as the person who began."""

@@ -50,7 +50,7 @@ def opened_counter(
     """Provide what people meet; they connect nothing where the settings have no `people`."""
     with ExitStack() as opened:
         persons = opened.enter_context(persons_of(settings.pdp))
-        severing = Severing(vault, people.consents, record.event, SystemClock(), sweeper.let_go)
+        severing = Severing(vault, people.consents, checkouts, sweeper, record.event, SystemClock())
         replacing = Replacing(vault=vault, checkouts=checkouts, sweeper=sweeper, severing=severing)
         services = {
             exposurecalls.SERVICE: ExposureFace(persons=persons, folder=settings.data_dir).handlers,
@@ -60,7 +60,7 @@ def opened_counter(
         if settings.people is not None:
             flows = opened.enter_context(opened_flows(settings.data_dir))
             back = f"{settings.people.url}{PATH}"
-            connecting = Connecting(vault, flows, people, record.event, SystemClock(), back, sweeper.let_go)
+            connecting = Connecting(vault, flows, people, severing, record.event, SystemClock(), back)
             face = ConnectionFace(persons=persons, vault=vault, people=people, connecting=connecting, severing=severing)
             services[connectioncalls.SERVICE] = face.handlers
             callback = Callback(connecting, settings.people.console)

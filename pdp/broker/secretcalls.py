@@ -58,7 +58,7 @@ class SecretFace:
 def _left(one: Checkout) -> messages.CredentialLeft:
     return messages.CredentialLeft(
         checkout_id=one.id,
-        session_id=one.session_ids[0],
+        session_id=one.session_id,
         expire_time=_time(one.ends_at),
         problem=one.problem,
     )

@@ -41,13 +41,13 @@ BUNDLES_SEEN = AUDITORS | {"author"}
 ACCOUNT_STATES: Mapping[int, str] = {
     CONNECTION_STATE_CONNECTED: "connected",
     CONNECTION_STATE_NEEDS_PERSON: "must be connected again: the provider takes its tokens no longer, or they are lost",
-    CONNECTION_STATE_ENDING: "no longer used; the provider has not ended it: disconnect it again",
+    CONNECTION_STATE_ENDING: "no longer used, and about to be disconnected: if it stays here, disconnect it again",
 }
 END_FAILED = END_OUTCOME_FAILED
 END_OUTCOMES: Mapping[int, str] = {
     END_OUTCOME_REVOKED: "The provider says that the tokens count no longer. They are deleted.",
     END_OUTCOME_EXPIRES: "The provider does not say whether the tokens count. They are deleted here.",
-    END_OUTCOME_FAILED: "Nothing is used any more, but the provider could not be told. Disconnect again later.",
+    END_OUTCOME_FAILED: "Nothing is used any more. The provider could not be told: the broker tries again until it is.",
 }
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+from pdp.broker.checkouts.issuing import Issuer
+from pdp.broker.checkouts.sweeping import Sweeper
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.people import People
+from pdp.broker.oauth.severing import Severing
+from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.store.consents import Consents
 from pdp.broker.words import Connection, Consent, Consenting, Secret, TokenSource
 from pdp.clock import Clock
@@ -22,11 +26,6 @@ from tests.broker.worlds import SECRET, Upstream
 NOW: Final = 1_700_000_000.0
 SHARE: Final = 0.7
 SCOPES: Final = ("issues",)
-
-
-def nothing_out(_: str) -> bool:
-    """Say of a connection that nothing of it is out."""
-    return True
 
 
 def source_at(origin: str, **more: Any) -> TokenSource:
@@ -43,8 +42,14 @@ class Site:
         self.files, self._opened = Files(folder), ExitStack()
         self.vault = self.files.open()
         self.consents = Consents(self.files.store)
-        self._opened.callback(self.vault.close)
-        self._opened.callback(self.consents.close)
+        self.checkouts = CheckoutStore(self.files.store)
+        for one in (self.vault, self.consents, self.checkouts):
+            self._opened.callback(one.close)
+        observe = self.files.events.append
+        self.sweeper = Sweeper(
+            self.checkouts, self.vault, Issuer(self.vault), observe=observe, wall=lambda: clock.now().wall_at
+        )
+        self.severing = Severing(self.vault, self.consents, self.checkouts, self.sweeper, observe, clock)
         self.people = People(self.vault, self.consents, self.files.events.append, clock, share=lambda: SHARE)
 
     @property

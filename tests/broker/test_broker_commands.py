@@ -15,9 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pdp.broker.checkouts.words import Checkout, CredentialKind, new_checkout_id
 from pdp.broker.cli.root import COMMANDS, root
+from pdp.broker.oauth.answers import Granted
+from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.opening import opened_checkouts, opened_vault
-from pdp.broker.words import MOST_SECRET_BYTES, RolledBackError
+from pdp.broker.words import MOST_SECRET_BYTES, RolledBackError, Secret
 from pdp.calltokens.checkouts import RecipientKey
+from pdp.clock import SystemClock
 from pdp.record.reader import read_records
 
 Run = Callable[..., Result]
@@ -141,6 +144,28 @@ def test_a_person_is_disconnected(run: Run, tmp_path: Path) -> None:
     assert done.stdout.startswith("disconnected `alices`: whether its tokens count is unknown")
     assert [2, 2] == [one.exit_code for one in (again, other)]
     assert "error: no such connection: `github`" in other.stderr
+
+
+def test_a_shredded_tenant_says_what_became_of_its_people(run: Run, tmp_path: Path) -> None:
+    """Of each connection; that a provider could not be told stops nothing, and is said."""
+    run("init")
+    run(*ADD, *PEOPLE, "--revocation-endpoint", "https://127.0.0.1:1/revoke", "--private-endpoint")
+    run("secret", "put", "github", stdin="client")
+    got = Granted(secret=Secret(b"a"), seconds=100.0, refresh=Secret(b"r"))
+    tokens = TokenPair.of(got, asked=SystemClock().now(), share=0.7).packed()
+    with opened_vault(tmp_path / "broker", lambda _: None) as vault:
+        for id_ in ("alices", "bobs"):
+            vault.add(replace(vault.connection("github"), id=id_, owner=id_), by="tests")
+        vault.put("alices", tokens, by="tests")
+
+    done = run("tenant", "shred", "acme", "--yes")
+
+    first, *lines = done.stdout.splitlines()
+    assert (0, "destroyed 1 key and 3 connections of `acme`") == (done.exit_code, first)
+    assert "`alices`: its tokens count on at the provider, which could not be told: end them there" in lines
+    assert "`bobs`: whether its tokens count is unknown; the access token is good until its end at most" in lines
+    assert 1 == sum("of `alices` may be good still: the provider of `github`: " in one for one in lines)
+    assert "no connections\n" == run("connection", "list").stdout
 
 
 def test_a_secret_is_stored_rotated_and_ended(run: Run, tmp_path: Path) -> None:

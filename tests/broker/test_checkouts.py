@@ -286,7 +286,7 @@ def test_only_what_is_proved_is_called_revoked(
 def test_what_a_leaked_secret_handed_out_is_ended(here: Till, provider: Provider) -> None:
     """All of it at once, whatever the session; what nobody can end is named."""
     with closing(Consents(Files(here.folder).store)) as consents:
-        severing = Severing(here.vault, consents, here.record.event, SystemClock(), here.sweeper.let_go)
+        severing = Severing(here.vault, consents, here.store, here.sweeper, here.record.event, SystemClock())
         replacing = Replacing(vault=here.vault, checkouts=here.store, sweeper=here.sweeper, severing=severing)
         provider.active = [True, True, True, False, True]
         ids = [here.ask(scopes=("a",), session_id=one).id for one in ("ses_1", "ses_2")]
@@ -340,13 +340,28 @@ def test_a_connection_stays_while_something_of_it_is_out(here: Till) -> None:
 def test_a_connection_lets_go_of_what_is_out(
     here: Till, provider: Provider, active: list[bool], status: int, outcome: str
 ) -> None:
-    """What cannot be ended is looked at no longer; what may be ended later keeps the connection."""
+    """What cannot be ended is looked at no longer; what may be ended later is handed over, if there is who can."""
     provider.active, provider.said[REVOKE] = active, (status, {})
     here.ask(scopes=("a",))
-    over = here.sweeper.let_go("app")
+    row = here.vault.connection("app")
+    heir = here.vault.add(replace(row, id="heir", owner="alice"), by=BY)
+    here.vault.put("heir", SECRET, by=BY)
+    here.sweeper.let_go(row, heir)
 
-    assert (outcome != "failed", [outcome]) == (over, here.outcomes)
-    assert over == (not here.store.all())
+    assert [outcome] == here.outcomes
+    assert ["heir"] * (outcome == "failed") == [one.connection_id for one in here.store.all()]
+    provider.said.clear()
+    here.sweeper.end([one.id for one in here.store.all()])
+    assert [outcome, *["revoked"] * (outcome == "failed")] == here.outcomes
+
+
+def test_what_nobody_can_end_any_more_is_given_up(here: Till, provider: Provider) -> None:
+    """Without its client; it ends by itself, and that it was given up is recorded."""
+    provider.said[REVOKE] = (503, {})
+    here.ask(scopes=("a",))
+    here.sweeper.let_go(here.vault.connection("app"), None)
+
+    assert ((), 1) == (here.store.all(), len(here.told("credential.forgotten")))
 
 
 def test_a_key_is_rotated_while_a_token_is_out(here: Till) -> None:

@@ -15,14 +15,17 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pdp.broker.callback import Callback
+from pdp.broker.checkouts.words import Outcome
+from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.connecting import Connecting, WayBackError
+from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
 from pdp.broker.words import (
-    CheckedOutError,
     Connection,
     ConsentState,
     NeedsPersonError,
+    Secret,
     TokenRefusedError,
     TokensUnavailableError,
     UnknownConnectionError,
@@ -42,17 +45,13 @@ CODE, GOOD = "c0de-canary", {"access_token": "access-canary", "token_type": "Bea
 
 @dataclass
 class Counter:
-    """A broker at which people connect to a provider that gives what it is told.
-
-    Of the connections in `stuck`, something is out that cannot be ended.
-    """
+    """A broker at which people connect to a provider that gives what it is told."""
 
     there: Upstream
     site: Site
     flows: Flows
     clock: FakeClock
     connecting: Connecting
-    stuck: set[str]
     said: dict[str, Any] = field(default_factory=dict)
 
     def begin(self, person: Person = ALICE) -> dict[str, str]:
@@ -95,9 +94,10 @@ def counter(there: Upstream, tmp_path: Path) -> Iterator[Counter]:
     clock = FakeClock(NOW)
     with closing(Site(tmp_path, clock)) as site, closing(Flows(site.files.store)) as flows:
         add_client(site, "crm", there.origin)
-        stuck, observe, back = set[str](), site.files.events.append, f"{URL}/back"
-        connecting = Connecting(site.vault, flows, site.people, observe, clock, back, lambda id_: id_ not in stuck)
-        made = Counter(there, site, flows, clock, connecting, stuck)
+        connecting = Connecting(
+            site.vault, flows, site.people, site.severing, site.files.events.append, clock, f"{URL}/back"
+        )
+        made = Counter(there, site, flows, clock, connecting)
         there.status, there.pieces = 200, lambda: iter([json.dumps({**GOOD, **made.said}).encode()])
         yield made
         there.status = 200
@@ -294,16 +294,40 @@ def test_who_connects_again_has_one_connection(counter: Counter) -> None:
         counter.connecting.begin(ALICE, "crm", "other", "prod")
 
 
-def test_a_connection_is_not_replaced_while_something_of_it_is_out(counter: Counter) -> None:
-    """It could not be ended afterwards; the code is not sent."""
-    former = counter.finish(counter.back(counter.begin()["state"]))
-    counter.stuck.add(former.id)
-    counter.there.got.clear()
+@pytest.mark.parametrize(("status", "outcome"), [(200, Outcome.EXPIRES_AT), (503, Outcome.FAILED)])
+def test_what_was_connected_before_is_ended_at_the_provider_first(
+    counter: Counter, there: Upstream, status: int, outcome: Outcome
+) -> None:
+    """Before the person agrees anew, since a provider may end with it all that they agree to."""
+    site, source = counter.site, source_at(there.origin, revocation=f"{there.origin}/revoke")
+    site.vault.replace(replace(site.vault.connection("crm"), source=source), by=BY)
+    site.vault.put("crm", SECRET, by=BY)
+    counter.finish(counter.back(counter.begin()["state"]))
+    there.status = status
+    begun = counter.connecting.begin(ALICE, "crm", "acme", "prod")
+    there.status = 200
 
-    with pytest.raises(CheckedOutError, match="cannot be ended now: connect again"):
-        counter.finish(counter.back(counter.begin()["state"]))
+    assert begun.former is not None
+    assert outcome is begun.former.outcome
+    with pytest.raises(UnknownConnectionError):
+        site.vault.of_kind("acme", "prod", "crm", "alice")
+    assert ("/token", "/revoke") == tuple(target for _, target, *_ in there.got)[:2]
+    assert (status == 503) == bool(site.checkouts.all())
 
-    assert ([], former.id) == (counter.sent, counter.site.vault.of_kind("acme", "prod", "crm", "alice").id)
+
+def test_what_was_connected_meanwhile_is_ended_before_the_code_is_sent(counter: Counter, there: Upstream) -> None:
+    """Another window of the person was between its code and its end when this one began."""
+    site, source = counter.site, source_at(there.origin, revocation=f"{there.origin}/revoke")
+    site.vault.replace(replace(site.vault.connection("crm"), source=source), by=BY)
+    site.vault.put("crm", SECRET, by=BY)
+    ticket, client = counter.back(counter.begin()["state"]), site.vault.connection("crm")
+    got = Granted(secret=Secret(b"a"), seconds=100.0, refresh=Secret(b"r"))
+    packed = TokenPair.of(got, asked=counter.clock.now(), share=0.7).packed()
+    site.people.add(replace(client, id="other", owner="alice"), packed, account="")
+    made = counter.finish(ticket)
+
+    assert ["/revoke", "/revoke", "/token"] == [target for _, target, *_ in there.got]
+    assert [made.id] == [one.id for one in site.vault.connections() if one.owner]
 
 
 def test_a_connection_whose_making_was_cut_off_needs_its_person(counter: Counter) -> None:

@@ -63,12 +63,18 @@ def states(word: str = "word") -> dict[str, str]:
         "revoked": page("revoked.html", login=who, revoked=["ses_a", "ses_b"]),
         "revoked nothing": page("revoked.html", login=who, revoked=[]),
         "agree": page("agree.html", login=who, kind=word, begun=begun),
+        **{f"agree again, {one.outcome}": page("agree.html", login=who, kind=word, begun=_again(one)) for one in ended},
         "finish": page("finish.html", login=who, ticket="t"),
         **{f"disconnected, {one.outcome}": page("disconnected.html", login=who, ended=one) for one in ended},
         "presence, here": page("presence.html", login=who, unproven=unknown, way="local", back="/", link=""),
         "presence, again": page("presence.html", login=who, unproven=unknown, way="again", back="/", link="/"),
         "presence, never": page("presence.html", login=who, unproven=unknown, way="stop", back="/", link="/"),
     }
+
+
+def _again(ended: EndConnectionResponse) -> BeginConnectionResponse:
+    """Return where a person agrees again, after what they had connected was disconnected."""
+    return BeginConnectionResponse(authorization_url="/", expire_time={"seconds": 600}, former_outcome=ended.outcome)
 
 
 def filled(message: Message, text: str, depth: int = 4) -> Any:

@@ -11,8 +11,9 @@ from pdp.broker.checkouts.servers import read_server
 from pdp.broker.checkouts.words import Checkout, CredentialKind, Outcome
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.asking import ask_for_token, exchange
-from pdp.broker.oauth.ending import end_token, is_known
+from pdp.broker.oauth.ending import end_pair, end_token, is_known
 from pdp.broker.oauth.installations import ask_for_installation_token, end_installation_token
+from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.words import (
     Connection,
     LoginSource,
@@ -98,12 +99,18 @@ class Issuer:
             # It was never handed out, and nobody has it.
             return Outcome.GONE
         secret = self._secret_of_client(connection)
-        known, token = kept.reveal()[:1] == _KNOWN, Secret(kept.reveal()[1:])
         try:
-            proved = self._ended(connection.source, secret, token, known=known)
+            proved = self._end_kept(one, connection.source, secret, kept)
         except (TokenRefusedError, TokensUnavailableError) as error:
             raise type(error)(f"the provider of `{connection.id}`: {error}") from None
         return Outcome.REVOKED if proved else Outcome.EXPIRES_AT
+
+    def _end_kept(self, one: Checkout, source: TokenSource, secret: Secret, kept: Secret) -> bool:
+        """End the tokens that are kept of a checkout. Say whether their provider proves it."""
+        if one.kind is CredentialKind.CONSENT:
+            return end_pair(source, secret, TokenPair.unpacked(kept), self._roots)
+        known, token = kept.reveal()[:1] == _KNOWN, Secret(kept.reveal()[1:])
+        return self._ended(source, secret, token, known=known)
 
     def roles(self, connection: Connection) -> Mapping[str, float]:
         """Return all roles of a database that brokers made, by name, each with its end in unix seconds."""

@@ -1,21 +1,22 @@
 """End the credentials that are out: when their session ends, when their time is over, and until that is done.
 
 A login is tried for ever, with growing pauses: a role that was not dropped can still be logged in to, or has a session
-that goes on. An access token is tried until its own end.
+that goes on. So are the tokens of a person who disconnected, whose refresh token has no end that would come. An access
+token is tried until its own end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
-from pdp.broker.checkouts.words import Checkout, CheckoutState, Look, Outcome
+from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Look, Outcome
 from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.words import Connection, DatabaseUnavailableError
+from pdp.broker.words import Connection, DatabaseUnavailableError, TokensUnavailableError
 from pdp.clock import utc_text
 from pdp.errors import PDPError
 from pdp.observer import Event, EventKind
@@ -26,6 +27,8 @@ _LOG = logging.getLogger("pdp.broker")
 _LONGEST_PAUSE: Final = 300.0
 _LOOK_SECONDS: Final = 600.0
 _THREADS: Final = 8
+# After these, what else there is at the same place need not be tried now.
+_AWAY: Final = (DatabaseUnavailableError, TokensUnavailableError)
 # What has not ended so long after its end is overdue.
 OVERDUE_SECONDS: Final = 60.0
 # A role without a checkout is dropped when it is over for so long: another broker's clock may differ.
@@ -62,25 +65,42 @@ class Sweeper:
 
     def sweep(self) -> None:
         """End what is due. What cannot be ended is put off."""
-        self._sweep(self._store.due(self._wall()))
+        self.attempt(self._store.due(self._wall()))
 
     def end(self, checkout_ids: Collection[str]) -> None:
         """End some credentials now, also those that were put off."""
         now = self._wall()
         self._store.end(checkout_ids, now=now)
-        self._sweep([one for one in self._store.due(now) if one.id in checkout_ids])
+        self.attempt([one for one in self._store.due(now) if one.id in checkout_ids])
 
-    def let_go(self, connection_id: str) -> bool:
-        """End all that is out of a connection whose person disconnects it. Say whether nothing is left to be tried.
+    def forget(self, one: Checkout, *, by: str = "") -> bool:
+        """Give up a credential, which may still be good. Say whether it was still there."""
+        forgotten = self._store.finish(one.id)
+        if forgotten:
+            connection = self._vault.connection(one.connection_id)
+            self._record(EventKind.CREDENTIAL_FORGOTTEN, one, connection, by=by)
+        return forgotten
 
-        What cannot be ended is good until its own end, and no longer looked at.
+    def let_go(self, connection: Connection, client: Connection | None) -> None:
+        """End all that is out of a person's connection, before that is removed.
+
+        What may be ended later is handed over to the client with which it was got; without one, nobody can end it. What
+        cannot be ended is good until its own end, and no longer looked at. Raise `TokensUnavailableError` while
+        something is being made.
         """
-        self.end([one.id for one in self._store.all() if one.connection_id == connection_id])
-        left = [one for one in self._store.all() if one.connection_id == connection_id]
-        for one in left:
+        if out := self._of(connection):
+            self.end([one.id for one in out])
+        for one in self._of(connection):
+            kept = self._store.kept(one.id)
+            if kept is None:
+                raise TokensUnavailableError(f"a token is being got with `{connection.id}` for a session: try again")
             if one.state is CheckoutState.LASTING:
                 self._store.finish(one.id)
-        return all(one.state is CheckoutState.LASTING for one in left)
+            elif client is None:
+                self.forget(one)
+            else:
+                opened = self._vault.open_for(connection, one.id, kept)
+                self._store.hand_over(one.id, client.id, self._vault.seal_for(client, one.id, opened))
 
     def look(self) -> None:
         """Look for roles of databases that no checkout names, and drop those whose time is over."""
@@ -88,48 +108,58 @@ class Sweeper:
             if connection.logins is not None:
                 self._store.note(self._look_at(connection))
 
-    def _sweep(self, due: Iterable[Checkout]) -> None:
-        """End some, those of each connection in a row. A database that is away keeps none of another one waiting."""
+    def _of(self, connection: Connection) -> list[Checkout]:
+        return [one for one in self._store.all() if one.connection_id == connection.id]
+
+    def attempt(self, due: Iterable[Checkout]) -> Mapping[str, Outcome]:
+        """End some, and return what became of each. What cannot be ended is put off.
+
+        Those of each connection come in a row. A database or provider that is away keeps none of another one waiting.
+        """
         rows: dict[str, list[Checkout]] = {}
         for one in due:
             rows.setdefault(one.connection_id, []).append(one)
         if not rows:
-            return
+            return {}
         with ThreadPoolExecutor(min(_THREADS, len(rows)), thread_name_prefix="pdp-broker-end") as threads:
             # What one of them raises is raised here.
-            list(threads.map(self._sweep_row, rows.values()))
+            return {id_: outcome for row in threads.map(self._row, rows.values()) for id_, outcome in row.items()}
 
-    def _sweep_row(self, row: Iterable[Checkout]) -> None:
-        away = ""
+    def _row(self, row: Iterable[Checkout]) -> Mapping[str, Outcome]:
+        away, outcomes = "", dict[str, Outcome]()
         for one in row:
-            if away:
-                # It is asked once in a turn, however many wait for it.
-                self._put_off(one, away)
-                continue
-            try:
-                self._end(one, self._vault.connection(one.connection_id))
-            except PDPError as error:
-                away = str(error) if isinstance(error, DatabaseUnavailableError) else ""
-                self._put_off(one, str(error))
+            # It is asked once in a turn, however many wait for it.
+            problem = away
+            if not away:
+                try:
+                    outcomes[one.id] = self._end(one, self._vault.connection(one.connection_id))
+                    continue
+                except PDPError as error:
+                    problem = str(error)
+                    away = problem if isinstance(error, _AWAY) else ""
+            self._put_off(one, problem)
+            outcomes[one.id] = Outcome.FAILED
+        return outcomes
 
-    def _end(self, one: Checkout, connection: Connection) -> None:
+    def _end(self, one: Checkout, connection: Connection) -> Outcome:
         told = one.state is CheckoutState.LASTING
-        if not one.is_login and one.ends_at <= self._wall():
+        if one.ends_itself and one.ends_at <= self._wall():
             outcome, told = Outcome.GONE, told or not one.ends_at
         else:
             kept = self._store.kept(one.id)
             opened = self._vault.open_for(connection, one.id, kept) if kept else None
             outcome = self._issuer.end(one, connection, opened)
-        if outcome is Outcome.EXPIRES_AT:
+        if outcome is Outcome.EXPIRES_AT and one.kind is not CredentialKind.CONSENT:
             self._store.put_off(one, CheckoutState.LASTING, next_at=one.ends_at, problem="")
             self._tell(one, connection, outcome)
         elif self._store.finish(one.id) and not told and (one.ends_at or outcome is Outcome.REVOKED):
             self._tell(one, connection, outcome)
+        return outcome
 
     def _put_off(self, one: Checkout, problem: str) -> None:
         tries = one.tries + 1
         next_at = self._wall() + min(2.0 ** min(tries, 16), _LONGEST_PAUSE)
-        if not one.is_login:
+        if one.ends_itself:
             next_at = min(next_at, one.ends_at)
         self._store.put_off(one, CheckoutState.ENDING, next_at=next_at, problem=problem)
         # The record is no log: the pauses between what it is told double, too.
@@ -154,25 +184,22 @@ class Sweeper:
         return Look(connection_id=connection.id, at=now, orphans=len(strange) - len(over))
 
     def _tell(self, one: Checkout, connection: Connection, outcome: Outcome, **more: str) -> None:
-        facts = {
-            **connection.facts,
-            "checkout": one.id,
-            "token_id": one.token_id,
-            "decision_id": one.decision_id,
-            "action": one.action,
-            "outcome": outcome.value,
-            "ends": utc_text(one.ends_at),
-            **more,
-        }
+        more |= {"outcome": outcome.value, "ends": utc_text(one.ends_at)}
+        self._record(EventKind.CREDENTIAL_REVOKED, one, connection, **more)
+
+    def _record(self, kind: EventKind, one: Checkout, connection: Connection, *, by: str = "", **more: str) -> None:
+        known = {"token_id": one.token_id, "decision_id": one.decision_id, "action": one.action}
+        facts = {**connection.facts, "checkout": one.id, **{name: text for name, text in known.items() if text}}
         self._observe(
             Event(
-                kind=EventKind.CREDENTIAL_REVOKED,
+                kind=kind,
                 at=self._wall(),
-                session_id=one.session_ids[0],
+                caller_id=by,
+                session_id=one.session_id,
                 user=one.user,
                 agent=one.agent,
                 tenant=connection.tenant,
-                facts=facts,
+                facts={**facts, **more},
             )
         )
 

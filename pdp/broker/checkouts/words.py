@@ -15,11 +15,12 @@ _LENGTH: Final = 26
 
 
 class CredentialKind(StrEnum):
-    """What is handed out, or kept for a session."""
+    """What is to be ended: what is handed out, kept for a session, or disconnected by a person."""
 
     LOGIN = "login"  # a role of a database, which must be dropped
     TOKEN = "token"  # noqa: S105 - no secret: an access token, which ends by itself
     KEPT = "kept"  # the same, which serves one session and stays in the broker
+    CONSENT = "consent"  # the tokens of a person who disconnected: kept to be ended at their provider, for nothing else
 
 
 class CheckoutState(StrEnum):
@@ -46,7 +47,8 @@ class Checkout:
 
     `session_ids` are the session of the call and those above it: it ends with the first of them. Times are unix
     seconds; `ends_at` is 0 until it is handed out. `tries` counts how often it could not be ended, and `problem` says
-    why, the last time.
+    why, the last time. The tokens of a person belong to no call: these fields are empty, and where a refresh token has
+    no end that is known, `ends_at` is when they should have ended.
     """
 
     id: str
@@ -70,6 +72,18 @@ class Checkout:
     def is_login(self) -> bool:
         """Say whether it is a login."""
         return self.kind is CredentialKind.LOGIN
+
+    @property
+    def session_id(self) -> str:
+        """Return the session of the call; empty where there is none."""
+        return self.session_ids[0] if self.session_ids else ""
+
+    @property
+    def ends_itself(self) -> bool:
+        """Say whether its own end comes, after which nothing is left to do: not for a login, or a refresh token."""
+        if self.kind is CredentialKind.CONSENT:
+            return self.ends_at > self.begun_at
+        return not self.is_login
 
     @property
     def role(self) -> str:

@@ -3,65 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
-from pdp.broker.checkouts.issuing import Issuer
-from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS, Sweeper
+from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS
 from pdp.broker.checkouts.words import Checkout
-from pdp.broker.cli.opened import counted, data_dir_option, json_option, recording, yes_option
-from pdp.broker.opening import opened_checkouts, opened_vault
-from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.vault import Vault
+from pdp.broker.cli.opened import Opened, counted, data_dir_option, json_option, with_broker, yes_option
+from pdp.broker.opening import opened_checkouts
 from pdp.calltokens.checkouts import RecipientKey
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json, print_table
 from pdp.errors import PDPError
 from pdp.foundation.files import make_file
-from pdp.foundation.ownership import local_user
-from pdp.observer import Event, EventKind
-from pdp.record.log import DecisionLog
 
 C = TypeVar("C", bound=Callable[..., Any])
-_COLUMNS: Final = ("checkout", "connection", "session", "user", "tool", "state", "ends", "tries", "problem")
-
-
-class Opened(NamedTuple):
-    """What the commands work with."""
-
-    store: CheckoutStore
-    vault: Vault
-    record: DecisionLog
-    sweeper: Sweeper
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[Opened]:
-    with (
-        recording(folder) as record,
-        opened_vault(folder, record.event) as vault,
-        opened_checkouts(folder) as store,
-    ):
-        sweeper = Sweeper(store, vault, Issuer(vault), observe=record.event, wall=time.time)
-        yield Opened(store, vault, record, sweeper)
-
-
-def with_checkouts(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
-    """Open the broker's folder for a command, which gets what is in it as `broker`."""
-
-    @data_dir_option
-    @wraps(command)
-    def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
-        with _opened(folder) as broker:
-            command(broker=broker, **given)
-
-    return opened
+_COLUMNS: Final = ("checkout", "kind", "connection", "session", "user", "tool", "state", "ends", "tries", "problem")
 
 
 @click.group(cls=Group)
@@ -99,7 +59,7 @@ def list_(*, folder: Path, as_json: bool) -> None:
 @click.option("--connection", "connection_id", default="", metavar="CONNECTION", help="Those of a connection.")
 @click.option("--tenant", default="", metavar="NAME", help="Those of a tenant.")
 @json_option
-@with_checkouts
+@with_broker
 @click.pass_context
 def revoke(
     context: click.Context,
@@ -133,7 +93,7 @@ def revoke(
 
 @checkout.command(epilog="Example:  pdp-broker checkout sweep")
 @json_option
-@with_checkouts
+@with_broker
 @click.pass_context
 def sweep(context: click.Context, *, broker: Opened, as_json: bool) -> None:
     """End what should have ended, without waiting, and look for roles that no checkout names.
@@ -150,28 +110,14 @@ def sweep(context: click.Context, *, broker: Opened, as_json: bool) -> None:
 @click.argument("id_", metavar="CHECKOUT")
 @yes_option
 @json_option
-@with_checkouts
+@with_broker
 def forget(*, broker: Opened, id_: str, yes: bool, as_json: bool) -> None:
     """Give up a credential that can never be ended, as when its database is gone. It is not ended by this."""
     one = broker.store.get(id_)
     require_quiet(as_json=as_json, yes=yes)
     if not yes:
         require_yes(f"forget `{id_}`, which may still be good?", done="forgotten", does="forgets")
-    connection = broker.vault.connection(one.connection_id)
-    if broker.store.finish(id_):
-        facts = {**connection.facts, "checkout": one.id, "token_id": one.token_id, "decision_id": one.decision_id}
-        broker.record.event(
-            Event(
-                kind=EventKind.CREDENTIAL_FORGOTTEN,
-                at=time.time(),
-                caller_id=local_user(),
-                session_id=one.session_ids[0],
-                user=one.user,
-                agent=one.agent,
-                tenant=connection.tenant,
-                facts={**facts, "action": one.action},
-            )
-        )
+    broker.sweeper.forget(one, by=broker.by)
     if as_json:
         print_json({"checkout": id_})
     else:
@@ -213,7 +159,7 @@ def _tell_of_left(context: click.Context, broker: Opened, chosen: Sequence[str],
 def _row(one: Checkout, overdue_at: float) -> tuple[str, ...]:
     ends = moment_text(one.ends_at) if one.ends_at else ""
     state = "overdue" if one.is_overdue(overdue_at) else one.state.value
-    about = (one.id, one.connection_id, one.session_ids[0], one.user, one.action)
+    about = (one.id, one.kind.value, one.connection_id, one.session_id, one.user, one.action)
     return (*about, state, ends, str(one.tries), one.problem)
 
 
@@ -222,7 +168,7 @@ def _plain(one: Checkout, overdue_at: float) -> dict[str, object]:
         "checkout": one.id,
         "connection": one.connection_id,
         "kind": one.kind.value,
-        "session": one.session_ids[0],
+        "session": one.session_id,
         "ancestors": list(one.session_ids[1:]),
         "user": one.user,
         "agent": one.agent,

@@ -11,10 +11,11 @@ from pdp.broker.checkouts.servers import is_server, server_text
 from pdp.broker.checkouts.words import Outcome
 from pdp.broker.cli.logins import login_fields, login_options, plain_logins, require_modes, taken_logins
 from pdp.broker.cli.opened import (
+    Opened,
     compartment_option,
     json_option,
     tenant_option,
-    with_people,
+    with_broker,
     with_reading,
     with_standing,
     with_vault,
@@ -23,7 +24,6 @@ from pdp.broker.cli.opened import (
 from pdp.broker.cli.sources import plain_source, source_fields, source_options, taken_source
 from pdp.broker.headers import never_passes
 from pdp.broker.oauth.people import People
-from pdp.broker.oauth.severing import Severing
 from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.vault import Vault
 from pdp.broker.words import NAME, Connection, Consent, Mode, SecretVersion
@@ -205,19 +205,20 @@ def remove(*, vault: Vault, by: str, id_: str, yes: bool, as_json: bool) -> None
 @click.argument("id_", metavar="CONNECTION")
 @yes_option
 @json_option
-@with_people
-def disconnect(*, vault: Vault, people: People, severing: Severing, by: str, id_: str, yes: bool, as_json: bool) -> int:
+@with_broker
+def disconnect(*, broker: Opened, id_: str, yes: bool, as_json: bool) -> int:
     """Disconnect a person's connection: its provider is told to revoke the tokens, and then they are deleted.
 
-    Exit code 1: the provider could not be told. The tokens are kept for that alone; disconnect again.
+    Exit code 1: the provider could not be told. The tokens are kept for that alone, and a running broker tries again
+    until it is; see `pdp-broker checkout list`.
     """
-    one = vault.connection(id_)
-    account = people.standing(one).account if one.is_consented else ""
+    one = broker.vault.connection(id_)
+    account = broker.people.standing(one).account if one.is_consented else ""
     require_quiet(as_json=as_json, yes=yes)
     if not yes:
         whose = f"`{one.owner}`, at `{account}`" if account else f"`{one.owner}`"
         require_yes(f"disconnect `{id_}` of {whose}?", done="disconnected", does="disconnects")
-    ended = severing.end(id_, by=by)
+    ended = broker.severing.end(id_, by=broker.by)
     until = moment_text(ended.expires_at) if ended.expires_at else ""
     if as_json:
         print_json({"connection": id_, "outcome": ended.outcome.value, "expire_time": until})
@@ -229,7 +230,7 @@ def disconnect(*, vault: Vault, people: People, severing: Severing, by: str, id_
 _ENDED: Final = {
     Outcome.REVOKED: "disconnected `{}`: the provider says that its tokens count no longer",
     Outcome.EXPIRES_AT: "disconnected `{}`: whether its tokens count is unknown; the access token ends by itself{}",
-    Outcome.FAILED: "`{}` is no longer used, but its provider did not revoke the tokens: disconnect it again",
+    Outcome.FAILED: "`{}` is no longer used, but its provider did not revoke the tokens: the broker tries again",
 }
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from pdp.broker.checkouts.issuing import Issuer
 from pdp.broker.checkouts.sweeping import Sweeper
+from pdp.broker.oauth.people import People
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.opening import opened_checkouts, opened_people, opened_record, opened_vault, require_made
+from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.vault import Vault
 from pdp.clock import SystemClock
 from pdp.errors import PDPError
 from pdp.foundation.ownership import local_user
@@ -55,6 +58,44 @@ def recording(folder: Path) -> Iterator[DecisionLog]:
         raise PDPError(f"it is done, but the record could not be written: {problem}")
 
 
+class Opened(NamedTuple):
+    """What commands work with that end something, and their user as `by`."""
+
+    store: CheckoutStore
+    vault: Vault
+    people: People
+    record: DecisionLog
+    sweeper: Sweeper
+    severing: Severing
+    by: str
+
+
+@contextmanager
+def opened_broker(folder: Path) -> Iterator[Opened]:
+    """Open all that is in the folder of a broker."""
+    with (
+        recording(folder) as record,
+        opened_vault(folder, record.event) as vault,
+        opened_people(folder, vault, record.event) as people,
+        opened_checkouts(folder) as store,
+    ):
+        sweeper = Sweeper(store, vault, Issuer(vault), observe=record.event, wall=time.time)
+        severing = Severing(vault, people.consents, store, sweeper, record.event, SystemClock())
+        yield Opened(store, vault, people, record, sweeper, severing, local_user())
+
+
+def with_broker(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
+    """Open the broker's folder for a command that ends something, which gets what is in it as `broker`."""
+
+    @data_dir_option
+    @wraps(command)
+    def opened(*, folder: Path, **given: Any) -> Any:  # noqa: ANN401 - the command's own options and answer
+        with opened_broker(folder) as broker:
+            return command(broker=broker, **given)
+
+    return opened
+
+
 def with_vault(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
     """Open the vault and the record for a command, which gets it as `vault` and its user as `by`."""
 
@@ -63,25 +104,6 @@ def with_vault(command: C) -> Any:  # noqa: ANN401 - click's decorators change t
     def opened(*, folder: Path, **given: Any) -> None:  # noqa: ANN401 - the command's own options
         with recording(folder) as record, opened_vault(folder, record.event) as vault:
             command(vault=vault, by=local_user(), **given)
-
-    return opened
-
-
-def with_people(command: C) -> Any:  # noqa: ANN401 - click's decorators change the type
-    """Open what connections of people need as well, which the command gets as `people` and `severing`."""
-
-    @data_dir_option
-    @wraps(command)
-    def opened(*, folder: Path, **given: Any) -> Any:  # noqa: ANN401 - the command's own options and answer
-        with (
-            recording(folder) as record,
-            opened_vault(folder, record.event) as vault,
-            opened_people(folder, vault, record.event) as people,
-            opened_checkouts(folder) as store,
-        ):
-            sweeper = Sweeper(store, vault, Issuer(vault), observe=record.event, wall=time.time)
-            severing = Severing(vault, people.consents, record.event, SystemClock(), sweeper.let_go)
-            return command(vault=vault, people=people, severing=severing, by=local_user(), **given)
 
     return opened
 

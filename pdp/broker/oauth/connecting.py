@@ -21,16 +21,11 @@ from pdp.broker.oauth.account import account_of, require_nonce
 from pdp.broker.oauth.asking import exchange_code
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.people import People, consenting_of, source_of
+from pdp.broker.oauth.severing import Ended, Severing
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import AWAY, BACK, Flow, Flows
 from pdp.broker.vault import Vault
-from pdp.broker.words import (
-    CheckedOutError,
-    Connection,
-    TokenRefusedError,
-    TokensUnavailableError,
-    UnknownConnectionError,
-)
+from pdp.broker.words import Connection, TokenRefusedError, TokensUnavailableError
 from pdp.clock import Clock
 from pdp.errors import NotFoundError, PermissionDeniedError
 from pdp.foundation.egress import Roots
@@ -48,17 +43,20 @@ class WayBackError(NotFoundError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """Where the browser of a person is sent, and until when it may come back, in unix seconds."""
+    """Where the browser of a person is sent, and until when it may come back, in unix seconds.
+
+    `former` is what became of the tokens of the connection that the person had; None without one.
+    """
 
     url: str
     until: float
+    former: Ended | None = None
 
 
 class Connecting:
     """The ways of people to providers and back. Safe for threads and for several processes.
 
     `back` is where providers send browsers: the client's id is added to it, so that no provider is taken for another.
-    `let_go` is as in `Severing`.
     """
 
     def __init__(
@@ -66,19 +64,24 @@ class Connecting:
         vault: Vault,
         flows: Flows,
         people: People,
+        severing: Severing,
         observe: Callable[[Event], None],
         clock: Clock,
         back: str,
-        let_go: Callable[[str], bool],
     ) -> None:
-        self._vault, self._flows, self._people = vault, flows, people
+        self._vault, self._flows, self._people, self._severing = vault, flows, people, severing
         self._observe, self._clock, self._back = observe, clock, back
-        self._let_go, self._roots = let_go, Roots()
+        self._roots = Roots()
 
     def begin(self, person: Person, kind: str, tenant: str, compartment: str) -> Begun:
-        """Begin to connect, and return where the person agrees. Raise `UnknownConnectionError`."""
+        """Begin to connect, and return where the person agrees.
+
+        What the person had connected before is disconnected first: some providers end with its tokens all that the
+        person agrees to afterwards. Raise `UnknownConnectionError`, and what `Severing.end` raises.
+        """
         person.require_tenant(tenant)
-        client, now_at = self._vault.client(tenant, compartment, kind), self._clock.now().wall_at
+        client = self._vault.client(tenant, compartment, kind)
+        former, now_at = self._severing.end_former(client, person.id), self._clock.now().wall_at
         source, verifier, nonce = source_of(client), _random(), _random()
         held = {"verifier": verifier, "nonce": nonce}
         flow = Flow(person=person.id, client=client.id, until=now_at + _FLOW_SECONDS, held=held)
@@ -95,7 +98,8 @@ class Connecting:
         }
         self._tell(EventKind.CONNECTION_BEGUN, client, person.id)
         endpoint = consenting_of(client).authorization
-        return Begun(url=f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}", until=flow.until)
+        url = f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(asked)}"
+        return Begun(url=url, until=flow.until, former=former)
 
     def back(self, client_id: str, said: Mapping[str, str]) -> str:
         """Take what a browser comes back with, and return the ticket with which its person finishes.
@@ -119,7 +123,7 @@ class Connecting:
     def finish(self, person: Person, ticket: str) -> Connection:
         """Exchange the code of a ticket for the tokens of the person who began, and return the new connection.
 
-        A connection of the same kind that they had is replaced. Raise `WayBackError` for another ticket,
+        One of the same kind that they made in between is disconnected first. Raise `WayBackError` for another ticket,
         `PermissionDeniedError` for another person, and `TokenRefusedError` or `TokensUnavailableError`. In each case
         the ticket is used up, and a code is never sent twice.
         """
@@ -133,7 +137,7 @@ class Connecting:
             self._refused(client, flow, "person", "")
             raise PermissionDeniedError("another person began this: connect again, and let nobody do it for you")
         person.require_tenant(client.tenant)
-        self._let_former_go(client, person)
+        self._severing.end_former(client, person.id)
         source, issuer, secret = source_of(client), consenting_of(client).issuer, self._vault.open(client)
         try:
             got = exchange_code(
@@ -150,15 +154,6 @@ class Connecting:
         made = replace(client, id=new_connection_id(), owner=person.id, scopes=scopes)
         account = account_of(said, source, got.secret, self._roots)
         return self._people.add(made, packed, account=account)
-
-    def _let_former_go(self, client: Connection, person: Person) -> None:
-        """End what is out of the connection that will be replaced. Raise `CheckedOutError` when something is left."""
-        try:
-            former = self._vault.of_kind(client.tenant, client.compartment, client.kind, person.id)
-        except UnknownConnectionError:
-            return
-        if not self._let_go(former.id):
-            raise CheckedOutError(f"what was got with `{former.id}` for sessions cannot be ended now: connect again")
 
     def _redirect(self, client: Connection) -> str:
         return f"{self._back}/{client.id}"

@@ -1,4 +1,4 @@
-"""End an access token at its provider (RFC 7009), and say only what the provider proves (RFC 7662).
+"""End tokens at their provider (RFC 7009), and say only what the provider proves (RFC 7662).
 
 An answer of 200 proves nothing: servers must give it for tokens that they do not know, and many do for tokens that they
 cannot end. Neither does `active: false`, unless the provider said `active: true` of the same token before.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pdp.broker.oauth.answers import is_active, refusal
 from pdp.broker.oauth.asking import GOOD, ask
+from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.words import Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.foundation.egress import Roots
 
@@ -42,6 +43,22 @@ def end_token(
             return False
         raise TokenRefusedError(f"it answers `{code or status}`")
     return known and _active(source, secret, token, roots) is False
+
+
+def end_pair(source: TokenSource, secret: Secret, pair: TokenPair, roots: Roots) -> bool:
+    """End the tokens of a person. Say whether the provider proves that all of them have ended.
+
+    Raise what `end_token` raises, and `TokenRefusedError` also when the provider still takes the refresh token, which
+    has no end that would come.
+    """
+    # The access token last: some providers end the whole consent with it.
+    tokens = {"refresh_token": pair.refresh, "access_token": pair.access}
+    held = {hint: token for hint, token in tokens.items() if token is not None}
+    known = {hint: is_known(source, secret, token, roots) for hint, token in held.items()}
+    over = {hint: end_token(source, secret, token, roots, known=known[hint], hint=hint) for hint, token in held.items()}
+    if known.get("refresh_token") and not over["refresh_token"]:
+        raise TokenRefusedError("it still takes the refresh token")
+    return all(over.values())
 
 
 def _active(source: TokenSource, secret: Secret, token: Secret, roots: Roots) -> bool | None:

@@ -1,19 +1,22 @@
 """Disconnect a person's account: nothing is used from the first moment on, and the provider is told before all is lost.
 
+The connection is removed at once. Its tokens are kept like a credential that is out, to be ended and for nothing else,
+and the provider is asked. When it cannot be told, whoever ends what is out tries again: see `checkouts/sweeping.py`.
 What became of the tokens is said as far as it is known: see `ending.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-from pdp.broker.checkouts.words import Outcome
-from pdp.broker.oauth.ending import end_token, is_known
+from pdp.broker.checkouts.sweeping import Sweeper
+from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome, new_checkout_id
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.people import source_of
+from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.store.consents import Consents
 from pdp.broker.vault import Vault
 from pdp.broker.words import (
@@ -21,16 +24,17 @@ from pdp.broker.words import (
     ConsentState,
     NoSecretError,
     Secret,
-    TokenRefusedError,
     TokensUnavailableError,
     UnknownConnectionError,
 )
 from pdp.clock import Clock
-from pdp.foundation.egress import Roots
+from pdp.errors import PDPError
 from pdp.observer import Event, EventKind
 
 # A refresh that has begun comes to its end first: what it brings must be revoked, too.
 _WAIT_SECONDS: Final = 40.0
+# So long nobody else tries to end what is ended here.
+_ALONE_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,86 +45,138 @@ class Ended:
     expires_at: float = 0.0
 
 
-class Severing:
-    """Ends connections of people. Safe for threads and for several processes.
+class _Removed(NamedTuple):
+    """A connection that is removed: what is kept of its tokens to end them, if they can be, and their own end."""
 
-    `let_go` ends what is out of a connection, by its id, and says whether nothing is left to be tried.
-    """
+    connection: Connection
+    kept: Checkout | None
+    expires_at: float
+
+
+class Severing:
+    """Ends connections of people. Safe for threads and for several processes."""
 
     def __init__(
         self,
         vault: Vault,
         consents: Consents,
+        checkouts: CheckoutStore,
+        sweeper: Sweeper,
         observe: Callable[[Event], None],
         clock: Clock,
-        let_go: Callable[[str], bool],
     ) -> None:
-        self._vault, self._consents, self._observe, self._clock = vault, consents, observe, clock
-        self._let_go, self._roots = let_go, Roots()
+        self._vault, self._consents, self._checkouts, self._sweeper = vault, consents, checkouts, sweeper
+        self._observe, self._clock = observe, clock
 
     def end(self, connection_id: str, *, by: str) -> Ended:
         """Disconnect, and say what became of the tokens. `by` is who wants it.
 
-        The connection is removed with its tokens, unless they could not be revoked: then they are kept for that alone,
-        and it is called again. Raise `UnknownConnectionError` for what is no person's connection, and
-        `TokensUnavailableError` while the connection is being refreshed.
+        Raise `UnknownConnectionError` for what is no person's connection, and `TokensUnavailableError` while the
+        connection is being refreshed, or a token is being got with it for a session.
         """
         connection = self._vault.connection(connection_id)
         if not connection.is_consented:
             raise UnknownConnectionError(f"no such connection: `{connection_id}`")
-        # INVARIANT: on the disk before the provider is asked, so that nothing is used from here on. Where the process
-        # died that made it, there is nothing to use.
+        return self._ended([self._removed(connection, by)], by)[connection_id]
+
+    def end_former(self, client: Connection, person: str) -> Ended | None:
+        """Disconnect what a person has connected by a client, so that another consent can take its place.
+
+        Return None where there is nothing.
+        """
+        try:
+            former = self._vault.of_kind(client.tenant, client.compartment, client.kind, person)
+        except UnknownConnectionError:
+            return None
+        return self.end(former.id, by=person) if former.is_consented else None
+
+    def end_all(self, connections: Iterable[Connection], *, by: str) -> Mapping[str, Ended]:
+        """Disconnect several people's connections, and say what became of the tokens of each, by its id.
+
+        One that cannot be opened or waits for its refresh is `failed`, and stays.
+        """
+        removed, ended = list[_Removed](), dict[str, Ended]()
+        for one in connections:
+            try:
+                removed.append(self._removed(one, by))
+            except PDPError:
+                ended[one.id] = self._tell(one, by, Ended(outcome=Outcome.FAILED))
+        return {**ended, **self._ended(removed, by)}
+
+    def _removed(self, connection: Connection, by: str) -> _Removed:
+        # INVARIANT: on the disk before anything else, so that nothing is used from here on. Where the process died
+        # that made it, there is nothing to use.
         with suppress(UnknownConnectionError):
-            self._consents.settle(connection_id, ConsentState.ENDING)
-        with self._consents.locked(connection_id, wait_seconds=_WAIT_SECONDS) as alone:
+            self._consents.settle(connection.id, ConsentState.ENDING)
+        with self._consents.locked(connection.id, wait_seconds=_WAIT_SECONDS) as alone:
             if not alone:
-                raise TokensUnavailableError(f"`{connection_id}` is no longer used, and is being refreshed: try again")
-            # In this order: they were got with the tokens that are revoked then.
-            over = self._let_go(connection_id)
-            ended = self._revoked(self._vault.connection(connection_id)) if over else Ended(outcome=Outcome.FAILED)
-        if ended.outcome is not Outcome.FAILED:
-            self._vault.remove(connection_id, by=by)
-        self._tell(connection, by, ended)
-        return ended
+                raise TokensUnavailableError(f"`{connection.id}` is no longer used, and is being refreshed: try again")
+            client = self._client_of(connection)
+            # In this order: what was got for sessions was got with the tokens that are revoked then.
+            self._sweeper.let_go(connection, client)
+            try:
+                pair = TokenPair.unpacked(self._vault.open(self._vault.connection(connection.id)))
+            except NoSecretError:
+                removed = _Removed(connection, None, 0.0)
+            else:
+                kept = self._kept(connection, pair, client)
+                removed = _Removed(connection, kept, pair.ends.wall_at if pair.ends else 0.0)
+            self._vault.remove(connection.id, by=by)
+        return removed
 
-    def _revoked(self, connection: Connection) -> Ended:
-        """Have the provider revoke the tokens, and return what is known of them then."""
-        try:
-            pair = TokenPair.unpacked(self._vault.open(connection))
-        except NoSecretError:
-            return Ended(outcome=Outcome.EXPIRES_AT)
-        left = Ended(outcome=Outcome.EXPIRES_AT, expires_at=pair.ends.wall_at if pair.ends else 0.0)
-        source, secret = source_of(connection), self._secret_of_client(connection)
-        if secret is None or not source.revocation:
-            return left
-        # The access token last: some providers end the whole consent with it.
-        tokens = {"refresh_token": pair.refresh, "access_token": pair.access}
-        held = {hint: token for hint, token in tokens.items() if token is not None}
-        try:
-            known = {hint: is_known(source, secret, token, self._roots) for hint, token in held.items()}
-            over = {
-                hint: end_token(source, secret, token, self._roots, known=known[hint], hint=hint)
-                for hint, token in held.items()
-            }
-        except (TokenRefusedError, TokensUnavailableError):
-            return Ended(outcome=Outcome.FAILED)
-        if known.get("refresh_token") and not over["refresh_token"]:
-            # It has no end that would come.
-            return Ended(outcome=Outcome.FAILED)
-        return Ended(outcome=Outcome.REVOKED) if all(over.values()) else left
+    def _kept(self, connection: Connection, pair: TokenPair, client: Connection | None) -> Checkout | None:
+        """Keep tokens to end them; None where nobody can be told: without an endpoint, or the client of the consent."""
+        if client is None or not source_of(connection).revocation:
+            return None
+        now = self._clock.now().wall_at
+        # A refresh token has no end that would come.
+        own_end = pair.ends.wall_at if pair.ends and pair.refresh is None else now
+        one = Checkout(
+            id=new_checkout_id(),
+            connection_id=client.id,
+            kind=CredentialKind.CONSENT,
+            token_id="",
+            decision_id="",
+            session_ids=(),
+            user=connection.owner,
+            agent="",
+            action="",
+            scopes=connection.scopes,
+            begun_at=now,
+            ends_at=own_end,
+            state=CheckoutState.ENDING,
+            next_at=now + _ALONE_SECONDS,
+        )
+        self._checkouts.begin(one, self._vault.seal_for(client, one.id, Secret(pair.packed())))
+        return one
 
-    def _secret_of_client(self, connection: Connection) -> Secret | None:
-        """Return the secret of the client; None where that is no longer the one to which the person consented."""
+    def _client_of(self, connection: Connection) -> Connection | None:
+        """Return the client, if it has its secret and is still the one to which the person consented."""
         try:
             client = self._vault.client(connection.tenant, connection.compartment, connection.kind)
-            return self._vault.open(client) if client.source == connection.source else None
-        except (UnknownConnectionError, NoSecretError):
+        except UnknownConnectionError:
             return None
+        return client if client.version and client.source == connection.source else None
 
-    def _tell(self, connection: Connection, by: str, ended: Ended) -> None:
+    def _ended(self, removed: Iterable[_Removed], by: str) -> Mapping[str, Ended]:
+        """End what was kept, and return what became of the tokens of each connection."""
+        outcomes = self._sweeper.attempt([one.kept for one in removed if one.kept is not None])
+        found = dict[str, Ended]()
+        for connection, kept, expires_at in removed:
+            outcome = outcomes.get(kept.id, Outcome.FAILED) if kept else Outcome.EXPIRES_AT
+            if outcome is Outcome.GONE:
+                # Its own end had come.
+                outcome = Outcome.EXPIRES_AT
+            ended = Ended(outcome=outcome, expires_at=expires_at if outcome is Outcome.EXPIRES_AT else 0.0)
+            found[connection.id] = self._tell(connection, by, ended, checkout=kept.id if kept else "")
+        return found
+
+    def _tell(self, connection: Connection, by: str, ended: Ended, *, checkout: str = "") -> Ended:
         facts = {"provider": source_of(connection).host, "outcome": ended.outcome.value}
         if ended.expires_at:
             facts["expires_at"] = f"{ended.expires_at:.0f}"
+        if ended.outcome is Outcome.FAILED and checkout:
+            facts["checkout"] = checkout
         self._observe(
             Event(
                 kind=EventKind.CONNECTION_ENDED,
@@ -131,3 +187,4 @@ class Severing:
                 facts={**connection.facts, **facts},
             )
         )
+        return ended

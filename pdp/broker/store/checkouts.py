@@ -33,7 +33,7 @@ FROM checkouts
 # before it has come or never will.
 _END: Final = "UPDATE checkouts SET next_at = iif(ends_at = 0, next_at, ?), state = 'ending' WHERE"
 _BEGIN: Final = """
-INSERT INTO checkouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)
+INSERT INTO checkouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _NEVER: Final = float("inf")
 
@@ -56,15 +56,18 @@ class CheckoutStore:
         """Close the file."""
         self._database.close()
 
-    def begin(self, one: Checkout) -> None:
-        """Keep a checkout before its credential is made. Raise `ConflictError` when its connection was just removed."""
-        whose = (one.id, one.connection_id, one.kind, one.token_id, one.decision_id, one.session_ids[0])
+    def begin(self, one: Checkout, kept: Sealed | None = None) -> None:
+        """Keep a checkout before its credential is made, or with what is `kept` to end it.
+
+        Raise `ConflictError` when its connection was just removed.
+        """
+        whose = (one.id, one.connection_id, one.kind, one.token_id, one.decision_id, one.session_id)
         about = (one.user, one.agent, one.action, json.dumps(one.scopes), one.begun_at, one.ends_at)
         with self._database.writing() as connection:
             try:
                 connection.execute(
                     _BEGIN,
-                    (*whose, *about, _NEVER, one.state, one.next_at, one.tries, one.problem),
+                    (*whose, *about, _NEVER, one.state, one.next_at, one.tries, one.problem, *_columns(kept)),
                 )
             except apsw.ConstraintError:
                 raise ConflictError(f"the connection `{one.connection_id}` was just removed") from None
@@ -77,12 +80,11 @@ class CheckoutStore:
 
         Raise `ConflictError` when it is to be ended already: then it must not leave.
         """
-        sealed = (kept.kek_id, kept.wrapped_key, kept.text) if kept else (None, None, None)
         with self._database.writing() as connection:
             connection.execute(
                 "UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, ?6, latest_at), 0), "
                 "kek_id = ?2, wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state) WHERE id = ?5",
-                (ends_at, *sealed, checkout_id, until),
+                (ends_at, *_columns(kept), checkout_id, until),
             )
             row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
         if row is None or row[0] != CheckoutState.OUT:
@@ -152,6 +154,14 @@ class CheckoutStore:
                 (state, next_at, problem, one.id),
             )
 
+    def hand_over(self, checkout_id: str, connection_id: str, kept: Sealed) -> None:
+        """Have a credential ended by another connection, for which it is `kept`. Nothing if it has just ended."""
+        with self._database.writing() as connection:
+            connection.execute(
+                "UPDATE checkouts SET connection_id = ?, kek_id = ?, wrapped_key = ?, sealed = ? WHERE id = ?",
+                (connection_id, *_columns(kept), checkout_id),
+            )
+
     def finish(self, checkout_id: str) -> bool:
         """Forget a checkout that has ended. Say whether it was still there: only then is its end to be told."""
         with self._database.writing() as connection:
@@ -204,6 +214,10 @@ class CheckoutStore:
             return tuple(_checkout_of(*row) for row in connection.execute(f"{_CHECKOUT} {rest}", values))
 
 
+def _columns(kept: Sealed | None) -> tuple[str | bytes | None, ...]:
+    return (kept.kek_id, kept.wrapped_key, kept.text) if kept else (None, None, None)
+
+
 def _checkout_of(*row: Any) -> Checkout:  # noqa: ANN401 - what the engine returns
     id_, connection_id, kind, token_id, decision_id, session_id, user, agent, action, scopes, *times, above = row
     begun_at, ends_at, state, next_at, tries, problem = times
@@ -213,7 +227,7 @@ def _checkout_of(*row: Any) -> Checkout:  # noqa: ANN401 - what the engine retur
         kind=CredentialKind(kind),
         token_id=token_id,
         decision_id=decision_id,
-        session_ids=(session_id, *json.loads(above)),
+        session_ids=(session_id, *json.loads(above)) if session_id else (),
         user=user,
         agent=agent,
         action=action,

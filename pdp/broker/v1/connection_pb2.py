@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdp/broker/v1/connection.proto\x12\rpdp.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x12PersonalConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12-\n\x05state\x18\x08 \x01(\x0e\x32\x1e.pdp.broker.v1.ConnectionState\x12\x10\n\x08upstream\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x0b\x43onnectable\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\"+\n\x16ListConnectionsRequest\x12\x11\n\tof_others\x18\x01 \x01(\x08\"\x82\x01\n\x17ListConnectionsResponse\x12\x36\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32!.pdp.broker.v1.PersonalConnection\x12/\n\x0b\x63onnectable\x18\x02 \x03(\x0b\x32\x1a.pdp.broker.v1.Connectable\"K\n\x16\x42\x65ginConnectionRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x03 \x01(\t\"e\n\x17\x42\x65ginConnectionResponse\x12\x19\n\x11\x61uthorization_url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x17\x46inishConnectionRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"Q\n\x18\x46inishConnectionResponse\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32!.pdp.broker.v1.PersonalConnection\"-\n\x14\x45ndConnectionRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"t\n\x15\x45ndConnectionResponse\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.pdp.broker.v1.EndOutcome\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x93\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43ONNECTION_STATE_CONNECTED\x10\x01\x12!\n\x1d\x43ONNECTION_STATE_NEEDS_PERSON\x10\x02\x12\x1b\n\x17\x43ONNECTION_STATE_ENDING\x10\x03*s\n\nEndOutcome\x12\x1b\n\x17\x45ND_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45ND_OUTCOME_REVOKED\x10\x01\x12\x17\n\x13\x45ND_OUTCOME_EXPIRES\x10\x02\x12\x16\n\x12\x45ND_OUTCOME_FAILED\x10\x03\x32\x98\x03\n\x11\x43onnectionService\x12`\n\x0fListConnections\x12%.pdp.broker.v1.ListConnectionsRequest\x1a&.pdp.broker.v1.ListConnectionsResponse\x12`\n\x0f\x42\x65ginConnection\x12%.pdp.broker.v1.BeginConnectionRequest\x1a&.pdp.broker.v1.BeginConnectionResponse\x12\x63\n\x10\x46inishConnection\x12&.pdp.broker.v1.FinishConnectionRequest\x1a\'.pdp.broker.v1.FinishConnectionResponse\x12Z\n\rEndConnection\x12#.pdp.broker.v1.EndConnectionRequest\x1a$.pdp.broker.v1.EndConnectionResponseBM\n\rpdp.broker.v1B\x0f\x43onnectionProtoP\x01Z\x19pdp/broker/v1;pdpbrokerv1\xaa\x02\rPdp.Broker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdp/broker/v1/connection.proto\x12\rpdp.broker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x02\n\x12PersonalConnection\x12\x15\n\rconnection_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x04 \x01(\t\x12\x0c\n\x04user\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12-\n\x05state\x18\x08 \x01(\x0e\x32\x1e.pdp.broker.v1.ConnectionState\x12\x10\n\x08upstream\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x0b\x43onnectable\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\"+\n\x16ListConnectionsRequest\x12\x11\n\tof_others\x18\x01 \x01(\x08\"\x82\x01\n\x17ListConnectionsResponse\x12\x36\n\x0b\x63onnections\x18\x01 \x03(\x0b\x32!.pdp.broker.v1.PersonalConnection\x12/\n\x0b\x63onnectable\x18\x02 \x03(\x0b\x32\x1a.pdp.broker.v1.Connectable\"K\n\x16\x42\x65ginConnectionRequest\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x63ompartment\x18\x03 \x01(\t\"\x98\x01\n\x17\x42\x65ginConnectionResponse\x12\x19\n\x11\x61uthorization_url\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0e\x66ormer_outcome\x18\x03 \x01(\x0e\x32\x19.pdp.broker.v1.EndOutcome\")\n\x17\x46inishConnectionRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\"Q\n\x18\x46inishConnectionResponse\x12\x35\n\nconnection\x18\x01 \x01(\x0b\x32!.pdp.broker.v1.PersonalConnection\"-\n\x14\x45ndConnectionRequest\x12\x15\n\rconnection_id\x18\x01 \x01(\t\"t\n\x15\x45ndConnectionResponse\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.pdp.broker.v1.EndOutcome\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x93\x01\n\x0f\x43onnectionState\x12 \n\x1c\x43ONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x43ONNECTION_STATE_CONNECTED\x10\x01\x12!\n\x1d\x43ONNECTION_STATE_NEEDS_PERSON\x10\x02\x12\x1b\n\x17\x43ONNECTION_STATE_ENDING\x10\x03*s\n\nEndOutcome\x12\x1b\n\x17\x45ND_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45ND_OUTCOME_REVOKED\x10\x01\x12\x17\n\x13\x45ND_OUTCOME_EXPIRES\x10\x02\x12\x16\n\x12\x45ND_OUTCOME_FAILED\x10\x03\x32\x98\x03\n\x11\x43onnectionService\x12`\n\x0fListConnections\x12%.pdp.broker.v1.ListConnectionsRequest\x1a&.pdp.broker.v1.ListConnectionsResponse\x12`\n\x0f\x42\x65ginConnection\x12%.pdp.broker.v1.BeginConnectionRequest\x1a&.pdp.broker.v1.BeginConnectionResponse\x12\x63\n\x10\x46inishConnection\x12&.pdp.broker.v1.FinishConnectionRequest\x1a\'.pdp.broker.v1.FinishConnectionResponse\x12Z\n\rEndConnection\x12#.pdp.broker.v1.EndConnectionRequest\x1a$.pdp.broker.v1.EndConnectionResponseBM\n\rpdp.broker.v1B\x0f\x43onnectionProtoP\x01Z\x19pdp/broker/v1;pdpbrokerv1\xaa\x02\rPdp.Broker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.broker.v1.connection_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rpdp.broker.v1B\017ConnectionProtoP\001Z\031pdp/broker/v1;pdpbrokerv1\252\002\rPdp.Broker.V1'
-  _globals['_CONNECTIONSTATE']._serialized_start=1136
-  _globals['_CONNECTIONSTATE']._serialized_end=1283
-  _globals['_ENDOUTCOME']._serialized_start=1285
-  _globals['_ENDOUTCOME']._serialized_end=1400
+  _globals['_CONNECTIONSTATE']._serialized_start=1188
+  _globals['_CONNECTIONSTATE']._serialized_end=1335
+  _globals['_ENDOUTCOME']._serialized_start=1337
+  _globals['_ENDOUTCOME']._serialized_end=1452
   _globals['_PERSONALCONNECTION']._serialized_start=83
   _globals['_PERSONALCONNECTION']._serialized_end=384
   _globals['_CONNECTABLE']._serialized_start=386
@@ -47,16 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCONNECTIONSRESPONSE']._serialized_end=662
   _globals['_BEGINCONNECTIONREQUEST']._serialized_start=664
   _globals['_BEGINCONNECTIONREQUEST']._serialized_end=739
-  _globals['_BEGINCONNECTIONRESPONSE']._serialized_start=741
-  _globals['_BEGINCONNECTIONRESPONSE']._serialized_end=842
-  _globals['_FINISHCONNECTIONREQUEST']._serialized_start=844
-  _globals['_FINISHCONNECTIONREQUEST']._serialized_end=885
-  _globals['_FINISHCONNECTIONRESPONSE']._serialized_start=887
-  _globals['_FINISHCONNECTIONRESPONSE']._serialized_end=968
-  _globals['_ENDCONNECTIONREQUEST']._serialized_start=970
-  _globals['_ENDCONNECTIONREQUEST']._serialized_end=1015
-  _globals['_ENDCONNECTIONRESPONSE']._serialized_start=1017
-  _globals['_ENDCONNECTIONRESPONSE']._serialized_end=1133
-  _globals['_CONNECTIONSERVICE']._serialized_start=1403
-  _globals['_CONNECTIONSERVICE']._serialized_end=1811
+  _globals['_BEGINCONNECTIONRESPONSE']._serialized_start=742
+  _globals['_BEGINCONNECTIONRESPONSE']._serialized_end=894
+  _globals['_FINISHCONNECTIONREQUEST']._serialized_start=896
+  _globals['_FINISHCONNECTIONREQUEST']._serialized_end=937
+  _globals['_FINISHCONNECTIONRESPONSE']._serialized_start=939
+  _globals['_FINISHCONNECTIONRESPONSE']._serialized_end=1020
+  _globals['_ENDCONNECTIONREQUEST']._serialized_start=1022
+  _globals['_ENDCONNECTIONREQUEST']._serialized_end=1067
+  _globals['_ENDCONNECTIONRESPONSE']._serialized_start=1069
+  _globals['_ENDCONNECTIONRESPONSE']._serialized_end=1185
+  _globals['_CONNECTIONSERVICE']._serialized_start=1455
+  _globals['_CONNECTIONSERVICE']._serialized_end=1863
 # @@protoc_insertion_point(module_scope)

@@ -97,12 +97,14 @@ class BeginConnectionRequest(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., tenant: _Optional[str] = ..., compartment: _Optional[str] = ...) -> None: ...
 
 class BeginConnectionResponse(_message.Message):
-    __slots__ = ("authorization_url", "expire_time")
+    __slots__ = ("authorization_url", "expire_time", "former_outcome")
     AUTHORIZATION_URL_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    FORMER_OUTCOME_FIELD_NUMBER: _ClassVar[int]
     authorization_url: str
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, authorization_url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    former_outcome: EndOutcome
+    def __init__(self, authorization_url: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., former_outcome: _Optional[_Union[EndOutcome, str]] = ...) -> None: ...
 
 class FinishConnectionRequest(_message.Message):
     __slots__ = ("ticket",)

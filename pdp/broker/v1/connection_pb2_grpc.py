@@ -71,7 +71,8 @@ class ConnectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BeginConnection(self, request, context):
-        """Begins to connect: the person agrees at the provider, in a browser.
+        """Begins to connect: the person agrees at the provider, in a browser. What they had connected before is disconnected
+        first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

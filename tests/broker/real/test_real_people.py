@@ -19,13 +19,12 @@ from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.pair import TokenPair
-from pdp.broker.oauth.severing import Severing
 from pdp.broker.persons import Person
 from pdp.broker.store.flows import Flows
 from pdp.broker.words import Connection, ConsentState, Exchange, Mode, NeedsPersonError, Secret, TokensUnavailableError
 from pdp.clock import SystemClock
 from pdp.errors import PermissionDeniedError
-from tests.broker.consented import Site, nothing_out
+from tests.broker.consented import Site
 from tests.broker.real.realprovider import BACK, RESOURCE, SECRET, Browser, Provider, running_provider
 from tests.broker.tills import KIND, till
 from tests.broker.vaults import connection
@@ -125,7 +124,7 @@ def by_browser(site: Site) -> tuple[Connection, str]:
     """Let alice connect in a browser, and return her connection and what the provider calls itself on the way back."""
     with closing(Flows(site.files.store)) as flows:
         events, clock = site.files.events.append, SystemClock()
-        connecting = Connecting(site.vault, flows, site.people, events, clock, BACK, nothing_out)
+        connecting = Connecting(site.vault, flows, site.people, site.severing, events, clock, BACK)
         alice = Person(id="alice", roles=frozenset(), tenants=("acme",))
         back = urlsplit(Browser().go(connecting.begin(alice, "crm", "acme", "prod").url))
         said = {name: value for name, [value] in parse_qs(back.query).items()}
@@ -179,9 +178,8 @@ def test_a_person_disconnects(provider: Provider, tmp_path: Path) -> None:
     """The provider ends both tokens, and says so."""
     site = connected(tmp_path, provider, age=0.0)
     pair = TokenPair.unpacked(site.vault.open(site.vault.connection("alices")))
-    severing = Severing(site.vault, site.consents, site.files.events.append, SystemClock(), nothing_out)
 
-    ended = severing.end("alices", by="alice")
+    ended = site.severing.end("alices", by="alice")
 
     site.close()
     assert Outcome.REVOKED is ended.outcome
