@@ -40,6 +40,7 @@ from pdp.registry.freezing import Freezer
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
+from pdp.sessions.fences import Fences
 from pdp.sessions.heartbeat import Heartbeat
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.memory import MemorySessionStore
@@ -250,7 +251,8 @@ class App:
             telemetry.watch_record(log.status)
             # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
             watchers = Observers(log, telemetry, *([observer] if observer else []))
-            sessions, history = self._open_stores(settings, log, time)
+            fences = Fences()
+            sessions, history = self._open_stores(settings, log, time, fences)
             telemetry.watch_sessions(sessions.count_by_state)
             telemetry.watch_freezes(lambda: len(sessions.freezes()))
             self._sourcing = sourcing = sourcing_of(settings)
@@ -311,6 +313,7 @@ class App:
                 store_healthy=heartbeat.writable,
                 limits=settings.limits,
                 links=Links(settings.server.console_url),
+                fences=fences,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
             )
@@ -390,8 +393,10 @@ class App:
             server.stop(grace)
         self._opened.close()
 
-    def _open_stores(self, settings: Settings, log: DecisionLog, clock: Clock) -> tuple[SessionStore, SessionHistory]:
-        sessions = _open_store(settings, log, clock)
+    def _open_stores(
+        self, settings: Settings, log: DecisionLog, clock: Clock, fences: Fences
+    ) -> tuple[SessionStore, SessionHistory]:
+        sessions = _open_store(settings, log, clock, fences)
         self._opened.callback(sessions.close)
         history = _open_history(settings, lambda: no_earlier(clock.now(), sessions.high_water_at()))
         self._opened.callback(history.close)
@@ -587,11 +592,11 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
     return ReopeningHistory(reopen, on_failure=failed)
 
 
-def _open_store(settings: Settings, log: DecisionLog, clock: Clock) -> SessionStore:
+def _open_store(settings: Settings, log: DecisionLog, clock: Clock, fences: Fences) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
     postgres = settings.sessions.store == "postgres"
-    store = _open_postgres(settings, log, clock) if postgres else _open_sqlite(settings, log)
+    store = _open_postgres(settings, log, clock, fences) if postgres else _open_sqlite(settings, log)
     log.watch_store(store.acknowledged)
     return store
 
@@ -609,7 +614,7 @@ def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:
     )
 
 
-def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock) -> PostgresSessionStore:
+def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock, fences: Fences) -> PostgresSessionStore:
     from pdp.sessions.lease import LeaseTerms  # noqa: PLC0415 - embedded use has no need of it
     from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
     from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
@@ -622,4 +627,5 @@ def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock) -> Postgr
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
         lease=LeaseTerms(file=settings.lease_file, seconds=seconds, clock=clock) if seconds else None,
+        fences=fences,
     )

@@ -36,6 +36,7 @@ from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, independent_parts, stream_error, trace_headers_of
 from pdp.server.callers import CallerHandlers
 from pdp.server.calltokens import CallTokenHandlers
+from pdp.server.fencing import fenced
 from pdp.server.fields import in_fields
 from pdp.server.following import SessionFollowers
 from pdp.server.freezes import FreezeHandlers
@@ -67,6 +68,7 @@ from pdp.serving.incoming import require_known_grpc
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.listener import Listener
 from pdp.serving.rpc import RPC, Lane
+from pdp.sessions.fences import Fences
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -100,6 +102,7 @@ class PDPServer:
 
     `healthy` says whether there are a bundle and a live store; it is called for each probe and never raises.
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
+    `fences` are those of its store.
     `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record
     and a `segment_check`, `AuditService` answers that it is unavailable. With `control` it serves what ends authority,
     and health, and nothing else. `share_port` lets several worker processes listen on one port. `check_seconds` is the
@@ -132,6 +135,7 @@ class PDPServer:
         store_healthy: Callable[[], bool] = lambda: True,
         limits: Limits = DEFAULT_LIMITS,
         links: Links = NO_LINKS,
+        fences: Fences | None = None,
         reflection: bool = False,
         call_threads: int = CALL_THREADS,
         share_port: bool = False,
@@ -176,7 +180,7 @@ class PDPServer:
             what="calls wait for their message",
         )
         self._boundary = Boundary(
-            _routes(services, limits, control=control),
+            _routes(services, limits, fences or Fences(), control=control),
             lanes,
             authenticator=authenticator,
             observer=observer,
@@ -298,20 +302,21 @@ def _half(bound: int) -> int:
     return max(1, bound // 2)
 
 
-def _routes(services: Mapping[str, object], limits: Limits, *, control: bool) -> dict[str, Route]:
-    routes = {path: _route(rpc, services[rpc.service], limits) for path, rpc in RPCS.items() if rpc.service in services}
+def _routes(services: Mapping[str, object], limits: Limits, fences: Fences, *, control: bool) -> dict[str, Route]:
+    served = {path: rpc for path, rpc in RPCS.items() if rpc.service in services}
+    routes = {path: _route(rpc, services[rpc.service], limits, fences) for path, rpc in served.items()}
     if not control:
         return routes
     return {path: replace(route, elsewhere=route.rpc.lane not in CONTROL) for path, route in routes.items()}
 
 
-def _route(rpc: RPC, service: object, limits: Limits) -> Route:
+def _route(rpc: RPC, service: object, limits: Limits, fences: Fences) -> Route:
     parts = None
     if rpc.method == "BatchAuthorize" and isinstance(service, AuthorizationHandlers):
         parts = independent_parts(service)
     return Route(
         rpc=rpc,
-        handle=in_fields(rpc.method, getattr(service, rpc.handler)),
+        handle=in_fields(rpc.method, fenced(rpc.method, getattr(service, rpc.handler), fences)),
         upload_bytes=limits.bundle_bytes * _BUNDLE_FACTOR,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,

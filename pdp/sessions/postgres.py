@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.model import Session
+from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
 from pdp.sessions.lease import Head, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
@@ -48,7 +49,8 @@ class PostgresSessionStore(SQLSessionStore):
 
     Every read asks the primary, so a change by any server is seen by all. With a `lease`, what is remembered answers
     while it lasts, and a thread renews it until `close`. What is written returns when no server with a lease can answer
-    from before it. Only `touch` does not wait: the high-water mark can be as old as the lease.
+    from before it, and `fences` are told of that. Only `touch` does not wait: the high-water mark can be as old as the
+    lease.
     """
 
     _connection: PostgresConnection
@@ -67,6 +69,7 @@ class PostgresSessionStore(SQLSessionStore):
         tells: bool = False,
         known_revision: int = 0,
         lease: LeaseTerms | None = None,
+        fences: Fences | None = None,
     ) -> None:
         tables = f"{namespace}_sessions"
 
@@ -84,6 +87,7 @@ class PostgresSessionStore(SQLSessionStore):
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision)
         self._fence = PostgresFence(connection(), channel=tables, busy_seconds=busy_seconds, name=NAME)
+        self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes.
         self._noted = False
         self._renewer: LeaseRenewer | None = None
@@ -138,7 +142,7 @@ class PostgresSessionStore(SQLSessionStore):
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
         # When it was active already, the one that has activated it may still be waiting for its fence.
-        self._fence.wait(self.acknowledged())
+        self._wait(self.acknowledged())
         return written
 
     def count_from(self, revision: int, *, wall_at: float) -> None:
@@ -187,7 +191,12 @@ class PostgresSessionStore(SQLSessionStore):
             revision, noted = self._revision, self._noted
         # Others write meanwhile.
         if noted:
-            self._fence.wait(revision)
+            self._wait(revision)
+
+    def _wait(self, revision: int) -> None:
+        fence = self._fence.wait(revision)
+        if fence is not None:
+            self._fences.note(fence)
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)

@@ -1,6 +1,8 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pdp.v1 import fence_pb2 as _fence_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -44,12 +46,16 @@ class SetFreezeRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., all_tenants: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class SetFreezeResponse(_message.Message):
-    __slots__ = ("freeze", "session_count")
+    __slots__ = ("freeze", "session_count", "fenced_by", "fence_duration")
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     freeze: Freeze
     session_count: int
-    def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., session_count: _Optional[int] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., session_count: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class LiftFreezeRequest(_message.Message):
     __slots__ = ("freeze_id", "request_id")
@@ -60,12 +66,16 @@ class LiftFreezeRequest(_message.Message):
     def __init__(self, freeze_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class LiftFreezeResponse(_message.Message):
-    __slots__ = ("lifted", "freeze")
+    __slots__ = ("lifted", "freeze", "fenced_by", "fence_duration")
     LIFTED_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     lifted: bool
     freeze: Freeze
-    def __init__(self, lifted: _Optional[bool] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, lifted: _Optional[bool] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListFreezesRequest(_message.Message):
     __slots__ = ()

@@ -1,7 +1,9 @@
 import datetime
 
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from pdp.v1 import explain_pb2 as _explain_pb2
+from pdp.v1 import fence_pb2 as _fence_pb2
 from pdp.v1 import reading_pb2 as _reading_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -119,28 +121,36 @@ class ActivateBundleRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ActivateBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed", "sessions_unfit")
+    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
     sessions_unfit: int
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ReloadBundleRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ReloadBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed", "sessions_unfit")
+    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
     sessions_unfit: int
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BundleFile(_message.Message):
     __slots__ = ("path", "content")

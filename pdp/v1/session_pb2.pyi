@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from pdp.v1 import authorization_pb2 as _authorization_pb2
+from pdp.v1 import fence_pb2 as _fence_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -198,10 +199,14 @@ class Narrowing(_message.Message):
     def __init__(self, tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class ApproveSessionResponse(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "fenced_by", "fence_duration")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     session: Session
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class DenySessionRequest(_message.Message):
     __slots__ = ("session_id", "reason", "request_id")
@@ -228,10 +233,14 @@ class EndSessionRequest(_message.Message):
     def __init__(self, session_handle: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EndSessionResponse(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "fenced_by", "fence_duration")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     session: Session
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RevokeSessionsRequest(_message.Message):
     __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only", "of_tenant", "request_id")
@@ -254,14 +263,18 @@ class RevokeSessionsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., of_tenant: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeSessionsResponse(_message.Message):
-    __slots__ = ("session_ids", "session_count", "sessions")
+    __slots__ = ("session_ids", "session_count", "sessions", "fenced_by", "fence_duration")
     SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
     SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     session_ids: _containers.RepeatedScalarFieldContainer[str]
     session_count: int
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
-    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., session_count: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., session_count: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -378,10 +391,14 @@ class NarrowSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class NarrowSessionResponse(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "fenced_by", "fence_duration")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    FENCED_BY_FIELD_NUMBER: _ClassVar[int]
+    FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     session: Session
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+    fenced_by: _fence_pb2.FencedBy
+    fence_duration: _duration_pb2.Duration
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("since_revision", "session_id")

@@ -26,6 +26,7 @@ from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
 from pdp.serving.boundary import Boundary, Route
 from pdp.serving.origin import trace_parent
+from pdp.sessions.fences import Fences
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,
@@ -367,7 +368,7 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     handlers = AuthorizationHandlers(cast("Authorizer", listening), embedded.outcomes, embedded.call_tokens, Limits())
     boundary: Boundary = serve().server._server._state.generic_handlers[0]
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
-    route, incoming = _route(RPCS[BATCH], handlers, Limits()), SimpleNamespace(metadata=())
+    route, incoming = _route(RPCS[BATCH], handlers, Limits(), Fences()), SimpleNamespace(metadata=())
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
 
@@ -417,7 +418,7 @@ def test_only_calls_have_it() -> None:
 
 def route_of(path: str, **service: Any) -> Route:
     """Return how an RPC is served by a service with these functions."""
-    return _route(RPCS[path], SimpleNamespace(**service), Limits())
+    return _route(RPCS[path], SimpleNamespace(**service), Limits(), Fences())
 
 
 class Listening:

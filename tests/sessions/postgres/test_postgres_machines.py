@@ -16,11 +16,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from pdp.v1 import session_pb2
+from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_WAITED
+from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import notes_bundle
-from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session
 from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.postgres.tcpproxy import Proxy
@@ -33,6 +36,7 @@ class Machines:
     """Callers of the process of one machine, and of those of the other, and what can fail there."""
 
     here: Callers
+    main: ServerProcess
     there: dict[int, Callers]
     processes: dict[int, ServerProcess]
     folder: Path
@@ -64,9 +68,14 @@ class Machines:
         assert ["permit"] * 2 * len(self.there) == [basis(one, opened) for one in self.there.values() for _ in range(2)]
         return opened
 
-    def revoke(self, opened: session_pb2.RequestSessionResponse) -> None:
+    def revoke(self, opened: session_pb2.RequestSessionResponse) -> session_pb2.RevokeSessionsResponse:
         """Revoke it here."""
-        self.here.approver.revoke_sessions(session_id=opened.session.session_id, reason="enough")
+        request = session_pb2.RevokeSessionsRequest(session_id=opened.session.session_id, reason="enough")
+        metadata = (("authorization", f"Bearer {self.main.token(Role.APPROVER)}"),)
+        with self.main.channel() as channel:
+            revoke = SessionServiceStub(channel).RevokeSessions  # type: ignore[no-untyped-call]
+            answer: session_pb2.RevokeSessionsResponse = revoke(request, metadata=metadata, timeout=PATIENCE)
+            return answer
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,7 @@ def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
         here, *there = [started(folder) for folder in (folders[0], folders[1], folders[1])]
         machines = Machines(
             here=opened.enter_context(Callers.of(here)),
+            main=here,
             there={one.pid: opened.enter_context(Callers.of(one)) for one in there},
             processes={one.pid: one for one in there},
             folder=folders[1],
@@ -105,10 +115,12 @@ def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_revocation_holds_on_all_machines(machines: Machines) -> None:
-    """At the next call, in each of their processes."""
+    """At the next call, in each of their processes; the answer says how long it took."""
     opened = machines.opened()
-    machines.revoke(opened)
+    answer = machines.revoke(opened)
 
+    assert answer.fenced_by in (FENCED_BY_CONFIRMED, FENCED_BY_WAITED)
+    assert answer.HasField("fence_duration")
     assert ["session_revoked"] * 2 == [basis(one, opened) for one in machines.there.values()]
 
 
@@ -116,10 +128,11 @@ def test_a_machine_that_is_cut_off_allows_nothing_that_was_revoked(machines: Mac
     """The revocation waits for its lease; then it has no answer, until the network is back."""
     opened = machines.opened()
     machines.proxy.stalled.set()
-    machines.revoke(opened)
+    answer = machines.revoke(opened)
     cut_off = [basis(one, opened) for one in machines.there.values()]
     machines.proxy.stalled.clear()
 
+    assert FENCED_BY_WAITED == answer.fenced_by
     assert "permit" not in cut_off
     wait_until(lambda: all(basis(one, opened) == "session_revoked" for one in machines.there.values()), seconds=60)
 
@@ -130,11 +143,13 @@ def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Ma
     stopped = machines.holder()
     machines.processes[stopped].send(signal.SIGSTOP)
     try:
-        machines.revoke(opened)
+        wait_until(lambda: ") T " in Path(f"/proc/{stopped}/stat").read_text(encoding="ascii"))
+        answer = machines.revoke(opened)
         others = [basis(one, opened) for one in machines.others()]
     finally:
         machines.processes[stopped].send(signal.SIGCONT)
 
+    assert FENCED_BY_WAITED == answer.fenced_by
     assert ["session_revoked"] == others
     assert "session_revoked" == basis(machines.there[stopped], opened)
 
