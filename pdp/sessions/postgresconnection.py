@@ -147,7 +147,10 @@ class PostgresConnection:
 
     def fileno(self) -> int | None:
         """Return the descriptor of the socket; None while there is no connection."""
-        return None if self._connection is None else self._connection.fileno()
+        try:
+            return None if self._connection is None else self._connection.fileno()
+        except psycopg.Error:
+            return None
 
     @contextmanager
     def transaction(self, begin: str) -> Iterator[None]:

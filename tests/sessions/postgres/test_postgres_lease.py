@@ -274,6 +274,25 @@ def test_a_renewal_that_is_not_safe_is_none(
     assert before == after
 
 
+def test_a_hint_during_a_renewal_brings_another(
+    conninfo: str, page: WatchedPage, clock: MovableClock, database: Database, opened: ExitStack
+) -> None:
+    """What it is about can have come after the renewal was made; the next one by the clock is far away."""
+    terms = LeaseTerms(file=Path("unused"), seconds=3600.0, clock=clock)
+    renewer = LeaseRenewer(connection_to(conninfo), page, terms, channel=TABLES)
+    opened.callback(renewer.stop)
+
+    def meanwhile() -> None:
+        database.write("UPDATE meta SET revision = 5")
+        database.write("NOTIFY pdp_sessions")
+        page.look = lambda: None
+
+    page.look = meanwhile
+    renewer.start()
+
+    wait_until(lambda: (head := page.head()) is not None and head.revision == 5)
+
+
 def test_a_clock_far_from_that_of_the_database_has_no_lease(
     renew: Callable[[], None], page: WatchedPage, clock: MovableClock, database: Database
 ) -> None:
