@@ -23,6 +23,7 @@ from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
 from pdp.sessions.values import ActiveBundle, Captured, Change
+from pdp.sessions.writes import Write
 
 T = TypeVar("T")
 
@@ -129,6 +130,16 @@ class PostgresSessionStore(SQLSessionStore):
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""
         return self._acknowledged.revision
+
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that is remembered; None when it is not."""
+        found = super().written(write, wall_at=wall_at)
+        if found is not None:
+            # The one that has made it may still be waiting for its fence.
+            with self._reading():
+                revision = int(self._connection.execute("SELECT revision FROM meta").get)
+            self._wait(revision)
+        return found
 
     def activate_bundle(
         self,

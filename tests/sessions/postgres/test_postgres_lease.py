@@ -12,6 +12,7 @@ import pytest
 
 from pdp.clock import Instant, SystemClock
 from pdp.errors import OverloadedError, StoreUnavailableError
+from pdp.sessions.fences import Fences
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Head, Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgres import PostgresSessionStore
@@ -19,7 +20,8 @@ from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgreswatcher import PostgresWatcher
-from pdp.testing.stores.samples import insert_family, make_session, revoked
+from pdp.sessions.writes import Write
+from pdp.testing.stores.samples import insert_family, make_bundle, make_session, revoked, unchanged
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT, leased_store
 from tests.sessions.postgres.postgresserver import PostgresServer, set_to
@@ -27,6 +29,8 @@ from tests.sessions.postgres.postgresserver import PostgresServer, set_to
 pytestmark = pytest.mark.replicas
 
 TABLES = "pdp_sessions"
+ROOT = make_session("root")
+WRITE = Write(key=b"key", digest=b"asked")
 
 
 class MovableClock:
@@ -450,6 +454,33 @@ def test_a_store_that_is_closed_leaves(here: PostgresSessionStore, database: Dat
     here.close()
 
     assert not database.names()
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        pytest.param(lambda store: store.written(WRITE, wall_at=1000.0), id="under its request id"),
+        pytest.param(lambda store: store.change_tree(ROOT.id, revoked, wall_at=1000.0), id="a revocation"),
+        pytest.param(lambda store: store.activate_bundle(make_bundle("v1"), b"", unchanged), id="an activation"),
+    ],
+)
+def test_a_change_that_is_found_made_is_fenced_as_well(
+    conninfo: str, database: Database, repeat: Callable[[PostgresSessionStore], object]
+) -> None:
+    """The one that has made it may have ended before all knew it."""
+    fences = Fences()
+    with closing(PostgresSessionStore(conninfo, **PATIENT, fences=fences)) as store:
+        store.insert(ROOT, wall_at=1000.0)
+        store.activate_bundle(make_bundle("v1"), b"", unchanged)
+        store.change_tree(ROOT.id, revoked, wall_at=1000.0, write=WRITE)
+        database.join("a", seconds=0.3)
+        before = fences.take()
+        repeat(store)
+        fence = fences.take()
+
+    assert before is None
+    assert fence is not None
+    assert FencedBy.WAITED == fence.by
 
 
 def test_a_child_waits_for_a_revocation_of_its_parent(conninfo: str) -> None:
