@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS
-from pdp.broker.opening import RECORD_FOLDER, opened_checkouts, opened_vault
+from pdp.broker.opening import RECORD_FOLDER, opened_checkouts, opened_people, opened_vault
 from pdp.broker.providers.choosing import KEYS_FOLDER
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings, read_settings
 from pdp.broker.vault import Vault
+from pdp.broker.words import ConsentState
 from pdp.client import Client, PermissionDeniedError
 from pdp.errors import PDPError
-from pdp.foundation.findings import Finding, findings_of
+from pdp.foundation.findings import Doubt, Finding, findings_of
 from pdp.foundation.ownership import is_exposed, require_own, require_own_socket
 from pdp.observer import EventKind
 from pdp.record.fields import facts_of, number_of, text_of
@@ -31,8 +32,15 @@ _ASKING_SECONDS: Final = 2.0
 _STARTING_SECONDS: Final = 30.0
 _ISOLATE: Final = "from pdp.foundation.isolation import keep_secrets_here; print(*keep_secrets_here(), sep='\\n')"
 
-# Yields what is well, and raises what is not.
-Check = Callable[[BrokerSettings], Iterator[str]]
+# Of connections that need somebody, so many are named.
+_MOST_NAMED: Final = 20
+_NEEDS: Final = {
+    ConsentState.NEEDS_PERSON: "must be connected again by that person: its tokens are lost, or count no longer",
+    ConsentState.ENDING: "is being disconnected; if it stays so, disconnect it again",
+}
+
+# Yields what is well or in doubt, and raises what is not.
+Check = Callable[[BrokerSettings], Iterator[str | Doubt]]
 
 
 def examine(file: Path) -> Iterator[Finding]:
@@ -47,6 +55,7 @@ def examine(file: Path) -> Iterator[Finding]:
         ("rules", _rules),
         ("files", _files),
         ("secrets", _secrets),
+        ("people", _people),
         ("checkouts", _checkouts),
         ("record", _record),
         ("server", _server),
@@ -90,6 +99,21 @@ def _secrets(settings: BrokerSettings) -> Iterator[str]:
         if problems := list(_not_latest(vault, settings.data_dir / RECORD_FOLDER)):
             raise PDPError("\n".join(problems))
         yield f"the secrets of {len(vault.connections())} connections are those that the record names last"
+
+
+def _people(settings: BrokerSettings) -> Iterator[str | Doubt]:
+    """Look how people's connections are doing, as their own pages say it. No token is opened."""
+    with (
+        opened_vault(settings.data_dir, lambda _: None) as vault,
+        opened_people(settings.data_dir, vault, lambda _: None) as people,
+    ):
+        states = {one: people.standing(one).state for one in vault.connections() if one.is_consented}
+    needing = [(one, _NEEDS[state]) for one, state in states.items() if state in _NEEDS]
+    for one, need in needing[:_MOST_NAMED]:
+        yield Doubt(f"`{one.id}` of `{one.owner}` {need}")
+    if len(needing) > _MOST_NAMED:
+        yield Doubt(f"and {len(needing) - _MOST_NAMED} more: see `pdp-broker connection list`")
+    yield f"connections of people that can be used: {len(states) - len(needing)}"
 
 
 def _checkouts(settings: BrokerSettings) -> Iterator[str]:

@@ -17,10 +17,20 @@ class Finding:
     found: str
 
 
-def findings_of(name: str, check: Callable[[], Iterator[str]]) -> Iterator[Finding]:
-    """Yield what a check found, up to the first problem. It yields what is well, and raises what is not."""
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is to be considered, and stops nothing."""
+
+    found: str
+
+
+def findings_of(name: str, check: Callable[[], Iterator[str | Doubt]]) -> Iterator[Finding]:
+    """Yield what a check found, up to the first problem. It yields what is well or in doubt, and raises what is not."""
     try:
-        for line in check():
-            yield Finding(check=name, level="ok", found=line)
+        for one in check():
+            if isinstance(one, Doubt):
+                yield Finding(check=name, level="warning", found=one.found)
+            else:
+                yield Finding(check=name, level="ok", found=one)
     except (PDPError, OSError) as error:
         yield from (Finding(check=name, level="problem", found=line) for line in str(error).splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from click.testing import CliRunner
 
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Look
 from pdp.broker.cli.root import root
-from pdp.broker.opening import make_broker, opened_checkouts, opened_record, opened_vault
+from pdp.broker.opening import make_broker, opened_checkouts, opened_people, opened_record, opened_vault
+from pdp.broker.words import Consent, ConsentState
 from pdp.testing.inprocess import RunningServer, running_server
+from tests.broker.consented import source_at
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
 from tests.broker.vaults import connection
 
@@ -59,7 +62,7 @@ def test_a_broker_that_can_serve_has_no_problem(folder: Path) -> None:
 
     assert all(
         one in text.output
-        for one in ("rules", "files", "secrets", "checkouts", "record", "server", "addresses", "memory")
+        for one in ("rules", "files", "secrets", "people", "checkouts", "record", "server", "addresses", "memory")
     )
     assert before == {path: path.read_bytes() for path in before}
 
@@ -126,6 +129,29 @@ def left_out(folder: Path, _: RunningServer) -> None:
         store.hand_out(one.id, ends_at=3.0, kept=None)
         store.put_off(one, CheckoutState.ENDING, next_at=4.0, problem="away")
         store.note(Look(connection_id="github", at=5.0, orphans=2))
+
+
+def test_connections_that_need_their_person_are_named(folder: Path) -> None:
+    """Nothing is wrong with the broker, so these are warnings."""
+    source = source_at("https://login.example.com")
+    rows = [connection("crm", source=source, owner=owner) for owner in ("", "alice", "bob", "carol")]
+    with (
+        opened_record(folder) as record,
+        opened_vault(folder, record.event) as vault,
+        opened_people(folder, vault, record.event) as people,
+    ):
+        for one in rows:
+            vault.add(replace(one, id=one.owner or one.id), by="test")
+        people.consents.add(Consent(connection_id="alice"))
+        people.consents.add(Consent(connection_id="carol", state=ConsentState.ENDING))
+
+    done = CliRunner().invoke(root, ("doctor", "--settings", str(folder / "broker.yaml"), "--json"))
+
+    said = [(one["level"], one["found"]) for one in json.loads(done.stdout)["findings"] if one["check"] == "people"]
+    assert (0, 3) == (done.exit_code, len(said))
+    assert ("warning", True) == (said[0][0], said[0][1].startswith("`bob` of `bob` must be connected again by that"))
+    assert ("warning", True) == (said[1][0], said[1][1].startswith("`carol` of `carol` is being disconnected"))
+    assert ("ok", "connections of people that can be used: 1") == said[2]
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ def doctor(context: click.Context, *, file: str, as_json: bool) -> None:
     """Examine a broker: is everything that it needs present, sound and private?
 
     Looks at settings, rules, modes of files, store and key provider, versions of secrets against the record,
-    credentials that should have ended and roles of none, the record itself, the server with the broker's role,
-    addresses, and what the system grants. Opens no secret. Exit code 1: there is a problem. Run it as the broker's
-    user, while the broker runs or before.
+    connections that need their person, credentials that should have ended and roles of none, the record itself, the
+    server with the broker's role, addresses, and what the system grants. Opens no secret. Exit code 1: there is a
+    problem; what is only in doubt is a warning. Run it as the broker's user, while the broker runs or before.
     """
     with progress("examining the broker"):
         found = list(examine(Path(file)))
