@@ -135,10 +135,7 @@ class PostgresSessionStore(SQLSessionStore):
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
         found = super().written(write, wall_at=wall_at)
         if found is not None:
-            # The one that has made it may still be waiting for its fence.
-            with self._reading():
-                revision = int(self._connection.execute("SELECT revision FROM meta").get)
-            self._wait(revision)
+            self._fence_latest()
         return found
 
     def activate_bundle(
@@ -152,8 +149,9 @@ class PostgresSessionStore(SQLSessionStore):
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
-        # When it was active already, the one that has activated it may still be waiting for its fence.
-        self._wait(self.acknowledged())
+        if not written:
+            # It may have been active already.
+            self._fence_latest()
         return written
 
     def count_from(self, revision: int, *, wall_at: float) -> None:
@@ -208,6 +206,12 @@ class PostgresSessionStore(SQLSessionStore):
         fence = self._fence.wait(revision)
         if fence is not None:
             self._fences.note(fence)
+
+    def _fence_latest(self) -> None:
+        """Fence what was found done: whoever has done it may still be waiting, or has ended before."""
+        with self._reading():
+            revision = int(self._connection.execute("SELECT revision FROM meta").get)
+        self._wait(revision)
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)

@@ -483,6 +483,24 @@ def test_a_change_that_is_found_made_is_fenced_as_well(
     assert FencedBy.WAITED == fence.by
 
 
+def test_a_bundle_that_another_activates_meanwhile_is_fenced(
+    conninfo: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one can still be waiting."""
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as other,
+    ):
+        other.activate_bundle(make_bundle("v1"), b"", unchanged)
+        database.join("late", seconds=0.01)
+        database.confirm("late", 0)
+        # This one has looked before.
+        monkeypatch.setattr(store, "active_bundle", lambda: None)
+        store.activate_bundle(make_bundle("v1"), b"", unchanged)
+
+    assert not database.names()
+
+
 def test_a_child_waits_for_a_revocation_of_its_parent(conninfo: str) -> None:
     """M14: its insert takes the row of all changes, or a revocation under way would miss it."""
     hasty = {**PATIENT, "busy_seconds": 0.1}
