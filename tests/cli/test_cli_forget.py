@@ -59,6 +59,13 @@ def in_files(text: str) -> list[str]:
     return sorted(path.name for path in FOLDER.glob("*.sqlite*") if text.encode() in path.read_bytes())
 
 
+def test_a_store_in_postgresql_is_forgotten_in_by_way_of_sqlite(run: Run) -> None:
+    """The command says how, also without a word about what would be removed."""
+    done = run("store", "forget", WHO, env={"PDP_SESSIONS__STORE": "postgres", "PDP_SESSIONS__POSTGRES_FILE": "x"})
+
+    assert (2, True) == (done.exit_code, "`pdp store move`, forget there, and move it back" in done.stderr)
+
+
 @pytest.mark.usefixtures("kept")
 def test_a_person_is_forgotten_and_what_stays_is_named(run: Run) -> None:
     """A preview changes nothing; then nothing is left in the files but what others have; the record verifies."""

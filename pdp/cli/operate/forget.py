@@ -27,6 +27,10 @@ from pdp.record.naming import Named, naming
 from pdp.sessions.care import inspect
 from pdp.sessions.forgetting import forget
 
+_IN_POSTGRES = (
+    "`sessions.store` is `postgres`: bring the store to SQLite with `pdp store move`, forget there, and move it back; "
+    "see `One person` in RETENTION.md"
+)
 _NOT_ALL = "what was delivered or exported, backups and logs are elsewhere: see RETENTION.md"
 
 
@@ -45,6 +49,8 @@ def forget_(*, settings: Settings, user: str, tenant: str, apply: bool, yes: boo
     go as a whole. That somebody was forgotten is recorded without their id. For connections there is `pdp-broker
     forget`.
     """
+    if settings.sessions.store == "postgres":
+        raise ConfigurationError(_IN_POSTGRES)
     if settings.sessions.store != "sqlite":
         raise ConfigurationError(f"`sessions.store` is `{settings.sessions.store}`: there is no session store file")
     if apply:

@@ -17,6 +17,7 @@ import pytest
 
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.care import inspect
+from pdp.sessions.forgetting import forget
 from pdp.sessions.moving import StoreSide, move
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgrescare import inspect_postgres
@@ -28,6 +29,7 @@ from pdp.sessions.sqlitemoving import SQLiteSide
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.access import at
+from pdp.testing.stores.samples import insert_over
 from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.server_process import Callers, ServerProcess
 from tests.sessions.postgres import fullstore, moving_process
@@ -172,6 +174,24 @@ def test_a_store_goes_there_and_back(stores: Stores) -> None:
     assert GONE in stores.refusal("sqlite")
     with pytest.raises(StoreUnavailableError, match=GONE):
         inspect(stores.folder / "sessions.sqlite")
+
+
+def test_a_person_is_forgotten_by_way_of_sqlite(stores: Stores) -> None:
+    """Their rows are nowhere in the database afterwards, and those of others are as they were."""
+
+    def fill(store: SessionStore, _: SessionHistory) -> None:
+        insert_over(store, "hers", user="ada@example.org")
+        insert_over(store, "his", user="bob@example.org")
+
+    stores.use("postgres", fill)
+    move(*stores.sides("sqlite"), now=NOW)
+    files = stores.folder / "sessions.sqlite", stores.folder / "history.sqlite"
+    forget(*files, tenant="default", user="ada@example.org", now_at=NOW.wall_at + 10_000, apply=True)
+    move(*stores.sides("postgres"), now=NOW)
+
+    held = str(rows(stores.postgres))
+    assert (False, True) == ("ada@example.org" in held, "bob@example.org" in held)
+    assert "" == stores.refusal("postgres")
 
 
 def test_what_looks_at_a_database_that_was_left_says_where_its_sessions_are(stores: Stores) -> None:
