@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from pdp.broker.checkouts.issuing import Issued, Issuer
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.replacing import Replacement, Replacing
+from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.store.consents import Consents
 from pdp.broker.using import Broker
@@ -377,6 +378,38 @@ def test_a_key_is_rotated_while_a_token_is_out(here: Till) -> None:
 
     assert (2, 2) == (sealed, moved)
     assert ["revoked"] == here.outcomes
+
+
+class Retiring(CheckoutStore):
+    """Notes the first credential so slowly that the key which it is sealed under is retired meanwhile."""
+
+    retire: Callable[[], object] | None = None
+
+    def hand_out(self, checkout_id: str, *, ends_at: float, kept: Sealed | None, until: float = 9e9) -> None:
+        """Retire the key first."""
+        retire, self.retire = self.retire, None
+        if retire is not None:
+            retire()
+        super().hand_out(checkout_id, ends_at=ends_at, kept=kept, until=until)
+
+
+def test_a_key_is_retired_while_a_token_is_made(provider: Provider, tmp_path: Path) -> None:
+    """The token is sealed again, under the new key, and can be ended."""
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, storing=Retiring) as here:
+        [(former, _)] = here.vault.keys()
+
+        def retire() -> None:
+            here.vault.rotate_key(CLAIMS.tenant, "prod", by=BY)
+            here.vault.rewrap(CLAIMS.tenant, "prod")
+            here.vault.retire(former.id, by=BY)
+
+        assert isinstance(here.store, Retiring)
+        here.store.retire = retire
+        here.ask(scopes=("a",))
+        here.end_session()
+
+        assert here.store.retire is None
+        assert ["revoked"] == here.outcomes
 
 
 def test_nothing_is_left_of_what_the_provider_refuses(here: Till, provider: Provider) -> None:

@@ -15,7 +15,7 @@ from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issued, Issuer, login_seconds
 from pdp.broker.checkouts.words import Checkout, new_checkout_id
 from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.words import Connection, DatabaseRefusedError, Mode, Secret, TokenRefusedError
+from pdp.broker.words import Connection, DatabaseRefusedError, Mode, Secret, TokenRefusedError, UnknownKeyError
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.errors import ConflictError, PermissionDeniedError
 
@@ -74,13 +74,24 @@ class Maker:
         except _NOTHING:
             self._store.finish(one.id)
             raise
-        kept = self._keeper.seal_for(connection, one.id, issued.keep) if issued.keep else None
         try:
-            self._store.hand_out(one.id, ends_at=issued.credential.ends_at, until=until, kept=kept)
+            self._hand_out(one, connection, issued, until)
         except ConflictError as error:
             self._wake()
             raise CallTokenRefusedError(Reason.REVOKED, str(error)) from None
         return issued
+
+    def _hand_out(self, one: Checkout, connection: Connection, issued: Issued, until: float) -> None:
+        """Note that it leaves, with what ends it under the key of the moment, which may be retired meanwhile."""
+        for last in (False, True):
+            kept = self._keeper.seal_for(connection, one.id, issued.keep) if issued.keep else None
+            try:
+                self._store.hand_out(one.id, ends_at=issued.credential.ends_at, until=until, kept=kept)
+            except UnknownKeyError:
+                if last:
+                    raise
+            else:
+                return
 
     def _subject(self, connection: Connection) -> Secret | None:
         """Return the access token that is exchanged; None for a connection that exchanges none."""

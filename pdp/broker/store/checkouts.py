@@ -18,7 +18,7 @@ from pdp.broker.checkouts.words import (
 )
 from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.tables import SCHEMA
-from pdp.broker.words import OTHERS_USED
+from pdp.broker.words import OTHERS_USED, UnknownKeyError
 from pdp.errors import ConflictError
 from pdp.foundation.database import Database
 
@@ -34,6 +34,11 @@ FROM checkouts
 _END: Final = "UPDATE checkouts SET next_at = iif(ends_at = 0, next_at, ?), state = 'ending' WHERE"
 _BEGIN: Final = """
 INSERT INTO checkouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_HAND_OUT: Final = """
+UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, ?6, latest_at), 0), kek_id = ?2,
+  wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state)
+WHERE id = ?5
 """
 _NEVER: Final = float("inf")
 
@@ -78,14 +83,14 @@ class CheckoutStore:
     def hand_out(self, checkout_id: str, *, ends_at: float, kept: Sealed | None, until: float = _NEVER) -> None:
         """Note that a credential leaves, with what is kept to end it. It is to be ended at `until`, at the latest.
 
-        Raise `ConflictError` when it is to be ended already: then it must not leave.
+        Raise `ConflictError` when it is to be ended already: then it must not leave. Raise `UnknownKeyError` when the
+        key under which `kept` is sealed was just retired.
         """
         with self._database.writing() as connection:
-            connection.execute(
-                "UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, ?6, latest_at), 0), "
-                "kek_id = ?2, wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state) WHERE id = ?5",
-                (ends_at, *_columns(kept), checkout_id, until),
-            )
+            try:
+                connection.execute(_HAND_OUT, (ends_at, *_columns(kept), checkout_id, until))
+            except apsw.ConstraintError:
+                raise UnknownKeyError("the key of the sealed credential was just retired") from None
             row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
         if row is None or row[0] != CheckoutState.OUT:
             raise ConflictError("the session of the call ended while the credential was made")
