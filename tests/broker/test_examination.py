@@ -15,6 +15,7 @@ from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, 
 from pdp.broker.cli.root import root
 from pdp.broker.opening import make_broker, opened_checkouts, opened_people, opened_record, opened_vault
 from pdp.broker.words import Consent, ConsentState
+from pdp.cli.root import root as pdp
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.consented import source_at
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
@@ -108,7 +109,7 @@ def changed_record(folder: Path, _: RunningServer) -> None:
     file.write_bytes(file.read_bytes().replace(b'"caller_id":"test"', b'"caller_id":"tess"', 1))
 
 
-def left_out(folder: Path, _: RunningServer) -> None:
+def left_out(folder: Path, _: RunningServer | None) -> None:
     """Leave a credential out that should have ended, and could not be."""
     one = Checkout(
         id="chk_1",
@@ -152,6 +153,18 @@ def test_connections_that_need_their_person_are_named(folder: Path) -> None:
     assert ("warning", True) == (said[0][0], said[0][1].startswith("`bob` of `bob` must be connected again by that"))
     assert ("warning", True) == (said[1][0], said[1][1].startswith("`carol` of `carol` is being disconnected"))
     assert ("ok", "connections of people that can be used: 1") == said[2]
+
+
+def test_the_doctor_of_the_server_looks_at_the_broker_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that its own doctor finds, also what is wrong with it."""
+    monkeypatch.chdir(folder.parent)
+    left_out(folder, None)
+    done = CliRunner().invoke(pdp, ("doctor", "--broker", str(folder / "broker.yaml"), "--json"))
+
+    said = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+    assert {"settings", "broker: settings", "broker: people", "broker: checkouts"} <= said.keys()
+    assert ("ok", "problem") == (said["broker: people"]["level"], said["broker: checkouts"]["level"])
+    assert (1, "see `pdp-broker doctor`, as the broker's user") == (done.exit_code, said["broker: checkouts"]["remedy"])
 
 
 @pytest.mark.parametrize(

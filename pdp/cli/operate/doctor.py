@@ -16,6 +16,7 @@ from pdp.clock import SystemClock
 from pdp.config import Settings, describe
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.agentgatewayholes import examine_agentgateway
+from pdp.doctor.brokercheck import broker as examine_broker
 from pdp.doctor.callers import unseeing
 from pdp.doctor.envoyholes import examine_envoy
 from pdp.errors import ConfigurationError
@@ -30,6 +31,12 @@ _UNSEEING: Final = "envoy"
 @click.argument("file", required=False)
 @click.option("--door", type=click.Choice(sorted(_DOORS)), help="Check FILE, which configures what asks this door.")
 @click.option("--caller", metavar="ID", help="The caller as which the door of Envoy asks. [pep]")
+@click.option(
+    "--broker",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Check the broker with these settings too, as `pdp-broker doctor` does.",
+)
 @json_option
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_loader(*(row.name for row in describe()))
@@ -40,6 +47,7 @@ def doctor(
     deny: str | None,
     door: str | None,
     caller: str | None,
+    broker: Path | None,
     file: str | None,
 ) -> None:
     """Check a deployment, and say what to fix.
@@ -50,13 +58,17 @@ def doctor(
 
     With `--door envoy FILE` or `--door agentgateway FILE` it reads a configuration of that gateway, and names each hole
     through which a request reaches a server unasked. For Envoy it also looks at the entry of the door's caller.
+
+    With `--broker FILE` it also says how the broker beside the server is, if this user can read the broker's files.
     """
     if (door is None) is not (file is None):
         raise click.UsageError("a door and a file go together: `pdp doctor --door envoy FILE`")
     if caller is not None and door != _UNSEEING:
         raise click.UsageError(f"--caller goes with `--door {_UNSEEING}`")
+    if broker is not None and door is not None:
+        raise click.UsageError("--broker goes with the check of a server, not with `--door`")
     findings = tuple(
-        _examined(load_settings)
+        (*_examined(load_settings), *(examine_broker(broker) if broker else ()))
         if file is None or door is None
         else (*_DOORS[door](Path(file)), *_of_caller(door, caller or Role.PEP.value, load_settings))
     )
