@@ -204,7 +204,7 @@ class Ledger:
         """Add the labels of the call; None when it adds none. Raise `ConflictError` as `settle` does."""
         fresh = _fresh_labels(snapshot, call)
         if not fresh:
-            return None
+            return self._known(snapshot, call)
         if any(len(fresh.union(session.labels)) > MOST_LABELS for session in snapshot.chain):
             return unsettled(snapshot, f"a session would have more than {MOST_LABELS} labels")
         try:
@@ -212,6 +212,16 @@ class Ledger:
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
         return Settled(ruling, replace(snapshot, chain=chain), tuple(sorted(fresh)))
+
+    def _known(self, snapshot: Snapshot, call: Call) -> Settled | None:
+        """Wait until all know the labels of a call that are there already; None when they do."""
+        # INVARIANT: what a label forbids after this call is forbidden everywhere. Whoever has added it may still wait.
+        if snapshot.bundle.added_labels.get(call.action):
+            try:
+                self._sessions.outwait()
+            except (UnavailableError, OverloadedError) as error:
+                return unsettled(snapshot, str(error))
+        return None
 
     def _unchanged(self, snapshot: Snapshot, ruling: Ruling) -> Settled:
         """Return a ruling as it is. Raise `ConflictError` when a session has changed since the snapshot."""

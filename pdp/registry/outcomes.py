@@ -189,6 +189,9 @@ class Outcomes:
         for _ in range(_TRIES):
             fresh = sorted({label for session in chain for label in labels.difference(session.labels)})
             if not fresh:
+                if labels:
+                    # An earlier try of the same report can still wait for those who do not know them yet.
+                    self._sessions.outwait()
                 return chain[0], ()
             try:
                 written = self._sessions.settle(chain, labelled(labels, by=allowed.decision_id), wall_at=now.wall_at)

@@ -248,6 +248,9 @@ class MemorySessionStore:
             require_unchanged(chain, self._chain(chain[0].id), self._freeze_of(chain[0].tenant))
             return chain_with(chain, self._write(successors_of(chain, change), wall_at))
 
+    def outwait(self) -> None:
+        """Return when all see what was read: at once."""
+
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
         """Remove sessions that were over before `over_before`; return how many."""
         before = min(over_before, wall_at)

@@ -91,6 +91,8 @@ class PostgresSessionStore(SQLSessionStore):
         self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes.
         self._noted = False
+        # No server can answer from before this revision.
+        self._outwaited = 0
         self._renewer: LeaseRenewer | None = None
         leased: Callable[[], Head | None] = _no_lease
         scopes = ScopePool()
@@ -130,6 +132,12 @@ class PostgresSessionStore(SQLSessionStore):
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""
         return self._acknowledged.revision
+
+    def outwait(self) -> None:
+        """Return when all see what was read. It asks nothing while no later revision was seen than the last time."""
+        revision = self.acknowledged()
+        if revision > self._outwaited:
+            self._wait(revision)
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
@@ -206,6 +214,7 @@ class PostgresSessionStore(SQLSessionStore):
         fence = self._fence.wait(revision)
         if fence is not None:
             self._fences.note(fence)
+        self._outwaited = max(self._outwaited, revision)
 
     def _fence_latest(self) -> None:
         """Fence what was found done: whoever has done it may still be waiting, or has ended before."""

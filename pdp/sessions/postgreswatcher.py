@@ -110,6 +110,8 @@ class PostgresWatcher(Watching):
             self._revision, self._tags = -1, {}
         super()._catch_up()
         self._tags |= tags
+        # It can be later than what was asked for just before.
+        self._acknowledged.note(self._revision)
 
     def _keep_tags(self, leased: Head | None) -> None:
         first = self._revision if leased is None else leased.revision

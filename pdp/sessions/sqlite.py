@@ -97,6 +97,9 @@ class SQLiteSessionStore(SQLSessionStore):
         """Return the revision of the last acknowledged change."""
         return self._signal.acknowledged()
 
+    def outwait(self) -> None:
+        """Return when all see what was read: at once, since every process looks before it answers."""
+
     def close(self) -> None:
         """Close the file; afterwards the store does not answer."""
         with self._turns.turn(last=True):

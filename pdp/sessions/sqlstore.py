@@ -327,6 +327,10 @@ class SQLSessionStore(ABC):
             return len(due)
 
     @abstractmethod
+    def outwait(self) -> None:
+        """Return when a call that begins afterwards, in any process, sees all that this process has read."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the connections; afterwards the store does not answer."""
 

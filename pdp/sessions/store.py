@@ -236,6 +236,13 @@ class SessionLedger(Protocol):
         """
         ...
 
+    def outwait(self) -> None:
+        """Return when a call that begins afterwards, in any process, sees all that this process has read of sessions.
+
+        A read can see a write that is not acknowledged yet: whoever acknowledges more because of it calls this first.
+        """
+        ...
+
 
 class Freezes(Protocol):
     """What stops the calls of whole tenants: at most one freeze for each, and one for all.

@@ -240,6 +240,19 @@ def test_a_call_that_changes_nothing_writes_nothing(pdp: Opened, store: Store) -
     assert before == store.tries
 
 
+def test_a_call_whose_labels_are_there_waits_until_all_know_them(
+    pdp: Opened, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another call has added them, and may not be answered yet; what adds no label waits for nobody."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/list")
+    monkeypatch.setattr(store, "outwait", failing(StoreUnavailableError("a server may not know it")))
+    again, other = pdp.ask(handle, "mail/list"), pdp.ask(handle, "mail/send")
+
+    assert (Basis.LEDGER_UNAVAILABLE, "a server may not know it") == (again.ruling.basis, again.ruling.detail)
+    assert "permit" == basis(other)
+
+
 @pytest.mark.parametrize("full", ["session", "parent"])
 def test_a_session_takes_no_more_labels_than_it_may_have(pdp: Opened, store: Store, full: str) -> None:
     """One more would be a deny, since every decision reads all of them; whichever session of the chain is full."""

@@ -187,6 +187,22 @@ def test_a_report_that_was_lost_half_way_is_finished(pdp: Opened, store: Store) 
     assert ("untrusted",) == pdp.stored(session_id).labels
 
 
+def test_the_same_report_again_waits_until_all_know_its_labels(
+    pdp: Opened, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer can have been lost while it waited."""
+    _, handle = pdp.session("mail/*")
+    decision = pdp.ask(handle, "mail/read")
+    report(pdp, decision, "untrusted")
+
+    def fail() -> None:
+        raise StoreUnavailableError("a server may not know it")
+
+    monkeypatch.setattr(store, "outwait", fail)
+    with pytest.raises(StoreUnavailableError, match="a server may not know it"):
+        report(pdp, decision, "untrusted")
+
+
 def test_a_session_that_changes_meanwhile_gets_the_label(pdp: Opened, store: Store) -> None:
     """And keeps what it got otherwise."""
     session_id, handle = pdp.session("mail/*")

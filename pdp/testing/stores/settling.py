@@ -44,6 +44,15 @@ class SessionLedgerContract(StoreSuite):
         assert [session.epoch for session in written] == [2, 2, 2]
         assert [dict(session.label_origins) for session in written] == [{"untrusted": "dec_1"}] * 2 + [{}]
 
+    def test_waiting_for_others_writes_nothing(self, store: Sessions) -> None:
+        """Until they see what was read."""
+        (session, *_) = insert_family(store)
+        before, seen = store.revision(), store.get(session.id)
+        store.outwait()
+
+        assert store.revision() == before
+        assert store.get(session.id) == seen
+
     def test_a_scope_stays_shared(self, store: Sessions) -> None:
         """A session that is written keeps its tools."""
         session = make_session("a", scope=make_scope("git/log"))

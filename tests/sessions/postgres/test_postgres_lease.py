@@ -501,6 +501,23 @@ def test_a_bundle_that_another_activates_meanwhile_is_fenced(
     assert not database.names()
 
 
+def test_what_another_has_written_is_fenced_once_for_who_rests_on_it(conninfo: str, database: Database) -> None:
+    """Its writer may still wait, and may wait for ever; afterwards nothing is asked until more is seen."""
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as other,
+    ):
+        other.insert(ROOT, wall_at=1000.0)
+        store.get(ROOT.id)
+        database.join("first", seconds=0.01)
+        store.outwait()
+        left = database.names()
+        database.join("second", seconds=60.0)
+        store.outwait()
+
+    assert not left
+
+
 def test_a_child_waits_for_a_revocation_of_its_parent(conninfo: str) -> None:
     """M14: its insert takes the row of all changes, or a revocation under way would miss it."""
     hasty = {**PATIENT, "busy_seconds": 0.1}
