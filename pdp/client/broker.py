@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -49,8 +50,9 @@ class AsyncBrokerClient:
             tls_certificate=tls_certificate,
             tls_key=tls_key,
         )
+        diagnosis = replace(connection.diagnosis, command="pdp-broker serve")
         self._calls = AsyncCalls(
-            connection,
+            replace(connection, diagnosis=diagnosis),
             None,
             timeout=_SECONDS,
             management_timeout=_SECONDS,

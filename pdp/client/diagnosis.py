@@ -27,9 +27,13 @@ _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """What is known of a connection: `roots` names the trusted certificates, empty in plain text."""
+    """What is known of a connection: `roots` names the trusted certificates, empty in plain text.
+
+    `command` is what should serve there.
+    """
 
     address: str
+    command: str = "pdp serve"
     roots: str = ""
     presents_certificate: bool = False
 
@@ -44,7 +48,7 @@ class Diagnosis:
                 return words.format(address=self.address, roots=self.roots)
         if any(found in details for found in _CLOSED):
             return self._closed()
-        return f"nothing answers at `{self.address}`; is `pdp serve` running, and is the address right?"
+        return f"nothing answers at `{self.address}`; is `{self.command}` running, and is the address right?"
 
     def _closed(self) -> str:
         """Say why the server closes a connection, which the server itself does not say."""

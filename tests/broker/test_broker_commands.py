@@ -143,7 +143,8 @@ def test_a_person_is_disconnected(run: Run, tmp_path: Path) -> None:
     assert 0 == done.exit_code
     assert done.stdout.startswith("disconnected `alices`: whether its tokens count is unknown")
     assert [2, 2] == [one.exit_code for one in (again, other)]
-    assert "error: no such connection: `github`" in other.stderr
+    assert "error: no such connection: `alices`" in again.stderr
+    assert "error: `github` is no account of a person: `pdp-broker connection remove github`" in other.stderr
 
 
 def test_a_shredded_tenant_says_what_became_of_its_people(run: Run, tmp_path: Path) -> None:

@@ -194,14 +194,15 @@ def test_the_environment_of_a_process_is_found_with_its_start(holder: subprocess
 def test_the_command_shows_where_and_how_and_never_what(tmp_path: Path) -> None:
     """Each find has its place, its readers, and the commands that move it; equal secrets are one."""
     (tmp_path / "mcp.json").write_text(CLIENT)
-    (tmp_path / ".env").write_text(f"COPY_TOKEN={GITHUB}\nAWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPx\n")
+    login = "DATABASE_URL=postgresql://alice:s3cret@db/app"
+    (tmp_path / ".env").write_text(f"COPY_TOKEN={GITHUB}\nAWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPx\n{login}\n")
 
     done = CliRunner().invoke(root, ["inventory", str(tmp_path)])
     plain = CliRunner().invoke(root, ["inventory", str(tmp_path), "--json"])
 
     assert (1, 1) == (done.exit_code, plain.exit_code)
     assert not any(secret in done.output + plain.output for secret in (GITHUB, UNKNOWN, "wJalrXUtnFEMIK7MDENGbPx"))
-    assert "3 secrets in 5 places; 2 files read" in done.output
+    assert "4 secrets in 6 places; 2 files read" in done.output
     assert "pdp-broker connection add github --kind github --upstream https://api.github.com" in done.output
     finds = json.loads(plain.output)["finds"]
     assert {"COPY_TOKEN", "mcpServers.github.args.1"} == {one["place"] for one in finds if one["kind"] == "github"}
@@ -211,6 +212,8 @@ def test_the_command_shows_where_and_how_and_never_what(tmp_path: Path) -> None:
     assert "mcp-acme-example" == remote["kind"]
     (aws,) = (one for one in finds if one["kind"] == "aws")
     assert ([], True) == (aws["commands"], bool(aws["uncovered"]))
+    (database,) = (one for one in finds if one["place"] == "DATABASE_URL")
+    assert "`pdp-broker connection add --database`" in database["uncovered"]
 
 
 def test_nothing_found_is_success_and_nothing_named_an_error(tmp_path: Path) -> None:

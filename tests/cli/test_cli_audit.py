@@ -180,9 +180,12 @@ def test_a_secret_that_leaked_is_contained(ask: Run, case: Case, server: Server,
 
     with _broker(approver, address) as asked:
         done = ask(*apply, "--broker-address", address)
-    by_operators = ask(*apply)
+    away, by_operators = ask(*apply, "--broker-address", address), ask(*apply)
 
     assert [("github", 0)] == asked
+    assert (
+        f"nothing answers at `{address}`; is `pdp-broker serve` running" in json.loads(away.stdout)["secret"]["problem"]
+    )
     assert (1, 1) == (done.exit_code, by_operators.exit_code), done.stderr
     shown, later = json.loads(done.stdout), json.loads(by_operators.stdout)
     assert {case.session_id: "revoked"} == shown["outcomes"]
@@ -197,6 +200,19 @@ def test_a_secret_that_leaked_is_contained(ask: Run, case: Case, server: Server,
         "problem": "",
     } == shown["secret"]
     assert "end what was handed out: `pdp-broker checkout revoke --connection github`" == later["secret"]["to_do"][0]
+
+
+def test_without_an_answer_nothing_is_revoked(ask: Run, case: Case, tmp_path: Path) -> None:
+    """The question promises nothing about a secret without a broker that could replace it."""
+    with opened_record(tmp_path / "broker") as record:
+        facts = {"connection": "github", "version": "1", "token_id": "t", "decision_id": "d"}
+        record.event(Event(kind=EventKind.CALL_TOKEN_USED, at=10.0, facts=facts, session_id=case.session_id))
+    words = ("--connection", "github", "--broker", str(tmp_path / "broker" / "record"), "--apply", "--reason", "leak")
+
+    done = ask("audit", "revoke-plan", *words)
+
+    assert (2, True) == (done.exit_code, "\nrevoke 1 session? [y/N]: " in done.stdout)
+    assert done.stderr.endswith("error: no answer, so nothing is revoked; `--yes` revokes without asking\n")
 
 
 @contextmanager

@@ -213,7 +213,9 @@ def disconnect(*, broker: Opened, id_: str, yes: bool, as_json: bool) -> int:
     until it is; see `pdp-broker checkout list`.
     """
     one = broker.vault.connection(id_)
-    account = broker.people.standing(one).account if one.is_consented else ""
+    if not one.is_consented:
+        raise click.UsageError(f"`{id_}` is no account of a person: `pdp-broker connection remove {id_}` removes it")
+    account = broker.people.standing(one).account
     require_quiet(as_json=as_json, yes=yes)
     if not yes:
         whose = f"`{one.owner}`, at `{account}`" if account else f"`{one.owner}`"

@@ -32,6 +32,9 @@ OTHER: Final = "other"
 _SIGNS: Final = "whoever has it signs requests with it, and the broker sends secrets in headers alone"
 _AWS: Final = Shape(kind="aws", uncovered=_SIGNS)
 _LOGIN: Final = "it is a login of something that does not speak HTTP"
+_POSTGRES: Final = (
+    "it is a login of a database: `pdp-broker connection add --database` has short-lived ones made instead"
+)
 
 _FORMS: Final[tuple[tuple[re.Pattern[str], Shape], ...]] = tuple(
     (re.compile(form), shape)
@@ -114,7 +117,7 @@ def _login(parts: SplitResult, origin: str) -> Shape:
     kind = parts.scheme.partition("+")[0]
     if kind in _WEB:
         return Shape(kind=kind_of(parts.hostname or ""), upstream=origin, scheme="Basic")
-    return Shape(kind=kind_of(kind), uncovered=_LOGIN)
+    return Shape(kind=kind_of(kind), uncovered=_POSTGRES if kind in ("postgres", "postgresql") else _LOGIN)
 
 
 def _by_name(name: str, value: str) -> Shape | None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pdp.audit.values import PlannedSession, Selector, Window, selector_of
-from pdp.cli.asking import require_quiet
+from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.audit.containing import Contained, contained, lost_lines, lost_object
 from pdp.cli.audit.leaked import Leaked, leak_options
 from pdp.cli.audit.source import Reach, Source, with_source_and_reach
@@ -88,8 +88,9 @@ def revoke_plan(
         if as_json:
             print_json(_plan_object(planned, trail))
         return
-    if not yes and not click.confirm(_question(len(planned), leaked)):
-        raise click.exceptions.Exit(NO)
+    if not yes:
+        replaced = leaked.connection if leaked and broker.broker_address else ""
+        require_yes(_question(len(planned), replaced), done="revoked", does="revokes")
     outcomes = revoke_planned(planned, reason=reason, reach=reach) if planned else Outcomes(by_session={})
     done = contained(leaked, broker, reach) if leaked else None
     if as_json:
@@ -112,9 +113,9 @@ class Outcomes:
         return set(self.by_session.values()) <= {REVOKED, OVER}
 
 
-def _question(count: int, leaked: Leaked | None) -> str:
+def _question(count: int, replaced: str) -> str:
     revoked = f"revoke {count} session{'' if count == 1 else 's'}"
-    return f"{revoked}, and have the secret of `{leaked.connection}` replaced?" if leaked else f"{revoked}?"
+    return f"{revoked}, and have the secret of `{replaced}` replaced?" if replaced else f"{revoked}?"
 
 
 def _plan_object(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> dict[str, Any]:
