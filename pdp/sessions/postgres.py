@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
 
-from pdp.errors import StoreUnavailableError, reason_of
+from pdp.errors import ConflictError, StoreUnavailableError, reason_of
 from pdp.model import Session
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
@@ -200,7 +200,12 @@ class PostgresSessionStore(SQLSessionStore):
         with self._reading():
             self._revision, self._noted = 0, False
             with self._connection.transaction(_BEGIN):
-                yield
+                try:
+                    yield
+                except ConflictError:
+                    # Memory may lack what it conflicts with: the next read asks, also under a lease.
+                    self._acknowledged.note(self._revision - 1)
+                    raise
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)

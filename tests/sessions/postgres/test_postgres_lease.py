@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pdp.clock import Instant, SystemClock
-from pdp.errors import OverloadedError, StoreUnavailableError
+from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Head, Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
@@ -435,6 +435,22 @@ def test_what_a_process_writes_it_sees_at_once(here: PostgresSessionStore) -> No
     here.touch(wall_at=5000.0)
 
     assert 5000.0 == here.high_water_at()
+
+
+def test_after_a_conflict_memory_is_not_asked_again(
+    here: PostgresSessionStore, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease may hold on and not know of it: each further try would have the same conflict."""
+    here.insert(ROOT, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, ROOT.handle_digest))
+    leased = _watcher(here)._leased()
+    monkeypatch.setattr(_watcher(here), "_leased", lambda: leased)
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        there.change_tree(ROOT.id, revoked, wall_at=1000.0)
+    with pytest.raises(ConflictError):
+        here.settle(here.get(ROOT.id), unchanged, wall_at=1000.0)
+
+    assert (revoked(ROOT),) == here.get(ROOT.id)
 
 
 def test_another_history_of_the_database_is_read_anew(here: PostgresSessionStore, database: Database) -> None:
