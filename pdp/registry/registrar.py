@@ -520,7 +520,10 @@ class Registrar:
         tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
         narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
-        if narrowed is not None:
+        if narrowed is None:
+            # Another has narrowed it as far, and may not have been answered yet.
+            self._sessions.outwait()
+        else:
             self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._view((narrowed or session, *chain[1:]), bundle, now, caller)
@@ -717,6 +720,8 @@ class Registrar:
     def _require_live(self, session: Session, now: Instant) -> None:
         state = state_of(session, now)
         if state not in LIVE:
+            # Who hears this counts on it, and another who has ended it may not have been answered yet.
+            self._sessions.outwait()
             raise WrongStateError(f"the session is already {state.value}")
 
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant, caller: Caller) -> SessionView:

@@ -18,6 +18,7 @@ from pdp.errors import (
     OverloadedError,
     PDPError,
     PermissionDeniedError,
+    StoreUnavailableError,
     WrongStateError,
 )
 from pdp.limits import DEFAULT_LIMITS
@@ -478,6 +479,23 @@ def test_narrowing_never_widens(pdp: Embedded, clock: FakeClock) -> None:
         view.session.deadline,
     )
     assert ["permit", "out_of_scope"] == [basis(pdp, handle), basis(pdp, handle, "write")]
+
+
+def narrow(pdp: Embedded, session_id: str) -> SessionView:
+    """Narrow a session to one tool."""
+    return pdp.registrar.narrow(session_id, tool_patterns=("files/read",), expires_at=None, labels=(), caller=APPROVER)
+
+
+def test_what_is_found_narrowed_or_ended_is_answered_when_all_know_it(pdp: Embedded) -> None:
+    """Another may have done it who has no answer yet."""
+    (narrowed, _), (_, ended) = approved(pdp), approved(pdp)
+    narrow(pdp, narrowed)
+    pdp.registrar.end(ended, caller=PEP)
+    with patch.object(pdp.sessions, "outwait", side_effect=StoreUnavailableError("a server may not know it")):
+        with pytest.raises(StoreUnavailableError, match="a server may not know it"):
+            narrow(pdp, narrowed)
+        with pytest.raises(StoreUnavailableError, match="a server may not know it"):
+            pdp.registrar.end(ended, caller=PEP)
 
 
 def test_list_pages_and_knows_expiry(pdp: Embedded, clock: FakeClock) -> None:
