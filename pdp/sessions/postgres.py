@@ -141,9 +141,13 @@ class PostgresSessionStore(SQLSessionStore):
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
-        found = super().written(write, wall_at=wall_at)
+        with self._reading():
+            found = self._writes.find(write, wall_at=wall_at)
+            if found is not None:
+                self._note_latest()
         if found is not None:
-            self._fence_latest()
+            # The one that has made it may still be waiting for its fence.
+            self._wait(self.acknowledged())
         return found
 
     def activate_bundle(
@@ -157,9 +161,8 @@ class PostgresSessionStore(SQLSessionStore):
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
-        if not written:
-            # It may have been active already.
-            self._fence_latest()
+        # When it was active already, the one that has activated it may still be waiting for its fence.
+        self._wait(self.acknowledged())
         return written
 
     def count_from(self, revision: int, *, wall_at: float) -> None:
@@ -209,6 +212,8 @@ class PostgresSessionStore(SQLSessionStore):
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
+                else:
+                    self._note_latest()
             self._acknowledged.note(self._revision)
             revision, noted = self._revision, self._noted
         # Others write meanwhile.
@@ -221,11 +226,9 @@ class PostgresSessionStore(SQLSessionStore):
             self._fences.note(fence)
         self._outwaited = max(self._outwaited, revision)
 
-    def _fence_latest(self) -> None:
-        """Fence what was found done: whoever has done it may still be waiting, or has ended before."""
-        with self._reading():
-            revision = int(self._connection.execute("SELECT revision FROM meta").get)
-        self._wait(revision)
+    def _note_latest(self) -> None:
+        """Note the revision in which something was found done, to fence it."""
+        self._acknowledged.note(int(self._connection.execute("SELECT revision FROM meta").get))
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)
