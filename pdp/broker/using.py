@@ -16,7 +16,7 @@ from pdp.broker.admitting import About, Admission, Admitted, Presented, require_
 from pdp.broker.checkouts.sessiontokens import SessionTokens
 from pdp.broker.headers import HeadersError, with_secret
 from pdp.broker.rules import ServerRules
-from pdp.broker.sending import Answer, Sender
+from pdp.broker.sending import Answer, Sender, UpstreamFailedError
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
 from pdp.broker.words import Connection, Secret
@@ -129,21 +129,30 @@ class Broker:
         seen = _Seen()
         try:
             found: T = send(seen.through(take), opened=opened)
+        except UpstreamFailedError as error:
+            seen.problem = str(error)
+            raise
+        else:
             return found
         finally:
             self._admission.tell(EventKind.CALL_TOKEN_ANSWERED, about, **seen.facts)
 
 
 class _Seen:
-    """What is recorded of an answer: its status and size. Without a status there was none that was handed on."""
+    """What is recorded of an answer: its status and size. Without a status there was none that was handed on.
+
+    `problem` is what the upstream did instead.
+    """
 
     def __init__(self) -> None:
         self._status, self._bytes, self._whole = 0, 0, False
+        self.problem = ""
 
     @property
     def facts(self) -> dict[str, str]:
         outcome = "whole" if self._whole else "broken" if self._status else "unknown"
-        return {"status": str(self._status), "bytes": str(self._bytes), "outcome": outcome}
+        facts = {"status": str(self._status), "bytes": str(self._bytes), "outcome": outcome, "problem": self.problem}
+        return {name: fact for name, fact in facts.items() if fact}
 
     def through(self, take: Callable[[Answer], T]) -> Callable[[Answer], T]:
         """Return what notes what `take` takes."""

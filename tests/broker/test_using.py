@@ -242,7 +242,7 @@ def test_without_a_record_nothing_is_sent(here: World, failing: str) -> None:
 def test_an_answer_that_leads_elsewhere_is_not_followed(
     here: World, status: int, headers: list[tuple[str, str]], problem: str
 ) -> None:
-    """Nor is one that cannot be searched for the secret handed on; the record says that the outcome is unknown."""
+    """Nor is one that cannot be searched for the secret handed on; the record says why, and the outcome is unknown."""
     before = here.upstream.headers
     here.upstream.status, here.upstream.headers = status, headers
     here.upstream.got.clear()
@@ -253,7 +253,8 @@ def test_an_answer_that_leads_elsewhere_is_not_followed(
         here.upstream.status, here.upstream.headers = 200, before
 
     assert 1 == len(here.upstream.got)
-    assert "unknown" == here.record.events[-1].facts["outcome"]
+    facts = here.record.events[-1].facts
+    assert ("unknown", True) == (facts["outcome"], problem in facts["problem"])
 
 
 def test_an_answer_is_bounded_in_size_and_time(here: World) -> None:
