@@ -38,8 +38,9 @@ def build_telemetry(
         spans=parts.spans(),
         records=parts.records(),
         metrics=parts.metrics,
-        # The metrics close last: their last report counts the last spans.
-        closing=(tuple(parts.closing), (*parts.reporter(), *parts.endpoint())),
+        # The metrics close last: their last report counts the last spans. The endpoint may be refused, and nobody would
+        # stop a reporter that runs by then.
+        closing=(tuple(parts.closing), (*parts.endpoint(), *parts.reporter())),
     )
 
 

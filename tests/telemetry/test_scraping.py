@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -144,11 +145,13 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 def test_what_is_no_total_is_not_shown() -> None:
-    """Metrics that are sent as differences cannot be fetched as well."""
-    wanted = TelemetrySettings(metrics="console", temporality="delta")
+    """Metrics that are sent as differences cannot be fetched as well; no thread is left that sends them."""
+    wanted, before = TelemetrySettings(metrics="console", temporality="delta"), set(threading.enumerate())
 
     with pytest.raises(ConfigurationError, match="must be `cumulative`"):
         build_telemetry(wanted, scraped=("127.0.0.1", free_port()))
+
+    assert not [one.name for one in set(threading.enumerate()) - before if one.name.startswith("pdp-telemetry")]
 
 
 @pytest.mark.parametrize(
