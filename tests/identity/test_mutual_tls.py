@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import threading
 import warnings
@@ -19,7 +18,7 @@ from pdp.model import Role
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest
 from tests.machinery.credentials.authority import COMING, ENDS, PASSED, Authority, Identity
-from tests.machinery.servers.running import PATIENCE, Notes, Running, Serve, a_call
+from tests.machinery.servers.running import PATIENCE, Notes, Running, Serve, a_call, connected
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 STREAM = "/pdp.v1.AuthorizationService/AuthorizeStream"
@@ -269,7 +268,7 @@ def test_old_tls_is_refused(mutual: Running, authority: Authority, tmp_path: Pat
         context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
 
     found = ""
-    with socket.create_connection(("localhost", mutual.server.port), timeout=PATIENCE) as plain:
+    with connected(mutual.server.port) as plain:
         try:
             with context.wrap_socket(plain, server_hostname="localhost") as connection:
                 found = connection.version() or ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -21,7 +20,7 @@ from pdp.limits import Limits
 from pdp.serving.certificates import ServerCertificates, TLSFiles
 from pdp.testing.clock import FakeClock
 from tests.machinery.credentials.authority import Authority, Identity
-from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call
+from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call, connected
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 GATEWAY = "spiffe://example.org/gateway"
@@ -66,7 +65,7 @@ def presented(running: Running, caller: Identity, roots: bytes, folder: Path) ->
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["h2"])
     with (
-        socket.create_connection(("localhost", running.server.port), timeout=PATIENCE) as plain,
+        connected(running.server.port) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         encoded = connection.getpeercert(binary_form=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,17 @@ Metadata = tuple[tuple[str, str], ...]
 
 # Long enough for a busy machine; nothing waits for it to pass.
 PATIENCE = 30.0
+
+
+def connected(port: int) -> socket.socket:
+    """Connect to a server at `localhost`.
+
+    gRPC finds a free port at `::1` and then takes it at `127.0.0.1`, unless somebody else has it there.
+    """
+    try:
+        return socket.create_connection(("::1", port), timeout=PATIENCE)
+    except OSError:
+        return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 class Notes:
