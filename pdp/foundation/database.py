@@ -13,9 +13,9 @@ import apsw
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.foundation.ownership import require_own
-from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable, use_log
 
-_BUSY_MILLISECONDS: Final = 5000
+_BUSY_SECONDS: Final = 5.0
 
 
 class Database:
@@ -78,11 +78,11 @@ class Database:
 
     def _prepare(self, schema: str) -> None:
         connection = self._connection
-        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.set_busy_timeout(round(_BUSY_SECONDS * 1000))
+        use_log(connection, _BUSY_SECONDS)
         # Deleted rows are overwritten: SQLite would leave them in free pages.
         set_pragmas(
             connection,
-            "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
             "secure_delete=ON",

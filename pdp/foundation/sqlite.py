@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -12,6 +13,9 @@ from pdp.errors import StoreUnavailableError
 
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
+
+# How often a file is tried that another one begins with.
+_POLL_SECONDS: Final = 0.01
 
 # What the engine raises, and what its binding raises for text from a damaged file.
 ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
@@ -31,6 +35,23 @@ def set_pragmas(connection: apsw.Connection, *pragmas: str) -> None:
     """
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def use_log(connection: apsw.Connection, busy_seconds: float) -> None:
+    """Keep a log beside the file, from which others read during a write, and wait for those who begin with it, too.
+
+    The engine does not wait for them itself. Raise `apsw.BusyError` when `busy_seconds` were not enough.
+    """
+    give_up_at = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        except apsw.BusyError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 @contextmanager

@@ -16,12 +16,12 @@ import apsw
 
 from pdp.errors import StoreUnavailableError, reason_of
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, set_pragmas, unavailable, use_log
 from pdp.messages.sorting import Message, burst_from, told_together
 from pdp.sessions.outbox import event_from, event_text
 
 _NAME: Final = "queue of messages"
-_BUSY_MILLISECONDS: Final = 5000
+_BUSY_SECONDS: Final = 5.0
 # Of what waits for a receiver, the oldest messages are looked at.
 _LOOKED_AT: Final = 200
 # A message that waits longer was put off by a clock that was ahead.
@@ -77,8 +77,9 @@ class MessageQueue:
         except ENGINE_ERRORS as error:
             raise unavailable(error, _NAME) from None
         try:
-            self._connection.set_busy_timeout(_BUSY_MILLISECONDS)
-            set_pragmas(self._connection, "journal_mode=WAL", "synchronous=FULL")
+            self._connection.set_busy_timeout(round(_BUSY_SECONDS * 1000))
+            use_log(self._connection, _BUSY_SECONDS)
+            set_pragmas(self._connection, "synchronous=FULL")
             with self._writing():
                 self._connection.execute(_SCHEMA)
         except BaseException as error:

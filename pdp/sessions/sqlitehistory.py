@@ -19,7 +19,7 @@ import apsw
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS, committing, require_sound_engine, unavailable, use_log
 from pdp.sessions.database import identity_of
 from pdp.sessions.history import KEY_BYTES
 from pdp.sessions.sqlhistory import SQLSessionHistory
@@ -85,7 +85,7 @@ class SQLiteSessionHistory(SQLSessionHistory):
 
     def _prepare(self, wall_at: Callable[[], float]) -> None:
         try:
-            self._connection.execute("PRAGMA journal_mode=WAL")
+            use_log(self._connection, self._busy_seconds)
             # A commit is in the file of the system before it returns, and on the disk after a while.
             self._connection.execute("PRAGMA synchronous=NORMAL")
             # What is removed is written over: the arguments of calls, and the keys that they were sealed with.

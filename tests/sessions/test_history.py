@@ -6,11 +6,11 @@ import secrets
 import stat
 import subprocess
 import sys
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from threading import Event
 
 import apsw
 import pytest
@@ -79,6 +79,21 @@ def test_those_who_open_it_first_agree(tmp_path: Path) -> None:
         assert 1 == len(set(threads.map(open_it, range(8))))
 
 
+def test_one_that_is_being_opened_by_another_is_waited_for(tmp_path: Path) -> None:
+    """Nobody can begin with the log beside the file while another one reads it; the engine would not wait for that."""
+    path = tmp_path / "history.db"
+    path.touch(0o600)
+    with closing(apsw.Connection(str(path))) as other:
+        other.execute("CREATE TABLE begun (one)")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("SELECT * FROM begun").fetchall()
+        ending = threading.Timer(0.1, other.execute, ["COMMIT"])
+        ending.start()
+        with closing(SQLiteSessionHistory(path)) as opened:
+            assert opened.key()
+        ending.join()
+
+
 def test_a_file_is_private(tmp_path: Path) -> None:
     """It holds a secret."""
     with closing(SQLiteSessionHistory(tmp_path / "history.db")) as opened:
@@ -109,7 +124,7 @@ def test_a_locked_file_is_busy(tmp_path: Path) -> None:
 
 def test_a_writer_in_the_same_process_can_go_on(tmp_path: Path) -> None:
     """Who waits for it does not keep the interpreter from running it."""
-    path, waiting = tmp_path / "history.db", Event()
+    path, waiting = tmp_path / "history.db", threading.Event()
 
     def report(waits: SQLiteSessionHistory) -> None:
         waiting.set()
