@@ -15,7 +15,7 @@ from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 
 # A minute of 1,500 calls per second.
 MOST_USES: Final = 100_000
-_BUSY_SECONDS = 2.0
+_BUSY_SECONDS, _POLL_SECONDS = 2.0, 0.01
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _SCHEMA = """
@@ -78,7 +78,7 @@ class FileUses:
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
         )
-        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._use_log()
         self._connection.execute("PRAGMA synchronous=OFF")
         self._connection.executescript(_SCHEMA)
         self._began_at = self._begun(boot_id(), wall())
@@ -99,6 +99,19 @@ class FileUses:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+    def _use_log(self) -> None:
+        """Keep a log beside the file; for others who begin with it, the engine would not wait."""
+        give_up_at = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_POLL_SECONDS)
+            else:
+                return
 
     def _begun(self, boot_id: str, now: float) -> float:
         """Return when the memory of this boot of the machine began: the first process of it says so."""

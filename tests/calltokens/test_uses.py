@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,6 +97,19 @@ def test_memory_is_bounded_and_forgets_only_what_is_over() -> None:
 
     assert [None, None, Reason.UNAVAILABLE] == answers
     assert later is None
+
+
+def test_a_file_that_is_being_opened_by_another_is_waited_for(tmp_path: Path) -> None:
+    """Processes that start together begin with the log beside the file, and the engine would not wait for that."""
+    with closing(sqlite3.connect(tmp_path / "uses.sqlite", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE begun (one)")
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(0.1, other.execute, ["COMMIT"])
+        ending.start()
+        found = used(in_a_file(tmp_path))
+        ending.join()
+
+    assert found is None
 
 
 def test_only_its_owner_can_change_the_file(tmp_path: Path) -> None:
