@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.broker.checkouts.words import Outcome
 from pdp.broker.oauth.connecting import Connecting
 from pdp.broker.oauth.people import People, source_of
 from pdp.broker.oauth.severing import Severing
-from pdp.broker.personalcalls import Answer, handlers_of
+from pdp.broker.personalcalls import Answer, handlers_of, time_of
 from pdp.broker.persons import Person, Persons
 from pdp.broker.v1 import connection_pb2 as messages
 from pdp.broker.vault import Vault
@@ -75,7 +74,7 @@ class ConnectionFace:
         begun = self.connecting.begin(person, request.kind, request.tenant, request.compartment)
         return messages.BeginConnectionResponse(
             authorization_url=begun.url,
-            expire_time=_time(begun.until),
+            expire_time=time_of(begun.until),
             former_outcome=_OUTCOMES[begun.former.outcome] if begun.former else None,
         )
 
@@ -90,7 +89,7 @@ class ConnectionFace:
         if row.tenant not in person.tenants or not may:
             raise UnknownConnectionError(f"no such connection: `{request.connection_id}`")
         ended = self.severing.end(row.id, by=person.id)
-        expire_time = _time(ended.expires_at) if ended.expires_at else None
+        expire_time = time_of(ended.expires_at)
         return messages.EndConnectionResponse(outcome=_OUTCOMES[ended.outcome], expire_time=expire_time)
 
     def _shown(self, row: Connection) -> messages.PersonalConnection:
@@ -105,8 +104,8 @@ class ConnectionFace:
             scopes=row.scopes,
             state=_STATES[consent.state],
             upstream=row.upstream,
-            create_time=_time(row.created_at),
-            use_time=_time(consent.used_at) if consent.used_at else None,
+            create_time=time_of(row.created_at),
+            use_time=time_of(consent.used_at),
         )
 
 
@@ -118,9 +117,3 @@ def _connectable(row: Connection) -> messages.Connectable:
         provider=source_of(row).host,
         scopes=row.scopes,
     )
-
-
-def _time(at: float) -> Timestamp:
-    moment = Timestamp()
-    moment.FromNanoseconds(round(at * 1e9))
-    return moment

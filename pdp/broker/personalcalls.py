@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.broker.calls import ending_on_error
 from pdp.broker.persons import Person, Persons
@@ -20,6 +21,15 @@ _BEARER: Final = "Bearer "
 def handlers_of(answers: Mapping[str, tuple[type[Any], Answer]], persons: Persons) -> Mapping[str, Any]:
     """Return the handlers of a service by RPC, for the kind of its request and what answers it."""
     return {name: _handler(kind, answer, persons) for name, (kind, answer) in answers.items()}
+
+
+def time_of(at: float) -> Timestamp | None:
+    """Return unix seconds as an answer has them; None for 0.0, which is no time."""
+    if not at:
+        return None
+    moment = Timestamp()
+    moment.FromNanoseconds(round(at * 1e9))
+    return moment
 
 
 def _handler(kind: type[Any], answer: Answer, persons: Persons) -> Any:  # noqa: ANN401 - gRPC has no types

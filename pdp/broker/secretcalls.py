@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.broker.checkouts.words import Checkout
-from pdp.broker.personalcalls import handlers_of
+from pdp.broker.personalcalls import handlers_of, time_of
 from pdp.broker.persons import Person, Persons
 from pdp.broker.replacing import Replacement, Replacing
 from pdp.broker.v1 import secret_pb2 as messages
@@ -49,7 +48,7 @@ class SecretFace:
         return messages.ReplaceSecretResponse(
             replacement=_REPLACEMENTS[done.replacement],
             version=done.version,
-            expire_time=_time(done.expires_at),
+            expire_time=time_of(done.expires_at),
             ended_count=done.ended,
             left=[_left(one) for one in done.left],
         )
@@ -59,13 +58,6 @@ def _left(one: Checkout) -> messages.CredentialLeft:
     return messages.CredentialLeft(
         checkout_id=one.id,
         session_id=one.session_id,
-        expire_time=_time(one.ends_at),
+        expire_time=time_of(one.ends_at),
         problem=one.problem,
     )
-
-
-def _time(at: float) -> Timestamp | None:
-    """Return a time; None for 0.0, which is none."""
-    moment = Timestamp()
-    moment.FromNanoseconds(round(at * 1e9))
-    return moment if at else None
