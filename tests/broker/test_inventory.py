@@ -17,6 +17,7 @@ from pdp.broker.cli.root import root
 from pdp.broker.inventory.finding import Find, take_inventory
 from pdp.broker.inventory.shapes import recognised
 from pdp.broker.inventory.texts import UnreadableError, named_texts
+from pdp.testing.waiting import wait_until
 
 GITHUB = "ghp_" + "aB3" * 12
 UNKNOWN = "9f8e7d6c5b4a39281706"
@@ -178,6 +179,8 @@ def test_readers_are_those_whom_file_and_folders_let_in(folder_mode: int, file_m
 def holder() -> Iterator[subprocess.Popen[bytes]]:
     """Run a process that has a secret in its environment."""
     with subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], "BRAVE_API_KEY": UNKNOWN}) as process:
+        # `Popen` returns while the new program is still being loaded, when its environment reads as empty.
+        wait_until(lambda: bool(Path(f"/proc/{process.pid}/environ").read_bytes()))
         yield process
         process.kill()
 
