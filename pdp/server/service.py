@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
-
-import grpc
 
 from pdp.audit.searchable import SearchableRecord
 from pdp.bundles.keeper import BundleKeeper
@@ -63,11 +60,13 @@ from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 from pdp.serving.awaiting import Awaited
 from pdp.serving.boundary import Boundary, Route
+from pdp.serving.grpctransport import GRPCTransport
 from pdp.serving.idle import IdleWatch
 from pdp.serving.incoming import require_known_grpc
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.listener import Listener
 from pdp.serving.rpc import RPC, Lane
+from pdp.serving.transport import Transport
 from pdp.sessions.fences import Fences
 
 _LOG = logging.getLogger("pdp.server")
@@ -81,20 +80,10 @@ _BUNDLE_FACTOR = 2
 # The memory for one caller's messages that have begun to arrive and are incomplete. A small message arrives with its
 # call, before the next call is taken.
 _AWAITED_BYTES = 16 * 1024 * 1024
-# Calls that wait in gRPC for its thread; gRPC drops those beyond this limit, as `CANCELLED`. By default it drops some
-# at random when a thousand wait: under a flood, a third of the honest calls.
-_UNTAKEN_CALLS = 3000
-# How long a connection that has reached its maximum age goes on with its open calls and streams.
-_CONNECTION_GRACE_MS = 60 * 1000
-_PING_MS = 60 * 1000
-_PING_ANSWER_MS = 20 * 1000
-_PING_INTERVAL_MS = 10 * 1000
 _CHECK_SECONDS = 1.0
 # Calls and probes take milliseconds. One that takes this long is waiting for a locked store, and others must not wait
 # for it.
 _PATIENCE_SECONDS = 0.5
-# A connection that sends nothing, or nothing of HTTP/2, is closed after this.
-_HANDSHAKE_MS = 10 * 1000
 
 
 class PDPServer:
@@ -103,11 +92,11 @@ class PDPServer:
     `healthy` says whether there are a bundle and a live store; it is called for each probe and never raises.
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
     `fences` are those of its store.
-    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record
-    and a `segment_check`, `AuditService` answers that it is unavailable. With `control` it serves what ends authority,
-    and health, and nothing else. `share_port` lets several worker processes listen on one port. `check_seconds` is the
-    interval of the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot
-    listen.
+    `observer` is notified of refusals on the transport's own thread, where it must not wait. Without a `searchable`
+    record and a `segment_check`, `AuditService` answers that it is unavailable. With `control` it serves what ends
+    authority, and health, and nothing else. `share_port` lets several worker processes listen on one port.
+    `check_seconds` is the interval of the checks for health watchers and idle streams. Raise `ConfigurationError` when
+    it cannot listen.
     """
 
     def __init__(
@@ -194,12 +183,7 @@ class PDPServer:
             awaited.sweep()
 
         self._sweeper = Repeater("sweep", sweep, every=check_seconds)
-        # Every call is counted in its lane, and none reaches the executor that gRPC requires.
-        self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=1),
-            handlers=(self._boundary,),
-            options=_options(limits, share_port=share_port),
-        )
+        self._transport: Transport = GRPCTransport(listener, self._boundary, limits, share_port=share_port)
         self._port = 0
         self._released = False
 
@@ -218,13 +202,13 @@ class PDPServer:
     def start(self) -> None:
         """Listen and serve. Raise `ConfigurationError` when it cannot listen; the server is unusable then."""
         try:
-            self._port = self._listener.bind(self._server)
+            self._port = self._transport.bind()
         except ConfigurationError:
             self._release()
             raise
         self._sweeper.start()
         self._followers.start()
-        self._server.start()
+        self._transport.start()
         if self._control:
             _LOG.info("requests that end authority are also served at `%s`", self.address)
         self._tell(EventKind.SERVER_STARTED)
@@ -242,7 +226,7 @@ class PDPServer:
         self.drain()
         self._access.end()
         self._followers.stop()
-        self._server.stop(grace).wait()
+        self._transport.stop(grace)
         if not self._released:
             self._release()
             if self._port:
@@ -250,7 +234,7 @@ class PDPServer:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped; return False after `timeout` seconds."""
-        return not self._server.wait_for_termination(timeout)
+        return self._transport.wait(timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -322,28 +306,4 @@ def _route(rpc: RPC, service: object, limits: Limits, fences: Fences) -> Route:
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,
         parts=parts,
         headers=partial(trace_headers_of, rpc.method),
-    )
-
-
-def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
-    return (
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        # Otherwise gRPC lets callers send ever more unrequested data: many MiB on each stream, not 64 KiB.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_metadata_size", limits.metadata_bytes),
-        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
-        ("grpc.max_concurrent_streams", limits.connection_calls),
-        ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-        # Certificates and routes change: clients must reconnect from time to time.
-        ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
-        ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
-        ("grpc.max_connection_idle_ms", round(limits.connection_idle_seconds * 1000)),
-        ("grpc.keepalive_time_ms", _PING_MS),
-        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
-        ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
-        # Otherwise a second server silently takes half of the calls of the first.
-        ("grpc.so_reuseport", int(share_port)),
     )

@@ -1,8 +1,8 @@
 """The boundary: the one wrapper around all handlers. It admits callers, decodes messages, and maps errors to statuses.
 
-On gRPC's own thread an RPC is admitted (authenticated, looked up in the table, counted in its lane) and its message
-received. Only then does it get one of our threads. So a caller without credentials, or one that begins a call and does
-not send its message, occupies no thread, and a refusal needs none.
+On the transport's own thread an RPC is admitted (authenticated, looked up in the table, counted in its lane) and its
+message received. Only then does it get one of our threads. So a caller without credentials, or one that begins a call
+and does not send its message, occupies no thread, and a refusal needs none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-import grpc
-
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.identity.authentication import Authenticator, Metadata, Peer
@@ -28,7 +26,6 @@ from pdp.serving import uploads
 from pdp.serving.awaiting import Awaited
 from pdp.serving.decoding import read
 from pdp.serving.idle import IdleWatch
-from pdp.serving.incoming import Incoming, entered_by
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.origin import ANONYMOUS, Origin, trace_id_of, trace_parent
 from pdp.serving.parts import Parts
@@ -41,19 +38,12 @@ from pdp.serving.status import (
     internal_error,
     refusal_of,
 )
+from pdp.serving.transport import Context, Incoming
 from pdp.serving.watches import Watch
 
 _LOG = logging.getLogger("pdp.server")
 
 _LONGEST_ENTERING_SECONDS = 1.0
-
-_HANDLERS = {
-    Shape.UNARY: grpc.unary_unary_rpc_method_handler,
-    Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
-    Shape.FEED: grpc.unary_stream_rpc_method_handler,
-    Shape.UPLOAD: grpc.stream_unary_rpc_method_handler,
-    Shape.WATCH: grpc.unary_stream_rpc_method_handler,
-}
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -81,10 +71,10 @@ class Route:
 
 
 class Boundary:
-    """The generic handler for gRPC: serves the routes that it is given, and nothing else.
+    """Takes the calls of a transport: serves the routes that it is given, and nothing else.
 
     `lanes` are the threads, `awaited` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
-    nothing happens. `observer` is notified of refusals, also on gRPC's own thread, so it must not wait.
+    nothing happens. `observer` is notified of refusals, also on the transport's own thread, so it must not wait.
     """
 
     def __init__(
@@ -98,6 +88,7 @@ class Boundary:
         awaited: Awaited,
         idle: IdleWatch,
     ) -> None:
+        self.routes = routes
         self._lanes = lanes
         self._authenticator = authenticator
         self._observer = observer
@@ -108,19 +99,13 @@ class Boundary:
         self._awaited = awaited
         watches = lanes[Lane.WATCHES].room.threads
         self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
-        self._handlers = {
-            path: entered_by(_HANDLERS[route.rpc.shape], partial(self._enter, route)) for path, route in routes.items()
-        }
-
-    def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return the gRPC handler of a call; None for a path that is not served."""
-        return self._handlers.get(call.method)
 
     def takes_calls(self) -> bool:
-        """Say whether gRPC's own thread is free, not held up by a call."""
+        """Say whether the transport's own thread is free, not held up by a call."""
         return time.monotonic() - self._entering_since < _LONGEST_ENTERING_SECONDS
 
-    def _enter(self, route: Route, incoming: Incoming) -> None:
+    def enter(self, route: Route, incoming: Incoming) -> None:
+        """Take a call that has begun, on the transport's own thread. Never waits."""
         self._entering_since = time.monotonic()
         try:
             self._admit(route, incoming)
@@ -128,9 +113,9 @@ class Boundary:
             self._entering_since = math.inf
 
     def _admit(self, route: Route, incoming: Incoming) -> None:
-        """Admit a call or refuse it, on gRPC's own thread."""
+        """Admit a call or refuse it, on the transport's own thread."""
         rpc, metadata = route.rpc, incoming.metadata
-        caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.peer)
+        caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.auth_context)
         if isinstance(caller, Refusal):
             self._refuse(rpc, ANONYMOUS, incoming, caller)
             return
@@ -147,7 +132,7 @@ class Boundary:
             incoming.receive(call.arrived)
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
-        """Queue a call whose message has arrived; None means that there is none. On gRPC's thread."""
+        """Queue a call whose message has arrived; None means that there is none. On the transport's thread."""
         rpc = call.route.rpc
         if wire is None:
             self.give_up(call, InvalidRequestError("request", "is required"))
@@ -169,7 +154,7 @@ class Boundary:
             call.lane.put(call.owner, call.run)
 
     def _watch(self, call: _Call, wire: bytes) -> None:
-        """Hand a watch over to its handler, which must not wait. On gRPC's thread."""
+        """Hand a watch over to its handler, which must not wait. On the transport's thread."""
         rpc, metadata = call.route.rpc, call.incoming.metadata
         watch = Watch(
             call.caller,
@@ -186,7 +171,7 @@ class Boundary:
     def _still_admits(self, call: _Call) -> bool:
         """Say whether a watch may go on: its caller may have been removed, or lost its role. End it if not."""
         rpc, metadata, incoming = call.route.rpc, call.incoming.metadata, call.incoming
-        caller = self._attempt(rpc, metadata, self._identify, call.route, metadata, incoming.peer)
+        caller = self._attempt(rpc, metadata, self._identify, call.route, metadata, incoming.auth_context)
         barred = caller if isinstance(caller, Refusal) else self._attempt(rpc, metadata, _require_role, rpc, caller)
         if barred is None and caller != call.caller:
             barred = _refusal(rpc, metadata, PermissionDeniedError(f"`{call.caller.id}` is another caller now"))
@@ -211,7 +196,7 @@ class Boundary:
         caller = self._authenticator.authenticate(metadata, peer() if needs_peer else None)
         return self._authenticator.present(caller, metadata) if route.rpc.presence else caller
 
-    def _readmit(self, route: Route, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
+    def _readmit(self, route: Route, metadata: Metadata, context: Context) -> Caller:
         """Return the caller, and end the RPC unless this caller may still call it."""
         rpc = route.rpc
         caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
@@ -225,12 +210,12 @@ class Boundary:
     def _refuse(self, rpc: RPC, caller: Caller, incoming: Incoming, refusal: Refusal) -> None:
         """End a call at once, on this thread: its status is sent without waiting."""
 
-        def refuse(_: bytes, context: Any) -> None:  # noqa: ANN401 - gRPC has no types
+        def refuse(_: bytes, context: Context) -> NoReturn:
             self._end(rpc, caller, incoming.metadata, refusal, context)
 
         incoming.serve(refuse, b"")
 
-    def unary(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    def unary(self, call: _Call, wire: bytes, context: Context) -> bytes:
         """Return the single answer to a call."""
         rpc, metadata = call.route.rpc, call.incoming.metadata
         answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
@@ -238,7 +223,7 @@ class Boundary:
             self._end(rpc, call.caller, call.route.headers(wire) or metadata, answer, context)
         return answer
 
-    def _begin(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    def _begin(self, call: _Call, wire: bytes, context: Context) -> bytes:
         # After so long a wait the caller has probably tried again: an answer would only make others wait as long.
         if self._clock.now().boot_at > call.latest:
             raise OverloadedError(
@@ -249,7 +234,7 @@ class Boundary:
             return self._by_parts(call, parts, pieces, context)
         return _work(call.route, call.caller, call.incoming.metadata, request, context)
 
-    def _by_parts(self, call: _Call, parts: Parts, pieces: Sequence[Any], context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    def _by_parts(self, call: _Call, parts: Parts, pieces: Sequence[Any], context: Context) -> bytes:
         """Answer each part as if it had come by itself: one that is refused is told, and refuses no other."""
         rpc, answers = call.route.rpc, []
         for piece in pieces:
@@ -265,7 +250,9 @@ class Boundary:
         whole: bytes = parts.whole(answers).SerializeToString()
         return whole
 
-    def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def _exchange(
+        self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Context
+    ) -> Iterator[bytes]:
         rpc = route.rpc
         with self._idle.watched(context.cancel) as touch:
             for wire in requests:
@@ -281,7 +268,7 @@ class Boundary:
                     self._tell(rpc, caller, route.headers(wire) or metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
-    def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
         """Yield the answers to a call until it is over."""
         try:
             if not context.add_callback(feed.over.set):
@@ -294,7 +281,7 @@ class Boundary:
         finally:
             self._feeds.take(feed)
 
-    def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
         rpc, metadata, caller = call.route.rpc, call.incoming.metadata, call.caller
         answers = self._attempt(rpc, metadata, _open_feed, call, wire, feed.over)
         if isinstance(answers, Refusal):
@@ -318,12 +305,11 @@ class Boundary:
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into statuses
             return _refusal(rpc, metadata, error)
 
-    def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Any) -> NoReturn:  # noqa: ANN401 - gRPC has no types
-        """End an RPC with a status. Never returns: gRPC unwinds its handler with an exception of its own."""
+    def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Context) -> NoReturn:
+        """End an RPC with a status. Never returns: the transport unwinds its handler with an exception of its own."""
         self._tell(rpc, caller, metadata, refusal, peer_address(context))
         context.set_trailing_metadata(refusal.trailing_metadata)
         context.abort(refusal.code, refusal.details)
-        raise AssertionError("gRPC's abort returned")
 
     def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, peer: str) -> None:
         self._refused.tell(rpc.name, refusal, peer)
@@ -415,11 +401,17 @@ def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - the RPC's messa
     return read(rpc.request, wire)
 
 
-def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Context) -> bytes:
     return _work(route, caller, metadata, read(route.rpc.request, wire), context)
 
 
-def _work(route: Route, caller: Caller, metadata: Metadata, request: Any, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+def _work(
+    route: Route,
+    caller: Caller,
+    metadata: Metadata,
+    request: Any,  # noqa: ANN401 - the RPC's message, or the messages of an upload
+    context: Context,
+) -> bytes:
     answer: bytes = _answer(route.handle, caller, metadata, request, context).SerializeToString()
     return answer
 
@@ -429,7 +421,7 @@ def _answer(
     caller: Caller,
     metadata: Metadata,
     request: Any,  # noqa: ANN401 - the RPC's message, or a part of it
-    context: Any,  # noqa: ANN401 - gRPC has no types
+    context: Context,
 ) -> Any:  # noqa: ANN401 - the RPC's answer, or that to a part
     if context.time_remaining() <= 0:
         raise DeadlinePassedError("the deadline has passed")

@@ -29,6 +29,7 @@ from grpc._server import (
 )
 
 from pdp.errors import ConfigurationError
+from pdp.serving.transport import Behavior
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -45,9 +46,6 @@ _KNOWN: Mapping[Any, tuple[str, ...]] = {
     _unary_response_in_pool: _ANSWERING,
 }
 
-# Answers on one of our threads: takes the message, or the messages of a stream, and gRPC's context.
-Behavior = Callable[[Any, Any], Any]
-
 
 def require_known_grpc() -> None:
     """Raise `ConfigurationError` when the internals of this gRPC are not the ones used here."""
@@ -56,8 +54,8 @@ def require_known_grpc() -> None:
             raise ConfigurationError(f"gRPC `{grpc.__version__}` is not supported: install an earlier version")
 
 
-class Incoming:
-    """A call that gRPC has begun to serve. Nothing here waits, but what `serve` and `exchange` run can."""
+class GRPCIncoming:
+    """A call that gRPC has begun to serve."""
 
     __slots__ = ("_answer", "_event", "_requests", "_run", "_state")
 
@@ -76,8 +74,8 @@ class Incoming:
         """Say whether the caller has cancelled the call."""
         return self._state.client is _CANCELLED
 
-    def peer(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what TLS has proved about the peer, in the form of a gRPC context."""
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """Return what TLS has proved about the peer."""
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
@@ -103,9 +101,9 @@ class Incoming:
         if not active:
             then(None)
 
-    def begin(self) -> Outgoing:
+    def begin(self) -> GRPCOutgoing:
         """Begin to answer with messages that are sent without waiting."""
-        return Outgoing(self._event, self._state)
+        return GRPCOutgoing(self._event, self._state)
 
     def serve(self, behavior: Behavior, wire: bytes) -> None:
         """Answer with what `behavior` makes of a message."""
@@ -116,8 +114,8 @@ class Incoming:
         self._run(self._answer, self._event, self._state, behavior, self._requests, None, None)
 
 
-class Outgoing:
-    """The answers to a call, sent one after another without waiting. One thread at a time may use it.
+class GRPCOutgoing:
+    """The answers to a call, sent one after another without waiting.
 
     gRPC's own way waits until the client takes each message: a slow one would hold the thread.
     """
@@ -164,7 +162,7 @@ class Entrance(ThreadPoolExecutor):
     It is an executor in name only, because gRPC accepts nothing else, and has no threads.
     """
 
-    def __init__(self, take: Callable[[Incoming], None]) -> None:
+    def __init__(self, take: Callable[[GRPCIncoming], None]) -> None:
         super().__init__(max_workers=1)  # makes a thread only for its own `submit`, which is never called
         self._take = take
 
@@ -179,7 +177,7 @@ class Entrance(ThreadPoolExecutor):
         *coders: Any,  # noqa: ANN401, ARG002 - the same
     ) -> Entrance:
         """Take a call."""
-        _guarded(self._take, Incoming(run, answer, event, state, requests))
+        _guarded(self._take, GRPCIncoming(run, answer, event, state, requests))
         return self
 
     def add_done_callback(self, _: object) -> None:
@@ -193,7 +191,7 @@ def _guarded(work: Callable[[T], None], what: T) -> None:
         _LOG.exception("a call could not be accepted")
 
 
-def entered_by(handler: Callable[[Behavior], Any], take: Callable[[Incoming], None]) -> Any:  # noqa: ANN401 - gRPC has no types
+def entered_by(handler: Callable[..., Any], take: Callable[[GRPCIncoming], None]) -> Any:  # noqa: ANN401 - gRPC has no types
     """Return a gRPC handler, made by `handler`, whose calls go to `take`."""
 
     def behavior(_: Any, __: Any) -> None:  # noqa: ANN401 - gRPC has no types

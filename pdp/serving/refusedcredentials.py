@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from typing import Any
 
 from pdp.clock import Clock
 from pdp.serving.status import Refusal
+from pdp.serving.transport import Context
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -62,7 +62,7 @@ class _Allowance:
         return left_out
 
 
-def peer_address(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
+def peer_address(context: Context) -> str:
     """Return the peer's address without its port: `10.0.0.7`, `::1`; `unix` for a socket."""
     peer = context.peer()
     match = _INTERNET.fullmatch(peer)

@@ -10,8 +10,8 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from pdp.serving.decoding import read
-from pdp.serving.incoming import Incoming
 from pdp.serving.status import MessageLateError, MessageTooLargeError
+from pdp.serving.transport import Incoming
 
 M = TypeVar("M", bound=Message)
 

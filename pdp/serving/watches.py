@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from pdp.errors import PDPError
 from pdp.model import Caller
-from pdp.serving.incoming import Outgoing
+from pdp.serving.transport import Outgoing
 
 
 class Watch:

@@ -45,7 +45,7 @@ def test_connections_that_say_nothing_or_nonsense(tmp_path: Path) -> None:
     said = [b"", PREFACE[:9], b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", noise.randbytes(300)] * 10
     said += [PREFACE + noise.randbytes(300) for _ in range(10)]
     with (
-        patch("pdp.server.service._HANDSHAKE_MS", 1000),
+        patch("pdp.serving.grpctransport._HANDSHAKE_MS", 1000),
         served(tmp_path) as service,
         connections(service, *said) as opened,
     ):

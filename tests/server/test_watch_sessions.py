@@ -23,7 +23,7 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.registry.following import MOST_CHANGES
 from pdp.registry.registrar import SessionRequest
 from pdp.server.following import SessionFollowers
-from pdp.serving.incoming import Outgoing
+from pdp.serving.transport import Outgoing
 from pdp.serving.watches import Watch
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock

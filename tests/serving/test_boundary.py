@@ -328,14 +328,14 @@ class Context:
 def test_nothing_is_done_after_the_deadline(serve: Serve) -> None:
     """A call that waited beyond its deadline is not decided any more: nobody would hear the answer."""
     running = serve()
-    boundary: Boundary = running.server._server._state.generic_handlers[0]
+    boundary: Boundary = running.server._boundary
     route, caller = route_of(AUTHORIZE, authorize=None), Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
     incoming = SimpleNamespace(metadata=running.credentials("pep"))
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     context = Context()
 
     with pytest.raises(ConnectionAbortedError):
-        boundary.unary(cast("Any", call), a_call().SerializeToString(), context)
+        boundary.unary(cast("Any", call), a_call().SerializeToString(), cast("Any", context))
 
     assert context.ended == [Code.DEADLINE_EXCEEDED, "the deadline has passed"]
     assert running.notes.decisions == []
@@ -366,13 +366,15 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     """The calls that are left when the caller has gone, or the deadline has passed, change nothing any more."""
     listening = Listening(embedded.authorizer)
     handlers = AuthorizationHandlers(cast("Authorizer", listening), embedded.outcomes, embedded.call_tokens, Limits())
-    boundary: Boundary = serve().server._server._state.generic_handlers[0]
+    boundary: Boundary = serve().server._boundary
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
     route, incoming = _route(RPCS[BATCH], handlers, Limits(), Fences()), SimpleNamespace(metadata=())
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
 
-    answer = BatchAuthorizeResponse.FromString(boundary.unary(cast("Any", call), wire, Fading(cancelled=cancelled)))
+    answer = BatchAuthorizeResponse.FromString(
+        boundary.unary(cast("Any", call), wire, cast("Any", Fading(cancelled=cancelled)))
+    )
 
     late = Code.DEADLINE_EXCEEDED.value[0]
     assert len(listening.parents) == 2

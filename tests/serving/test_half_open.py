@@ -82,8 +82,7 @@ def handler_threads() -> int:
 
 def open_calls(running: Running) -> int:
     """Return how many calls the server has open that wait for their message."""
-    boundary = running.server._server._state.generic_handlers[0]
-    return len(boundary._awaited)
+    return len(running.server._boundary._awaited)
 
 
 def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:

@@ -72,7 +72,8 @@ def unfinished() -> Iterator[Any]:
 
 def open_calls(running: Running) -> int:
     """Return how many calls gRPC knows."""
-    return len(running.server._server._state.rpc_states)
+    transport: Any = running.server._transport
+    return len(transport._server._state.rpc_states)
 
 
 def test_a_bundle_in_many_messages_is_the_same(running: Running, project_root: Path) -> None:

@@ -35,10 +35,10 @@ from pdp.server.reach import ReachHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
 from pdp.serving.decoding import read
-from pdp.serving.incoming import Outgoing
 from pdp.serving.origin import Origin
 from pdp.serving.rpc import RPC, Shape
 from pdp.serving.status import refusal_of
+from pdp.serving.transport import Outgoing
 from pdp.serving.watches import Watch
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock

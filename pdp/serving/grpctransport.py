@@ -1,0 +1,102 @@
+"""The transport by gRPC's own server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import grpc
+
+from pdp.limits import Limits
+from pdp.serving.boundary import Boundary
+from pdp.serving.incoming import entered_by
+from pdp.serving.listener import Listener
+from pdp.serving.rpc import Shape
+
+_HANDLERS = {
+    Shape.UNARY: grpc.unary_unary_rpc_method_handler,
+    Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
+    Shape.FEED: grpc.unary_stream_rpc_method_handler,
+    Shape.UPLOAD: grpc.stream_unary_rpc_method_handler,
+    Shape.WATCH: grpc.unary_stream_rpc_method_handler,
+}
+
+# Calls that wait in gRPC for its thread; gRPC drops those beyond this limit, as `CANCELLED`. By default it drops some
+# at random when a thousand wait: under a flood, a third of the honest calls.
+_UNTAKEN_CALLS = 3000
+# How long a connection that has reached its maximum age goes on with its open calls and streams.
+_CONNECTION_GRACE_MS = 60 * 1000
+_PING_MS = 60 * 1000
+_PING_ANSWER_MS = 20 * 1000
+_PING_INTERVAL_MS = 10 * 1000
+# A connection that sends nothing, or nothing of HTTP/2, is closed after this.
+_HANDSHAKE_MS = 10 * 1000
+
+
+class GRPCTransport:
+    """A gRPC server for the calls of a boundary. `share_port` lets several worker processes listen on one port."""
+
+    def __init__(self, listener: Listener, boundary: Boundary, limits: Limits, *, share_port: bool) -> None:
+        self._listener = listener
+        # Every call is counted in its lane, and none reaches the executor that gRPC requires.
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=1),
+            handlers=(_Handlers(boundary),),
+            options=_options(limits, share_port=share_port),
+        )
+
+    def bind(self) -> int:
+        """Take the address; return the port, or 1 for a Unix socket. Raise `ConfigurationError` when it cannot."""
+        return self._listener.bind(self._server)
+
+    def start(self) -> None:
+        """Serve."""
+        self._server.start()
+
+    def stop(self, grace: float) -> None:
+        """Take no new calls, give open ones `grace` seconds, and wait until all have ended. Harmless when repeated."""
+        self._server.stop(grace).wait()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the server has stopped; return False after `timeout` seconds."""
+        return not self._server.wait_for_termination(timeout)
+
+
+class _Handlers:
+    """The generic handler for gRPC: knows what the boundary serves, and nothing else."""
+
+    def __init__(self, boundary: Boundary) -> None:
+        self._handlers: Mapping[str, Any] = {
+            path: entered_by(_HANDLERS[route.rpc.shape], partial(boundary.enter, route))
+            for path, route in boundary.routes.items()
+        }
+
+    def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the gRPC handler of a call; None for a path that is not served."""
+        return self._handlers.get(call.method)
+
+
+def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        # Otherwise gRPC lets callers send ever more unrequested data: many MiB on each stream, not 64 KiB.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_concurrent_streams", limits.connection_calls),
+        ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        # Certificates and routes change: clients must reconnect from time to time.
+        ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
+        ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
+        ("grpc.max_connection_idle_ms", round(limits.connection_idle_seconds * 1000)),
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+        # Otherwise a second server silently takes half of the calls of the first.
+        ("grpc.so_reuseport", int(share_port)),
+    )
