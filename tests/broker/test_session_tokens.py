@@ -8,13 +8,16 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs
 
 import pytest
 
+from pdp.broker.checkouts import sessiontokens
 from pdp.broker.checkouts.words import CheckoutState
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.pair import TokenPair
+from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.using import Asked
 from pdp.broker.words import Consenting, Exchange, Mode, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
@@ -173,6 +176,22 @@ def test_a_token_that_was_ended_is_not_used_again(here: Till, provider: Provider
 
     assert 2 == len(forms(provider)[1:])
     assert 1 == len(here.store.all())
+
+
+def test_a_new_session_does_not_cost_a_look_at_all_others(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are over are dropped now and then; the others go on."""
+    monkeypatch.setattr(sessiontokens, "_FEW", 4)
+    row = client_of(provider, of_source={"exchange": FOR}, upstream=provider.origin, modes=MODES)
+    with till(tmp_path / "broker", row, secret=SECRET) as here:
+        with patch.object(CheckoutStore, "is_out", autospec=True, side_effect=CheckoutStore.is_out) as looked:
+            for number in range(10, 34):
+                here.use(f"ses_{number}")
+        here.use("ses_10")
+
+    assert 4 < looked.call_count <= 2 * 24
+    assert 24 == len(forms(provider)[1:])
 
 
 def test_a_tool_server_is_handed_an_exchanged_token(here: Till, provider: Provider) -> None:

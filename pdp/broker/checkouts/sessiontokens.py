@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pdp.broker.admitting import Admission, Admitted
 from pdp.broker.checkouts.making import Maker
@@ -19,6 +19,9 @@ from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.words import Mode, Secret
 from pdp.clock import Clock, utc_text
 from pdp.observer import EventKind
+
+# How many may be kept before the first look for those that are over.
+_FEW: Final = 64
 
 
 class _Whose(NamedTuple):
@@ -41,6 +44,7 @@ class SessionTokens:
     def __init__(self, admission: Admission, maker: Maker, store: CheckoutStore, clock: Clock) -> None:
         self._admission, self._maker, self._store, self._clock = admission, maker, store, clock
         self._held: dict[_Whose, _Held] = {}
+        self._most = _FEW
         self._holding = threading.Lock()
 
     def open(self, admitted: Admitted, token: str, mode: Mode) -> Secret:
@@ -56,13 +60,20 @@ class SessionTokens:
         with self._holding:
             held = self._held.get(whose)
             # INVARIANT: what is to be ended, by whoever wants it, is not used from then on.
-            if held is None or not self._is_out(held):
-                self._held = {known: one for known, one in self._held.items() if self._is_out(one)}
+            if held is None or (held.checkout_id and not self._store.is_out(held.checkout_id)):
+                self._forget()
                 held = self._held[whose] = _Held(desk=TokenDesk(self._clock))
             return held
 
-    def _is_out(self, held: _Held) -> bool:
-        return not held.checkout_id or self._store.is_out(held.checkout_id)
+    def _forget(self) -> None:
+        """Drop what is over whenever as many came as stayed the last time: a new one then costs two looks, not all."""
+        if len(self._held) >= self._most:
+            self._held = {whose: held for whose, held in self._held.items() if self._is_wanted(held)}
+            self._most = max(_FEW, 2 * len(self._held))
+
+    def _is_wanted(self, held: _Held) -> bool:
+        # Without a checkout, the token is being made, or could not be made a moment ago.
+        return self._store.is_out(held.checkout_id) if held.checkout_id else held.desk.is_waited_for()
 
     def _made(self, held: _Held, admitted: Admitted, token: str, mode: Mode) -> Granted:
         connection, now = admitted.connection, self._admission.wall()

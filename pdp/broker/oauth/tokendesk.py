@@ -40,6 +40,11 @@ class TokenDesk:
         with self._asking:
             return self._fresh(connection, get)
 
+    def is_waited_for(self) -> bool:
+        """Say whether somebody asks for a token now, or nobody may for a moment."""
+        failed = self._failed
+        return self._asking.locked() or (failed is not None and not failed.pause.passed(self._clock.now()))
+
     def _fresh(self, connection: Connection, get: Callable[[], Granted]) -> Secret:
         """Return a young token, and get one unless another thread just did."""
         # In this order: the time that is compared is not before the token.
