@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
     from pdp.server.service import PDPServer
+    from pdp.sessions.notedheads import NotedHeads
     from pdp.sessions.postgres import PostgresSessionStore
     from pdp.sessions.sqlite import SQLiteSessionStore
     from pdp.telemetry.observer import Telemetry
@@ -245,8 +246,7 @@ class App:
                 telemetry_of(settings), digest_key=key, worker=worker, scraped=settings.telemetry.scraped
             )
             self._opened.callback(telemetry.shutdown)
-            log = open_record(settings, key=key, clock=time, on_failure=telemetry.record_failed)
-            self._opened.callback(log.close)
+            log, record_healthy = self._open_record(settings, key, time, telemetry)
             log.start()
             telemetry.watch_record(log.status)
             # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
@@ -309,7 +309,7 @@ class App:
                 observer=self._sums(watchers, telemetry.refused),
                 clock=time,
                 healthy=lambda: log.permits and self.embedded.keeper.serves(),
-                record_healthy=lambda: log.healthy,
+                record_healthy=record_healthy,
                 store_healthy=heartbeat.writable,
                 limits=settings.limits,
                 links=Links(settings.server.console_url),
@@ -392,6 +392,40 @@ class App:
         for server in self._servers:
             server.stop(grace)
         self._opened.close()
+
+    def _open_record(
+        self, settings: Settings, key: bytes, clock: Clock, telemetry: Telemetry
+    ) -> tuple[DecisionLog, Callable[[], bool]]:
+        """Open the decision log; return it, and what says whether it is kept as the settings want."""
+        from pdp.audit.noting import HeadNoter, signed  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.record import SigningKey  # noqa: PLC0415 - see above
+        from pdp.starting import heads_of  # noqa: PLC0415 - see above
+
+        heads = heads_of(settings)
+        if heads is None:
+            log = open_record(settings, key=key, clock=clock, on_failure=telemetry.record_failed)
+            self._opened.callback(log.close)
+            return log, lambda: log.healthy
+        self._opened.enter_context(closing(heads))
+        heads.prepare()
+        noted = heads.read()
+        log = open_record(settings, key=key, clock=clock, on_failure=telemetry.record_failed, noted=noted)
+        signer = SigningKey.load(settings.record_signing_key)
+        noter = HeadNoter(
+            heads,
+            reached=lambda: log.reached,
+            sign=lambda head: signed(head, noted.deployment, signer),
+            replica=settings.replica,
+            clock=clock,
+            every=settings.record.checkpoint_seconds,
+            folder=log.folder,
+            anchors=settings.record_anchors,
+            on_failure=telemetry.head_failed,
+        )
+        # Ended after the log, so that it notes the end of the chain.
+        self._opened.enter_context(noter)
+        self._opened.callback(log.close)
+        return log, lambda: log.healthy and not noter.problem
 
     def _open_stores(
         self, settings: Settings, log: DecisionLog, clock: Clock, fences: Fences
@@ -539,10 +573,19 @@ def record_key(data_dir: Path) -> bytes:
 
 
 def open_record(
-    settings: Settings, *, key: bytes, clock: Clock, on_failure: Callable[[], None] | None = None
+    settings: Settings,
+    *,
+    key: bytes,
+    clock: Clock,
+    on_failure: Callable[[], None] | None = None,
+    noted: NotedHeads | None = None,
 ) -> DecisionLog:
-    """Open the decision log of a deployment. Raise `ConfigurationError` when it cannot be written."""
+    """Open the decision log of a deployment; `noted` is what servers have noted in the database that they share.
+
+    Raise `ConfigurationError` when it cannot be written.
+    """
     from pdp.record import DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - embedded use has no need of it
+    from pdp.record.segments import Head  # noqa: PLC0415 - the same
 
     return DecisionLog(
         settings.record_folder,
@@ -554,6 +597,8 @@ def open_record(
         reserve_bytes=settings.record.reserve_bytes,
         checkpoint_seconds=settings.record.checkpoint_seconds,
         anchors=settings.record_anchors,
+        elsewhere={one.chain: Head(one.seq, one.hash) for one in noted.heads} if noted else {},
+        origin={"deployment": noted.deployment, "replica": settings.replica} if noted else {},
         attributes=frozenset(settings.record.attributes),
         terms=frozenset(settings.record.terms),
         on_failure=on_failure,

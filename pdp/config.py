@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from pdp.sessions.lease import LEAST_LEASE_SECONDS, MOST_LEASE_SECONDS
 
 DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
+_REPLICA = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CONTROL_SOCKET = "control.sock"
 
 # Variables with the prefix of settings that are not settings: for the client, the command line and the tests.
@@ -275,6 +277,9 @@ class RecordSettings:
         "bytes of the log's disk that are reserved for records of what ends authority, and as many allocated in "
         "advance",
     )
+    replica: str = _setting(
+        "", "the name of this machine in the records of servers that share PostgreSQL; empty means its host name"
+    )
     index_file: str = _setting("", "the file of the index for questions about the log; empty means one beside the log")
     attributes: tuple[str, ...] = _setting(
         (),
@@ -308,6 +313,11 @@ class Settings:
     def record_folder(self) -> Path:
         """Return the folder of the decision log."""
         return Path(self.record.folder) if self.record.folder else Path(self.data_dir) / "record"
+
+    @property
+    def replica(self) -> str:
+        """Return the name of this machine in the decision log."""
+        return self.record.replica or gethostname()
 
     @property
     def record_index(self) -> Path | None:
@@ -663,6 +673,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
         yield f"`call_tokens.seconds` must be at most `{MOST_SECONDS}`"
     yield from _workers_problems(settings)
     yield from _store_problems(settings.sessions)
+    yield from _record_problems(settings.record)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)
     if not settings.data_dir:
@@ -733,6 +744,11 @@ def _store_problems(sessions: SessionSettings) -> Iterable[str]:
     for name, chosen in (("lease_seconds", seconds > 0), ("replication", sessions.replication != "none")):
         if chosen and sessions.store != "postgres":
             yield f"`sessions.{name}` needs `sessions.store: postgres`, not `{sessions.store}`"
+
+
+def _record_problems(record: RecordSettings) -> Iterable[str]:
+    if record.replica and not _REPLICA.fullmatch(record.replica):
+        yield f"`record.replica` must be up to 64 letters, digits, `.`, `_` and `-`, not {_quoted(record.replica)}"
 
 
 def _limits_problems(limits: Limits) -> Iterable[str]:

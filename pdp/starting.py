@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pdp.bundlesettings import trust_of
 from pdp.callersettings import denied_of, keys_of_file, tls_files_of
@@ -23,6 +24,9 @@ from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
 from pdp.serving.certificates import ServerCertificates
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.workers.port import SharedPort
+
+if TYPE_CHECKING:
+    from pdp.sessions.postgresheads import PostgresHeads
 
 _UNIX = "unix:"
 _LONGEST_SOCKET = 107
@@ -130,6 +134,18 @@ def telemetry_of(settings: Settings) -> TelemetrySettings:
 def postgres_of(settings: Settings) -> str:
     """Return the connection string of PostgreSQL; empty with another store. Raise `ConfigurationError`."""
     return conninfo_in(Path(settings.sessions.postgres_file)) if settings.sessions.postgres_file else ""
+
+
+def heads_of(settings: Settings) -> PostgresHeads | None:
+    """Return where servers note how far their records reach; None unless they share PostgreSQL.
+
+    Raise `ConfigurationError`.
+    """
+    if settings.sessions.store != "postgres":
+        return None
+    from pdp.sessions.postgresheads import PostgresHeads  # noqa: PLC0415 - an extra brings its driver
+
+    return PostgresHeads(postgres_of(settings))
 
 
 def conninfo_in(path: Path) -> str:

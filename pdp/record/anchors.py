@@ -6,6 +6,7 @@ separate folder. When a writer starts, a chain that no longer holds that record 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pdp.foundation.files import USUAL, replacing
@@ -28,12 +29,7 @@ class Anchors:
 
     def lost(self, record: Path) -> dict[str, str]:
         """Return each chain of a record that no longer holds its noted record, as `seq:hash`."""
-        chains = segments_by_chain(record)
-        return {
-            chain: f"{head.seq}:{head.hash}"
-            for chain, head in self.heads().items()
-            if not _holds(chains.get(chain, ()), head)
-        }
+        return lost_of(segments_by_chain(record), self.heads())
 
     def heads(self) -> dict[str, Head]:
         """Return the noted record of each chain; files that hold none are left out."""
@@ -41,6 +37,13 @@ class Anchors:
             return {}
         noted = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
         return {chain: head for chain, head in noted.items() if head is not None}
+
+
+def lost_of(chains: Mapping[str, tuple[Segment, ...]], heads: Mapping[str, Head]) -> dict[str, str]:
+    """Return each chain that does not hold its head among its segments, as `seq:hash`."""
+    return {
+        chain: f"{head.seq}:{head.hash}" for chain, head in heads.items() if not _holds(chains.get(chain, ()), head)
+    }
 
 
 def _head(file: Path) -> Head | None:

@@ -46,13 +46,27 @@ class Rotation:
     seconds: float = 24 * 3600.0
 
 
+class Reached(NamedTuple):
+    """How far a chain has come: its latest record, the number of its segment, and the size of that in bytes.
+
+    `ended` says that its writer writes no more.
+    """
+
+    chain: str
+    head: Head
+    number: int
+    size: int
+    ended: bool
+
+
 class Chain:
     """One worker's chain in a folder. Not for several threads at once; `now` returns unix seconds.
 
     `known` is the latest safe record of each chain, None when none is known. `lost` are chains that no longer hold
     their known record; the first segment lists them. `heads` returns, for each segment, the records of other chains
     that cannot be cut off unnoticed from then on. `store_revision` returns the change of the session store up to which
-    each change is in the record or was never made: checkpoints carry it, unless it is 0.
+    each change is in the record or was never made: checkpoints carry it, unless it is 0. `origin` is where the chain
+    is written: fields for the first record of each segment.
 
     A segment's disk space is allocated before it is written. Its last `reserve` bytes are for urgent records; when no
     more space can be allocated, or only that much is left on the disk, only urgent records are written.
@@ -75,10 +89,11 @@ class Chain:
         heads: Callable[[], Mapping[str, Head]],
         reserve: int,
         store_revision: Callable[[], int],
+        origin: Mapping[str, str],
     ) -> None:
         self._reserve, self._step = reserve, max(reserve // _STEP_PART, _LEAST_STEP)
         self._room = self._limit = inf
-        self._lost, self._heads, self._store_revision = lost, heads, store_revision
+        self._lost, self._heads, self._store_revision, self._origin = lost, heads, store_revision, origin
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
         self._slot = take_slot(folder, disk, known)
@@ -111,6 +126,11 @@ class Chain:
     def head(self) -> Head:
         """Return the latest record."""
         return Head(self.seq, self._hash.decode())
+
+    @property
+    def reached(self) -> Reached:
+        """Return how far it has come."""
+        return Reached(self.id, self.head, self._number, self._size, ended=not self._held)
 
     @property
     def is_open(self) -> bool:
@@ -296,6 +316,7 @@ class Chain:
             number=self._number + 1,
             pid=os.getpid(),
             synced_seq=self.synced_seq,
+            **self._origin,
         )
         line = placed(opening, Place(self.id, self.seq + 1, self._hash.decode()))
         signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, _GOES_ON)

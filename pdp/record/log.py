@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pdp.clock import Clock, SystemClock
@@ -28,8 +29,8 @@ from pdp.foundation.files import make_folder
 from pdp.foundation.repeating import Repeater
 from pdp.model import Basis, Decision, Outcome, TraceParent
 from pdp.observer import ENDING, Event
-from pdp.record.anchors import Anchors
-from pdp.record.chain import Chain, Rotation
+from pdp.record.anchors import Anchors, lost_of
+from pdp.record.chain import Chain, Reached, Rotation
 from pdp.record.disk import Disk
 from pdp.record.ends import store_revision
 from pdp.record.entry import Entries
@@ -75,10 +76,14 @@ class DecisionLog:
 
     `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. After `start`, the
     record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps the latest safe
-    record of each chain. `attributes` and `terms` name the attributes of users and the terms of sessions whose values
-    are written; for any other a digest is written. The last `reserve_bytes` of the disk, and as many allocated in
-    advance, are for what ends authority. `on_failure` is called for each record that is late or lost. Raise
-    `ConfigurationError` when the folder cannot be written.
+    record of each chain, and `elsewhere` has those that are known from other places: what a chain here has lost of
+    them is in the first record of this process. `origin` has fields that say there where it is written. `attributes`
+    and `terms` name the attributes of users and the terms of sessions whose values are written; for any other a digest
+    is written. The last `reserve_bytes` of the disk, and as many allocated in advance, are for what ends authority.
+    `on_failure` is called for each record that is late or lost. Raise `ConfigurationError` when the folder cannot be
+    written.
+
+    `reached` is how far the record of this process is signed and on the disk; None before the first checkpoint.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class DecisionLog:
         reserve_bytes: int = 0,
         checkpoint_seconds: float = 10.0,
         anchors: Path | None = None,
+        elsewhere: Mapping[str, Head] = MappingProxyType({}),
+        origin: Mapping[str, str] = MappingProxyType({}),
         disk: Disk | None = None,
         on_failure: Callable[[], None] | None = None,
         attributes: frozenset[str] = frozenset(),
@@ -105,6 +112,8 @@ class DecisionLog:
         self._clock, self._disk = clock or SystemClock(), disk or Disk()
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
+        self._elsewhere, self._origin = elsewhere, origin
+        self.reached: Reached | None = None
         self._entries = Entries(key, attributes, terms)
         self._acknowledged: Callable[[], int] = lambda: 0
         # Guards all fields below.
@@ -192,10 +201,10 @@ class DecisionLog:
             self._write()
             self._keep_up()
             self._sign()
-            head = self._chain.head
-            sure = self._commit(self._chain.generation, head.seq)
+            reached = self._chain.reached
+            sure = self._commit(self._chain.generation, reached.head.seq)
         if sure:
-            self._anchor(head)
+            self._anchor(reached)
         if removed:
             self._on_failure()
 
@@ -216,7 +225,7 @@ class DecisionLog:
                 self._waiting.clear()
                 self._waiting_bytes = 0
         if first and _SYNCING not in self._problems:
-            self._anchor(self._chain.head)
+            self._anchor(self._chain.reached)
 
     # What a decision waits for.
 
@@ -377,12 +386,13 @@ class DecisionLog:
             self._failed(_WRITING, FileNotFoundError(errno.ENOENT, "its segment was removed"))
         return removed
 
-    def _anchor(self, head: Head) -> None:
-        if self._anchors is None or head == self._anchored:
+    def _anchor(self, reached: Reached) -> None:
+        self.reached = reached
+        if self._anchors is None or reached.head == self._anchored:
             return
         try:
-            self._anchors.note(self._chain.id, head)
-            self._anchored = head
+            self._anchors.note(reached.chain, reached.head)
+            self._anchored = reached.head
         except OSError as error:
             # The record itself is well: its health and its promises do not depend on this.
             _LOG.warning("cannot save the position of the decision log: %s", reason_of(error))
@@ -457,13 +467,20 @@ class DecisionLog:
                 rotation=rotation,
                 disk=self._disk,
                 known=self._anchors.heads() if self._anchors else None,
-                lost=self._anchors.lost(self.folder) if self._anchors else {},
+                lost=self._lost_chains(),
                 heads=self._heads,
                 reserve=reserve,
                 store_revision=self._store_revision_now,
+                origin=self._origin,
             )
         except OSError as error:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason_of(error)}") from None
+
+    def _lost_chains(self) -> dict[str, str]:
+        here = segments_by_chain(self.folder)
+        # Of what is known elsewhere, chains that are not here may be those of other machines.
+        elsewhere = {chain: head for chain, head in self._elsewhere.items() if chain in here}
+        return (self._anchors.lost(self.folder) if self._anchors else {}) | lost_of(here, elsewhere)
 
     def _heads(self) -> Mapping[str, Head]:
         """Return the head of each chain here; with anchors the safe one, which a crash cannot lose."""

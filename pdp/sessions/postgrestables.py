@@ -55,7 +55,7 @@ def prepare_history(connection: PostgresConnection, namespace: str) -> int:
 
 def write_sessions(connection: PostgresConnection, namespace: str) -> None:
     """Do as `prepare_sessions` in a transaction of the caller."""
-    if _missing(connection, namespace, META):
+    if missing(connection, namespace, META):
         mark = mark_of(connection, namespace)
         if mark is not None:
             raise StoreUnavailableError(mark.refusal(connection.place))
@@ -66,13 +66,13 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> None:
     for statements in UPGRADES[version - FIRST_VERSION :]:
         connection.execute(statements)
     connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
-    if _missing(connection, namespace, "replicas"):
+    if missing(connection, namespace, "replicas"):
         connection.execute(_REPLICAS)
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
     """Do as `prepare_history` in a transaction of the caller."""
-    if _missing(connection, namespace, "history"):
+    if missing(connection, namespace, "history"):
         connection.execute(_HISTORY)
         connection.execute("INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES)))
     # Histories of earlier programs have none.
@@ -86,7 +86,7 @@ def mark_of(connection: PostgresConnection, namespace: str) -> Mark | None:
     return None if found is None else read_mark(connection)
 
 
-def _missing(connection: PostgresConnection, namespace: str, table: str) -> bool:
+def missing(connection: PostgresConnection, namespace: str, table: str) -> bool:
     """Say whether there is no such table; create its namespace if that is missing too."""
     # Who may not create a namespace may use one that is there.
     if connection.execute("SELECT CAST(to_regnamespace(?) AS text)", (namespace,)).get is None:

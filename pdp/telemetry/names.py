@@ -177,6 +177,9 @@ REFUSED = Metric(
 RECORD_FAILURES = Metric(
     "pdp.record.failures", "counter", "{record}", "Records that could not be written in time, or at all."
 )
+RECORD_HEAD_FAILURES = Metric(
+    "pdp.record.head.failures", "counter", "{failure}", "Heads of the record that could not be noted in the database."
+)
 RECORD_LOST = Metric("pdp.record.lost", "counter", "{record}", "Records that will never be written.")
 RECORD_WAITING = Metric("pdp.record.waiting", "gauge", "{record}", "Records that wait to be written.")
 RECORD_UNSIGNED = Metric("pdp.record.unsigned", "gauge", "{record}", "Records that no checkpoint covers yet.")
@@ -245,6 +248,7 @@ METRICS: tuple[Metric, ...] = (
     BUNDLE_FAILURES,
     REFUSED,
     RECORD_FAILURES,
+    RECORD_HEAD_FAILURES,
     RECORD_LOST,
     RECORD_WAITING,
     RECORD_UNSIGNED,

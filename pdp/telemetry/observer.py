@@ -109,6 +109,11 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.count(names.RECORD_FAILURES)
 
+    def head_failed(self) -> None:
+        """Count a head of the record that could not be noted in the database."""
+        if self._metrics is not None:
+            self._metrics.count(names.RECORD_HEAD_FAILURES)
+
     def watch_sessions(self, count: CountSessions) -> None:
         """Report sessions by state, as `count` returns them at each collection.
 

@@ -482,6 +482,7 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
         ({"sessions.postgres_file": "f"}, "`sessions.postgres_file` needs `sessions.store: postgres`, not `sqlite`"),
         ({"sessions.lease_seconds": "1"}, "`sessions.lease_seconds` needs `sessions.store: postgres`, not `sqlite`"),
         ({"sessions.replication": "async"}, "`sessions.replication` needs `sessions.store: postgres`, not `sqlite`"),
+        ({"record.replica": "a b"}, "`record.replica` must be up to 64 letters, digits, `.`, `_` and `-`, not `a b`"),
         ({**_POSTGRES, "sessions.lease_seconds": "9"}, "`sessions.lease_seconds` must be 0, or from 0.3 to 5, not `9`"),
     ],
 )

@@ -455,6 +455,34 @@ def test_a_tail_replaced_between_two_runs_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tail_that_is_known_elsewhere_is_found(tmp_path: Path) -> None:
+    """Whoever can cut the notes beside the record as well does not reach those that are elsewhere."""
+    log = anchored(tmp_path / "record", tmp_path / "anchors")
+    content = b"".join(lines_of(log.path)[:4])
+    log.close()
+    log.path.write_bytes(content)
+    shutil.rmtree(tmp_path / "anchors")
+    chain = log.path.name.split("-")[1]
+    # The other one is of another machine.
+    elsewhere = {chain: Head(9, "0" * 64), "f" * 12: Head(1, "0" * 64)}
+    DecisionLog(tmp_path / "record", key=KEY, signer=SIGNER, elsewhere=elsewhere).close()
+
+    assert problems(tmp_path / "record") == [
+        f"2:1: chain `{chain}` had safely reached record 9 and lost it before this segment began: it was cut"
+    ]
+
+
+def test_a_segment_says_where_it_was_written(tmp_path: Path) -> None:
+    """In its first record, which the next one signs."""
+    origin = {"deployment": "d", "replica": "r"}
+    log = DecisionLog(tmp_path, key=KEY, signer=SIGNER, origin=origin)
+    log.close()
+    first = json.loads(lines_of(log.path)[0])
+
+    assert origin == {name: first[name] for name in origin}
+    assert [] == problems(tmp_path)
+
+
 def test_a_chain_that_vanished_between_two_runs_is_found(tmp_path: Path) -> None:
     """Whoever takes a whole chain away, and its lock, is found by the next start."""
     log = anchored(tmp_path / "record", tmp_path / "anchors")

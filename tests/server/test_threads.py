@@ -34,6 +34,7 @@ ELSEWHERE = {
     "MainThread",  # of every process
     "pdp-policy-poll",  # a bundle comes from a folder or from a URL
     "pdp-lease",  # of servers on PostgreSQL
+    "pdp-record-heads",  # the same
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers

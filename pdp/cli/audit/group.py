@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from pdp.audit.notedcheck import NOTHING, Noted, compared
 from pdp.cli.audit.export import export
 from pdp.cli.audit.questions import executed_by, session, show, tail, touched, who_approved
 from pdp.cli.audit.reconcile import reconcile_command
@@ -54,6 +55,19 @@ for command in (tail, show, session, who_approved, executed_by, touched, revoke_
     help="A file of what the record must still hold: earlier `--json` output, or a copy of `record-heads`.",
 )
 @click.option(
+    "--known-postgres",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with a connection string of PostgreSQL: what the servers have noted there, the record must still hold.",
+)
+@click.option(
+    "--replica",
+    "replicas",
+    metavar="NAME",
+    multiple=True,
+    help="With --known-postgres: DIR has only the record of this machine; repeat it for others.",
+)
+@click.option(
     "--broker",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -77,6 +91,8 @@ def verify(
     open_end: bool,
     missing_start: bool,
     known: tuple[Path, ...],
+    known_postgres: Path | None,
+    replicas: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Find what was changed, dropped, inserted, repeated or reordered in a record, or in those of server and broker.
@@ -86,9 +102,16 @@ def verify(
     """
     if (broker is None) != (not broker_keys):
         raise click.UsageError("--broker and --broker-public-key need each other")
-    heads = {path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known}
+    if replicas and known_postgres is None:
+        raise click.UsageError("--replica needs --known-postgres")
+    server_keys = PublicKeys.load(public_keys)
+    noted = _noted(known_postgres, folder, server_keys, replicas) if known_postgres else NOTHING
+    heads: Mapping[Path, Mapping[str, Head]] = {
+        **{path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known},
+        **noted.known,
+    }
     # Each record by its own keys: the broker must not be able to sign for the server.
-    records = [(folder, PublicKeys.load(public_keys), _without(heads, broker))]
+    records = [(folder, server_keys, _without(heads, broker))]
     if broker is not None:
         records.append((broker, PublicKeys.load(broker_keys), _within(heads, broker)))
     reports = []
@@ -97,7 +120,7 @@ def verify(
             reports.append(verify_record(one, keys, open_end=open_end, missing_start=missing_start, known=named))
     report = Report(
         chains=tuple(chain for one in reports for chain in one.chains),
-        findings=tuple(finding for one in reports for finding in one.findings),
+        findings=(*(finding for one in reports for finding in one.findings), *noted.findings),
         more_findings=sum(one.more_findings for one in reports),
     )
     if as_json:
@@ -105,6 +128,13 @@ def verify(
     else:
         _print(report, "record" if broker is None else "records")
     sys.exit(1 if report.findings else 0)
+
+
+def _noted(file: Path, folder: Path, keys: PublicKeys, replicas: tuple[str, ...]) -> Noted:
+    from pdp.sessions.postgresheads import noted_in  # noqa: PLC0415 - an extra brings its driver
+    from pdp.starting import conninfo_in  # noqa: PLC0415 - other commands of this group have no need of it
+
+    return compared(folder, noted_in(conninfo_in(file)), keys, replicas=frozenset(replicas))
 
 
 def _without(heads: Mapping[Path, Mapping[str, Head]], folder: Path | None) -> Mapping[Path, Mapping[str, Head]]:

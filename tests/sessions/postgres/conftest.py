@@ -50,6 +50,7 @@ def conninfo(server: PostgresServer) -> str:
 # The secret and the name of the database stay.
 _TABLES = """
 SELECT schemaname, tablename FROM pg_tables
-WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history') AND tablename NOT IN ('history', 'deployment')
+WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history', 'pdp_record')
+AND tablename NOT IN ('history', 'deployment')
 """
 _FIRST_REVISION = "INSERT INTO pdp_history.access_revision VALUES (1, 0, 0)"

@@ -1,0 +1,138 @@
+"""Note in the database of the servers how far the record of this process reaches, so that all can tell what is missing.
+
+The record's disk and the server are one machine, and what is gone from it cannot be seen there. No decision waits for
+the database, and none depends on what it answers here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
+
+from pdp.clock import Clock
+from pdp.errors import PDPError, reason_of
+from pdp.foundation.repeating import Repeater
+from pdp.record.anchors import Anchors
+from pdp.record.chain import Reached
+from pdp.record.envelope import json_text
+from pdp.record.keys import PublicKeys, SigningKey
+from pdp.record.segments import Head, segments_by_chain
+from pdp.record.slot import held
+from pdp.sessions.notedheads import NotedHead
+
+_LOG = logging.getLogger("pdp.record")
+
+_LOOK_SECONDS: Final = 1.0
+# A writer is called silent when it has missed so many checkpoints, but not within this time.
+_MISSED: Final = 3
+_LEAST_SILENT_SECONDS: Final = 30.0
+
+
+class Notes(Protocol):
+    """Where heads are noted. Raise `PDPError`."""
+
+    def note(self, head: NotedHead, *, again_seconds: float | None) -> bool:
+        """Note a head; say whether it does not contradict what is noted of its chain."""
+        ...
+
+
+class HeadNoter(Repeater):
+    """Notes the heads of one process on its own thread once started.
+
+    `reached` returns how far the process is. That is noted soon after each checkpoint, of which there is one in `every`
+    seconds, and when nothing is new as well: whoever reads it sees that nothing is missing. The chains that other
+    processes have left behind in `folder` are noted at first, as far as `anchors` knows that they were signed.
+    `on_failure` is called for each attempt that has failed.
+    """
+
+    def __init__(
+        self,
+        notes: Notes,
+        *,
+        reached: Callable[[], Reached | None],
+        sign: Callable[[NotedHead], NotedHead],
+        replica: str,
+        clock: Clock,
+        every: float,
+        folder: Path,
+        anchors: Path,
+        on_failure: Callable[[], None],
+    ) -> None:
+        super().__init__("record-heads", self.turn, every=min(every, _LOOK_SECONDS))
+        self._notes, self._reached, self._sign = notes, reached, sign
+        self._replica, self._clock, self._every = replica, clock, every
+        self._folder, self._anchors, self._on_failure = folder, anchors, on_failure
+        self._tried: Reached | None = None
+        self._due_at = 0.0
+        # Chains of other processes that are still to be noted; None before the folder was looked through.
+        self._left_behind: list[tuple[str, Head, None]] | None = None
+        self.problem = ""
+
+    def stop(self) -> None:
+        """Take no further turn, and note the end of the chain. The record of the process is closed before."""
+        super().stop()
+        self.turn()
+
+    def turn(self) -> None:
+        """Note what is new, or once more what is not when that is due."""
+        reached, now = self._reached(), self._clock.now()
+        if reached is None or (reached == self._tried and now.boot_at < self._due_at):
+            return
+        self._tried, self._due_at = reached, now.boot_at + self._every
+        again = None if reached.ended else max(_MISSED * self._every, _LEAST_SILENT_SECONDS)
+        try:
+            if self._left_behind is None:
+                self._left_behind = self._found_behind(reached.chain)
+            refused = [
+                chain
+                for chain, head, due in [(reached.chain, reached.head, again), *self._left_behind]
+                if not self._note(chain, head, now.wall_at, again_seconds=due)
+            ]
+        except PDPError as error:
+            self._say(str(error))
+        except OSError as error:
+            self._say(f"cannot read `{self._folder}` or `{self._anchors}`: {reason_of(error)}")
+        else:
+            self._left_behind = [one for one in self._left_behind if one[0] in refused]
+            named = ", ".join(f"`{chain}`" for chain in refused)
+            self._say(
+                f"later or other records of chain {named} are noted there: run `pdp audit verify`" if named else ""
+            )
+
+    def _found_behind(self, own: str) -> list[tuple[str, Head, None]]:
+        here = segments_by_chain(self._folder).keys() - {own}
+        known = Anchors(self._anchors).heads()
+        return [(chain, head, None) for chain, head in known.items() if chain in here and not held(self._folder, chain)]
+
+    def _note(self, chain: str, head: Head, at: float, *, again_seconds: float | None) -> bool:
+        noted = NotedHead(chain=chain, replica=self._replica, seq=head.seq, hash=head.hash, at=at)
+        return self._notes.note(self._sign(noted), again_seconds=again_seconds)
+
+    def _say(self, problem: str) -> None:
+        if problem:
+            self._on_failure()
+        if problem and not self.problem:
+            _LOG.error("other servers cannot see how far the decision log of this one reaches: %s", problem)
+        elif self.problem and not problem:
+            _LOG.warning("other servers can see again how far the decision log of this one reaches")
+        self.problem = problem
+
+
+def signed(head: NotedHead, deployment: str, signer: SigningKey) -> NotedHead:
+    """Return a head with its signature."""
+    named = replace(head, key=signer.id)
+    return replace(named, signature=signer.sign(_statement(named, deployment)))
+
+
+def is_signed(head: NotedHead, deployment: str, keys: PublicKeys) -> bool:
+    """Say whether one of the keys has signed a head for a deployment."""
+    return keys.signed(head.key, _statement(head, deployment), head.signature)
+
+
+def _statement(head: NotedHead, deployment: str) -> bytes:
+    # The kind keeps it apart from all else that the key signs.
+    fields = {"chain": head.chain, "replica": head.replica, "seq": head.seq, "hash": head.hash, "at": head.at}
+    return json_text({"kind": "record.head", "deployment": deployment, "key": head.key, **fields}).encode("ascii")
