@@ -45,6 +45,7 @@ from pdp.sessions.heartbeat import Heartbeat
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
+from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.store import SessionHistory, SessionStore
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class App:
 
         require(settings, port_held=worker > 0)
         key = record_key(Path(settings.data_dir))
-        time = clock or SystemClock()
+        time = SharedClock(clock or SystemClock())
         self._opened, self._peers = ExitStack(), peers
         try:
             telemetry = build_telemetry(
@@ -428,7 +429,7 @@ class App:
         return log, lambda: log.healthy and not noter.problem
 
     def _open_stores(
-        self, settings: Settings, log: DecisionLog, clock: Clock, fences: Fences
+        self, settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences
     ) -> tuple[SessionStore, SessionHistory]:
         sessions = _open_store(settings, log, clock, fences)
         self._opened.callback(sessions.close)
@@ -637,7 +638,7 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
     return ReopeningHistory(reopen, on_failure=failed)
 
 
-def _open_store(settings: Settings, log: DecisionLog, clock: Clock, fences: Fences) -> SessionStore:
+def _open_store(settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
     postgres = settings.sessions.store == "postgres"
@@ -659,7 +660,7 @@ def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:
     )
 
 
-def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock, fences: Fences) -> PostgresSessionStore:
+def _open_postgres(settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences) -> PostgresSessionStore:
     from pdp.sessions.lease import LeaseTerms  # noqa: PLC0415 - embedded use has no need of it
     from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
     from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
@@ -671,6 +672,7 @@ def _open_postgres(settings: Settings, log: DecisionLog, clock: Clock, fences: F
         tells=settings.tells,
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
-        lease=LeaseTerms(file=settings.lease_file, seconds=seconds, clock=clock) if seconds else None,
+        lease=LeaseTerms(file=settings.lease_file, seconds=seconds, clock=clock.machine) if seconds else None,
         fences=fences,
+        clock=clock,
     )

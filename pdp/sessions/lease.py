@@ -35,12 +35,14 @@ class Head:
 class Lease:
     """Permission to answer from memory that has all changes up to `head`, for `seconds`.
 
-    `begun` was read before the renewal was sent: every change that was acknowledged until then is in it.
+    `begun` was read before the renewal was sent: every change that was acknowledged until then is in it. The clock of
+    the machine can be `behind` that of the database by so many seconds.
     """
 
     head: Head
     begun: Instant
     seconds: float
+    behind: float = 0.0
 
     def holds(self, now: Instant) -> bool:
         """Say whether memory may answer now. Any doubt about the clocks ends it."""

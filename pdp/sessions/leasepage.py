@@ -22,8 +22,8 @@ from pdp.clock import Clock, Instant
 from pdp.foundation.files import open_private
 from pdp.sessions.lease import Head, Lease, LeaseTerms
 
-# The deployment, the boot, both clocks, the length, the revision and the tag.
-_RECORD: Final = struct.Struct(">64s64sdddQ64s")
+# The deployment, the boot, both clocks, the length, how far behind, the revision and the tag.
+_RECORD: Final = struct.Struct(">64s64sddddQ64s")
 _DIGEST_BYTES: Final = 16
 _LENGTH: Final = _RECORD.size + _DIGEST_BYTES
 _NONE: Final = bytes(_LENGTH)
@@ -50,11 +50,11 @@ class LeasePage:
             opened.pop_all()
         self._read: tuple[bytes, Lease | None] = (b"", None)
 
-    def head(self) -> Head | None:
-        """Return the change up to which memory must have all to answer now; None without a lease."""
+    def held(self) -> Lease | None:
+        """Return the lease under which memory may answer now; None without one."""
         # INVARIANT: the page is read before the clock, so that a pause between the two ends the lease, if anything.
         lease = self.lease()
-        return lease.head if lease is not None and lease.holds(self._clock.now()) else None
+        return lease if lease is not None and lease.holds(self._clock.now()) else None
 
     def lease(self) -> Lease | None:
         """Return the lease that was published last, whether it still holds or not; None without one."""
@@ -93,14 +93,15 @@ class LeasePage:
     def _record(self, lease: Lease) -> bytes:
         begun, head = lease.begun, lease.head
         deployment, boot, tag = (text.encode() for text in (self._deployment, begun.boot_id, head.tag))
-        record = _RECORD.pack(deployment, boot, begun.wall_at, begun.boot_at, lease.seconds, head.revision, tag)
+        numbers = (begun.wall_at, begun.boot_at, lease.seconds, lease.behind, head.revision)
+        record = _RECORD.pack(deployment, boot, *numbers, tag)
         return record + _digest(record)
 
     def _parsed(self, content: bytes) -> Lease | None:
         record = content[: _RECORD.size]
         if content != record + _digest(record):
             return None
-        *texts, wall_at, boot_at, seconds, revision, tag = _RECORD.unpack(record)
+        *texts, wall_at, boot_at, seconds, behind, revision, tag = _RECORD.unpack(record)
         deployment, boot, tag = (text.rstrip(b"\0").decode() for text in (*texts, tag))
         if deployment != self._deployment:
             return None
@@ -108,6 +109,7 @@ class LeasePage:
             head=Head(revision=revision, tag=tag),
             begun=Instant(wall_at=wall_at, boot_at=boot_at, boot_id=boot),
             seconds=seconds,
+            behind=behind,
         )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
 
+from pdp.clock import SystemClock
 from pdp.errors import ConflictError, StoreUnavailableError, reason_of
 from pdp.model import Session
+from pdp.sessions.database import require_known_schema
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
-from pdp.sessions.lease import Head, LeaseTerms
+from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
@@ -19,6 +21,7 @@ from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgrestables import prepare_sessions
 from pdp.sessions.postgreswatcher import Acknowledged, PostgresWatcher
 from pdp.sessions.scopes import ScopePool
+from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
@@ -31,7 +34,13 @@ NAME: Final = "session store"
 # One row orders all writes: revisions are in the order of commits, so that no reader passes over one.
 _BEGIN: Final = "BEGIN; SELECT revision FROM meta FOR NO KEY UPDATE"
 
-
+# INVARIANT: no write pushes the high-water mark further than this beyond the time of the database. It never falls, and
+# a mark that is a day ahead would expire the sessions of all servers.
+_ADVANCE: Final = """
+UPDATE meta SET revision = revision + 1, high_water_at = greatest(high_water_at, :wall_at)
+WHERE :wall_at <= greatest(high_water_at, extract(epoch FROM clock_timestamp()) + :ahead)
+RETURNING schema_version, revision
+"""
 # A process that knows an earlier revision has seen nothing of this.
 _COUNT_FROM: Final = """
 UPDATE meta SET revision = greatest(revision, ?), forgotten_revision = greatest(revision, ?), bundle_counted = ?
@@ -44,14 +53,14 @@ class PostgresSessionStore(SQLSessionStore):
 
     `conninfo` is a connection string; the tables are in the schema `namespace` with `_sessions` behind it.
     `busy_seconds` is how long to wait for other writers before `OverloadedError`, and `seconds` for the server before
-    `StoreUnavailableError`. Others wait `idle_seconds` for a process that has stopped while it writes. The
-    others are as in `SQLiteSessionStore`. No disk is reserved for ending authority: that is up to those who run the
-    database.
+    `StoreUnavailableError`. Others wait `idle_seconds` for a process that has stopped while it writes. `clock` learns
+    how far it can be behind that of the database. The others are as in `SQLiteSessionStore`. No disk is reserved for
+    ending authority: that is up to those who run the database.
 
     Every read asks the primary, so a change by any server is seen by all. With a `lease`, what is remembered answers
     while it lasts, and a thread renews it until `close`. What is written returns when no server with a lease can answer
     from before it, and `fences` are told of that. Only `touch` does not wait: the high-water mark can be as old as the
-    lease.
+    lease. A write for a time far ahead of the clock of the database is refused, and so is a read by such a machine.
     """
 
     _connection: PostgresConnection
@@ -71,6 +80,7 @@ class PostgresSessionStore(SQLSessionStore):
         known_revision: int = 0,
         lease: LeaseTerms | None = None,
         fences: Fences | None = None,
+        clock: SharedClock | None = None,
     ) -> None:
         tables = f"{namespace}_sessions"
 
@@ -94,7 +104,7 @@ class PostgresSessionStore(SQLSessionStore):
         # No server can answer from before this revision.
         self._outwaited = 0
         self._renewer: LeaseRenewer | None = None
-        leased: Callable[[], Head | None] = _no_lease
+        leased: Callable[[], Lease | None] = _no_lease
         scopes = ScopePool()
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
@@ -105,7 +115,7 @@ class PostgresSessionStore(SQLSessionStore):
             if lease is not None:
                 page = _page(lease, deployment)
                 self._renewer = LeaseRenewer(connection(0.0, lease.seconds), page, lease, channel=tables)
-                leased = page.head
+                leased = page.held
             opened.pop_all()
         # What only reads waits for no writer.
         watcher = PostgresWatcher(
@@ -114,6 +124,7 @@ class PostgresSessionStore(SQLSessionStore):
             self._acknowledged,
             sessions_kept=sessions_kept,
             busy_seconds=busy_seconds,
+            clock=clock or SharedClock(SystemClock()),
             leased=leased,
         )
         super().__init__(
@@ -220,6 +231,14 @@ class PostgresSessionStore(SQLSessionStore):
         if noted:
             self._wait(revision)
 
+    def _advance(self, wall_at: float) -> int:
+        found = self._connection.execute(_ADVANCE, {"wall_at": wall_at, "ahead": MOST_APART_SECONDS}).get
+        if found is None:
+            raise StoreUnavailableError(f"{AHEAD}; nothing was written")
+        schema_version, self._revision = found
+        require_known_schema(schema_version)
+        return self._revision
+
     def _wait(self, revision: int) -> None:
         fence = self._fence.wait(revision)
         if fence is not None:
@@ -255,5 +274,5 @@ def _page(lease: LeaseTerms, deployment: str) -> LeasePage:
         raise StoreUnavailableError(f"cannot use `{lease.file}`: {reason_of(error)}") from None
 
 
-def _no_lease() -> Head | None:
+def _no_lease() -> Lease | None:
     return None

@@ -19,14 +19,13 @@ from pdp.errors import PDPError, StoreUnavailableError, reason_of
 from pdp.sessions.lease import Head, Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.sharedclock import MOST_APART_SECONDS, most_behind
 
 _LOG = logging.getLogger("pdp")
 
 # A lease is renewed so many times while it lasts, and after a hint as soon as this.
 _RENEWALS: Final = 3
 _SOONEST_SECONDS: Final = 0.01
-# Deadlines are made by one machine and kept by others.
-_MOST_APART_SECONDS: Final = 0.5
 
 _TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 _JOIN: Final = "INSERT INTO replicas (id, renewals, lease_seconds) VALUES (?, 0, ?)"
@@ -131,7 +130,7 @@ class LeaseRenewer:
     def _join(self) -> None:
         """Insert a row. It is there before the first lease begins, so that no fence misses it."""
         begun = self._terms.clock.now()
-        self._require_near(begun, float(self._connection.execute(_TIME).get))
+        self._require_near(begun, self._connection.execute(_TIME).get)
         joined = str(uuid4())
         with self._connection.transaction("BEGIN"):
             self._connection.execute(_JOIN, (joined, self._terms.seconds))
@@ -149,17 +148,18 @@ class LeaseRenewer:
             return None
         revision, tag, database_at = found
         try:
-            self._require_near(begun, float(database_at))
+            self._require_near(begun, database_at)
         except StoreUnavailableError:
             self._leave()
             raise
-        return Lease(head=Head(revision=revision, tag=tag), begun=begun, seconds=self._terms.seconds)
+        behind = max(most_behind(begun, database_at), 0.0)
+        return Lease(head=Head(revision=revision, tag=tag), begun=begun, seconds=self._terms.seconds, behind=behind)
 
     def _require_near(self, begun: Instant, database_at: float) -> None:
-        earliest = begun.wall_at - _MOST_APART_SECONDS
-        if not earliest <= database_at <= self._terms.clock.now().wall_at + _MOST_APART_SECONDS:
+        earliest = begun.wall_at - MOST_APART_SECONDS
+        if not earliest <= database_at <= self._terms.clock.now().wall_at + MOST_APART_SECONDS:
             raise StoreUnavailableError(
-                "the clocks of this machine and of the database are more than 0.5 seconds apart"
+                f"the clocks of this machine and of the database are more than {MOST_APART_SECONDS} seconds apart"
             )
 
     def _confirm(self, head: Head) -> None:

@@ -4,6 +4,8 @@ The question is about one row, on a connection that does nothing else. While its
 all that is remembered, because every write changes both in its own transaction, one after the other.
 
 While this machine has a lease, nothing is asked: memory answers that has all changes up to the head of the lease.
+
+Each read also shows how far the clock of this machine can be behind that of the database.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
-from pdp.sessions.lease import Head
+from pdp.sessions.lease import Head, Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.scopes import ScopePool
+from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.sqlrows import Chain
 from pdp.sessions.watching import Key, Watching
 
-_HEAD: Final = "SELECT revision, coalesce(tag, '') FROM meta LEFT JOIN tags USING (revision)"
+_HEAD: Final = """
+SELECT revision, coalesce(tag, ''), CAST(extract(epoch FROM clock_timestamp()) AS double precision)
+FROM meta LEFT JOIN tags USING (revision)
+"""
 _TAGS: Final = "SELECT revision, tag FROM tags WHERE revision >= ?"
 
 
@@ -48,8 +54,8 @@ class Acknowledged:
 class PostgresWatcher(Watching):
     """What one process reads and remembers of a database. Safe for threads.
 
-    A read waits for others of this process at most `busy_seconds`. `leased` returns the head of the lease that this
-    machine has now, None without one.
+    A read waits for others of this process at most `busy_seconds`. `leased` returns the lease that this machine has
+    now, None without one.
     """
 
     _connection: PostgresConnection
@@ -62,10 +68,12 @@ class PostgresWatcher(Watching):
         *,
         sessions_kept: int,
         busy_seconds: float,
-        leased: Callable[[], Head | None],
+        clock: SharedClock,
+        leased: Callable[[], Lease | None],
     ) -> None:
         super().__init__(connection, scopes, BoundedLock(busy_seconds, "session store"), sessions_kept=sessions_kept)
         self._acknowledged = acknowledged
+        self._clock = clock
         self._leased = leased
         self._opened = 0
         # The tags of revisions that are in what is remembered: of the latest, and back to the head of the lease.
@@ -80,14 +88,16 @@ class PostgresWatcher(Watching):
     def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
         leased = self._leased()
         # What this process has written is in no lease yet.
-        if leased is not None and self._has(leased) and self._revision >= self._acknowledged.revision:
+        if leased is not None and self._has(leased.head) and self._revision >= self._acknowledged.revision:
             chain = remembered(key)
             if chain is not None:
+                self._clock.behind = leased.behind
                 return chain
         with self._connection.answering():
             # Before the read: another thread can acknowledge a later one meanwhile.
-            known = self._acknowledged.revision
-            revision, tag = self._connection.execute(_HEAD).get
+            known, before = self._acknowledged.revision, self._clock.machine.now()
+            revision, tag, database_at = self._connection.execute(_HEAD).get
+            self._clock.compare(before, database_at)
             if self._connection.opened != self._opened:
                 # It can be another server now.
                 self._recent.clear()
@@ -113,8 +123,8 @@ class PostgresWatcher(Watching):
         # It can be later than what was asked for just before.
         self._acknowledged.note(self._revision)
 
-    def _keep_tags(self, leased: Head | None) -> None:
-        first = self._revision if leased is None else leased.revision
+    def _keep_tags(self, leased: Lease | None) -> None:
+        first = self._revision if leased is None else leased.head.revision
         self._tags = {revision: tag for revision, tag in self._tags.items() if revision >= first}
 
     def _has(self, head: Head) -> bool:

@@ -15,7 +15,7 @@ from pdp.sessions.leasepage import LeasePage
 from pdp.testing.clock import FakeClock
 
 BEGUN = FakeClock().now()
-LEASE = Lease(head=Head(revision=7, tag="a tag"), begun=BEGUN, seconds=1.0)
+LEASE = Lease(head=Head(revision=7, tag="a tag"), begun=BEGUN, seconds=1.0, behind=0.25)
 LATER = replace(LEASE, head=Head(revision=8, tag="another"))
 
 
@@ -63,9 +63,9 @@ def test_every_server_of_the_machine_sees_the_lease(pages: tuple[LeasePage, Leas
     seen = []
     for lease in (None, LEASE, LATER, None):
         here.publish(lease)
-        seen.append((here.head(), there.head()))
+        seen.append((here.held(), there.held()))
 
-    assert [(None, None), (LEASE.head, LEASE.head), (LATER.head, LATER.head), (None, None)] == seen
+    assert [(None, None), (LEASE, LEASE), (LATER, LATER), (None, None)] == seen
 
 
 def test_a_lease_ends_by_the_clock(pages: tuple[LeasePage, LeasePage], clock: FakeClock) -> None:
@@ -74,7 +74,7 @@ def test_a_lease_ends_by_the_clock(pages: tuple[LeasePage, LeasePage], clock: Fa
     here.publish(LEASE)
     clock.advance(1.0)
 
-    assert there.head() is None
+    assert there.held() is None
     assert there.lease() == LEASE
 
 
@@ -89,10 +89,10 @@ def test_half_of_a_record_is_no_lease(pages: tuple[LeasePage, LeasePage], tmp_pa
     for cut in range(1, len(new)):
         with (tmp_path / "lease").open("r+b") as file:
             file.write(new[:cut] + old[cut:])
-        seen.add(there.head())
+        seen.add(there.held())
 
     # Before the first byte that differs it is the old record.
-    assert {LEASE.head, None} == seen
+    assert {LEASE, None} == seen
 
 
 def test_a_lease_of_another_database_is_none(pages: tuple[LeasePage, LeasePage], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_lease_of_another_database_is_none(pages: tuple[LeasePage, LeasePage],
     here.publish(LEASE)
     terms = LeaseTerms(file=tmp_path / "lease", seconds=1.0, clock=FakeClock())
     with closing(LeasePage(terms, deployment="another")) as page:
-        assert page.head() is None
+        assert page.held() is None
 
 
 def test_one_server_renews_until_it_ends(pages: tuple[LeasePage, LeasePage]) -> None:
@@ -120,4 +120,4 @@ def test_a_closed_page_has_no_lease(pages: tuple[LeasePage, LeasePage]) -> None:
     here.publish(LEASE)
     here.close()
 
-    assert here.head() is None
+    assert here.held() is None

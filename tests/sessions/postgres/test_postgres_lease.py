@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pdp.clock import Instant, SystemClock
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Head, Lease, LeaseTerms
@@ -24,6 +22,7 @@ from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import insert_family, make_bundle, make_session, revoked, unchanged
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT, leased_store
+from tests.sessions.postgres.movableclock import MovableClock
 from tests.sessions.postgres.postgresserver import PostgresServer, set_to
 
 pytestmark = pytest.mark.replicas
@@ -31,23 +30,6 @@ pytestmark = pytest.mark.replicas
 TABLES = "pdp_sessions"
 ROOT = make_session("root")
 WRITE = Write(key=b"key", digest=b"asked")
-
-
-class MovableClock:
-    """The clock of the system, whose wall clock can be moved; `on_reading` is called before each reading."""
-
-    def __init__(self) -> None:
-        self._clock = SystemClock()
-        self.wall = 0.0
-        self.on_reading: Callable[[], object] = lambda: None
-        self.readings: list[Instant] = []
-
-    def now(self) -> Instant:
-        """Return the present reading of both clocks."""
-        self.on_reading()
-        now = self._clock.now()
-        self.readings.append(replace(now, wall_at=now.wall_at + self.wall))
-        return self.readings[-1]
 
 
 class WatchedPage(LeasePage):
@@ -217,8 +199,10 @@ def test_a_lease_has_the_head_of_the_database(renew: Callable[[], None], page: W
     renew()
     renew()
     ((tag,),) = database.ask("SELECT tag FROM tags WHERE revision = 5")
+    lease = page.held()
 
-    assert Head(revision=5, tag=tag) == page.head()
+    assert lease is not None
+    assert Head(revision=5, tag=tag) == lease.head
     assert [(5, tag)] == database.ask("SELECT revision, tag FROM confirmations")
 
 
@@ -294,7 +278,7 @@ def test_a_hint_during_a_renewal_brings_another(
     page.look = meanwhile
     renewer.start()
 
-    wait_until(lambda: (head := page.head()) is not None and head.revision == 5)
+    wait_until(lambda: (lease := page.held()) is not None and lease.head.revision == 5)
 
 
 def test_a_clock_far_from_that_of_the_database_has_no_lease(
@@ -556,4 +540,4 @@ def _remembers(store: PostgresSessionStore, handle_digest: bytes) -> bool:
     """Read a session, and say whether memory answers the next time."""
     store.view(handle_digest)
     leased = _watcher(store)._leased()
-    return leased is not None and _watcher(store)._has(leased)
+    return leased is not None and _watcher(store)._has(leased.head)
