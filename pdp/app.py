@@ -17,6 +17,7 @@ from pdp.bundles.following import BundleFollower
 from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import source_at
 from pdp.bundles.peers import Peers
+from pdp.bundles.replicas import Replicas
 from pdp.bundles.signing import Trust
 from pdp.clock import Clock, Instant, SystemClock, no_earlier
 from pdp.decision.authorizer import Authorizer
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pdp.server.service import PDPServer
     from pdp.sessions.notedheads import NotedHeads
     from pdp.sessions.postgres import PostgresSessionStore
+    from pdp.sessions.postgresreplicas import PostgresReplicas
     from pdp.sessions.sqlite import SQLiteSessionStore
     from pdp.telemetry.observer import Telemetry
     from pdp.workers.port import SharedPort
@@ -122,6 +124,7 @@ def open_embedded(
     call_token_issuer: str = "",
     call_token_seconds: int = 15,
     peers: Peers | None = None,
+    replicas: Replicas | None = None,
 ) -> Embedded:
     """Open a PDP in this process on a policy folder or a packed file.
 
@@ -144,6 +147,7 @@ def open_embedded(
         trust=trust,
         never_older=never_older,
         peers=peers,
+        replicas=replicas,
     )
     snapshots = Snapshots(sessions=store, bundle_for=keeper.bundle_for, current=keeper.current, clock=time)
     authorizer = Authorizer(
@@ -189,6 +193,8 @@ def open_embedded(
     if peers is not None:
         # Before the start: other workers that start wait for this one too.
         peers.begin(keeper.hear)
+    if replicas is not None:
+        replicas.begin(keeper.prepare)
     keeper.start(by="start")
     return Embedded(
         authorizer=authorizer,
@@ -256,6 +262,7 @@ class App:
             sessions, history = self._open_stores(settings, log, time, fences)
             telemetry.watch_sessions(sessions.count_by_state)
             telemetry.watch_freezes(lambda: len(sessions.freezes()))
+            self._replicas = self._open_replicas(settings, worker)
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
                 sourcing.source,
@@ -274,6 +281,7 @@ class App:
                 call_token_issuer=settings.call_tokens.issuer,
                 call_token_seconds=settings.call_tokens.seconds,
                 peers=peers,
+                replicas=self._replicas,
             )
             telemetry.watch_bundle(self.embedded.keeper.running_version)
             follower = BundleFollower(self.embedded.keeper, sourcing.name)
@@ -385,10 +393,12 @@ class App:
 
     def stop(self, grace: float = 5.0) -> None:
         """Take no new calls, give open ones `grace` seconds, and release everything."""
-        # Do not wait for a source that stalls, or for other workers, which stop as well.
+        # Do not wait for a source that stalls, or for other workers and servers, which may stop as well.
         self._sourcing.close()
         if self._peers is not None:
             self._peers.close()
+        if self._replicas is not None:
+            self._replicas.close()
         # Authority can be ended while calls are answered.
         for server in self._servers:
             server.stop(grace)
@@ -436,6 +446,18 @@ class App:
         history = _open_history(settings, lambda: no_earlier(clock.now(), sessions.high_water_at()))
         self._opened.callback(history.close)
         return sessions, history
+
+    def _open_replicas(self, settings: Settings, worker: int) -> PostgresReplicas | None:
+        """Return the other servers on the same database; None where there can be none."""
+        if settings.sessions.store != "postgres":
+            return None
+        from pdp.sessions.postgresreplicas import PostgresReplicas  # noqa: PLC0415 - an extra brings its driver
+        from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
+
+        # The first worker speaks for those of its machine.
+        replicas = PostgresReplicas(postgres_of(settings), listens=worker <= 1, follows=settings.policies.watch)
+        self._opened.callback(replicas.close)
+        return replicas
 
     def _send_messages(self, settings: Settings, clock: Clock, telemetry: Telemetry) -> None:
         if not settings.tells:

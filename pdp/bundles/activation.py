@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Protocol
 from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Peers
+from pdp.bundles.replicas import Replicas
 from pdp.bundles.unfit import unfit_sessions
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import OverloadedError, UnavailableError
@@ -19,20 +21,22 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import BundleHistory, SessionLists
-from pdp.sessions.values import ActiveBundle
+from pdp.sessions.values import ActiveBundle, Expected
+
+_LOG = logging.getLogger("pdp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
     """Who activates a bundle and why. `chosen` is True when a person chose the version.
 
-    `expected` is the version that must be active before: empty for no version, None for any.
+    `expected` is what must be so before; None for anything.
     """
 
     by: str
     reason: str = ""
     chosen: bool = False
-    expected: str | None = None
+    expected: Expected | None = None
 
 
 class BundleSessions(BundleHistory, SessionLists, Protocol):
@@ -40,25 +44,35 @@ class BundleSessions(BundleHistory, SessionLists, Protocol):
 
 
 class Activations:
-    """Activates one bundle at a time, and sends it to `peers`, the other workers, first."""
+    """Activates one bundle at a time, once `peers`, the other workers, and `replicas` had time to load it."""
 
     def __init__(
-        self, *, history: BundleSessions, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
+        self,
+        *,
+        history: BundleSessions,
+        bundles: LoadedBundles,
+        clock: Clock,
+        observer: Observer,
+        peers: Peers | None,
+        replicas: Replicas | None,
     ) -> None:
         self._history = history
         self._bundles = bundles
         self._clock = clock
         self._observer = observer
         self._peers = peers
+        self._replicas = replicas
         self._changing = threading.Lock()
 
     def activate(self, loaded: Loaded, how: Activation) -> bool:
         """Make a bundle the active one; return whether it differs from the one before.
 
-        Raise `ConflictError` when a version other than the expected one is active.
+        Raise `ConflictError` when a version other than the expected one is active, and `BundleUnavailableError` when it
+        was read in a turn that is over.
         """
         bundle, verified = loaded.bundle, loaded.verified
-        self._prepare(loaded)
+        content = pack(verified.delivery.files, verified.delivery.signature)
+        lacking = self._prepared(loaded, content)
         with self._changing:
             before = self._history.active_bundle()
             # INVARIANT: loaded before active, so that this worker always holds the bundle that it activates.
@@ -82,12 +96,12 @@ class Activations:
             def recaptured(session: Session) -> Session | None:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
-            content = pack(verified.delivery.files, verified.delivery.signature)
             changed = self._history.activate_bundle(
                 active, content, recaptured, captured=captured, expected=how.expected
             )
             if not active.same_as(before):
-                self._tell(active, before, changed, now, self.unfit_sessions(bundle))
+                facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), lacking)
+                self._tell(facts, active, changed, now)
             return before is None or before.version != bundle.version
 
     def unfit_sessions(self, bundle: Bundle) -> int:
@@ -98,17 +112,22 @@ class Activations:
             # What is activated is active, whoever can be counted.
             return 0
 
-    def _prepare(self, loaded: Loaded) -> None:
+    def _prepared(self, loaded: Loaded, content: bytes) -> int:
+        """Have all others load a bundle that is not active yet; return how many servers lack it afterwards."""
         # Before the activation: until the others have this bundle too, they answer by the previous one. Outside the
         # lock: two workers that activate at the same time would each wait for the other.
         active = self._history.active_bundle()
-        if self._peers is not None and (active is None or active.version != loaded.bundle.version):
+        if active is not None and active.version == loaded.bundle.version:
+            return 0
+        # First: the worker that hears other servers then has it already.
+        if self._peers is not None:
             self._peers.tell(Compiled(delivery=loaded.verified.delivery, parts=loaded.bundle.parts).written())
+        lacking = self._replicas.prepare(content) if self._replicas is not None else ()
+        for one in lacking:
+            _LOG.warning("a server answers nothing until it has loaded the bundle that is activated now: %s", one)
+        return len(lacking)
 
-    def _tell(
-        self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant, unfit: int
-    ) -> None:
-        facts = _facts(active, before, len(changed), unfit)
+    def _tell(self, facts: Mapping[str, str], active: ActiveBundle, changed: tuple[Session, ...], now: Instant) -> None:
         self._observer.event(
             Event(kind=EventKind.BUNDLE_ACTIVATED, at=now.wall_at, caller_id=active.activated_by, facts=facts)
         )
@@ -116,7 +135,9 @@ class Activations:
             self._observer.event(_session_event(session, active.activated_by, now))
 
 
-def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: int, unfit: int) -> Mapping[str, str]:
+def _facts(
+    active: ActiveBundle, before: ActiveBundle | None, sessions_changed: int, unfit: int, lacking: int
+) -> Mapping[str, str]:
     facts = {
         "version": active.version,
         "before": before.version if before else "",
@@ -126,6 +147,7 @@ def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: 
         "signed_by": active.signed_by,
         "sessions_changed": str(sessions_changed),
         "sessions_unfit": str(unfit or ""),
+        "servers_lacking": str(lacking or ""),
     }
     return {name: fact for name, fact in facts.items() if fact}
 

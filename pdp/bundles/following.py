@@ -33,7 +33,9 @@ class BundleFollower:
     def follow(self) -> bool:
         """Read the source; return whether nothing is left to do until its next change."""
         try:
-            self._keeper.follow()
+            if not self._keeper.follow():
+                # It is read when this server has the turn, although it may not change until then.
+                return False
         except PDPError as error:
             self._say_refused(str(error))
             return not isinstance(error, UnavailableError)

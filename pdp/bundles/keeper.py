@@ -22,7 +22,9 @@ from dataclasses import dataclass, replace
 from pdp.bundles.activation import Activation, Activations, BundleSessions
 from pdp.bundles.delivery import BundleSource, Delivery
 from pdp.bundles.loading import Loaded, LoadedBundles
-from pdp.bundles.peers import Peers, Seen, SourceView, read_news
+from pdp.bundles.packing import unpack
+from pdp.bundles.peers import Compiled, Peers, Seen, SourceView, read_news
+from pdp.bundles.replicas import Replicas
 from pdp.bundles.signing import Trust, Verified
 from pdp.clock import Clock
 from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
@@ -30,7 +32,7 @@ from pdp.limits import Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
-from pdp.sessions.values import ActiveBundle
+from pdp.sessions.values import ActiveBundle, Expected
 
 _LOG = logging.getLogger("pdp")
 
@@ -69,7 +71,8 @@ class BundleKeeper:
 
     `compile_files` compiles in a child process. With `never_older`, a source brings only bundles with a higher number
     than any that was active. Every worker has its own keeper, which sends `peers`, the other workers, each bundle
-    before it activates it, and what it has read from the source. A worker that has not yet loaded the active bundle
+    before it activates it, and what it has read from the source. `replicas`, the other servers on the same database,
+    get the bundle as well, and take turns to follow their sources. A worker that has not yet loaded the active bundle
     raises `BundleUnavailableError` and catches up in the background from the store.
     """
 
@@ -85,6 +88,7 @@ class BundleKeeper:
         trust: Trust | None = None,
         never_older: bool = False,
         peers: Peers | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._source = source
         self._compile = compile_files
@@ -103,9 +107,10 @@ class BundleKeeper:
             failed=self._fell_behind,
         )
         self._activations = Activations(
-            history=history, bundles=self._bundles, clock=clock, observer=observer, peers=peers
+            history=history, bundles=self._bundles, clock=clock, observer=observer, peers=peers, replicas=replicas
         )
         self._peers = peers
+        self._replicas = replicas
         # What the source held when it was last read, by this worker or by another one.
         self._view = self._sent = SourceView()
         # News from another worker must not be lost between reading the view and replacing it.
@@ -178,26 +183,33 @@ class BundleKeeper:
                 self._begin(last_good, by)
                 self._update_view(lambda view: replace(view, good=Seen.of(last_good)))
 
-    def follow(self) -> None:
+    def follow(self) -> bool:
         """Take what the source holds now, if the rule permits it without an explicit activation.
 
-        Raises what `reload` raises, but only once for the same bad bundle.
+        Return False without reading it when another server has the turn to follow its source. Raises what `reload`
+        raises, but only once for the same bad bundle.
         """
         with self._following, self._telling(only_news=True):
+            # INVARIANT: the turn is older than what is read in it, so that nothing that was read before a later turn
+            # began is activated after it.
+            turn = self._replicas.turn() if self._replicas is not None else ""
+            if turn is None:
+                return False
             delivery = self._read()
             seen, view = Seen.of(delivery), self._view
             if seen == view.bad:
                 # Already reported; but the source may have been silent meanwhile.
                 self._update_view(lambda view: replace(view, load_errors=view.bad_problems))
-                return
+                return True
             if seen != view.good:
                 try:
-                    self._take(delivery, self._source.name)
+                    self._take(delivery, self._source.name, turn)
                 except BundleError as error:
                     with self._viewing:
                         self._view = replace(self._view, bad=seen, bad_problems=error.problems)
                     raise
             self._settle(seen)
+            return True
 
     def reload(self, *, by: str) -> bool:
         """Load and activate what the source holds; return whether it differs from the one before.
@@ -243,6 +255,18 @@ class BundleKeeper:
                 self._bundles.take(taken)
         except (PDPError, ValueError) as error:
             _LOG.warning("a message from another worker cannot be used: %s", error)
+
+    def prepare(self, content: bytes) -> None:
+        """Hold a packed bundle that another server is about to activate, with the other workers of this one.
+
+        Raise `BundleError` when it may not run here.
+        """
+        delivery = unpack(content, self._limits)
+        if self._bundles.get(delivery.version) is None:
+            loaded = self._bundles.load(self._trust.verify(delivery))
+            self._bundles.keep(loaded)
+            if self._peers is not None:
+                self._peers.tell(Compiled(delivery=delivery, parts=loaded.bundle.parts).written())
 
     def catch_up(self) -> None:
         """Load what became active since the start, if it may run here."""
@@ -307,8 +331,11 @@ class BundleKeeper:
             return False
         return active is not None
 
-    def _take(self, delivery: Delivery, by: str) -> bool | None:
-        """Activate what a source brings, by the rule above; return whether it is new, None when not taken."""
+    def _take(self, delivery: Delivery, by: str, turn: str = "") -> bool | None:
+        """Activate what a source brings, by the rule above; return whether it is new, None when not taken.
+
+        `turn` is that in which it was read.
+        """
         came_from = self._view.good.version if self._view.good else ""
         loaded: Loaded | None = None
         for _ in range(_TRIES):
@@ -326,8 +353,9 @@ class BundleKeeper:
                 self._bundles.keep(loaded)
                 return False
             chosen = active is not None and same and active.chosen
+            expected = Expected(version=active.version if active else "", turn=turn)
             with suppress(ConflictError):
-                return self._activate(loaded, by, chosen=chosen, expected=active.version if active else "")
+                return self._activate(loaded, by, chosen=chosen, expected=expected)
         raise BundleUnavailableError("other workers keep activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
@@ -356,7 +384,7 @@ class BundleKeeper:
         self._source.loaded(verified.delivery)
         return loaded
 
-    def _activate(self, loaded: Loaded, by: str, *, chosen: bool = False, expected: str | None = None) -> bool:
+    def _activate(self, loaded: Loaded, by: str, *, chosen: bool = False, expected: Expected | None = None) -> bool:
         changed = self._activations.activate(loaded, Activation(by=by, chosen=chosen, expected=expected))
         self._held = None
         return changed

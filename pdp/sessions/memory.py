@@ -31,7 +31,17 @@ from pdp.sessions.succession import (
     require_unchanged,
     successors_of,
 )
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
+from pdp.sessions.values import (
+    ActiveBundle,
+    BundlePast,
+    Captured,
+    Change,
+    Changes,
+    Cut,
+    Expected,
+    SessionFilter,
+    StoreView,
+)
 from pdp.sessions.writes import Write
 
 T = TypeVar("T")
@@ -276,7 +286,7 @@ class MemorySessionStore:
         change: Change,
         *,
         captured: Captured | None = None,
-        expected: str | None = None,
+        expected: Expected | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         with self._open():

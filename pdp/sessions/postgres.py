@@ -25,7 +25,7 @@ from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
-from pdp.sessions.values import ActiveBundle, Captured, Change
+from pdp.sessions.values import ActiveBundle, Captured, Change, Expected
 from pdp.sessions.writes import Write
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ class PostgresSessionStore(SQLSessionStore):
         change: Change,
         *,
         captured: Captured | None = None,
-        expected: str | None = None,
+        expected: Expected | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
@@ -218,7 +218,10 @@ class PostgresSessionStore(SQLSessionStore):
                     yield
                 except ConflictError:
                     # Memory may lack what it conflicts with: the next read asks, also under a lease.
-                    self._acknowledged.note(self._revision - 1)
+                    if self._revision:
+                        self._acknowledged.note(self._revision - 1)
+                    else:
+                        self._note_latest()
                     raise
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
@@ -244,6 +247,10 @@ class PostgresSessionStore(SQLSessionStore):
         if fence is not None:
             self._fences.note(fence)
         self._outwaited = max(self._outwaited, revision)
+
+    def _present_turn(self) -> str:
+        # Shared: the next turn begins when this transaction is over.
+        return str(self._connection.execute("SELECT turn FROM source_turn FOR SHARE").get or "")
 
     def _note_latest(self) -> None:
         """Note the revision in which something was found done, to fence it."""

@@ -68,6 +68,8 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> None:
     connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
     if missing(connection, namespace, "replicas"):
         connection.execute(_REPLICAS)
+    if missing(connection, namespace, "source_turn"):
+        connection.execute(_BUNDLES_OF_REPLICAS)
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
@@ -201,7 +203,12 @@ FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0
 # Of servers that answer from memory: SQLite has none of them, and a move leaves them. `confirmations` is empty after a
 # crash of the database, which means that none has confirmed. The trigger keeps the tags of the latest thousand
 # revisions, whichever program writes; its function has the search path of this connection.
-REPLICA_TABLES: Final = frozenset({"deployment", "tags", "replicas", "confirmations"})
+REPLICA_TABLES: Final = frozenset(
+    {
+        *("deployment", "tags", "replicas", "confirmations"),
+        *("source_turn", "bundle_servers", "preparing", "prepared"),
+    }
+)
 _REPLICAS: Final = """
 CREATE TABLE deployment (
   "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
@@ -233,6 +240,31 @@ END
 $$;
 CREATE TRIGGER tag_revision AFTER INSERT OR UPDATE OF revision ON meta
 FOR EACH ROW EXECUTE FUNCTION tag_revision();
+"""
+# See `postgresreplicas.py`. A crash empties those that are not logged: then nothing is asked, and nobody has answered.
+_BUNDLES_OF_REPLICAS: Final = """
+CREATE TABLE source_turn (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  holder TEXT COLLATE "C" NOT NULL,
+  turn TEXT COLLATE "C" NOT NULL
+);
+CREATE UNLOGGED TABLE bundle_servers (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  name TEXT COLLATE "C" NOT NULL,
+  beats BIGINT NOT NULL
+);
+CREATE UNLOGGED TABLE preparing (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  server TEXT COLLATE "C" NOT NULL,
+  content BYTEA NOT NULL,
+  begun_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNLOGGED TABLE prepared (
+  asked TEXT COLLATE "C" NOT NULL,
+  server TEXT COLLATE "C" NOT NULL,
+  problem TEXT COLLATE "C" NOT NULL,
+  PRIMARY KEY (asked, server)
+);
 """
 _WRITES: Final = """
 CREATE TABLE IF NOT EXISTS writes (

@@ -35,7 +35,17 @@ from pdp.sessions.succession import (
     successor_of,
     successors_of,
 )
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Changes, Cut, SessionFilter, StoreView
+from pdp.sessions.values import (
+    ActiveBundle,
+    BundlePast,
+    Captured,
+    Change,
+    Changes,
+    Cut,
+    Expected,
+    SessionFilter,
+    StoreView,
+)
 from pdp.sessions.watching import Watching
 from pdp.sessions.writes import Write
 
@@ -255,7 +265,7 @@ class SQLSessionStore(ABC):
         change: Change,
         *,
         captured: Captured | None = None,
-        expected: str | None = None,
+        expected: Expected | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         if bundle.same_as(self.active_bundle()):
@@ -360,6 +370,10 @@ class SQLSessionStore(ABC):
     @abstractmethod
     def _ending(self, write: Callable[[], T]) -> T:
         """Write what ends or narrows authority, or changes the rules, with what is reserved for it."""
+
+    def _present_turn(self) -> str:
+        """Return the turn in which a server follows its source of bundles; empty where there are none."""
+        return ""
 
     def _opens(self, session: Session) -> bool:
         return gives_authority(next(iter(self.get(session.id)), None), session)
@@ -473,12 +487,12 @@ class SQLSessionStore(ABC):
         return tuple(successors)
 
     def _activate(
-        self, bundle: ActiveBundle, content: bytes, change: Change, expected: str | None, foreseen: Foreseen
+        self, bundle: ActiveBundle, content: bytes, change: Change, expected: Expected | None, foreseen: Foreseen
     ) -> tuple[Session, ...]:
         with self._transaction():
             version, *how, mark = self._connection.execute(_ACTIVE).get
             active = activation_of(version, *how) if version else None
-            require_expected(active, expected)
+            require_expected(active, expected, self._present_turn())
             if bundle.same_as(active):
                 return ()
             bundle = bundle.counting_on(active, mark)

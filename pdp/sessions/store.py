@@ -32,6 +32,7 @@ from pdp.sessions.values import (
     Charged,
     Counts,
     Cut,
+    Expected,
     HeldValues,
     PublishedKey,
     Report,
@@ -538,15 +539,16 @@ class BundleHistory(HighWaterMark, Protocol):
         change: Change,
         *,
         captured: Captured | None = None,
-        expected: str | None = None,
+        expected: Expected | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all sessions.
 
         All of it is one transaction. `change` is called for every session whose stored state is REQUESTED or ACTIVE;
         with `captured` it can be left out for those whose `entities_json` equals what `captured` returns for their user
         and agent. A bundle that is `same_as` the active one changes nothing and returns (). `bundle.counted` names what
-        is counted; its times are set in the transaction, by `ActiveBundle.counting_on`. `expected` is the version that
-        must be active, empty for none; otherwise `ConflictError`. Return the successors that were written.
+        is counted; its times are set in the transaction, by `ActiveBundle.counting_on`. Raise `ConflictError` when
+        another version is active than the `expected` one, and `BundleUnavailableError` when its turn is over. After a
+        conflict `active_bundle` returns what it was about. Return the successors that were written.
         """
         ...
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from pdp.errors import ConflictError
+from pdp.errors import BundleUnavailableError, ConflictError
 from pdp.model import Session, SessionState
 from pdp.sessions.freezes import Freeze
-from pdp.sessions.values import ActiveBundle, Change
+from pdp.sessions.values import ActiveBundle, Change, Expected
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
 BUNDLES_KEPT: Final = 10
@@ -59,9 +59,16 @@ def require_unchanged(seen: Sequence[Session], stored: Sequence[Session], freeze
         raise ConflictError("a session was changed while a call in it was decided")
 
 
-def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
-    """Raise `ConflictError` unless the active bundle is the one that the activation expects."""
-    if expected is not None and expected != (active.version if active else ""):
+def require_expected(active: ActiveBundle | None, expected: Expected | None, turn: str = "") -> None:
+    """Raise `ConflictError` unless the active bundle is the one that the activation expects.
+
+    Raise `BundleUnavailableError` when it comes from a turn that is not the present one, `turn`.
+    """
+    if expected is None:
+        return
+    if expected.turn not in ("", turn):
+        raise BundleUnavailableError("another server follows its source of bundles now")
+    if expected.version != (active.version if active else ""):
         raise ConflictError("another bundle was activated meanwhile")
 
 

@@ -52,6 +52,17 @@ class ActiveBundle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What must be so for a bundle to be activated: the version that is active, empty for none.
+
+    `turn` is that in which the source was read, where servers take turns; it must be the present one. Empty for any.
+    """
+
+    version: str
+    turn: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedKey:
     """The public half of a key of call tokens. Times are unix seconds; `ends_at` is that of the last token by it.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pdp.bundles.following import BundleFollower
 from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Seen, SourceView
@@ -23,7 +24,7 @@ from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.stores.samples import unchanged
 from pdp.testing.waiting import wait_until
-from tests.bundles.keeping import Events, Folder, contents, keeper, version
+from tests.machinery.keeping import Events, Folder, contents, keeper, version
 
 
 @pytest.fixture
@@ -517,3 +518,39 @@ def test_content_that_an_earlier_program_kept_is_understood(
     kept.start(by="start")
 
     assert "one" == active(kept)
+
+
+class Others:
+    """Other servers on the same database: they follow their sources when this one has no turn, and load nothing."""
+
+    now: str | None = None
+
+    def begin(self, load: Callable[[bytes], None]) -> None:
+        """Ask for nothing."""
+
+    def prepare(self, _: bytes) -> tuple[str, ...]:
+        """Return why the only one has loaded nothing."""
+        return ("`there`: no answer",)
+
+    def turn(self) -> str | None:
+        """Return the turn of this server."""
+        return self.now
+
+    def close(self) -> None:
+        """Wait for nothing."""
+
+
+def test_a_source_is_read_in_turn(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """Until then it is tried again, although it does not change; what lacked the bundle is in the record."""
+    folder, others, events = Folder(contents("one")), Others(), Events()
+    kept = keeper(folder, open_store(), clock, events, replicas=others)
+    kept.start(by="test")
+    follower = BundleFollower(kept, "folder")
+    folder.files = contents("two")
+    waiting = follower.follow(), kept.current().version
+    others.now = ""
+    followed = follower.follow(), kept.current().version
+
+    assert (False, version("one")) == waiting
+    assert (True, version("two")) == followed
+    assert "1" == events.events[-1].facts["servers_lacking"]

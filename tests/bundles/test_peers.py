@@ -21,7 +21,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
-from tests.bundles.keeping import Folder, contents, keeper, version
+from tests.machinery.keeping import Folder, contents, keeper, version
 
 OpenStore = Callable[[], SessionStore]
 

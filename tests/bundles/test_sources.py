@@ -339,9 +339,10 @@ class Counted:
         """Wait until the server has looked so often."""
         wait_until(lambda: self._looks >= looks)
 
-    def _count(self) -> None:
-        self._follow()
+    def _count(self) -> bool:
+        followed = self._follow()
         self._looks += 1
+        return followed
 
 
 # A URL

@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle
 from pdp.registry.registrar import Selector
 from pdp.sessions.memory import MemorySessionStore
 from pdp.testing.bundles import SCHEMA, bundle_files, tool, with_terms
-from tests.bundles.keeping import Events
+from tests.machinery.keeping import Events
 from tests.machinery.oracle.opened import APPROVER, Opened, opened
 
 TICKET = b'{"ticket":"T-1"}'

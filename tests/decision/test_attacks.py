@@ -42,7 +42,7 @@ from pdp.model import (
 )
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.values import ActiveBundle, Captured, Change, SessionFilter
+from pdp.sessions.values import ActiveBundle, Captured, Change, Expected, SessionFilter
 from pdp.sessions.writes import Write
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -321,7 +321,7 @@ class InterruptedStore(MemorySessionStore):
         change: Change,
         *,
         captured: Captured | None = None,
-        expected: str | None = None,
+        expected: Expected | None = None,
     ) -> tuple[Session, ...]:
         """Activate, unless writes are refused."""
         if self.refuses:

@@ -35,6 +35,8 @@ ELSEWHERE = {
     "pdp-policy-poll",  # a bundle comes from a folder or from a URL
     "pdp-lease",  # of servers on PostgreSQL
     "pdp-record-heads",  # the same
+    "pdp-replicas",  # the same
+    "pdp-prepare",  # the same
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers

@@ -32,7 +32,7 @@ from pdp.sessions.succession import (
     require_successor,
     successors_of,
 )
-from pdp.sessions.values import ActiveBundle
+from pdp.sessions.values import ActiveBundle, Expected
 from pdp.testing.stores.samples import make_session
 
 NOW = Instant(wall_at=2000.0, boot_at=1000.0, boot_id="boot-1")
@@ -333,11 +333,12 @@ def test_who_activates_has_seen_the_active_bundle(
     active: ActiveBundle | None, expected: str | None, *, holds: bool
 ) -> None:
     """None asks nothing, empty means that none is active."""
+    seen = None if expected is None else Expected(version=expected)
     if holds:
-        require_expected(active, expected)
+        require_expected(active, seen)
     else:
         with pytest.raises(ConflictError):
-            require_expected(active, expected)
+            require_expected(active, seen)
 
 
 def test_the_successors_of_many() -> None:

@@ -26,7 +26,7 @@ from pdp.sessions import room
 from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import Cut, SessionFilter
+from pdp.sessions.values import Cut, Expected, SessionFilter
 from pdp.testing.stores.contract import StoreContract
 from pdp.testing.stores.samples import (
     insert_family,
@@ -733,7 +733,7 @@ def test_a_file_of_the_first_schema_is_upgraded(path: Path) -> None:
 
     with closing(SQLiteSessionStore(path)) as store, closing(SQLiteSessionStore(path)) as other:
         bundle = make_bundle("v1")
-        store.activate_bundle(make_bundle("v2", number=3), b"two", unchanged, expected="v1")
+        store.activate_bundle(make_bundle("v2", number=3), b"two", unchanged, expected=Expected(version="v1"))
 
         assert other.kept_bundles() == (make_bundle("v2", number=3), bundle)
         assert other.bundle_content("v1") == b"one"

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import pytest
 
-from pdp.errors import ConflictError
+from pdp.errors import BundleUnavailableError, ConflictError
 from pdp.sessions.store import BundleHistory
+from pdp.sessions.values import Expected
 from pdp.testing.stores.samples import make_bundle, unchanged
 from pdp.testing.stores.suite import StoreSuite
 
@@ -25,15 +26,23 @@ class BundleHistoryContract(StoreSuite):
         before = store.active_bundle()
 
         with pytest.raises(ConflictError):
-            store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected=expected)
+            store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected=Expected(version=expected))
         assert (store.active_bundle(), store.bundle_content("v2")) == (before, None)
 
     def test_an_activation_that_expects_the_active_bundle_is_made(self, store: BundleHistory) -> None:
         """An empty version expects that no bundle is active yet."""
-        store.activate_bundle(make_bundle("v1"), b"one", unchanged, expected="")
-        store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected="v1")
+        store.activate_bundle(make_bundle("v1"), b"one", unchanged, expected=Expected(version=""))
+        store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected=Expected(version="v1"))
 
         assert store.active_bundle() == make_bundle("v2")
+
+    def test_an_activation_out_of_turn_is_refused(self, store: BundleHistory) -> None:
+        """A turn that the store has never given is not the present one."""
+        store.activate_bundle(make_bundle("v1"), b"one", unchanged)
+
+        with pytest.raises(BundleUnavailableError, match="another server follows"):
+            store.activate_bundle(make_bundle("v2"), b"", unchanged, expected=Expected(version="v1", turn="earlier"))
+        assert store.active_bundle() == make_bundle("v1")
 
     def test_what_is_counted_is_known_since_when(self, store: BundleHistory) -> None:
         """What two bundles in a row count goes on; what one in between does not count begins anew."""

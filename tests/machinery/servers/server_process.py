@@ -41,7 +41,7 @@ class ServerProcess:
         through: Sequence[str] = (),
         **settings: str,
     ) -> None:
-        self._data = folder / "data"
+        self.folder, self._data = folder, folder / "data"
         self.log = folder / "server.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -18,6 +18,7 @@ from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgreswatcher import PostgresWatcher
+from pdp.sessions.values import Expected
 from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import insert_family, make_bundle, make_session, revoked, unchanged
 from pdp.testing.waiting import wait_until
@@ -435,6 +436,25 @@ def test_after_a_conflict_memory_is_not_asked_again(
         here.settle(here.get(ROOT.id), unchanged, wall_at=1000.0)
 
     assert (revoked(ROOT),) == here.get(ROOT.id)
+
+
+def test_after_another_activation_memory_is_not_asked_again(
+    here: PostgresSessionStore, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was expected was remembered: each further try would expect the same."""
+    here.activate_bundle(make_bundle("v1"), b"", unchanged)
+    wait_until(lambda: here.active_bundle() is not None and _watcher(here)._leased() is not None)
+    wait_until(lambda: _remembers(here, b"nobody"))
+    leased = _watcher(here)._leased()
+    monkeypatch.setattr(_watcher(here), "_leased", lambda: leased)
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        there.activate_bundle(make_bundle("v2"), b"", unchanged)
+    before = here.active_bundle()
+    with pytest.raises(ConflictError):
+        here.activate_bundle(make_bundle("v3"), b"", unchanged, expected=Expected(version="v1"))
+    after = here.active_bundle()
+
+    assert ("v1", "v2") == tuple(one.version for one in (before, after) if one is not None)
 
 
 def test_another_history_of_the_database_is_read_anew(here: PostgresSessionStore, database: Database) -> None:

@@ -7,22 +7,26 @@ test kills one of them.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psycopg
 import pytest
 
+from pdp.client import Answer, Client
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from pdp.v1 import session_pb2
 from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_WAITED
 from pdp.v1.session_pb2_grpc import SessionServiceStub
-from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.notes import WRITE, notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session
 from tests.sessions.postgres.postgresserver import PostgresServer
@@ -67,6 +71,12 @@ class Machines:
         opened = open_session(self.here)
         assert ["permit"] * 2 * len(self.there) == [basis(one, opened) for one in self.there.values() for _ in range(2)]
         return opened
+
+    def activate(self, name: str) -> None:
+        """Have the process of the first machine load another bundle."""
+        write_folder(self.main.folder / "policies", notes_bundle(name))
+        with self.main.client(Role.AUTHOR) as author:
+            assert author.reload_bundle().changed
 
     def revoke(self, opened: session_pb2.RequestSessionResponse) -> session_pb2.RevokeSessionsResponse:
         """Revoke it here."""
@@ -137,6 +147,55 @@ def test_a_machine_that_is_cut_off_allows_nothing_that_was_revoked(machines: Mac
     wait_until(lambda: all(basis(one, opened) == "session_revoked" for one in machines.there.values()), seconds=60)
 
 
+def test_an_activation_holds_on_all_machines(machines: Machines) -> None:
+    """While they are asked without pause, each is answered, and none that begins afterwards by the bundle before."""
+    opened, enough = machines.opened(), Event()
+    pauses: list[float] = []
+
+    def ask(server: ServerProcess) -> list[tuple[float, Answer]]:
+        answers = []
+        with server.client(Role.PEP, sleep=pauses.append) as pep:
+            while not enough.is_set():
+                began_at = time.monotonic()
+                answers.append((began_at, _written(pep, opened)))
+        return answers
+
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ask, one) for one in machines.processes.values()]
+        machines.activate("two")
+        active_at = time.monotonic()
+        bases = [_written(one.pep, opened).basis for one in machines.there.values()]
+        enough.set()
+        answers = [answer for one in asked for answer in one.result()]
+
+    assert ["forbid"] * len(bases) == bases
+    assert {"permit", "forbid"} >= {answer.error or answer.basis for _, answer in answers}
+    assert "permit" not in {answer.basis for began_at, answer in answers if began_at >= active_at}
+    # None was asked again because there was no answer.
+    assert not pauses
+
+
+def test_a_machine_that_is_stopped_does_not_go_on_by_the_bundle_before(machines: Machines) -> None:
+    """The activation waits for it some seconds; what it is asked then, it answers by the new bundle, or not at all."""
+    opened = machines.opened()
+    stopped, callers = next(iter(machines.there.items()))
+    machines.processes[stopped].send(signal.SIGSTOP)
+    try:
+        wait_until(lambda: ") T " in Path(f"/proc/{stopped}/stat").read_text(encoding="ascii"))
+        machines.activate("three")
+    finally:
+        machines.processes[stopped].send(signal.SIGCONT)
+    policies: list[str] = []
+
+    def answered() -> bool:
+        answer = _written(callers.pep, opened)
+        policies.extend(answer.policies)
+        return not answer.error
+
+    wait_until(answered, seconds=60)
+    assert {"guardrails/three"} == set(policies)
+
+
 def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Machines) -> None:
     """The revocation waits for the lease; the other process goes on by asking, and the stopped one finds it revoked."""
     opened = machines.opened()
@@ -164,3 +223,8 @@ def test_another_process_takes_over_when_the_one_that_renews_is_killed(machines:
     machines.revoke(opened)
 
     assert ("permit", "session_revoked") == (before, basis(other, opened))
+
+
+def _written(pep: Client, opened: session_pb2.RequestSessionResponse) -> Answer:
+    session = pep.attach(opened.session_handle, session_id=opened.session.session_id)
+    return session.authorize("notes", WRITE, {"name": "shopping"})
