@@ -206,7 +206,7 @@ def test_the_command_shows_where_and_how_and_never_what(tmp_path: Path) -> None:
     assert (1, 1) == (done.exit_code, plain.exit_code)
     assert not any(secret in done.output + plain.output for secret in (GITHUB, UNKNOWN, "wJalrXUtnFEMIK7MDENGbPx"))
     assert "4 secrets in 6 places; 2 files read" in done.output
-    assert "pdp-broker connection add github --kind github --upstream https://api.github.com" in done.output
+    assert " connection add github --kind github --upstream https://api.github.com --mode proxy\n" in done.output
     finds = json.loads(plain.output)["finds"]
     assert {"COPY_TOKEN", "mcpServers.github.args.1"} == {one["place"] for one in finds if one["kind"] == "github"}
     assert 1 == len({one["secret"] for one in finds if one["kind"] == "github"})

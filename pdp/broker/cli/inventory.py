@@ -13,6 +13,7 @@ import click
 
 from pdp.broker.cli.opened import counted, json_option
 from pdp.broker.inventory.finding import Find, Inventory, take_inventory
+from pdp.broker.words import Mode
 from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.foundation.printable import visible
 
@@ -66,6 +67,8 @@ def _commands(find: Find, name: str) -> list[str]:
         add += ["--header", shape.header]
     if shape.scheme != "Bearer":
         add += ["--scheme", shape.scheme]
+    # Whatever holds the secret makes requests of its own, into which the broker puts it as they pass through.
+    add += ["--mode", Mode.PROXY.value]
     return [shlex.join(add), shlex.join(["pdp-broker", "secret", "put", name])]
 
 
