@@ -55,6 +55,10 @@ class WrongStateError(PDPError):
     """The session's state, or what was shown of it, does not allow this: read it again and decide anew."""
 
 
+class UnknownRevisionError(PDPError):
+    """The store does not have this revision, or not in its history: forget it, and read again what rests on it."""
+
+
 class FrozenError(PDPError):
     """The tenant is frozen: nothing is opened or approved; ask again when the freeze is lifted."""
 

@@ -218,16 +218,29 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The latest change of a store: its revision, and a random tag, which no other history of it has.
+
+    `tag` is empty where a store has one history.
+    """
+
+    revision: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
     """A call, and fields that do not affect the answer: equal calls have equal answers.
 
-    `parent` is its own position in the caller's trace, or None for that of the whole request.
+    `parent` is its own position in the caller's trace, or None for that of the whole request. `least` is a change that
+    the answer must know, with all before it; None for those that were acknowledged.
     """
 
     call: Call
     request_id: str = ""
     tool_call_id: str = ""
     parent: TraceParent | None = None
+    least: Head | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)

@@ -26,6 +26,7 @@ from pdp.client.errors import (
     SessionNotApprovedError,
     UnauthenticatedError,
     UnavailableError,
+    UnknownRevisionError,
     WrongStateError,
 )
 from pdp.client.fulfilling import FULFILLED, fulfil
@@ -76,6 +77,7 @@ __all__ = [
     "ToolResultWithheld",
     "UnauthenticatedError",
     "UnavailableError",
+    "UnknownRevisionError",
     "WrongStateError",
     "definition_digest",
     "definition_digests",

@@ -79,6 +79,7 @@ def prepare(call: ToolCall) -> PreparedCall | Answer:
                 )
                 for one in call.call_tokens
             ],
+            min_revision=call.min_revision,
         )
     except InvalidRequestError as error:
         return _refused(call, request_id, str(error))

@@ -57,6 +57,10 @@ class NotFoundError(PDPClientError, errors.NotFoundError):
     """Nothing with this id exists for this caller: check the id."""
 
 
+class UnknownRevisionError(PDPClientError, errors.UnknownRevisionError):
+    """The server's store does not have a revision: forget it, and read again what rests on it."""
+
+
 class WrongStateError(PDPClientError, errors.WrongStateError):
     """The state, or what was shown, does not allow this: read it again and decide anew."""
 
@@ -144,6 +148,7 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 _CLASSES_BY_REASON: dict[str, type[PDPClientError]] = {
     "ALREADY_REPORTED": AlreadyReportedError,
     "FROZEN": FrozenError,
+    "UNKNOWN_REVISION": UnknownRevisionError,
 }
 
 

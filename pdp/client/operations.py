@@ -160,12 +160,12 @@ def get_call_token_keys() -> Operation[calltoken_pb2.GetCallTokenKeysResponse, c
 
 
 def check_call_token(
-    token: str,
+    token: str, min_revision: str
 ) -> Operation[calltoken_pb2.CheckCallTokenResponse, calltoken_pb2.CheckCallTokenResponse]:
     """Ask whether a call token still counts."""
     return Operation(
         method=_call_token_method("CheckCallToken", calltoken_pb2.CheckCallTokenResponse),
-        request=calltoken_pb2.CheckCallTokenRequest(token=token),
+        request=calltoken_pb2.CheckCallTokenRequest(token=token, min_revision=min_revision),
         read=lambda reply: reply,
     )
 
@@ -177,6 +177,14 @@ def withdraw_call_token_key(key_id: str, *, reason: str) -> Operation[calltoken_
         request=calltoken_pb2.WithdrawCallTokenKeyRequest(key_id=key_id, reason=reason),
         read=lambda reply: reply.known,
     )
+
+
+def watch_sessions(since_revision: str, session_id: str, heartbeat: float | None) -> session_pb2.WatchSessionsRequest:
+    """Return the question of a watch."""
+    request = session_pb2.WatchSessionsRequest(since_revision=since_revision, session_id=session_id)
+    if heartbeat is not None:
+        request.heartbeat.CopyFrom(_duration(heartbeat))
+    return request
 
 
 def list_tools(

@@ -44,6 +44,7 @@ class ToolCall:
     A known `session_id` must come back in the answer.
     `request_id` makes a repeated question safe; when empty, a fresh one is made.
     `call_tokens` are those that an allow is to bring, at most two.
+    `min_revision`, from the answer to a change or from a message of `watch_sessions`, is what the answer must know.
     """
 
     server: str
@@ -56,6 +57,7 @@ class ToolCall:
     request_id: str = ""
     tool_call_id: str = ""
     call_tokens: tuple[CallTokenRequest, ...] = ()
+    min_revision: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from pdp.errors import (
     InvalidRequestError,
     OverloadedError,
     UnavailableError,
+    UnknownRevisionError,
 )
 from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
@@ -85,11 +86,11 @@ class Authorizer:
         """Decide about one call.
 
         Raise `InvalidRequestError` for a mistake of the PEP, `RequestIdConflictError` for a request id that was used
-        for another call, and `UnavailableError` when there is no answer. A mistake of the agent is a deny, never an
-        error.
+        for another call, `UnknownRevisionError` for a change that the store does not have, and `UnavailableError` when
+        there is no answer. A mistake of the agent is a deny, never an error.
         """
         started = perf_counter_ns()
-        snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
+        snapshot = self._snapshots.of_handle(request.call.session_handle, caller, request.least)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
         decision, _ = self._decide(snapshot, request, facts, caller, request.parent or parent, started)
         return decision
@@ -102,7 +103,8 @@ class Authorizer:
         Each call sees what the calls before it changed.
         """
         started = perf_counter_ns()
-        snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller)
+        least = {request.least for request in requests if request.least is not None}
+        snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller, least)
         facts = []
         for index, request in enumerate(requests):
             # A mistake of the PEP in any call is refused before any call is decided.
@@ -218,8 +220,8 @@ class Authorizer:
             longest = min(_LONGEST_PAUSE, 0.001 * 2 ** (_TRIES_AT_COUNTS - tries_left))
             sleep(uniform(0.0, longest))  # noqa: S311 - it keeps no secret
         try:
-            anew = self._snapshots.of_handle(request.call.session_handle, caller)
-        except UnavailableError as error:
+            anew = self._snapshots.of_handle(request.call.session_handle, caller, request.least)
+        except (UnavailableError, UnknownRevisionError) as error:
             return unsettled(snapshot, str(error))
         # The facts were typed by this bundle, and a batch is decided by one.
         if tries_left and anew.bundle.version == snapshot.bundle.version:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
-from pdp.model import Caller, Session
+from pdp.model import Caller, Head, Session
 from pdp.policy.bundle import Bundle
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionReader
@@ -49,7 +49,8 @@ class Snapshots:
     """Takes snapshots. Safe for threads.
 
     `bundle_for` returns the loaded bundle for an active version that was read from the store, `current` the one that is
-    active now. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    active now. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer. With
+    `least`, a snapshot has that change and all before it; `UnknownRevisionError` where the store does not have it.
     """
 
     def __init__(
@@ -65,28 +66,31 @@ class Snapshots:
         self._current = current
         self._clock = clock
 
-    def of_handle(self, handle: str, caller: Caller) -> Snapshot:
+    def of_handle(self, handle: str, caller: Caller, least: Head | None = None) -> Snapshot:
         """Return the current snapshot of the session with a secret handle."""
-        return self._of_view(self._sessions.view(handle_digest(handle)), self._clock.now(), caller)
+        return self._of_view(self._sessions.view(handle_digest(handle), least), self._clock.now(), caller)
 
-    def of_handles(self, handles: Iterable[str], caller: Caller) -> dict[str, Snapshot]:
-        """Return a snapshot for each handle, all with the same time and bundle.
+    def of_handles(self, handles: Iterable[str], caller: Caller, least: Collection[Head] = ()) -> dict[str, Snapshot]:
+        """Return a snapshot for each handle, all with the same time and bundle, and all with each change in `least`.
 
         Raise `UnavailableError` when the active bundle changes too fast.
         """
         digests = {handle: handle_digest(handle) for handle in handles}
         for _ in range(_TRIES):
-            views = {handle: self._sessions.view(one) for handle, one in digests.items()}
+            views = {
+                handle: [self._sessions.view(one, known) for known in least or (None,)][-1]
+                for handle, one in digests.items()
+            }
             if len({view.bundle for view in views.values()}) <= 1:
                 now = self._clock.now()
                 return {handle: self._of_view(view, now, caller) for handle, view in views.items()}
         raise UnavailableError("the active bundle is changing too often; try again")
 
-    def of_session(self, session_id: str, caller: Caller) -> Snapshot:
+    def of_session(self, session_id: str, caller: Caller, least: Head | None = None) -> Snapshot:
         """Return the current snapshot of the session with a public id; without a session for an empty id."""
         chain = self._sessions.get(session_id) if session_id else ()
         if chain:
-            return self._of_view(self._sessions.view(chain[0].handle_digest), self._clock.now(), caller)
+            return self._of_view(self._sessions.view(chain[0].handle_digest, least), self._clock.now(), caller)
         return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:

@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 _AGAIN_SECONDS, _SHORTEST_SECONDS = 2.0, 0.2
 
 # Opens the feed from a revision on.
-Changes: TypeAlias = Callable[[int], AsyncIterator[session_pb2.WatchSessionsResponse]]
+Changes: TypeAlias = Callable[[str], AsyncIterator[session_pb2.WatchSessionsResponse]]
 
 
 class SessionsFeed:
@@ -50,7 +50,7 @@ class SessionsFeed:
             await asyncio.wait([self._following])
 
     async def _follow(self) -> None:
-        revision, told = 0, False
+        revision, told = "", False
         common: tuple[str, tuple[str, ...]] = ("", ())
         while True:
             # What changed before a feed begins is not always told.

@@ -231,7 +231,7 @@ class RequestedSession:
             session = await self._patiently(partial(self._client.get_session, session.session_id))
         return session
 
-    async def _changes(self, since: int) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
+    async def _changes(self, since: str) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
         """Follow this session alone, once there is one."""
         await self._answered.wait()
         async for message in self._client.watch_sessions(since_revision=since, session_id=self._session_id):

@@ -21,7 +21,7 @@ from pdp.decision.gatewords import Refusal
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import PDPError
 from pdp.foundation.jsontext import canonical, digest
-from pdp.model import Call, Caller, CallRequest, Decision
+from pdp.model import Call, Caller, CallRequest, Decision, Head
 from pdp.observer import Event, EventKind, Observer
 from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import HighWaterMark, SessionHistory
@@ -93,10 +93,10 @@ class CallTokens:
             return ()
         return tuple(self._issued(decision, request, one, caller) for one in wanted)
 
-    def check(self, token: str, caller: Caller) -> float:
+    def check(self, token: str, caller: Caller, least: Head | None = None) -> float:
         """Return until when the session of a token can live, if all that it states still holds.
 
-        Raise `CallTokenRefusedError` if not.
+        Raise `CallTokenRefusedError` if not. `least` is a change that the answer must know, with all before it.
 
         Whether it was used is for the verifier to know. Raise `UnavailableError` when the store does not answer.
         """
@@ -104,7 +104,7 @@ class CallTokens:
         if key is None or not self.issuer:
             raise CallTokenRefusedError(Reason.UNKNOWN_KEY, "signed by a key that is not published")
         claims = claims_of(token, PublicCallKey(content=key.content))
-        snapshot = self._snapshots.of_session(claims.session_id, caller)
+        snapshot = self._snapshots.of_session(claims.session_id, caller, least)
         try:
             self._require_standing(claims, key, snapshot)
         except CallTokenRefusedError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pdp.clock import Clock, Instant, no_earlier
-from pdp.model import Session, SessionState
+from pdp.model import Head, Session, SessionState
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import state_of
 from pdp.sessions.store import SessionChanges, SessionReader
@@ -21,33 +21,41 @@ class FollowedSessions(SessionChanges, SessionReader, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """What changed up to a revision: sessions with their present states; the active bundle's version, all freezes."""
+    """What changed up to `head`: sessions with their present states; the active bundle's version, all freezes."""
 
-    revision: int
+    head: Head
     sessions: tuple[tuple[Session, SessionState], ...]
     bundle_version: str
     freezes: tuple[Freeze, ...]
 
 
 class Following:
-    """Tells what has changed since a revision. Safe for threads."""
+    """Tells what has changed since a change. Safe for threads."""
 
     def __init__(self, sessions: FollowedSessions, clock: Clock) -> None:
         self._sessions = sessions
         self._clock = clock
 
-    def revision(self) -> int:
-        """Return the latest revision. Raise `StoreUnavailableError` when the store does not say."""
-        return self._sessions.revision()
+    def head(self) -> Head:
+        """Return the latest change. Raise `StoreUnavailableError` when the store does not say."""
+        return self._sessions.head()
 
-    def since(self, revision: int) -> Followed | None:
-        """Return what changed after a revision; None when that must be read anew."""
-        changes = self._sessions.changed(after=revision, limit=MOST_CHANGES)
+    def known_at(self) -> float:
+        """Return a moment by the boot clock: what `head` returns afterwards has all that was acknowledged until then.
+
+        Under a lease it is when that was asked for.
+        """
+        lease, now = self._sessions.lease(), self._clock.now()
+        return now.boot_at if lease is None else lease.begun.boot_at
+
+    def since(self, head: Head) -> Followed | None:
+        """Return what changed after a change; None when that must be read anew."""
+        changes = self._sessions.changed(after=head, limit=MOST_CHANGES)
         if changes is None:
             return None
         now = self._now()
         return Followed(
-            revision=changes.revision,
+            head=changes.head,
             sessions=tuple((session, state_of(session, now)) for session in changes.sessions),
             bundle_version=changes.bundle_version,
             freezes=changes.freezes,

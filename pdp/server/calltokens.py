@@ -11,6 +11,7 @@ from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.registry.calltokens import CallTokens, IssuedToken, TokenRequest
 from pdp.server.fields import require_text, timestamp
+from pdp.server.revisions import optional_revision
 from pdp.serving.origin import Origin
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import calltoken_pb2 as calltokens
@@ -53,7 +54,8 @@ class CallTokenHandlers:
         if not request.token:
             raise InvalidRequestError("token", "is required")
         try:
-            session_ends_at = self._tokens.check(request.token, origin.caller)
+            least = optional_revision("min_revision", request.min_revision)
+            session_ends_at = self._tokens.check(request.token, origin.caller, least)
         except CallTokenRefusedError as error:
             return calltokens.CheckCallTokenResponse(reason=error.reason, message=str(error))
         return calltokens.CheckCallTokenResponse(valid=True, session_expire_time=timestamp(session_ends_at))

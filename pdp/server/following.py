@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pdp.clock import Clock
-from pdp.errors import InvalidRequestError, OverloadedError, PDPError, UnavailableError
+from pdp.errors import OverloadedError, PDPError, UnavailableError
 from pdp.foundation.repeating import Repeater
 from pdp.limits import Limits
-from pdp.model import Caller
+from pdp.model import Caller, Head
 from pdp.registry.following import MOST_CHANGES, Followed, Following
 from pdp.registry.seeing import sees
-from pdp.server.fields import optional_id
+from pdp.server.fields import optional_id, seconds_of
 from pdp.server.messages import session_change
+from pdp.server.revisions import optional_revision, revision_text
 from pdp.serving.watches import Watch
 from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.v1 import session_pb2 as sessions
 
 _LOG = logging.getLogger("pdp.server")
 
-# The longest time between a change and its message, and between two messages of a watch, in seconds.
+# The longest time between a change and its message, and between two messages of a watch that asks for no other, in
+# seconds.
 _LOOK_SECONDS, _SIGN_OF_LIFE_SECONDS = 0.25, 15.0
 # Watches that begin with the past in one look: each can read the store.
 _MOST_CATCHING_UP = 50
@@ -35,8 +38,10 @@ class _Follower:
     """One watch, and what it has not been told yet."""
 
     watch: Watch
-    since: int
+    since: Head | None
     session_id: str
+    # The longest time between two messages, in seconds.
+    heartbeat: float
     began: bool = False
     reset: bool = False
     pending: dict[str, _Change] = field(default_factory=dict)
@@ -67,9 +72,12 @@ class SessionFollowers:
         self._arriving = threading.Lock()
         # INVARIANT: only the thread of `look` uses the rest.
         self._followers: list[_Follower] = []
-        self._seen, self._bundle_version = 0, ""
+        self._seen, self._bundle_version = Head(revision=0, tag=""), ""
         self._freezes: tuple[Freeze, ...] = ()
-        self._looks = Repeater("following", self._look_carefully, every=min(every, _LOOK_SECONDS))
+        # All that was acknowledged until then is in what was seen, by the boot clock.
+        self._known_at = 0.0
+        self._behind = False
+        self._looks = Repeater("following", self.look_carefully, every=min(every, _LOOK_SECONDS))
 
     def __len__(self) -> int:
         """Return how many watches are open."""
@@ -77,10 +85,15 @@ class SessionFollowers:
 
     def add(self, request: sessions.WatchSessionsRequest, watch: Watch) -> None:
         """Begin a watch. Never waits. Raise `InvalidRequestError`."""
-        if request.since_revision < 0:
-            raise InvalidRequestError("since_revision", f"`{request.since_revision}` is negative")
-        session_id = optional_id("session_id", request.session_id)
-        follower = _Follower(watch=watch, since=request.since_revision, session_id=session_id)
+        heartbeat = self._alive
+        if request.HasField("heartbeat"):
+            heartbeat = min(heartbeat, max(_LOOK_SECONDS, seconds_of("heartbeat", request.heartbeat)))
+        follower = _Follower(
+            watch=watch,
+            since=optional_revision("since_revision", request.since_revision),
+            session_id=optional_id("session_id", request.session_id),
+            heartbeat=heartbeat,
+        )
         with self._arriving:
             self._arrived.append(follower)
 
@@ -101,25 +114,33 @@ class SessionFollowers:
         self._let_go()
         if not (self._arrived or self._followers):
             return
+        known_at = self._following.known_at()
         if not self._followers:
             self._catch_up()
-        elif self._following.revision() != self._seen:
+        elif self._following.head() != self._seen:
             self._spread(self._following.since(self._seen))
+        self._known_at, self._behind = known_at, False
         with self._arriving:
-            arrived, self._arrived = self._arrived, []
+            arrived, self._arrived = deque(self._arrived), []
         self._begin(arrived)
-        now = self._clock.now().boot_at
-        for follower in self._followers:
-            self._tell(follower, now)
+        self._tell_all()
 
-    def _look_carefully(self) -> None:
+    def look_carefully(self) -> None:
+        """Look, or tell each follower how old what it was told is by now. Never raises."""
+        try:
+            self._look_or_tell_the_age()
+        except Exception:  # noqa: BLE001 - the thread must go on
+            _LOG.exception("those who follow sessions could not be told of changes")
+
+    def _look_or_tell_the_age(self) -> None:
         try:
             self.look()
         except PDPError as error:
             self._turn_away(error)
-            _LOG.warning("those who follow sessions are not told of changes now: %s", error)
-        except Exception:  # noqa: BLE001 - the thread must go on
-            _LOG.exception("those who follow sessions could not be told of changes")
+            if not self._behind:
+                _LOG.warning("those who follow sessions are not told of changes now: %s", error)
+            self._behind = True
+            self._tell_all()
 
     def _turn_away(self, error: PDPError) -> None:
         """Refuse the watches that have arrived: they cannot begin."""
@@ -137,7 +158,7 @@ class SessionFollowers:
 
     def _catch_up(self) -> None:
         """Begin anew: what has changed until now is told to none."""
-        latest = self._following.revision()
+        latest = self._following.head()
         changes = self._following.since(latest)
         if changes is None:
             raise UnavailableError("sessions change too fast")
@@ -155,25 +176,31 @@ class SessionFollowers:
             follower.take(visible.to(follower.watch.caller))
 
     def _take(self, changes: Followed) -> None:
-        self._seen, self._bundle_version, self._freezes = changes.revision, changes.bundle_version, changes.freezes
+        self._seen, self._bundle_version, self._freezes = changes.head, changes.bundle_version, changes.freezes
 
-    def _begin(self, arrived: Iterable[_Follower]) -> None:
+    def _begin(self, arrived: deque[_Follower]) -> None:
         """Take in watches that have arrived; what they have missed is told first."""
         catching_up = 0
-        for follower in arrived:
-            if not follower.since or follower.since == self._seen:
-                self._followers.append(follower)
-            elif catching_up < _MOST_CATCHING_UP:
-                catching_up += 1
-                self._followers.append(follower)
-                missed = self._following.since(follower.since)
-                if missed is None:
-                    self._reread(follower)
-                else:
-                    follower.take(_Visible(missed).to(follower.watch.caller))
-            else:
-                with self._arriving:
-                    self._arrived.append(follower)
+        try:
+            while arrived:
+                follower = arrived[0]
+                if follower.session_id or follower.since not in (None, self._seen):
+                    if catching_up == _MOST_CATCHING_UP:
+                        return
+                    catching_up += 1
+                    self._tell_missed(follower)
+                self._followers.append(arrived.popleft())
+        finally:
+            # Also after an error: who has arrived is told of it, or begins later.
+            with self._arriving:
+                self._arrived = [*arrived, *self._arrived]
+
+    def _tell_missed(self, follower: _Follower) -> None:
+        missed = None if follower.session_id or follower.since is None else self._following.since(follower.since)
+        if missed is None:
+            self._reread(follower)
+        else:
+            follower.take(_Visible(missed).to(follower.watch.caller))
 
     def _reread(self, follower: _Follower) -> None:
         """Have a follower read anew; one of a single session is told how that is now."""
@@ -183,6 +210,11 @@ class SessionFollowers:
         elif (found := self._following.one(follower.session_id)) and sees(follower.watch.caller, found[0]):
             follower.pending[found[0].id] = session_change(*found)
 
+    def _tell_all(self) -> None:
+        now = self._clock.now().boot_at
+        for follower in self._followers:
+            self._tell(follower, now)
+
     def _tell(self, follower: _Follower, now: float) -> None:
         watch = follower.watch
         if not watch.idle:
@@ -191,16 +223,18 @@ class SessionFollowers:
             return
         told, now_so = (follower.bundle_version, follower.frozen), (self._bundle_version, self._frozen(watch.caller))
         news = follower.pending or follower.reset or told != now_so
-        if (news or not follower.began or now - follower.sent_at >= self._alive) and not watch.over:
-            watch.send(
-                sessions.WatchSessionsResponse(
-                    changes=follower.pending.values(),
-                    revision=self._seen,
-                    reset=follower.reset,
-                    bundle_version=now_so[0],
-                    frozen_tenants=now_so[1],
-                )
+        # The next look would be too late.
+        due = now - follower.sent_at > follower.heartbeat - _LOOK_SECONDS
+        if (news or due or not follower.began) and not watch.over:
+            message = sessions.WatchSessionsResponse(
+                changes=follower.pending.values(),
+                revision=revision_text(self._seen),
+                reset=follower.reset,
+                bundle_version=now_so[0],
+                frozen_tenants=now_so[1],
             )
+            message.age.FromMicroseconds(round(max(0.0, now - self._known_at) * 1e6))
+            watch.send(message)
             follower.began, follower.reset, follower.sent_at = True, False, now
             follower.bundle_version, follower.frozen = now_so
             follower.pending.clear()

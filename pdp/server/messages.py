@@ -46,6 +46,7 @@ from pdp.server.fields import (
     timestamp,
     write_timestamp,
 )
+from pdp.server.revisions import optional_revision
 from pdp.serving.status import duration
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
@@ -92,6 +93,7 @@ def call_request(request: calls.AuthorizeRequest, limits: Limits, prefix: str = 
         parent=TraceParent(traceparent=request.traceparent, tracestate=request.tracestate)
         if request.traceparent
         else None,
+        least=optional_revision(f"{prefix}min_revision", request.min_revision),
     )
 
 

@@ -19,6 +19,7 @@ from pdp.errors import ConfigurationError
 from pdp.foundation.repeating import Repeater
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Head
 from pdp.observer import Event, EventKind, Observer
 from pdp.record.segmentcheck import SegmentCheck
 from pdp.registry.access import Approvals
@@ -169,7 +170,7 @@ class PDPServer:
             what="calls wait for their message",
         )
         self._boundary = Boundary(
-            _routes(services, limits, fences or Fences(), control=control),
+            _routes(services, limits, fences or Fences(), following.head, control=control),
             lanes,
             authenticator=authenticator,
             observer=observer,
@@ -286,21 +287,23 @@ def _half(bound: int) -> int:
     return max(1, bound // 2)
 
 
-def _routes(services: Mapping[str, object], limits: Limits, fences: Fences, *, control: bool) -> dict[str, Route]:
+def _routes(
+    services: Mapping[str, object], limits: Limits, fences: Fences, head: Callable[[], Head], *, control: bool
+) -> dict[str, Route]:
     served = {path: rpc for path, rpc in RPCS.items() if rpc.service in services}
-    routes = {path: _route(rpc, services[rpc.service], limits, fences) for path, rpc in served.items()}
+    routes = {path: _route(rpc, services[rpc.service], limits, fences, head) for path, rpc in served.items()}
     if not control:
         return routes
     return {path: replace(route, elsewhere=route.rpc.lane not in CONTROL) for path, route in routes.items()}
 
 
-def _route(rpc: RPC, service: object, limits: Limits, fences: Fences) -> Route:
+def _route(rpc: RPC, service: object, limits: Limits, fences: Fences, head: Callable[[], Head]) -> Route:
     parts = None
     if rpc.method == "BatchAuthorize" and isinstance(service, AuthorizationHandlers):
         parts = independent_parts(service)
     return Route(
         rpc=rpc,
-        handle=in_fields(rpc.method, fenced(rpc.method, getattr(service, rpc.handler), fences)),
+        handle=in_fields(rpc.method, fenced(rpc.method, getattr(service, rpc.handler), fences, head)),
         upload_bytes=limits.bundle_bytes * _BUNDLE_FACTOR,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,

@@ -98,6 +98,8 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         errors.PermissionDeniedError: Rule(kind="PERMISSION_DENIED", code=StatusCode.PERMISSION_DENIED),
         errors.NotFoundError: Rule(kind="NOT_FOUND", code=StatusCode.NOT_FOUND),
         errors.WrongStateError: Rule(kind="WRONG_STATE", code=StatusCode.FAILED_PRECONDITION),
+        # Another one must be asked with: the store will never have this one, or is not where it was.
+        errors.UnknownRevisionError: Rule(kind="UNKNOWN_REVISION", code=StatusCode.FAILED_PRECONDITION),
         # No retry succeeds until people have lifted the freeze.
         errors.FrozenError: Rule(kind="FROZEN", code=StatusCode.FAILED_PRECONDITION),
         # The caller must read again before it retries: no delay makes the same bytes valid.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pdp.clock import Clock, Instant
+from pdp.model import Head
 
 # The lengths that a lease can have. A write that can learn nothing of leases waits for the longest.
 LEAST_LEASE_SECONDS: Final = 0.3
@@ -21,14 +22,6 @@ MOST_LEASE_SECONDS: Final = 5.0
 CLOCK_RATE: Final = 1.01
 # A wall clock that has moved further than the boot clock was set, or the machine was paused with its boot clock.
 _MOST_DRIFT_SECONDS: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """The latest change of a database: its revision, and a random tag, which no other history of it has."""
-
-    revision: int
-    tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from typing import Final
 
 from pdp.clock import Clock, Instant
 from pdp.foundation.files import open_private
-from pdp.sessions.lease import Head, Lease, LeaseTerms
+from pdp.model import Head
+from pdp.sessions.lease import Lease, LeaseTerms
 
 # The deployment, the boot, both clocks, the length, how far behind, the revision and the tag.
 _RECORD: Final = struct.Struct(">64s64sddddQ64s")

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import nlargest, nsmallest
 from itertools import islice, starmap
+from secrets import token_hex
 from threading import Lock
 from typing import TypeVar
 
-from pdp.errors import ConflictError, StoreUnavailableError
-from pdp.model import Session, SessionState
+from pdp.errors import ConflictError, StoreUnavailableError, UnknownRevisionError
+from pdp.model import Head, Session, SessionState
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.memoryages import Ages, age
@@ -32,6 +33,7 @@ from pdp.sessions.succession import (
     successors_of,
 )
 from pdp.sessions.values import (
+    NOT_ITS_OWN,
     ActiveBundle,
     BundlePast,
     Captured,
@@ -80,13 +82,17 @@ class MemorySessionStore:
         # The last revision of each session, in that order; a cut has no id.
         self._changed: dict[str, int] = {}
         self._revision = self._forgotten = 0
+        # Each store begins another history.
+        self._tag = token_hex(8)
         self._closed = False
 
-    def view(self, handle_digest: bytes) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         # Not with `_open`: for each tool call, a generator costs as much as the look-up.
         with self._lock:
             self._require_open()
+            if least is not None and not self._has(least):
+                raise UnknownRevisionError(NOT_ITS_OWN)
             chain = self._chain(self._ids.get(handle_digest, ""))
             return StoreView(
                 chain=chain,
@@ -163,21 +169,24 @@ class MemorySessionStore:
             found = [session for session in self._families(matching) if _matches(live, session)]
             return len(found), tuple(map(self._seen, nlargest(limit, found, key=age)))
 
-    def revision(self) -> int:
-        """Return a number that rises with every change."""
+    def head(self) -> Head:
+        """Return the latest change."""
         with self._open():
-            return self._revision
+            return self._head()
 
-    def changed(self, *, after: int, limit: int) -> Changes | None:
-        """Return the sessions that were inserted or changed after a revision."""
+    def lease(self) -> None:
+        """Return the lease by which memory answers: it needs none."""
+
+    def changed(self, *, after: Head, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a change."""
         with self._open():
-            ids = sorted(session_id for session_id, revision in self._changed.items() if revision > after)
-            if not self._forgotten <= after <= self._revision or len(ids) > limit or "" in ids:
+            ids = sorted(session_id for session_id, revision in self._changed.items() if revision > after.revision)
+            if after.revision < self._forgotten or not self._has(after) or len(ids) > limit or "" in ids:
                 return None
             sessions = tuple(self._seen(self._sessions[one]) for one in ids if one in self._sessions)
             version = self._bundle.version if self._bundle else ""
             freezes = self._sorted_freezes()
-            return Changes(revision=self._revision, sessions=sessions, bundle_version=version, freezes=freezes)
+            return Changes(head=self._head(), sessions=sessions, bundle_version=version, freezes=freezes)
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
@@ -386,6 +395,12 @@ class MemorySessionStore:
     def _require_open(self) -> None:
         if self._closed:
             raise StoreUnavailableError("the session store is closed")
+
+    def _head(self) -> Head:
+        return Head(revision=self._revision, tag=self._tag)
+
+    def _has(self, head: Head) -> bool:
+        return head.tag == self._tag and head.revision <= self._revision
 
     def _chain(self, session_id: str) -> tuple[Session, ...]:
         session = self._sessions.get(session_id)

@@ -261,6 +261,10 @@ class PostgresSessionStore(SQLSessionStore):
         # Also without a change: what it found done, by another, may still be waiting for its fence.
         self._noted = True
 
+    def _tag(self, revision: int) -> str | None:
+        tag: str | None = self._connection.execute("SELECT tag FROM tags WHERE revision = ?", (revision,)).get
+        return tag
+
     def _foreseeing(self) -> AbstractContextManager[None]:
         return self._foreseer.answering()
 

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from pdp.clock import Instant
 from pdp.errors import PDPError, StoreUnavailableError, reason_of
-from pdp.sessions.lease import Head, Lease, LeaseTerms
+from pdp.model import Head
+from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.sharedclock import MOST_APART_SECONDS, most_behind

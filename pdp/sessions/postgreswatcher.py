@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
-from pdp.sessions.lease import Head, Lease
+from pdp.model import Head
+from pdp.sessions.lease import Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
@@ -26,6 +27,8 @@ SELECT revision, coalesce(tag, ''), CAST(extract(epoch FROM clock_timestamp()) A
 FROM meta LEFT JOIN tags USING (revision)
 """
 _TAGS: Final = "SELECT revision, tag FROM tags WHERE revision >= ?"
+# As many as the database keeps.
+_TAGS_KEPT: Final = 1000
 
 
 class Acknowledged:
@@ -76,7 +79,7 @@ class PostgresWatcher(Watching):
         self._clock = clock
         self._leased = leased
         self._opened = 0
-        # The tags of revisions that are in what is remembered: of the latest, and back to the head of the lease.
+        # The tags of what is remembered: of the latest revision, and back at least to the head of the lease.
         self._tags: dict[int, str] = {}
 
     def close(self) -> None:
@@ -85,13 +88,23 @@ class PostgresWatcher(Watching):
             self._recent.clear()
             self._connection.close()
 
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
-        leased = self._leased()
+    def lease(self) -> Lease | None:
+        """Return the lease by which memory answers; None when the database is asked before each answer."""
+        with self._lock:
+            return self._leased()
+
+    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
+        lease = self._leased()
         # What this process has written is in no lease yet.
-        if leased is not None and self._has(leased.head) and self._revision >= self._acknowledged.revision:
+        if (
+            lease is not None
+            and self._knows(lease.head)
+            and self._revision >= self._acknowledged.revision
+            and (least is None or self._has(least))
+        ):
             chain = remembered(key)
             if chain is not None:
-                self._clock.behind = leased.behind
+                self._clock.behind = lease.behind
                 return chain
         with self._connection.answering():
             # Before the read: another thread can acknowledge a later one meanwhile.
@@ -103,13 +116,13 @@ class PostgresWatcher(Watching):
                 self._recent.clear()
                 self._revision, self._opened = -1, self._connection.opened
             self._acknowledged.require(revision, known)
-            if revision == self._revision and self._has(Head(revision=revision, tag=tag)):
+            if revision == self._revision and self._knows(Head(revision=revision, tag=tag)):
                 chain = remembered(key)
                 if chain is not None:
                     return chain
             with self._connection.snapshot():
                 self._catch_up()
-                self._keep_tags(leased)
+                self._keep_tags(lease)
                 chain = remembered(key)
                 return chain if chain is not None else self._load(sql, key)
 
@@ -118,15 +131,27 @@ class PostgresWatcher(Watching):
         if tags.get(self._revision, "") != self._tags.get(self._revision):
             # What is remembered is of another history, or too old to tell: all of it is read again.
             self._revision, self._tags = -1, {}
+            tags = dict(self._connection.execute(_TAGS, (self._revision,)).fetchall())
         super()._catch_up()
         self._tags |= tags
         # It can be later than what was asked for just before.
         self._acknowledged.note(self._revision)
 
-    def _keep_tags(self, leased: Lease | None) -> None:
-        first = self._revision if leased is None else leased.head.revision
+    def _keep_tags(self, lease: Lease | None) -> None:
+        if len(self._tags) <= 2 * _TAGS_KEPT:
+            return
+        first = self._revision - _TAGS_KEPT
+        if lease is not None:
+            first = min(first, lease.head.revision)
         self._tags = {revision: tag for revision, tag in self._tags.items() if revision >= first}
 
+    def _head(self) -> Head:
+        return Head(revision=self._revision, tag=self._tags.get(self._revision, ""))
+
     def _has(self, head: Head) -> bool:
-        """Say whether all that is remembered has the changes up to a head."""
+        # A revision that is older than all tags has none.
+        return self._knows(head) or head.revision < min(self._tags, default=0)
+
+    def _knows(self, head: Head) -> bool:
+        """Say whether all that is remembered has the changes up to a head, by its tag."""
         return self._tags.get(head.revision) == head.tag

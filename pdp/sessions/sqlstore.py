@@ -10,10 +10,11 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from pdp.errors import ConflictError
-from pdp.model import Scope, Session, SessionState
+from pdp.model import Head, Scope, Session, SessionState
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
+from pdp.sessions.lease import Lease
 from pdp.sessions.lifecycle import LIVE
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.rows import row_of, tools_text
@@ -86,9 +87,9 @@ class SQLSessionStore(ABC):
         # The revision of the present transaction; 0 until it makes one.
         self._revision = 0
 
-    def view(self, handle_digest: bytes) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        return self._watcher.view(handle_digest)
+        return self._watcher.view(handle_digest, least)
 
     def get(self, session_id: str) -> tuple[Session, ...]:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
@@ -157,25 +158,31 @@ class SQLSessionStore(ABC):
             found = self._reader.all(_SELECT.format(live), (*values, wall_at, max(limit, 0)))
             return count, applied(cuts_on(self._connection), found)
 
-    def revision(self) -> int:
-        """Return a number that rises with every change."""
-        return self._watcher.revision()
+    def head(self) -> Head:
+        """Return the latest change."""
+        return self._watcher.head()
 
-    def changed(self, *, after: int, limit: int) -> Changes | None:
-        """Return the sessions that were inserted or changed after a revision."""
+    def lease(self) -> Lease | None:
+        """Return the lease by which memory answers; None when the database is asked before each answer."""
+        return self._watcher.lease()
+
+    def changed(self, *, after: Head, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a change."""
         with self._reading(), self._snapshot():
             revision, forgotten, version = self._connection.execute(_REVISIONS).get
             # A higher revision than the latest is one of another file.
-            if not forgotten <= after <= revision:
+            if not forgotten <= after.revision <= revision or self._tag(after.revision) != after.tag:
                 return None
-            ids = [str(row_id) for (row_id,) in self._connection.execute(_CHANGED, (after, limit + 1)).fetchall()]
+            since = after.revision, limit + 1
+            ids = [str(row_id) for (row_id,) in self._connection.execute(_CHANGED, since).fetchall()]
             # A cut has no id, and comes first.
             if len(ids) > limit or "" in ids:
                 return None
             found = [session for one in ids if (session := self._reader.by_id(one)) is not None]
             sessions = applied(cuts_on(self._connection), found)
             freezes = freezes_on(self._connection)
-            return Changes(revision=revision, sessions=sessions, bundle_version=version, freezes=freezes)
+            head = Head(revision=revision, tag=self._tag(revision) or "")
+            return Changes(head=head, sessions=sessions, bundle_version=version, freezes=freezes)
 
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once."""
@@ -373,6 +380,10 @@ class SQLSessionStore(ABC):
 
     def _present_turn(self) -> str:
         """Return the turn in which a server follows its source of bundles; empty where there are none."""
+        return ""
+
+    def _tag(self, revision: int) -> str | None:  # noqa: ARG002 - for engines with several histories
+        """Return the tag of a revision in the present snapshot; None for one that is too old to have one."""
         return ""
 
     def _opens(self, session: Session) -> bool:

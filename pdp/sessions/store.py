@@ -18,9 +18,10 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from pdp.clock import Instant
-from pdp.model import Session, SessionState, ValueClass
+from pdp.model import Head, Session, SessionState, ValueClass
 from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskable, Use
 from pdp.sessions.freezes import Freeze, FreezeChange
+from pdp.sessions.lease import Lease
 from pdp.sessions.outbox import Outbox
 from pdp.sessions.values import (
     ActiveBundle,
@@ -71,10 +72,12 @@ class SessionReader(HighWaterMark, Protocol):
     (its data removed, or written by a foreign program) may go unnoticed for a time that its docstring states.
     """
 
-    def view(self, handle_digest: bytes) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
         """Return the session with this handle digest, its ancestors, the active bundle and what freezes its tenant.
 
-        The digest is SHA-256, 32 bytes.
+        The digest is SHA-256, 32 bytes. With `least`, the view has that change and all before it, also those that are
+        not acknowledged. Raise `UnknownRevisionError` when the store does not have it, or has another history; of a
+        change that is too old to be told from one of another history, the number alone counts.
         """
         ...
 
@@ -119,18 +122,23 @@ class SessionLists(Protocol):
 class SessionChanges(Protocol):
     """What changed lately, for those who follow sessions; no decision about a call rests on it."""
 
-    def revision(self) -> int:
-        """Return a number that rises with every change of a session or freeze, every cut and every activation.
+    def head(self) -> Head:
+        """Return the latest change. Its revision rises with every change of a session or freeze, cut and activation.
 
         It may rise without one. It is the same for every process on the same data.
         """
         ...
 
-    def changed(self, *, after: int, limit: int) -> Changes | None:
-        """Return the sessions that were inserted or changed after a revision, in the order of their ids.
+    def lease(self) -> Lease | None:
+        """Return the lease by which this process answers from memory now; None when it asks before each answer."""
+        ...
+
+    def changed(self, *, after: Head, limit: int) -> Changes | None:
+        """Return the sessions that were inserted or changed after a change, in the order of their ids.
 
         A session that was removed is left out, and that one expires is no change. Return None when more than `limit`
-        have changed, when that can no longer be told, and after a cut: then the sessions must be listed again.
+        have changed, when that can no longer be told, after a cut, and for a change of another history: then the
+        sessions must be listed again.
         """
         ...
 

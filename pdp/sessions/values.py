@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pdp.clock import Instant
-from pdp.model import Session, SessionState, ValueClass
+from pdp.model import Head, Session, SessionState, ValueClass
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import revoke
+
+# What a store says of a change that it does not have.
+NOT_ITS_OWN: Final = "the session store has no such revision in its history: forget it, and read again what rests on it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +107,9 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What changed up to a revision: the sessions, as they are now; the active bundle's version, and all freezes."""
+    """What changed up to `head`: the sessions, as they are now; the active bundle's version, and all freezes."""
 
-    revision: int
+    head: Head
     sessions: tuple[Session, ...]
     bundle_version: str
     freezes: tuple[Freeze, ...] = ()

@@ -16,6 +16,7 @@ from threading import Lock
 import apsw
 
 from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
+from pdp.model import Head
 from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import Database
 from pdp.sessions.scopes import ScopePool
@@ -61,10 +62,12 @@ class Watcher(Watching):
             self._recent.clear()
             self._connection.close()
 
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
         # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
         announced, read_at = self._signal.read(), self._monotonic()
-        if announced == self._announced and read_at < self._trusted_until:
+        as_new = announced == self._announced and read_at < self._trusted_until
+        # What was committed a moment ago may not be announced yet.
+        if as_new and (least is None or self._has(least)):
             chain = remembered(key)
             if chain is not None:
                 return chain

@@ -10,14 +10,15 @@ from typing import Final, TypeVar
 
 from cachetools import LRUCache
 
-from pdp.errors import StoreUnavailableError
-from pdp.model import Session
+from pdp.errors import StoreUnavailableError, UnknownRevisionError
+from pdp.model import Head, Session
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.freezes import Freeze, freeze_of
+from pdp.sessions.lease import Lease
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sql import Statements
 from pdp.sessions.sqlrows import BY_HANDLE, BY_ID, Chain, RowReader, activation_of, applied, cuts_on, freezes_on
-from pdp.sessions.values import ActiveBundle, Cut, StoreView
+from pdp.sessions.values import NOT_ITS_OWN, ActiveBundle, Cut, StoreView
 
 # The memory for sessions, and what each one takes beyond its texts.
 MOST_SESSION_BYTES: Final = 48 * 1024 * 1024
@@ -113,10 +114,12 @@ class Watching(ABC):
         self._freezes: tuple[Freeze, ...] = ()
         self._high_water_at = 0.0
 
-    def view(self, handle_digest: bytes) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         with self._lock:
-            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
+            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE, least)
+            if least is not None and not self._has(least):
+                raise UnknownRevisionError(NOT_ITS_OWN)
             return StoreView(
                 chain=chain,
                 bundle=self._bundle,
@@ -147,22 +150,35 @@ class Watching(ABC):
             self._read("", _no_session, BY_ID)
             return self._high_water_at
 
-    def revision(self) -> int:
-        """Return the revision of the last write."""
+    def head(self) -> Head:
+        """Return the last write."""
         with self._lock:
             self._read("", _no_session, BY_ID)
-            return self._revision
+            return self._head()
+
+    def lease(self) -> Lease | None:
+        """Return the lease by which memory answers; None when the database is asked before each answer."""
+        return None
 
     @abstractmethod
     def close(self) -> None:
         """Close the connection and forget all sessions."""
 
     @abstractmethod
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
         """Return what is `remembered`, as long as no later write was acknowledged; else read it with `sql`.
 
-        Then what else is remembered is as new: `_catch_up` and `_load` are called in one snapshot.
+        Then what else is remembered is as new: `_catch_up` and `_load` are called in one snapshot. The database is
+        asked in any case when what is remembered does not have `least`.
         """
+
+    def _head(self) -> Head:
+        """Return the last write that is in what is remembered."""
+        return Head(revision=self._revision, tag="")
+
+    def _has(self, head: Head) -> bool:
+        """Say whether what is remembered has a write, and all before it."""
+        return not head.tag and head.revision <= self._revision
 
     def _catch_up(self) -> None:
         """Learn what has changed since the last read."""

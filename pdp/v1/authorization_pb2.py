@@ -28,7 +28,7 @@ from pdp.v1 import decision_pb2 as pdp_dot_v1_dot_decision__pb2
 from pdp.v1 import reading_pb2 as pdp_dot_v1_dot_reading__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apdp/v1/authorization.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16pdp/v1/calltoken.proto\x1a\x15pdp/v1/decision.proto\x1a\x14pdp/v1/reading.proto\"\xb0\x01\n\x10\x41uthorizeRequest\x12\x1a\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0c.pdp.v1.Call\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x03 \x01(\t\x12-\n\x0b\x63\x61ll_tokens\x18\x04 \x03(\x0b\x32\x18.pdp.v1.CallTokenRequest\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x12\n\ntracestate\x18\x06 \x01(\t\"K\n\x11\x41uthorizeResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\"X\n\x15\x42\x61tchAuthorizeRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.pdp.v1.AuthorizeRequest\x12\x13\n\x0bindependent\x18\x02 \x01(\x08\"c\n\x16\x42\x61tchAuthorizeResponse\x12#\n\tdecisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Decision\x12$\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x13.pdp.v1.BatchAnswer\"w\n\x0b\x42\x61tchAnswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.DecisionH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.pdp.v1.StreamErrorH\x00\x42\x08\n\x06\x61nswer\"C\n\x16\x41uthorizeStreamRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.pdp.v1.AuthorizeRequest\"l\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x83\x01\n\x17\x41uthorizeStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.DecisionH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.pdp.v1.StreamErrorH\x00\x42\x08\n\x06\x61nswer\"0\n\x0eReportedValues\x12\x0e\n\x06issued\x18\x01 \x03(\x0c\x12\x0e\n\x06others\x18\x02 \x03(\x0c\"\x89\x01\n\x14ReportOutcomeRequest\x12\x15\n\routcome_token\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0e\x32\x12.pdp.v1.CallStatus\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12&\n\x06values\x18\x04 \x01(\x0b\x32\x16.pdp.v1.ReportedValues\",\n\x15ReportOutcomeResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x10ListToolsRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x15\n\rwith_readings\x18\x02 \x01(\x08\"\x93\x01\n\x0eToolVisibility\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12&\n\nvisibility\x18\x03 \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x04 \x01(\t\x12 \n\x07reading\x18\x05 \x01(\x0b\x32\x0f.pdp.v1.Reading\"f\n\x11ListToolsResponse\x12%\n\x05tools\x18\x01 \x03(\x0b\x32\x16.pdp.v1.ToolVisibility\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t*\\\n\nCallStatus\x12\x1b\n\x17\x43\x41LL_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41LL_STATUS_SUCCEEDED\x10\x01\x12\x16\n\x12\x43\x41LL_STATUS_FAILED\x10\x02*m\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x14\n\x10VISIBILITY_NEVER\x10\x01\x12\x16\n\x12VISIBILITY_DEPENDS\x10\x02\x12\x15\n\x11VISIBILITY_ALWAYS\x10\x03\x32\x91\x03\n\x14\x41uthorizationService\x12@\n\tAuthorize\x12\x18.pdp.v1.AuthorizeRequest\x1a\x19.pdp.v1.AuthorizeResponse\x12O\n\x0e\x42\x61tchAuthorize\x12\x1d.pdp.v1.BatchAuthorizeRequest\x1a\x1e.pdp.v1.BatchAuthorizeResponse\x12V\n\x0f\x41uthorizeStream\x12\x1e.pdp.v1.AuthorizeStreamRequest\x1a\x1f.pdp.v1.AuthorizeStreamResponse(\x01\x30\x01\x12L\n\rReportOutcome\x12\x1c.pdp.v1.ReportOutcomeRequest\x1a\x1d.pdp.v1.ReportOutcomeResponse\x12@\n\tListTools\x12\x18.pdp.v1.ListToolsRequest\x1a\x19.pdp.v1.ListToolsResponseB5\n\x06pdp.v1B\x12\x41uthorizationProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apdp/v1/authorization.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x16pdp/v1/calltoken.proto\x1a\x15pdp/v1/decision.proto\x1a\x14pdp/v1/reading.proto\"\xc6\x01\n\x10\x41uthorizeRequest\x12\x1a\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x0c.pdp.v1.Call\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x03 \x01(\t\x12-\n\x0b\x63\x61ll_tokens\x18\x04 \x03(\x0b\x32\x18.pdp.v1.CallTokenRequest\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x12\n\ntracestate\x18\x06 \x01(\t\x12\x14\n\x0cmin_revision\x18\x07 \x01(\t\"K\n\x11\x41uthorizeResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\x12\x12\n\nbatch_size\x18\x02 \x01(\x05\"X\n\x15\x42\x61tchAuthorizeRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.pdp.v1.AuthorizeRequest\x12\x13\n\x0bindependent\x18\x02 \x01(\x08\"c\n\x16\x42\x61tchAuthorizeResponse\x12#\n\tdecisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Decision\x12$\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x13.pdp.v1.BatchAnswer\"w\n\x0b\x42\x61tchAnswer\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.DecisionH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.pdp.v1.StreamErrorH\x00\x42\x08\n\x06\x61nswer\"C\n\x16\x41uthorizeStreamRequest\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.pdp.v1.AuthorizeRequest\"l\n\x0bStreamError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x83\x01\n\x17\x41uthorizeStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.DecisionH\x00\x12$\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.pdp.v1.StreamErrorH\x00\x42\x08\n\x06\x61nswer\"0\n\x0eReportedValues\x12\x0e\n\x06issued\x18\x01 \x03(\x0c\x12\x0e\n\x06others\x18\x02 \x03(\x0c\"\x89\x01\n\x14ReportOutcomeRequest\x12\x15\n\routcome_token\x18\x01 \x01(\t\x12\"\n\x06status\x18\x02 \x01(\x0e\x32\x12.pdp.v1.CallStatus\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12&\n\x06values\x18\x04 \x01(\x0b\x32\x16.pdp.v1.ReportedValues\",\n\x15ReportOutcomeResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x10ListToolsRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\x12\x15\n\rwith_readings\x18\x02 \x01(\x08\"\x93\x01\n\x0eToolVisibility\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12&\n\nvisibility\x18\x03 \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x04 \x01(\t\x12 \n\x07reading\x18\x05 \x01(\x0b\x32\x0f.pdp.v1.Reading\"f\n\x11ListToolsResponse\x12%\n\x05tools\x18\x01 \x03(\x0b\x32\x16.pdp.v1.ToolVisibility\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t*\\\n\nCallStatus\x12\x1b\n\x17\x43\x41LL_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x43\x41LL_STATUS_SUCCEEDED\x10\x01\x12\x16\n\x12\x43\x41LL_STATUS_FAILED\x10\x02*m\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x14\n\x10VISIBILITY_NEVER\x10\x01\x12\x16\n\x12VISIBILITY_DEPENDS\x10\x02\x12\x15\n\x11VISIBILITY_ALWAYS\x10\x03\x32\x91\x03\n\x14\x41uthorizationService\x12@\n\tAuthorize\x12\x18.pdp.v1.AuthorizeRequest\x1a\x19.pdp.v1.AuthorizeResponse\x12O\n\x0e\x42\x61tchAuthorize\x12\x1d.pdp.v1.BatchAuthorizeRequest\x1a\x1e.pdp.v1.BatchAuthorizeResponse\x12V\n\x0f\x41uthorizeStream\x12\x1e.pdp.v1.AuthorizeStreamRequest\x1a\x1f.pdp.v1.AuthorizeStreamResponse(\x01\x30\x01\x12L\n\rReportOutcome\x12\x1c.pdp.v1.ReportOutcomeRequest\x1a\x1d.pdp.v1.ReportOutcomeResponse\x12@\n\tListTools\x12\x18.pdp.v1.ListToolsRequest\x1a\x19.pdp.v1.ListToolsResponseB5\n\x06pdp.v1B\x12\x41uthorizationProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,38 +36,38 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.authorization_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\022AuthorizationProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
-  _globals['_CALLSTATUS']._serialized_start=1577
-  _globals['_CALLSTATUS']._serialized_end=1669
-  _globals['_VISIBILITY']._serialized_start=1671
-  _globals['_VISIBILITY']._serialized_end=1780
+  _globals['_CALLSTATUS']._serialized_start=1599
+  _globals['_CALLSTATUS']._serialized_end=1691
+  _globals['_VISIBILITY']._serialized_start=1693
+  _globals['_VISIBILITY']._serialized_end=1802
   _globals['_AUTHORIZEREQUEST']._serialized_start=140
-  _globals['_AUTHORIZEREQUEST']._serialized_end=316
-  _globals['_AUTHORIZERESPONSE']._serialized_start=318
-  _globals['_AUTHORIZERESPONSE']._serialized_end=393
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=395
-  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=483
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=485
-  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=584
-  _globals['_BATCHANSWER']._serialized_start=586
-  _globals['_BATCHANSWER']._serialized_end=705
-  _globals['_AUTHORIZESTREAMREQUEST']._serialized_start=707
-  _globals['_AUTHORIZESTREAMREQUEST']._serialized_end=774
-  _globals['_STREAMERROR']._serialized_start=776
-  _globals['_STREAMERROR']._serialized_end=884
-  _globals['_AUTHORIZESTREAMRESPONSE']._serialized_start=887
-  _globals['_AUTHORIZESTREAMRESPONSE']._serialized_end=1018
-  _globals['_REPORTEDVALUES']._serialized_start=1020
-  _globals['_REPORTEDVALUES']._serialized_end=1068
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=1071
-  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=1208
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=1210
-  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=1254
-  _globals['_LISTTOOLSREQUEST']._serialized_start=1256
-  _globals['_LISTTOOLSREQUEST']._serialized_end=1321
-  _globals['_TOOLVISIBILITY']._serialized_start=1324
-  _globals['_TOOLVISIBILITY']._serialized_end=1471
-  _globals['_LISTTOOLSRESPONSE']._serialized_start=1473
-  _globals['_LISTTOOLSRESPONSE']._serialized_end=1575
-  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1783
-  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2184
+  _globals['_AUTHORIZEREQUEST']._serialized_end=338
+  _globals['_AUTHORIZERESPONSE']._serialized_start=340
+  _globals['_AUTHORIZERESPONSE']._serialized_end=415
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_start=417
+  _globals['_BATCHAUTHORIZEREQUEST']._serialized_end=505
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_start=507
+  _globals['_BATCHAUTHORIZERESPONSE']._serialized_end=606
+  _globals['_BATCHANSWER']._serialized_start=608
+  _globals['_BATCHANSWER']._serialized_end=727
+  _globals['_AUTHORIZESTREAMREQUEST']._serialized_start=729
+  _globals['_AUTHORIZESTREAMREQUEST']._serialized_end=796
+  _globals['_STREAMERROR']._serialized_start=798
+  _globals['_STREAMERROR']._serialized_end=906
+  _globals['_AUTHORIZESTREAMRESPONSE']._serialized_start=909
+  _globals['_AUTHORIZESTREAMRESPONSE']._serialized_end=1040
+  _globals['_REPORTEDVALUES']._serialized_start=1042
+  _globals['_REPORTEDVALUES']._serialized_end=1090
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_start=1093
+  _globals['_REPORTOUTCOMEREQUEST']._serialized_end=1230
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_start=1232
+  _globals['_REPORTOUTCOMERESPONSE']._serialized_end=1276
+  _globals['_LISTTOOLSREQUEST']._serialized_start=1278
+  _globals['_LISTTOOLSREQUEST']._serialized_end=1343
+  _globals['_TOOLVISIBILITY']._serialized_start=1346
+  _globals['_TOOLVISIBILITY']._serialized_end=1493
+  _globals['_LISTTOOLSRESPONSE']._serialized_start=1495
+  _globals['_LISTTOOLSRESPONSE']._serialized_end=1597
+  _globals['_AUTHORIZATIONSERVICE']._serialized_start=1805
+  _globals['_AUTHORIZATIONSERVICE']._serialized_end=2206
 # @@protoc_insertion_point(module_scope)

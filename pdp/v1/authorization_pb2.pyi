@@ -34,20 +34,22 @@ VISIBILITY_DEPENDS: Visibility
 VISIBILITY_ALWAYS: Visibility
 
 class AuthorizeRequest(_message.Message):
-    __slots__ = ("call", "request_id", "tool_call_id", "call_tokens", "traceparent", "tracestate")
+    __slots__ = ("call", "request_id", "tool_call_id", "call_tokens", "traceparent", "tracestate", "min_revision")
     CALL_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     CALL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
+    MIN_REVISION_FIELD_NUMBER: _ClassVar[int]
     call: _decision_pb2.Call
     request_id: str
     tool_call_id: str
     call_tokens: _containers.RepeatedCompositeFieldContainer[_calltoken_pb2.CallTokenRequest]
     traceparent: str
     tracestate: str
-    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallTokenRequest, _Mapping]]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
+    min_revision: str
+    def __init__(self, call: _Optional[_Union[_decision_pb2.Call, _Mapping]] = ..., request_id: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., call_tokens: _Optional[_Iterable[_Union[_calltoken_pb2.CallTokenRequest, _Mapping]]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., min_revision: _Optional[str] = ...) -> None: ...
 
 class AuthorizeResponse(_message.Message):
     __slots__ = ("decision", "batch_size")

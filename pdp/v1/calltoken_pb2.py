@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pdp/v1/calltoken.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x10\x43\x61llTokenRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12 \n\x16\x63\x65rtificate_thumbprint\x18\x02 \x01(\tH\x00\x12\x18\n\x0ekey_thumbprint\x18\x03 \x01(\tH\x00\x42\x0b\n\tpresenter\"n\n\tCallToken\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refusal\x18\x04 \x01(\t\"\x95\x01\n\x0c\x43\x61llTokenKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\x17GetCallTokenKeysRequest\"a\n\x18GetCallTokenKeysResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\"\n\x04keys\x18\x02 \x03(\x0b\x32\x14.pdp.v1.CallTokenKey\x12\x11\n\tjwks_json\x18\x03 \x01(\x0c\"&\n\x15\x43heckCallTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\"\x81\x01\n\x16\x43heckCallTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x1bWithdrawCallTokenKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x1cWithdrawCallTokenKeyResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x32\x9d\x02\n\x10\x43\x61llTokenService\x12U\n\x10GetCallTokenKeys\x12\x1f.pdp.v1.GetCallTokenKeysRequest\x1a .pdp.v1.GetCallTokenKeysResponse\x12O\n\x0e\x43heckCallToken\x12\x1d.pdp.v1.CheckCallTokenRequest\x1a\x1e.pdp.v1.CheckCallTokenResponse\x12\x61\n\x14WithdrawCallTokenKey\x12#.pdp.v1.WithdrawCallTokenKeyRequest\x1a$.pdp.v1.WithdrawCallTokenKeyResponseB1\n\x06pdp.v1B\x0e\x43\x61llTokenProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pdp/v1/calltoken.proto\x12\x06pdp.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"m\n\x10\x43\x61llTokenRequest\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12 \n\x16\x63\x65rtificate_thumbprint\x18\x02 \x01(\tH\x00\x12\x18\n\x0ekey_thumbprint\x18\x03 \x01(\tH\x00\x42\x0b\n\tpresenter\"n\n\tCallToken\x12\x10\n\x08\x61udience\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refusal\x18\x04 \x01(\t\"\x95\x01\n\x0c\x43\x61llTokenKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12\x30\n\x0cpublish_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x19\n\x17GetCallTokenKeysRequest\"a\n\x18GetCallTokenKeysResponse\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\"\n\x04keys\x18\x02 \x03(\x0b\x32\x14.pdp.v1.CallTokenKey\x12\x11\n\tjwks_json\x18\x03 \x01(\x0c\"<\n\x15\x43heckCallTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x14\n\x0cmin_revision\x18\x02 \x01(\t\"\x81\x01\n\x16\x43heckCallTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x37\n\x13session_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x1bWithdrawCallTokenKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"-\n\x1cWithdrawCallTokenKeyResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x32\x9d\x02\n\x10\x43\x61llTokenService\x12U\n\x10GetCallTokenKeys\x12\x1f.pdp.v1.GetCallTokenKeysRequest\x1a .pdp.v1.GetCallTokenKeysResponse\x12O\n\x0e\x43heckCallToken\x12\x1d.pdp.v1.CheckCallTokenRequest\x1a\x1e.pdp.v1.CheckCallTokenResponse\x12\x61\n\x14WithdrawCallTokenKey\x12#.pdp.v1.WithdrawCallTokenKeyRequest\x1a$.pdp.v1.WithdrawCallTokenKeyResponseB1\n\x06pdp.v1B\x0e\x43\x61llTokenProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,13 +44,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCALLTOKENKEYSRESPONSE']._serialized_start=469
   _globals['_GETCALLTOKENKEYSRESPONSE']._serialized_end=566
   _globals['_CHECKCALLTOKENREQUEST']._serialized_start=568
-  _globals['_CHECKCALLTOKENREQUEST']._serialized_end=606
-  _globals['_CHECKCALLTOKENRESPONSE']._serialized_start=609
-  _globals['_CHECKCALLTOKENRESPONSE']._serialized_end=738
-  _globals['_WITHDRAWCALLTOKENKEYREQUEST']._serialized_start=740
-  _globals['_WITHDRAWCALLTOKENKEYREQUEST']._serialized_end=801
-  _globals['_WITHDRAWCALLTOKENKEYRESPONSE']._serialized_start=803
-  _globals['_WITHDRAWCALLTOKENKEYRESPONSE']._serialized_end=848
-  _globals['_CALLTOKENSERVICE']._serialized_start=851
-  _globals['_CALLTOKENSERVICE']._serialized_end=1136
+  _globals['_CHECKCALLTOKENREQUEST']._serialized_end=628
+  _globals['_CHECKCALLTOKENRESPONSE']._serialized_start=631
+  _globals['_CHECKCALLTOKENRESPONSE']._serialized_end=760
+  _globals['_WITHDRAWCALLTOKENKEYREQUEST']._serialized_start=762
+  _globals['_WITHDRAWCALLTOKENKEYREQUEST']._serialized_end=823
+  _globals['_WITHDRAWCALLTOKENKEYRESPONSE']._serialized_start=825
+  _globals['_WITHDRAWCALLTOKENKEYRESPONSE']._serialized_end=870
+  _globals['_CALLTOKENSERVICE']._serialized_start=873
+  _globals['_CALLTOKENSERVICE']._serialized_end=1158
 # @@protoc_insertion_point(module_scope)

@@ -58,10 +58,12 @@ class GetCallTokenKeysResponse(_message.Message):
     def __init__(self, issuer: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[CallTokenKey, _Mapping]]] = ..., jwks_json: _Optional[bytes] = ...) -> None: ...
 
 class CheckCallTokenRequest(_message.Message):
-    __slots__ = ("token",)
+    __slots__ = ("token", "min_revision")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    MIN_REVISION_FIELD_NUMBER: _ClassVar[int]
     token: str
-    def __init__(self, token: _Optional[str] = ...) -> None: ...
+    min_revision: str
+    def __init__(self, token: _Optional[str] = ..., min_revision: _Optional[str] = ...) -> None: ...
 
 class CheckCallTokenResponse(_message.Message):
     __slots__ = ("valid", "reason", "message", "session_expire_time")

@@ -46,16 +46,18 @@ class SetFreezeRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ..., all_tenants: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class SetFreezeResponse(_message.Message):
-    __slots__ = ("freeze", "session_count", "fenced_by", "fence_duration")
+    __slots__ = ("freeze", "session_count", "fenced_by", "fence_duration", "revision")
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     freeze: Freeze
     session_count: int
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., session_count: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, freeze: _Optional[_Union[Freeze, _Mapping]] = ..., session_count: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class LiftFreezeRequest(_message.Message):
     __slots__ = ("freeze_id", "request_id")
@@ -66,16 +68,18 @@ class LiftFreezeRequest(_message.Message):
     def __init__(self, freeze_id: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class LiftFreezeResponse(_message.Message):
-    __slots__ = ("lifted", "freeze", "fenced_by", "fence_duration")
+    __slots__ = ("lifted", "freeze", "fenced_by", "fence_duration", "revision")
     LIFTED_FIELD_NUMBER: _ClassVar[int]
     FREEZE_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     lifted: bool
     freeze: Freeze
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, lifted: _Optional[bool] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, lifted: _Optional[bool] = ..., freeze: _Optional[_Union[Freeze, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ListFreezesRequest(_message.Message):
     __slots__ = ()

@@ -199,14 +199,16 @@ class Narrowing(_message.Message):
     def __init__(self, tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class ApproveSessionResponse(_message.Message):
-    __slots__ = ("session", "fenced_by", "fence_duration")
+    __slots__ = ("session", "fenced_by", "fence_duration", "revision")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class DenySessionRequest(_message.Message):
     __slots__ = ("session_id", "reason", "request_id")
@@ -233,14 +235,16 @@ class EndSessionRequest(_message.Message):
     def __init__(self, session_handle: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EndSessionResponse(_message.Message):
-    __slots__ = ("session", "fenced_by", "fence_duration")
+    __slots__ = ("session", "fenced_by", "fence_duration", "revision")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class RevokeSessionsRequest(_message.Message):
     __slots__ = ("session_id", "user", "agent", "tenant", "reason", "validate_only", "of_tenant", "request_id")
@@ -263,18 +267,20 @@ class RevokeSessionsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., of_tenant: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeSessionsResponse(_message.Message):
-    __slots__ = ("session_ids", "session_count", "sessions", "fenced_by", "fence_duration")
+    __slots__ = ("session_ids", "session_count", "sessions", "fenced_by", "fence_duration", "revision")
     SESSION_IDS_FIELD_NUMBER: _ClassVar[int]
     SESSION_COUNT_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     session_ids: _containers.RepeatedScalarFieldContainer[str]
     session_count: int
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., session_count: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., session_count: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -391,36 +397,42 @@ class NarrowSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class NarrowSessionResponse(_message.Message):
-    __slots__ = ("session", "fenced_by", "fence_duration")
+    __slots__ = ("session", "fenced_by", "fence_duration", "revision")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    revision: str
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
-    __slots__ = ("since_revision", "session_id")
+    __slots__ = ("since_revision", "session_id", "heartbeat")
     SINCE_REVISION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    since_revision: int
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    since_revision: str
     session_id: str
-    def __init__(self, since_revision: _Optional[int] = ..., session_id: _Optional[str] = ...) -> None: ...
+    heartbeat: _duration_pb2.Duration
+    def __init__(self, since_revision: _Optional[str] = ..., session_id: _Optional[str] = ..., heartbeat: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class WatchSessionsResponse(_message.Message):
-    __slots__ = ("changes", "revision", "reset", "bundle_version", "frozen_tenants")
+    __slots__ = ("changes", "revision", "reset", "bundle_version", "frozen_tenants", "age")
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     RESET_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     FROZEN_TENANTS_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
     changes: _containers.RepeatedCompositeFieldContainer[SessionChange]
-    revision: int
+    revision: str
     reset: bool
     bundle_version: str
     frozen_tenants: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, changes: _Optional[_Iterable[_Union[SessionChange, _Mapping]]] = ..., revision: _Optional[int] = ..., reset: _Optional[bool] = ..., bundle_version: _Optional[str] = ..., frozen_tenants: _Optional[_Iterable[str]] = ...) -> None: ...
+    age: _duration_pb2.Duration
+    def __init__(self, changes: _Optional[_Iterable[_Union[SessionChange, _Mapping]]] = ..., revision: _Optional[str] = ..., reset: _Optional[bool] = ..., bundle_version: _Optional[str] = ..., frozen_tenants: _Optional[_Iterable[str]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SessionChange(_message.Message):
     __slots__ = ("session_id", "state", "epoch", "expire_time", "user", "agent", "parent_session_id")

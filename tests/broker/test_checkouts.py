@@ -487,7 +487,7 @@ class Interrupted:
     def __init__(self, client: AsyncClient, meanwhile: Any) -> None:
         self._client, self._meanwhile = client, meanwhile
 
-    async def watch_sessions(self, *, since_revision: int = 0, session_id: str = "") -> AsyncIterator[Any]:
+    async def watch_sessions(self, *, since_revision: str = "", session_id: str = "") -> AsyncIterator[Any]:
         """Watch, and do something while nobody is told."""
         async for message in self._client.watch_sessions(since_revision=since_revision, session_id=session_id):
             yield message

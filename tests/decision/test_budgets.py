@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 
 from pdp.errors import OverloadedError, StoreUnavailableError
-from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Visibility
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Head, Visibility
 from pdp.registry.registrar import Selector
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import labelled
@@ -265,11 +265,11 @@ def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path, error: Ex
             super().__init__()
             self.left = 10**9
 
-        def view(self, handle_digest: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the method
+        def view(self, handle_digest: bytes, least: Head | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the method
             self.left -= 1
             if self.left < 0:
                 raise error
-            return super().view(handle_digest)
+            return super().view(handle_digest, least)
 
     store = Silent()
     with opened(tmp_path, FILES, sessions=store) as pdp:

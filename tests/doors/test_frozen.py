@@ -36,9 +36,9 @@ def test_all_who_listen_hear_of_a_freeze_and_of_its_end() -> None:
     """Their sessions have not changed, but what these can call has."""
     told: asyncio.Queue[list[str]] = asyncio.Queue()
 
-    async def changes(_: int) -> AsyncIterator[WatchSessionsResponse]:
+    async def changes(_: str) -> AsyncIterator[WatchSessionsResponse]:
         while True:
-            yield WatchSessionsResponse(revision=1, frozen_tenants=await told.get())
+            yield WatchSessionsResponse(revision="x", frozen_tenants=await told.get())
 
     async def heard() -> list[bool]:
         feed, found = SessionsFeed(changes), list[bool]()

@@ -418,10 +418,10 @@ def test_a_preview_names_what_a_revocation_revokes(pdp: Embedded, evidence: Evid
     pdp.registrar.request(replace(WANTED, user="bob"), PEP)
     value = {"session": parent, "user": "alice", "agent": "worker", "tenant": "default"}[kind]
     selector = Selector(kind=kind, value=value)
-    before = pdp.sessions.revision(), len(evidence.records)
+    before = pdp.sessions.head(), len(evidence.records)
 
     found = pdp.registrar.revocable(selector, caller=APPROVER)
-    after = pdp.sessions.revision(), len(evidence.records)
+    after = pdp.sessions.head(), len(evidence.records)
     revoked = pdp.registrar.revoke(selector, reason="test", caller=APPROVER)
 
     assert before == after

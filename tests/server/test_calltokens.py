@@ -16,12 +16,13 @@ from pdp.calltokens.claims import Presenter
 from pdp.calltokens.keys import CallKey, claims_of, key_named_by, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
-from pdp.client import Answer, CallTokenRequest
+from pdp.client import Answer, CallTokenRequest, UnknownRevisionError
 from pdp.client.calltokens import fetch_keys, session_end
 from pdp.config import load
 from pdp.identity.callers import read_callers
 from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
 from pdp.registry.calltokens import TokenRequest
+from pdp.server.revisions import revision_text
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
@@ -360,6 +361,18 @@ def test_a_foreign_token_is_not_checked(site: Site) -> None:
 
     assert [("unknown_key", False), ("", True)] == [(one.reason, one.valid) for one in checks[:2]]
     assert [False, False] == [one.valid for one in checks[2:]]
+
+
+def test_a_check_knows_the_revision_that_it_must(site: Site) -> None:
+    """Or there is no answer."""
+    _, handle = site.session()
+    token, broker = site.token(handle), site.server.client("notes")
+    latest = site.server.embedded.sessions.head()
+    known = broker.check_call_token(token, min_revision=revision_text(latest))
+    with pytest.raises(UnknownRevisionError, match="no such revision"):
+        broker.check_call_token(token, min_revision=revision_text(replace(latest, tag="another")))
+
+    assert known.valid
 
 
 def test_withdrawing_an_unknown_key_says_so(site: Site) -> None:

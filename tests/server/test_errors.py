@@ -17,7 +17,9 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 
 from pdp import errors
 from pdp.limits import Limits
+from pdp.model import Head
 from pdp.policy.child.process import PolicyChild
+from pdp.server.revisions import revision_text
 from pdp.serving.listener import Listener
 from pdp.serving.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError, NotHereError
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -93,6 +95,13 @@ def a_foreign_tenant_is_revoked(service: Service) -> grpc.RpcError:
 def an_unknown_id(service: Service) -> grpc.RpcError:
     """Look at a session that nobody opened."""
     return service.refused("GetSession", GetSessionRequest(session_id=UNKNOWN_ID))
+
+
+def a_revision_of_another_store(service: Service) -> grpc.RpcError:
+    """Insist on a change that another store has."""
+    call = a_call("h")
+    call.min_revision = revision_text(Head(revision=1, tag="another"))
+    return service.refused("Authorize", call)
 
 
 def reported_otherwise(service: Service) -> grpc.RpcError:
@@ -243,6 +252,7 @@ TABLE = (
     Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=approved_twice),
     Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=another_thing_was_shown),
     Row(error=errors.WrongStateError, status="FAILED_PRECONDITION", deed=another_was_first_to_decide),
+    Row(error=errors.UnknownRevisionError, status="FAILED_PRECONDITION", deed=a_revision_of_another_store),
     Row(error=errors.FrozenError, status="FAILED_PRECONDITION", deed=the_tenant_is_frozen),
     Row(error=errors.ConflictError, status="ABORTED", deed=another_was_first_to_narrow),
     Row(error=errors.RequestIdConflictError, status="ALREADY_EXISTS", deed=a_request_id_for_two_calls),

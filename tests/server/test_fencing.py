@@ -6,20 +6,27 @@ from threading import Thread
 
 import pytest
 
+from pdp.errors import OverloadedError, StoreUnavailableError
+from pdp.model import Head
 from pdp.server.fencing import FENCED, fenced
+from pdp.server.revisions import optional_revision
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import Fence, FencedBy
 from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_UNSPECIFIED, FENCED_BY_WAITED
-from pdp.v1.session_pb2 import EndSessionResponse
+from pdp.v1.session_pb2 import EndSessionRequest, EndSessionResponse, RevokeSessionsRequest, RevokeSessionsResponse
 from tests.machinery.servers.rawmessages import METHODS
 
+HEAD = Head(revision=7, tag="a")
 QUICK = Fence(by=FencedBy.CONFIRMED, seconds=0.25)
 SLOW = Fence(by=FencedBy.WAITED, seconds=1.5)
 
 
 def test_the_methods_are_those_whose_answers_have_the_fields() -> None:
     """A new one cannot be forgotten."""
-    assert {name for name, method in METHODS.items() if "fenced_by" in method.output_type.fields_by_name} == FENCED
+    for field in ("fenced_by", "fence_duration", "revision"):
+        assert {name for name, method in METHODS.items() if field in method.output_type.fields_by_name} - {
+            "WatchSessions"
+        } == FENCED
 
 
 @pytest.mark.parametrize(
@@ -34,7 +41,7 @@ def test_an_answer_sums_up_the_fences_of_its_request(waited: list[Fence], expect
     """What an earlier request of the thread has left does not count, nor does what another thread waits for."""
     fences = Fences()
 
-    def handle() -> EndSessionResponse:
+    def handle(_: EndSessionRequest) -> EndSessionResponse:
         for fence in waited:
             fences.note(fence)
         other = Thread(target=fences.note, args=(SLOW,), name="other")
@@ -43,7 +50,31 @@ def test_an_answer_sums_up_the_fences_of_its_request(waited: list[Fence], expect
         return EndSessionResponse()
 
     fences.note(SLOW)
-    answer = fenced("EndSession", handle, fences)()
+    answer = fenced("EndSession", handle, fences, lambda: HEAD)(EndSessionRequest())
     duration = answer.fence_duration.ToNanoseconds() / 1e9
 
     assert expected == (answer.fenced_by, answer.HasField("fence_duration"), duration)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "expected"),
+    [
+        pytest.param(RevokeSessionsRequest(user="alice"), None, HEAD, id="a change"),
+        pytest.param(RevokeSessionsRequest(user="alice", validate_only=True), None, None, id="no change"),
+        pytest.param(RevokeSessionsRequest(user="alice"), StoreUnavailableError("away"), None, id="the store is away"),
+        pytest.param(RevokeSessionsRequest(user="alice"), OverloadedError("busy"), None, id="the store is busy"),
+    ],
+)
+def test_an_answer_names_a_revision_that_has_its_change(
+    request_: RevokeSessionsRequest, error: Exception | None, expected: Head | None
+) -> None:
+    """The change stands, and is answered, also when none can be told any more."""
+
+    def head() -> Head:
+        if error is not None:
+            raise error
+        return HEAD
+
+    answer = fenced("RevokeSessions", lambda _: RevokeSessionsResponse(), Fences(), head)(request_)
+
+    assert expected == optional_revision("revision", answer.revision)

@@ -188,8 +188,8 @@ def test_a_broker_follows_the_tenants_of_its_entry(site: Site) -> None:
         seen |= {one.session_id for one in next(feed).changes}
     frozen = [site.server.client(f"admin-{one}").set_freeze(tenant=one, reason="x") for one in (FOREIGN, ALSO_MINE)]
     told = next(broker.watch_sessions())
-    named = {tenant: next(broker.watch_sessions(since_revision=1, session_id=one)) for tenant, one in ids.items()}
-    unknown = next(broker.watch_sessions(since_revision=1, session_id="ses_" + "u" * 26))
+    named = {tenant: next(broker.watch_sessions(session_id=one)) for tenant, one in ids.items()}
+    unknown = next(broker.watch_sessions(session_id="ses_" + "u" * 26))
     for one in frozen:
         site.server.embedded.sessions.change_freeze(one.freeze_id, lambda _: None, wall_at=0.0)
 

@@ -7,22 +7,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from pdp.app import Embedded, open_embedded
 from pdp.client import AsyncClient, Client, PDPClientError
+from pdp.errors import StoreUnavailableError
 from pdp.identity.authentication import TokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.identity.callersfile import init_callers
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.registry.following import MOST_CHANGES
+from pdp.registry.following import MOST_CHANGES, Following
 from pdp.registry.registrar import SessionRequest
 from pdp.server.following import SessionFollowers
+from pdp.server.revisions import revision_text
 from pdp.serving.transport import Outgoing
 from pdp.serving.watches import Watch
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -35,6 +39,7 @@ from pdp.v1.session_pb2 import (
     WatchSessionsRequest,
     WatchSessionsResponse,
 )
+from tests.machinery.servers.rawmessages import TroubledStore
 from tests.machinery.servers.running import PATIENCE, Serve, read_tokens
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}), authenticated_at=AT_EACH_CALL)
@@ -81,7 +86,7 @@ def following(client: Client, **how: object) -> Iterator[WatchSessionsResponse]:
 
 
 def test_each_change_is_told(server: RunningServer) -> None:
-    """A request, its approval and its revocation, each with its state and epoch, and a revision that rises."""
+    """A request, its approval and its revocation, each with its state, its epoch and a revision of its own."""
     feed = following(server.client("pep"))
     session_id = requested(server.client("pep"))
     told = [next(feed)]
@@ -96,7 +101,7 @@ def test_each_change_is_told(server: RunningServer) -> None:
         (session_id, SESSION_STATE_ACTIVE),
         (session_id, SESSION_STATE_REVOKED),
     ]
-    assert sorted({one.revision for one in told}) == [one.revision for one in told]
+    assert len({one.revision for one in told}) == len(told)
     assert [one.changes[0].epoch for one in told] == [1, 2, 3]
     assert not any(one.reset for one in told)
 
@@ -123,17 +128,21 @@ def test_a_freeze_is_told(server: RunningServer) -> None:
 
     assert [["default"], ["default"], []] == [list(one.frozen_tenants) for one in (frozen, late, lifted)]
     assert not any(one.changes or one.reset for one in (frozen, lifted))
-    assert frozen.revision < lifted.revision
+    assert frozen.revision != lifted.revision
 
 
 def test_one_session_can_be_followed(server: RunningServer) -> None:
-    """Nothing is told of others."""
+    """It is told how that is now, then what changes, and nothing of others."""
     first, second = requested(server.client("pep")), requested(server.client("pep"))
-    feed = following(server.client("pep"), session_id=second)
+    feed = server.client("pep").watch_sessions(session_id=second)
+    told = [next(feed)]
     approve(server, first)
     approve(server, second)
+    told.append(next(feed))
 
-    assert [second] == [one.session_id for one in next(feed).changes]
+    assert [[(second, SESSION_STATE_REQUESTED)], [(second, SESSION_STATE_ACTIVE)]] == [
+        [(one.session_id, one.state) for one in message.changes] for message in told
+    ]
 
 
 def test_what_was_missed_is_told_first(server: RunningServer) -> None:
@@ -147,9 +156,12 @@ def test_what_was_missed_is_told_first(server: RunningServer) -> None:
     assert not first.reset
 
 
-def test_who_is_too_far_behind_reads_anew(server: RunningServer) -> None:
-    """So does who knows a revision of other data."""
-    first = next(server.client("pep").watch_sessions(since_revision=2**40))
+@pytest.mark.parametrize("another", [False, True])
+def test_who_is_too_far_behind_reads_anew(server: RunningServer, *, another: bool) -> None:
+    """So does who knows a revision of other data, such as a later one, or one of another history."""
+    latest = server.embedded.sessions.head()
+    other = revision_text(replace(latest, tag="another") if another else replace(latest, revision=2**40))
+    first = next(server.client("pep").watch_sessions(since_revision=other))
 
     assert first.reset
     assert first.changes == []
@@ -244,10 +256,11 @@ def test_a_caller_has_a_thousand_watches_and_they_hold_no_thread(server: Running
     asyncio.run(watch())
 
 
-def test_a_negative_revision_is_refused(server: RunningServer) -> None:
-    """By the name of the field."""
+@pytest.mark.parametrize("text", ["1", "MS5h!", "x" * 129, "MDEuYQ", "LTEuYQ", "MS5hIGI"])
+def test_what_is_no_revision_is_refused(server: RunningServer, text: str) -> None:
+    """By the name of the field: a text that no server has given out."""
     with pytest.raises(PDPClientError, match="since_revision"):
-        next(server.client("pep").watch_sessions(since_revision=-1))
+        next(server.client("pep").watch_sessions(since_revision=text))
 
 
 def test_the_client_for_asyncio_follows_too(server: RunningServer) -> None:
@@ -291,18 +304,66 @@ def embedded(tmp_path: Path) -> Iterator[Embedded]:
     opened.close()
 
 
+def followers_of(store: TroubledStore, clock: FakeClock) -> SessionFollowers:
+    """Return the followers of a store that can be given trouble."""
+    return SessionFollowers(Following(cast("Any", store), clock), clock, DEFAULT_LIMITS, every=1.0)
+
+
+def watch_of(client: Slow, left: list[Any]) -> Watch:
+    """Return the watch of a client; `left` is told of its end."""
+    return Watch(
+        PEP, cast("Outgoing", client), admits=lambda: True, refuse=left.append, leave=lambda: left.append("left")
+    )
+
+
+def test_a_message_says_how_old_it_may_be(embedded: Embedded) -> None:
+    """While the store does not answer, the age grows, and who is new is turned away; then it is told as before."""
+    clock, client, left = FakeClock(), Slow(), list[Any]()
+    store = TroubledStore(embedded.sessions)
+    followers = followers_of(store, clock)
+    followers.add(WatchSessionsRequest(heartbeat=Duration(seconds=1)), watch_of(client, left))
+    ages = []
+    for trouble in (False, True, True, False):
+        client.idle = True
+        store.before = _raise_unavailable if trouble else lambda _: None
+        if trouble:
+            followers.add(WatchSessionsRequest(), watch_of(Slow(), left))
+        followers.look_carefully()
+        ages.append(client.sent[-1].age.ToSeconds())
+        clock.advance(1.0)
+
+    assert [0, 1, 2, 0] == ages
+    assert [StoreUnavailableError, str] * 2 == [type(one) for one in left]
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (0.01, 65), (1.0, 17), (5.0, 4), (60.0, 2)])
+def test_a_watch_has_as_many_messages_as_it_asks_for(embedded: Embedded, wanted: float | None, expected: int) -> None:
+    """In 16 seconds with four looks each, the first message included: one at least every 15 seconds."""
+    clock, client = FakeClock(), Slow()
+    followers = followers_of(TroubledStore(embedded.sessions), clock)
+    request = WatchSessionsRequest()
+    if wanted is not None:
+        request.heartbeat.FromMicroseconds(round(wanted * 1e6))
+    followers.add(request, watch_of(client, []))
+    for _ in range(65):
+        client.idle = True
+        followers.look()
+        clock.advance(0.25)
+
+    assert expected == len(client.sent)
+
+
+def _raise_unavailable(_: str) -> None:
+    raise StoreUnavailableError("away")
+
+
 def test_a_slow_client_holds_up_nobody_and_is_let_go(embedded: Embedded) -> None:
     """What it has not taken is one message, then a word that it must read anew, and at last the end of its watch."""
     clock, slow, quick = FakeClock(), Slow(), Slow()
     left: list[Any] = []
     followers = SessionFollowers(embedded.following, clock, DEFAULT_LIMITS, every=1.0)
     for one in (slow, quick):
-        followers.add(
-            WatchSessionsRequest(),
-            Watch(
-                PEP, cast("Outgoing", one), admits=lambda: True, refuse=left.append, leave=lambda: left.append("left")
-            ),
-        )
+        followers.add(WatchSessionsRequest(), watch_of(one, left))
     followers.look()
     told = 0
     for number in range(MOST_CHANGES + 10):

@@ -20,7 +20,7 @@ from pdp.audit.searchable import SearchableRecord
 from pdp.decision.authorizer import Authorizer
 from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
-from pdp.model import Caller, Role, TraceParent
+from pdp.model import Caller, Head, Role, TraceParent
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
@@ -368,7 +368,8 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     handlers = AuthorizationHandlers(cast("Authorizer", listening), embedded.outcomes, embedded.call_tokens, Limits())
     boundary: Boundary = serve().server._boundary
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
-    route, incoming = _route(RPCS[BATCH], handlers, Limits(), Fences()), SimpleNamespace(metadata=())
+    route = _route(RPCS[BATCH], handlers, Limits(), Fences(), embedded.following.head)
+    incoming = SimpleNamespace(metadata=())
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
 
@@ -420,7 +421,7 @@ def test_only_calls_have_it() -> None:
 
 def route_of(path: str, **service: Any) -> Route:
     """Return how an RPC is served by a service with these functions."""
-    return _route(RPCS[path], SimpleNamespace(**service), Limits(), Fences())
+    return _route(RPCS[path], SimpleNamespace(**service), Limits(), Fences(), lambda: Head(revision=1, tag=""))
 
 
 class Listening:

@@ -30,6 +30,7 @@ SENT = [
     (errors.PermissionDeniedError("no"), Code.PERMISSION_DENIED, False),
     (errors.NotFoundError("none"), Code.NOT_FOUND, False),
     (errors.WrongStateError("over"), Code.FAILED_PRECONDITION, False),
+    (errors.UnknownRevisionError("unknown"), Code.FAILED_PRECONDITION, False),
     (errors.FrozenError("frozen"), Code.FAILED_PRECONDITION, False),
     (errors.ConflictError("lost"), Code.ABORTED, False),
     (errors.RequestIdConflictError("used"), Code.ALREADY_EXISTS, False),

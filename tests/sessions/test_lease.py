@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pdp.clock import Instant
-from pdp.sessions.lease import Head, Lease, LeaseTerms
+from pdp.model import Head
+from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.testing.clock import FakeClock
 

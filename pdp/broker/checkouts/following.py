@@ -20,8 +20,6 @@ from pdp.v1 import session_pb2 as sessions
 _LOG = logging.getLogger("pdp.broker")
 
 _AGAIN_SECONDS: Final = 2.0
-# Before the first change there was, so that a feed of one session begins with how it is now.
-_FROM_THE_FIRST: Final = 1
 # How many sessions are asked for at once.
 _AT_ONCE: Final = 8
 
@@ -39,7 +37,7 @@ class SessionsFollowed:
 
     async def follow(self, *, again: float = _AGAIN_SECONDS) -> None:
         """Follow until this is cancelled, and begin again `again` seconds after an interruption."""
-        revision, told = 0, False
+        revision, told = "", False
         while True:
             # What changed before a feed begins is not told.
             missed = not revision
@@ -69,7 +67,7 @@ class SessionsFollowed:
 
     async def _now(self, session_id: str) -> sessions.SessionChange:
         """Return how a session is now. One that the server does not know, or does not show to us, is over."""
-        feed = self._client.watch_sessions(since_revision=_FROM_THE_FIRST, session_id=session_id)
+        feed = self._client.watch_sessions(session_id=session_id)
         # It is a generator, whose end ends the feed.
         async with aclosing(cast("AsyncGenerator[sessions.WatchSessionsResponse]", feed)) as messages:
             first = await anext(messages)

@@ -129,6 +129,14 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    @property
+    def revision(self) -> str:
+        """Return the revision of the store in the latest answer to a change, for `min_revision`; empty before one.
+
+        Where several changes are under way at once, it is that of any of them.
+        """
+        return self._calls.revision
+
     async def close(self) -> None:
         """Close the connection; calls in progress and later ones are denied."""
         await self._answers.close()
@@ -147,6 +155,7 @@ class AsyncClient:
         request_id: str = "",
         tool_call_id: str = "",
         call_tokens: tuple[CallTokenRequest, ...] = (),
+        min_revision: str = "",
         traceparent: str = "",
         tracestate: str = "",
         wait: float = 0.0,
@@ -167,6 +176,7 @@ class AsyncClient:
             request_id=request_id,
             tool_call_id=tool_call_id,
             call_tokens=call_tokens,
+            min_revision=min_revision,
         )
         return await self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
@@ -243,9 +253,12 @@ class AsyncClient:
         """Return the public keys of call tokens, also as a JSON Web Key Set, and their issuer."""
         return await self._calls.manage(operations.get_call_token_keys())
 
-    async def check_call_token(self, token: str) -> calltoken_pb2.CheckCallTokenResponse:
-        """Return whether a call token still counts, and why not. For callers with the role `broker`."""
-        return await self._calls.manage(operations.check_call_token(token))
+    async def check_call_token(self, token: str, *, min_revision: str = "") -> calltoken_pb2.CheckCallTokenResponse:
+        """Return whether a call token still counts, and why not. For callers with the role `broker`.
+
+        `min_revision` is that of a `ToolCall`.
+        """
+        return await self._calls.manage(operations.check_call_token(token, min_revision))
 
     async def withdraw_call_token_key(self, key_id: str, *, reason: str) -> bool:
         """Withdraw a key: no call token that it has signed counts from now on. Return whether there was such a key."""
@@ -646,15 +659,15 @@ class AsyncClient:
             feed.cancel()
 
     async def watch_sessions(
-        self, *, since_revision: int = 0, session_id: str = ""
+        self, *, since_revision: str = "", session_id: str = "", heartbeat: float | None = None
     ) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
         """Yield what changes of the sessions that the caller may see, until the server or the caller ends it.
 
         The first message comes at once, and holds what has changed since a revision, that of an earlier message. After
-        a message with `reset` read again what you need. Nothing in it says that a call is allowed. Raise
-        `PDPClientError` when the watch breaks.
+        a message with `reset` read again what you need. There is one at least every `heartbeat` seconds, None for 15.
+        Nothing in it says that a call is allowed. Raise `PDPClientError` when the watch breaks.
         """
-        request = session_pb2.WatchSessionsRequest(since_revision=since_revision, session_id=session_id)
+        request = operations.watch_sessions(since_revision, session_id, heartbeat)
         feed = self._calls.feed(operations.WATCH_SESSIONS, request)
         try:
             while (message := await self._calls.next_of(feed)) is not None:

@@ -49,6 +49,7 @@ class AsyncClientSession:
         facts: Mapping[str, Any] | bytes | None = None,
         request_id: str = "",
         tool_call_id: str = "",
+        min_revision: str = "",
         traceparent: str = "",
         tracestate: str = "",
         wait: float | None = None,
@@ -65,6 +66,7 @@ class AsyncClientSession:
             facts=facts,
             request_id=request_id,
             tool_call_id=tool_call_id,
+            min_revision=min_revision,
         )
         return await self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
@@ -124,7 +126,7 @@ class AsyncClientSession:
         self._held = replace(self._held, id=session_id)
         return tools
 
-    def changes(self, *, since_revision: int = 0) -> AsyncIterator[session_pb2.WatchSessionsResponse]:
+    def changes(self, *, since_revision: str = "") -> AsyncIterator[session_pb2.WatchSessionsResponse]:
         """Yield what changes of this session, as `AsyncClient.watch_sessions` does.
 
         Of all sessions of the gateway where this one's id is not known.

@@ -53,6 +53,8 @@ class Calls:
         self._clock = clock
         self._sleep = sleep
         self._closed = False
+        # Of the latest answer to a change.
+        self.revision = ""
         self._channel = connection.open(grpc)
         self._batch_authorize = threads.closable(BATCH_AUTHORIZE.unary(self._channel))
         authorize = threads.closable(AUTHORIZE.unary(self._channel))
@@ -130,6 +132,7 @@ class Calls:
         reply = self._at_control(operation) if operation.method.ends_authority else None
         if reply is None:
             reply = self._at_main(operation, self._management_timeout if within is None else within)
+        self.revision = getattr(reply, "revision", "") or self.revision
         return operation.read(reply)
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:

@@ -51,6 +51,7 @@ class ClientSession:
         facts: Mapping[str, Any] | bytes | None = None,
         request_id: str = "",
         tool_call_id: str = "",
+        min_revision: str = "",
         traceparent: str = "",
         tracestate: str = "",
         wait: float | None = None,
@@ -67,6 +68,7 @@ class ClientSession:
             facts=facts,
             request_id=request_id,
             tool_call_id=tool_call_id,
+            min_revision=min_revision,
         )
         return self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
@@ -122,7 +124,7 @@ class ClientSession:
         self._held = replace(self._held, id=session_id)
         return tools
 
-    def changes(self, *, since_revision: int = 0) -> Iterator[session_pb2.WatchSessionsResponse]:
+    def changes(self, *, since_revision: str = "") -> Iterator[session_pb2.WatchSessionsResponse]:
         """Yield what changes of this session, as `Client.watch_sessions` does.
 
         Of all sessions of the gateway where this one's id is not known.

@@ -47,10 +47,10 @@ class SessionLedgerContract(StoreSuite):
     def test_waiting_for_others_writes_nothing(self, store: Sessions) -> None:
         """Until they see what was read."""
         (session, *_) = insert_family(store)
-        before, seen = store.revision(), store.get(session.id)
+        before, seen = store.head(), store.get(session.id)
         store.outwait()
 
-        assert store.revision() == before
+        assert store.head() == before
         assert store.get(session.id) == seen
 
     def test_a_scope_stays_shared(self, store: Sessions) -> None:

@@ -80,6 +80,7 @@ AUTHORIZATION: Mapping[str, Row] = {
             (asked(tool_call_id="a\nb"), "tool_call_id"),
             (asked(tool_call_id=BIDI), "tool_call_id"),
             (asked(tool_call_id="a" * 513), "tool_call_id"),
+            (asked(min_revision="x"), "min_revision"),
             (asked(call_tokens=[CallTokenRequest(audience="a")] * 3), "call_tokens"),
             (asked(call_tokens=[CallTokenRequest()]), "call_tokens[0].audience"),
             (asked(call_tokens=[CallTokenRequest(audience="a b")]), "call_tokens[0].audience"),

@@ -39,7 +39,10 @@ CALL_TOKENS: Mapping[str, Row] = {
         ask=lambda _: CheckCallTokenRequest(token=_TOKEN),
         roles={"broker": ANY},
         states=ANYHOW,
-        wrong=((CheckCallTokenRequest(), "token"),),
+        wrong=(
+            (CheckCallTokenRequest(), "token"),
+            (CheckCallTokenRequest(token=_TOKEN, min_revision="x"), "min_revision"),
+        ),
         wrapped=Wrapped(lambda client: client.check_call_token(_TOKEN), CheckCallTokenRequest(token=_TOKEN), _NO, _NO),
         without_store="OK",
         without_bundle="OK",

@@ -390,8 +390,7 @@ SESSIONS: Mapping[str, Row] = {
         },
     ),
     "WatchSessions": Row(
-        # What has changed since the first bundle was activated.
-        ask=lambda session: WatchSessionsRequest(since_revision=1, session_id=session.id),
+        ask=lambda session: WatchSessionsRequest(session_id=session.id),
         said=lambda found, _: next(map(_shown, found.changes), "not listed"),
         roles={
             "pep": opener("active", hidden="not listed"),
@@ -400,7 +399,8 @@ SESSIONS: Mapping[str, Row] = {
         states={state: "not listed" if seen == "NOT_FOUND" else seen for state, seen in SEEN.items()},
         without_bundle="OK",
         wrong=(
-            (WatchSessionsRequest(since_revision=-1), "since_revision"),
+            (WatchSessionsRequest(since_revision="x"), "since_revision"),
+            (WatchSessionsRequest(heartbeat=Duration(seconds=-1)), "heartbeat"),
             (WatchSessionsRequest(session_id="ses 1"), "session_id"),
         ),
     ),

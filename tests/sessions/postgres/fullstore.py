@@ -78,7 +78,7 @@ def read(store: SessionStore, history: SessionHistory) -> dict[str, Any]:
         "states": store.count_by_state(),
         "freezes": store.freezes(),
         "written": store.written(_WRITE, wall_at=1001.0),
-        "revision": (store.revision(), store.changed(after=0, limit=99)),
+        "revision": store.head().revision,
         "told": (store.untold(limit=99), asked.untold(limit=99)),
         "key": history.key(),
         "used": history.used(SESSION.id),

@@ -26,10 +26,10 @@ def open_session(callers: Callers) -> session_pb2.RequestSessionResponse:
     return opened
 
 
-def basis(callers: Callers, opened: session_pb2.RequestSessionResponse) -> str:
+def basis(callers: Callers, opened: session_pb2.RequestSessionResponse, min_revision: str = "") -> str:
     """Return what the answer about one call rests on, or why there is none."""
     session = callers.pep.attach(opened.session_handle, session_id=opened.session.session_id)
-    answer = session.authorize("notes", READ, {"name": "shopping"})
+    answer = session.authorize("notes", READ, {"name": "shopping"}, min_revision=min_revision)
     return answer.error or answer.basis
 
 

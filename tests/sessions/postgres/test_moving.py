@@ -265,7 +265,7 @@ def test_nothing_moves_from_where_there_is_nothing(stores: Stores, target: str) 
 def test_a_store_that_lacks_what_was_acknowledged_stays(stores: Stores, source: str) -> None:
     """The record knows a later revision: an old snapshot must not live on under another name."""
     stores.use(source, fullstore.fill)
-    revision = stores.use(source, lambda store, _: store.revision())
+    revision = stores.use(source, lambda store, _: store.head().revision)
     known = Stores(stores.folder, stores.conninfo, known_revision=revision + 2)
     with pytest.raises(StoreUnavailableError, match="lacks the last 2 changes"):
         move(*known.sides(other_than(source)), now=NOW)

@@ -63,11 +63,11 @@ def shared(wall: float) -> SharedClock:
 )
 def test_no_write_pushes_the_mark_beyond_the_time_of_the_database(store: PostgresSessionStore, write: Write) -> None:
     """It never falls again, and would end the sessions of all: the write is refused whole."""
-    before = store.high_water_at(), store.revision(), store.count_by_state()
+    before = store.high_water_at(), store.head().revision, store.count_by_state()
     with pytest.raises(StoreUnavailableError, match="seconds ahead of that of the database; nothing was written"):
         write(store, TOMORROW)
 
-    assert before == (store.high_water_at(), store.revision(), store.count_by_state())
+    assert before == (store.high_water_at(), store.head().revision, store.count_by_state())
 
 
 def test_a_mark_that_is_ahead_already_keeps_no_write_back(server: PostgresServer, store: PostgresSessionStore) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
+from pdp.model import Head
 from pdp.sessions.fences import Fences
-from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Head, Lease, LeaseTerms
+from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresconnection import PostgresConnection
@@ -457,6 +459,52 @@ def test_after_another_activation_memory_is_not_asked_again(
     assert ("v1", "v2") == tuple(one.version for one in (before, after) if one is not None)
 
 
+def test_memory_is_not_asked_for_a_change_that_it_lacks(
+    here: PostgresSessionStore, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has heard of it gets an answer that knows it, although the lease still holds without it."""
+    here.insert(ROOT, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, ROOT.handle_digest))
+    leased = _watcher(here)._leased()
+    monkeypatch.setattr(_watcher(here), "_leased", lambda: leased)
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        there.change_tree(ROOT.id, revoked, wall_at=1000.0)
+        heard_of = there.head()
+    remembered = here.view(ROOT.handle_digest).chain
+
+    assert (ROOT,) == remembered
+    assert (revoked(ROOT),) == here.view(ROOT.handle_digest, heard_of).chain
+
+
+def test_without_the_database_a_change_that_memory_lacks_is_no_answer(
+    here: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has is answered, and nothing else is said of what it cannot know."""
+    here.insert(ROOT, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, ROOT.handle_digest))
+    leased, known = _watcher(here)._leased(), here.head()
+    monkeypatch.setattr(_watcher(here), "_leased", lambda: leased)
+    _watcher(here)._connection.close()
+
+    assert (ROOT,) == here.view(ROOT.handle_digest, known).chain
+    for least in (replace(known, revision=known.revision + 1), replace(known, tag="another")):
+        with pytest.raises(StoreUnavailableError):
+            here.view(ROOT.handle_digest, least)
+
+
+def test_of_a_change_that_is_too_old_the_number_counts(
+    here: PostgresSessionStore, database: Database, conninfo: str
+) -> None:
+    """Its tag is gone: all that can be told is that it was before. Who follows lists anew."""
+    here.insert(ROOT, wall_at=1000.0)
+    old = here.head()
+    here.touch(wall_at=1000.0)
+    database.write("DELETE FROM tags WHERE revision <= %s", old.revision)
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        assert (ROOT,) == there.view(ROOT.handle_digest, old).chain
+        assert there.changed(after=old, limit=9) is None
+
+
 def test_another_history_of_the_database_is_read_anew(here: PostgresSessionStore, database: Database) -> None:
     """M5: its revision has the number that is remembered, but another tag."""
     root, child, _ = insert_family(here)
@@ -560,4 +608,4 @@ def _remembers(store: PostgresSessionStore, handle_digest: bytes) -> bool:
     """Read a session, and say whether memory answers the next time."""
     store.view(handle_digest)
     leased = _watcher(store)._leased()
-    return leased is not None and _watcher(store)._has(leased.head)
+    return leased is not None and _watcher(store)._knows(leased.head)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -88,6 +89,20 @@ class Machines:
             return answer
 
 
+def _following(callers: Callers) -> Iterator[session_pb2.WatchSessionsResponse]:
+    """Begin a watch of all sessions with many messages."""
+    feed = callers.pep.watch_sessions(heartbeat=0.25)
+    next(feed)
+    return feed
+
+
+def _first(
+    feed: Iterator[session_pb2.WatchSessionsResponse], wanted: Callable[[session_pb2.WatchSessionsResponse], bool]
+) -> session_pb2.WatchSessionsResponse:
+    """Return the first message that is wanted, of those that come within a while."""
+    return next(message for message in islice(feed, 400) if wanted(message))
+
+
 @pytest.fixture(scope="module")
 def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """Give the processes, on a database of their own."""
@@ -145,6 +160,48 @@ def test_a_machine_that_is_cut_off_allows_nothing_that_was_revoked(machines: Mac
     assert FENCED_BY_WAITED == answer.fenced_by
     assert "permit" not in cut_off
     wait_until(lambda: all(basis(one, opened) == "session_revoked" for one in machines.there.values()), seconds=60)
+
+
+def test_a_change_is_told_on_all_machines(machines: Machines) -> None:
+    """To all who follow any of their processes, with a revision that each machine knows when it is insisted on."""
+    opened = machines.opened()
+    feeds = [_following(one) for one in machines.there.values()]
+    machines.revoke(opened)
+    told = [_first(feed, lambda message: bool(message.changes)) for feed in feeds]
+    revoked = [(opened.session.session_id, session_pb2.SESSION_STATE_REVOKED)]
+
+    assert [revoked] * 2 == [[(one.session_id, one.state) for one in message.changes] for message in told]
+    assert ["session_revoked"] * 2 == [basis(machines.here, opened, message.revision) for message in told]
+
+
+def test_what_is_heard_of_before_it_is_acknowledged_is_insisted_on(machines: Machines) -> None:
+    """A machine that is cut off remembers otherwise under its lease; asked for that revision, it allows nothing."""
+    opened = machines.opened()
+    feed = _following(machines.here)
+    machines.proxy.stalled.set()
+    with ThreadPoolExecutor(1) as pool:
+        revoking = pool.submit(machines.revoke, opened)
+        heard = _first(feed, lambda message: bool(message.changes))
+        insisted = [basis(one, opened, heard.revision) for one in machines.there.values()]
+        revoking.result()
+    machines.proxy.stalled.clear()
+
+    assert "permit" not in insisted
+    wait_until(lambda: all(basis(one, opened) == "session_revoked" for one in machines.there.values()), seconds=60)
+
+
+def test_a_machine_that_is_cut_off_says_how_old_its_news_are(machines: Machines) -> None:
+    """Until it is back: the age stays below the lease while there is one, and grows afterwards."""
+    machines.opened()
+    feed = _following(next(iter(machines.there.values())))
+    fresh = _first(feed, lambda message: message.age.ToSeconds() < 1)
+    machines.proxy.stalled.set()
+    stale = _first(feed, lambda message: message.age.ToSeconds() >= 2)
+    machines.proxy.stalled.clear()
+    again = _first(feed, lambda message: message.age.ToSeconds() < 1)
+
+    assert fresh.revision == stale.revision
+    assert not any(one.reset or one.changes for one in (stale, again))
 
 
 def test_an_activation_holds_on_all_machines(machines: Machines) -> None:

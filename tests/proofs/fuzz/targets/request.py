@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from pdp.app import Embedded, open_embedded
@@ -100,7 +101,7 @@ _GOOD: dict[str, Message] = {
     "SetFreeze": SetFreezeRequest(tenant="default", reason="r"),
     "LiftFreeze": LiftFreezeRequest(freeze_id="frz_" + "a" * 26),
     "ListAccessRequests": ListAccessRequestsRequest(session_id=SESSION, page_size=10),
-    "WatchSessions": WatchSessionsRequest(since_revision=1, session_id=SESSION),
+    "WatchSessions": WatchSessionsRequest(since_revision="MS5h", session_id=SESSION, heartbeat=Duration(seconds=1)),
     "WatchAccessRequests": WatchAccessRequestsRequest(user="alice"),
     "CheckBundle": CheckBundleRequest(files=[BundleFile(path="a.cedar", content=b"permit;")]),
     "Evaluate": EvaluateRequest(),
@@ -129,7 +130,7 @@ class _Sent:
 
     def send(self, wire: bytes) -> None:
         """Take a message."""
-        assert WatchSessionsResponse.FromString(wire).revision >= 0
+        assert WatchSessionsResponse.FromString(wire).revision
 
 
 @dataclass(slots=True)
