@@ -177,10 +177,10 @@ $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	  --target $(@D) -r $(DATABASES)/requirements.lock
 	@touch $@
 
-replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL
+replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and half a minute of three servers under faults
 	$(BIN)/python -m pytest -m "replicas and not long" $(DATABASES)
 
-replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version
+replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version, and an hour under faults
 	POSTGRES_VERSION=16 $(BIN)/python -m pytest -m replicas $(DATABASES)
 	POSTGRES_VERSION=18 $(BIN)/python -m pytest -m replicas $(DATABASES)
 

@@ -47,6 +47,9 @@ class Proxy:
             return
         self._pass(client, server)
 
+    def _send(self, data: bytes, source: socket.socket, target: socket.socket) -> None:  # noqa: ARG002 - for subclasses
+        target.sendall(data)
+
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
@@ -58,7 +61,7 @@ class Proxy:
                     target.sendall(data)
                     target.shutdown(socket.SHUT_WR)
                     return
-                target.sendall(data)
+                self._send(data, source, target)
         except OSError:
             pass
         _end(target)

@@ -1,0 +1,174 @@
+"""The clients of a campaign: each asks at one replica, and opens, narrows and closes sessions there."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+from typing import Final
+
+from tests.machinery.servers.notes import READ, WRITE
+from tests.sessions.postgres.campaign.calls import Calls, Known
+from tests.sessions.postgres.campaign.replicas import Replica
+from tests.sessions.replicahistory import Kind, Operation, Result
+
+_LIVE: Final = 10
+_JUST_CLOSED: Final = 8
+_PAUSE_SECONDS: Final = 0.004
+# How many of its steps are changes.
+_CHANGES: Final = 0.02
+_BUDGET: Final = 6
+# What is done with sessions in turn; each client begins with another of them.
+_DEEDS: Final = (Kind.REVOKE, Kind.END, Kind.REVOKE, Kind.NARROW, Kind.REVOKE, Kind.LABEL)
+_OVER: Final = frozenset({"session_ended", "session_revoked", "session_expired", "ancestor_denied"})
+
+
+class Population:
+    """The sessions that all clients work with. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._live: list[Known] = []
+        # Those that are being closed, or were just now: what is answered about them matters most.
+        self._closing: deque[Known] = deque(maxlen=_JUST_CLOSED)
+        self._waiting: list[Known] = []
+
+    def few(self) -> bool:
+        """Say whether there are fewer sessions than there should be."""
+        return len(self._live) + len(self._waiting) < _LIVE
+
+    def wait(self, session: Known) -> None:
+        """Add one that waits for approval."""
+        with self._lock:
+            self._waiting.append(session)
+
+    def open(self, session: Known) -> None:
+        """Have one asked about."""
+        with self._lock:
+            if session in self._waiting:
+                self._waiting.remove(session)
+                self._live.append(session)
+
+    def close(self, session: Known) -> None:
+        """Have one asked about that is being closed, or is over."""
+        with self._lock:
+            if session in self._live:
+                self._live.remove(session)
+                self._closing.append(session)
+
+    def waiting(self, choices: random.Random) -> Known | None:
+        """Return one that waits for approval."""
+        with self._lock:
+            return choices.choice(self._waiting) if self._waiting else None
+
+    def live(self, choices: random.Random) -> Known | None:
+        """Return one that was approved, and is not being closed."""
+        with self._lock:
+            return choices.choice(self._live) if self._live else None
+
+    def any(self, choices: random.Random) -> Known | None:
+        """Return one to ask about."""
+        with self._lock:
+            found = choices.choice((self._live, self._closing))
+            return choices.choice(found) if found else None
+
+
+class Client(Thread):
+    """A client of one replica, which works until `stopping`."""
+
+    def __init__(
+        self,
+        number: int,
+        at: Replica,
+        population: Population,
+        note: Callable[[Operation], None],
+        stopping: Event,
+        choices: random.Random,
+    ) -> None:
+        super().__init__(name=f"client-{number}", daemon=True)
+        self._number, self._at = number, at
+        self._population = population
+        self._calls = Calls(number, note)
+        self._stopping = stopping
+        self._random = choices
+        self._deeds = 0
+        self.failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Ask and change."""
+        try:
+            while not self._stopping.wait(_PAUSE_SECONDS):
+                if self._random.random() < _CHANGES:
+                    self._change()
+                else:
+                    self._ask()
+        except BaseException as error:  # noqa: BLE001 - the campaign raises it
+            self.failed = error
+        self._calls.close()
+
+    def _ask(self) -> None:
+        session = self._population.any(self._random)
+        if session is None:
+            return
+        tool = self._random.choice((READ, WRITE))
+        request_id = self._request_id() if session.budget >= 0 else ""
+        line = self._calls.ask(self._at, session, tool, request_id=request_id)
+        if request_id and self._random.random() < 0.3:
+            # As by a client that has lost the answer.
+            self._calls.ask(self._at, session, tool, request_id=request_id)
+        if line.basis in _OVER:
+            self._population.close(session)
+
+    def _change(self) -> None:
+        waiting = self._population.waiting(self._random)
+        if waiting is not None:
+            self._approve(waiting)
+        elif self._population.few():
+            self._open()
+        else:
+            self._narrow_or_close()
+
+    def _open(self) -> None:
+        parent = self._population.live(self._random) if self._random.random() < 0.25 else None
+        seconds = self._random.choice((1.0, 2.0)) if self._random.random() < 0.1 else 3600.0
+        budget = _BUDGET if parent is None and self._random.random() < 0.2 else -1
+        session = self._calls.request(self._at, seconds=seconds, budget=budget, parent=parent)
+        if session is not None:
+            self._population.wait(session)
+            # Another client may be the one that approves it, or the first.
+            if self._random.random() < 0.7:
+                self._approve(session)
+
+    def _approve(self, session: Known) -> None:
+        # Whatever comes of it: a session that another has approved or closed is asked about, too.
+        line = self._calls.approve(self._at, session)
+        if line.result is not Result.UNKNOWN:
+            self._population.open(session)
+
+    def _narrow_or_close(self) -> None:
+        session = self._population.live(self._random)
+        if session is None:
+            return
+        what = _DEEDS[(self._number + self._deeds) % len(_DEEDS)]
+        self._deeds += 1
+        if what is Kind.NARROW:
+            self._calls.narrow(self._at, session, label=self._random.random() < 0.5)
+        elif what is Kind.LABEL:
+            self._calls.report(self._at, session)
+        else:
+            self._population.close(session)
+            self._close(what, session)
+
+    def _close(self, what: Kind, session: Known) -> None:
+        if what is Kind.END:
+            self._calls.end(self._at, session)
+            return
+        request_id = self._request_id()
+        line = self._calls.revoke(self._at, session, request_id=request_id)
+        if line.result is Result.UNKNOWN:
+            # A lost answer is asked for again.
+            self._calls.revoke(self._at, session, request_id=request_id)
+
+    def _request_id(self) -> str:
+        return f"{self._random.getrandbits(64):016x}"

@@ -1,0 +1,109 @@
+"""What clients of several replicas saw: one line for each operation, with when it was asked for and when answered.
+
+All times are of one `CLOCK_MONOTONIC`. An operation whose outcome is not known can have happened at any time after it
+was asked for, or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+from typing import Final
+
+
+class Kind(StrEnum):
+    """What was done. The last four are no calls of clients."""
+
+    REQUEST = "request"
+    APPROVE = "approve"
+    AUTHORIZE = "authorize"
+    REVOKE = "revoke"
+    END = "end"
+    NARROW = "narrow"
+    LABEL = "label"
+    ACTIVATE = "activate"
+    # Something was broken from `invoked` to `returned`, at one replica or at all.
+    FAULT = "fault"
+    # Nothing was broken any more from `invoked` on, and all replicas answered again from `returned` on.
+    CALM = "calm"
+    # A session as a replica shows it at the end.
+    READ = "read"
+    # How often the records of all replicas hold a decision.
+    RECORDED = "recorded"
+
+
+class Result(StrEnum):
+    """What is known of an operation: it was done, surely not done, or either."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "info"
+
+
+# The fault that cuts a replica off from the database, in one direction or both.
+CUT: Final = "cut"
+# A fault at all replicas.
+EVERYWHERE: Final = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One line. What does not belong to its kind is empty."""
+
+    kind: Kind
+    invoked: float = 0.0
+    returned: float = inf
+    result: Result = Result.OK
+    client: int = 0
+    replica: int = EVERYWHERE
+    session: str = ""
+    # Of a request.
+    parent: str = ""
+    # How many calls the session may make, -1 for any number.
+    budget: int = -1
+    # The tool that a call is about, or that is no longer allowed after a narrowing or a label.
+    tool: str = ""
+    # Of an answer about a call.
+    allowed: bool = False
+    basis: str = ""
+    decision: str = ""
+    request_id: str = ""
+    # Of the session, in an answer about a call or a change, or when it is read; -1 when it is not said.
+    epoch: int = -1
+    # When an approved session ends.
+    until: float = inf
+    # Of a change: by what it was fenced, and how long that took.
+    fenced_by: str = ""
+    fence_seconds: float = 0.0
+    # The version of a bundle: of an activation, and of an answer about a call.
+    bundle: str = ""
+    # Of a session that is read.
+    state: str = ""
+    # How often a decision is recorded.
+    count: int = 0
+    # Of a fault, or of an error.
+    name: str = ""
+
+
+_DEFAULTS: Final = {field.name: field.default for field in fields(Operation)}
+
+
+def write_history(file: Path, history: Iterable[Operation]) -> None:
+    """Write a line of JSON for each operation, in order of their invocations."""
+    with file.open("w", encoding="utf-8") as lines:
+        for one in sorted(history, key=lambda one: one.invoked):
+            said = {name: value for name, value in asdict(one).items() if value != _DEFAULTS[name]}
+            lines.write(json.dumps(said) + "\n")
+
+
+def read_history(file: Path) -> Iterator[Operation]:
+    """Yield the operations of a file."""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            said = json.loads(line)
+            said["kind"], said["result"] = Kind(said["kind"]), Result(said.get("result", Result.OK))
+            yield Operation(**said)
