@@ -50,6 +50,7 @@ from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.store import SessionHistory, SessionStore
 
 if TYPE_CHECKING:
+    from pdp.audit.coverage import Coverage
     from pdp.config import Settings
     from pdp.record import DecisionLog
     from pdp.server.service import PDPServer
@@ -292,6 +293,7 @@ class App:
             self._opened.callback(evaluator.close)
             searchable = SearchableRecord(
                 settings.record_folder,
+                shared=settings.record_shared,
                 index_file=settings.record_index,
                 most_bytes=SERVER_BYTES,
                 # Store, record and index can share a disk.
@@ -313,7 +315,8 @@ class App:
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
                 searchable=searchable,
-                segment_check=SegmentCheck(log.folder, log.public_keys),
+                segment_check=SegmentCheck(log.folder, log.public_keys, shared=settings.record_shared),
+                coverage=self._coverage(settings),
                 authenticator=self._identity.authenticator,
                 observer=self._sums(watchers, telemetry.refused),
                 clock=time,
@@ -409,6 +412,7 @@ class App:
     ) -> tuple[DecisionLog, Callable[[], bool]]:
         """Open the decision log; return it, and what says whether it is kept as the settings want."""
         from pdp.audit.noting import HeadNoter, signed  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.audit.sharing import SharedCopies  # noqa: PLC0415 - see above
         from pdp.record import SigningKey  # noqa: PLC0415 - see above
         from pdp.starting import heads_of  # noqa: PLC0415 - see above
 
@@ -432,11 +436,22 @@ class App:
             folder=log.folder,
             anchors=settings.record_anchors,
             on_failure=telemetry.head_failed,
+            copies=SharedCopies(log.folder, settings.record_shared) if settings.record_shared else None,
         )
         # Ended after the log, so that it notes the end of the chain.
         self._opened.enter_context(noter)
         self._opened.callback(log.close)
         return log, lambda: log.healthy and not noter.problem
+
+    def _coverage(self, settings: Settings) -> Coverage:
+        from pdp.audit.coverage import Coverage  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.starting import heads_of  # noqa: PLC0415 - see above
+
+        # A connection of its own: a question waits for no note.
+        noted = heads_of(settings)
+        if noted is not None:
+            self._opened.enter_context(closing(noted))
+        return Coverage(noted.read if noted else None, *settings.record_folders, own=settings.record_folder)
 
     def _open_stores(
         self, settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences

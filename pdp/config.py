@@ -277,6 +277,9 @@ class RecordSettings:
         "bytes of the log's disk that are reserved for records of what ends authority, and as many allocated in "
         "advance",
     )
+    shared_folder: str = _setting(
+        "", "a folder of all servers on one database, into which each copies its log: all of it answers questions"
+    )
     replica: str = _setting(
         "", "the name of this machine in the records of servers that share PostgreSQL; empty means its host name"
     )
@@ -318,6 +321,16 @@ class Settings:
     def replica(self) -> str:
         """Return the name of this machine in the decision log."""
         return self.record.replica or gethostname()
+
+    @property
+    def record_folders(self) -> tuple[Path, ...]:
+        """Return the folders that answers about the decision log come from: its own, and the shared one."""
+        return (self.record_folder, *([self.record_shared] if self.record_shared else []))
+
+    @property
+    def record_shared(self) -> Path | None:
+        """Return the folder in which servers on one database have copies of their logs; None for none."""
+        return Path(self.record.shared_folder) if self.record.shared_folder else None
 
     @property
     def record_index(self) -> Path | None:
@@ -673,7 +686,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
         yield f"`call_tokens.seconds` must be at most `{MOST_SECONDS}`"
     yield from _workers_problems(settings)
     yield from _store_problems(settings.sessions)
-    yield from _record_problems(settings.record)
+    yield from _record_problems(settings)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)
     if not settings.data_dir:
@@ -746,7 +759,10 @@ def _store_problems(sessions: SessionSettings) -> Iterable[str]:
             yield f"`sessions.{name}` needs `sessions.store: postgres`, not `{sessions.store}`"
 
 
-def _record_problems(record: RecordSettings) -> Iterable[str]:
+def _record_problems(settings: Settings) -> Iterable[str]:
+    record, store = settings.record, settings.sessions.store
+    if record.shared_folder and store != "postgres":
+        yield f"`record.shared_folder` needs `sessions.store: postgres`, not `{store}`"
     if record.replica and not _REPLICA.fullmatch(record.replica):
         yield f"`record.replica` must be up to 64 letters, digits, `.`, `_` and `-`, not {_quoted(record.replica)}"
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from pdp.audit.rows import time_of
-from pdp.audit.segments import Lines, read_lines, segments_of, whole_bytes
+from pdp.audit.segments import Lines, read_lines, segments_in, whole_bytes
 from pdp.audit.values import Found, Mark
 
 _CHUNK_BYTES = 1024 * 1024
 
 
 class Follower:
-    """The position of a reader in each segment of a folder. For one thread."""
+    """The position of a reader in each segment of some folders; of a segment in several, the first counts.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    For one thread.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
         self._places: dict[str, int] = {}
 
     def start(self) -> list[Found]:
@@ -24,8 +27,7 @@ class Follower:
         Only the last MiB of each segment is read.
         """
         found: list[Found] = []
-        for name in segments_of(self._folder):
-            path = self._folder / name
+        for name, path in segments_in(*self._folders).items():
             try:
                 end = whole_bytes(path)
                 start = max(end - _CHUNK_BYTES, 0)
@@ -41,13 +43,12 @@ class Follower:
     def poll(self) -> list[Found]:
         """Return the records that are new since the last call, in order of time."""
         found: list[Found] = []
-        for name in segments_of(self._folder):
-            found += self._new(name)
+        for name, path in segments_in(*self._folders).items():
+            found += self._new(name, path)
         found.sort(key=lambda one: one.mark)
         return found
 
-    def _new(self, name: str) -> list[Found]:
-        path = self._folder / name
+    def _new(self, name: str, path: Path) -> list[Found]:
         found: list[Found] = []
         try:
             size = path.stat().st_size

@@ -7,7 +7,7 @@ numbers, and questions are about one session, one agent, one decision: see `READ
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import apsw
 
 from pdp.audit.indexfile import open_index, remove_index
 from pdp.audit.rows import INDEXES, INSERT, row_of
-from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
+from pdp.audit.segments import Lines, mark_of, read_lines, segments_in, whole_bytes
 from pdp.errors import UnavailableError
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.sqlite import committing
@@ -58,14 +58,17 @@ class _Segment:
 
 
 class AuditIndex:
-    """The index of one folder of the log. Safe for threads, and for several processes on one file.
+    """The index of one folder of the log, and with `shared` of the copies in another. Safe for threads and processes.
 
     Without `file` it is beside the log. It does not grow when less than `keep_bytes` of its disk would be left; then it
     answers only while the log has nothing new. A file that is no index, is damaged or of another version is built
     anew. Raise `UnavailableError` when it cannot be opened or written, or is locked for too long.
     """
 
-    def __init__(self, folder: Path, file: Path | None = None, *, keep_bytes: int = 0) -> None:
+    def __init__(
+        self, folder: Path, file: Path | None = None, *, shared: Path | None = None, keep_bytes: int = 0
+    ) -> None:
+        self._folders = (folder,) if shared is None else (folder, shared)
         self.folder, self._keep = folder, keep_bytes
         self.file = file or folder / FILE_NAME
         self._lock = RLock()
@@ -96,10 +99,11 @@ class AuditIndex:
         left = most_bytes
         with self._lock, self._explained():
             self._reopen_damaged()
-            self._forget(set(segments_of(self.folder)))
-            for name in segments_of(self.folder):
+            segments = segments_in(*self._folders)
+            self._forget(segments.keys())
+            for path in segments.values():
                 while left is None or left > 0:
-                    taken = self._take(name, _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))
+                    taken = self._take(path, _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))
                     if not taken:
                         break
                     left = None if left is None else left - taken
@@ -114,9 +118,9 @@ class AuditIndex:
         """Return how much of the log is in the index."""
         read, broken = self.rows("SELECT total(consumed), total(broken) FROM segments")[0]
         size = 0
-        for name in segments_of(self.folder):
+        for path in segments_in(*self._folders).values():
             with suppress(FileNotFoundError):
-                size += whole_bytes(self.folder / name)
+                size += whole_bytes(path)
         return Progress(read=int(read), size=size, broken=int(broken))
 
     def rows(self, query: str, bindings: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
@@ -136,7 +140,7 @@ class AuditIndex:
     def _line(self, name: str, place: int, size: int, checksum: int, files: dict[str, int], opened: ExitStack) -> bytes:
         try:
             if name not in files:
-                files[name] = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+                files[name] = os.open(self._path_of(name), os.O_RDONLY | os.O_CLOEXEC)
                 opened.callback(os.close, files[name])
             line = os.pread(files[name], size, place)
         except OSError:
@@ -147,6 +151,10 @@ class AuditIndex:
                 f"`{name}` was changed at byte {place} after it was indexed; ask again, and run `pdp audit verify`"
             )
         return line
+
+    def _path_of(self, name: str) -> Path:
+        paths = [folder / name for folder in self._folders]
+        return next((path for path in paths if path.exists()), paths[0])
 
     # The file itself.
 
@@ -176,22 +184,21 @@ class AuditIndex:
 
     # Reading the log.
 
-    def _forget(self, present: set[str]) -> None:
+    def _forget(self, present: Collection[str]) -> None:
         for segment_id, name in self.rows("SELECT id, name FROM segments"):
             if name not in present:
                 with self._writing():
                     self._drop(segment_id)
 
-    def _take(self, name: str, most_bytes: int) -> int:
+    def _take(self, path: Path, most_bytes: int) -> int:
         """Index the next lines of a segment in one transaction; return how many bytes.
 
         Return 0 at the end of the segment.
         """
-        path = self.folder / name
         with self._writing():
             try:
                 stat = path.stat()
-                segment = self._trusted(name, path, stat)
+                segment = self._trusted(path.name, path, stat)
                 if segment.consumed == stat.st_size:
                     return 0
                 self._require_room()

@@ -1,4 +1,6 @@
-"""Note in the database of the servers how far the record of this process reaches, so that all can tell what is missing.
+"""Note in the database of the servers how far the record of this process reaches, and copy it to where all read it.
+
+What is noted and cannot be read is missing, and all can tell.
 
 The record's disk and the server are one machine, and what is gone from it cannot be seen there. No decision waits for
 the database, and none depends on what it answers here.
@@ -12,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from pdp.audit.sharing import SharedCopies
 from pdp.clock import Clock
 from pdp.errors import PDPError, reason_of
 from pdp.foundation.repeating import Repeater
@@ -45,7 +48,7 @@ class HeadNoter(Repeater):
     `reached` returns how far the process is. That is noted soon after each checkpoint, of which there is one in `every`
     seconds, and when nothing is new as well: whoever reads it sees that nothing is missing. The chains that other
     processes have left behind in `folder` are noted at first, as far as `anchors` knows that they were signed.
-    `on_failure` is called for each attempt that has failed.
+    With `copies`, what is noted is copied before. `on_failure` is called for each attempt that has failed.
     """
 
     def __init__(
@@ -60,15 +63,16 @@ class HeadNoter(Repeater):
         folder: Path,
         anchors: Path,
         on_failure: Callable[[], None],
+        copies: SharedCopies | None = None,
     ) -> None:
         super().__init__("record-heads", self.turn, every=min(every, _LOOK_SECONDS))
         self._notes, self._reached, self._sign = notes, reached, sign
         self._replica, self._clock, self._every = replica, clock, every
-        self._folder, self._anchors, self._on_failure = folder, anchors, on_failure
+        self._folder, self._anchors, self._on_failure, self._copies = folder, anchors, on_failure, copies
         self._tried: Reached | None = None
         self._due_at = 0.0
         # Chains of other processes that are still to be noted; None before the folder was looked through.
-        self._left_behind: list[tuple[str, Head, None]] | None = None
+        self._left_behind: dict[str, Head] | None = None
         self.problem = ""
 
     def stop(self) -> None:
@@ -82,30 +86,42 @@ class HeadNoter(Repeater):
         if reached is None or (reached == self._tried and now.boot_at < self._due_at):
             return
         self._tried, self._due_at = reached, now.boot_at + self._every
-        again = None if reached.ended else max(_MISSED * self._every, _LEAST_SILENT_SECONDS)
+        # In this order: what is noted can be read.
+        problems = [self._copied(reached), self._noted(reached, now.wall_at)]
+        if not any(problems):
+            self._left_behind = {}
+        self._say("; ".join(filter(None, problems)))
+
+    def _copied(self, reached: Reached) -> str:
+        """Copy what is new; return what is wrong."""
         try:
             if self._left_behind is None:
                 self._left_behind = self._found_behind(reached.chain)
-            refused = [
-                chain
-                for chain, head, due in [(reached.chain, reached.head, again), *self._left_behind]
-                if not self._note(chain, head, now.wall_at, again_seconds=due)
-            ]
-        except PDPError as error:
-            self._say(str(error))
+            if self._copies is not None:
+                self._copies.bring(reached.chain, reached)
+                for chain in self._left_behind:
+                    self._copies.bring(chain)
         except OSError as error:
-            self._say(f"cannot read `{self._folder}` or `{self._anchors}`: {reason_of(error)}")
-        else:
-            self._left_behind = [one for one in self._left_behind if one[0] in refused]
-            named = ", ".join(f"`{chain}`" for chain in refused)
-            self._say(
-                f"later or other records of chain {named} are noted there: run `pdp audit verify`" if named else ""
-            )
+            return f"`{error.filename}`: {reason_of(error)}"
+        return ""
 
-    def _found_behind(self, own: str) -> list[tuple[str, Head, None]]:
+    def _noted(self, reached: Reached, at: float) -> str:
+        """Note what is new; return what is wrong."""
+        again = None if reached.ended else max(_MISSED * self._every, _LEAST_SILENT_SECONDS)
+        try:
+            refused = [] if self._note(reached.chain, reached.head, at, again_seconds=again) else [reached.chain]
+            for chain, head in (self._left_behind or {}).items():
+                if not self._note(chain, head, at, again_seconds=None):
+                    refused.append(chain)
+        except PDPError as error:
+            return str(error)
+        named = ", ".join(f"`{chain}`" for chain in refused)
+        return f"later or other records of chain {named} are noted there: run `pdp audit verify`" if named else ""
+
+    def _found_behind(self, own: str) -> dict[str, Head]:
         here = segments_by_chain(self._folder).keys() - {own}
         known = Anchors(self._anchors).heads()
-        return [(chain, head, None) for chain, head in known.items() if chain in here and not held(self._folder, chain)]
+        return {chain: head for chain, head in known.items() if chain in here and not held(self._folder, chain)}
 
     def _note(self, chain: str, head: Head, at: float, *, again_seconds: float | None) -> bool:
         noted = NotedHead(chain=chain, replica=self._replica, seq=head.seq, hash=head.hash, at=at)

@@ -15,7 +15,7 @@ SERVER_BYTES = 32 * 1024 * 1024
 
 
 class SearchableRecord:
-    """Searches one folder of the log. Safe for threads.
+    """Searches one folder of the log, and with `shared` the copies of other servers in that. Safe for threads.
 
     `most_bytes` bounds how much of the log one question reads; None reads all of it and calls `on_progress`.
     The index leaves `keep_bytes` of its disk free.
@@ -25,12 +25,13 @@ class SearchableRecord:
         self,
         folder: Path,
         *,
+        shared: Path | None = None,
         index_file: Path | None = None,
         most_bytes: int | None = None,
         keep_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder, self._shared = folder, shared
         self._index_file = index_file
         self._most_bytes = most_bytes
         self._keep_bytes = keep_bytes
@@ -46,7 +47,9 @@ class SearchableRecord:
         """
         with self._lock:
             if self._index is None:
-                self._index = AuditIndex(self._folder, self._index_file, keep_bytes=self._keep_bytes)
+                self._index = AuditIndex(
+                    self._folder, self._index_file, shared=self._shared, keep_bytes=self._keep_bytes
+                )
             index = self._index
         progress = index.refresh(most_bytes=self._most_bytes, on_progress=self._on_progress)
         if not progress.complete and self._most_bytes is not None:

@@ -42,6 +42,21 @@ def segments_of(folder: Path) -> list[str]:
     return [segment.path.name for chain in chains for segment in chain]
 
 
+def segments_in(*folders: Path) -> dict[str, Path]:
+    """Return the segments of several folders by name, a chain's in order.
+
+    Of a segment that several have, the first folder's counts. A further folder that cannot be read has none.
+    """
+    found: dict[str, Path] = {}
+    for folder in reversed(folders):
+        try:
+            found |= {name: folder / name for name in segments_of(folder)}
+        except OSError:
+            if folder == folders[0]:
+                raise
+    return dict(sorted(found.items()))
+
+
 def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
     """Read whole lines between two positions: `most_bytes`, or one longer line.
 

@@ -16,14 +16,16 @@ MOST_BYTES = 66 * 1024 * 1024
 
 
 class SegmentCheck:
-    """Verifies segments of one folder, one at a time. Safe for threads.
+    """Verifies segments of one folder, and of a `shared` one of what that lacks, one at a time. Safe for threads.
 
     Of a segment, about the first `most_bytes` are read. What other chains and earlier segments say is not compared:
     that, and records that are gone as a whole, are for `verify`.
     """
 
-    def __init__(self, folder: Path, keys: PublicKeys, *, most_bytes: int = MOST_BYTES) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, keys: PublicKeys, *, shared: Path | None = None, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._folder, self._shared = folder, shared
         self._keys = keys
         self._most_bytes = most_bytes
         self._turn = Lock()
@@ -33,14 +35,16 @@ class SegmentCheck:
 
         Raise `NotFoundError` when there is none, and `UnavailableError` while another one is verified.
         """
-        segment = segment_named(self._folder, name)
-        if segment is None or not segment.path.exists():
+        found = [segment_named(folder, name) for folder in (self._folder, self._shared) if folder]
+        segment = next((one for one in found if one is not None and one.path.exists()), None)
+        if segment is None:
             raise NotFoundError(f"no such segment: `{name}`")
         if not self._turn.acquire(blocking=False):
             raise UnavailableError("another segment of the record is being verified; ask again")
         try:
             reader = ChainReader(segment.chain, self._keys, Findings(), {}, missing_start=True)
-            live = held(self._folder, segment.chain)
+            # A copy ends where its chain was last signed.
+            live = segment.path.parent == self._shared or held(self._folder, segment.chain)
             return reader.read_one(segment, before=_before(segment), live=live, most_bytes=self._most_bytes)
         except OSError as error:
             raise UnavailableError(f"the segment cannot be read: {reason_of(error)}") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.audit.coverage import Coverage, Lacking, LackingPart
 from pdp.audit.rows import micros_of
 from pdp.audit.search import Search
 from pdp.audit.searchable import SearchableRecord
@@ -25,7 +27,7 @@ from pdp.audit.values import (
     argument_of,
 )
 from pdp.clock import Clock
-from pdp.errors import InvalidRequestError, UnavailableError
+from pdp.errors import InvalidRequestError, NotFoundError, UnavailableError
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import Limits
 from pdp.model import Basis
@@ -59,13 +61,21 @@ _SELECTORS = {"session": "session_id", "bundle": "bundle_version"}
 class AuditHandlers:
     """One method for each RPC; each takes the message and its origin.
 
-    INVARIANT: every question is asked about the caller's tenant.
+    INVARIANT: every question is asked about the caller's tenant. What its answer lacks is looked up before the index
+    reads what is new: what is there by then is in the answer.
     """
 
     def __init__(
-        self, searchable: SearchableRecord | None, check: SegmentCheck | None, *, clock: Clock, limits: Limits
+        self,
+        searchable: SearchableRecord | None,
+        check: SegmentCheck | None,
+        *,
+        coverage: Coverage,
+        clock: Clock,
+        limits: Limits,
     ) -> None:
         self._searchable = searchable
+        self._coverage = coverage
         self._check = check
         self._clock = clock
         self._limits = limits
@@ -73,9 +83,11 @@ class AuditHandlers:
     def get_record(self, request: audit.GetRecordRequest, origin: Origin) -> audit.GetRecordResponse:
         """Show the records of one decision."""
         decision_id = require_id("decision_id", request.decision_id)
-        found = self._search().show(decision_id, tenant=origin.caller.tenant)
+        lacking = self._coverage.lacking()
+        with _not_found_in_part(lacking):
+            found = self._search().show(decision_id, tenant=origin.caller.tenant)
         records = [_record_message(one) for one in _bounded(found[::-1])[::-1]]
-        return audit.GetRecordResponse(record=records[-1], records=records)
+        return audit.GetRecordResponse(record=records[-1], records=records, lacking=_lacking_message(lacking))
 
     def list_records(self, request: audit.ListRecordsRequest, origin: Origin) -> audit.ListRecordsResponse:
         """List a page of records."""
@@ -83,31 +95,39 @@ class AuditHandlers:
         size = page_size_of(request.page_size)
         start = page_start_of(request.page_token, int, str, int)
         after = Mark(at=start[0], segment=start[1], place=start[2]) if start else None
+        lacking = self._coverage.lacking()
         found = self._search().page(which, after=after, limit=size + 1)
         page = _bounded(found[:size])
         more = len(page) < len(found)
         return audit.ListRecordsResponse(
             records=[_record_message(one) for one in page],
             next_page_token=page_token_of(page[-1].mark.at, page[-1].mark.segment, page[-1].mark.place) if more else "",
+            lacking=_lacking_message(lacking),
         )
 
     def list_approvals(self, request: audit.ListApprovalsRequest, origin: Origin) -> audit.ListApprovalsResponse:
         """List who approved a session and those above it."""
         field = request.WhichOneof("subject") or "session_id"
         subject = require_id(field, getattr(request, field))
-        found = self._search().approvals(subject, now_at=self._now_at(), tenant=origin.caller.tenant)
-        return audit.ListApprovalsResponse(approvals=[_approval_message(one) for one in found])
+        lacking = self._coverage.lacking()
+        with _not_found_in_part(lacking):
+            found = self._search().approvals(subject, now_at=self._now_at(), tenant=origin.caller.tenant)
+        return audit.ListApprovalsResponse(
+            approvals=[_approval_message(one) for one in found], lacking=_lacking_message(lacking)
+        )
 
     def list_touched(self, request: audit.ListTouchedRequest, origin: Origin) -> audit.ListTouchedResponse:
         """List a page of what was reached or tried."""
         which = self._filter(request.filter, origin)
         size = page_size_of(request.page_size)
         after = page_start_of(request.page_token, str, str, str, str)
+        lacking = self._coverage.lacking()
         found = self._search().touched(which, limit=size + 1, after=after)
         last = found[size - 1] if len(found) > size else None
         return audit.ListTouchedResponse(
             touched=[_touch_message(one) for one in found[:size]],
             next_page_token=page_token_of(last.server, last.tool, last.resource_type, last.resource_id) if last else "",
+            lacking=_lacking_message(lacking),
         )
 
     def plan_revocation(self, request: audit.PlanRevocationRequest, origin: Origin) -> audit.PlanRevocationResponse:
@@ -115,10 +135,12 @@ class AuditHandlers:
         selector = self._selector(request, origin)
         size = page_size_of(request.page_size)
         after = page_start_of(request.page_token, str)
+        lacking = self._coverage.lacking()
         found = self._search().plan(selector, now_at=self._now_at(), limit=size + 1, after=after[0] if after else "")
         return audit.PlanRevocationResponse(
             sessions=[_planned_message(one) for one in found[:size]],
             next_page_token=page_token_of(found[size - 1].session_id) if len(found) > size else "",
+            lacking=_lacking_message(lacking),
         )
 
     def verify_segment(self, request: audit.VerifySegmentRequest, _: Origin) -> audit.VerifySegmentResponse:
@@ -126,6 +148,7 @@ class AuditHandlers:
         name = require_id("segment", request.segment)
         if self._check is None:
             raise UnavailableError(_NO_RECORD)
+        lacking = self._coverage.lacking()
         found = self._check.verify(name)
         problems = [f"line {one.line}: {one.problem}" if one.line else one.problem for one in found.findings]
         return audit.VerifySegmentResponse(
@@ -139,6 +162,7 @@ class AuditHandlers:
             sign_time=_optional(micros_of(found.signed_at) / 1e6) if found.signed_at else None,
             joined=found.joined,
             verify_time=timestamp(self._now_at()),
+            lacking=_lacking_message(lacking),
         )
 
     def _search(self) -> Search:
@@ -216,6 +240,32 @@ def _bounded(found: list[Found]) -> list[Found]:
         if size > _PAGE_BYTES and count:
             return found[:count]
     return found
+
+
+@contextmanager
+def _not_found_in_part(lacking: Lacking) -> Iterator[None]:
+    """Say of what is not found that it can be in what is lacking."""
+    try:
+        yield
+    except NotFoundError as error:
+        if lacking:
+            raise NotFoundError(f"{error}; but {lacking}") from None
+        raise
+
+
+def _lacking_message(lacking: Lacking) -> audit.Lacking | None:
+    if not lacking:
+        return None
+    return audit.Lacking(parts=map(_part_message, lacking.parts), unknown=bool(lacking.unknown))
+
+
+def _part_message(part: LackingPart) -> audit.LackingPart:
+    return audit.LackingPart(
+        replica=part.replica,
+        chain=part.chain,
+        since_time=None if part.since_at is None else timestamp(part.since_at),
+        until_time=None if part.until_at is None else timestamp(part.until_at),
+    )
 
 
 def _record_message(found: Found) -> audit.AuditRecord:

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from pdp.audit.coverage import Coverage
 from pdp.audit.searchable import SearchableRecord
 from pdp.bundles.keeper import BundleKeeper
 from pdp.clock import Clock
@@ -94,10 +95,10 @@ class PDPServer:
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
     `fences` are those of its store.
     `observer` is notified of refusals on the transport's own thread, where it must not wait. Without a `searchable`
-    record and a `segment_check`, `AuditService` answers that it is unavailable. With `control` it serves what ends
-    authority, and health, and nothing else. `share_port` lets several worker processes listen on one port.
-    `check_seconds` is the interval of the checks for health watchers and idle streams. Raise `ConfigurationError` when
-    it cannot listen.
+    record and a `segment_check`, `AuditService` answers that it is unavailable; `coverage` says what its answers lack.
+    With `control` it serves what ends authority, and health, and nothing else. `share_port` lets several worker
+    processes listen on one port. `check_seconds` is the interval of the checks for health watchers and idle streams.
+    Raise `ConfigurationError` when it cannot listen.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class PDPServer:
         explainer: Explainer,
         searchable: SearchableRecord | None = None,
         segment_check: SegmentCheck | None = None,
+        coverage: Coverage | None = None,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
@@ -146,7 +148,9 @@ class PDPServer:
             ACCESS: self._access,
             FREEZES: FreezeHandlers(freezer, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
-            AUDIT: AuditHandlers(searchable, segment_check, clock=clock, limits=limits),
+            AUDIT: AuditHandlers(
+                searchable, segment_check, coverage=coverage or Coverage(None), clock=clock, limits=limits
+            ),
             CALLERS: CallerHandlers(),
             REACH: ReachHandlers(reaching, keeper, searchable, clock=clock, limits=limits),
             CALL_TOKENS: CallTokenHandlers(call_tokens, limits),

@@ -178,7 +178,10 @@ RECORD_FAILURES = Metric(
     "pdp.record.failures", "counter", "{record}", "Records that could not be written in time, or at all."
 )
 RECORD_HEAD_FAILURES = Metric(
-    "pdp.record.head.failures", "counter", "{failure}", "Heads of the record that could not be noted in the database."
+    "pdp.record.head.failures",
+    "counter",
+    "{failure}",
+    "Failed attempts to note in the database how far the record reaches, or to copy it.",
 )
 RECORD_LOST = Metric("pdp.record.lost", "counter", "{record}", "Records that will never be written.")
 RECORD_WAITING = Metric("pdp.record.waiting", "gauge", "{record}", "Records that wait to be written.")

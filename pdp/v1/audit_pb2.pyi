@@ -72,6 +72,26 @@ class AuditRecord(_message.Message):
     place: int
     def __init__(self, record_json: _Optional[bytes] = ..., segment: _Optional[str] = ..., place: _Optional[int] = ...) -> None: ...
 
+class Lacking(_message.Message):
+    __slots__ = ("parts", "unknown")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[LackingPart]
+    unknown: bool
+    def __init__(self, parts: _Optional[_Iterable[_Union[LackingPart, _Mapping]]] = ..., unknown: _Optional[bool] = ...) -> None: ...
+
+class LackingPart(_message.Message):
+    __slots__ = ("replica", "chain", "since_time", "until_time")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SINCE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    chain: str
+    since_time: _timestamp_pb2.Timestamp
+    until_time: _timestamp_pb2.Timestamp
+    def __init__(self, replica: _Optional[str] = ..., chain: _Optional[str] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class GetRecordRequest(_message.Message):
     __slots__ = ("decision_id",)
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -79,12 +99,14 @@ class GetRecordRequest(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
 
 class GetRecordResponse(_message.Message):
-    __slots__ = ("record", "records")
+    __slots__ = ("record", "records", "lacking")
     RECORD_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     record: AuditRecord
     records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
-    def __init__(self, record: _Optional[_Union[AuditRecord, _Mapping]] = ..., records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, record: _Optional[_Union[AuditRecord, _Mapping]] = ..., records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...
 
 class ListRecordsRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token")
@@ -97,12 +119,14 @@ class ListRecordsRequest(_message.Message):
     def __init__(self, filter: _Optional[_Union[RecordFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListRecordsResponse(_message.Message):
-    __slots__ = ("records", "next_page_token")
+    __slots__ = ("records", "next_page_token", "lacking")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
     next_page_token: str
-    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...
 
 class ListApprovalsRequest(_message.Message):
     __slots__ = ("session_id", "decision_id")
@@ -159,10 +183,12 @@ class Approval(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., parent_session_id: _Optional[str] = ..., requested_by: _Optional[str] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approved_by: _Optional[str] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delegated: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[str]] = ..., attributes_json: _Optional[bytes] = ..., attribute_digests_json: _Optional[bytes] = ..., terms_json: _Optional[bytes] = ..., term_digests_json: _Optional[bytes] = ...) -> None: ...
 
 class ListApprovalsResponse(_message.Message):
-    __slots__ = ("approvals",)
+    __slots__ = ("approvals", "lacking")
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...
 
 class ListTouchedRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token")
@@ -195,12 +221,14 @@ class Touch(_message.Message):
     def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., allowed: _Optional[int] = ..., denied: _Optional[int] = ..., first_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListTouchedResponse(_message.Message):
-    __slots__ = ("touched", "next_page_token")
+    __slots__ = ("touched", "next_page_token", "lacking")
     TOUCHED_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     touched: _containers.RepeatedCompositeFieldContainer[Touch]
     next_page_token: str
-    def __init__(self, touched: _Optional[_Iterable[_Union[Touch, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, touched: _Optional[_Iterable[_Union[Touch, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...
 
 class PlanRevocationRequest(_message.Message):
     __slots__ = ("session_id", "user", "agent", "pep", "approver", "tool", "server", "resource", "bundle_version", "tried", "since_time", "until_time", "page_size", "page_token", "argument")
@@ -261,12 +289,14 @@ class PlannedRevocation(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., matched: _Optional[bool] = ..., parent_session_id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., allowed: _Optional[int] = ..., denied: _Optional[int] = ..., last_call_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class PlanRevocationResponse(_message.Message):
-    __slots__ = ("sessions", "next_page_token")
+    __slots__ = ("sessions", "next_page_token", "lacking")
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     sessions: _containers.RepeatedCompositeFieldContainer[PlannedRevocation]
     next_page_token: str
-    def __init__(self, sessions: _Optional[_Iterable[_Union[PlannedRevocation, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, sessions: _Optional[_Iterable[_Union[PlannedRevocation, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...
 
 class VerifySegmentRequest(_message.Message):
     __slots__ = ("segment",)
@@ -275,7 +305,7 @@ class VerifySegmentRequest(_message.Message):
     def __init__(self, segment: _Optional[str] = ...) -> None: ...
 
 class VerifySegmentResponse(_message.Message):
-    __slots__ = ("findings", "findings_left_out", "record_count", "last_number", "read_bytes", "size_bytes", "unsigned_count", "sign_time", "joined", "verify_time")
+    __slots__ = ("findings", "findings_left_out", "record_count", "last_number", "read_bytes", "size_bytes", "unsigned_count", "sign_time", "joined", "verify_time", "lacking")
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +316,7 @@ class VerifySegmentResponse(_message.Message):
     SIGN_TIME_FIELD_NUMBER: _ClassVar[int]
     JOINED_FIELD_NUMBER: _ClassVar[int]
     VERIFY_TIME_FIELD_NUMBER: _ClassVar[int]
+    LACKING_FIELD_NUMBER: _ClassVar[int]
     findings: _containers.RepeatedScalarFieldContainer[str]
     findings_left_out: int
     record_count: int
@@ -296,4 +327,5 @@ class VerifySegmentResponse(_message.Message):
     sign_time: _timestamp_pb2.Timestamp
     joined: bool
     verify_time: _timestamp_pb2.Timestamp
-    def __init__(self, findings: _Optional[_Iterable[str]] = ..., findings_left_out: _Optional[int] = ..., record_count: _Optional[int] = ..., last_number: _Optional[int] = ..., read_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., unsigned_count: _Optional[int] = ..., sign_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., joined: _Optional[bool] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    lacking: Lacking
+    def __init__(self, findings: _Optional[_Iterable[str]] = ..., findings_left_out: _Optional[int] = ..., record_count: _Optional[int] = ..., last_number: _Optional[int] = ..., read_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., unsigned_count: _Optional[int] = ..., sign_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., joined: _Optional[bool] = ..., verify_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., lacking: _Optional[_Union[Lacking, _Mapping]] = ...) -> None: ...

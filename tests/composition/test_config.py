@@ -89,6 +89,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "sessions.postgres_file": {"sessions.store": "postgres"},
     "sessions.lease_seconds": _POSTGRES,
     "sessions.replication": _POSTGRES,
+    "record.shared_folder": _POSTGRES,
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
     "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
@@ -133,10 +134,10 @@ def test_every_setting_has_three_spellings(name: str) -> None:
     """Every setting can be set in the file, in the environment and by a flag, to the same effect."""
     value = another_value(name)
     extra = {other: text for other, text in TLS.items() if name in TLS and other != name} | COMPANIONS.get(name, {})
-    section, _, key = name.rpartition(".")
-    tree = {key: list(value) if isinstance(value, tuple) else value}
-    if section:
-        tree = {section: tree | {other.rpartition(".")[2]: text for other, text in extra.items()}}
+    tree: dict[str, Any] = {}
+    for one, chosen in {name: value, **extra}.items():
+        section, _, key = one.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[key] = list(chosen) if isinstance(chosen, tuple) else chosen
     Path("in_file.yaml").write_text(json.dumps(tree), encoding="utf-8")
     texts = {one: written(chosen) for one, chosen in {name: value, **extra}.items()}
     variables = {environment_name(one): text for one, text in texts.items()}
@@ -482,6 +483,7 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
         ({"sessions.postgres_file": "f"}, "`sessions.postgres_file` needs `sessions.store: postgres`, not `sqlite`"),
         ({"sessions.lease_seconds": "1"}, "`sessions.lease_seconds` needs `sessions.store: postgres`, not `sqlite`"),
         ({"sessions.replication": "async"}, "`sessions.replication` needs `sessions.store: postgres`, not `sqlite`"),
+        ({"record.shared_folder": "f"}, "`record.shared_folder` needs `sessions.store: postgres`, not `sqlite`"),
         ({"record.replica": "a b"}, "`record.replica` must be up to 64 letters, digits, `.`, `_` and `-`, not `a b`"),
         ({**_POSTGRES, "sessions.lease_seconds": "9"}, "`sessions.lease_seconds` must be 0, or from 0.3 to 5, not `9`"),
     ],

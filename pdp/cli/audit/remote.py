@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pdp.audit.coverage import NOTHING_LACKING, Lacking, LackingPart
 from pdp.audit.rows import time_of
 from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, State, Touch, Window
 from pdp.client import Client, OverloadedError, UnavailableError
@@ -34,23 +35,29 @@ class ServerSource:
         self._since = 0
         self._seen: set[Mark] = set()
         self._answered = self._away = False
+        self._lacking = NOTHING_LACKING
+
+    @property
+    def lacking(self) -> Lacking:
+        """Return what the answers so far lack."""
+        return self._lacking
 
     def show(self, decision_id: str) -> list[Found]:
         """Return the records of a decision, in order of time."""
-        return list(map(_found, self._client.get_records(decision_id)))
+        return list(map(_found, self._client.get_records(decision_id, on_lacking=self._note)))
 
     def records(self, which: Filter) -> Iterator[Found]:
         """Yield records in order of time."""
-        return map(_found, self._client.list_records(_filter(which), page_size=_PAGE))
+        return map(_found, self._client.list_records(_filter(which), page_size=_PAGE, on_lacking=self._note))
 
     def approvals(self, subject: str) -> list[Approval]:
         """Return the approvals of a session or a decision's session, and those above it."""
         named = {"decision_id" if subject.startswith("dec_") else "session_id": subject}
-        return [_approval(one) for one in self._client.list_approvals(**named)]
+        return [_approval(one) for one in self._client.list_approvals(**named, on_lacking=self._note)]
 
     def touched(self, which: Filter) -> Iterator[Touch]:
         """Yield the tools and resources that were reached or tried."""
-        return map(_touch, self._client.list_touched(_filter(which), page_size=_PAGE))
+        return map(_touch, self._client.list_touched(_filter(which), page_size=_PAGE, on_lacking=self._note))
 
     def plan(self, selector: Selector) -> Iterator[PlannedSession]:
         """Yield the live sessions to revoke."""
@@ -69,7 +76,10 @@ class ServerSource:
             page_size=_PAGE,
         )
         _bound(request, selector.window)
-        return map(_planned, self._client.plan_revocation(request))
+        return map(_planned, self._client.plan_revocation(request, on_lacking=self._note))
+
+    def _note(self, lacking: audit_pb2.Lacking) -> None:
+        self._lacking = self._lacking.with_(lacking_of(lacking))
 
     def start(self) -> list[Found]:
         """Start now, without last records: a server lists records from the oldest."""
@@ -93,6 +103,22 @@ class ServerSource:
         self._since = max((one.mark.at for one in found), default=self._since)
         self._seen = {one.mark for one in found}
         return new
+
+
+def lacking_of(message: audit_pb2.Lacking) -> Lacking:
+    """Read what an answer of a server lacks."""
+    return Lacking(
+        parts=tuple(
+            LackingPart(
+                replica=part.replica,
+                chain=part.chain,
+                since_at=_at(part.since_time) if part.HasField("since_time") else None,
+                until_at=_at(part.until_time) if part.HasField("until_time") else None,
+            )
+            for part in message.parts
+        ),
+        unknown="the server cannot read how far the records of others reach" if message.unknown else "",
+    )
 
 
 def _found(record: audit_pb2.AuditRecord) -> Found:

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from pdp.audit.coverage import Lacking
 from pdp.audit.values import PlannedSession, Selector, Window, selector_of
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.audit.containing import Contained, contained, lost_lines, lost_object
 from pdp.cli.audit.leaked import Leaked, leak_options
 from pdp.cli.audit.source import Reach, Source, with_source_and_reach
-from pdp.cli.audit.view import planned_object, print_plan
+from pdp.cli.audit.view import lacking_object, planned_object, print_plan
 from pdp.cli.broker import BrokerOptions, broker_options
 from pdp.cli.options import grouped, json_option
 from pdp.cli.output import print_json
@@ -40,6 +41,7 @@ NOT_TRIED = "not tried"
 @click.option("--apply", is_flag=True, help="Revoke these sessions through the server, as the approver.")
 @click.option("--reason", default="", help="The reason, for the record; required with --apply.")
 @click.option("--yes", is_flag=True, help="Apply without asking.")
+@click.option("--incomplete", is_flag=True, help="Apply although records of other machines are lacking.")
 @json_option
 @with_source_and_reach
 def revoke_plan(
@@ -54,6 +56,7 @@ def revoke_plan(
     apply: bool,
     reason: str,
     yes: bool,
+    incomplete: bool,
     as_json: bool,
 ) -> None:
     """List exactly the live sessions to revoke, including those below them.
@@ -66,6 +69,9 @@ def revoke_plan(
     --broker; a SELECTOR narrows that. With --broker-address too, --apply has the broker end what was handed out, and
     replace the secret where it can by itself; what a person must do is listed, and what nobody can take back.
 
+    Where several machines keep records, --apply revokes nothing while the plan lacks some of them, unless --incomplete
+    is passed too.
+
     Exit code 1 with --apply: some of the sessions were not revoked, or something is left to do.
     """
     if leaked is None and broker.broker_address:
@@ -74,19 +80,21 @@ def revoke_plan(
         raise click.UsageError("--apply needs --reason")
     if apply:
         require_quiet(as_json=as_json, yes=yes)
-    trail = None
-    if leaked is None:
-        planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
-    else:
-        # Without a selector, all sessions that used it are meant.
-        base = Selector(window=window, tried=tried)
-        trail = leaked.trail(window)
-        planned = leaked.plan(trail, selector_of(selectors, window=window, tried=tried) if selectors else base, source)
+    # Without a selector, all sessions that used the secret are meant.
+    every = Selector(window=window, tried=tried)
+    selector = every if leaked and not selectors else selector_of(selectors, window=window, tried=tried)
+    trail = leaked.trail(window) if leaked else None
+    planned = leaked.plan(trail, selector, source) if leaked and trail else list(source.plan(selector))
     if not as_json:
         _show_plan(planned, trail)
-    if not apply or not (planned or leaked):
+    lacking = source.lacking
+    refused = apply and bool(lacking) and not incomplete
+    if refused or not apply or not (planned or leaked):
         if as_json:
-            print_json(_plan_object(planned, trail))
+            print_json(_plan_object(planned, trail, lacking))
+        if refused:
+            click.echo(f"error: nothing was revoked, since {lacking}; --incomplete revokes what is listed", err=True)
+            raise click.exceptions.Exit(NO)
         return
     if not yes:
         replaced = leaked.connection if leaked and broker.broker_address else ""
@@ -95,7 +103,7 @@ def revoke_plan(
     done = contained(leaked, broker, reach) if leaked else None
     if as_json:
         more = {"secret": done.plain} if done else {}
-        print_json({**_plan_object(planned, trail), "outcomes": outcomes.by_session, **more})
+        print_json({**_plan_object(planned, trail, lacking), "outcomes": outcomes.by_session, **more})
     else:
         _show_outcomes(outcomes, done)
     raise click.exceptions.Exit(YES if outcomes.complete and (done is None or done.complete) else NO)
@@ -118,9 +126,10 @@ def _question(count: int, replaced: str) -> str:
     return f"{revoked}, and have the secret of `{replaced}` replaced?" if replaced else f"{revoked}?"
 
 
-def _plan_object(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> dict[str, Any]:
+def _plan_object(planned: Sequence[PlannedSession], trail: SecretTrail | None, lacking: Lacking) -> dict[str, Any]:
     lost = {"beyond_recall": lost_object(trail)} if trail else {}
-    return {"sessions": [planned_object(one) for one in planned], **lost}
+    left_out = {"lacking": lacking_object(lacking)} if lacking else {}
+    return {"sessions": [planned_object(one) for one in planned], **lost, **left_out}
 
 
 def _show_plan(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pdp.audit.coverage import Lacking
 from pdp.audit.values import Approval, PlannedSession, Touch
 from pdp.cli.audit.entries import fact_text, named
 from pdp.cli.output import moment_text, print_fields, print_table
@@ -27,6 +28,32 @@ def print_record(record: Record) -> None:
     facts = record.get("facts")
     if isinstance(facts, dict):
         print_fields((f"facts.{name}", _shown(value)) for name, value in sorted(facts.items()))
+
+
+def lacking_lines(lacking: Lacking) -> Iterator[str]:
+    """Yield a line for each part of the record that an answer lacks."""
+    if lacking.unknown:
+        yield f"the answer can lack records of other machines: {lacking.unknown}"
+    for part in lacking.parts:
+        since = "the beginning" if part.since_at is None else utc_text(part.since_at)
+        until = "now" if part.until_at is None else utc_text(part.until_at)
+        yield f"the answer lacks records of `{part.replica}`, of chain {part.chain}, from {since} to {until}"
+
+
+def lacking_object(lacking: Lacking) -> dict[str, Any]:
+    """Return what an answer lacks as a JSON object."""
+    return {
+        "unknown": lacking.unknown,
+        "parts": [
+            {
+                "replica": part.replica,
+                "chain": part.chain,
+                "since_time": None if part.since_at is None else utc_text(part.since_at),
+                "until_time": None if part.until_at is None else utc_text(part.until_at),
+            }
+            for part in lacking.parts
+        ],
+    }
 
 
 def print_approvals(approvals: Sequence[Approval]) -> None:

@@ -541,36 +541,62 @@ class Client:
             operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
         )
 
-    def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
-        """Return the records of a decision, in order of time: the last answer is last."""
-        return self._calls.manage(auditing.get_records(decision_id))
+    def get_records(
+        self, decision_id: str, *, on_lacking: auditing.OnLacking = None
+    ) -> tuple[audit_pb2.AuditRecord, ...]:
+        """Return the records of a decision, in order of time: the last answer is last.
+
+        Where several servers keep records, `on_lacking` is called with what the answer lacks, if it lacks something. So
+        it is in the other questions about the record.
+        """
+        return self._calls.manage(auditing.get_records(decision_id, on_lacking=on_lacking))
 
     def list_records(
-        self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
+        self,
+        which: audit_pb2.RecordFilter | None = None,
+        *,
+        page_size: int = 0,
+        on_lacking: auditing.OnLacking = None,
     ) -> Iterator[audit_pb2.AuditRecord]:
         """Yield records in order of time, page by page."""
-        return self._calls.pages(lambda token: auditing.list_records(which, page_size=page_size, page_token=token))
+        return self._calls.pages(
+            lambda token: auditing.list_records(which, page_size=page_size, page_token=token, on_lacking=on_lacking)
+        )
 
-    def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
+    def list_approvals(
+        self, *, session_id: str = "", decision_id: str = "", on_lacking: auditing.OnLacking = None
+    ) -> tuple[audit_pb2.Approval, ...]:
         """Return the approvals of a session and of every session above it, nearest first.
 
         The id of a decision means its session.
         """
-        return self._calls.manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
+        return self._calls.manage(
+            auditing.list_approvals(session_id=session_id, decision_id=decision_id, on_lacking=on_lacking)
+        )
 
     def list_touched(
-        self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
+        self,
+        which: audit_pb2.RecordFilter | None = None,
+        *,
+        page_size: int = 0,
+        on_lacking: auditing.OnLacking = None,
     ) -> Iterator[audit_pb2.Touch]:
         """Yield the tools and resources that were reached or tried, page by page."""
-        return self._calls.pages(lambda token: auditing.list_touched(which, page_size=page_size, page_token=token))
+        return self._calls.pages(
+            lambda token: auditing.list_touched(which, page_size=page_size, page_token=token, on_lacking=on_lacking)
+        )
 
     def verify_segment(self, segment: str) -> audit_pb2.VerifySegmentResponse:
         """Say whether one segment of the log is as it was written, as far as the server reads it."""
         return self._calls.manage(auditing.verify_segment(segment))
 
-    def plan_revocation(self, wanted: audit_pb2.PlanRevocationRequest) -> Iterator[audit_pb2.PlannedRevocation]:
+    def plan_revocation(
+        self, wanted: audit_pb2.PlanRevocationRequest, *, on_lacking: auditing.OnLacking = None
+    ) -> Iterator[audit_pb2.PlannedRevocation]:
         """Yield exactly the live sessions to revoke, page by page. Nothing is revoked."""
-        return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
+        return self._calls.pages(
+            lambda token: auditing.plan_revocation(wanted, page_token=token, on_lacking=on_lacking)
+        )
 
     def approve_call(
         self, access_request_id: str, *, request_digest: str, calls: int = 1, id_token: str = ""

@@ -18,6 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from pdp.app import Embedded, open_embedded
+from pdp.audit.coverage import Coverage
 from pdp.audit.searchable import SearchableRecord
 from pdp.errors import PDPError
 from pdp.limits import DEFAULT_LIMITS
@@ -227,7 +228,9 @@ def _service() -> _Service:
         "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.FreezeService": FreezeHandlers(embedded.freezer, DEFAULT_LIMITS),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
-        "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, None, clock=clock, limits=DEFAULT_LIMITS),
+        "pdp.v1.AuditService": AuditHandlers(
+            _SEARCHABLE, None, coverage=Coverage(None), clock=clock, limits=DEFAULT_LIMITS
+        ),
         "pdp.v1.CallerService": CallerHandlers(),
         "pdp.v1.CallTokenService": CallTokenHandlers(embedded.call_tokens, DEFAULT_LIMITS),
         "pdp.v1.ReachService": ReachHandlers(

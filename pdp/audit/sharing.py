@@ -1,0 +1,68 @@
+"""Copy the record of this process to a folder that all servers on one database read.
+
+A copy reaches as far as its chain is signed and on the disk, so that nothing of it has to be taken back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from pdp.audit.segments import mark_of, whole_bytes
+from pdp.foundation.files import open_private
+from pdp.record.chain import Reached
+from pdp.record.segments import segments_by_chain
+
+_LOG = logging.getLogger("pdp.record")
+
+_CHUNK_BYTES: Final = 1024 * 1024
+_NAME_BYTES: Final = 4
+
+
+class SharedCopies:
+    """Copies of the segments of one folder in another, `shared`. For one thread. Methods raise `OSError`."""
+
+    def __init__(self, folder: Path, shared: Path) -> None:
+        self._folder, self._shared = folder, shared
+        # The names of segments that are there and grow no more.
+        self._whole: set[str] = set()
+
+    def bring(self, chain: str, reached: Reached | None = None) -> None:
+        """Bring the copy of a chain up to date: as far as its writer has come, or as a whole when it has none."""
+        for segment in segments_by_chain(self._folder).get(chain, ()):
+            name, growing = segment.path.name, reached is not None and segment.number == reached.number
+            if name in self._whole or (reached is not None and segment.number > reached.number):
+                continue
+            size = reached.size if reached is not None and growing else whole_bytes(segment.path)
+            _bring(segment.path, self._shared / name, size)
+            if not growing:
+                self._whole.add(name)
+
+
+def _bring(source: Path, copy: Path, size: int) -> None:
+    """Copy what is missing of the first `size` bytes of a file."""
+    there = copy.stat().st_size if copy.exists() else 0
+    if there and (there > size or mark_of(copy, there) != mark_of(source, there)):
+        # It may be all that is left of a record that was cut.
+        kept = copy.with_name(f"{copy.stem}.{secrets.token_hex(_NAME_BYTES)}.cut")
+        copy.rename(kept)
+        _LOG.error("`%s` was not the beginning of its segment, and is kept as `%s`: run `pdp audit verify`", copy, kept)
+        there = 0
+    if there == size:
+        return
+    # The folder is not created: a volume that is not mounted must find its place free when it comes back.
+    target = open_private(copy)
+    try:
+        with source.open("rb", buffering=0) as file:
+            while there < size:
+                part = os.pread(file.fileno(), min(_CHUNK_BYTES, size - there), there)
+                if not part:
+                    raise OSError(errno.EIO, f"`{source}` became shorter")
+                there += os.pwrite(target, part, there)
+        os.fsync(target)
+    finally:
+        os.close(target)

@@ -1,0 +1,68 @@
+"""The order in which the record of a process is shown to other servers, and what goes wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pdp.audit.coverage import NOTHING_LACKING, Coverage, Lacking
+from pdp.audit.noting import HeadNoter
+from pdp.audit.sharing import SharedCopies
+from pdp.observer import Event, EventKind
+from pdp.record import DecisionLog, SigningKey
+from pdp.sessions.notedheads import NotedHead, NotedHeads
+from pdp.testing.clock import FakeClock
+
+
+class Machine:
+    """A log whose heads another server sees as they are noted: `seen` is what it lacks of each."""
+
+    def __init__(self, folder: Path, *, shared: Path) -> None:
+        self.shared, self.seen, self.failures = shared, list[Lacking](), 0
+        self.log = DecisionLog(folder / "record", key=b"k" * 32, signer=SigningKey.generate())
+        self.noter = HeadNoter(
+            self,
+            reached=lambda: self.log.reached,
+            sign=lambda head: head,
+            replica="there",
+            clock=FakeClock(),
+            every=10.0,
+            folder=folder / "record",
+            anchors=folder / "record-heads",
+            on_failure=self._failed,
+            copies=SharedCopies(folder / "record", shared),
+        )
+
+    def note(self, head: NotedHead, *, again_seconds: float | None) -> bool:  # noqa: ARG002 - the signature of `Notes`
+        """Compare the shared folder with the head at once."""
+        self.seen.append(Coverage(lambda: NotedHeads(deployment="d", heads=(head,)), self.shared).lacking())
+        return True
+
+    def go_on(self) -> None:
+        """Record an event, sign it, and show that."""
+        self.log.event(Event(kind=EventKind.SERVER_STARTED, at=1.0))
+        self.log.tick()
+        self.noter.turn()
+
+    def _failed(self) -> None:
+        self.failures += 1
+
+
+def test_what_is_noted_can_be_read(tmp_path: Path) -> None:
+    """At the moment at which it is noted: no answer lacks what is only on its way."""
+    (tmp_path / "shared").mkdir()
+    machine = Machine(tmp_path, shared=tmp_path / "shared")
+    machine.go_on()
+    machine.go_on()
+
+    assert [NOTHING_LACKING] * 2 == machine.seen
+    assert ("", 0) == (machine.noter.problem, machine.failures)
+
+
+def test_what_cannot_be_copied_is_noted_and_lacking(tmp_path: Path) -> None:
+    """The failure is counted and stays visible, and other servers see that they lack it."""
+    machine = Machine(tmp_path, shared=tmp_path / "gone")
+    machine.go_on()
+
+    assert [["there"]] == [[part.replica for part in one.parts] for one in machine.seen]
+    assert 1 == machine.failures
+    assert machine.noter.problem.startswith(f"`{tmp_path / 'gone'}")
