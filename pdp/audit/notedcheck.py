@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,8 @@ from pdp.audit.noting import is_signed
 from pdp.record.fields import text_of
 from pdp.record.keys import PublicKeys
 from pdp.record.reader import read_segment
-from pdp.record.segments import Head, segments_by_chain
+from pdp.record.segments import Head, Segment, segments_by_chain
+from pdp.record.slot import held
 from pdp.record.verify import Finding
 from pdp.sessions.notedheads import NotedHead, NotedHeads
 
@@ -29,12 +30,17 @@ class Noted:
 NOTHING: Final = Noted(known={}, findings=())
 
 
-def compared(folder: Path, noted: NotedHeads, keys: PublicKeys, *, replicas: frozenset[str] = frozenset()) -> Noted:
-    """Compare the chains in a folder with the heads of some replicas, or of all. Raise `OSError`.
+def compared(
+    folder: Path, read: Callable[[], NotedHeads], keys: PublicKeys, *, replicas: frozenset[str] = frozenset()
+) -> Noted:
+    """Compare the chains in a folder with the heads of some replicas, or of all. Raise `OSError`, and as `read` does.
 
     A head without a signature counts for nothing. A chain that no replica has noted, or that is of another deployment,
-    does not belong here.
+    does not belong here; one that a process of this machine writes may not be noted yet.
     """
+    # In this order: a chain that begins meanwhile is not expected to be noted.
+    chains = segments_by_chain(folder)
+    noted = read()
     heads = [one for one in noted.heads if not replicas or one.replica in replicas]
     good = [one for one in heads if is_signed(one, noted.deployment, keys)]
     known: dict[Path, dict[str, Head]] = {}
@@ -47,7 +53,7 @@ def compared(folder: Path, noted: NotedHeads, keys: PublicKeys, *, replicas: fro
         for one in heads
         if one not in good
     )
-    foreign = _foreign(folder, noted.deployment, frozenset(one.chain for one in heads))
+    foreign = _foreign(chains, noted.deployment, frozenset(one.chain for one in heads))
     return Noted(known=known, findings=(*unsigned, *foreign))
 
 
@@ -55,9 +61,9 @@ def _place_of(head: NotedHead) -> Path:
     return Path(f"{_TABLE}[{head.replica}]")
 
 
-def _foreign(folder: Path, deployment: str, chains: frozenset[str]) -> Iterator[Finding]:
-    for chain, segments in segments_by_chain(folder).items():
-        if chain not in chains:
+def _foreign(chains: Mapping[str, tuple[Segment, ...]], deployment: str, noted: frozenset[str]) -> Iterator[Finding]:
+    for chain, segments in chains.items():
+        if chain not in noted and not held(segments[0].path.parent, chain):
             problem = f"chain `{chain}` is here, but no server has noted it in `{_TABLE}`"
             yield Finding(file=segments[0].path, line=0, problem=problem)
             continue

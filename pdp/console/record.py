@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
 from pdp.console.entries import entry_of
+from pdp.console.lacking import LackingNote
 from pdp.console.paging import part_of
 from pdp.console.proofs import policies_of, verified
 from pdp.console.search import BASES, FIELDS, Part, bound, mark_of, records, search_of
@@ -53,9 +54,9 @@ class Records:
         given = visit.given(FIELDS)
         if not any(name in visit.request.query_params for name in FIELDS):
             given["since"] = _DAY
-        part, problem = Part(found=()), ""
+        part, problem, lacking = Part(found=()), "", LackingNote()
         try:
-            part = await self._part(visit, self._search(given))
+            part = await self._part(visit, self._search(given), lacking)
         except InvalidRequestError as error:
             problem = str(error)
         chosen = {name: value for name, value in given.items() if value} or {"since": ""}
@@ -64,6 +65,7 @@ class Records:
             "record.html",
             _BAD_REQUEST if problem else 200,
             problem=problem,
+            lacking=lacking.sentence,
             given=given,
             bases=list(BASES),
             most=_MOST_EXPORTED,
@@ -75,9 +77,9 @@ class Records:
 
     async def export(self, visit: Visit) -> Response:
         """Answer with the records of a search as they were written, one on each line."""
-        search = self._search(visit.given(FIELDS))
-        part = await records(self._desk.client, search, None, most=_MOST_EXPORTED)
-        name = "records-part.jsonl" if part.further else "records.jsonl"
+        search, lacking = self._search(visit.given(FIELDS)), LackingNote()
+        part = await records(self._desk.client, search, None, most=_MOST_EXPORTED, on_lacking=lacking.take)
+        name = "records-part.jsonl" if part.further or lacking.sentence else "records.jsonl"
         return Response(
             b"".join(one.record_json.rstrip(b"\n") + b"\n" for one in part.found),
             media_type="application/jsonl",
@@ -86,15 +88,16 @@ class Records:
 
     async def session(self, visit: Visit) -> Response:
         """Show all that is recorded of a session, who approved it, and whether the log verifies."""
-        session_id = visit.request.path_params["session_id"]
+        session_id, lacking = visit.request.path_params["session_id"], LackingNote()
         approvals, part = await asyncio.gather(
-            self._desk.client.list_approvals(session_id=session_id),
-            self._part(visit, self._search({**_EMPTY, "session": session_id})),
+            self._desk.client.list_approvals(session_id=session_id, on_lacking=lacking.take),
+            self._part(visit, self._search({**_EMPTY, "session": session_id}), lacking),
         )
         return self._desk.show(
             visit,
             "timeline.html",
             session_id=session_id,
+            lacking=lacking.sentence,
             approvals=approvals,
             export="/record/export?" + urlencode({"session": session_id}),
             **await self._proven(part.found),
@@ -103,19 +106,26 @@ class Records:
 
     async def decision(self, visit: Visit) -> Response:
         """Show the records of a decision."""
-        decision_id = visit.request.path_params["decision_id"]
-        found = await self._desk.client.get_records(decision_id)
-        return self._desk.show(visit, "decision.html", decision_id=decision_id, **await self._proven(found))
+        decision_id, lacking = visit.request.path_params["decision_id"], LackingNote()
+        found = await self._desk.client.get_records(decision_id, on_lacking=lacking.take)
+        return self._desk.show(
+            visit,
+            "decision.html",
+            decision_id=decision_id,
+            lacking=lacking.sentence,
+            **await self._proven(found),
+        )
 
     async def plan(self, visit: Visit) -> Response:
         """Show which live sessions must be revoked for what was found; it revokes nothing."""
         given = visit.given(PLAN_FIELDS)
         chosen = {name: value for name, value in given.items() if value}
-        sessions, problem = [], ""
+        sessions, problem, lacking = [], "", LackingNote()
         try:
             if chosen:
                 wanted = self._plan_of(given)
-                sessions = await first(self._desk.client.plan_revocation(wanted), _PLANNED)
+                answers = self._desk.client.plan_revocation(wanted, on_lacking=lacking.take)
+                sessions = await first(answers, _PLANNED)
         except InvalidRequestError as error:
             problem = str(error)
         return self._desk.show(
@@ -125,6 +135,7 @@ class Records:
             given=given,
             chosen=chosen,
             problem=problem,
+            lacking=lacking.sentence,
             number=len(sessions),
             every=len(sessions) < _PLANNED,
             part=part_of(sessions, "/record/plan", chosen, visit.request.query_params.get("page", "")),
@@ -143,9 +154,9 @@ class Records:
             "segments_left_out": segments_left_out,
         }
 
-    async def _part(self, visit: Visit, search: RecordFilter) -> Part:
+    async def _part(self, visit: Visit, search: RecordFilter, lacking: LackingNote) -> Part:
         after = mark_of(visit.request.query_params.get("after", ""))
-        return await records(self._desk.client, search, after, most=_PAGE)
+        return await records(self._desk.client, search, after, most=_PAGE, on_lacking=lacking.take)
 
     def _search(self, given: Mapping[str, str]) -> RecordFilter:
         return search_of(given, self._desk.clock.now().wall_at)

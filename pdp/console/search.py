@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from pdp.audit.rows import time_of
 from pdp.audit.values import Mark
 from pdp.client import AsyncClient, InvalidRequestError
 from pdp.model import Basis
-from pdp.v1.audit_pb2 import AuditRecord, PlanRevocationRequest, RecordFilter
+from pdp.v1.audit_pb2 import AuditRecord, Lacking, PlanRevocationRequest, RecordFilter
 from pdp.v1.decision_pb2 import Outcome
 
 # Of a search: the fields of the form that the server takes as they are, by those of the API.
@@ -75,14 +75,21 @@ def moment_of(text: str, now: float) -> float:
         ) from None
 
 
-async def records(client: AsyncClient, search: RecordFilter, after: Mark | None, *, most: int) -> Part:
-    """Return at most `most` records that match, after a place."""
+async def records(
+    client: AsyncClient,
+    search: RecordFilter,
+    after: Mark | None,
+    *,
+    most: int,
+    on_lacking: Callable[[Lacking], object],
+) -> Part:
+    """Return at most `most` records that match, after a place; tell `on_lacking` what they lack."""
     which = RecordFilter()
     which.CopyFrom(search)
     if after:
         which.since_time.FromMicroseconds(max(after.at, which.since_time.ToMicroseconds()))
     found: list[AuditRecord] = []
-    async for one in client.list_records(which, page_size=min(most + 1, _SERVER_PAGE)):
+    async for one in client.list_records(which, page_size=min(most + 1, _SERVER_PAGE), on_lacking=on_lacking):
         # Only those of the same microsecond can have been in the part before.
         if after and _place(one) <= after:
             continue

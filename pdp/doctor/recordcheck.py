@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,9 +16,12 @@ _CHECK: Final = "record"
 
 
 def record(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the folder of the record can be written."""
-    folder = deployment.settings.record_folder.absolute()
+    """Check that the folder of the record can be written, and that for copies, if there is one."""
+    folder, shared = deployment.settings.record_folder.absolute(), deployment.settings.record_shared
     yield fine(_CHECK, f"`{folder}` can be written" if folder.exists() else f"`{folder}` can be created")
+    if shared is not None and not os.access(shared, os.R_OK | os.W_OK | os.X_OK):
+        found = f"`{shared}` is not there, or cannot be written: other servers answer without the records of this one"
+        yield problem(_CHECK, found, "mount it, and let the server's user write there (`record.shared_folder`)")
 
 
 def record_ends(deployment: Deployment) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.app import Embedded, open_embedded
+from pdp.audit.coverage import Coverage
 from pdp.audit.searchable import SearchableRecord
 from pdp.client import Client
 from pdp.decision.cache import DecisionCache
@@ -102,6 +103,7 @@ def running_server(
     evaluator: Evaluator | None = None,
     console_url: str = "",
     call_token_issuer: str = "",
+    coverage: Coverage | None = None,
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
@@ -150,6 +152,7 @@ def running_server(
             explainer=embedded.explainer,
             searchable=searchable,
             segment_check=SegmentCheck(evidence.record_folder, evidence.public_keys),
+            coverage=coverage,
             authenticator=TokenAuthenticator(KnownCallers(folder / "callers.yaml", development=True)),
             observer=evidence,
             clock=time,

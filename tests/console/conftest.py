@@ -8,16 +8,22 @@ from importlib.util import find_spec
 import pytest
 
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.console.desk import CALLERS, Browser, World, console, files
+from tests.console.desk import CALLERS, Browser, Covered, World, console, files
 
 # The browser's driver is in an environment of its own, in which `make people` runs these.
 collect_ignore = [] if find_spec("selenium") else ["people"]
 
 
 @pytest.fixture(scope="package")
-def server() -> Iterator[RunningServer]:
+def covered() -> Covered:
+    """Return what says what answers about the record lack."""
+    return Covered(None)
+
+
+@pytest.fixture(scope="package")
+def server(covered: Covered) -> Iterator[RunningServer]:
     """Return a server for all of them."""
-    with running_server(files(), callers=CALLERS) as running:
+    with running_server(files(), callers=CALLERS, coverage=covered) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from pdp.audit.coverage import NOTHING_LACKING, Coverage, Lacking
 from pdp.client import AsyncClient
 from pdp.client.broker import AsyncBrokerClient
 from pdp.console.assembly import local_console
@@ -70,6 +71,16 @@ _FIELD = re.compile(r'<input type="hidden" name="([a-z_]+)" value="([^"]*)">')
 _FORM = re.compile(r'<form method="post" action="([^"]+)".*?</form>', re.DOTALL)
 _LINK = re.compile(r'<a href="([^"]*)"[^>]*>(.*?)</a>')
 _GREEN = re.compile(r'<a class="button yes" href="([^"]+)"')
+
+
+class Covered(Coverage):
+    """Says that answers about the record lack what a test wants."""
+
+    found = NOTHING_LACKING
+
+    def lacking(self) -> Lacking:
+        """Return it."""
+        return self.found
 
 
 def files() -> dict[str, bytes]:

@@ -242,21 +242,25 @@ def record_pages(page: Callable[..., str], text: str) -> dict[str, str]:
     searched, planned = dict.fromkeys(FIELDS, text), dict.fromkeys(PLAN_FIELDS, text)
     return {
         **exposure_pages(page, text),
-        "record": page("record.html", given=searched, problem=text, bases=[], most=1, entries=entries, **listed),
+        "record": page(
+            "record.html", given=searched, problem=text, lacking=text, bases=[], most=1, entries=entries, **listed
+        ),
         "timeline": page(
             "timeline.html",
             session_id=text,
+            lacking=text,
             approvals=[filled(Approval(), text)] * 2,
             entries=entries,
             **listed,
             **proven,
         ),
-        "decision": page("decision.html", decision_id=text, entries=entries, **proven),
+        "decision": page("decision.html", decision_id=text, lacking=text, entries=entries, **proven),
         "plan": page(
             "plan.html",
             given=planned,
             chosen=planned,
             problem=text,
+            lacking=text,
             number=1,
             every=True,
             part=Part(

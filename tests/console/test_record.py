@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from pdp.audit.coverage import NOTHING_LACKING, Lacking, LackingPart
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import Browser, console, live
+from tests.console.desk import Browser, Covered, console, live
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,28 @@ def test_a_search_finds_what_it_names(
 
     assert found in auditor.words
     assert not_found not in auditor.words
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["record?session={0}", "record/sessions/{0}", "record/decisions/{1}", "record/plan?session={0}"],
+)
+def test_a_page_says_which_machines_it_lacks_records_of(
+    auditor: Browser, told: tuple[str, str], covered: Covered, page: str
+) -> None:
+    """And nothing of the kind when it lacks none."""
+    auditor.open("/" + page.format(*told))
+    whole = auditor.words
+    part = LackingPart(replica="pdp-1", chain="f" * 12, since_at=None, until_at=1.0)
+    covered.found = Lacking(parts=(part,))
+    auditor.open("/" + page.format(*told))
+    in_part = auditor.words
+    covered.found = Lacking(unknown="away")
+    auditor.open("/" + page.format(*told))
+    covered.found = NOTHING_LACKING
+
+    assert (False, True) == tuple("Not all records of pdp-1 are here." in words for words in (whole, in_part))
+    assert "The server cannot tell which records of other machines are not here." in auditor.words
 
 
 def test_a_search_goes_on_where_it_ended(auditor: Browser, server: RunningServer) -> None:

@@ -551,6 +551,16 @@ def test_a_record_that_cannot_be_written(place: Path) -> None:
     assert "cannot be written" in found[0][2]
 
 
+def test_a_folder_for_copies_of_the_record_that_is_not_there(place: Path) -> None:
+    """Servers run without it, and answer without the records of this one."""
+    flags = {"sessions.store": "postgres", "sessions.postgres_file": "f", "record.shared_folder": str(place / "shared")}
+    absent = ills(CHECKS["record"](deployment(place, flags)))
+    (place / "shared").mkdir()
+
+    assert [("record", PROBLEM, True)] == [(check, level, "is not there" in found) for check, level, found, _ in absent]
+    assert [] == ills(CHECKS["record"](deployment(place, flags)))
+
+
 def test_a_foreign_data_folder(place: Path) -> None:
     """Another user than the owner learns whose folder it is."""
     settings = deployment(place, {}).settings

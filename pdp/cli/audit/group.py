@@ -134,7 +134,8 @@ def _noted(file: Path, folder: Path, keys: PublicKeys, replicas: tuple[str, ...]
     from pdp.sessions.postgresheads import noted_in  # noqa: PLC0415 - an extra brings its driver
     from pdp.starting import conninfo_in  # noqa: PLC0415 - other commands of this group have no need of it
 
-    return compared(folder, noted_in(conninfo_in(file)), keys, replicas=frozenset(replicas))
+    conninfo = conninfo_in(file)
+    return compared(folder, lambda: noted_in(conninfo), keys, replicas=frozenset(replicas))
 
 
 def _without(heads: Mapping[Path, Mapping[str, Head]], folder: Path | None) -> Mapping[Path, Mapping[str, Head]]:

@@ -79,5 +79,5 @@ def damage(replica: Replica, heads: NotedHeads) -> list[str]:
     """Return what is wrong with the record of a replica, or does not fit what it has noted in the database."""
     folder = replica.process.record_folder
     keys = PublicKeys.load([folder.parent / PUBLIC_KEY_FILE])
-    noted = compared(folder, heads, keys, replicas=frozenset({replica.name}))
+    noted = compared(folder, lambda: heads, keys, replicas=frozenset({replica.name}))
     return [str(one) for one in (*noted.findings, *verify(folder, keys, known=noted.known).findings)]

@@ -331,6 +331,19 @@ def test_the_folder_of_one_machine_is_compared_with_what_it_has_noted(replicas: 
     assert "pdp_record.heads[there]: chain `" in all_of_them.output
 
 
+def test_a_chain_that_has_just_begun_need_not_be_noted(replicas: Replicas) -> None:
+    """While its process writes it: the first checkpoint notes it."""
+    log = DecisionLog(replicas.here, key=KEY, signer=SIGNER)
+    begun = DecisionLog(replicas.here, key=KEY, signer=SIGNER)
+    writing = replicas.verify(replicas.here, "--replica", "here")
+    log.close()
+    begun.close()
+    ended = replicas.verify(replicas.here, "--replica", "here")
+
+    assert (0, 1) == (writing.exit_code, ended.exit_code), writing.output
+    assert "no server has noted it" in ended.output
+
+
 def test_a_database_in_which_nothing_was_noted_is_no_proof(replicas: Replicas) -> None:
     """Exit code 2: it cannot be verified."""
     text = replicas.server.conninfo.replace("dbname=postgres", "dbname=template1")
