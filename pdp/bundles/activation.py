@@ -22,6 +22,7 @@ from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import BundleHistory, SessionLists
 from pdp.sessions.values import ActiveBundle, Expected
+from pdp.sessions.writes import Write
 
 _LOG = logging.getLogger("pdp")
 
@@ -30,13 +31,14 @@ _LOG = logging.getLogger("pdp")
 class Activation:
     """Who activates a bundle and why. `chosen` is True when a person chose the version.
 
-    `expected` is what must be so before; None for anything.
+    `expected` is what must be so before; None for anything. With a `write` it is remembered.
     """
 
     by: str
     reason: str = ""
     chosen: bool = False
     expected: Expected | None = None
+    write: Write | None = None
 
 
 class BundleSessions(BundleHistory, SessionLists, Protocol):
@@ -97,7 +99,7 @@ class Activations:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
             changed = self._history.activate_bundle(
-                active, content, recaptured, captured=captured, expected=how.expected
+                active, content, recaptured, captured=captured, expected=how.expected, write=how.write
             )
             if not active.same_as(before):
                 facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), lacking)

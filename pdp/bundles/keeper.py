@@ -26,13 +26,14 @@ from pdp.bundles.packing import unpack
 from pdp.bundles.peers import Compiled, Peers, Seen, SourceView, read_news
 from pdp.bundles.replicas import Replicas
 from pdp.bundles.signing import Trust, Verified
-from pdp.clock import Clock
+from pdp.clock import Clock, no_earlier
 from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
 from pdp.limits import Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
 from pdp.sessions.values import ActiveBundle, Expected
+from pdp.sessions.writes import Write
 
 _LOG = logging.getLogger("pdp")
 
@@ -211,9 +212,10 @@ class BundleKeeper:
             self._settle(seen)
             return True
 
-    def reload(self, *, by: str) -> bool:
+    def reload(self, *, by: str, write: Write | None = None) -> bool:
         """Load and activate what the source holds; return whether it differs from the one before.
 
+        With a `write`, here and for `activate`, it is remembered, so that it can be asked for again: see `written`.
         Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one.
         """
         if not self._has_turn():
@@ -223,19 +225,28 @@ class BundleKeeper:
                 verified = self._offered()
                 loaded = self._load(verified)
             self._settle(Seen.of(verified.delivery))
-            return self._activate(loaded, by)
+            return self._activate(loaded, Activation(by=by, write=write))
         finally:
             self._following.release()
 
-    def activate(self, version: str, *, by: str, reason: str = "") -> bool:
+    def activate(self, version: str, *, by: str, reason: str = "", write: Write | None = None) -> bool:
         """Activate a version that the store keeps, or that the source brought and was not taken.
 
         Return whether it differs from the one before. It stays until the source brings content that was never active,
         or the next explicit activation. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
         verified = self._trust.verify(self._known(version))
-        how = Activation(by=by, reason=reason, chosen=True)
+        how = Activation(by=by, reason=reason, chosen=True, write=write)
         return self._activations.activate(self._bundles.load(verified), how)
+
+    def written(self, write: Write) -> tuple[str, ...] | None:
+        """Return the version that the caller has activated before, and behind it that of the bundle before, if any.
+
+        None when that is not known. Raise `RequestIdConflictError` when something else was asked for under the same
+        request id.
+        """
+        now = no_earlier(self._clock.now(), self._history.high_water_at())
+        return self._history.written(write, wall_at=now.wall_at)
 
     def unfit_sessions(self, bundle: Bundle) -> int:
         """Count the active sessions whose terms do not fit a bundle; 0 when they cannot be read now.
@@ -319,7 +330,7 @@ class BundleKeeper:
     def _begin(self, delivery: Delivery, by: str) -> None:
         if self._take(delivery, by) is None and not self._go_on():
             # The active bundle may not run here, for example because signatures are now required: replace it.
-            self._activate(self._load(self._trust.verify(delivery)), by)
+            self._activate(self._load(self._trust.verify(delivery)), Activation(by=by))
 
     def _go_on(self) -> bool:
         """Load the active bundle of the store; return whether there is one that may run here."""
@@ -355,7 +366,7 @@ class BundleKeeper:
             chosen = active is not None and same and active.chosen
             expected = Expected(version=active.version if active else "", turn=turn)
             with suppress(ConflictError):
-                return self._activate(loaded, by, chosen=chosen, expected=expected)
+                return self._activate(loaded, Activation(by=by, chosen=chosen, expected=expected))
         raise BundleUnavailableError("other workers keep activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
@@ -384,8 +395,8 @@ class BundleKeeper:
         self._source.loaded(verified.delivery)
         return loaded
 
-    def _activate(self, loaded: Loaded, by: str, *, chosen: bool = False, expected: Expected | None = None) -> bool:
-        changed = self._activations.activate(loaded, Activation(by=by, chosen=chosen, expected=expected))
+    def _activate(self, loaded: Loaded, how: Activation) -> bool:
+        changed = self._activations.activate(loaded, how)
         self._held = None
         return changed
 

@@ -45,7 +45,7 @@ def revoke_access(
     """Take back the approvals that one selector names."""
     if bool(access_request_id) == bool(session_id):
         raise InvalidRequestError("exactly one of `access_request_id` and `session_id` is required")
-    request = access_pb2.RevokeAccessRequest(reason=reason)
+    request = access_pb2.RevokeAccessRequest(reason=reason, request_id=new_request_id())
     if access_request_id:
         request.access_request_id = access_request_id
     else:

@@ -50,7 +50,9 @@ def _request(
 ) -> freeze_pb2.SetFreezeRequest:
     if bool(tenant) == all_tenants:
         raise InvalidRequestError("exactly one of `tenant` and `all_tenants` is required")
-    request = freeze_pb2.SetFreezeRequest(reason=reason, validate_only=validate_only)
+    request = freeze_pb2.SetFreezeRequest(
+        reason=reason, validate_only=validate_only, request_id="" if validate_only else new_request_id()
+    )
     if all_tenants:
         request.all_tenants = True
     else:

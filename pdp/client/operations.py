@@ -24,10 +24,8 @@ from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, caller_pb2, calltoken_pb2, explain_pb2, policy_pb2, reach_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
-_REPEATABLE = (
-    *("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession", "SetFreeze"),
-    *("CheckCallToken", "Withdraw"),
-)
+# A report names its decision, of which there is one.
+_READING = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "CheckCallToken")
 
 _ENDING = (
     "RevokeSessions",
@@ -109,8 +107,9 @@ class Operation(Generic[Reply, Result]):
 
     @property
     def repeatable(self) -> bool:
-        """Say whether a repeated call changes nothing: it reads, names the end state, or is told by its request id."""
-        return self.told_by_id or self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
+        """Say whether a repeated call changes nothing more: it reads, or is told by its request id."""
+        reads = self.method.path.rpartition("/")[2].startswith(_READING)
+        return reads or self.told_by_id or bool(getattr(self.request, "validate_only", False))
 
     @property
     def told_by_id(self) -> bool:
@@ -174,7 +173,7 @@ def withdraw_call_token_key(key_id: str, *, reason: str) -> Operation[calltoken_
     """Withdraw a key of call tokens."""
     return Operation(
         method=_call_token_method("WithdrawCallTokenKey", calltoken_pb2.WithdrawCallTokenKeyResponse),
-        request=calltoken_pb2.WithdrawCallTokenKeyRequest(key_id=key_id, reason=reason),
+        request=calltoken_pb2.WithdrawCallTokenKeyRequest(key_id=key_id, reason=reason, request_id=new_request_id()),
         read=lambda reply: reply.known,
     )
 
@@ -462,7 +461,7 @@ def activate_bundle(
     """Make a version the running bundle."""
     return Operation(
         method=_policy_method("ActivateBundle", policy_pb2.ActivateBundleResponse),
-        request=policy_pb2.ActivateBundleRequest(version=version, reason=reason),
+        request=policy_pb2.ActivateBundleRequest(version=version, reason=reason, request_id=new_request_id()),
         read=_unchanged,
     )
 
@@ -471,7 +470,7 @@ def reload_bundle() -> Operation[policy_pb2.ReloadBundleResponse, policy_pb2.Rel
     """Load what the server's source of bundles holds now."""
     return Operation(
         method=_policy_method("ReloadBundle", policy_pb2.ReloadBundleResponse),
-        request=policy_pb2.ReloadBundleRequest(),
+        request=policy_pb2.ReloadBundleRequest(request_id=new_request_id()),
         read=_unchanged,
     )
 

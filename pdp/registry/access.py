@@ -139,7 +139,7 @@ class Approvals:
         return AccessView(request=denied, state=denied.state)
 
     def written(self, write: Write) -> tuple[str, ...] | None:
-        """Return the id of the request that was answered before; None when it was not, or is forgotten.
+        """Return the ids of what was answered or taken back before; None when nothing was, or it is forgotten.
 
         Raise `RequestIdConflictError` when another answer was given under the same request id.
         """
@@ -149,17 +149,20 @@ class Approvals:
         """Return a request that was answered, as it is now."""
         return self._view(self._visible(request_id, caller), self._bundle(), self._now())
 
-    def revoke(self, selector: AccessSelector, *, reason: str, caller: Caller) -> tuple[str, ...]:
+    def revoke(
+        self, selector: AccessSelector, *, reason: str, caller: Caller, write: Write | None = None
+    ) -> tuple[str, ...]:
         """Take back approvals that are not used up; return the ids of their requests, sorted.
 
-        A request that was revoked before is none of them. Raise `WrongStateError` for one request without an approval.
+        A request that was revoked before is none of them. With a `write` what changes is remembered, so that it can be
+        asked for again: see `written`. Raise `WrongStateError` for one request without an approval.
         """
         now = self._now()
         revoke = partial(access.revoke, now=now, by=caller.id, reason=reason)
         if selector.kind == "request":
             if self._visible(selector.value, caller).state is AccessState.REVOKED:
                 return ()
-            return (self._revoke(selector.value, revoke, caller, now),)
+            return self._revoked([self._requests().answer(selector.value, revoke, write=write)], caller, now)
         chain = self._sessions.get(selector.value)
         if not chain or chain[0].tenant != caller.tenant:
             raise NotFoundError("no such session")
@@ -169,13 +172,9 @@ class Approvals:
             states=frozenset({AccessState.APPROVED}),
             ends_after=now.wall_at,
         )
-        revoked = []
-        for request in self._rows(which):
-            try:
-                revoked.append(self._revoke(request.id, revoke, caller, now))
-            except (WrongStateError, NotFoundError):
-                continue  # it was used up, or has expired, since it was read
-        return tuple(sorted(revoked))
+        approved = [request.id for request in self._rows(which)]
+        # One of them can be used up, or expire, since it was read.
+        return self._revoked(self._requests().answer_all(approved, revoke, write=write), caller, now)
 
     def get(self, request_id: str, *, caller: Caller) -> AccessReview:
         """Return one request, with what this caller may see of it."""
@@ -241,12 +240,11 @@ class Approvals:
                     yield self._view(request, bundle, now)
             after = page[-1].revision
 
-    def _revoke(
-        self, request_id: str, revoke: Callable[[AccessRequest], AccessRequest], caller: Caller, now: Instant
-    ) -> str:
-        revoked = self._requests().answer(request_id, revoke)
-        self._observer.event(access_event(EventKind.ACCESS_REVOKED, revoked, at=now.wall_at, caller_id=caller.id))
-        return revoked.id
+    def _revoked(self, revoked: Sequence[AccessRequest], caller: Caller, now: Instant) -> tuple[str, ...]:
+        """Report what was revoked; return the ids, sorted."""
+        for one in revoked:
+            self._observer.event(access_event(EventKind.ACCESS_REVOKED, one, at=now.wall_at, caller_id=caller.id))
+        return tuple(sorted(one.id for one in revoked))
 
     def _rows(self, which: AccessFilter, before: Position | None = None) -> Iterator[AccessRequest]:
         read = partial(self._requests().select, which, limit=_STEP)

@@ -26,6 +26,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import HighWaterMark, SessionHistory
 from pdp.sessions.values import PublishedKey
+from pdp.sessions.writes import Write
 
 # How long a worker signs with a key: a stolen one forges for no longer.
 KEY_SECONDS: Final = 3600.0
@@ -118,14 +119,25 @@ class CallTokens:
             return ()
         return self._history.call_token_keys().published(wall_at=self._now().wall_at, limit=MOST_KEYS)
 
-    def withdraw(self, key_id: str, *, reason: str, caller: Caller) -> bool:
-        """Withdraw a key: no token that it has signed counts from now on. Return False when there is none."""
-        known = self._history.call_token_keys().withdraw(key_id)
+    def written(self, write: Write) -> tuple[str, ...] | None:
+        """Return the id of the key that the caller has withdrawn before; None when that is not known.
+
+        Raise `RequestIdConflictError` when something else was asked for under the same request id.
+        """
+        return self._history.access().written(write, wall_at=self._now().wall_at)
+
+    def withdraw(self, key_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> bool:
+        """Withdraw a key: no token that it has signed counts from now on. Return False when there is none.
+
+        With a `write` it is remembered, so that it can be asked for again: see `written`.
+        """
+        now = self._now()
+        known = self._history.call_token_keys().withdraw(key_id, wall_at=now.wall_at, write=write)
         facts = {"key_id": key_id, "reason": reason, "known": str(known).lower()}
         self._observer.event(
             Event(
                 kind=EventKind.CALL_TOKEN_KEY_WITHDRAWN,
-                at=self._now().wall_at,
+                at=now.wall_at,
                 caller_id=caller.id,
                 tenant=caller.tenant,
                 facts=facts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pdp.clock import Clock, Instant, no_earlier
-from pdp.errors import NotFoundError, PermissionDeniedError, UnavailableError
+from pdp.errors import NotFoundError, PermissionDeniedError, UnavailableError, WrongStateError
 from pdp.foundation.ids import new_freeze_id
 from pdp.model import Caller, Role
 from pdp.observer import Event, EventKind, Observer
@@ -39,22 +39,22 @@ class Freezer:
         self._observer = observer
         self._record_permits = record_permits
 
-    def freeze(self, tenant: str, *, reason: str, caller: Caller) -> Freeze:
+    def freeze(self, tenant: str, *, reason: str, caller: Caller, write: Write | None = None) -> Freeze:
         """Stop all calls of a tenant, or of `ALL_TENANTS`; it replaces an earlier freeze of the same.
 
-        Raise `PermissionDeniedError` for another tenant than the caller's, and without the role that it takes.
+        With a `write`, here and for `lift`, it is remembered, so that it can be asked for again: see `written`. Raise
+        `PermissionDeniedError` for another tenant than the caller's, and without the role that it takes.
         """
         _require_may_freeze(tenant, caller)
         now = self._now()
         freeze = Freeze(id=new_freeze_id(), tenant=tenant, set_at=now.wall_at, set_by=caller.id, reason=reason)
-        self._sessions.freeze(freeze)
+        self._sessions.freeze(freeze, write=write)
         self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
         return freeze
 
     def lift(self, freeze_id: str, *, caller: Caller, write: Write | None = None) -> Freeze | None:
         """Confirm that a freeze is to be lifted; the second who does so lifts it. Return what is left of it.
 
-        With a `write` it is remembered, so that it can be asked for again: see `written`.
         Neither may be who froze, or a gateway. Raise `NotFoundError` for an unknown freeze and one of another tenant,
         and `PermissionDeniedError` when the caller may not lift it.
         """
@@ -72,11 +72,19 @@ class Freezer:
         return left
 
     def written(self, write: Write) -> tuple[str, ...] | None:
-        """Return the id of the freeze that the caller has confirmed or lifted before; None when that is not known.
+        """Return the id of the freeze that the caller has set, confirmed or lifted before; None when that is not known.
 
         Raise `RequestIdConflictError` when something else was asked for under the same request id.
         """
         return self._sessions.written(write, wall_at=self._now().wall_at)
+
+    def again(self, freeze_id: str) -> Freeze:
+        """Return a freeze that was set, as it is now. Raise `WrongStateError` when it is lifted or replaced."""
+        now = self._now()
+        for freeze in self._sessions.freezes():
+            if freeze.id == freeze_id:
+                return as_of(freeze, now.wall_at)
+        raise WrongStateError("the freeze was set, and has been lifted or replaced since")
 
     def left(self, freeze_id: str, *, caller: Caller) -> Freeze | None:
         """Return what is left of a freeze of the caller's tenant; None when it is lifted."""

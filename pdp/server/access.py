@@ -94,11 +94,14 @@ class AccessHandlers:
 
     def revoke_access(self, request: access.RevokeAccessRequest, origin: Origin) -> access.RevokeAccessResponse:
         """Take back approvals that are not used up."""
-        revoked = self._approvals.revoke(
+        revoke = partial(
+            self._approvals.revoke,
             access_selector(request),
             reason=require_text("reason", request.reason, self._limits.text_characters),
             caller=origin.caller,
         )
+        # What is remembered are the ids of all that was taken back.
+        revoked = self._repeats.once(request, origin, lambda write: revoke(write=write), lambda ids: tuple(sorted(ids)))
         return access.RevokeAccessResponse(access_request_ids=revoked)
 
     def get_access_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from pdp.calltokens.claims import AUDIENCE, THUMBPRINT, Presenter
 from pdp.calltokens.keys import PublicCallKey, key_set
@@ -11,6 +12,7 @@ from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.registry.calltokens import CallTokens, IssuedToken, TokenRequest
 from pdp.server.fields import require_text, timestamp
+from pdp.server.repeats import Repeats
 from pdp.server.revisions import optional_revision
 from pdp.serving.origin import Origin
 from pdp.v1 import authorization_pb2 as calls
@@ -26,6 +28,7 @@ class CallTokenHandlers:
 
     def __init__(self, tokens: CallTokens, limits: Limits) -> None:
         self._tokens = tokens
+        self._repeats = Repeats(tokens.written)
         self._limits = limits
 
     def get_call_token_keys(
@@ -64,11 +67,14 @@ class CallTokenHandlers:
         self, request: calltokens.WithdrawCallTokenKeyRequest, origin: Origin
     ) -> calltokens.WithdrawCallTokenKeyResponse:
         """Withdraw a key."""
-        known = self._tokens.withdraw(
+        withdraw = partial(
+            self._tokens.withdraw,
             _thumbprint("key_id", request.key_id),
             reason=require_text("reason", request.reason, self._limits.text_characters),
             caller=origin.caller,
         )
+        # What is remembered is the withdrawal of a key that was there.
+        known = self._repeats.once(request, origin, lambda write: withdraw(write=write), bool)
         return calltokens.WithdrawCallTokenKeyResponse(known=known)
 
 

@@ -27,7 +27,12 @@ class FreezeHandlers:
             optional_text("reason", request.reason, characters)
             return freezes.SetFreezeResponse(session_count=self._freezer.stoppable(tenant, caller=origin.caller))
         reason = require_text("reason", request.reason, characters)
-        freeze = self._freezer.freeze(tenant, reason=reason, caller=origin.caller)
+        freeze = self._repeats.once(
+            request,
+            origin,
+            lambda write: self._freezer.freeze(tenant, reason=reason, caller=origin.caller, write=write),
+            lambda ids: self._freezer.again(ids[0]),
+        )
         return freezes.SetFreezeResponse(freeze=_message(freeze))
 
     def lift_freeze(self, request: freezes.LiftFreezeRequest, origin: Origin) -> freezes.LiftFreezeResponse:

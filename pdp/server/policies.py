@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
+
+from google.protobuf.message import Message
 
 from pdp.bundles.keeper import BundleKeeper, BundleStatus, KeptBundle
 from pdp.decision.explainer import Explainer
@@ -14,8 +17,10 @@ from pdp.policy.bundle import Bundle
 from pdp.server.explaining import explain
 from pdp.server.fields import optional_text, require_digest, timestamp
 from pdp.server.messages import reading_message
+from pdp.server.repeats import Repeats
 from pdp.serving.origin import Origin
 from pdp.sessions.values import ActiveBundle
+from pdp.sessions.writes import Write
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import reading_pb2 as readings
@@ -53,6 +58,7 @@ class PolicyHandlers:
         self._evaluator = evaluator
         self._explainer = explainer
         self._limits = limits
+        self._repeats = Repeats(keeper.written)
 
     def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
         """Show the running bundle, or why there is none; or another bundle that is kept."""
@@ -84,23 +90,40 @@ class PolicyHandlers:
         """Make a version the running bundle."""
         version = require_digest("version", request.version)
         reason = optional_text("reason", request.reason, self._limits.text_characters)
-        changed = self._keeper.activate(version, by=origin.caller.id, reason=reason)
-        running, unfit = self._now_running()
-        return policies.ActivateBundleResponse(bundle=running, changed=changed, sessions_unfit=unfit)
+        activate = partial(self._keeper.activate, version, by=origin.caller.id, reason=reason)
+        return policies.ActivateBundleResponse(**self._activated(request, origin, activate))
 
-    def reload_bundle(self, _: policies.ReloadBundleRequest, origin: Origin) -> policies.ReloadBundleResponse:
+    def reload_bundle(self, request: policies.ReloadBundleRequest, origin: Origin) -> policies.ReloadBundleResponse:
         """Load what the source holds now."""
-        changed = self._keeper.reload(by=origin.caller.id)
-        running, unfit = self._now_running()
-        return policies.ReloadBundleResponse(bundle=running, changed=changed, sessions_unfit=unfit)
+        reload = partial(self._keeper.reload, by=origin.caller.id)
+        return policies.ReloadBundleResponse(**self._activated(request, origin, reload))
 
-    def _now_running(self) -> tuple[policies.Bundle, int]:
-        """Return the running bundle, and how many sessions it denies because of their terms."""
+    def _activated(self, request: Message, origin: Origin, activate: Callable[..., bool]) -> dict[str, Any]:
+        """Activate a bundle, and return the fields of the answer; without activating it when that was asked before."""
+
+        def again(written: tuple[str, ...]) -> tuple[str, bool]:
+            return written[0], written[1:] != written[:1]
+
+        def once(write: Write | None) -> tuple[str, bool]:
+            changed = activate(write=write)
+            # An earlier try can have made it meanwhile, and left nothing to do.
+            written = None if changed or write is None else self._keeper.written(write)
+            return again(written) if written else ("", changed)
+
+        version, changed = self._repeats.once(request, origin, once, again)
+        bundle, shown = self._shown(version)
+        return {"bundle": shown, "changed": changed, "sessions_unfit": self._keeper.unfit_sessions(bundle)}
+
+    def _shown(self, version: str) -> tuple[Bundle, policies.Bundle]:
+        """Return a kept bundle, by default the running one, and its message."""
         status = self._keeper.status()
+        if version:
+            bundle, activation = self._keeper.find(version)
+            return bundle, _bundle_message(bundle, activation, status)
         shown = _running_message(status)
         if shown is None or status.bundle is None:
             raise BundleUnavailableError("another worker has activated another bundle; try again")
-        return shown, self._keeper.unfit_sessions(status.bundle)
+        return status.bundle, shown
 
     def check_bundle(self, requests: Sequence[policies.CheckBundleRequest], _: Origin) -> policies.CheckBundleResponse:
         """Check a bundle without loading it."""

@@ -5,7 +5,8 @@ OPEN → APPROVED → USED | REVOKED | EXPIRED; OPEN → DENIED | EXPIRED. All b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -212,6 +213,19 @@ def lapse(request: AccessRequest, now: Instant) -> AccessRequest:
     """Return the request that has expired now. Raise `WrongStateError` unless OPEN."""
     _require(request, now, AccessState.OPEN)
     return replace(request, deadline=Deadline.after(now, 0.0))
+
+
+def answered(
+    requests: Iterable[AccessRequest], change: Callable[[AccessRequest], AccessRequest]
+) -> tuple[AccessRequest, ...]:
+    """Return what `change` makes of requests, without those for which it raises `WrongStateError`."""
+
+    def successors() -> Iterator[AccessRequest]:
+        for request in requests:
+            with suppress(WrongStateError):
+                yield change(request)
+
+    return tuple(successors())
 
 
 class Opening(NamedTuple):

@@ -8,17 +8,24 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any, Final
 
+from pdp.sessions.memorywrites import MemoryWrites
 from pdp.sessions.sql import Statements
+from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.values import PublishedKey
+from pdp.sessions.writes import Write
 
 Context = Callable[[], AbstractContextManager[None]]
 
 
 class MemoryCallTokenKeys:
-    """The `CallTokenKeys` of a history in memory, under its lock. `require_open` raises when that is closed."""
+    """The `CallTokenKeys` of a history in memory, under its lock. `require_open` raises when that is closed.
 
-    def __init__(self, lock: Lock, require_open: Callable[[], None]) -> None:
+    `writes` are the changes that the history remembers.
+    """
+
+    def __init__(self, lock: Lock, require_open: Callable[[], None], writes: MemoryWrites) -> None:
         self._lock = lock
+        self._writes = writes
         self._require_open = require_open
         self._keys: dict[str, PublishedKey] = {}
 
@@ -42,12 +49,14 @@ class MemoryCallTokenKeys:
             good = [key for key in self._keys.values() if not key.withdrawn and key.ends_at > wall_at]
         return tuple(sorted(good, key=lambda key: (key.published_at, key.id), reverse=True)[:limit])
 
-    def withdraw(self, key_id: str) -> bool:
+    def withdraw(self, key_id: str, *, wall_at: float, write: Write | None = None) -> bool:
         """Withdraw a key."""
         with self._lock:
             self._require_open()
             key = self._keys.get(key_id)
             if key is not None:
+                self._writes.require_new(write, wall_at=wall_at)
+                self._writes.remember(write, (key_id,), wall_at=wall_at)
                 self._keys[key_id] = replace(key, withdrawn=True)
             return key is not None
 
@@ -67,6 +76,7 @@ class SQLCallTokenKeys:
         self._reading = reading
         self._publishing = publishing
         self._withdrawing = withdrawing
+        self._writes = SQLWrites(connection)
 
     def publish(self, key: PublishedKey) -> None:
         """Add a key, and remove those that have ended."""
@@ -87,11 +97,14 @@ class SQLCallTokenKeys:
             rows: list[Any] = self._connection.execute(_PUBLISHED, (wall_at, limit)).fetchall()
         return tuple(_key(*row) for row in rows)
 
-    def withdraw(self, key_id: str) -> bool:
+    def withdraw(self, key_id: str, *, wall_at: float, write: Write | None = None) -> bool:
         """Withdraw a key."""
         with self._withdrawing():
             self._connection.execute("UPDATE call_token_keys SET withdrawn = 1 WHERE id = ?", (key_id,))
-            return self._connection.changes() > 0
+            known = self._connection.changes() > 0
+            if known:
+                self._writes.remember(write, (key_id,), wall_at=wall_at)
+            return known
 
 
 def _key(id_: str, content: bytes, published_at: float, ends_at: float, withdrawn: int) -> PublishedKey:

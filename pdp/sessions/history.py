@@ -14,6 +14,7 @@ from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, Sto
 from pdp.sessions.calltokenkeys import MemoryCallTokenKeys
 from pdp.sessions.memoryaccess import MemoryAccessRequests
 from pdp.sessions.memoryvalues import MemoryValues
+from pdp.sessions.memorywrites import MemoryWrites
 from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
@@ -52,8 +53,9 @@ class MemorySessionHistory:
         self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
         self._values = MemoryValues(self._lock, self._require_open, most=most_values)
-        self._access = MemoryAccessRequests(self._lock, self._require_open, most=most, tells=tells)
-        self._call_token_keys = MemoryCallTokenKeys(self._lock, self._require_open)
+        writes = MemoryWrites()
+        self._access = MemoryAccessRequests(self._lock, self._require_open, most=most, tells=tells, writes=writes)
+        self._call_token_keys = MemoryCallTokenKeys(self._lock, self._require_open, writes)
 
     def key(self) -> bytes:
         """Return the random secret."""

@@ -212,9 +212,11 @@ class MemorySessionStore:
         with self._open():
             return self._sorted_freezes()
 
-    def freeze(self, freeze: Freeze) -> None:
+    def freeze(self, freeze: Freeze, *, write: Write | None = None) -> None:
         """Stop all calls of a tenant, or of all tenants."""
         with self._open():
+            self._writes.require_new(write, wall_at=freeze.set_at)
+            self._writes.remember(write, (freeze.id,), wall_at=freeze.set_at)
             self._freezes[freeze.tenant] = freeze
             self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
             self._write([], freeze.set_at)
@@ -296,12 +298,14 @@ class MemorySessionStore:
         *,
         captured: Captured | None = None,
         expected: Expected | None = None,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         with self._open():
             require_expected(self._bundle, expected)
             if bundle.same_as(self._bundle):
                 return ()
+            self._writes.require_new(write, wall_at=bundle.activated_at)
             live = [
                 session
                 for session in self._sessions.values()
@@ -311,6 +315,7 @@ class MemorySessionStore:
             changed = successors_of(sorted(live, key=_seniority), change)
             bundle = bundle.counting_on(self._bundle, self._high_water_at)
             written = self._write(changed, bundle.activated_at)
+            self._writes.remember(write, bundle.named_after(self._bundle), wall_at=bundle.activated_at)
             self._bundle = bundle
             self._highest_number = max(self._highest_number, bundle.number)
             _put_last(self._kept, bundle.version, (bundle, content), self._bundles_kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
@@ -36,7 +36,15 @@ class MemoryAccessRequests:
     has events for receivers outside.
     """
 
-    def __init__(self, lock: Lock, require_open: Callable[[], None], *, most: int, tells: bool = False) -> None:
+    def __init__(
+        self,
+        lock: Lock,
+        require_open: Callable[[], None],
+        *,
+        most: int,
+        tells: bool = False,
+        writes: MemoryWrites | None = None,
+    ) -> None:
         self._lock = lock
         self._require_open = require_open
         self._most = most
@@ -47,7 +55,7 @@ class MemoryAccessRequests:
         self._receipts: dict[bytes, _Receipt] = {}
         self._revision = 0
         self._outbox = MemoryOutbox(tells=tells)
-        self._writes = MemoryWrites()
+        self._writes = writes or MemoryWrites()
         # Of those asked while it told, the live ones whose expiry was not noted.
         self._unexpired: dict[str, None] = {}
 
@@ -118,11 +126,27 @@ class MemoryAccessRequests:
                 raise NotFoundError(f"no such access request: `{request_id}`")
             successor = change(self._requests[request_id])
             self._writes.require_new(write, wall_at=successor.answered_at)
-            after = self._write(successor)
+            after = self._replace(successor)
             self._writes.remember(write, (request_id,), wall_at=after.answered_at)
-            if after.state is not AccessState.OPEN:
-                self._arguments.pop(request_id, None)
             return after
+
+    def answer_all(
+        self,
+        request_ids: Collection[str],
+        change: Callable[[AccessRequest], AccessRequest],
+        *,
+        write: Write | None = None,
+    ) -> tuple[AccessRequest, ...]:
+        """Replace some requests by their successors, all at once."""
+        with self._answering():
+            stored = [self._requests[one] for one in request_ids if one in self._requests]
+            successors = access.answered(stored, change)
+            if not successors:
+                return ()
+            at = successors[0].answered_at
+            self._writes.require_new(write, wall_at=at)
+            self._writes.remember(write, tuple(one.id for one in successors), wall_at=at)
+            return tuple([self._replace(one) for one in successors])
 
     def get(self, request_id: str) -> AccessRequest | None:
         """Return a request."""
@@ -237,6 +261,12 @@ class MemoryAccessRequests:
             return False
         del self._receipts[use.retry_digest]
         return True
+
+    def _replace(self, successor: AccessRequest) -> AccessRequest:
+        after = self._write(successor)
+        if after.state is not AccessState.OPEN:
+            self._arguments.pop(after.id, None)
+        return after
 
     def _write(self, request: AccessRequest) -> AccessRequest:
         self._revision += 1

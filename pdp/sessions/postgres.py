@@ -169,9 +169,10 @@ class PostgresSessionStore(SQLSessionStore):
         *,
         captured: Captured | None = None,
         expected: Expected | None = None,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
-        written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
+        written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected, write=write)
         # When it was active already, the one that has activated it may still be waiting for its fence.
         self._wait(self.acknowledged())
         return written

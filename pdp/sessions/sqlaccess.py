@@ -7,10 +7,10 @@ be asked again, and a use that was lost could be made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import NotFoundError, StoreUnavailableError
@@ -24,6 +24,8 @@ from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.store import RETRY_SECONDS
 from pdp.sessions.writes import Write
+
+T = TypeVar("T")
 
 _ROWS_OF_A_STEP: Final = 500
 
@@ -117,16 +119,17 @@ class SQLAccessRequests:
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
     ) -> AccessRequest:
         """Replace a request by its successor."""
-        try:
-            after = self._answer(request_id, change, write)
-        except StoreUnavailableError:
-            if not self._outbox.tells:
-                raise
-            # A no counts, although nothing can be told of it.
-            with self._outbox.sparing():
-                after = self._answer(request_id, change, write)
-        self._wipe()
-        return after
+        return self._answered(lambda: self._answer(request_id, change, write))
+
+    def answer_all(
+        self,
+        request_ids: Collection[str],
+        change: Callable[[AccessRequest], AccessRequest],
+        *,
+        write: Write | None = None,
+    ) -> tuple[AccessRequest, ...]:
+        """Replace some requests by their successors, all at once."""
+        return self._answered(lambda: self._answer_all(request_ids, change, write))
 
     def get(self, request_id: str) -> AccessRequest | None:
         """Return a request."""
@@ -209,6 +212,18 @@ class SQLAccessRequests:
             self._outbox.add(map(request_expiry, due))
             return len(due)
 
+    def _answered(self, answer: Callable[[], T]) -> T:
+        try:
+            after = answer()
+        except StoreUnavailableError:
+            if not self._outbox.tells:
+                raise
+            # A no counts, although nothing can be told of it.
+            with self._outbox.sparing():
+                after = answer()
+        self._wipe()
+        return after
+
     def _answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], write: Write | None
     ) -> AccessRequest:
@@ -218,8 +233,22 @@ class SQLAccessRequests:
                 raise NotFoundError(f"no such access request: `{request_id}`")
             successor = change(stored)
             self._writes.remember(write, (request_id,), wall_at=successor.answered_at)
-            kept = self._sealed(request_id) if successor.state is AccessState.OPEN else None
-            return self._write(successor, kept)
+            return self._replace(successor)
+
+    def _answer_all(
+        self, request_ids: Collection[str], change: Callable[[AccessRequest], AccessRequest], write: Write | None
+    ) -> tuple[AccessRequest, ...]:
+        with self._writing():
+            stored = [found for one in request_ids if (found := self._one(one)) is not None]
+            successors = access.answered(stored, change)
+            if successors:
+                names = tuple(one.id for one in successors)
+                self._writes.remember(write, names, wall_at=successors[0].answered_at)
+            return tuple([self._replace(one) for one in successors])
+
+    def _replace(self, successor: AccessRequest) -> AccessRequest:
+        kept = self._sealed(successor.id) if successor.state is AccessState.OPEN else None
+        return self._write(successor, kept)
 
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
         """Return the approvals of a session that may be used."""

@@ -197,9 +197,9 @@ class SQLSessionStore(ABC):
         """Return all freezes, that of all tenants first."""
         return self._watcher.freezes()
 
-    def freeze(self, freeze: Freeze) -> None:
+    def freeze(self, freeze: Freeze, *, write: Write | None = None) -> None:
         """Stop all calls of a tenant, or of all tenants."""
-        self._ending(lambda: self._freeze(freeze))
+        self._ending(lambda: self._freeze(freeze, write))
 
     def change_freeze(
         self, freeze_id: str, change: FreezeChange, *, wall_at: float, write: Write | None = None
@@ -273,13 +273,14 @@ class SQLSessionStore(ABC):
         *,
         captured: Captured | None = None,
         expected: Expected | None = None,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         if bundle.same_as(self.active_bundle()):
             return ()
         with self._foreseeing():
             foreseen = self._foresight.of_live(change, captured)
-        return self._ending(lambda: self._activate(bundle, content, change, expected, foreseen))
+        return self._ending(lambda: self._activate(bundle, content, change, expected, foreseen, write))
 
     def bundle_content(self, version: str) -> bytes | None:
         """Return the kept content of a bundle, or None."""
@@ -448,11 +449,12 @@ class SQLSessionStore(ABC):
     def _stored_state(self, session_id: str) -> SessionState:
         return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
 
-    def _freeze(self, freeze: Freeze) -> None:
+    def _freeze(self, freeze: Freeze, write: Write | None) -> None:
         with self._transaction():
             revision = self._advance(freeze.set_at)
             self._keep_freeze(freeze.tenant, freeze)
             self._outbox.add([freeze_event(None, freeze, at=freeze.set_at)])
+            self._writes.remember(write, (freeze.id,), wall_at=freeze.set_at)
             self._note(revision, [("freeze", freeze.id)])
 
     def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
@@ -498,7 +500,13 @@ class SQLSessionStore(ABC):
         return tuple(successors)
 
     def _activate(
-        self, bundle: ActiveBundle, content: bytes, change: Change, expected: Expected | None, foreseen: Foreseen
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        expected: Expected | None,
+        foreseen: Foreseen,
+        write: Write | None,
     ) -> tuple[Session, ...]:
         with self._transaction():
             version, *how, mark = self._connection.execute(_ACTIVE).get
@@ -510,6 +518,7 @@ class SQLSessionStore(ABC):
             revision = self._advance(bundle.activated_at)
             self._keep_bundle(bundle, content, revision)
             written = self._apply(_LIVE, (), change, foreseen)
+            self._writes.remember(write, bundle.named_after(active), wall_at=bundle.activated_at)
             self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
             return written
 

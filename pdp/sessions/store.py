@@ -158,7 +158,7 @@ class SessionWriter(Protocol):
     """
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
-        """Return the ids of the sessions of a change that is remembered; None when it is not.
+        """Return the ids of the sessions of a change that is remembered, or of what else it names; None when it is not.
 
         Raise `RequestIdConflictError` when its key is remembered for another one.
         """
@@ -265,10 +265,11 @@ class Freezes(Protocol):
         """Return all freezes, by their tenants; that of all tenants comes first."""
         ...
 
-    def freeze(self, freeze: Freeze) -> None:
+    def freeze(self, freeze: Freeze, *, write: Write | None = None) -> None:
         """Stop all calls of a tenant, or of all tenants. It replaces an earlier freeze of the same.
 
-        `set_at` raises the high-water mark. As what ends authority, it may use all that a store keeps.
+        `set_at` raises the high-water mark. As what ends authority, it may use all that a store keeps. With a `write`,
+        here and for `change_freeze`, it is remembered like a change of sessions, and `written` returns the freeze's id.
         """
         ...
 
@@ -277,7 +278,6 @@ class Freezes(Protocol):
     ) -> Freeze | None:
         """Replace a freeze by what `change` makes of it, and return that; None when it is removed.
 
-        With a `write` it is remembered like a change of sessions, and `written` returns the id of the freeze.
         `change` must be pure, and leaves id and tenant as they are. Raise what it raises, and `NotFoundError` when
         there is no such freeze.
         """
@@ -346,6 +346,20 @@ class AccessRequests(Outbox, Protocol):
         With a `write` the answer is remembered in its transaction. Raise `ConflictError` when its key is remembered
         already.
         `change` must be pure. Raise what it raises, and `NotFoundError` when there is no such request.
+        """
+        ...
+
+    def answer_all(
+        self,
+        request_ids: Collection[str],
+        change: Callable[[AccessRequest], AccessRequest],
+        *,
+        write: Write | None = None,
+    ) -> tuple[AccessRequest, ...]:
+        """Replace some requests by their successors under `change`, as `answer` does, in one transaction; return these.
+
+        Those for which it raises `WrongStateError` stay as they are. Unknown requests are left out. It takes of what a
+        store keeps for ending authority.
         """
         ...
 
@@ -439,10 +453,12 @@ class CallTokenKeys(Protocol):
         """Return the keys that are not withdrawn and have not ended, newest first, at most `limit`."""
         ...
 
-    def withdraw(self, key_id: str) -> bool:
-        """Withdraw a key for good. Return False when there is none; the same again changes nothing.
+    def withdraw(self, key_id: str, *, wall_at: float, write: Write | None = None) -> bool:
+        """Withdraw a key for good, at a time in unix seconds. Return False when there is none.
 
-        It takes of what a store keeps for ending authority.
+        It takes of what a store keeps for ending authority. With a `write` the withdrawal of a key that is there is
+        remembered, and `written` of the access requests returns its id. Raise `ConflictError` when its key is
+        remembered already.
         """
         ...
 
@@ -536,6 +552,10 @@ class BundleHistory(HighWaterMark, Protocol):
     activation on, so a version that was listed can have lost its content when it is requested.
     """
 
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return what is remembered of an activation, as in a `SessionWriter`; None when nothing is."""
+        ...
+
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
         ...
@@ -548,6 +568,7 @@ class BundleHistory(HighWaterMark, Protocol):
         *,
         captured: Captured | None = None,
         expected: Expected | None = None,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all sessions.
 
@@ -556,7 +577,9 @@ class BundleHistory(HighWaterMark, Protocol):
         and agent. A bundle that is `same_as` the active one changes nothing and returns (). `bundle.counted` names what
         is counted; its times are set in the transaction, by `ActiveBundle.counting_on`. Raise `ConflictError` when
         another version is active than the `expected` one, and `BundleUnavailableError` when its turn is over. After a
-        conflict `active_bundle` returns what it was about. Return the successors that were written.
+        conflict `active_bundle` returns what it was about. With a `write` the activation is remembered like a change of
+        sessions: its version, and behind it that of the bundle before, if there was one. Return the successors that
+        were written.
         """
         ...
 

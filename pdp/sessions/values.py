@@ -44,6 +44,10 @@ class ActiveBundle:
         begins = max(self.activated_at, mark)
         return replace(self, counted=tuple((name, known.get(name, begins)) for name, _ in self.counted))
 
+    def named_after(self, before: ActiveBundle | None) -> tuple[str, ...]:
+        """Return what is remembered of the activation under a request id: the version, and that of `before`, if any."""
+        return (self.version, before.version) if before is not None else (self.version,)
+
     def same_as(self, other: ActiveBundle | None) -> bool:
         """Say whether another activation differs only in who made it, when and why."""
         return other is not None and (self.version, self.chosen, self.number, self.signed_by) == (

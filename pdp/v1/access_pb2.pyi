@@ -142,14 +142,16 @@ class DenyCallResponse(_message.Message):
     def __init__(self, access_request: _Optional[_Union[RequestedAccess, _Mapping]] = ...) -> None: ...
 
 class RevokeAccessRequest(_message.Message):
-    __slots__ = ("access_request_id", "session_id", "reason")
+    __slots__ = ("access_request_id", "session_id", "reason", "request_id")
     ACCESS_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     access_request_id: str
     session_id: str
     reason: str
-    def __init__(self, access_request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, access_request_id: _Optional[str] = ..., session_id: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RevokeAccessResponse(_message.Message):
     __slots__ = ("access_request_ids",)

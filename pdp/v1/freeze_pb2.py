@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pdp.v1 import fence_pb2 as pdp_dot_v1_dot_fence__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/freeze.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12pdp/v1/fence.proto\"\x8f\x02\n\x06\x46reeze\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x61ll_tenants\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06set_by\x18\x05 \x01(\t\x12,\n\x08set_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x07 \x01(\t\x12\x30\n\x0c\x63onfirm_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63onfirm_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"n\n\x10SetFreezeRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x61ll_tenants\x18\x02 \x01(\x08H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x42\n\n\x08selector\"\xb4\x01\n\x11SetFreezeResponse\x12\x1e\n\x06\x66reeze\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Freeze\x12\x15\n\rsession_count\x18\x02 \x01(\x03\x12#\n\tfenced_by\x18\x03 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x05 \x01(\t\":\n\x11LiftFreezeRequest\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\xae\x01\n\x12LiftFreezeResponse\x12\x0e\n\x06lifted\x18\x01 \x01(\x08\x12\x1e\n\x06\x66reeze\x18\x02 \x01(\x0b\x32\x0e.pdp.v1.Freeze\x12#\n\tfenced_by\x18\x03 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x05 \x01(\t\"\x14\n\x12ListFreezesRequest\"6\n\x13ListFreezesResponse\x12\x1f\n\x07\x66reezes\x18\x01 \x03(\x0b\x32\x0e.pdp.v1.Freeze2\xde\x01\n\rFreezeService\x12@\n\tSetFreeze\x12\x18.pdp.v1.SetFreezeRequest\x1a\x19.pdp.v1.SetFreezeResponse\x12\x43\n\nLiftFreeze\x12\x19.pdp.v1.LiftFreezeRequest\x1a\x1a.pdp.v1.LiftFreezeResponse\x12\x46\n\x0bListFreezes\x12\x1a.pdp.v1.ListFreezesRequest\x1a\x1b.pdp.v1.ListFreezesResponseB.\n\x06pdp.v1B\x0b\x46reezeProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/freeze.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x12pdp/v1/fence.proto\"\x8f\x02\n\x06\x46reeze\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x61ll_tenants\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06set_by\x18\x05 \x01(\t\x12,\n\x08set_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x63onfirmed_by\x18\x07 \x01(\t\x12\x30\n\x0c\x63onfirm_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63onfirm_expire_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x82\x01\n\x10SetFreezeRequest\x12\x10\n\x06tenant\x18\x01 \x01(\tH\x00\x12\x15\n\x0b\x61ll_tenants\x18\x02 \x01(\x08H\x00\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\n\n\x08selector\"\xb4\x01\n\x11SetFreezeResponse\x12\x1e\n\x06\x66reeze\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Freeze\x12\x15\n\rsession_count\x18\x02 \x01(\x03\x12#\n\tfenced_by\x18\x03 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x05 \x01(\t\":\n\x11LiftFreezeRequest\x12\x11\n\tfreeze_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\xae\x01\n\x12LiftFreezeResponse\x12\x0e\n\x06lifted\x18\x01 \x01(\x08\x12\x1e\n\x06\x66reeze\x18\x02 \x01(\x0b\x32\x0e.pdp.v1.Freeze\x12#\n\tfenced_by\x18\x03 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x05 \x01(\t\"\x14\n\x12ListFreezesRequest\"6\n\x13ListFreezesResponse\x12\x1f\n\x07\x66reezes\x18\x01 \x03(\x0b\x32\x0e.pdp.v1.Freeze2\xde\x01\n\rFreezeService\x12@\n\tSetFreeze\x12\x18.pdp.v1.SetFreezeRequest\x1a\x19.pdp.v1.SetFreezeResponse\x12\x43\n\nLiftFreeze\x12\x19.pdp.v1.LiftFreezeRequest\x1a\x1a.pdp.v1.LiftFreezeResponse\x12\x46\n\x0bListFreezes\x12\x1a.pdp.v1.ListFreezesRequest\x1a\x1b.pdp.v1.ListFreezesResponseB.\n\x06pdp.v1B\x0b\x46reezeProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\013FreezeProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
   _globals['_FREEZE']._serialized_start=117
   _globals['_FREEZE']._serialized_end=388
-  _globals['_SETFREEZEREQUEST']._serialized_start=390
-  _globals['_SETFREEZEREQUEST']._serialized_end=500
-  _globals['_SETFREEZERESPONSE']._serialized_start=503
-  _globals['_SETFREEZERESPONSE']._serialized_end=683
-  _globals['_LIFTFREEZEREQUEST']._serialized_start=685
-  _globals['_LIFTFREEZEREQUEST']._serialized_end=743
-  _globals['_LIFTFREEZERESPONSE']._serialized_start=746
-  _globals['_LIFTFREEZERESPONSE']._serialized_end=920
-  _globals['_LISTFREEZESREQUEST']._serialized_start=922
-  _globals['_LISTFREEZESREQUEST']._serialized_end=942
-  _globals['_LISTFREEZESRESPONSE']._serialized_start=944
-  _globals['_LISTFREEZESRESPONSE']._serialized_end=998
-  _globals['_FREEZESERVICE']._serialized_start=1001
-  _globals['_FREEZESERVICE']._serialized_end=1223
+  _globals['_SETFREEZEREQUEST']._serialized_start=391
+  _globals['_SETFREEZEREQUEST']._serialized_end=521
+  _globals['_SETFREEZERESPONSE']._serialized_start=524
+  _globals['_SETFREEZERESPONSE']._serialized_end=704
+  _globals['_LIFTFREEZEREQUEST']._serialized_start=706
+  _globals['_LIFTFREEZEREQUEST']._serialized_end=764
+  _globals['_LIFTFREEZERESPONSE']._serialized_start=767
+  _globals['_LIFTFREEZERESPONSE']._serialized_end=941
+  _globals['_LISTFREEZESREQUEST']._serialized_start=943
+  _globals['_LISTFREEZESREQUEST']._serialized_end=963
+  _globals['_LISTFREEZESRESPONSE']._serialized_start=965
+  _globals['_LISTFREEZESRESPONSE']._serialized_end=1019
+  _globals['_FREEZESERVICE']._serialized_start=1022
+  _globals['_FREEZESERVICE']._serialized_end=1244
 # @@protoc_insertion_point(module_scope)

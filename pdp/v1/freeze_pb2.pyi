@@ -34,16 +34,18 @@ class Freeze(_message.Message):
     def __init__(self, freeze_id: _Optional[str] = ..., tenant: _Optional[str] = ..., all_tenants: _Optional[bool] = ..., reason: _Optional[str] = ..., set_by: _Optional[str] = ..., set_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirmed_by: _Optional[str] = ..., confirm_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirm_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class SetFreezeRequest(_message.Message):
-    __slots__ = ("tenant", "all_tenants", "reason", "validate_only")
+    __slots__ = ("tenant", "all_tenants", "reason", "validate_only", "request_id")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ALL_TENANTS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     all_tenants: bool
     reason: str
     validate_only: bool
-    def __init__(self, tenant: _Optional[str] = ..., all_tenants: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    request_id: str
+    def __init__(self, tenant: _Optional[str] = ..., all_tenants: _Optional[bool] = ..., reason: _Optional[str] = ..., validate_only: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SetFreezeResponse(_message.Message):
     __slots__ = ("freeze", "session_count", "fenced_by", "fence_duration", "revision")

@@ -113,12 +113,14 @@ class ListBundlesResponse(_message.Message):
     def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ...) -> None: ...
 
 class ActivateBundleRequest(_message.Message):
-    __slots__ = ("version", "reason")
+    __slots__ = ("version", "reason", "request_id")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     version: str
     reason: str
-    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ActivateBundleResponse(_message.Message):
     __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision")
@@ -137,8 +139,10 @@ class ActivateBundleResponse(_message.Message):
     def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ReloadBundleRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ReloadBundleResponse(_message.Message):
     __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision")

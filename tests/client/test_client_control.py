@@ -15,7 +15,15 @@ from google.protobuf.message import Message
 from pdp.client import AsyncClient, Client, PDPClientError
 from pdp.client import control as way
 from pdp.client.control import may_be_asked_elsewhere
-from pdp.client.operations import Method, Operation, deny_session, end_session, reload_bundle, revoke_sessions
+from pdp.client.operations import (
+    Method,
+    Operation,
+    check_bundle,
+    deny_session,
+    end_session,
+    reload_bundle,
+    revoke_sessions,
+)
 from pdp.model import Role
 from pdp.server.rpcs import CONTROL, RPCS
 from tests.machinery.servers.served import Served, served
@@ -141,6 +149,7 @@ REVOKE = revoke_sessions(session_id="ses_a", user="", agent="", tenant="", of_te
 DENY = deny_session("ses_a", reason="x")
 END = end_session("pdps_a")
 RELOAD = reload_bundle()
+CHECK = check_bundle({})
 
 
 @pytest.mark.parametrize(
@@ -153,7 +162,8 @@ RELOAD = reload_bundle()
         (REVOKE, grpc.StatusCode.UNAVAILABLE, True),
         (DENY, grpc.StatusCode.DEADLINE_EXCEEDED, True),
         (END, grpc.StatusCode.UNAVAILABLE, True),
-        (RELOAD, grpc.StatusCode.UNAVAILABLE, False),
+        (CHECK, grpc.StatusCode.UNAVAILABLE, False),
+        (RELOAD, grpc.StatusCode.UNAVAILABLE, True),
         (REVOKE, grpc.StatusCode.PERMISSION_DENIED, False),
         (REVOKE, grpc.StatusCode.NOT_FOUND, False),
     ],

@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 
 from pdp.client import Answer, AsyncClient, Client, OverloadedError, PDPClientError, ToolCall
 from pdp.v1.decision_pb2 import Decision
-from pdp.v1.policy_pb2 import CheckBundleResponse, ReloadBundleResponse
+from pdp.v1.policy_pb2 import CheckBundleResponse
 from pdp.v1.session_pb2 import RevokeSessionsResponse
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _manage(address: str, pauses: list[float], *, revoke: bool) -> object:
     with Client(address, sleep=pauses.append) as client:
         if revoke:
             return client.revoke_sessions(session_id="ses_1", reason="enough")
-        return client.reload_bundle()
+        return client.check_bundle({"a.cedar": b""})
 
 
 def _manage_async(address: str, pauses: list[float], *, revoke: bool) -> object:
@@ -192,7 +192,7 @@ def _manage_async(address: str, pauses: list[float], *, revoke: bool) -> object:
         async with AsyncClient(address, sleep=sleep) as client:
             if revoke:
                 return await client.revoke_sessions(session_id="ses_1", reason="enough")
-            return await client.reload_bundle()
+            return await client.check_bundle({"a.cedar": b""})
 
     return asyncio.run(run())
 
@@ -228,12 +228,12 @@ def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
     expected: list[float],
 ) -> None:
     """A call that was not begun is sent again after the stated pause; one that may have begun, only if that is safe."""
-    name, pauses = "RevokeSessions" if revoke else "ReloadBundle", list[float]()
+    name, pauses = "RevokeSessions" if revoke else "CheckBundle", list[float]()
     calls = iter(range(2))
 
     def busy(_: Any, context: Any) -> Any:
         if next(calls, None) is None:
-            return RevokeSessionsResponse() if revoke else ReloadBundleResponse()
+            return RevokeSessionsResponse() if revoke else CheckBundleResponse()
         if details is not None:
             context.set_trailing_metadata((("grpc-status-details-bin", details),))
         context.abort(code, "busy")
@@ -286,7 +286,7 @@ def test_a_management_call_is_not_repeated_for_ever(
         context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(0.1)),))
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
 
-    server.scripts["ReloadBundle"] = busy
+    server.scripts["CheckBundle"] = busy
 
     with pytest.raises(OverloadedError):
         manage(address, pauses, revoke=False)

@@ -322,11 +322,12 @@ class InterruptedStore(MemorySessionStore):
         *,
         captured: Captured | None = None,
         expected: Expected | None = None,
+        write: Write | None = None,
     ) -> tuple[Session, ...]:
         """Activate, unless writes are refused."""
         if self.refuses:
             raise StoreUnavailableError("the disk is full")
-        return super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
+        return super().activate_bundle(bundle, content, change, captured=captured, expected=expected, write=write)
 
 
 def test_two_activations_around_an_insertion_leave_the_newest_facts(tmp_path: Path, clock: FakeClock) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -12,12 +13,15 @@ from google.protobuf.message import Message
 
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.values import PublishedKey
 from pdp.v1 import access_pb2 as access_api
+from pdp.v1 import calltoken_pb2 as token_api
 from pdp.v1 import freeze_pb2 as freeze_api
+from pdp.v1 import policy_pb2 as policy_api
 from pdp.v1 import session_pb2 as api
 from pdp.v1.decision_pb2 import BASIS_PERMIT, BASIS_SESSION_NOT_FOUND
 from tests.machinery.rpcs.asking import a_call, wanted
-from tests.machinery.servers.rawmessages import METHODS, Opened, Service, TroubledStore, serving
+from tests.machinery.servers.rawmessages import FILES, METHODS, Opened, Service, TroubledStore, serving
 
 # A change of a session that waits for approval, or is active, and what it then is.
 ASKED: dict[str, tuple[bool, Callable[[Opened], Message], int]] = {
@@ -60,18 +64,15 @@ ANSWERS: dict[str, tuple[Callable[[Opened], Message], int]] = {
         access_api.ACCESS_STATE_DENIED,
     ),
 }
-# The other RPCs that change something, and what comes of a lost answer.
-OTHERS = {
-    "Authorize": "its own request id",
-    "BatchAuthorize": "its own request ids",
-    "AuthorizeStream": "its own request ids",
-    "ReportOutcome": "the decision's id",
-    "SetFreeze": "names the end state",
-    "RevokeAccess": "names the end state",
-    "WithdrawCallTokenKey": "names the end state",
-    "ActivateBundle": "the caller looks which bundle is active",
-    "ReloadBundle": "the caller looks which bundle is active",
+# What cannot be asked twice of a server, because of something else than the id of a management call.
+TOLD_OTHERWISE = {
+    "Authorize": "the request id of the call",
+    "BatchAuthorize": "the request ids of its calls",
+    "AuthorizeStream": "the request ids of its calls",
+    "ReportOutcome": "the decision that its token names, of which there is one report",
 }
+# They have tests of their own.
+APART = {"LiftFreeze", "SetFreeze", "RevokeAccess", "WithdrawCallTokenKey", "ActivateBundle", "ReloadBundle"}
 READING = ("Get", "List", "Watch", "Review", "Plan", "Verify", "Explain", "Evaluate", "Check", "Compare")
 
 
@@ -96,7 +97,7 @@ def losing(service: Service, method: str, message: Message, **more: Any) -> str:
     """Make a change whose answer is lost between the commit and the caller, and return the status."""
 
     def lost(name: str, found: Any) -> Any:
-        if name in {"insert", "update", "change_tree", "lift", "change_freeze"}:
+        if name in {"insert", "update", "change_tree", "lift", "freeze", "change_freeze", "activate_bundle"}:
             raise StoreUnavailableError("the answer is lost")
         return found
 
@@ -107,6 +108,19 @@ def losing(service: Service, method: str, message: Message, **more: Any) -> str:
         service.store.after = lambda _, found: found
 
 
+@contextmanager
+def losing_in(owner: type, name: str) -> Iterator[None]:
+    """Lose the answer of each change by a method of the history."""
+    change = getattr(owner, name)
+
+    def lost(*what: Any, **more: Any) -> Any:
+        change(*what, **more)
+        raise StoreUnavailableError("the answer is lost")
+
+    with patch.object(owner, name, lost):
+        yield
+
+
 def comparable(method: str, answer: Any) -> Any:
     """Return an answer without what each repetition of a request changes: its handle, for which it has an epoch."""
     if method == "RequestSession":
@@ -115,12 +129,12 @@ def comparable(method: str, answer: Any) -> Any:
 
 
 def test_every_change_is_accounted_for() -> None:
-    """A new RPC reads, has a request id and is in the table of this test, or says how its lost answers are met."""
+    """A new RPC reads, or has a request id and a test here; what is told otherwise is about single calls."""
     with_id = {name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name}
     changing = {name for name in METHODS if not name.startswith(READING)}
 
-    assert with_id - {"Authorize"} == ASKED.keys() | ANSWERS.keys() | {"LiftFreeze"}
-    assert changing - OTHERS.keys() == with_id - {"Authorize"}
+    assert changing - TOLD_OTHERWISE.keys() == with_id - TOLD_OTHERWISE.keys()
+    assert ASKED.keys() | ANSWERS.keys() | APART == with_id - TOLD_OTHERWISE.keys()
 
 
 @pytest.mark.parametrize("method", ASKED)
@@ -161,14 +175,7 @@ def test_a_lost_answer_about_a_call_is_given_again(service: Service, method: str
     ask, state = ANSWERS[method]
     message: Any = ask(service.open().approved())
     message.request_id = f"call-{method}"
-    requests = type(service.server.embedded.history.access())
-    answer = requests.answer
-
-    def lost(*what: Any, **more: Any) -> Any:
-        answer(*what, **more)
-        raise StoreUnavailableError("the answer is lost")
-
-    with patch.object(requests, "answer", lost):
+    with losing_in(type(service.server.embedded.history.access()), "answer"):
         status = service.status(method, message)
     again, once_more = (service.send(method, message) for _ in range(2))
 
@@ -189,6 +196,84 @@ def test_a_freeze_is_confirmed_once(service: Service) -> None:
         lifted += [service.send("LiftFreeze", message, caller=caller).lifted for _ in range(2)]
 
     assert [False, False, True, True] == lifted
+
+
+def test_a_freeze_is_set_once(service: Service) -> None:
+    """Its id stays; when it has been lifted meanwhile, the same request does not stop all calls once more."""
+    message = freeze_api.SetFreezeRequest(tenant="default", reason="x", request_id="set")
+    lost = losing(service, "SetFreeze", message, caller="admin")
+    again, once_more = (service.send("SetFreeze", message, caller="admin") for _ in range(2))
+    listed = service.send("ListFreezes", freeze_api.ListFreezesRequest(), caller="admin").freezes
+    other = freeze_api.SetFreezeRequest(tenant="default", reason="y", request_id="set")
+    statuses = [service.status("SetFreeze", other, caller="admin")]
+    for caller in ("lead", "ada"):
+        service.send("LiftFreeze", freeze_api.LiftFreezeRequest(freeze_id=again.freeze.freeze_id), caller=caller)
+    statuses.append(service.status("SetFreeze", message, caller="admin"))
+
+    assert "UNAVAILABLE" == lost
+    assert [again.freeze] == [once_more.freeze] == list(listed)
+    assert ["ALREADY_EXISTS", "FAILED_PRECONDITION"] == statuses
+    assert not service.send("ListFreezes", freeze_api.ListFreezesRequest(), caller="admin").freezes
+
+
+@pytest.mark.parametrize("selector", ["access_request_id", "session_id"])
+def test_approvals_are_taken_back_once(service: Service, selector: str) -> None:
+    """The ids are told again, of those that are taken back by now."""
+    session = service.open().approved()
+    answered = ANSWERS["ApproveCall"][0](session)
+    service.send("ApproveCall", answered)
+    which = {"access_request_id": session.access_request_id, "session_id": session.id}[selector]
+    message = access_api.RevokeAccessRequest(reason="x", request_id=f"take-{selector}", **{selector: which})
+    requests = type(service.server.embedded.history.access())
+    change = "answer" if selector == "access_request_id" else "answer_all"
+
+    with losing_in(requests, change):
+        lost = service.status("RevokeAccess", message)
+    again, once_more = (service.send("RevokeAccess", message) for _ in range(2))
+    message.reason = "y"
+
+    assert "UNAVAILABLE" == lost
+    assert [session.access_request_id] == list(again.access_request_ids) == list(once_more.access_request_ids)
+    assert "ALREADY_EXISTS" == service.status("RevokeAccess", message)
+
+
+def test_a_key_is_withdrawn_once(service: Service) -> None:
+    """That there was such a key is told again."""
+    keys = service.server.embedded.history.call_token_keys()
+    for name in ("a", "b"):
+        keys.publish(PublishedKey(id=name * 43, content=b"", published_at=1.0, ends_at=math.inf))
+    message = token_api.WithdrawCallTokenKeyRequest(key_id="a" * 43, reason="x", request_id="withdraw")
+    with losing_in(type(keys), "withdraw"):
+        lost = service.status("WithdrawCallTokenKey", message)
+    known = [service.send("WithdrawCallTokenKey", message).known for _ in range(2)]
+    message.key_id = "b" * 43
+
+    assert ("UNAVAILABLE", [True, True]) == (lost, known)
+    assert "ALREADY_EXISTS" == service.status("WithdrawCallTokenKey", message)
+    assert [True, False] == [one.withdrawn for name in ("a", "b") if (one := keys.get(name * 43)) is not None]
+
+
+@pytest.mark.parametrize("method", ["ActivateBundle", "ReloadBundle"])
+def test_a_bundle_is_activated_once(service: Service, method: str) -> None:
+    """What is active since stays so, and the answer is about the bundle that was asked for."""
+    first = service.send("GetBundle", policy_api.GetBundleRequest()).bundle.version
+    service.server.write_policies({**FILES, "another.cedar": b"// " + method.encode()})
+    second = service.send("ReloadBundle", policy_api.ReloadBundleRequest()).bundle.version
+    if method == "ReloadBundle":
+        service.server.write_policies(FILES)
+        message: Any = policy_api.ReloadBundleRequest(request_id="reload")
+    else:
+        message = policy_api.ActivateBundleRequest(version=first, request_id="activate")
+    lost = losing(service, method, message)
+    service.send("ActivateBundle", policy_api.ActivateBundleRequest(version=second))
+    again, once_more = (service.send(method, message) for _ in range(2))
+
+    assert "UNAVAILABLE" == lost
+    assert again == once_more
+    assert (first, True, False) == (again.bundle.version, again.changed, again.bundle.active)
+    assert second == service.send("GetBundle", policy_api.GetBundleRequest()).bundle.version
+    service.server.write_policies(FILES)
+    service.send("ReloadBundle", policy_api.ReloadBundleRequest())
 
 
 def test_an_id_is_one_of_its_caller(service: Service) -> None:

@@ -271,6 +271,25 @@ class AccessRequestsContract(StoreSuite):
         with pytest.raises(RequestIdConflictError):
             store.access().written(replace(key, digest=b"other"), wall_at=1000.0)
 
+    def test_several_are_answered_at_once(self, store: SessionHistory) -> None:
+        """Those that can be, and all of them or none; what was answered is remembered together."""
+        write = Write(key=b"key", digest=b"asked")
+        for name in ("1", "2", "3", "4"):
+            store.access().ask(request(name, bound(name.encode())), b"{}", at(1000.0))
+        for name in ("acc_1", "acc_2", "acc_4"):
+            store.access().answer(name, _yes())
+        take_back = partial(revoke, now=at(1001.0), by="ann", reason="enough")
+        names = ("acc_1", "acc_2", "acc_3", "acc_unknown")
+        revoked = store.access().answer_all(names, take_back, write=write)
+        with pytest.raises(ConflictError):
+            store.access().answer_all(("acc_4",), take_back, write=write)
+        states = [one.state for name in ("1", "2", "3", "4") if (one := store.access().get(f"acc_{name}")) is not None]
+
+        assert [one.id for one in revoked] == ["acc_1", "acc_2"]
+        assert states == [AccessState.REVOKED, AccessState.REVOKED, AccessState.OPEN, AccessState.APPROVED]
+        assert store.access().written(write, wall_at=1001.0) == ("acc_1", "acc_2")
+        assert store.access().answer_all(names, take_back, write=Write(key=b"none", digest=b"")) == ()
+
     @pytest.mark.parametrize("answer", [_yes(), _no()])
     def test_an_answer_takes_the_arguments_away(
         self, store: SessionHistory, answer: Callable[[AccessRequest], AccessRequest]

@@ -18,6 +18,7 @@ from pdp.model import SessionState
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
+from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import (
     insert_family,
     make_freeze,
@@ -90,6 +91,16 @@ class FreezesContract(StoreSuite):
         assert (written, store.freezes()) == (confirmed, (confirmed,))
         assert store.view(session.handle_digest).freeze == confirmed
         assert store.view(session.handle_digest).high_water_at == 3000.0
+
+    def test_a_freeze_is_remembered(self, store: Sessions) -> None:
+        """Under its key, with its id; a second one under it is a conflict and stops nothing."""
+        write = Write(key=b"key", digest=b"asked")
+        store.freeze(make_freeze("default"), write=write)
+        with pytest.raises(ConflictError):
+            store.freeze(make_freeze("acme"), write=write)
+
+        assert store.freezes() == (make_freeze("default"),)
+        assert store.written(write, wall_at=2000.0) == ("frz_default",)
 
     def test_a_change_that_fails_leaves_the_freeze(self, store: Sessions) -> None:
         """As does one of a freeze that is not there: that is an error."""

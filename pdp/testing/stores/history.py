@@ -9,6 +9,7 @@ import pytest
 from pdp.errors import BundleUnavailableError, ConflictError
 from pdp.sessions.store import BundleHistory
 from pdp.sessions.values import Expected
+from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import make_bundle, unchanged
 from pdp.testing.stores.suite import StoreSuite
 
@@ -43,6 +44,17 @@ class BundleHistoryContract(StoreSuite):
         with pytest.raises(BundleUnavailableError, match="another server follows"):
             store.activate_bundle(make_bundle("v2"), b"", unchanged, expected=Expected(version="v1", turn="earlier"))
         assert store.active_bundle() == make_bundle("v1")
+
+    def test_an_activation_is_remembered(self, store: BundleHistory) -> None:
+        """Under its key, with the version before; one that changes nothing is not, and a key is used once."""
+        writes = [Write(key=name.encode(), digest=b"asked") for name in ("first", "second", "none")]
+        for bundle, write in zip(("v1", "v2", "v2"), writes, strict=True):
+            store.activate_bundle(make_bundle(bundle), b"", unchanged, write=write)
+        with pytest.raises(ConflictError):
+            store.activate_bundle(make_bundle("v3"), b"", unchanged, write=writes[0])
+
+        assert store.active_bundle() == make_bundle("v2")
+        assert [store.written(write, wall_at=1000.0) for write in writes] == [("v1",), ("v2", "v1"), None]
 
     def test_what_is_counted_is_known_since_when(self, store: BundleHistory) -> None:
         """What two bundles in a row count goes on; what one in between does not count begins anew."""

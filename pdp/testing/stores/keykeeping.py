@@ -6,8 +6,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from pdp.errors import ConflictError
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import PublishedKey
+from pdp.sessions.writes import Write
 from pdp.testing.stores.suite import StoreSuite
 
 
@@ -47,11 +51,24 @@ class CallTokenKeysContract(StoreSuite):
         """It is still found, so that tokens by it are refused for the right reason."""
         keys = store.call_token_keys()
         keys.publish(make_key("a"))
-        known = [keys.withdraw(name) for name in ("a", "a", "b")]
+        known = [keys.withdraw(name, wall_at=1000.0) for name in ("a", "a", "b")]
 
         assert known == [True, True, False]
         assert keys.published(wall_at=1000.0, limit=9) == ()
         assert replace(make_key("a"), withdrawn=True) == keys.get("a")
+
+    def test_a_withdrawal_is_remembered(self, store: SessionHistory) -> None:
+        """Under its key, that of a key of call tokens that is there; a second one under it is a conflict."""
+        keys, write, other = store.call_token_keys(), *(Write(key=key, digest=b"asked") for key in (b"key", b"other"))
+        for name in ("a", "b"):
+            keys.publish(make_key(name))
+        keys.withdraw("a", wall_at=1000.0, write=write)
+        keys.withdraw("c", wall_at=1000.0, write=other)
+        with pytest.raises(ConflictError):
+            keys.withdraw("b", wall_at=1000.0, write=write)
+
+        assert make_key("b") == keys.get("b")
+        assert [store.access().written(one, wall_at=1000.0) for one in (write, other)] == [("a",), None]
 
     def test_keys_that_have_ended_are_removed(self, store: SessionHistory) -> None:
         """By the next one that is published."""

@@ -116,6 +116,7 @@ ACCESS: Mapping[str, Row] = {
             (RevokeAccessRequest(session_id="ses 1", reason="enough"), "session_id"),
             (RevokeAccessRequest(session_id="ses_1"), "reason"),
             (RevokeAccessRequest(session_id="ses_1", reason=BIDI), "reason"),
+            (RevokeAccessRequest(session_id="ses_1", reason="enough", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.revoke_access(reason="enough", access_request_id="acc_1"),

@@ -56,6 +56,7 @@ CALL_TOKENS: Mapping[str, Row] = {
             (WithdrawCallTokenKeyRequest(key_id="short", reason="it leaked"), "key_id"),
             (WithdrawCallTokenKeyRequest(key_id=_KEY), "reason"),
             (WithdrawCallTokenKeyRequest(key_id=_KEY, reason=BIDI), "reason"),
+            (WithdrawCallTokenKeyRequest(key_id=_KEY, reason="it leaked", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.withdraw_call_token_key(_KEY, reason="it leaked"),

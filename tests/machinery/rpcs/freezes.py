@@ -34,6 +34,7 @@ FREEZES: Mapping[str, Row] = {
             (SetFreezeRequest(all_tenants=True), "reason"),
             (SetFreezeRequest(all_tenants=True, reason=BIDI), "reason"),
             (SetFreezeRequest(all_tenants=True, reason="a\nb", validate_only=True), "reason"),
+            (SetFreezeRequest(all_tenants=True, reason="x", request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.set_freeze(tenant="default", reason="acts strangely"),

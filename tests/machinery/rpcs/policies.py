@@ -67,6 +67,7 @@ POLICIES: Mapping[str, Row] = {
             (ActivateBundleRequest(version="sha256:12"), "version"),
             # It would forge what people read.
             (ActivateBundleRequest(version="sha256:" + "0" * 64, reason="fine\nanother line"), "reason"),
+            (ActivateBundleRequest(version="sha256:" + "0" * 64, request_id="a b"), "request_id"),
         ),
         wrapped=Wrapped(
             lambda client: client.activate_bundle("sha256:v", reason="the new one fails"),
@@ -83,6 +84,7 @@ POLICIES: Mapping[str, Row] = {
         ask=lambda _: ReloadBundleRequest(),
         roles=dict.fromkeys(("author", "admin"), ANY),
         states=ANYHOW,
+        wrong=((ReloadBundleRequest(request_id="a b"), "request_id"),),
         wrapped=Wrapped(
             lambda client: client.reload_bundle(),
             ReloadBundleRequest(),

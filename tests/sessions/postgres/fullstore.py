@@ -59,7 +59,7 @@ def _fill(history: SessionHistory) -> None:
     )
     history.call_token_keys().publish(make_key("a"))
     history.call_token_keys().publish(make_key("b"))
-    history.call_token_keys().withdraw("b")
+    history.call_token_keys().withdraw("b", wall_at=1000.0)
     history.access().ask(request(), b'{"to":"bob"}', at(1000.0))
     history.access().ask(request("2", bound(b"other")), b"{}", at(1000.0))
     history.access().answer("acc_2", partial(access.approve, now=at(1000.0), by="ann", session_end=_END), write=_WRITE)

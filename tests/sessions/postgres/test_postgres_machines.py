@@ -24,8 +24,9 @@ from pdp.client import Answer, Client
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
-from pdp.v1 import session_pb2
+from pdp.v1 import policy_pb2, session_pb2
 from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_WAITED
+from pdp.v1.policy_pb2_grpc import PolicyServiceStub
 from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import WRITE, notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
@@ -253,6 +254,16 @@ def test_a_machine_that_is_stopped_does_not_go_on_by_the_bundle_before(machines:
     assert {"guardrails/three"} == set(policies)
 
 
+def test_a_change_is_asked_for_again_at_another_machine(machines: Machines) -> None:
+    """It tells what came of it, and does not load what its own source holds."""
+    write_folder(machines.main.folder / "policies", notes_bundle("four"))
+    other = next(iter(machines.processes.values()))
+    first, again = (_reloaded(server, request_id="again") for server in (machines.main, other))
+
+    assert (first.bundle.version, True) == (again.bundle.version, again.changed)
+    assert first.bundle.version != _reloaded(other, request_id="anew").bundle.version
+
+
 def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Machines) -> None:
     """The revocation waits for the lease; the other process goes on by asking, and the stopped one finds it revoked."""
     opened = machines.opened()
@@ -285,3 +296,12 @@ def test_another_process_takes_over_when_the_one_that_renews_is_killed(machines:
 def _written(pep: Client, opened: session_pb2.RequestSessionResponse) -> Answer:
     session = pep.attach(opened.session_handle, session_id=opened.session.session_id)
     return session.authorize("notes", WRITE, {"name": "shopping"})
+
+
+def _reloaded(server: ServerProcess, *, request_id: str) -> policy_pb2.ReloadBundleResponse:
+    metadata = (("authorization", f"Bearer {server.token(Role.AUTHOR)}"),)
+    with server.channel() as channel:
+        load = PolicyServiceStub(channel).ReloadBundle  # type: ignore[no-untyped-call]
+        request = policy_pb2.ReloadBundleRequest(request_id=request_id)
+        answer: policy_pb2.ReloadBundleResponse = load(request, metadata=metadata, timeout=PATIENCE)
+        return answer
