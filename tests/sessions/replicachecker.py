@@ -137,6 +137,13 @@ def _each_change_is_seen(seen: Seen, _: Terms) -> Found:
         yield from _behind(asked, known, "is of an epoch before an acknowledged change")
 
 
+def _each_insistence_is_met(seen: Seen, _: Terms) -> Found:
+    """I1: an answer knows the change on which its caller insists, acknowledged or not."""
+    for one in seen.answers:
+        if one.epoch < one.least:
+            yield one, "is of an epoch before what the caller has heard of"
+
+
 def _no_older_bundle(seen: Seen, _: Terms) -> Found:
     """I1: no answer by a bundle that was replaced before the answer was asked for. Each is activated only once."""
     replaced: dict[str, float] = defaultdict(lambda: -inf)
@@ -286,6 +293,7 @@ def _fenced_in_time(seen: Seen, terms: Terms) -> Found:
 INVARIANTS: Final[tuple[tuple[str, Callable[[Seen, Terms], Found]], ...]] = (
     ("I1", _nothing_after_its_end),
     ("I1", _each_change_is_seen),
+    ("I1", _each_insistence_is_met),
     ("I1", _no_older_bundle),
     ("I2", _within_its_approval),
     ("I3", _kept),

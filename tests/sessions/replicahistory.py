@@ -72,6 +72,8 @@ class Operation:
     basis: str = ""
     decision: str = ""
     request_id: str = ""
+    # The epoch of a change that the caller has heard of, and insists on; -1 for none.
+    least: int = -1
     # Of the session, in an answer about a call or a change, or when it is read; -1 when it is not said.
     epoch: int = -1
     # When an approved session ends.

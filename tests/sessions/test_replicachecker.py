@@ -71,6 +71,7 @@ VIOLATIONS = [
     pytest.param("I1", [LOST, at(11.0, Kind.REVOKE), allow(11.2)], id="I1: after a revocation that was repeated"),
     pytest.param("I1", [deny(1.2, epoch=1, replica=2)], id="I1: a deny that does not know the approval"),
     pytest.param("I1", [NARROWED, allow(10.2, tool="read")], id="I1: an allow that does not know a narrowing"),
+    pytest.param("I1", [allow(5.0, least=3)], id="I1: an answer that does not know what its caller insists on"),
     pytest.param("I1", [*NEW, allow(12.0, bundle="old")], id="I1: an answer by an older bundle"),
     pytest.param("I1", [*NEW, allow(12.0, bundle="first")], id="I1: by the bundle from before all activations"),
     pytest.param("I2", [allow(0.5)], id="I2: before the approval"),
@@ -140,6 +141,7 @@ def test_each_invariant_has_a_violation() -> None:
         pytest.param([at(1.0, Kind.APPROVE, result=Result.FAILED)], id="one of two approves"),
         pytest.param([*NEW, allow(10.9, bundle="old"), allow(10.1, bundle="new")], id="while a bundle is activated"),
         pytest.param([*NEW, allow(20.0, bundle="new")], id="by the latest bundle"),
+        pytest.param([allow(5.0, least=2)], id="what its caller insists on is known"),
         pytest.param([allow(1.05), allow(100.4)], id="within the bound of clocks"),
         pytest.param([CUT_OFF, allow(10.9), deny(19.0, result=Result.UNKNOWN), deny(19.9)], id="cut off in time"),
         pytest.param([CUT_OFF, allow(15.0, replica=2)], id="another is cut off"),
@@ -175,10 +177,21 @@ def test_figures_of_a_history() -> None:
     """What was answered, what was not, and how long changes were held back."""
     waits = [at(10.0 + number, Kind.REVOKE, fenced_by="waited", fence_seconds=number / 10) for number in range(1, 11)]
     found = figures(
-        [*OPENED, CUT_OFF, allow(5.0), allow(5.5), deny(6.0), deny(7.0, result=Result.UNKNOWN), LOST, *waits]
+        [
+            *OPENED,
+            CUT_OFF,
+            allow(5.0),
+            allow(5.5),
+            deny(6.0),
+            deny(7.0, result=Result.UNKNOWN),
+            LOST,
+            *waits,
+            deny(12.0),
+        ]
     )
 
-    assert (3, 2, 0.25) == (found.answers, found.allows, found.unanswered)
+    assert (4, 2, 0.2) == (found.answers, found.allows, round(found.unanswered, 6))
+    assert (1, 0) == (found.late, found.late_allows)
     assert ({"request": 1, "approve": 1, "revoke": 10}, 1) == (found.acknowledged, found.unknown)
     assert ({CUT: 1}, {"waited": (10, 0.5, 0.9, 1.0)}) == (found.faults, found.fences)
     assert "| waited | 10 | 0.500 | 0.900 | 1.000 |" in str(found)

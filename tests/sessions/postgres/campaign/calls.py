@@ -1,91 +1,54 @@
-"""The calls of clients: each is made once and becomes a line of the history, whatever comes of it."""
+"""The calls of clients, and what they say in the history."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from pdp.model import Role
-from pdp.v1 import authorization_pb2, decision_pb2, policy_pb2, session_pb2
-from pdp.v1.authorization_pb2_grpc import AuthorizationServiceStub
+from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.fence_pb2 import FENCED_BY_UNSPECIFIED, FencedBy
-from pdp.v1.policy_pb2_grpc import PolicyServiceStub
-from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import READ, WRITE
+from tests.sessions.postgres.campaign.questions import Known, Question, said_by
 from tests.sessions.postgres.campaign.replicas import SUSPECT, Replica
+from tests.sessions.postgres.campaign.wire import PATIENCE, Stubs, Wire, failure
 from tests.sessions.replicahistory import Kind, Operation, Result
-
-# Longer than any stop of a replica: what was asked meanwhile is answered afterwards.
-PATIENCE: Final = 6.0
 
 # These say that nothing was done. Of all other errors, a change can have been made.
 _NOT_DONE: Final = frozenset({grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND})
-# What faults explain.
-_EXPLAINED: Final = _NOT_DONE | {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-_ARGUMENTS: Final = b'{"name": "shopping"}'
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What clients know of a session."""
+class Calls(Wire):
+    """The calls of one client."""
 
-    id: str
-    handle: str
-    digest: str
-    budget: int
-    parent: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Stubs:
-    """The stubs of one process of a replica."""
-
-    channel: Any
-    calls: Any
-    sessions: Any
-    policies: Any
-
-    @classmethod
-    def of(cls, replica: Replica) -> Self:
-        channel = replica.channel()
-        calls = AuthorizationServiceStub(channel)  # type: ignore[no-untyped-call]
-        sessions = SessionServiceStub(channel)  # type: ignore[no-untyped-call]
-        policies = PolicyServiceStub(channel)  # type: ignore[no-untyped-call]
-        return cls(channel, calls, sessions, policies)
-
-
-class Calls:
-    """The calls of one client at any replica, noted by `note`. For one thread."""
-
-    def __init__(self, client: int, note: Callable[[Operation], None]) -> None:
-        self._client = client
-        self._note = note
-        # By replica, and by how often it was started.
-        self._stubs: dict[int, tuple[int, _Stubs]] = {}
-
-    def close(self) -> None:
-        """Close all channels."""
-        for _, stubs in self._stubs.values():
-            stubs.channel.close()
-
-    def ask(
-        self, at: Replica, session: Known, tool: str, *, request_id: str = "", patience: float = PATIENCE
-    ) -> Operation:
+    def ask(self, at: Replica, question: Question, *, patience: float = PATIENCE) -> Operation:
         """Ask about a call, and wait for the answer so many seconds."""
-        call = decision_pb2.Call(session_handle=session.handle, server="notes", tool=tool, arguments_json=_ARGUMENTS)
-        request = authorization_pb2.AuthorizeRequest(call=call, request_id=request_id)
-        line, _ = self._authorize(at, session, tool, request, patience=patience)
+        line, _ = self._ask(at, question, patience)
         return line
+
+    def ask_many(self, at: Replica, questions: Sequence[Question]) -> None:
+        """Ask in one message about calls that have nothing to do with each other."""
+        asked = authorization_pb2.BatchAuthorizeRequest(
+            requests=[question.message() for question in questions], independent=True
+        )
+        made = self.exchange(at, lambda stubs: stubs.calls.BatchAuthorize, asked, Role.PEP)
+        if made.error is not None:
+            said = [failure(made.error.code(), made.error.details())] * len(questions)
+        else:
+            said = [
+                said_by(one.decision)
+                if one.HasField("decision")
+                else failure(_CODES[one.error.code], one.error.message)
+                for one in made.answer.answers
+            ]
+        for question, one in zip(questions, said, strict=True):
+            self.note(question.line(), made, one)
 
     def request(self, at: Replica, *, seconds: float, budget: int = -1, parent: Known | None = None) -> Known | None:
         """Request a session; return it when it is known."""
@@ -168,8 +131,7 @@ class Calls:
 
     def report(self, at: Replica, session: Known) -> None:
         """Ask about a call, and report a result that takes writing away from the session and from those above it."""
-        call = decision_pb2.Call(session_handle=session.handle, server="notes", tool=READ, arguments_json=_ARGUMENTS)
-        _, answer = self._authorize(at, session, READ, authorization_pb2.AuthorizeRequest(call=call))
+        _, answer = self._ask(at, Question(session=session, tool=READ))
         if answer is None or not answer.decision.outcome_token:
             return
         self._call(
@@ -206,36 +168,19 @@ class Calls:
             lambda answer: {"state": _state(answer.session.state), "epoch": answer.session.epoch},
         )
 
-    def _authorize(
-        self,
-        at: Replica,
-        session: Known,
-        tool: str,
-        request: authorization_pb2.AuthorizeRequest,
-        *,
-        patience: float = PATIENCE,
-    ) -> tuple[Operation, authorization_pb2.AuthorizeResponse | None]:
-        return self._call(
-            at,
-            Operation(kind=Kind.AUTHORIZE, session=session.id, tool=tool, request_id=request.request_id),
-            lambda stubs: stubs.calls.Authorize,
-            request,
-            Role.PEP,
-            lambda answer: {
-                "allowed": answer.decision.outcome == decision_pb2.OUTCOME_ALLOW,
-                "basis": decision_pb2.Basis.Name(answer.decision.basis).removeprefix("BASIS_").lower(),
-                "decision": answer.decision.decision_id,
-                "epoch": answer.decision.session_epoch,
-                "bundle": answer.decision.bundle_version,
-            },
-            patience=patience,
-        )
+    def _ask(self, at: Replica, question: Question, patience: float = PATIENCE) -> tuple[Operation, Any]:
+        made = self.exchange(at, lambda stubs: stubs.calls.Authorize, question.message(), Role.PEP, patience=patience)
+        if made.error is not None:
+            said = failure(made.error.code(), made.error.details())
+        else:
+            said = said_by(made.answer.decision)
+        return self.note(question.line(), made, said), made.answer
 
     def _change(
         self,
         at: Replica,
         line: Operation,
-        method: Callable[[_Stubs], Any],
+        method: Callable[[Stubs], Any],
         request: Any,
         role: Role,
         said: Callable[[Any], Mapping[str, Any]] = lambda _: {},
@@ -251,39 +196,20 @@ class Calls:
         self,
         at: Replica,
         line: Operation,
-        method: Callable[[_Stubs], Any],
+        method: Callable[[Stubs], Any],
         request: Any,
         role: Role,
         said: Callable[[Any], Mapping[str, Any]],
         *,
         found: grpc.StatusCode | None = None,
-        patience: float = PATIENCE,
     ) -> tuple[Operation, Any]:
         """Make a call, and note it with what the answer says. An error of the code `found` is an answer as well."""
-        call, metadata = method(self._stubs_of(at)), at.authorization(role)
-        answer, values = None, dict[str, Any]()
-        invoked = time.monotonic()
-        try:
-            answer = call(request, metadata=metadata, timeout=patience)
-        except grpc.RpcError as error:
-            code = error.code()
-            result = Result.OK if code is found else Result.FAILED if code in _NOT_DONE else Result.UNKNOWN
-            values = {"result": result, "name": code.name if code in _EXPLAINED else f"{code.name}: {error.details()}"}
-        returned = time.monotonic()
-        if answer is not None:
-            values = dict(said(answer))
-        noted = replace(line, invoked=invoked, returned=returned, client=self._client, replica=at.number, **values)
-        self._note(noted)
-        return noted, answer
-
-    def _stubs_of(self, replica: Replica) -> _Stubs:
-        begun, (started, stubs) = replica.started, self._stubs.get(replica.number, (0, None))
-        if stubs is None or started != begun:
-            if stubs is not None:
-                stubs.channel.close()
-            stubs = _Stubs.of(replica)
-            self._stubs[replica.number] = begun, stubs
-        return stubs
+        made = self.exchange(at, method, request, role)
+        if made.error is None:
+            return self.note(line, made, said(made.answer)), made.answer
+        code = made.error.code()
+        failed = failure(code, made.error.details(), not_done=_NOT_DONE)
+        return self.note(line, made, {"result": Result.OK} if code is found else failed), None
 
 
 def _fence(answer: Any) -> Mapping[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Event
@@ -14,6 +15,7 @@ from typing import Final
 from pdp.record import read_records
 from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.clients import Client, Population
+from tests.sessions.postgres.campaign.ears import Ears
 from tests.sessions.postgres.campaign.faults import Faults
 from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica
 from tests.sessions.postgres.campaign.scripts import Scripts
@@ -49,12 +51,13 @@ def campaign(setting: Setting, choices: random.Random, *, seconds: float, number
         for number, replica in enumerate([*setting.replicas] * CLIENTS_OF_EACH)
     ]
     faults = Faults(setting.replicas, setting.server, setting.database, history.append, choices)
+    ears = Ears(setting.replicas, population, stopping)
     shuffled = choices.sample(setting.replicas, len(setting.replicas))
     scripts = Scripts(shuffled, faults, lambda: Calls(len(clients), history.append), number=number)
     with closing(scripts):
         for play in scripts.all():
             play()
-        with _working(clients, stopping):
+        with _working([ears.run, *(one.run for one in clients)], stopping):
             faults.run(stopping, seconds)
             history.append(_calm(setting, scripts))
             stopping.wait(_AFTERWARDS_SECONDS)
@@ -64,19 +67,16 @@ def campaign(setting: Setting, choices: random.Random, *, seconds: float, number
 
 
 @contextmanager
-def _working(clients: Sequence[Client], stopping: Event) -> Iterator[None]:
-    """Have clients work in the `with` block; raise what one of them has raised."""
-    for one in clients:
-        one.start()
-    try:
-        yield
-    finally:
-        stopping.set()
-        for one in clients:
-            one.join()
-    for one in clients:
-        if one.failed is not None:
-            raise one.failed
+def _working(workers: Sequence[Callable[[], None]], stopping: Event) -> Iterator[None]:
+    """Have threads work in the `with` block, until `stopping`; raise what one of them has raised."""
+    with ThreadPoolExecutor(max_workers=len(workers)) as threads:
+        working = [threads.submit(work) for work in workers]
+        try:
+            yield
+        finally:
+            stopping.set()
+        for one in working:
+            one.result()
 
 
 def _calm(setting: Setting, scripts: Scripts) -> Operation:

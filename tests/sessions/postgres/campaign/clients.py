@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from threading import Event, Lock, Thread
+from contextlib import closing
+from threading import Event, Lock
 from typing import Final
 
 from tests.machinery.servers.notes import READ, WRITE
-from tests.sessions.postgres.campaign.calls import Calls, Known
+from tests.sessions.postgres.campaign.calls import Calls
+from tests.sessions.postgres.campaign.questions import Heard, Known, Question
 from tests.sessions.postgres.campaign.replicas import Replica
 from tests.sessions.replicahistory import Kind, Operation, Result
 
@@ -17,8 +19,13 @@ _LIVE: Final = 10
 _JUST_CLOSED: Final = 8
 _PAUSE_SECONDS: Final = 0.004
 # How many of its steps are changes.
-_CHANGES: Final = 0.02
+_CHANGES: Final = 0.04
 _BUDGET: Final = 6
+# How many questions come together, and how often; how many are repeated, and how many insist on what was heard.
+_AT_ONCE: Final = 8
+_TOGETHER: Final = 0.15
+_REPEATED: Final = 0.3
+_INSISTING: Final = 0.2
 # What is done with sessions in turn; each client begins with another of them.
 _DEEDS: Final = (Kind.REVOKE, Kind.END, Kind.REVOKE, Kind.NARROW, Kind.REVOKE, Kind.LABEL)
 _OVER: Final = frozenset({"session_ended", "session_revoked", "session_expired", "ancestor_denied"})
@@ -33,6 +40,7 @@ class Population:
         # Those that are being closed, or were just now: what is answered about them matters most.
         self._closing: deque[Known] = deque(maxlen=_JUST_CLOSED)
         self._waiting: list[Known] = []
+        self._heard: dict[str, Heard] = {}
 
     def few(self) -> bool:
         """Say whether there are fewer sessions than there should be."""
@@ -57,6 +65,14 @@ class Population:
                 self._live.remove(session)
                 self._closing.append(session)
 
+    def hear(self, session: str, heard: Heard) -> None:
+        """Let clients know of a change."""
+        self._heard[session] = heard
+
+    def heard(self, session: Known) -> Heard | None:
+        """Return the last change of a session of which clients have heard."""
+        return self._heard.get(session.id)
+
     def waiting(self, choices: random.Random) -> Known | None:
         """Return one that waits for approval."""
         with self._lock:
@@ -74,7 +90,7 @@ class Population:
             return choices.choice(found) if found else None
 
 
-class Client(Thread):
+class Client:
     """A client of one replica, which works until `stopping`."""
 
     def __init__(
@@ -86,39 +102,45 @@ class Client(Thread):
         stopping: Event,
         choices: random.Random,
     ) -> None:
-        super().__init__(name=f"client-{number}", daemon=True)
         self._number, self._at = number, at
         self._population = population
         self._calls = Calls(number, note)
         self._stopping = stopping
         self._random = choices
         self._deeds = 0
-        self.failed: BaseException | None = None
 
     def run(self) -> None:
         """Ask and change."""
-        try:
+        with closing(self._calls):
             while not self._stopping.wait(_PAUSE_SECONDS):
                 if self._random.random() < _CHANGES:
                     self._change()
                 else:
                     self._ask()
-        except BaseException as error:  # noqa: BLE001 - the campaign raises it
-            self.failed = error
-        self._calls.close()
 
     def _ask(self) -> None:
+        if self._random.random() < _TOGETHER:
+            found = [self._population.any(self._random) for _ in range(_AT_ONCE)]
+            self._calls.ask_many(self._at, [self._question(one) for one in found if one is not None])
+            return
         session = self._population.any(self._random)
         if session is None:
             return
-        tool = self._random.choice((READ, WRITE))
-        request_id = self._request_id() if session.budget >= 0 else ""
-        line = self._calls.ask(self._at, session, tool, request_id=request_id)
-        if request_id and self._random.random() < 0.3:
+        question = self._question(session)
+        line = self._calls.ask(self._at, question)
+        if question.request_id and self._random.random() < _REPEATED:
             # As by a client that has lost the answer.
-            self._calls.ask(self._at, session, tool, request_id=request_id)
+            self._calls.ask(self._at, question)
         if line.basis in _OVER:
             self._population.close(session)
+
+    def _question(self, session: Known) -> Question:
+        return Question(
+            session=session,
+            tool=self._random.choice((READ, WRITE)),
+            request_id=self._request_id() if session.budget >= 0 else "",
+            heard=self._population.heard(session) if self._random.random() < _INSISTING else None,
+        )
 
     def _change(self) -> None:
         waiting = self._population.waiting(self._random)

@@ -9,10 +9,12 @@ from threading import Event
 from typing import Final
 
 from tests.machinery.servers.notes import READ
-from tests.sessions.postgres.campaign.calls import PATIENCE, Calls, Known
+from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.faults import Faults
 from tests.sessions.postgres.campaign.faultyproxy import Late
+from tests.sessions.postgres.campaign.questions import Known, Question
 from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica
+from tests.sessions.postgres.campaign.wire import PATIENCE
 from tests.sessions.replicahistory import CUT, Result
 
 # So soon that the lease before still holds when the answer comes, and too late for one that is made anew by then.
@@ -56,7 +58,7 @@ class Scripts:
         """Ask a replica until it has answered some calls in a row."""
         session, answered = self._remembered(), 0
         while answered < _IN_A_ROW:
-            line = self._calls.ask(replica, session, READ)
+            line = self._calls.ask(replica, _about(session))
             answered = answered + 1 if line.result is Result.OK else 0
 
     def reply_late_then_silence(self) -> None:
@@ -98,14 +100,15 @@ class Scripts:
         with ThreadPoolExecutor(max_workers=_OTHERS) as threads:
             for step in range(_TRIES):
                 session = self._remembered()
+                question = _about(session)
                 for one in self._others:
-                    one.ask(self._there, session, READ)
-                asking = [threads.submit(one.ask, self._there, session, READ) for one in before]
+                    one.ask(self._there, question)
+                asking = [threads.submit(one.ask, self._there, question) for one in before]
                 Event().wait(step * _STEP_SECONDS)
                 with self._faults.noted("stop", self._there.number):
                     self._there.stop()
                     self._calls.revoke(self._here, session)
-                    asking += [threads.submit(one.ask, self._there, session, READ) for one in after]
+                    asking += [threads.submit(one.ask, self._there, question) for one in after]
                     self._there.go_on()
                 for line in asking:
                     line.result()
@@ -118,12 +121,12 @@ class Scripts:
             while calls.reload(at, version).result is not Result.OK:
                 pass
 
-        *watchers, other = self._replicas
         with ThreadPoolExecutor() as threads:
-            for _ in threads.map(watch, self._others, watchers):
+            for _ in threads.map(watch, self._others, (self._here, self._there)):
                 pass
-        # It activates nothing, and takes what is active.
-        watch(self._calls, other)
+        # Also the one that has watched nothing.
+        for replica in self._replicas:
+            self.wait_for(replica)
 
     def _remembered(self) -> Known:
         """Return a session that was opened here, and that the other replica allows calls in, and remembers."""
@@ -132,10 +135,14 @@ class Scripts:
             session = self._calls.request(self._here, seconds=3600.0)
             if session is None or self._calls.approve(self._here, session).result is not Result.OK:
                 continue
-            if all(self._calls.ask(self._there, session, READ).allowed for _ in range(_IN_A_ROW)):
+            if all(self._calls.ask(self._there, _about(session)).allowed for _ in range(_IN_A_ROW)):
                 return session
         raise AssertionError("no session could be opened")
 
     def _ask_until(self, moment: float, session: Known) -> None:
         while time.monotonic() < moment:
-            self._calls.ask(self._there, session, READ, patience=_IMPATIENT)
+            self._calls.ask(self._there, _about(session), patience=_IMPATIENT)
+
+
+def _about(session: Known) -> Question:
+    return Question(session=session, tool=READ)
