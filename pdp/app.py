@@ -678,8 +678,13 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
 def _open_store(settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept, tells=settings.tells)
-    postgres = settings.sessions.store == "postgres"
-    store = _open_postgres(settings, log, clock, fences) if postgres else _open_sqlite(settings, log)
+    store: PostgresSessionStore | SQLiteSessionStore
+    if settings.sessions.store == "postgres":
+        from pdp.postgressettings import open_postgres  # noqa: PLC0415 - an extra brings its driver
+
+        store = open_postgres(settings, log, clock, fences, busy_seconds=_BUSY_SECONDS)
+    else:
+        store = _open_sqlite(settings, log)
     log.watch_store(store.acknowledged)
     return store
 
@@ -694,22 +699,4 @@ def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:
         tells=settings.tells,
         busy_seconds=_BUSY_SECONDS,
         known_revision=log.store_revision,
-    )
-
-
-def _open_postgres(settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences) -> PostgresSessionStore:
-    from pdp.sessions.lease import LeaseTerms  # noqa: PLC0415 - embedded use has no need of it
-    from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
-    from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
-
-    seconds = settings.sessions.lease_seconds
-    return PostgresSessionStore(
-        postgres_of(settings),
-        bundles_kept=settings.policies.kept,
-        tells=settings.tells,
-        busy_seconds=_BUSY_SECONDS,
-        known_revision=log.store_revision,
-        lease=LeaseTerms(file=settings.lease_file, seconds=seconds, clock=clock.machine) if seconds else None,
-        fences=fences,
-        clock=clock,
     )

@@ -194,7 +194,9 @@ class SessionSettings:
         "means that each decision asks it",
     )
     replication: Literal["none", "quorum", "async"] = _setting(
-        "none", "how PostgreSQL fails over; servers start only with `none`: one primary, and no failover"
+        "none",
+        "how PostgreSQL fails over: `none`, not at all; `quorum`, to a standby for which each commit has waited; "
+        "`async`, to one that may lack the last changes: then all that is live is revoked",
     )
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
     keep_ended_seconds: float = _setting(
@@ -361,6 +363,11 @@ class Settings:
     def lease_file(self) -> Path:
         """Return the file of the lease, which the servers of this machine share."""
         return Path(self.data_dir) / "lease"
+
+    @property
+    def acknowledged_file(self) -> Path | None:
+        """Return the file of what this machine knows to be acknowledged; None when PostgreSQL does not fail over."""
+        return None if self.sessions.replication == "none" else Path(self.data_dir) / "acknowledged"
 
     @property
     def tells(self) -> bool:
@@ -754,6 +761,8 @@ def _store_problems(sessions: SessionSettings) -> Iterable[str]:
             f"`sessions.lease_seconds` must be 0, or from {LEAST_LEASE_SECONDS:g} to {MOST_LEASE_SECONDS:g}, "
             f"not `{seconds:g}`"
         )
+    if sessions.replication == "quorum" and not seconds:
+        yield "`sessions.replication: quorum` needs `sessions.lease_seconds`: no other answer counts"
     for name, chosen in (("lease_seconds", seconds > 0), ("replication", sessions.replication != "none")):
         if chosen and sessions.store != "postgres":
             yield f"`sessions.{name}` needs `sessions.store: postgres`, not `{sessions.store}`"

@@ -50,6 +50,7 @@ class EventKind(StrEnum):
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals
     PERSON_FORGOTTEN = "person.forgotten"  # what was kept of somebody was removed
     STORE_RESTORED = "store.restored"  # a backup replaced the session store
+    STORE_WENT_BACK = "store.went_back"  # the database may lack what was acknowledged
     STORE_MOVED = "store.moved"  # all that the session store holds is in one of another kind
     SERVER_STARTED = "server.started"  # a server listens
     SERVER_STOPPED = "server.stopped"  # a server has ended

@@ -160,12 +160,6 @@ def conninfo_in(path: Path) -> str:
     return found
 
 
-def _require_no_failover(settings: Settings) -> None:
-    chosen = settings.sessions.replication
-    if chosen != "none":
-        raise ConfigurationError(f"`sessions.replication: {chosen}` is not offered: this version survives no failover")
-
-
 def _require_address(settings: Settings) -> None:
     _require_free(settings.server.address)
 
@@ -239,12 +233,6 @@ NEEDS: tuple[Need, ...] = (
         settings=("sessions.postgres_file",),
         require=postgres_of,
         remedy="put the connection string there, and let only the server's user read it",
-    ),
-    Need(
-        check="store",
-        settings=("sessions.replication",),
-        require=_require_no_failover,
-        remedy="set it to `none`, and make sure that an old primary is down before a standby is promoted",
     ),
     Need(
         check="record",

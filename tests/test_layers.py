@@ -29,7 +29,7 @@ FLOORS = (
     ("server", "client"),
     ("doors", "console", "signals"),
     # Composition: `app` alone constructs the parts.
-    ("config", "bundlesettings", "callersettings", "messagesettings", "starting", "app", "workers"),
+    ("config", "bundlesettings", "callersettings", "messagesettings", "postgressettings", "starting", "app", "workers"),
     ("testing",),
     ("workbench", "doctor", "bench"),
     ("cli",),

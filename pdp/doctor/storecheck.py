@@ -65,18 +65,41 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
             yield problem(_CHECK, missing(error) or str(error), "install it")
         return
     try:
-        report, unsafe = inspect_postgres(conninfo)
+        report = inspect_postgres(conninfo)
     except (ConfigurationError, StoreUnavailableError) as error:
         yield problem(_CHECK, str(error), "check the connection string, the network and PostgreSQL's own log")
         return
-    for name in unsafe:
+    for name in report.unsafe:
         found = f"PostgreSQL runs with `{name}=off`: what was acknowledged can be lost when its machine crashes"
         yield problem(_CHECK, found, "turn it on")
-    if report is None:
+    yield from _failover_findings(deployment.settings.sessions.replication, report.standbys)
+    if report.tables is None:
         yield fine(_CHECK, "the database has no tables; the first start creates them")
         return
-    yield from _findings(report)
-    yield from _clock_findings(report, deployment.clock.now().wall_at)
+    yield from _findings(report.tables)
+    yield from _clock_findings(report.tables, deployment.clock.now().wall_at)
+
+
+def _failover_findings(replication: str, names: str) -> Iterator[Finding]:
+    """Report what is lost when PostgreSQL fails over."""
+    from pdp.sessions.postgresfailover import standbys_in  # noqa: PLC0415 - an extra brings its driver
+
+    standbys = standbys_in(names)
+    if replication == "async":
+        found = (
+            "`sessions.replication` is `async`: a failover can lose what was acknowledged, and revokes all that is live"
+        )
+        yield warning(_CHECK, found, "use `quorum`, with two synchronous standbys, unless this is intended")
+    elif replication == "quorum" and standbys == 0:
+        found = "`synchronous_standby_names` is empty, so with `sessions.replication: quorum` no server starts"
+        yield problem(_CHECK, found, "name two standbys: `ANY 1 (a, b)`")
+    elif replication == "quorum" and standbys == 1:
+        found = (
+            "`synchronous_standby_names` has one standby: when that is down, nothing can change, and no call is allowed"
+        )
+        yield warning(_CHECK, found, "name two: `ANY 1 (a, b)`")
+    elif replication == "quorum":
+        yield fine(_CHECK, f"what is acknowledged is on a standby: `synchronous_standby_names` is `{names}`")
 
 
 def _findings(report: StoreReport) -> Iterator[Finding]:

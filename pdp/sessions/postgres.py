@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
 
 from pdp.clock import SystemClock
 from pdp.errors import ConflictError, StoreUnavailableError, reason_of
-from pdp.model import Session
+from pdp.model import Head, Session
+from pdp.sessions.acknowledged import Acknowledged, Known
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
 from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
-from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
+from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
+from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgrestables import prepare_sessions
-from pdp.sessions.postgreswatcher import Acknowledged, PostgresWatcher
+from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
 from pdp.sessions.sqlstore import SQLSessionStore
@@ -41,10 +42,9 @@ UPDATE meta SET revision = revision + 1, high_water_at = greatest(high_water_at,
 WHERE :wall_at <= greatest(high_water_at, extract(epoch FROM clock_timestamp()) + :ahead)
 RETURNING schema_version, revision
 """
-# A process that knows an earlier revision has seen nothing of this.
-_COUNT_FROM: Final = """
-UPDATE meta SET revision = greatest(revision, ?), forgotten_revision = greatest(revision, ?), bundle_counted = ?
-RETURNING revision
+# What its commit makes known: with the tag that it has by now.
+_MARK: Final = """
+SELECT revision, coalesce(tag, ''), timeline, standbys FROM meta LEFT JOIN tags USING (revision) CROSS JOIN standing
 """
 
 
@@ -61,6 +61,7 @@ class PostgresSessionStore(SQLSessionStore):
     while it lasts, and a thread renews it until `close`. What is written returns when no server with a lease can answer
     from before it, and `fences` are told of that. Only `touch` does not wait: the high-water mark can be as old as the
     lease. A write for a time far ahead of the clock of the database is refused, and so is a read by such a machine.
+    Without `failover`, any server is used that takes writes.
     """
 
     _connection: PostgresConnection
@@ -81,8 +82,9 @@ class PostgresSessionStore(SQLSessionStore):
         lease: LeaseTerms | None = None,
         fences: Fences | None = None,
         clock: SharedClock | None = None,
+        failover: FailoverTerms | None = None,
     ) -> None:
-        tables = f"{namespace}_sessions"
+        tables, primary = f"{namespace}_sessions", Primary()
 
         def connection(busy_seconds: float = busy_seconds, seconds: float = seconds) -> PostgresConnection:
             return PostgresConnection(
@@ -92,40 +94,57 @@ class PostgresSessionStore(SQLSessionStore):
                 busy_seconds=busy_seconds,
                 seconds=seconds,
                 idle_seconds=idle_seconds,
+                primary=primary,
             )
 
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision)
-        self._fence = PostgresFence(connection(), channel=tables, busy_seconds=busy_seconds, name=NAME)
+        fencing = connection()
+        self._fence = PostgresFence(fencing, channel=tables, busy_seconds=busy_seconds, name=NAME)
         self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes.
         self._noted = False
         # No server can answer from before this revision.
         self._outwaited = 0
         self._renewer: LeaseRenewer | None = None
+        self._failover: Failover | None = None
         leased: Callable[[], Lease | None] = _no_lease
         scopes = ScopePool()
+        # What only reads waits for no writer.
+        watching = connection(0.0)
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
                 prepare_sessions(writing, tables)
                 revision, deployment = writing.execute("SELECT revision, id FROM meta, deployment").get
-            self._acknowledged.require(revision, known_revision)
+            if failover is None:
+                self._acknowledged.require(revision, known_revision)
+            else:
+                self._failover = _failover(failover, self._acknowledged, deployment)
+                opened.callback(self._failover.stop)
+                with writing.answering():
+                    self._failover.settle_now(writing)
+                    self._failover.admit(writing)
+                for one in (writing, fencing, self._foreseer):
+                    one.admit = self._failover.admit
+                watching.admit = self._failover.admit_to_read
             if lease is not None:
                 page = _page(lease, deployment)
-                self._renewer = LeaseRenewer(connection(0.0, lease.seconds), page, lease, channel=tables)
+                renewing = connection(0.0, lease.seconds)
+                renewing.admit = watching.admit
+                self._renewer = LeaseRenewer(renewing, page, lease, channel=tables, failover=self._failover)
                 leased = page.held
             opened.pop_all()
-        # What only reads waits for no writer.
         watcher = PostgresWatcher(
-            connection(0.0),
+            watching,
             scopes,
             self._acknowledged,
             sessions_kept=sessions_kept,
             busy_seconds=busy_seconds,
             clock=clock or SharedClock(SystemClock()),
             leased=leased,
+            only_leased=failover is not None and failover.replication is Replication.QUORUM,
         )
         super().__init__(
             writing,
@@ -137,6 +156,8 @@ class PostgresSessionStore(SQLSessionStore):
             tells=tells,
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
         )
+        if self._failover is not None:
+            self._failover.start()
         if self._renewer is not None:
             self._renewer.start()
 
@@ -146,19 +167,16 @@ class PostgresSessionStore(SQLSessionStore):
 
     def outwait(self) -> None:
         """Return when all see what was read. It asks nothing while no later revision was seen than the last time."""
-        revision = self.acknowledged()
-        if revision > self._outwaited:
-            self._wait(revision)
+        if self.acknowledged() > self._outwaited:
+            self._outwait()
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
         with self._reading():
             found = self._writes.find(write, wall_at=wall_at)
-            if found is not None:
-                self._note_latest()
         if found is not None:
             # The one that has made it may still be waiting for its fence.
-            self._wait(self.acknowledged())
+            self._outwait()
         return found
 
     def activate_bundle(
@@ -174,24 +192,15 @@ class PostgresSessionStore(SQLSessionStore):
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         written = super().activate_bundle(bundle, content, change, captured=captured, expected=expected, write=write)
         # When it was active already, the one that has activated it may still be waiting for its fence.
-        self._wait(self.acknowledged())
+        self._outwait()
         return written
-
-    def count_from(self, revision: int, *, wall_at: float) -> None:
-        """Count changes from a revision, if it is higher, and what is counted of calls from now on.
-
-        It is for a database that was restored: later changes than its own may be known, and calls not counted.
-        """
-        with self._transaction():
-            self._advance(wall_at)
-            counted = json.loads(self._connection.execute("SELECT bundle_counted FROM meta").get)
-            again = json.dumps([(name, wall_at) for name, _ in counted])
-            self._revision = int(self._connection.execute(_COUNT_FROM, (revision, revision, again)).get)
 
     def close(self) -> None:
         """End the lease and close the connections; afterwards the store does not answer."""
         if self._renewer is not None:
             self._renewer.stop()
+        if self._failover is not None:
+            self._failover.stop()
         self._fence.close()
         with self._turns.turn(last=True):
             self._connection.close()
@@ -219,19 +228,15 @@ class PostgresSessionStore(SQLSessionStore):
                     yield
                 except ConflictError:
                     # Memory may lack what it conflicts with: the next read asks, also under a lease.
-                    if self._revision:
-                        self._acknowledged.note(self._revision - 1)
-                    else:
-                        self._note_latest()
+                    self._acknowledged.note(self._revision - 1 if self._revision else self._latest().head.revision)
                     raise
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
-                else:
-                    self._note_latest()
-            self._acknowledged.note(self._revision)
+                known = self._latest()
             revision, noted = self._revision, self._noted
         # Others write meanwhile.
+        self._keep(known)
         if noted:
             self._wait(revision)
 
@@ -243,6 +248,19 @@ class PostgresSessionStore(SQLSessionStore):
         require_known_schema(schema_version)
         return self._revision
 
+    def _latest(self) -> Known:
+        """Return the latest change, which the commit of the present transaction makes safe."""
+        revision, tag, timeline, standbys = self._connection.execute(_MARK).get
+        if self._failover is not None:
+            self._failover.require_standbys(standbys)
+        return Known(head=Head(revision=revision, tag=tag), timeline=timeline)
+
+    def _keep(self, known: Known) -> None:
+        if self._failover is not None:
+            self._failover.keep(known)
+        else:
+            self._acknowledged.note(known.head.revision, known.head.tag)
+
     def _wait(self, revision: int) -> None:
         fence = self._fence.wait(revision)
         if fence is not None:
@@ -253,9 +271,15 @@ class PostgresSessionStore(SQLSessionStore):
         # Shared: the next turn begins when this transaction is over.
         return str(self._connection.execute("SELECT turn FROM source_turn FOR SHARE").get or "")
 
-    def _note_latest(self) -> None:
-        """Note the revision in which something was found done, to fence it."""
-        self._acknowledged.note(int(self._connection.execute("SELECT revision FROM meta").get))
+    def _outwait(self) -> None:
+        """Wait until all that can be read now is safe, and known everywhere.
+
+        It can be of a commit whose wait for a standby was cancelled. A commit of our own makes safe what came before.
+        """
+        with self._reading(), self._locked():
+            known = self._latest()
+        self._keep(known)
+        self._wait(known.head.revision)
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)
@@ -284,6 +308,13 @@ def _page(lease: LeaseTerms, deployment: str) -> LeasePage:
         return LeasePage(lease, deployment=deployment)
     except OSError as error:
         raise StoreUnavailableError(f"cannot use `{lease.file}`: {reason_of(error)}") from None
+
+
+def _failover(terms: FailoverTerms, acknowledged: Acknowledged, deployment: str) -> Failover:
+    try:
+        return Failover(terms, acknowledged, deployment=deployment)
+    except OSError as error:
+        raise StoreUnavailableError(f"cannot use `{terms.file}`: {reason_of(error)}") from None
 
 
 def _no_lease() -> Lease | None:

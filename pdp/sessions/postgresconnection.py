@@ -8,6 +8,7 @@ What it guards against was seen with real servers:
   that comes with a warning may not have been made.
 - A process that is stopped inside a transaction keeps its locks. So the server ends a transaction that is idle.
 - A pooler can drop what a connection asks for, or give it to another one. So it is checked, and refused.
+- A primary that ends, or becomes a standby, is seen by one connection first. So the others are opened again as well.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ import psycopg
 from psycopg import waiting
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.errors import DeadlockDetected, LockNotAvailable, ReadOnlySqlTransaction, SerializationFailure
+from psycopg.errors import (
+    AdminShutdown,
+    CrashShutdown,
+    DeadlockDetected,
+    LockNotAvailable,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
 from psycopg.pq import TransactionStatus
 
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
@@ -40,6 +48,8 @@ IDLE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.1
 _UNSAFE: Final = "the write may or may not have been made"
 _BUSY_ERRORS: Final = (LockNotAvailable, DeadlockDetected, SerializationFailure)
+# The server is not the primary, or no longer.
+_GONE_ERRORS: Final = (ReadOnlySqlTransaction, AdminShutdown, CrashShutdown)
 # In these states a connection can go on.
 _WHOLE: Final = frozenset({TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR})
 
@@ -70,12 +80,22 @@ class PostgresRows:
         return iter(self._rows)
 
 
+class Primary:
+    """What the connections of a process to one database know together: how often they have lost its primary."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+
 class PostgresConnection:
     """One connection as `Statements`, opened at its first use and again after a failure. Its user holds a lock.
 
     `conninfo` is a connection string of PostgreSQL, `namespace` the schema of its tables, and `name` what errors call
     the store. A wait for another writer takes at most `busy_seconds`, and any other wait for the server `seconds`. A
-    transaction that is idle for `idle_seconds` ends: what holds it has stopped.
+    transaction that is idle for `idle_seconds` ends: what holds it has stopped. Connections with the same `primary` are
+    all opened again when one of them has lost it.
+
+    `admit`, when it is set, is called with each connection that was opened, and raises when it is not to be used.
     """
 
     def __init__(
@@ -87,6 +107,7 @@ class PostgresConnection:
         busy_seconds: float,
         seconds: float = SECONDS,
         idle_seconds: float = IDLE_SECONDS,
+        primary: Primary | None = None,
     ) -> None:
         self._settings = {
             "synchronous_commit": "on",
@@ -102,6 +123,12 @@ class PostgresConnection:
         self._name = name
         self._seconds = busy_seconds + seconds
         self._connection: _TimedConnection | None = None
+        self._primary = primary or Primary()
+        # How often the primary was lost when it was opened.
+        self._lost = 0
+        self.admit: Callable[[PostgresConnection], None] | None = None
+        # That of its server, when `admit` has learned it.
+        self.timeline = ""
         self._changes = 0
         self._closed = False
         # How often it was opened: what is remembered from before may be of another server.
@@ -222,28 +249,37 @@ class PostgresConnection:
             self.drop()
 
     def _drop_if_broken(self, error: BaseException) -> None:
-        connection = self._connection
-        # A server that only reads is not the primary, or no longer.
-        if connection is not None and (
-            connection.info.transaction_status not in _WHOLE or isinstance(error, ReadOnlySqlTransaction)
-        ):
+        connection, gone = self._connection, isinstance(error, _GONE_ERRORS)
+        if gone:
+            self._primary.lost += 1
+        if connection is not None and (gone or connection.info.transaction_status not in _WHOLE):
             self.drop()
 
     def _live(self) -> _TimedConnection:
         if self._closed:
             raise StoreUnavailableError(f"the {self._name} does not answer: `closed`")
+        if self._lost != self._primary.lost and self._idle():
+            self.drop()
         if self._connection is None:
+            self._lost = self._primary.lost
             connection = _TimedConnection.connect(self._conninfo, autocommit=True)
             connection.seconds = self._seconds
             self._connection = connection
             connection.add_notice_handler(connection.note)
+            self.opened += 1
             try:
                 self._require_ours(connection)
+                if self.admit is not None:
+                    self.admit(self)
             except BaseException:
                 self.drop()
                 raise
-            self.opened += 1
         return self._connection
+
+    def _idle(self) -> bool:
+        """Say whether it is in no transaction, which would end with it."""
+        connection = self._connection
+        return connection is not None and connection.info.transaction_status is TransactionStatus.IDLE
 
     def _require_ours(self, connection: _TimedConnection) -> None:
         version = connection.info.server_version // 10_000

@@ -17,9 +17,11 @@ from uuid import uuid4
 from pdp.clock import Instant
 from pdp.errors import PDPError, StoreUnavailableError, reason_of
 from pdp.model import Head
+from pdp.sessions.acknowledged import Known
 from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgresfailover import Failover
 from pdp.sessions.sharedclock import MOST_APART_SECONDS, most_behind
 
 _LOG = logging.getLogger("pdp")
@@ -34,7 +36,8 @@ _JOIN: Final = "INSERT INTO replicas (id, renewals, lease_seconds) VALUES (?, 0,
 _RENEW: Final = """
 UPDATE replicas SET renewals = renewals + 1 WHERE id = ?
 RETURNING (SELECT revision FROM meta), coalesce((SELECT tag FROM meta JOIN tags USING (revision)), ''),
-  CAST(extract(epoch FROM clock_timestamp()) AS double precision)
+  CAST(extract(epoch FROM clock_timestamp()) AS double precision),
+  (SELECT timeline FROM standing), (SELECT standbys FROM standing)
 """
 _CONFIRM: Final = """
 INSERT INTO confirmations (id, revision, tag) VALUES (?, ?, ?)
@@ -46,14 +49,24 @@ _LEAVE: Final = "DELETE FROM replicas WHERE id = ?"
 class LeaseRenewer:
     """Renews the lease of a machine on its own thread once started, in the process that holds the lock of its page.
 
-    It ends connection and page with itself. `channel` is that on which fences give hints.
+    It ends connection and page with itself. `channel` is that on which fences give hints. With a `failover`, what it
+    confirms is on the disk of this machine before.
     """
 
-    def __init__(self, connection: PostgresConnection, page: LeasePage, terms: LeaseTerms, *, channel: str) -> None:
+    def __init__(
+        self,
+        connection: PostgresConnection,
+        page: LeasePage,
+        terms: LeaseTerms,
+        *,
+        channel: str,
+        failover: Failover | None = None,
+    ) -> None:
         self._connection = connection
         self._page = page
         self._terms = terms
         self._channel = channel
+        self._failover = failover
         # Empty while it has no row.
         self._id = ""
         # The number of the connection that listens, and of that which confirmed.
@@ -145,16 +158,21 @@ class LeaseRenewer:
             # What a hint is about that has come until now is seen; one that comes later asks for another renewal.
             self._hinted = False
             found = self._connection.execute(_RENEW, (self._id,)).get
+            if found is not None and self._failover is not None:
+                self._failover.require_standbys(found[-1])
         if found is None:
             return None
-        revision, tag, database_at = found
+        revision, tag, database_at, timeline, _ = found
+        head = Head(revision=revision, tag=tag)
         try:
             self._require_near(begun, database_at)
         except StoreUnavailableError:
             self._leave()
             raise
+        if self._failover is not None:
+            self._failover.keep(Known(head=head, timeline=timeline))
         behind = max(most_behind(begun, database_at), 0.0)
-        return Lease(head=Head(revision=revision, tag=tag), begun=begun, seconds=self._terms.seconds, behind=behind)
+        return Lease(head=head, begun=begun, seconds=self._terms.seconds, behind=behind)
 
     def _require_near(self, begun: Instant, database_at: float) -> None:
         earliest = begun.wall_at - MOST_APART_SECONDS

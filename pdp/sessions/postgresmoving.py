@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
+from pdp.sessions.acknowledged import Acknowledged
 from pdp.sessions.moving import META, MOVING, Content, Half, Mark, Row, StoreState, Table
 from pdp.sessions.movingrows import BATCH, fill, forget_mark, put_aside, put_back
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgrestables import BEGIN, REPLICA_TABLES, mark_of, write_history, write_sessions
-from pdp.sessions.postgreswatcher import Acknowledged
 
 _BUSY_SECONDS: Final = 10.0
 # One statement can copy many rows; and the transaction is idle while the other side writes.
@@ -108,7 +108,7 @@ class PostgresSide:
         with self._connection.answering(), self._connection.transaction(BEGIN):
             if mark_of(self._connection, self._namespaces[Half.SESSIONS]):
                 # What was in them was moved away, or came only in part.
-                self._connection.execute(f"DROP TABLE {', '.join(self._all_tables())}")
+                self._connection.execute(f"DROP TABLE {', '.join(self._all_tables())} CASCADE")
             self._write_tables()
             fill(self._into, _Tables(self._into).tables(), content, copied)
             for table, column in self._into(Half.HISTORY).execute(_NUMBERED).fetchall():
@@ -150,8 +150,9 @@ class _Tables:
         """Return all tables."""
         columns: dict[tuple[Half, str], list[str]] = {}
         for half in Half:
-            for table, column in self._into(half).execute(_COLUMNS, (MOVING, *REPLICA_TABLES)):
-                columns.setdefault((half, table), []).append(column)
+            for table, column in self._into(half).execute(_COLUMNS):
+                if table not in _STAYING:
+                    columns.setdefault((half, table), []).append(column)
         return tuple(Table(half, name, tuple(names)) for (half, name), names in columns.items())
 
     def count(self, table: Table) -> int:
@@ -174,9 +175,10 @@ SELECT count(*) FROM pg_stat_activity
 WHERE application_name = 'pdp' AND datname = current_database() AND pid != pg_backend_pid()
 """
 _ALL_TABLES: Final = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN (?, ?)"
+_STAYING: Final = frozenset({MOVING, *REPLICA_TABLES})
 _COLUMNS: Final = """
 SELECT CAST(table_name AS text), CAST(column_name AS text) FROM information_schema.columns
-WHERE table_schema = current_schema() AND table_name NOT IN (?, ?, ?, ?, ?) ORDER BY table_name, ordinal_position
+WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position
 """
 # Columns that the database numbers itself.
 _NUMBERED: Final = """

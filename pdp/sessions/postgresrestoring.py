@@ -5,24 +5,30 @@ As `restoring.py` does with a file: what is live in it is revoked, unless the op
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 from pdp.clock import Instant, no_earlier, utc_text
 from pdp.sessions import lifecycle
+from pdp.sessions.acknowledged import AcknowledgedFile
 from pdp.sessions.care import StoreReport
 from pdp.sessions.database import SCHEMA_VERSION
-from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgressettling import SettlingStore
 from pdp.sessions.restoring import BY, Restored
-from pdp.sessions.values import SessionFilter
 
 
-def accept(conninfo: str, *, now: Instant, keep_sessions: bool = False, known_revision: int = 0) -> Restored:
+def accept(
+    conninfo: str, *, now: Instant, keep_sessions: bool = False, known_revision: int = 0, file: Path | None = None
+) -> Restored:
     """Accept the store in a database as it is; with `keep_sessions`, its live sessions stay live.
 
-    It counts its changes from `known_revision`, the last one in the record, if that is higher. Raise
-    `StoreUnavailableError` when it cannot be read or written.
+    It counts its changes from `known_revision`, the last one in the record, or from the one in the `file` of this
+    machine, if that is higher. Raise `StoreUnavailableError` when it cannot be read or written, and `OSError` when the
+    file cannot.
     """
-    with closing(PostgresSessionStore(conninfo)) as store:
+    with ExitStack() as opened:
+        store = opened.enter_context(closing(SettlingStore(conninfo)))
+        known = opened.enter_context(closing(AcknowledgedFile(file, deployment=store.deployment()))) if file else None
         report = StoreReport(
             schema_version=SCHEMA_VERSION,
             sessions=store.count_by_state(),
@@ -31,7 +37,9 @@ def accept(conninfo: str, *, now: Instant, keep_sessions: bool = False, known_re
         )
         now = no_earlier(now, report.high_water_at)
         reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked after it is not known"
-        change = lifecycle.revoke(now, by=BY, reason=reason)
-        revoked = () if keep_sessions else store.change_where(SessionFilter(), change, wall_at=now.wall_at)
-        store.count_from(known_revision, wall_at=now.wall_at)
+        change = None if keep_sessions else lifecycle.revoke(now, by=BY, reason=reason)
+        beyond = max(known_revision, known.read().head.revision + 1 if known else 0)
+        kept, revoked = store.replace(change, beyond=beyond, wall_at=now.wall_at, seen=store.standing())
+        if known is not None:
+            known.keep(kept)
     return Restored(backup=report, revoked=revoked, replaced=None)

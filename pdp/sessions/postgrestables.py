@@ -70,6 +70,8 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> None:
         connection.execute(_REPLICAS)
     if missing(connection, namespace, "source_turn"):
         connection.execute(_BUNDLES_OF_REPLICAS)
+    if missing(connection, namespace, "timelines"):
+        connection.execute(_TIMELINES)
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
@@ -200,15 +202,16 @@ CREATE TABLE freezes (
 );
 """
 FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0, '', 0, '[]', 0)"
-# Of servers that answer from memory: SQLite has none of them, and a move leaves them. `confirmations` is empty after a
+# Of servers that share a database: SQLite has none of them, and a move leaves them. `confirmations` is empty after a
 # crash of the database, which means that none has confirmed. The trigger keeps the tags of the latest thousand
 # revisions, whichever program writes; its function has the search path of this connection.
 REPLICA_TABLES: Final = frozenset(
     {
-        *("deployment", "tags", "replicas", "confirmations"),
+        *("deployment", "tags", "replicas", "confirmations", "timelines", "standing"),
         *("source_turn", "bundle_servers", "preparing", "prepared"),
     }
 )
+TAGS_KEPT: Final = 1000
 _REPLICAS: Final = """
 CREATE TABLE deployment (
   "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
@@ -265,6 +268,22 @@ CREATE UNLOGGED TABLE prepared (
   problem TEXT COLLATE "C" NOT NULL,
   PRIMARY KEY (asked, server)
 );
+"""
+# Up to which timeline it is settled what its server has, and on which one all was revoked that was live: see
+# `postgresfailover.py`. A database that has no note of it begins with the present one. The timeline of a server is in
+# the name of a segment of its log; the last checkpoint can still say the one before.
+_TIMELINES: Final = """
+CREATE TABLE timelines (
+  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+  settled TEXT COLLATE "C" NOT NULL,
+  swept TEXT COLLATE "C" NOT NULL
+);
+INSERT INTO timelines SELECT 1, present, present
+FROM substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS present;
+CREATE VIEW standing AS
+SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline, settled, swept,
+  current_setting('synchronous_standby_names') AS standbys
+FROM timelines;
 """
 _WRITES: Final = """
 CREATE TABLE IF NOT EXISTS writes (

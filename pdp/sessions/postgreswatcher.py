@@ -6,6 +6,9 @@ all that is remembered, because every write changes both in its own transaction,
 While this machine has a lease, nothing is asked: memory answers that has all changes up to the head of the lease.
 
 Each read also shows how far the clock of this machine can be behind that of the database.
+
+Where a standby can be promoted while the old primary goes on, an answer of the old one proves nothing: it says for ever
+that nothing has changed. Then a call is only answered under a lease, which the old one cannot renew.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ from typing import Final
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import Head
+from pdp.sessions.acknowledged import Acknowledged
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
+from pdp.sessions.postgrestables import TAGS_KEPT
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.sqlrows import Chain
@@ -27,38 +32,13 @@ SELECT revision, coalesce(tag, ''), CAST(extract(epoch FROM clock_timestamp()) A
 FROM meta LEFT JOIN tags USING (revision)
 """
 _TAGS: Final = "SELECT revision, tag FROM tags WHERE revision >= ?"
-# As many as the database keeps.
-_TAGS_KEPT: Final = 1000
-
-
-class Acknowledged:
-    """The latest revision that this process, or its record, knows to be acknowledged.
-
-    A database that is behind it has lost acknowledged writes, and is used no longer.
-    """
-
-    def __init__(self, revision: int) -> None:
-        self.revision = revision
-
-    def require(self, revision: int, known: int) -> None:
-        """Note the revision of the database; raise `StoreUnavailableError` when that is behind what was `known`."""
-        if revision < known:
-            raise StoreUnavailableError(
-                f"the session store lacks the last {known - revision} changes that it acknowledged: an older state of "
-                "the database has taken its place; to go on with it, see `pdp store restore`"
-            )
-        self.note(revision)
-
-    def note(self, revision: int) -> None:
-        """Note a revision that was acknowledged."""
-        self.revision = max(self.revision, revision)
 
 
 class PostgresWatcher(Watching):
     """What one process reads and remembers of a database. Safe for threads.
 
     A read waits for others of this process at most `busy_seconds`. `leased` returns the lease that this machine has
-    now, None without one.
+    now, None without one. With `only_leased`, a view is refused without one.
     """
 
     _connection: PostgresConnection
@@ -73,11 +53,15 @@ class PostgresWatcher(Watching):
         busy_seconds: float,
         clock: SharedClock,
         leased: Callable[[], Lease | None],
+        only_leased: bool = False,
     ) -> None:
         super().__init__(connection, scopes, BoundedLock(busy_seconds, "session store"), sessions_kept=sessions_kept)
         self._acknowledged = acknowledged
         self._clock = clock
         self._leased = leased
+        self._only_leased = only_leased
+        # Whether what was read last has all that was acknowledged before it was asked for, by a lease.
+        self._vouched = False
         self._opened = 0
         # The tags of what is remembered: of the latest revision, and back at least to the head of the lease.
         self._tags: dict[int, str] = {}
@@ -95,6 +79,19 @@ class PostgresWatcher(Watching):
 
     def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
         lease = self._leased()
+        chain = self._answer(lease, key, remembered, sql, least)
+        # A lease that held when the call had begun has all that was acknowledged before, and this has all of the lease.
+        self._vouched = lease is not None and self._knows(lease.head)
+        return chain
+
+    def _answer(
+        self,
+        lease: Lease | None,
+        key: Key,
+        remembered: Callable[[Key], Chain | None],
+        sql: str,
+        least: Head | None,
+    ) -> Chain:
         # What this process has written is in no lease yet.
         if (
             lease is not None
@@ -135,12 +132,19 @@ class PostgresWatcher(Watching):
         super()._catch_up()
         self._tags |= tags
         # It can be later than what was asked for just before.
-        self._acknowledged.note(self._revision)
+        self._acknowledged.note(self._revision, self._tags.get(self._revision, ""), self._connection.timeline)
+
+    def _require_vouched(self) -> None:
+        if self._only_leased and not self._vouched:
+            raise StoreUnavailableError(
+                "this machine has no lease, and with `sessions.replication: quorum` none answers without: PostgreSQL "
+                "may have another primary"
+            )
 
     def _keep_tags(self, lease: Lease | None) -> None:
-        if len(self._tags) <= 2 * _TAGS_KEPT:
+        if len(self._tags) <= 2 * TAGS_KEPT:
             return
-        first = self._revision - _TAGS_KEPT
+        first = self._revision - TAGS_KEPT
         if lease is not None:
             first = min(first, lease.head.revision)
         self._tags = {revision: tag for revision, tag in self._tags.items() if revision >= first}

@@ -517,7 +517,7 @@ class SQLSessionStore(ABC):
             bundle = bundle.counting_on(active, mark)
             revision = self._advance(bundle.activated_at)
             self._keep_bundle(bundle, content, revision)
-            written = self._apply(_LIVE, (), change, foreseen)
+            written = self._apply(LIVE_SESSIONS, (), change, foreseen)
             self._writes.remember(write, bundle.named_after(active), wall_at=bundle.activated_at)
             self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
             return written
@@ -604,7 +604,7 @@ id IN (
   SELECT id FROM family
 ) AND state IN ('requested', 'active') AND ends_at > ?
 """
-_LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
+LIVE_SESSIONS = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 _CUT = """
 INSERT INTO cuts (tenant, "user", agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, "user", agent) DO UPDATE SET at = excluded.at, by = excluded.by, reason = excluded.reason

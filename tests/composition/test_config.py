@@ -88,7 +88,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "jwt.algorithms": _JWT,
     "sessions.postgres_file": {"sessions.store": "postgres"},
     "sessions.lease_seconds": _POSTGRES,
-    "sessions.replication": _POSTGRES,
+    "sessions.replication": {**_POSTGRES, "sessions.lease_seconds": 1.0},
     "record.shared_folder": _POSTGRES,
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
@@ -485,6 +485,10 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
         ({"sessions.replication": "async"}, "`sessions.replication` needs `sessions.store: postgres`, not `sqlite`"),
         ({"record.shared_folder": "f"}, "`record.shared_folder` needs `sessions.store: postgres`, not `sqlite`"),
         ({"record.replica": "a b"}, "`record.replica` must be up to 64 letters, digits, `.`, `_` and `-`, not `a b`"),
+        (
+            {**_POSTGRES, "sessions.replication": "quorum"},
+            "`sessions.replication: quorum` needs `sessions.lease_seconds`: no other answer counts",
+        ),
         ({**_POSTGRES, "sessions.lease_seconds": "9"}, "`sessions.lease_seconds` must be 0, or from 0.3 to 5, not `9`"),
     ],
 )

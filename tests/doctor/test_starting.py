@@ -147,11 +147,6 @@ ROWS = (
     Row("no connection string", "sessions.postgres_file", settings(PDP_SESSIONS__POSTGRES_FILE="gone", **POSTGRES)),
     Row("an empty one", "sessions.postgres_file", write("f", b"", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES)),
     Row("no such string", "connection string", write("f", b"x", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES)),
-    Row(
-        "a way to fail over",
-        "sessions.replication",
-        write("f", b"", PDP_SESSIONS__REPLICATION="quorum", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES),
-    ),
     Row("wrong variable", "OTEL_EXPORTER_OTLP_ENDPOINT", settings(OTEL_EXPORTER_OTLP_ENDPOINT="ftp://x")),
     Row("data is a file", "data_dir", settings(PDP_DATA_DIR="policies/bundle.yaml")),
     Row("no policies", "policies.folder|policy folder|gone", settings(PDP_POLICIES__FOLDER="gone")),

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "pdp-record-heads",  # the same
     "pdp-replicas",  # the same
     "pdp-prepare",  # the same
+    "pdp-failover",  # the same
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers

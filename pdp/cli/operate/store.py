@@ -146,7 +146,13 @@ def _restore(
         return restore(file, path, now=now, keep_sessions=keep_sessions, known_revision=known_revision)
     from pdp.sessions.postgresrestoring import accept  # noqa: PLC0415 - an extra brings its driver
 
-    return accept(postgres_of(settings), now=now, keep_sessions=keep_sessions, known_revision=known_revision)
+    return accept(
+        postgres_of(settings),
+        now=now,
+        keep_sessions=keep_sessions,
+        known_revision=known_revision,
+        file=settings.acknowledged_file,
+    )
 
 
 def _stored(settings: Settings) -> Path:

@@ -47,10 +47,10 @@ def conninfo(server: PostgresServer) -> str:
     return server.conninfo
 
 
-# The secret and the name of the database stay.
+# The secret, the name of the database and its timeline stay.
 _TABLES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history', 'pdp_record')
-AND tablename NOT IN ('history', 'deployment')
+AND tablename NOT IN ('history', 'deployment', 'timelines')
 """
 _FIRST_REVISION = "INSERT INTO pdp_history.access_revision VALUES (1, 0, 0)"

@@ -23,18 +23,23 @@ INSTALLED = Path(__file__).parents[3] / ".venv-replicas"
 
 
 class PostgresServer:
-    """A server in a folder, which listens on one port of this machine."""
+    """A server in a folder, which listens on one port of this machine; as a standby `of` another one, with a `name`."""
 
-    def __init__(self, folder: Path, version: int) -> None:
+    def __init__(self, folder: Path, version: int, *, of: PostgresServer | None = None, name: str = "") -> None:
         assert (INSTALLED / VERSIONS[version]).is_dir(), f"there is no `{INSTALLED}`: run `make replicas`"
         self.folder, self._data = folder, folder / "data"
+        self._version, self.port = version, 0
         self._user = as_another()
-        self._programs = copy_programs(INSTALLED, version, folder)
+        self._programs: Path = of._programs if of is not None else copy_programs(INSTALLED, version, folder)
         folder.chmod(0o755)
-        self._data.mkdir()
+        self._data.mkdir(mode=0o700)
         if self._user:
             os.chown(self._data, NOBODY, NOBODY)
-        self._run("initdb", "--auth=trust", "--username=pdp", "--encoding=UTF8", "--no-locale", "--no-sync")
+        if of is None:
+            self._run("initdb", "--auth=trust", "--username=pdp", "--encoding=UTF8", "--no-locale", "--no-sync")
+        else:
+            source = f"host=127.0.0.1 port={of.port} user=pdp application_name={name}"
+            self._run("pg_basebackup", "-d", source, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
         with socket.create_server(("127.0.0.1", 0)) as found:
             self.port = int(found.getsockname()[1])
         self._process = self._started()
@@ -58,10 +63,27 @@ class PostgresServer:
         self._process.wait(timeout=60)
         self._process = self._started()
 
+    def standby(self, folder: Path, name: str) -> PostgresServer:
+        """Return a standby in a folder, which streams from this server."""
+        folder.mkdir()
+        return PostgresServer(folder, self._version, of=self, name=name)
+
+    def kill(self) -> None:
+        """Kill it; its other processes end when they notice."""
+        self._process.kill()
+        # As its parent: where nobody waits for it, its lock would stay.
+        self._process.wait(timeout=60)
+
+    def promote(self) -> None:
+        """Make this standby a primary."""
+        with self.connect() as connection:
+            assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+
     def stop(self) -> None:
         """End it."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(timeout=60)
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(timeout=60)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), "-D", str(self._data), *arguments]

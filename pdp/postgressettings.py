@@ -1,0 +1,60 @@
+"""Choose from the settings how sessions are kept in PostgreSQL, and record what a failover has cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pdp.model import Session
+from pdp.observer import Event, EventKind
+from pdp.sessions.fences import Fences
+from pdp.sessions.lease import LeaseTerms
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.postgressettling import BY, Settling, SettlingStore, WentBack
+from pdp.sessions.sharedclock import SharedClock
+from pdp.starting import postgres_of
+
+if TYPE_CHECKING:
+    from pdp.config import Settings
+    from pdp.record import DecisionLog
+
+
+def open_postgres(
+    settings: Settings, log: DecisionLog, clock: SharedClock, fences: Fences, *, busy_seconds: float
+) -> PostgresSessionStore:
+    """Open the session store in PostgreSQL. Raise `StoreUnavailableError`, or `ConfigurationError`."""
+    conninfo, sessions = postgres_of(settings), settings.sessions
+    common: dict[str, Any] = {"tells": settings.tells, "busy_seconds": busy_seconds, "fences": fences}
+
+    def went_back(found: WentBack) -> None:
+        log.event(_went_back(found, clock.now().wall_at))
+
+    def revoked(ended: tuple[Session, ...]) -> None:
+        at = clock.now().wall_at
+        for one in ended:
+            facts = {"reason": one.reason}
+            log.event(Event.of_session(EventKind.SESSION_REVOKED, one, at=at, caller_id=BY, facts=facts))
+
+    settling = Settling(
+        opened=lambda: SettlingStore(conninfo, **common), clock=clock, went_back=went_back, revoked=revoked
+    )
+    lease = LeaseTerms(file=settings.lease_file, seconds=sessions.lease_seconds, clock=clock.machine)
+    return PostgresSessionStore(
+        conninfo,
+        bundles_kept=settings.policies.kept,
+        known_revision=log.store_revision,
+        lease=lease if sessions.lease_seconds else None,
+        clock=clock,
+        failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file),
+        **common,
+    )
+
+
+def _went_back(found: WentBack, at: float) -> Event:
+    facts = {
+        "timeline": found.timeline,
+        "revision": str(found.revision),
+        "known_revision": str(found.known or ""),
+        "changes_lost": "unknown" if found.lost is None else str(found.lost),
+    }
+    return Event(kind=EventKind.STORE_WENT_BACK, at=at, caller_id=BY, facts={k: v for k, v in facts.items() if v})

@@ -1,0 +1,173 @@
+"""Go on with a server of PostgreSQL that has taken the place of another one, once nothing can contradict it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pdp.clock import Clock, no_earlier
+from pdp.errors import StoreUnavailableError
+from pdp.model import Session
+from pdp.sessions import lifecycle
+from pdp.sessions.acknowledged import NOTHING, Known
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresfailover import (
+    SETTLING_SECONDS,
+    Failover,
+    FailoverTerms,
+    Finding,
+    Replication,
+    Standing,
+    judged,
+    require_settling,
+    standing,
+)
+from pdp.sessions.sqlstore import LIVE_SESSIONS
+from pdp.sessions.values import Change
+
+_LOG = logging.getLogger("pdp")
+
+# Recorded as the one that revoked what may have been revoked already.
+BY: Final = "store-went-back"
+_REASON: Final = "the database has gone back to an older state: what was revoked after it is not known"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WentBack:
+    """What a server on `timeline` lacks, whose latest change is `revision`.
+
+    `known` is the latest change that this machine knows to be acknowledged, 0 when it knows none. `lost` is how many of
+    its changes are lost, None when that cannot be known.
+    """
+
+    timeline: str
+    revision: int
+    known: int
+    lost: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """How a process settles a server, whose store `opened` returns.
+
+    `went_back` is told first of what may be lost, and `revoked` afterwards of the sessions that were revoked for it.
+    """
+
+    opened: Callable[[], SettlingStore]
+    clock: Clock
+    went_back: Callable[[WentBack], None]
+    revoked: Callable[[tuple[Session, ...]], None]
+    seconds: float = SETTLING_SECONDS
+
+    def terms(self, replication: Replication, file: Path | None) -> FailoverTerms:
+        """Return how a store takes part in failovers."""
+        return FailoverTerms(replication=replication, file=file, settle=self.settle)
+
+    def settle(self, failover: Failover) -> None:
+        """Settle the present server, unless that is up to people. Raise `PDPError`."""
+        known = failover.known
+        with closing(self.opened()) as store:
+            seen = store.standing(known)
+            found = judged(seen, known, failover.replication)
+            if found is Finding.FITS:
+                return
+            require_settling(found, seen, known, failover.replication)
+            if seen.settled != seen.timeline:
+                _LOG.warning("another server has taken the place of the database, on timeline `%s`", seen.timeline)
+                failover.rest(self.seconds)
+            # Others of this process or machine have learned more meanwhile.
+            known = failover.known
+            seen = store.standing(known, connection=seen.connection)
+            self._go_on(store, seen, known, failover)
+
+    def _go_on(self, store: SettlingStore, seen: Standing, known: Known, failover: Failover) -> None:
+        found = judged(seen, known, failover.replication)
+        require_settling(found, seen, known, failover.replication)
+        if found is Finding.FITS:
+            return
+        if found is Finding.UNSETTLED:
+            store.take(seen)
+            return
+        self.went_back(_lost(found, seen, known))
+        now = no_earlier(self.clock.now(), store.high_water_at())
+        change = None if found is Finding.REPLACED else lifecycle.revoke(now, by=BY, reason=_REASON)
+        again = found is Finding.LACKS
+        kept, revoked = store.replace(
+            change, beyond=known.head.revision + 1, wall_at=now.wall_at, seen=seen, again=again
+        )
+        failover.keep(kept)
+        self.revoked(revoked)
+
+
+class SettlingStore(PostgresSessionStore):
+    """A store that takes any server, for the one that decides whether to go on with it. Nothing else uses it."""
+
+    def standing(self, known: Known = NOTHING, *, connection: int = 0) -> Standing:
+        """Ask where the server stands; it must be that of a `connection`, if that is given."""
+        with self._reading():
+            seen = standing(self._connection, known)
+        _require_same(connection or seen.connection, seen)
+        return seen
+
+    def deployment(self) -> str:
+        """Return what the database is called."""
+        with self._reading():
+            return str(self._connection.execute("SELECT id FROM deployment").get)
+
+    def take(self, seen: Standing) -> None:
+        """Note that all is settled up to the timeline of a server."""
+        with self._transaction():
+            _require_same(seen.connection, standing(self._connection, NOTHING))
+            self._connection.execute(_SETTLED)
+
+    def replace(
+        self, change: Change | None, *, beyond: int, wall_at: float, seen: Standing, again: bool = True
+    ) -> tuple[Known, tuple[Session, ...]]:
+        """Go on with the state that a server has, in place of a later one; return its latest change.
+
+        `change` is applied to all live sessions and returned is what it changed; unless `again`, only by the first one
+        that does so on this timeline. Changes count from `beyond`, if that is higher, and what is counted of calls from
+        now on: later changes than those of the server may be known, and calls not counted.
+        """
+        with self._transaction():
+            present = standing(self._connection, NOTHING)
+            _require_same(seen.connection, present)
+            self._advance(wall_at)
+            applies = change is not None and (again or present.swept != present.timeline)
+            written = self._apply(LIVE_SESSIONS, (), change, {}) if applies and change is not None else ()
+            counted = json.loads(self._connection.execute("SELECT bundle_counted FROM meta").get)
+            begun = json.dumps([(name, wall_at) for name, _ in counted])
+            self._revision = int(self._connection.execute(_COUNT_FROM, (beyond, beyond, begun)).get)
+            self._connection.execute(_SWEPT)
+            self._note(self._revision, [("session", session.id) for session in written])
+            known = self._latest()
+        return known, written
+
+
+def _lost(found: Finding, seen: Standing, known: Known) -> WentBack:
+    revision = known.head.revision
+    lost: int | None = None
+    if found is Finding.DOUBTFUL and revision:
+        lost = 0
+    elif revision > seen.revision:
+        lost = revision - seen.revision
+    return WentBack(timeline=seen.timeline, revision=seen.revision, known=revision, lost=lost)
+
+
+def _require_same(connection: int, seen: Standing) -> None:
+    if seen.connection != connection:
+        raise StoreUnavailableError("the connection to the database was lost while it was settled")
+
+
+_SETTLED: Final = "UPDATE timelines SET settled = (SELECT timeline FROM standing)"
+_SWEPT: Final = "UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)"
+# A process that knows an earlier revision has seen nothing of this.
+_COUNT_FROM: Final = """
+UPDATE meta SET revision = greatest(revision, ?), forgotten_revision = greatest(revision, ?), bundle_counted = ?
+RETURNING revision
+"""

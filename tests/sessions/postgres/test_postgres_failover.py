@@ -1,0 +1,362 @@
+"""When another server of PostgreSQL takes over, nothing acknowledged is lost, or all that may be is revoked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.clock import Deadline, SystemClock
+from pdp.errors import OverloadedError, StoreUnavailableError
+from pdp.model import Head, Session, SessionState
+from pdp.sessions.acknowledged import AcknowledgedFile, Known
+from pdp.sessions.lease import LeaseTerms
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresfailover import SETTLING_SECONDS, Finding, Replication, Standing, judged, standbys_in
+from pdp.sessions.postgressettling import Settling, SettlingStore, WentBack
+from pdp.sessions.values import SessionFilter
+from pdp.testing.stores.samples import make_session, revoked
+from pdp.testing.waiting import wait_until
+from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.postgrescluster import Cluster, replicated
+from tests.sessions.postgres.postgresserver import PostgresServer
+
+pytestmark = pytest.mark.replicas
+
+VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
+HASTY = {"busy_seconds": 2.0, "seconds": 2.0, "idle_seconds": 2.0}
+
+
+@dataclass(kw_only=True)
+class Machine:
+    """A machine with a store on a database, and what it has said of failovers."""
+
+    conninfo: str
+    folder: Path
+    replication: Replication
+    settling_seconds: float = 0.0
+    lease_seconds: float = 0.0
+    known_revision: int = 0
+    options: dict[str, Any] = field(default_factory=lambda: PATIENT)
+    told: list[WentBack] = field(default_factory=list)
+    told_at: float = 0.0
+    revoked: list[str] = field(default_factory=list)
+
+    def opened(self) -> PostgresSessionStore:
+        """Open its store."""
+
+        def went_back(found: WentBack) -> None:
+            self.told.append(found)
+            self.told_at = time.monotonic()
+
+        settling = Settling(
+            opened=lambda: SettlingStore(self.conninfo, **self.options),
+            clock=SystemClock(),
+            went_back=went_back,
+            revoked=lambda sessions: self.revoked.extend(one.id for one in sessions),
+            seconds=self.settling_seconds,
+        )
+        lease = LeaseTerms(file=self.folder / "lease", seconds=self.lease_seconds, clock=SystemClock())
+        return PostgresSessionStore(
+            self.conninfo,
+            **self.options,
+            known_revision=self.known_revision,
+            lease=lease if self.lease_seconds else None,
+            failover=settling.terms(self.replication, self.folder / "acknowledged"),
+        )
+
+
+@pytest.fixture
+def machine(conninfo: str, tmp_path: Path) -> Machine:
+    """Give a machine on empty tables, where a failover may lose what was acknowledged."""
+    return Machine(conninfo=conninfo, folder=tmp_path, replication=Replication.ASYNC)
+
+
+@pytest.fixture
+def takes_over(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], None]]:
+    """Give what makes the server one that has taken the place of another one; afterwards it is as before."""
+    assert conninfo
+
+    def taken() -> None:
+        with server.connect() as connection:
+            connection.execute("UPDATE pdp_sessions.timelines SET settled = '00000000', swept = '00000000'")
+            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pdp'"
+            connection.execute(ours)
+
+    yield taken
+    with server.connect() as connection:
+        connection.execute("SET search_path = pdp_sessions")
+        connection.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
+
+
+# What is to be thought of a server
+
+SEEN = Standing(
+    timeline="00000002", settled="00000002", swept="00000001", revision=9, tag="t", standbys="", connection=1
+)
+KNOWN = Known(head=Head(revision=9, tag="t"), timeline="00000001")
+
+
+@pytest.mark.parametrize(
+    ("seen", "known", "expected"),
+    [
+        pytest.param(SEEN, KNOWN, Finding.FITS, id="it has all"),
+        pytest.param(replace(SEEN, settled="00000001"), KNOWN, Finding.UNSETTLED, id="M16: it has just taken over"),
+        pytest.param(replace(SEEN, revision=8, tag=""), KNOWN, Finding.LACKS, id="it is behind"),
+        pytest.param(replace(SEEN, tag="other"), KNOWN, Finding.LACKS, id="M5: the number is there, with another tag"),
+        pytest.param(replace(SEEN, revision=12, tag=""), KNOWN, Finding.LACKS, id="M5: the number was left out"),
+        pytest.param(replace(SEEN, revision=1009, tag=""), KNOWN, Finding.FITS, id="its tag is kept no more"),
+        pytest.param(replace(SEEN, revision=8, swept="00000002"), KNOWN, Finding.REPLACED, id="what it lacks is over"),
+        pytest.param(
+            replace(SEEN, revision=8, swept="00000002"),
+            replace(KNOWN, timeline="00000002"),
+            Finding.LACKS,
+            id="it lacks what it had itself",
+        ),
+        pytest.param(
+            replace(SEEN, revision=8, swept="00000002"),
+            replace(KNOWN, timeline=""),
+            Finding.LACKS,
+            id="it lacks what may be its own",
+        ),
+    ],
+)
+def test_a_server_is_judged_by_what_is_known(seen: Standing, known: Known, expected: Finding) -> None:
+    """Where nothing can be lost that was acknowledged."""
+    assert expected == judged(seen, known, Replication.QUORUM)
+
+
+def test_a_server_that_has_taken_over_may_lack_what_is_not_known() -> None:
+    """Where commits wait for no standby, until all is revoked that may have been revoked already."""
+    assert Finding.DOUBTFUL == judged(SEEN, KNOWN, Replication.ASYNC)
+    assert Finding.FITS == judged(replace(SEEN, swept=SEEN.timeline), KNOWN, Replication.ASYNC)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [("", 0), ("a", 1), ("ANY 1 (a)", 1), ("any 1 (a, b)", 2), ('FIRST 1 ("a", b)', 2), ("2 (a,b,c)", 3), ("*", None)],
+)
+def test_standbys_are_counted(names: str, expected: int | None) -> None:
+    """In each form of the setting."""
+    assert expected == standbys_in(names)
+
+
+# One server, which takes over
+
+
+def test_nothing_is_acknowledged_until_every_lease_is_over(machine: Machine, takes_over: Callable[[], None]) -> None:
+    """M16: the row of a server that has a lease from before may be lost, so no fence waits for it."""
+    machine.settling_seconds = 0.5
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+        takes_over()
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailableError):
+            store.touch(wall_at=2000.0)
+        with pytest.raises(StoreUnavailableError, match="nothing is acknowledged until every lease is over"):
+            store.touch(wall_at=3000.0)
+        wait_until(lambda: _can(lambda: store.touch(wall_at=4000.0)))
+
+    assert began + 0.5 <= machine.told_at <= time.monotonic()
+    assert SETTLING_SECONDS > 5.0
+
+
+def test_what_is_live_is_revoked_when_what_was_lost_cannot_be_known(
+    machine: Machine, takes_over: Callable[[], None]
+) -> None:
+    """Before any call is answered; and what is opened afterwards lives on."""
+    live = _live("live")
+    with closing(machine.opened()) as store:
+        store.insert(live, wall_at=1000.0)
+        known = store.acknowledged()
+        takes_over()
+        wait_until(lambda: _can(lambda: store.view(live.handle_digest)))
+        after = store.view(live.handle_digest).chain[0]
+        later = _live("later")
+        wait_until(lambda: _can(lambda: store.insert(later, wall_at=2000.0)))
+
+        assert SessionState.REVOKED == after.state
+        assert (later,) == store.view(later.handle_digest).chain
+    assert [live.id] == machine.revoked
+    assert [(known, known, 0)] == [(one.revision, one.known, one.lost) for one in machine.told]
+
+
+def test_what_was_lost_is_named(machine: Machine, server: PostgresServer, takes_over: Callable[[], None]) -> None:
+    """By a machine whose processes have all ended, from its file; its next change comes after all that it knew."""
+    session = _live("live")
+    with closing(machine.opened()) as store:
+        store.insert(session, wall_at=1000.0)
+        known = store.acknowledged()
+        store.touch(wall_at=1001.0)
+        store.touch(wall_at=1002.0)
+    with server.connect() as connection:
+        connection.execute("UPDATE pdp_sessions.meta SET revision = revision - 2")
+    takes_over()
+    with closing(machine.opened()) as store:
+        assert SessionState.REVOKED == store.view(session.handle_digest).chain[0].state
+        assert known + 2 < store.acknowledged()
+    assert [(known, known + 2, 2)] == [(one.revision, one.known, one.lost) for one in machine.told]
+
+
+def test_a_machine_without_its_file_says_that_it_cannot_know(machine: Machine, takes_over: Callable[[], None]) -> None:
+    """It revokes what is live, as it does when it knows of a loss."""
+    live = _live("live")
+    with closing(machine.opened()) as store:
+        store.insert(live, wall_at=1000.0)
+    (machine.folder / "acknowledged").unlink()
+    takes_over()
+    with closing(machine.opened()) as store:
+        assert SessionState.REVOKED == store.view(live.handle_digest).chain[0].state
+
+    assert [(0, None)] == [(one.known, one.lost) for one in machine.told]
+
+
+def test_a_new_machine_revokes_nothing_where_all_is_settled(machine: Machine, tmp_path: Path) -> None:
+    """It has no file, and nothing can have been lost."""
+    live = _live("live")
+    with closing(machine.opened()) as store:
+        store.insert(live, wall_at=1000.0)
+    (tmp_path / "new").mkdir()
+    machine.folder = tmp_path / "new"
+    with closing(machine.opened()) as store:
+        assert (live,) == store.view(live.handle_digest).chain
+    assert not machine.told
+
+
+def test_what_was_acknowledged_is_on_the_disk_before(machine: Machine) -> None:
+    """A commit is no success when the machine cannot keep that it was made."""
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+        known = store.acknowledged()
+        with closing(AcknowledgedFile(machine.folder / "acknowledged", deployment=_deployment(machine))) as file:
+            kept = file.read()
+        assert store._failover is not None
+        assert store._failover._file is not None
+        store._failover._file.close()
+        with pytest.raises(StoreUnavailableError, match="cannot be written to the disk of this machine"):
+            store.touch(wall_at=2000.0)
+        store._failover._file = None
+
+    assert known == kept.head.revision
+    assert kept.head.tag
+
+
+@pytest.mark.parametrize("replication", [Replication.NONE, Replication.QUORUM])
+def test_where_nothing_can_be_lost_a_server_that_lacks_something_is_refused(
+    machine: Machine, server: PostgresServer, replication: Replication
+) -> None:
+    """M5: people decide, also when the number of the change is there, with another tag."""
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+    with server.connect() as connection:
+        connection.execute("UPDATE pdp_sessions.tags SET tag = 'another'")
+    machine.replication = replication
+    with pytest.raises(StoreUnavailableError, match="lacks latest changes that it acknowledged"):
+        machine.opened()
+
+
+def test_without_a_failover_no_other_server_is_taken(machine: Machine, takes_over: Callable[[], None]) -> None:
+    """A database that was restored is one as well."""
+    machine.replication = Replication.NONE
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+    takes_over()
+    with pytest.raises(StoreUnavailableError, match=r"`sessions\.replication` is `none`"):
+        machine.opened()
+
+
+def test_a_quorum_needs_standbys_that_commits_wait_for(machine: Machine) -> None:
+    """Or nothing would keep what was acknowledged."""
+    machine.replication = Replication.QUORUM
+    with pytest.raises(StoreUnavailableError, match="`synchronous_standby_names` is empty"):
+        machine.opened()
+
+
+# A primary and its standbys
+
+
+@pytest.fixture(scope="module")
+def quorum() -> Iterator[Cluster]:
+    """Give a primary whose commits wait for one of two standbys."""
+    with replicated(VERSION, synchronous=True) as cluster:
+        yield cluster
+
+
+def test_the_kill_of_a_primary_loses_nothing_that_was_acknowledged(quorum: Cluster, tmp_path: Path) -> None:
+    """Writers go on until it is gone, and find what they were told on the standby; none is told before leases end."""
+    machine = Machine(
+        conninfo=quorum.conninfo,
+        folder=tmp_path,
+        replication=Replication.QUORUM,
+        settling_seconds=SETTLING_SECONDS,
+        lease_seconds=1.0,
+        options=HASTY,
+    )
+    sessions = [_live(f"s{number}") for number in range(300)]
+    with closing(machine.opened()) as store, ThreadPoolExecutor(4) as pool:
+        store.insert(sessions[0], wall_at=1000.0)
+        wait_until(lambda: _can(lambda: store.view(sessions[0].handle_digest)))
+        writing = [pool.submit(_insert, store, one) for one in sessions[1:]]
+        wait_until(lambda: sum(one.done() for one in writing) > 20, seconds=60)
+        killed_at = time.monotonic()
+        quorum.fail_over()
+        acknowledged = [one for one in (sent.result() for sent in writing) if one is not None]
+        wait_until(lambda: _can(lambda: store.change_tree(sessions[0].id, revoked, wall_at=2000.0)), seconds=60)
+        settled_at = time.monotonic()
+        found = {one.id for one in store.select(SessionFilter(), limit=1000)}
+
+        assert len(acknowledged) >= 20
+        assert not {one.id for one in acknowledged} - found
+        assert (revoked(sessions[0]),) == store.view(sessions[0].handle_digest).chain
+    assert settled_at - killed_at >= SETTLING_SECONDS
+    assert not machine.told
+
+
+def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path: Path) -> None:
+    """A revocation that no standby had was acknowledged: the session is revoked all the same, and the loss is named."""
+    with replicated(VERSION, synchronous=False) as cluster:
+        machine = Machine(conninfo=cluster.conninfo, folder=tmp_path, replication=Replication.ASYNC, options=HASTY)
+        lost, live = _live("lost"), _live("live")
+        with closing(machine.opened()) as store:
+            for one in (lost, live):
+                store.insert(one, wall_at=1000.0)
+            before = store.acknowledged()
+            cluster.cut_off()
+            store.change_tree(lost.id, revoked, wall_at=1000.0)
+            cluster.fail_over()
+            wait_until(lambda: _can(lambda: store.view(live.handle_digest)), seconds=60)
+            states = [store.view(one.handle_digest).chain[0].state for one in (lost, live)]
+
+    assert [SessionState.REVOKED] * 2 == states
+    assert {lost.id, live.id} == set(machine.revoked)
+    assert [(before, before + 1, 1)] == [(one.revision, one.known, one.lost) for one in machine.told]
+
+
+def _live(name: str) -> Session:
+    """Return a session that lives longer than any test."""
+    return make_session(name, deadline=Deadline(wall_at=time.time() + 3600, boot_at=0.0, boot_id="another boot"))
+
+
+def _insert(store: PostgresSessionStore, session: Session) -> Session | None:
+    """Insert a session, and return it if that was acknowledged."""
+    return session if _can(lambda: store.insert(session, wall_at=1000.0)) else None
+
+
+def _can(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except (StoreUnavailableError, OverloadedError):
+        return False
+    return True
+
+
+def _deployment(machine: Machine) -> str:
+    with closing(SettlingStore(machine.conninfo, **PATIENT)) as store:
+        return store.deployment()

@@ -1,0 +1,68 @@
+"""What a machine knows to be acknowledged outlives its processes, and half of it is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pdp.model import Head
+from pdp.sessions.acknowledged import NOTHING, Acknowledged, AcknowledgedFile, Known
+
+FIRST, SECOND = (Known(head=Head(revision=revision, tag=f"tag {revision}"), timeline="00000001") for revision in (7, 8))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give where the file is to be."""
+    return tmp_path / "acknowledged"
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[AcknowledgedFile]:
+    """Give the file of a machine that knows nothing."""
+    with closing(AcknowledgedFile(path, deployment="here")) as file:
+        yield file
+
+
+def test_another_process_reads_the_latest_that_was_kept(file: AcknowledgedFile, path: Path) -> None:
+    """Whichever came last, and nothing before."""
+    before = file.read()
+    for known in (FIRST, SECOND, FIRST):
+        file.keep(known)
+    with closing(AcknowledgedFile(path, deployment="here")) as other:
+        assert (NOTHING, SECOND) == (before, other.read())
+
+
+def test_what_is_of_another_database_is_nothing(file: AcknowledgedFile, path: Path) -> None:
+    """Its numbers mean something else."""
+    file.keep(SECOND)
+    with closing(AcknowledgedFile(path, deployment="there")) as other:
+        found = other.read()
+        other.keep(FIRST)
+
+        assert (NOTHING, FIRST) == (found, other.read())
+
+
+@pytest.mark.parametrize("place", range(0, 8192, 4096))
+def test_half_of_a_record_leaves_the_other_one(file: AcknowledgedFile, path: Path, place: int) -> None:
+    """A loss of power while one is written costs that one."""
+    file.keep(FIRST)
+    file.keep(SECOND)
+    with path.open("r+b") as torn:
+        torn.seek(place + 4)
+        torn.write(b"\xff" * 8)
+
+    assert file.read() == (SECOND if place == 0 else FIRST)
+
+
+def test_a_tag_is_learned_later_but_never_changed() -> None:
+    """Of the same revision: another tag would be of another history."""
+    acknowledged = Acknowledged(8)
+    for tag in ("first", "second"):
+        acknowledged.note(8, tag, "00000001")
+    acknowledged.note(7, "older", "00000001")
+
+    assert Known(head=Head(revision=8, tag="first"), timeline="00000001") == acknowledged.known
