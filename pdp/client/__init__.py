@@ -11,6 +11,7 @@ from __future__ import annotations
 from pdp.client.aio.client import AsyncClient
 from pdp.client.aio.session import AsyncClientSession
 from pdp.client.aio.stream import AsyncAuthorizationStream
+from pdp.client.aio.underway import AsyncCallUnderWay
 from pdp.client.connection import DEFAULT_ADDRESS
 from pdp.client.definitions import DefinitionDigests, definition_digest, definition_digests
 from pdp.client.errors import (
@@ -33,6 +34,7 @@ from pdp.client.fulfilling import FULFILLED, fulfil
 from pdp.client.sync.client import Client
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
+from pdp.client.sync.underway import CallUnderWay
 from pdp.client.values import (
     Answer,
     CallToken,
@@ -41,6 +43,7 @@ from pdp.client.values import (
     Obligation,
     ToolCall,
     ToolCallDenied,
+    ToolCallStopped,
     ToolResultWithheld,
 )
 from pdp.errors import ConfigurationError, PDPError
@@ -51,11 +54,13 @@ __all__ = [
     "AlreadyReportedError",
     "Answer",
     "AsyncAuthorizationStream",
+    "AsyncCallUnderWay",
     "AsyncClient",
     "AsyncClientSession",
     "AuthorizationStream",
     "CallToken",
     "CallTokenRequest",
+    "CallUnderWay",
     "Client",
     "ClientSession",
     "ConfigurationError",
@@ -74,6 +79,7 @@ __all__ = [
     "SessionNotApprovedError",
     "ToolCall",
     "ToolCallDenied",
+    "ToolCallStopped",
     "ToolResultWithheld",
     "UnauthenticatedError",
     "UnavailableError",

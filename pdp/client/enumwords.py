@@ -9,7 +9,7 @@ from pdp.v1.access_pb2 import AccessState, ArgumentChange, ComparedArgument, Req
 from pdp.v1.audit_pb2 import Approval, PlannedRevocation, RecordedState
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.reach_pb2 import ReachedTool
-from pdp.v1.session_pb2 import ReviewedTool, Session, SessionState
+from pdp.v1.session_pb2 import ReviewedTool, Session, SessionChange, SessionState
 
 # What a later server may send.
 _UNKNOWN = "unknown"
@@ -30,7 +30,7 @@ def word_of(kind: Enumeration, number: int) -> str:
     return names[number].removeprefix(prefix).lower() if number in names else _UNKNOWN
 
 
-def session_state(session: Session) -> str:
+def session_state(session: Session | SessionChange) -> str:
     """Return the state of a session: `active`."""
     return word_of(SessionState, session.state)
 

@@ -173,6 +173,43 @@ class Background:
         await asyncio.wait([self._task])
 
 
+class Stopping:
+    """How a call that is under way stops: what the gateway has set is called, or else its task is cancelled."""
+
+    def __init__(self) -> None:
+        self._stop: Callable[[], object] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._before, self._cancelled, self._stopped = 0, False, False
+
+    def begin(self) -> None:
+        """Take note of the task of the call."""
+        self._task = asyncio.current_task()
+        self._before = self._task.cancelling() if self._task is not None else 0
+
+    def set(self, stop: Callable[[], object]) -> None:
+        """Set what is called; at once if the call is to stop already."""
+        self._stop = stop
+        if self._stopped:
+            stop()
+
+    def stop(self) -> None:
+        """Have the call stop."""
+        self._stopped = True
+        if self._stop is not None:
+            with suppress(Exception):  # it is up to the gateway, and others must stop too
+                self._stop()
+        elif self._task is not None:
+            self._cancelled = self._task.cancel()
+
+    def interrupted(self, kind: type[BaseException] | None) -> bool:
+        """Say whether something else ends the call than its tool or `stop`: such as who waits for it."""
+        if self._cancelled and self._task is not None:
+            # As `asyncio.timeout` does: the cancelling of others goes on.
+            others = self._task.uncancel() > self._before
+            return others and kind is not None
+        return kind is not None and not issubclass(kind, Exception)
+
+
 def guard(
     session: AsyncClientSession,
     *,

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -175,6 +176,39 @@ class Background:
     def join(self) -> None:
         """Wait until it has ended."""
         self._thread.join()
+
+
+class Stopping:
+    """How a call that is under way stops: what the gateway has set is called. A thread cannot be ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop: Callable[[], object] | None = None
+        self._stopped = False
+
+    def begin(self) -> None:
+        """Do nothing: it is the gateway that knows how to stop the call."""
+
+    def set(self, stop: Callable[[], object]) -> None:
+        """Set what is called, on a thread of the client; at once if the call is to stop already."""
+        with self._lock:
+            self._stop = stop
+            late = self._stopped
+        if late:
+            stop()
+
+    def stop(self) -> None:
+        """Have the call stop."""
+        with self._lock:
+            self._stopped = True
+            stop = self._stop
+        if stop is not None:
+            with suppress(Exception):  # it is up to the gateway, and others must stop too
+                stop()
+
+    def interrupted(self, kind: type[BaseException] | None) -> bool:
+        """Say whether something else ends the call than its tool or `stop`: such as Ctrl+C."""
+        return kind is not None and not issubclass(kind, Exception)
 
 
 def guard(

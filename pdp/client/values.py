@@ -178,6 +178,18 @@ class ToolResultWithheld(Exception):  # noqa: N818 - the call was made; only wha
         self.why = why
 
 
+class ToolCallStopped(Exception):  # noqa: N818 - no error of the tool: the session of its call is over
+    """A call that was allowed was stopped under way: tell the agent `why`. `answer` allowed it.
+
+    The tool may have done all of it, or a part.
+    """
+
+    def __init__(self, answer: Answer, why: str) -> None:
+        super().__init__(f"the call of `{answer.server}/{answer.tool}` was stopped: {why}")
+        self.answer = answer
+        self.why = why
+
+
 class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it
     """A guarded function was not called: show the agent the deny, and go on. `answer` says why."""
 

@@ -98,6 +98,9 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/client/README.md": {
         "python guard": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
         "python fulfil": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
+        "python stopping": "tests/client/test_under_way.py::test_the_page_does_what_it_says",
+        "python cancelling": "tests/client/test_under_way.py::test_the_page_does_what_it_says",
+        "python insisting": "tests/client/test_under_way.py::test_the_page_does_what_it_says",
     },
     "pdp/doors/AUTHZEN.md": {
         "json answer": "tests/doors/authzen/test_authzen_page.py::test_the_page_shows_what_is_asked_and_answered",

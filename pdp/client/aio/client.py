@@ -15,11 +15,13 @@ from pdp.client import approvals, auditing, freezes, operations, tasks
 from pdp.client.aio.calls import AsyncCalls
 from pdp.client.aio.session import AsyncClientSession
 from pdp.client.aio.stream import AsyncAuthorizationStream
+from pdp.client.aio.underway import HEARTBEAT_SECONDS, AsyncCallsUnderWay, AsyncCallUnderWay
 from pdp.client.aio.waiting import AsyncAccessAnswers
 from pdp.client.asking import PreparedCall, judge, judge_batch, prepare, refuse_batch
 from pdp.client.connection import Connection
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     PDPClientError,
@@ -115,6 +117,7 @@ class AsyncClient:
             sleep=sleep,
         )
         self._answers = AsyncAccessAnswers(self._begin_watch, self._read_access, clock=clock)
+        self._under_way = AsyncCallsUnderWay(self._begin_following, self._read_session, clock=clock)
         self._known_obligations = frozenset(known_obligations)
         self.on_notice = on_notice
         self._report_values = report_values
@@ -140,6 +143,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection; calls in progress and later ones are denied."""
         await self._answers.close()
+        await self._under_way.close()
         await self._calls.close()
 
     async def authorize(
@@ -226,6 +230,18 @@ class AsyncClient:
             known_obligations=self._known_obligations,
             describe=self._connection.describe,
         )
+
+    def under_way(self, answer: Answer, *, unheard: float | None = None) -> AsyncCallUnderWay:
+        """Stop an allowed call, made within what this returns, when its session is over: `ToolCallStopped`.
+
+        What its `on_stop` was given is called then; without it, a task is cancelled, and a thread goes on. A session is
+        over when it is revoked, ended or expired, or its tenant is frozen. With `unheard`, a call also stops when for
+        so many seconds it could not be known that it is not. Entering raises `NotFoundError` when this caller has not
+        opened the session, since only then it is told of it.
+        """
+        if not answer.allowed:
+            raise InvalidRequestError("only a call that was allowed can be under way")
+        return AsyncCallUnderWay(self._under_way, answer, tasks.Stopping(), unheard)
 
     async def report_outcome(
         self,
@@ -814,6 +830,12 @@ class AsyncClient:
 
     def _begin_watch(self, session_id: str = "", user: str = "") -> tasks.Feed:
         return self._calls.feed(approvals.WATCH, approvals.watch_access_requests(session_id=session_id, user=user))
+
+    def _begin_following(self, revision: str) -> tasks.Feed:
+        return self._calls.feed(operations.WATCH_SESSIONS, operations.watch_sessions(revision, "", HEARTBEAT_SECONDS))
+
+    async def _read_session(self, session_id: str, within: float) -> session_pb2.Session:
+        return await self._calls.manage(operations.get_session(session_id), within=within)
 
     async def _read_access(self, access_request_id: str, within: float) -> access_pb2.RequestedAccess:
         found = await self._calls.manage(approvals.get_access_request(access_request_id), within=within)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdp.client import tasks
 from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.client.aio.underway import AsyncCallUnderWay
 from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
@@ -132,6 +133,10 @@ class AsyncClientSession:
         Of all sessions of the gateway where this one's id is not known.
         """
         return self._client.watch_sessions(since_revision=since_revision, session_id=self.id)
+
+    def under_way(self, answer: Answer, *, unheard: float | None = None) -> AsyncCallUnderWay:
+        """Stop an allowed call when this session is over, as `AsyncClient.under_way` does."""
+        return self._client.under_way(answer, unheard=unheard)
 
     async def report_outcome(
         self,

@@ -13,7 +13,7 @@ from pdp.client.errors import PDPClientError
 from pdp.client.fulfilling import Duties
 from pdp.client.guard import labels_of
 from pdp.client.results import says_failure
-from pdp.client.values import Answer, ToolCallDenied, ToolResultWithheld
+from pdp.client.values import Answer, ToolCallDenied, ToolCallStopped, ToolResultWithheld
 
 if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
     from pdp.client.sync.session import ClientSession
@@ -59,7 +59,7 @@ class AdmittedCall:
 
         An error of a guard in the tool is never replaced. Without a report the error goes on too.
         """
-        guards = isinstance(error, ToolCallDenied | ToolResultWithheld)
+        guards = isinstance(error, ToolCallDenied | ToolCallStopped | ToolResultWithheld)
         self._hidden = bool(self._duties.redact) and not guards
         if self._report and self.answer.outcome_token:
             with suppress(PDPClientError):

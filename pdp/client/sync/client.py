@@ -17,11 +17,13 @@ from pdp.client import approvals, auditing, freezes, operations, threads
 from pdp.client.sync.calls import Calls
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
+from pdp.client.sync.underway import HEARTBEAT_SECONDS, CallsUnderWay, CallUnderWay
 from pdp.client.sync.waiting import AccessAnswers
 from pdp.client.asking import PreparedCall, judge, judge_batch, prepare, refuse_batch
 from pdp.client.connection import Connection
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     PDPClientError,
@@ -116,6 +118,7 @@ class Client:
             sleep=sleep,
         )
         self._answers = AccessAnswers(self._begin_watch, self._read_access, clock=clock)
+        self._under_way = CallsUnderWay(self._begin_following, self._read_session, clock=clock)
         self._known_obligations = frozenset(known_obligations)
         self.on_notice = on_notice
         self._report_values = report_values
@@ -141,6 +144,7 @@ class Client:
     def close(self) -> None:
         """Close the connection; calls in progress and later ones are denied."""
         self._answers.close()
+        self._under_way.close()
         self._calls.close()
 
     def authorize(
@@ -225,6 +229,18 @@ class Client:
             known_obligations=self._known_obligations,
             describe=self._connection.describe,
         )
+
+    def under_way(self, answer: Answer, *, unheard: float | None = None) -> CallUnderWay:
+        """Stop an allowed call, made within what this returns, when its session is over: `ToolCallStopped`.
+
+        What its `on_stop` was given is called then; without it, a task is cancelled, and a thread goes on. A session is
+        over when it is revoked, ended or expired, or its tenant is frozen. With `unheard`, a call also stops when for
+        so many seconds it could not be known that it is not. Entering raises `NotFoundError` when this caller has not
+        opened the session, since only then it is told of it.
+        """
+        if not answer.allowed:
+            raise InvalidRequestError("only a call that was allowed can be under way")
+        return CallUnderWay(self._under_way, answer, threads.Stopping(), unheard)
 
     def report_outcome(
         self,
@@ -807,6 +823,12 @@ class Client:
 
     def _begin_watch(self, session_id: str = "", user: str = "") -> threads.Feed:
         return self._calls.feed(approvals.WATCH, approvals.watch_access_requests(session_id=session_id, user=user))
+
+    def _begin_following(self, revision: str) -> threads.Feed:
+        return self._calls.feed(operations.WATCH_SESSIONS, operations.watch_sessions(revision, "", HEARTBEAT_SECONDS))
+
+    def _read_session(self, session_id: str, within: float) -> session_pb2.Session:
+        return self._calls.manage(operations.get_session(session_id), within=within)
 
     def _read_access(self, access_request_id: str, within: float) -> access_pb2.RequestedAccess:
         found = self._calls.manage(approvals.get_access_request(access_request_id), within=within)

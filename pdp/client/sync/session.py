@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pdp.client import threads
 from pdp.client.sync.admitted import AdmittedCall
+from pdp.client.sync.underway import CallUnderWay
 from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
@@ -130,6 +131,10 @@ class ClientSession:
         Of all sessions of the gateway where this one's id is not known.
         """
         return self._client.watch_sessions(since_revision=since_revision, session_id=self.id)
+
+    def under_way(self, answer: Answer, *, unheard: float | None = None) -> CallUnderWay:
+        """Stop an allowed call when this session is over, as `Client.under_way` does."""
+        return self._client.under_way(answer, unheard=unheard)
 
     def report_outcome(
         self,

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pdp.client import Answer, Client
+from pdp.client import Answer, Client, ToolCallStopped
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
@@ -28,7 +28,7 @@ from pdp.v1 import policy_pb2, session_pb2
 from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_WAITED
 from pdp.v1.policy_pb2_grpc import PolicyServiceStub
 from pdp.v1.session_pb2_grpc import SessionServiceStub
-from tests.machinery.servers.notes import WRITE, notes_bundle
+from tests.machinery.servers.notes import READ, WRITE, notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session
 from tests.sessions.postgres.postgresserver import PostgresServer
@@ -173,6 +173,43 @@ def test_a_change_is_told_on_all_machines(machines: Machines) -> None:
 
     assert [revoked] * 2 == [[(one.session_id, one.state) for one in message.changes] for message in told]
     assert ["session_revoked"] * 2 == [basis(machines.here, opened, message.revision) for message in told]
+
+
+def test_a_call_that_is_under_way_is_stopped_on_all_machines(machines: Machines) -> None:
+    """Its gateway asks one machine, and the revocation is made at another."""
+    opened = machines.opened()
+    gateway = next(iter(machines.there.values())).pep
+    answer = gateway.authorize(opened.session_handle, "notes", READ, {"name": "shopping"})
+    told = Event()
+
+    def make() -> None:
+        with gateway.under_way(answer) as call:
+            call.on_stop(told.set)
+            machines.revoke(opened)
+            assert told.wait(PATIENCE)
+
+    with pytest.raises(ToolCallStopped, match="its session is revoked"):
+        make()
+
+
+def test_a_call_stops_when_its_machine_is_cut_off_for_too_long(machines: Machines) -> None:
+    """Where its gateway has asked for that: the machine goes on to tell how old its news are."""
+    opened = machines.opened()
+    gateway = next(iter(machines.there.values())).pep
+    answer = gateway.authorize(opened.session_handle, "notes", READ, {"name": "shopping"})
+    told = Event()
+
+    def make() -> None:
+        with gateway.under_way(answer, unheard=3.0) as call:
+            call.on_stop(told.set)
+            machines.proxy.stalled.set()
+            assert told.wait(PATIENCE)
+
+    try:
+        with pytest.raises(ToolCallStopped, match="nothing was heard of its session for 3 s"):
+            make()
+    finally:
+        machines.proxy.stalled.clear()
 
 
 def test_what_is_heard_of_before_it_is_acknowledged_is_insisted_on(machines: Machines) -> None:
