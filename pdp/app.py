@@ -326,6 +326,7 @@ class App:
                 limits=settings.limits,
                 links=Links(settings.server.console_url),
                 fences=fences,
+                transport=settings.server.listener,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
             )

@@ -81,6 +81,9 @@ class ServerSettings:
         "a separate address for requests that end authority; empty means the socket `control.sock` in `data_dir`, or "
         "with `tls_certificate` the port after that of `address`",
     )
+    listener: Literal["grpc", "loop"] = _setting(
+        "grpc", "what serves gRPC: the library `grpc`, or one `loop` over libnghttp2, which needs the extra `loop`"
+    )
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     workers: int = _setting(
         0,

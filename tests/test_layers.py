@@ -105,6 +105,7 @@ LIBRARIES = {
         "pdp.bench",
         "pdp.doors.grpcport",
     ),
+    "ngh2": ("pdp.serving.http2.nghttp2",),
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),
     "google": (

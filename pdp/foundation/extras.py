@@ -24,6 +24,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "starlette": "console",
     "httpcore2": "mcp",
     "mcp": "demo",
+    "ngh2": "loop",
     "pkcs11": "pkcs11",
     "psycopg": "postgres",
     "pyrage": "age",

@@ -62,13 +62,11 @@ from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 from pdp.serving.awaiting import Awaited
 from pdp.serving.boundary import Boundary, Route
-from pdp.serving.grpctransport import GRPCTransport
 from pdp.serving.idle import IdleWatch
-from pdp.serving.incoming import require_known_grpc
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.listener import Listener
 from pdp.serving.rpc import RPC, Lane
-from pdp.serving.transport import Transport
+from pdp.serving.transports import GRPC, transport_of
 from pdp.sessions.fences import Fences
 
 _LOG = logging.getLogger("pdp.server")
@@ -97,8 +95,8 @@ class PDPServer:
     `observer` is notified of refusals on the transport's own thread, where it must not wait. Without a `searchable`
     record and a `segment_check`, `AuditService` answers that it is unavailable; `coverage` says what its answers lack.
     With `control` it serves what ends authority, and health, and nothing else. `share_port` lets several worker
-    processes listen on one port. `check_seconds` is the interval of the checks for health watchers and idle streams.
-    Raise `ConfigurationError` when it cannot listen.
+    processes listen on one port. `transport` is one of `serving.transports`. `check_seconds` is the interval of the
+    checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
     """
 
     def __init__(
@@ -132,6 +130,7 @@ class PDPServer:
         call_threads: int = CALL_THREADS,
         share_port: bool = False,
         control: bool = False,
+        transport: str = GRPC,
         check_seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._listener, self._control = listener, control
@@ -159,7 +158,7 @@ class PDPServer:
         if reflection:
             described = ReflectionHandlers((*services, REFLECTION, OLD_REFLECTION))
             services |= {REFLECTION: described, OLD_REFLECTION: described}
-        require_known_grpc()
+        serving = transport_of(transport)
         lanes = {
             lane: BoundedPool(lane.value, room, limit=LIMITS_OF_LANES.get(lane, ""))
             for lane, room in rooms(limits, call_threads=call_threads).items()
@@ -188,7 +187,7 @@ class PDPServer:
             awaited.sweep()
 
         self._sweeper = Repeater("sweep", sweep, every=check_seconds)
-        self._transport: Transport = GRPCTransport(listener, self._boundary, limits, share_port=share_port)
+        self._transport = serving(listener, self._boundary, limits, share_port=share_port)
         self._port = 0
         self._released = False
 

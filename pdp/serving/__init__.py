@@ -1,1 +1,1 @@
-"""What every listener shares: lanes of threads, the boundary around handlers, TLS, and refusals."""
+"""What every listener shares: lanes of threads, the boundary around handlers, TLS, refusals, and the transports."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from cryptography import x509
@@ -17,6 +18,8 @@ from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
 
 _LOG = logging.getLogger("pdp.server")
+
+T = TypeVar("T")
 
 _IMPOSTOR = "anyone could impersonate the server"
 
@@ -34,7 +37,9 @@ class TLSFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class _Material:
+class Material:
+    """What the files of a server's TLS hold."""
+
     key: bytes
     certificate: bytes
     client_roots: bytes | None
@@ -49,24 +54,31 @@ class ServerCertificates:
     def __init__(self, files: TLSFiles) -> None:
         self._files = files
         self._reading = threading.Lock()
-        self._taken: _Material | None = None
-        self._refused: _Material | str | None = None
+        self._taken: Material | None = None
+        self._refused: Material | str | None = None
 
     def credentials(self) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the credentials for a gRPC port. Raise `ConfigurationError` when the files are invalid."""
-        self._taken = _checked(self._files, _read_all(self._files))
         needed = self._files.client_roots is not None
-        return grpc.dynamic_ssl_server_credentials(_configuration(self._taken), self._renewed, needed)
+        return grpc.dynamic_ssl_server_credentials(_configuration(self.read()), self._renewed, needed)
 
-    def _renewed(self) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return the new files, or None when unchanged or invalid; gRPC asks before each handshake. Never raises."""
+    def read(self) -> Material:
+        """Return what the files hold. Raise `ConfigurationError` when they are invalid."""
+        self._taken = _checked(self._files, read_all(self._files))
+        return self._taken
+
+    def renewed(self, take: Callable[[Material], T]) -> T | None:
+        """Return what `take` makes of new files, or None when they are unchanged or invalid. Never raises.
+
+        Ask before each handshake. `take` may raise `ConfigurationError`: then the files are invalid.
+        """
         with self._reading:
-            found: _Material | None = None
+            found: Material | None = None
             try:
-                found = _read_all(self._files)
+                found = read_all(self._files)
                 if found in (self._taken, self._refused):
                     return None
-                configuration = _configuration(_checked(self._files, found))
+                made = take(_checked(self._files, found))
             except ConfigurationError as error:
                 # Log this once, not for each connection.
                 if (found or str(error)) != self._refused:
@@ -75,17 +87,21 @@ class ServerCertificates:
                 return None
             self._taken, self._refused = found, None
             _LOG.info("the certificates in `%s` were read again; new connections use them", self._files.certificate)
-            return configuration
+            return made
+
+    def _renewed(self) -> Any:  # noqa: ANN401 - gRPC has no types
+        return self.renewed(_configuration)
 
 
-def _read_all(files: TLSFiles) -> _Material:
+def read_all(files: TLSFiles) -> Material:
+    """Return what the files hold, unchecked. Raise `ConfigurationError` when they cannot be read."""
     roots = None
     if files.client_roots is not None:
         roots = read_own(files.client_roots, "anyone could become a caller")
-    return _Material(read_own(files.key, _IMPOSTOR), read_own(files.certificate, _IMPOSTOR), roots)
+    return Material(read_own(files.key, _IMPOSTOR), read_own(files.certificate, _IMPOSTOR), roots)
 
 
-def _checked(files: TLSFiles, material: _Material) -> _Material:
+def _checked(files: TLSFiles, material: Material) -> Material:
     """Return the material. Raise `ConfigurationError` unless it can be read and the key matches the certificate."""
     try:
         key = load_pem_private_key(material.key, None).public_key()
@@ -107,6 +123,6 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
         raise ConfigurationError(f"`{path}` holds no certificates in PEM, or a broken one") from None
 
 
-def _configuration(material: _Material) -> Any:  # noqa: ANN401 - gRPC has no types
+def _configuration(material: Material) -> Any:  # noqa: ANN401 - gRPC has no types
     pair = (material.key, material.certificate)
     return grpc.ssl_server_certificate_configuration([pair], material.client_roots)

@@ -104,6 +104,7 @@ def running_server(
     console_url: str = "",
     call_token_issuer: str = "",
     coverage: Coverage | None = None,
+    transport: str = "grpc",
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
@@ -159,6 +160,7 @@ def running_server(
             healthy=embedded.keeper.serves,
             limits=limits,
             links=Links(console_url),
+            transport=transport,
         )
         opened.enter_context(server)
         # Closed before the server stops, so that no connection keeps it waiting.

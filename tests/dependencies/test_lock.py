@@ -188,6 +188,7 @@ def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any
                 "console",
                 "parquet",
                 "demo",
+                "loop",
                 "age",
                 "pkcs11",
                 "postgres",

@@ -16,6 +16,7 @@ from pdp.identity.authentication import TokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.identity.callersfile import init_callers
 from pdp.model import AT_EACH_CALL, Caller, Role
+from pdp.serving.transports import LOOP
 from pdp.testing.clock import FakeClock
 from tests.machinery.servers.running import Running, a_call, read_tokens
 
@@ -46,7 +47,7 @@ def other(letter: str) -> str:
         pytest.param([""], id="empty"),
     ],
 )
-def test_other_credentials_are_refused(running: Running, values: list[str]) -> None:
+def test_other_credentials_are_refused(running: Running, transport: str, values: list[str]) -> None:
     """Exactly one `authorization: Bearer TOKEN` with a whole known token, or nothing."""
     token = running.tokens["pep"]
     spoilt = {"token": token, "cut": token[:-1], "changed": token[:-1] + other(token[-1])}
@@ -54,6 +55,10 @@ def test_other_credentials_are_refused(running: Running, values: list[str]) -> N
 
     refused = running.refused(AUTHORIZE, a_call().SerializeToString(), None, metadata)
 
+    if transport == LOOP and values == ["Bearer "]:
+        # A header must not end with a blank (RFC 9113, section 8.2.1), which the loop's library says by itself.
+        assert refused.code() is grpc.StatusCode.INTERNAL
+        return
     assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
     assert token not in refused.details()
     assert running.notes.refusal().facts == {

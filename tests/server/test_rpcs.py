@@ -12,6 +12,7 @@ from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.server.service import PDPServer
 from pdp.serving.rpc import PUBLIC, RPC, Shape
+from pdp.serving.transports import LOOP
 from tests.machinery.rpcs.table import ALL
 from tests.machinery.servers.running import PATIENCE, Running, Serve
 from tests.machinery.servers.twotenants import METHODS
@@ -103,11 +104,14 @@ def code_for(running: Running, row: RPC, role: Role | None) -> grpc.StatusCode:
         "pdp.v1.AuthorizationService/Authorize",
     ],
 )
-def test_odd_paths_are_not_served(running: Running, path: str) -> None:
+def test_odd_paths_are_not_served(running: Running, transport: str, path: str) -> None:
     """Only the exact paths of the table lead anywhere; reflection is off unless it is asked for."""
+    # Without a slash it is no path of HTTP/2, which the loop's library says by itself.
+    unclean = transport == LOOP and not path.startswith("/")
+
     error = running.refused(path, b"")
 
-    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error.code() is (grpc.StatusCode.INTERNAL if unclean else grpc.StatusCode.UNIMPLEMENTED)
     assert running.notes.decisions == []
 
 

@@ -22,10 +22,12 @@ from pdp.config import (
     Settings,
     TelemetrySettings,
 )
+from pdp.serving.transports import GRPC
 from pdp.testing.inprocess import write_folder
 from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, Issuer
 from tests.machinery.ports import free_port
 from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.transports import chosen
 
 PACKAGE = Path(pdp.__file__).parent
 PATIENCE = 30.0
@@ -50,6 +52,7 @@ ELSEWHERE = {
     "pdp-resolve",
     "pdp-child-end",
     "pdp-large-stack",  # soon over
+    "pdp-loop" if chosen() == GRPC else "Thread-<n> (_serve)",  # of the other transport
 }
 
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from pdp.cli.root import root
 from pdp.testing.bundles import bundle_files, tool, with_terms
+from tests.machinery.servers import transports
 
 DEADLINE_SECONDS = 60.0
 
@@ -66,7 +67,8 @@ def write_bundle(folder: Path, **changed: object) -> Path:
 
 def clean_environment() -> dict[str, str]:
     """Return the environment without settings of ours and without telemetry."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    return clean | transports.environment()
 
 
 def run_here(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ from pdp.server.service import PDPServer
 from pdp.serving.certificates import TLSFiles
 from pdp.serving.listener import Listener
 from pdp.testing.clock import FakeClock
+from tests.machinery.servers import transports
 from tests.machinery.servers.running import Notes, Running, Serve, Unhealthy, read_tokens
 
 
@@ -92,8 +93,25 @@ def unhealthy() -> Unhealthy:
     return Unhealthy()
 
 
+def pytest_configure() -> None:
+    """Choose the transport of servers."""
+    transports.choose()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of what a transport does on each of them."""
+    if "transport" in metafunc.fixturenames:
+        metafunc.parametrize("transport", transports.parameters(metafunc.definition.path), indirect=True)
+
+
 @pytest.fixture
-def serve(
+def transport(request: pytest.FixtureRequest) -> str:
+    """Return the transport of the server."""
+    return str(request.param)
+
+
+@pytest.fixture
+def serve(  # noqa: PLR0917 - what stands behind a server
     embedded: Embedded,
     child: PolicyChild,
     callers_file: Path,
@@ -102,6 +120,7 @@ def serve(
     clock: FakeClock,
     unhealthy: Unhealthy,
     tmp_path: Path,
+    transport: str,
 ) -> Iterator[Serve]:
     """Return what starts a server; it ends with the test."""
     with ExitStack() as stack:
@@ -142,6 +161,7 @@ def serve(
                 limits=limits,
                 reflection=reflection,
                 control=control,
+                transport=transport,
                 check_seconds=0.01,
             )
             stack.enter_context(server)

@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event
 from pdp.server.service import PDPServer
+from pdp.serving.grpctransport import GRPCTransport
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeRequest
 from pdp.v1.authorization_pb2_grpc import AuthorizationServiceStub
@@ -100,6 +101,14 @@ class Running:
         with pytest.raises(grpc.RpcError) as caught:
             self.unary(path, wire, caller, metadata)
         return caught.value
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many calls the transport of the server knows."""
+        transport: Any = self.server._transport
+        if isinstance(transport, GRPCTransport):
+            return len(transport._server._state.rpc_states)
+        return int(transport.open_calls)
 
     @property
     def authorization(self) -> AuthorizationServiceStub:

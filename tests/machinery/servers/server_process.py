@@ -18,6 +18,7 @@ import grpc
 from pdp.client import Client
 from pdp.client.connection import Connection
 from pdp.model import Role
+from tests.machinery.servers import transports
 
 # Long enough for a busy machine; nothing waits for it to pass.
 PATIENCE = 60.0
@@ -181,4 +182,5 @@ def _command(folder: Path, settings: Mapping[str, str]) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # What the tester has set for a server of their own must not reach these.
-    return {name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    return clean | transports.environment()

@@ -1,0 +1,296 @@
+"""A connection on a socket: its TLS, what comes and goes, and when it ends. Only the loop's thread uses it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import selectors
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pdp.identity.authentication import Peer
+from pdp.serving.http2.bounds import Bounds, Times
+from pdp.serving.http2.connection import GRPCConnection
+from pdp.serving.http2.loopcall import LoopCall
+from pdp.serving.http2.stream import Stream
+
+_LOG = logging.getLogger("pdp.server")
+
+_READ_BYTES: Final = 64 * 1024
+# Reads of one connection in a turn of the loop, so that the others have theirs.
+_READS: Final = 8
+# Beyond this nothing more is read from a peer that does not take what it is sent.
+_MOST_UNSENT: Final = 256 * 1024
+_JITTER: Final = 0.1
+_AGAIN: Final = (BlockingIOError, InterruptedError)
+
+
+class Keeper(Protocol):
+    """What a link needs of the loop that it is on."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run work on the thread of the loop."""
+        ...
+
+    def interest(self, link: Link, events: int) -> None:
+        """Wait for these events of a link's socket."""
+        ...
+
+    def touch(self, link: Link) -> None:
+        """Have `turn` of a link called at the end of this turn of the loop."""
+        ...
+
+    def gone(self, link: Link) -> None:
+        """Forget a link, whose socket is closed."""
+        ...
+
+
+Enter = Callable[[str, LoopCall], None]
+
+
+class Link:
+    """One connection. `enter` takes each call that begins; `proved` reads what TLS has proved about the peer."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        *,
+        keeper: Keeper,
+        connection: Callable[[Link], GRPCConnection],
+        enter: Enter,
+        proved: Callable[[ssl.SSLSocket], tuple[Peer, float]],
+        bounds: Bounds,
+        times: Times,
+        now: float,
+    ) -> None:
+        self.sock = sock
+        self.address = address
+        self.proof: Peer = {}
+        self.connection = connection(self)
+        self._keeper, self._enter, self._proved = keeper, enter, proved
+        self._bounds, self._times = bounds, times
+        self._calls: dict[int, LoopCall] = {}
+        self._out = memoryview(b"")
+        self._shaking = isinstance(sock, ssl.SSLSocket)
+        self._began_at, self._heard_at, self._busy_at, self._moved_at = now, now, now, now
+        self._ends_at = now + times.age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        self._announced_at = self._left_at = self._pinged_at = 0.0
+        self._moved, self._sent = (0, 0), 0
+        self._events = 0
+        self._want_write = False
+        self.closed = False
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many calls are open."""
+        return len(self._calls)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many bytes wait for the peer."""
+        return len(self._out) + self.connection.waiting
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run work for a call of this connection on the loop's thread, and send what it leaves."""
+
+        def touched() -> None:
+            work()
+            self._keeper.touch(self)
+
+        self._keeper.run(touched)
+
+    # What the connection tells.
+
+    def begun(self, stream: Stream) -> None:
+        """Take a call whose headers have come."""
+        call = self._calls[stream.id] = LoopCall(self, stream)
+        self._enter(stream.path, call)
+
+    def heard(self, stream: Stream) -> None:
+        """Tell a call that a message has come."""
+        self._calls[stream.id].heard_now()
+
+    def left(self, stream: Stream) -> None:
+        """Tell a call that its caller has left."""
+        self._calls[stream.id].left_now()
+
+    # What the loop does.
+
+    def ready(self, events: int, now: float) -> bool:
+        """Read what has come; return True when there is more to read at once."""
+        if events & selectors.EVENT_WRITE:
+            self._want_write = False
+        self._keeper.touch(self)
+        try:
+            if self._shaking and not self._shake(now):
+                return False
+            return self._read(now)
+        except _AGAIN:
+            return False
+        except OSError:
+            self.close()
+            return False
+
+    def turn(self) -> None:
+        """Send what there is to send, and wait for what is expected of the peer."""
+        if self.closed:
+            return
+        try:
+            if not self._shaking:
+                self._write()
+        except OSError:
+            self.close()
+            return
+        self._forget_over()
+        if self.connection.closing and not len(self._out):
+            self.close()
+            return
+        blocked = self._want_write or len(self._out) > 0
+        events = selectors.EVENT_READ if len(self._out) <= _MOST_UNSENT and not self.connection.closing else 0
+        events |= selectors.EVENT_WRITE if blocked else 0
+        if events != self._events:
+            self._events = events
+            self._keeper.interest(self, events)
+
+    def tick(self, now: float) -> None:
+        """End what has taken too long."""
+        times = self._times
+        if not self.connection.greeted:
+            if now - self._began_at >= times.handshake:
+                self.close()
+            return
+        self.connection.tick(now)
+        self._watch_reading(now)
+        if self._calls or self.connection.in_progress:
+            self._busy_at = now
+        if self.connection.closing:
+            # What is left to say has a moment.
+            self._left_at = self._left_at or now
+            if now - self._left_at >= times.announced:
+                self.close()
+                return
+        elif self._announced_at:
+            self._go(now)
+        elif now >= self._ends_at or now - self._busy_at >= times.idle:
+            self._announced_at = now
+            self.connection.announce()
+        elif now - self._heard_at >= times.ping:
+            self._ask(now)
+        self._keeper.touch(self)
+
+    def drain(self, now: float) -> None:
+        """Tell the peer to begin no more calls; end when those in progress are answered."""
+        if self.connection.greeted and not self.connection.closing:
+            self._announced_at = self._left_at = now
+            self.connection.drain()
+            if not self.connection.in_progress:
+                self.connection.close()
+            self._keeper.touch(self)
+        else:
+            self.close()
+
+    def expire(self, ends_at: float) -> None:
+        """End no later than at a time."""
+        self._ends_at = min(self._ends_at, ends_at)
+
+    def close(self) -> None:
+        """Close the socket, and tell the calls in progress that their caller has left."""
+        if self.closed:
+            return
+        self.closed = True
+        self.connection.close()
+        self._forget_over()
+        self._keeper.gone(self)
+        self.sock.close()
+
+    def _shake(self, now: float) -> bool:
+        sock = self.sock
+        assert isinstance(sock, ssl.SSLSocket)  # noqa: S101 - only such a one shakes hands
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLWantWriteError:
+            self._want_write = True
+            return False
+        if sock.selected_alpn_protocol() != "h2":
+            self.close()
+            return False
+        self.proof, ends_in = self._proved(sock)
+        self.expire(now + ends_in)
+        self._shaking = False
+        return True
+
+    def _read(self, now: float) -> bool:
+        for _ in range(_READS):
+            if self.closed or self.connection.closing or len(self._out) > _MOST_UNSENT:
+                return False
+            try:
+                data = self.sock.recv(_READ_BYTES)
+            except (ssl.SSLWantReadError, *_AGAIN):
+                return False
+            except ssl.SSLWantWriteError:
+                self._want_write = True
+                return False
+            if not data:
+                self.close()
+                return False
+            self._heard_at, self._pinged_at = now, 0.0
+            self.connection.receive(data, now)
+            for call in tuple(self._calls.values()):
+                call.read_now()
+            if not isinstance(self.sock, ssl.SSLSocket) and len(data) < _READ_BYTES:
+                return False
+        return True
+
+    def _write(self) -> None:
+        while True:
+            if not len(self._out):
+                self._out = memoryview(self.connection.outgoing())
+                if not len(self._out):
+                    return
+            try:
+                sent = self.sock.send(self._out)
+            except (ssl.SSLWantWriteError, *_AGAIN):
+                return
+            self._sent += sent
+            self._out = self._out[sent:]
+            for call in tuple(self._calls.values()):
+                call.read_now()
+
+    def _watch_reading(self, now: float) -> None:
+        """End a connection whose peer does not take what it is sent."""
+        moved = self.connection.taken, self._sent
+        if moved != self._moved or not self.waiting:
+            self._moved, self._moved_at = moved, now
+        still = now - self._moved_at
+        if self.waiting > self._bounds.waiting_bytes and still >= self._bounds.waiting_seconds:
+            self.connection.leave()
+        elif len(self._out) and still >= self._bounds.reading_seconds:
+            self.close()
+
+    def _go(self, now: float) -> None:
+        """Go on with the end of a connection that was announced."""
+        times = self._times
+        if not self._left_at and now - self._announced_at >= times.announced:
+            self._left_at = now
+            self.connection.drain()
+        if self._left_at and not self.connection.in_progress and not self._calls:
+            self.connection.close()
+        elif now - self._announced_at >= times.grace:
+            self.connection.leave()
+
+    def _ask(self, now: float) -> None:
+        if not self._pinged_at:
+            self._pinged_at = now
+            self.connection.ping()
+        elif now - self._pinged_at >= self._times.ping_answer:
+            self.close()
+
+    def _forget_over(self) -> None:
+        over = [stream for stream, call in self._calls.items() if call.over]
+        for stream in over:
+            del self._calls[stream]

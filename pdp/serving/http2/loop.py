@@ -1,0 +1,246 @@
+"""The loop: one thread that serves the connections of a listener, and hands calls to the threads of their lanes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from pdp.foundation.threads import start_on_large_stack
+from pdp.serving.http2.link import Link
+
+_LOG = logging.getLogger("pdp.server")
+
+_TICK_SECONDS: Final = 0.25
+# Connections that are taken in one turn.
+_ACCEPTS: Final = 64
+
+Open = Callable[[socket.socket, str, "Loop", float], Link]
+
+
+class Loop:
+    """A thread with the sockets of a listener. `opened` makes a link of a connection that was accepted.
+
+    All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
+    """
+
+    def __init__(self, listening: Sequence[socket.socket], opened: Open, *, most_links: int, most_waiting: int) -> None:
+        self._listening = listening
+        self._opened = opened
+        self._most_links, self._most_waiting = most_links, most_waiting
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.settimeout(0.0)
+        self._wake_write.settimeout(0.0)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        # INVARIANT: other threads append first and look at `_sleeping` then; the loop does both in the other order.
+        self._work: deque[Callable[[], None]] = deque()
+        self._sleeping = self._over = False
+        self._links: set[Link] = set()
+        self._again: set[Link] = set()
+        self._touched: dict[Link, None] = {}
+        self._accepts = False
+        self._ends_at = math.inf
+        self._thread = threading.Thread(target=self._run, name="pdp-loop", daemon=True)
+        self._ident = 0
+
+    @property
+    def open_calls(self) -> int:
+        """Return how many calls are open."""
+        return sum(link.open_calls for link in tuple(self._links))
+
+    def start(self) -> None:
+        """Serve."""
+        start_on_large_stack(self._thread)
+
+    def stop(self, grace: float) -> None:
+        """Take no connection and no call any more, end after `grace` seconds at most, and wait for that."""
+        if self._thread.ident is not None:
+            self.run(partial(self._drain, grace))
+            self._thread.join()
+        elif not self._over:
+            self._release()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run work on the loop's thread: at once on that thread, otherwise soon, and always in order."""
+        if threading.get_ident() == self._ident:
+            work()
+            return
+        self._work.append(work)
+        if self._over:
+            # All calls are over: this tells whom it concerns.
+            self._do_work()
+        elif self._sleeping:
+            try:
+                self._wake_write.send(b"\0")
+            except OSError:
+                return  # it is awake as often as it needs to be, or has ended
+
+    # What links ask for.
+
+    def interest(self, link: Link, events: int) -> None:
+        """Wait for these events of a link's socket."""
+        known = link.sock in self._selector.get_map()
+        if not events:
+            if known:
+                self._selector.unregister(link.sock)
+        elif known:
+            self._selector.modify(link.sock, events, link)
+        else:
+            self._selector.register(link.sock, events, link)
+
+    def touch(self, link: Link) -> None:
+        """Have a link send what it has at the end of this turn."""
+        self._touched[link] = None
+
+    def gone(self, link: Link) -> None:
+        """Forget a link."""
+        self.interest(link, 0)
+        self._links.discard(link)
+        self._again.discard(link)
+        self._touched.pop(link, None)
+
+    def _run(self) -> None:
+        self._ident = threading.get_ident()
+        self._accept(on=True)
+        next_tick = time.monotonic() + _TICK_SECONDS
+        while self._links or self._ends_at == math.inf:
+            self._turn(next_tick)
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + _TICK_SECONDS
+                self._tick(now)
+            self._send()
+        self._release()
+
+    def _turn(self, next_tick: float) -> None:
+        self._sleeping = True
+        timeout = 0.0 if self._work or self._again else max(0.0, next_tick - time.monotonic())
+        found = self._selector.select(timeout)
+        self._sleeping = False
+        now = time.monotonic()
+        ready = {key.data: events for key, events in found if isinstance(key.data, Link)}
+        for link in self._again - ready.keys():
+            ready[link] = selectors.EVENT_READ
+        self._again = {
+            link for link, events in ready.items() if self._carefully(link, partial(link.ready, events, now))
+        }
+        for key, _ in found:
+            if key.fileobj is self._wake_read:
+                self._wake_read.recv(4096)
+            elif key.fileobj in self._listening:
+                self._take(key.fileobj, now)
+        self._do_work()
+
+    def _tick(self, now: float) -> None:
+        for link in tuple(self._links):
+            self._carefully(link, partial(link.tick, now))
+        while sum(link.waiting for link in self._links) > self._most_waiting:
+            max(self._links, key=lambda link: link.waiting).close()
+        if now >= self._ends_at:
+            for link in tuple(self._links):
+                link.close()
+        elif self._ends_at == math.inf:
+            self._accept(on=True)
+
+    def _send(self) -> None:
+        while self._touched:
+            touched, self._touched = self._touched, {}
+            for link in touched:
+                self._carefully(link, link.turn)
+
+    def _take(self, listening: object, now: float) -> None:
+        assert isinstance(listening, socket.socket)  # noqa: S101 - only these are registered without a link
+        for _ in range(_ACCEPTS):
+            try:
+                sock, peer = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Too many files are open, for example: others may end until the next tick.
+                _LOG.warning("no connection can be accepted now: %s", error)
+                self._accept(on=False)
+                return
+            self._guarded(partial(self._open, sock, peer, now))
+
+    def _open(self, sock: socket.socket, peer: object, now: float) -> None:
+        if len(self._links) >= self._most_links:
+            sock.close()
+            return
+        try:
+            sock.settimeout(0.0)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link = self._opened(sock, address_of(sock.family, peer), self, now)
+        except (OSError, ssl.SSLError):
+            sock.close()
+            return
+        self._links.add(link)
+        self.touch(link)
+
+    def _accept(self, *, on: bool) -> None:
+        if on == self._accepts:
+            return
+        self._accepts = on
+        for sock in self._listening:
+            if on:
+                self._selector.register(sock, selectors.EVENT_READ)
+            else:
+                self._selector.unregister(sock)
+
+    def _drain(self, grace: float) -> None:
+        self._accept(on=False)
+        for sock in self._listening:
+            sock.close()
+        now = time.monotonic()
+        self._ends_at = now + grace
+        for link in tuple(self._links):
+            if grace > 0:
+                link.drain(now)
+            else:
+                link.close()
+
+    def _release(self) -> None:
+        self._over = True
+        self._do_work()
+        self._selector.close()
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _do_work(self) -> None:
+        for _ in range(len(self._work)):
+            with suppress(IndexError):
+                self._guarded(self._work.popleft())
+
+    def _carefully(self, link: Link, work: Callable[[], object]) -> bool:
+        """Do what a link has to do; an error in it ends the link alone."""
+        try:
+            return bool(work())
+        except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
+            _LOG.exception("a connection could not be served")
+            link.close()
+            return False
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
+            _LOG.exception("a connection could not be served")
+
+
+def address_of(family: int, peer: object) -> str:
+    """Return the address of a peer as gRPC writes it."""
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"ipv6:[{host}]:{port}" if family == socket.AF_INET6 else f"ipv4:{host}:{port}"
+    return f"unix:{os.fsdecode(peer) if isinstance(peer, bytes) else peer or ''}"

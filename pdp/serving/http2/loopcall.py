@@ -1,0 +1,251 @@
+"""A call on the loop, as the boundary has it: how it begins, while it is answered, and its answers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import SimpleQueue
+from typing import NoReturn, Protocol
+
+from grpc import StatusCode
+
+from pdp.identity.authentication import Metadata, Peer
+from pdp.serving.http2.connection import GRPCConnection
+from pdp.serving.http2.stream import Stream
+from pdp.serving.transport import Behavior
+
+_LOG = logging.getLogger("pdp.server")
+
+
+class Place(Protocol):
+    """Where a call comes from: a connection and the thread that serves it."""
+
+    connection: GRPCConnection
+    address: str
+    proof: Peer
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run work on the thread of the connection: at once on that thread, otherwise soon, and always in order."""
+        ...
+
+
+class _AbortedError(Exception):
+    """The call is to end with a status."""
+
+
+class _CallerLeftError(Exception):
+    """Nobody waits for an answer any more."""
+
+
+class LoopCall:
+    """A call. What begins with `_now` runs on the thread of its connection, all else on any."""
+
+    __slots__ = (
+        "_callbacks",
+        "_ended",
+        "_idle",
+        "_left",
+        "_lock",
+        "_place",
+        "_status",
+        "_stream",
+        "_then",
+        "_trailing",
+    )
+
+    def __init__(self, place: Place, stream: Stream) -> None:
+        self._place, self._stream = place, stream
+        self._then: Callable[[bytes | None], None] | None = None
+        # Guards the callbacks, which are None once the call is over.
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] | None = []
+        self._idle = threading.Event()
+        self._idle.set()
+        self._left = self._ended = False
+        self._status = StatusCode.OK, ""
+        self._trailing: Sequence[tuple[str, str | bytes]] = ()
+
+    # How it begins.
+
+    @property
+    def metadata(self) -> Metadata:
+        """Return what the caller sent with its message."""
+        return self._stream.metadata
+
+    @property
+    def cancelled(self) -> bool:
+        """Say whether the caller has left the call."""
+        return self._left
+
+    def receive(self, then: Callable[[bytes | None], None]) -> None:
+        """Call `then` with the next message, or None without one, on the thread of the connection."""
+
+        def take() -> None:
+            self._then = then
+            self.heard_now()
+
+        self._place.run(take)
+
+    def begin(self) -> LoopCall:
+        """Begin to answer with messages that are sent without waiting."""
+        return self
+
+    def serve(self, behavior: Behavior, wire: bytes) -> None:
+        """Answer with what `behavior` makes of a message."""
+        self._answer(behavior, wire)
+
+    def refuse(self, code: StatusCode, details: str) -> None:
+        """End a call that nothing answers."""
+        self._status = code, details
+        self._place.run(self._end_now)
+
+    def exchange(self, behavior: Behavior) -> None:
+        """Answer with what `behavior` makes of the messages of a stream."""
+        self._answer(behavior, self._messages())
+
+    # While it is answered.
+
+    def is_active(self) -> bool:
+        """Say whether the caller still waits for an answer."""
+        return not self.over
+
+    def time_remaining(self) -> float:
+        """Return for how many seconds the caller still waits."""
+        return max(0.0, self._stream.deadline_at - time.monotonic())
+
+    def peer(self) -> str:
+        """Return the address of the peer as gRPC writes it."""
+        return self._place.address
+
+    def auth_context(self) -> Peer:
+        """Return what TLS has proved about the peer."""
+        return self._place.proof
+
+    def cancel(self) -> None:
+        """End the call without a word."""
+        self._place.run(self._cancel_now)
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called when the call is over; return False when it already is."""
+        with self._lock:
+            if self._callbacks is None:
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def set_trailing_metadata(self, trailing_metadata: Sequence[tuple[str, str | bytes]]) -> None:
+        """Set what goes out with the status."""
+        self._trailing = trailing_metadata
+
+    def abort(self, code: StatusCode, details: str) -> NoReturn:
+        """End the call with a status."""
+        self._status = code, details
+        raise _AbortedError
+
+    # Its answers.
+
+    @property
+    def over(self) -> bool:
+        """Say whether the call has ended."""
+        return self._left or self._ended
+
+    @property
+    def idle(self) -> bool:
+        """Say whether the peer's window has let through the last message."""
+        return self._idle.is_set()
+
+    def send(self, wire: bytes) -> None:
+        """Send a message, unless the call is over. It must be `idle`."""
+        self._idle.clear()
+        self._place.run(partial(self._send_now, wire))
+
+    # What its connection tells.
+
+    def heard_now(self) -> None:
+        """Pass on a message, or the end of them, to whom waits for it."""
+        stream, then = self._stream, self._then
+        if then is None or not (stream.over or stream.ready):
+            return
+        self._then = None
+        then(None if stream.over else self._place.connection.take(stream))
+
+    def left_now(self) -> None:
+        """Take note that the caller has left."""
+        self._left = not self._ended
+        self._over_now()
+
+    def read_now(self) -> None:
+        """Take note of what the peer's window has let through."""
+        if not self._idle.is_set() and self._place.connection.all_taken(self._stream):
+            self._idle.set()
+
+    def _send_now(self, wire: bytes) -> None:
+        if self._stream.over:
+            self._idle.set()
+        else:
+            self._place.connection.send(self._stream, wire)
+
+    def _end_now(self, wire: bytes | None = None) -> None:
+        if not self._stream.over:
+            self._ended = True
+            if wire is not None:
+                self._place.connection.send(self._stream, wire)
+            self._place.connection.end(self._stream, *self._status, self._trailing)
+            self._over_now()
+
+    def _cancel_now(self) -> None:
+        if not self._stream.over:
+            self._place.connection.cancel(self._stream)
+            self.left_now()
+
+    def _over_now(self) -> None:
+        self._idle.set()
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks or (), None
+        for callback in callbacks:
+            callback()
+        self.heard_now()
+
+    # How it is answered.
+
+    def _answer(self, behavior: Behavior, message: bytes | Iterator[bytes]) -> None:
+        try:
+            answer = behavior(message, self)
+            if isinstance(answer, bytes):
+                self._place.run(partial(self._end_now, answer))
+                return
+            self._send_all(answer)
+        except _AbortedError:
+            pass
+        except _CallerLeftError:
+            return
+        except Exception:  # noqa: BLE001 - its caller must hear of an end, whatever the handler did
+            self._status, self._trailing = (StatusCode.INTERNAL, "internal error"), ()
+            _LOG.exception("a call to `%s` could not be answered", self._stream.path)
+        self._place.run(self._end_now)
+
+    def _send_all(self, answers: Iterator[bytes]) -> None:
+        """Send answers one after another, each when the peer has taken the one before."""
+        for wire in answers:
+            self._idle.wait()
+            if self.over:
+                close = getattr(answers, "close", None)
+                if close is not None:
+                    close()
+                raise _CallerLeftError
+            self.send(wire)
+
+    def _messages(self) -> Iterator[bytes]:
+        """Yield the messages of a stream, and wait for each."""
+        arrived = SimpleQueue[bytes | None]()
+        while True:
+            self.receive(arrived.put)
+            wire = arrived.get()
+            if wire is None:
+                if self._left:
+                    raise _CallerLeftError
+                return
+            yield wire

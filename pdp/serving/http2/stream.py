@@ -1,0 +1,78 @@
+"""One call as its connection has it: what is known of it, and the messages that have come."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from grpc import StatusCode
+
+from pdp.serving.http2.metadata import Metadata
+
+_PREFIX_BYTES: Final = 5
+
+Refused = tuple[StatusCode, str]
+
+
+class Stream:
+    """A call. Only the thread of its connection may use it.
+
+    `single` says that it has just one message, which is taken when it is known that no other follows. `kept` are bytes
+    that have come and for which the peer may send no others yet.
+    """
+
+    __slots__ = (
+        "answering",
+        "body",
+        "deadline_at",
+        "ended",
+        "id",
+        "kept",
+        "messages",
+        "metadata",
+        "over",
+        "path",
+        "single",
+        "told",
+    )
+
+    def __init__(self, number: int, *, path: str, metadata: Metadata, single: bool, deadline_at: float) -> None:
+        self.id = number
+        self.path = path
+        self.metadata = metadata
+        self.single = single
+        self.deadline_at = deadline_at
+        self.body = bytearray()
+        self.messages: deque[bytes] = deque()
+        self.kept = 0
+        self.ended = self.answering = self.over = self.told = False
+
+    @property
+    def ready(self) -> bool:
+        """Say whether a message, or the end of them, can be taken."""
+        return self.ended or bool(self.messages and not self.single)
+
+    def take(self, data: bytes, *, ended: bool, most: int) -> Refused | None:
+        """Take a part of a message, and return how the call is refused if it breaks a rule."""
+        self.kept += len(data)
+        self.ended = ended
+        body = self.body
+        body += data
+        while len(body) >= _PREFIX_BYTES:
+            length = int.from_bytes(body[1:_PREFIX_BYTES])
+            if body[0]:
+                return StatusCode.INTERNAL, "the message is compressed, and does not say how"
+            if length > most:
+                # In the words of gRPC, so that clients read the same whichever transport they meet.
+                return StatusCode.RESOURCE_EXHAUSTED, f"SERVER: Received message larger than max ({length} vs. {most})"
+            if self.single and (self.messages or len(body) > length + _PREFIX_BYTES):
+                return StatusCode.INTERNAL, "the call has more than one message"
+            if len(body) < length + _PREFIX_BYTES:
+                break
+            self.messages.append(bytes(body[_PREFIX_BYTES : length + _PREFIX_BYTES]))
+            del body[: length + _PREFIX_BYTES]
+        if self.single and self.messages and body:
+            return StatusCode.INTERNAL, "the call has more than one message"
+        if ended and body:
+            return StatusCode.INTERNAL, "the call has no whole message"
+        return None

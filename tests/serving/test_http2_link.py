@@ -1,0 +1,291 @@
+"""A connection on a socket: what it waits for, for how long, and how it ends. The time is a parameter."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from pdp.bench import frames
+from pdp.bench.frames import FrameReader, frame
+from pdp.serving.http2.bounds import Bounds, Times
+from pdp.serving.http2.connection import GRPCConnection
+from pdp.serving.http2.link import Link
+from pdp.serving.http2.loopcall import LoopCall
+from pdp.serving.http2.nghttp2 import NGHTTP2Engine
+from pdp.serving.transport import Context
+from tests.machinery.servers.http2frames import PATH, whole
+
+READ = selectors.EVENT_READ
+# No jitter: a connection is as old as it is.
+TIMES = Times(age=1000.0, idle=2000.0)
+
+
+class Wire:
+    """A link to a peer in this process, whose calls are kept open."""
+
+    def __init__(self, times: Times = TIMES, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen values
+        ours, self.peer = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        for one in (ours, self.peer):
+            one.settimeout(0.0)
+        self.calls: list[LoopCall] = []
+        self.events = 0
+        self.reader = FrameReader()
+        self.link = Link(
+            ours,
+            "ipv4:127.0.0.1:1",
+            keeper=self,
+            connection=partial(GRPCConnection, NGHTTP2Engine, {PATH: True}, bounds),
+            enter=lambda _, call: self.calls.append(call),
+            proved=lambda _: ({}, 0.0),
+            bounds=bounds,
+            times=times,
+            now=0.0,
+        )
+        self.link.turn()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run work at once: there is one thread."""
+        work()
+
+    def interest(self, _: Link, events: int) -> None:
+        """Keep what the link waits for."""
+        self.events = events
+
+    def touch(self, link: Link) -> None:
+        """Do nothing: each step here ends with a turn."""
+
+    def gone(self, _: Link) -> None:
+        """Wait for nothing more."""
+        self.events = 0
+
+    def send(self, sent: bytes, now: float) -> None:
+        """Send bytes as the peer."""
+        self.peer.send(sent)
+        self.link.ready(READ, now)
+        self.link.turn()
+
+    def tick(self, now: float) -> list[int]:
+        """Let time pass; return the kinds of frames that the peer has read since."""
+        self.link.tick(now)
+        self.link.turn()
+        return [one.kind for one in self.frames()]
+
+    def frames(self) -> list[frames.Frame]:
+        """Return what the peer can read."""
+        received = b""
+        try:
+            while part := self.peer.recv(1 << 20):
+                received += part
+                if not self.link.closed:
+                    self.link.turn()
+        except BlockingIOError:
+            pass
+        return [*self.reader.read(received)]
+
+    def greet(self) -> Wire:
+        """Send the preface and settings, with windows that let everything through."""
+        settings = frames.settings_frame({frames.HEADER_TABLE_SIZE: 0, frames.INITIAL_WINDOW_SIZE: 1 << 30})
+        self.send(frames.PREFACE + settings + frames.window_frame(0, 1 << 30), 0.0)
+        self.frames()
+        return self
+
+    def answer(self, size: int) -> None:
+        """Answer the last call with as many bytes."""
+        self.calls[-1].receive(lambda _: None)
+        self.calls[-1].serve(lambda *_: b"x" * size, b"")
+        self.link.turn()
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
+    """Return what makes a wire; its peer ends with the test."""
+    monkeypatch.setattr("pdp.serving.http2.link._JITTER", 0.0)
+    made: list[Wire] = []
+
+    def make(times: Times = TIMES, bounds: Bounds = Bounds()) -> Wire:  # noqa: B008 - frozen values
+        made.append(Wire(times, bounds))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.link.close()
+        one.peer.close()
+
+
+Make = Callable[..., Wire]
+
+
+@pytest.mark.parametrize("sent", [b"", b"P", frames.PREFACE])
+def test_a_peer_must_greet_in_time(wire: Make, sent: bytes) -> None:
+    """A peer that sends nothing, or no whole preface with its settings, holds a connection for ten seconds."""
+    one = wire()
+    if sent:
+        one.send(sent, 0.0)
+    one.tick(9.9)
+    before = one.link.closed
+    one.tick(10.0)
+
+    assert (False, True) == (before, one.link.closed)
+
+
+def test_a_peer_that_does_not_read_is_left(wire: Make) -> None:
+    """After twenty seconds in which it takes nothing; each byte that it takes gives it as many more."""
+    one = wire(bounds=Bounds(waiting_bytes=1 << 30)).greet()
+    one.send(whole(1), 0.0)
+    one.answer(1 << 20)
+    one.link.tick(10.0)
+    one.peer.recv(1 << 16)
+    one.link.turn()
+    one.link.tick(20.0)
+    one.link.tick(39.9)
+    before = one.link.closed
+    one.link.tick(40.0)
+
+    assert (False, True) == (before, one.link.closed)
+
+
+def test_a_peer_that_leaves_much_unread_is_left_sooner(wire: Make) -> None:
+    """What waits for one connection is bounded, whether its socket or its windows hold it back."""
+    one = wire(bounds=Bounds(waiting_bytes=100_000)).greet()
+    one.send(whole(1), 0.0)
+    one.answer(1 << 20)
+    one.link.tick(0.5)
+    one.link.tick(1.4)
+    before = one.link.connection.closing
+    one.link.tick(1.5)
+
+    assert (False, True) == (before, one.link.connection.closing)
+
+
+def test_a_large_answer_to_a_peer_that_reads_is_sent(wire: Make) -> None:
+    """The bound is for what is not read: an answer may be larger."""
+    one = wire(bounds=Bounds(waiting_bytes=100_000)).greet()
+    one.send(whole(1), 0.0)
+    one.answer(1 << 20)
+    body = sum(len(found.payload) for found in one.frames() if found.kind == frames.DATA)
+
+    assert ((1 << 20) + 5, False) == (body, one.link.closed)
+
+
+def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
+    """Otherwise it could have us say ever more."""
+    one = wire().greet()
+    before = one.events
+    one.send(whole(1), 0.0)
+    one.answer(1 << 20)
+
+    assert (READ, selectors.EVENT_WRITE) == (before, one.events)
+
+
+def test_an_old_connection_ends_in_two_steps(wire: Make) -> None:
+    """First it is announced, so that no call gets lost; a call in progress is answered before the end."""
+    one = wire().greet()
+    one.tick(999.0)
+    one.send(whole(1), 999.0)
+    announced = one.tick(1000.0)
+    one.send(whole(3), 1000.5)
+    ended = one.tick(1001.0)
+    calls = len(one.calls)
+    for call in one.calls:
+        call.serve(lambda *_: b"answer", b"")
+    one.link.turn()
+    answered = [found.stream for found in one.frames() if found.kind == frames.DATA]
+    one.tick(1001.3)
+
+    assert ([frames.GOAWAY], [frames.GOAWAY], 2) == (
+        [kind for kind in announced if kind == frames.GOAWAY],
+        [kind for kind in ended if kind == frames.GOAWAY],
+        calls,
+    )
+    assert ([1, 3], True) == (answered, one.link.closed)
+
+
+def test_an_old_connection_does_not_wait_for_ever(wire: Make) -> None:
+    """A call that is still open after the grace is taken as over."""
+    one = wire(replace(TIMES, grace=60.0)).greet()
+    one.send(whole(1), 0.0)
+    for now in (1000.0, 1001.0, 1059.9):
+        one.tick(now)
+    before = one.calls[0].cancelled
+    one.tick(1060.0)
+
+    assert (False, True, True) == (before, one.calls[0].cancelled, one.link.closed)
+
+
+def test_an_idle_connection_ends(wire: Make) -> None:
+    """One without a call, after a while; a call begins it anew."""
+    one = wire(Times(age=10_000.0, idle=100.0, ping=10_000.0)).greet()
+    one.send(whole(1), 50.0)
+    one.tick(50.0)
+    one.answer(10)
+    one.frames()
+    one.tick(149.9)
+    before = one.tick(149.9)
+
+    assert ([], [frames.GOAWAY]) == (before, one.tick(150.0))
+
+
+def test_a_silent_peer_is_asked_for_a_sign_of_life(wire: Make) -> None:
+    """One that gives none is gone, and so are its calls; one that does goes on."""
+    one = wire().greet()
+    one.send(whole(1), 0.0)
+    asked = one.tick(60.0)
+    one.send(frame(frames.PING, frames.ACK, 0, bytes(8)), 79.0)
+    one.tick(80.0)
+    again = one.tick(139.0)
+    one.tick(158.9)
+    before = one.link.closed
+    one.tick(159.0)
+
+    assert (True, True) == (frames.PING in asked, frames.PING in again)
+    assert (False, True, True) == (before, one.link.closed, one.calls[0].cancelled)
+
+
+def test_what_tls_has_proved_holds_for_its_time(wire: Make) -> None:
+    """A connection ends with the certificate of its client."""
+    one = wire().greet()
+    one.link.expire(100.0)
+    before = one.tick(59.0)
+
+    assert ([], [frames.GOAWAY]) == (before, [kind for kind in one.tick(100.0) if kind == frames.GOAWAY])
+
+
+def test_a_drained_connection_answers_and_ends(wire: Make) -> None:
+    """Its peer is told to begin no more; a connection without calls ends at once."""
+    one, idle = wire().greet(), wire().greet()
+    one.send(whole(1), 0.0)
+    for each in (one, idle):
+        each.link.drain(1.0)
+        each.link.turn()
+    told = [found.kind for found in one.frames()]
+    open_before = one.link.closed
+    one.calls[0].serve(lambda *_: b"answer", b"")
+    one.link.turn()
+    answered = [found.payload for found in one.frames() if found.kind == frames.DATA]
+    one.tick(1.3)
+
+    assert (True, [frames.GOAWAY], False) == (idle.link.closed, told, open_before)
+    assert ([b"\0\0\0\0\x06answer"], True) == (answered, one.link.closed)
+
+
+def test_a_peer_that_is_gone_is_told_of(wire: Make) -> None:
+    """Its calls are over, what waits for them is woken, and a callback comes once."""
+    one, told, heard = wire().greet(), list[str](), list[bytes | None]()
+    one.send(whole(1)[:-1], 0.0)
+    call: LoopCall = one.calls[0]
+    context: Context = call
+    added = context.add_callback(lambda: told.append("over"))
+    call.receive(heard.append)
+    one.peer.close()
+    one.link.ready(READ, 1.0)
+    late: list[bytes | None] = []
+    call.receive(late.append)
+
+    assert (True, ["over"], [None], [None]) == (added, told, heard, late)
+    assert (False, True, False) == (context.is_active(), call.cancelled, context.add_callback(lambda: None))
