@@ -90,7 +90,7 @@ class Authorizer:
         there is no answer. A mistake of the agent is a deny, never an error.
         """
         started = perf_counter_ns()
-        snapshot = self._snapshots.of_handle(request.call.session_handle, caller, request.least)
+        snapshot = self._snapshots.of_call(request, caller)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
         decision, _ = self._decide(snapshot, request, facts, caller, request.parent or parent, started)
         return decision
@@ -103,8 +103,7 @@ class Authorizer:
         Each call sees what the calls before it changed.
         """
         started = perf_counter_ns()
-        least = {request.least for request in requests if request.least is not None}
-        snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller, least)
+        snapshots = self._snapshots.of_calls(requests, caller)
         facts = []
         for index, request in enumerate(requests):
             # A mistake of the PEP in any call is refused before any call is decided.

@@ -81,6 +81,7 @@ def charge_of(
             [Addend(session.id, name, session.deadline.wall_at) for session in snapshot.chain for name in names]
         ),
         seen=seen,
+        tree_id=snapshot.chain[-1].id,
     )
 
 

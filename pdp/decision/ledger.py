@@ -19,7 +19,6 @@ from pdp.model import Basis, Call, Caller, CallRequest, Debited, Ruling
 from pdp.policy.budgets import BudgetMemory
 from pdp.policy.counting import CountedNames
 from pdp.sessions.access import AccessRequest, Use
-from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
 from pdp.sessions.succession import require_unchanged
 from pdp.sessions.values import Charge, Charged
@@ -208,7 +207,7 @@ class Ledger:
         if any(len(fresh.union(session.labels)) > MOST_LABELS for session in snapshot.chain):
             return unsettled(snapshot, f"a session would have more than {MOST_LABELS} labels")
         try:
-            chain = self._sessions.settle(snapshot.chain, labelled(fresh, by=decision_id), wall_at=snapshot.now.wall_at)
+            chain = self._sessions.settle(snapshot.chain, fresh, by=decision_id, wall_at=snapshot.now.wall_at)
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
         return Settled(ruling, replace(snapshot, chain=chain), tuple(sorted(fresh)))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
-from pdp.model import Caller, Head, Session
+from pdp.model import Caller, CallRequest, Head, Session
 from pdp.policy.bundle import Bundle
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionReader
@@ -70,17 +70,26 @@ class Snapshots:
         """Return the current snapshot of the session with a secret handle."""
         return self._of_view(self._sessions.view(handle_digest(handle), least), self._clock.now(), caller)
 
-    def of_handles(self, handles: Iterable[str], caller: Caller, least: Collection[Head] = ()) -> dict[str, Snapshot]:
-        """Return a snapshot for each handle, all with the same time and bundle, and all with each change in `least`.
+    def of_call(self, request: CallRequest, caller: Caller) -> Snapshot:
+        """Return the current snapshot for a decision about a call.
+
+        Labels can be missing that other calls have added, where the decision does not depend on them.
+        """
+        return self._of_view(self._view((request,), (request.least,)), self._clock.now(), caller)
+
+    def of_calls(self, requests: Iterable[CallRequest], caller: Caller) -> dict[str, Snapshot]:
+        """Return a snapshot as in `of_call` for the handle of each call, all with the same time and bundle.
+
+        Each has the changes that the calls insist on.
 
         Raise `UnavailableError` when the active bundle changes too fast.
         """
-        digests = {handle: handle_digest(handle) for handle in handles}
+        by_handle: dict[str, list[CallRequest]] = {}
+        for request in requests:
+            by_handle.setdefault(request.call.session_handle, []).append(request)
+        least = {request.least for some in by_handle.values() for request in some if request.least} or (None,)
         for _ in range(_TRIES):
-            views = {
-                handle: [self._sessions.view(one, known) for known in least or (None,)][-1]
-                for handle, one in digests.items()
-            }
+            views = {handle: self._view(some, least) for handle, some in by_handle.items()}
             if len({view.bundle for view in views.values()}) <= 1:
                 now = self._clock.now()
                 return {handle: self._of_view(view, now, caller) for handle, view in views.items()}
@@ -92,6 +101,18 @@ class Snapshots:
         if chain:
             return self._of_view(self._sessions.view(chain[0].handle_digest, least), self._clock.now(), caller)
         return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
+
+    def _view(self, requests: Sequence[CallRequest], least: Collection[Head | None]) -> StoreView:
+        """Return a view of the session of some calls, without labels unless one of them depends on these."""
+        digest = handle_digest(requests[0].call.session_handle)
+        view = [self._sessions.view(digest, known, labels=False) for known in least][-1]
+        if view.labelled or not view.chain:
+            return view
+        bundle = self._bundle_for(view.bundle)
+        tools = [bundle.catalogue.tool(request.call.server, request.call.tool) for request in requests]
+        # INVARIANT: a label counts in each decision that begins after it was acknowledged.
+        by_labels = any(tool is not None and bundle.plan(tool).reads_labels for tool in tools)
+        return self._sessions.view(digest) if by_labels else view
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
         bundle = self._bundle_for(view.bundle)

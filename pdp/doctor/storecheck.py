@@ -12,7 +12,6 @@ from pdp.doctor.listening import serves_here
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.foundation.extras import missing
 from pdp.sessions.care import StoreReport, inspect
-from pdp.sessions.database import SCHEMA_VERSION
 from pdp.starting import postgres_of
 
 _CHECK: Final = "store"
@@ -104,13 +103,13 @@ def _failover_findings(replication: str, names: str) -> Iterator[Finding]:
 
 def _findings(report: StoreReport) -> Iterator[Finding]:
     if report.newer:
-        found = f"the store has schema {report.schema_version}, and this program knows {SCHEMA_VERSION}"
+        found = f"the store has schema {report.schema_version}, and this program knows {report.known_schema}"
         yield problem(_CHECK, found, "upgrade the program, or restore an earlier backup")
     elif report.damage:
         for one in report.damage:
             yield problem(_CHECK, one, "stop the server, and restore a backup: `pdp store restore`")
     elif report.older:
-        found = f"the store has schema {report.schema_version}; the next start upgrades it to {SCHEMA_VERSION}"
+        found = f"the store has schema {report.schema_version}; the next start upgrades it to {report.known_schema}"
         yield warning(_CHECK, found, "back it up first: `pdp store backup`")
     else:
         found = f"sound to read, schema {report.schema_version}, {sum(report.sessions.values())} sessions"

@@ -18,6 +18,8 @@ Tree = Any
 
 # The prefix of a server's name in `reads`.
 BELOW = "below "
+# What a policy reads that could read the labels of a session.
+LABELS = "labels"
 
 _CONTEXT = {"Var": "context"}
 _INPUT = {".": {"left": _CONTEXT, "attr": "input"}}
@@ -62,9 +64,9 @@ def reads(policy: Tree) -> list[str] | None:
     The items are attributes of the context by name, one argument as `context.input.amount`; `has NAME` for a test
     whether the context has an attribute, which the action alone determines; `context.counts.NAME` and
     `context.done.NAME` for what is counted under a name, and both without a name for any other use, which a bundle may
-    not have; `resource` when more than its type and server matters; and `below NAME` when the scope tests whether it is
-    below the server of that name. The resource of a call to that server is, and any other only if the directory says
-    so.
+    not have; `labels` when it could read those of a session; `resource` when more than its type and server matters; and
+    `below NAME` when the scope tests whether it is below the server of that name. The resource of a call to that server
+    is, and any other only if the directory says so.
 
     A `context` that is not directly under an attribute or a `has` could be read as a whole; so could `context.input`.
     Whether another entity is below a server also depends on the resource: during a call, its resource is below the
@@ -83,6 +85,9 @@ def reads(policy: Tree) -> list[str] | None:
             continue
         if node.get("Var") == "resource" or _could_ask_for_server(node):
             found.add("resource")
+        # Whatever has the attribute: an expression can stand for a session.
+        if node.get("attr") == LABELS:
+            found.add(LABELS)
         if (attribute := _attribute(node, _INPUT)) is not None:
             found.add(f"context.input.{attribute}")
         elif (attribute := _attribute(node, _CONTEXT)) is not None:

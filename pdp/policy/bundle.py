@@ -196,6 +196,7 @@ class Bundle:
                 self.slice(action),
                 counted_as=self.counted_as.get(action, ()),
                 has_budgets=self.has_budgets,
+                has_widening=bool(self.widening),
             ),
         )
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from pdp.model import Targets
+from pdp.policy.analysis import LABELS
 from pdp.policy.counting import COUNTS, DONE
 from pdp.policy.directory import Uid
 from pdp.policy.moments import Moment, Moments, milliseconds
@@ -38,6 +39,7 @@ class Reading:
     `context.opaque`, `context.caller`, `context.targets`, `context.counts.NAME`, `context.done.NAME`, `context.now`,
     `resource`, or `context` for the whole context.
     `inputs` names the arguments that can be read, None for all. `moments` is None when no answer may be remembered.
+    `labels` says whether the labels of sessions can be read.
     """
 
     readers: Mapping[str, tuple[str, ...]]
@@ -47,6 +49,7 @@ class Reading:
     caller: bool
     resource: bool
     timed: bool
+    labels: bool
     moments: Moments | None
 
     @classmethod
@@ -54,11 +57,12 @@ class Reading:
         """Return what policies can read, from each one's id, reads and moments."""
         readers: dict[str, list[str]] = {}
         compared: list[Moment] = []
-        provable = True
+        provable, labels = True, False
         for policy_id, reads, moments in policies:
             for read in {"context"} if reads is None else reads - _OF_THE_SESSION:
                 readers.setdefault(read, []).append(policy_id)
             compared += moments or ()
+            labels = labels or reads is None or LABELS in reads
             # INVARIANT: an answer that depends on what was called before is never remembered.
             provable = provable and reads is not None and moments is not None and not any(map(_of_calls, reads))
         arguments = frozenset(read.removeprefix(_INPUT) for read in readers if read.startswith(_INPUT))
@@ -70,6 +74,7 @@ class Reading:
             caller="context.caller" in readers,
             resource="resource" in readers,
             timed=bool(compared),
+            labels=labels,
             moments=Moments(compared) if provable else None,
         )
 
@@ -103,7 +108,7 @@ class Reading:
 
 
 # The id and epoch of the session in the key cover these.
-_OF_THE_SESSION = frozenset({"context.agent", "context.session"})
+_OF_THE_SESSION = frozenset({"context.agent", "context.session", LABELS})
 
 
 def _of_calls(read: str) -> bool:

@@ -20,7 +20,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.registry.labels import require_labels
 from pdp.registry.readings import NO_VALUES, ReportedValues, ResultReading, lesser, reads_of, require_values
-from pdp.sessions.lifecycle import labelled, state_of
+from pdp.sessions.lifecycle import state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.valuekeys import key_of
 from pdp.sessions.values import Report
@@ -194,7 +194,7 @@ class Outcomes:
                     self._sessions.outwait()
                 return chain[0], ()
             try:
-                written = self._sessions.settle(chain, labelled(labels, by=allowed.decision_id), wall_at=now.wall_at)
+                written = self._sessions.settle(chain, labels, by=allowed.decision_id, wall_at=now.wall_at)
             except ConflictError:
                 chain = self._live(allowed, caller, now)
             else:

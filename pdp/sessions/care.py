@@ -38,16 +38,17 @@ class StoreReport:
     high_water_at: float = 0.0
     bundle_version: str = ""
     highest_number: int = 0
+    known_schema: int = SCHEMA_VERSION
 
     @property
     def newer(self) -> bool:
         """Say whether a newer program has written the file."""
-        return self.schema_version > SCHEMA_VERSION
+        return self.schema_version > self.known_schema
 
     @property
     def older(self) -> bool:
         """Say whether the next server to open the file will upgrade it."""
-        return self.schema_version < SCHEMA_VERSION
+        return self.schema_version < self.known_schema
 
 
 def inspect(path: Path) -> StoreReport:

@@ -263,12 +263,11 @@ def signal_path(path: Path) -> Path:
     return path.with_name(f"{path.name}-signal")
 
 
-def require_known_schema(version: int) -> None:
-    """Raise `StoreUnavailableError` when a newer program has written the store."""
-    if version > SCHEMA_VERSION:
+def require_known_schema(version: int, known: int = SCHEMA_VERSION) -> None:
+    """Raise `StoreUnavailableError` when a newer program has written the store: one that knows more than `known`."""
+    if version > known:
         raise StoreUnavailableError(
-            f"the session store has schema `{version}`, but this program knows only `{SCHEMA_VERSION}`: "
-            "upgrade the program"
+            f"the session store has schema `{version}`, but this program knows only `{known}`: upgrade the program"
         )
 
 

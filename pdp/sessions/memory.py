@@ -14,7 +14,7 @@ from typing import TypeVar
 from pdp.errors import ConflictError, StoreUnavailableError, UnknownRevisionError
 from pdp.model import Head, Session, SessionState
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
-from pdp.sessions.lifecycle import LIVE, over_at
+from pdp.sessions.lifecycle import LIVE, labelled, over_at
 from pdp.sessions.memoryages import Ages, age
 from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.memorywrites import MemoryWrites
@@ -86,7 +86,7 @@ class MemorySessionStore:
         self._tag = token_hex(8)
         self._closed = False
 
-    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:  # noqa: ARG002 - labels are always there
         """Return the session with this handle digest, its ancestors and the active bundle."""
         # Not with `_open`: for each tool call, a generator costs as much as the look-up.
         with self._lock:
@@ -263,11 +263,13 @@ class MemorySessionStore:
             known = [session_id] if session_id in self._sessions else []
             return self._write(successors_of(self._families(known), change), wall_at, write)
 
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
+    def settle(
+        self, chain: Sequence[Session], labels: frozenset[str], *, by: str, wall_at: float
+    ) -> tuple[Session, ...]:
+        """Add labels to a session and its ancestors; return the whole chain as it is afterwards."""
         with self._open():
             require_unchanged(chain, self._chain(chain[0].id), self._freeze_of(chain[0].tenant))
-            return chain_with(chain, self._write(successors_of(chain, change), wall_at))
+            return chain_with(chain, self._write(successors_of(chain, labelled(labels, by=by)), wall_at))
 
     def outwait(self) -> None:
         """Return when all see what was read: at once."""

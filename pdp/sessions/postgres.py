@@ -18,8 +18,9 @@ from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
+from pdp.sessions.postgreslabels import LabelledReader, PostgresLabels, with_late_labels
 from pdp.sessions.postgreslease import LeaseRenewer
-from pdp.sessions.postgrestables import prepare_sessions
+from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, prepare_sessions
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
@@ -59,9 +60,9 @@ class PostgresSessionStore(SQLSessionStore):
 
     Every read asks the primary, so a change by any server is seen by all. With a `lease`, what is remembered answers
     while it lasts, and a thread renews it until `close`. What is written returns when no server with a lease can answer
-    from before it, and `fences` are told of that. Only `touch` does not wait: the high-water mark can be as old as the
-    lease. A write for a time far ahead of the clock of the database is refused, and so is a read by such a machine.
-    Without `failover`, any server is used that takes writes.
+    from before it, and `fences` are told of that. Two do not wait: `touch`, since the high-water mark can be as old as
+    the lease; and `settle`, since labels are asked for at the primary. A write for a time far ahead of the clock of the
+    database is refused, and so is a read by such a machine. Without `failover`, any server is used that takes writes.
     """
 
     _connection: PostgresConnection
@@ -100,13 +101,15 @@ class PostgresSessionStore(SQLSessionStore):
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision)
-        fencing = connection()
+        fencing, labelling = connection(), connection()
         self._fence = PostgresFence(fencing, channel=tables, busy_seconds=busy_seconds, name=NAME)
         self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes.
         self._noted = False
         # No server can answer from before this revision.
         self._outwaited = 0
+        # Labels that were read so often are safe.
+        self._labels_outwaited = 0
         self._renewer: LeaseRenewer | None = None
         self._failover: Failover | None = None
         leased: Callable[[], Lease | None] = _no_lease
@@ -116,7 +119,7 @@ class PostgresSessionStore(SQLSessionStore):
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
-                prepare_sessions(writing, tables)
+                upgraded = prepare_sessions(writing, tables)
                 revision, deployment = writing.execute("SELECT revision, id FROM meta, deployment").get
             if failover is None:
                 self._acknowledged.require(revision, known_revision)
@@ -126,7 +129,7 @@ class PostgresSessionStore(SQLSessionStore):
                 with writing.answering():
                     self._failover.settle_now(writing)
                     self._failover.admit(writing)
-                for one in (writing, fencing, self._foreseer):
+                for one in (writing, fencing, labelling, self._foreseer):
                     one.admit = self._failover.admit
                 watching.admit = self._failover.admit_to_read
             if lease is not None:
@@ -136,7 +139,8 @@ class PostgresSessionStore(SQLSessionStore):
                 self._renewer = LeaseRenewer(renewing, page, lease, channel=tables, failover=self._failover)
                 leased = page.held
             opened.pop_all()
-        watcher = PostgresWatcher(
+        self._labels = PostgresLabels(labelling, scopes, busy_seconds=busy_seconds, name=NAME, failover=self._failover)
+        self._remembered = watcher = PostgresWatcher(
             watching,
             scopes,
             self._acknowledged,
@@ -155,7 +159,12 @@ class PostgresSessionStore(SQLSessionStore):
             bundles_kept=bundles_kept,
             tells=tells,
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
+            reader=LabelledReader,
         )
+        if upgraded:
+            # Earlier programs notice with the revision that they know too little, before any row of a new kind is
+            # written.
+            self._wait(revision)
         if self._failover is not None:
             self._failover.start()
         if self._renewer is not None:
@@ -166,9 +175,11 @@ class PostgresSessionStore(SQLSessionStore):
         return self._acknowledged.revision
 
     def outwait(self) -> None:
-        """Return when all see what was read. It asks nothing while no later revision was seen than the last time."""
-        if self.acknowledged() > self._outwaited:
+        """Return when all see what was read. It asks nothing while no more was seen than the last time."""
+        labels = self._remembered.labels_read()
+        if self.acknowledged() > self._outwaited or labels > self._labels_outwaited:
             self._outwait()
+            self._labels_outwaited = labels
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
@@ -195,6 +206,25 @@ class PostgresSessionStore(SQLSessionStore):
         self._outwait()
         return written
 
+    def settle(
+        self,
+        chain: Sequence[Session],
+        labels: frozenset[str],
+        *,
+        by: str,
+        wall_at: float,  # noqa: ARG002 - the mark is in the row of all other writes
+    ) -> tuple[Session, ...]:
+        """Add labels to a session and its ancestors; return the whole chain as it is afterwards."""
+        try:
+            added = self._labels.add(tuple(chain), labels, by=by)
+        except ConflictError:
+            # As after other writes: memory may lack what it conflicts with.
+            with self._reading():
+                self._acknowledged.note(self._latest().head.revision)
+            raise
+        self._remembered.forget(session.id for session in chain)
+        return added
+
     def close(self) -> None:
         """End the lease and close the connections; afterwards the store does not answer."""
         if self._renewer is not None:
@@ -202,6 +232,7 @@ class PostgresSessionStore(SQLSessionStore):
         if self._failover is not None:
             self._failover.stop()
         self._fence.close()
+        self._labels.close()
         with self._turns.turn(last=True):
             self._connection.close()
         self._watcher.close()
@@ -245,7 +276,7 @@ class PostgresSessionStore(SQLSessionStore):
         if found is None:
             raise StoreUnavailableError(f"{AHEAD}; nothing was written")
         schema_version, self._revision = found
-        require_known_schema(schema_version)
+        require_known_schema(schema_version, POSTGRES_SCHEMA_VERSION)
         return self._revision
 
     def _latest(self) -> Known:
@@ -289,6 +320,9 @@ class PostgresSessionStore(SQLSessionStore):
     def _tag(self, revision: int) -> str | None:
         tag: str | None = self._connection.execute("SELECT tag FROM tags WHERE revision = ?", (revision,)).get
         return tag
+
+    def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
+        return super()._replace(with_late_labels(self._connection, sessions))
 
     def _foreseeing(self) -> AbstractContextManager[None]:
         return self._foreseer.answering()

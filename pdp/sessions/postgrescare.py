@@ -10,7 +10,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions.care import StoreReport
 from pdp.sessions.postgresconnection import PostgresConnection
-from pdp.sessions.postgrestables import mark_of
+from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, mark_of
 
 _BUSY_SECONDS: Final = 5.0
 # Without these, what was acknowledged may be lost in a crash of its machine.
@@ -47,7 +47,13 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
         version, revision, high_water_at = connection.execute(_META).get
         counts = dict(connection.execute("SELECT state, count(*) FROM sessions GROUP BY state").fetchall())
         sessions = {state: int(counts.get(state.value, 0)) for state in SessionState}
-        report = StoreReport(schema_version=version, sessions=sessions, revision=revision, high_water_at=high_water_at)
+        report = StoreReport(
+            schema_version=version,
+            sessions=sessions,
+            revision=revision,
+            high_water_at=high_water_at,
+            known_schema=POSTGRES_SCHEMA_VERSION,
+        )
         return PostgresReport(tables=report, unsafe=unsafe, standbys=standbys)
 
 

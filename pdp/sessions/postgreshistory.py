@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -17,7 +18,12 @@ _NAME: Final = "session history"
 _LOCK: Final = "SELECT version FROM history FOR NO KEY UPDATE"
 _BEGIN_DURABLE: Final = f"BEGIN; {_LOCK}"
 # All see a commit before it returns, and it is on the disk after a while: as in SQLite.
-_BEGIN: Final = f"BEGIN; SET LOCAL synchronous_commit = off; {_LOCK}"
+_SOON: Final = "SET LOCAL synchronous_commit = off"
+_BEGIN: Final = f"BEGIN; {_SOON}; {_LOCK}"
+# What sessions of different trees take is written at the same time, since each commit waits for the disk. The lock ends
+# with its transaction, which the server ends when its holder has stopped. A move keeps others out of the table.
+_BEGIN_TREE: Final = "BEGIN; LOCK TABLE history IN ROW SHARE MODE"
+_LOCK_TREE: Final = "SELECT pg_advisory_xact_lock(CAST(? AS bigint))"
 
 
 class PostgresSessionHistory(SQLSessionHistory):
@@ -84,6 +90,20 @@ class PostgresSessionHistory(SQLSessionHistory):
             yield
 
     @contextmanager
+    def _charging(self, tree_id: str) -> Iterator[None]:
+        # A budget is not exceeded either when the database has lost its last moments, or another one takes its place.
+        with self._transaction(_BEGIN_TREE):
+            self._connection.execute(_LOCK_TREE, (_number_of(tree_id),))
+            yield
+
+    @contextmanager
+    def _returning(self, tree_id: str) -> Iterator[None]:
+        # What is not given back in the end costs a call, and grants nothing.
+        with self._transaction(f"{_BEGIN_TREE}; {_SOON}"):
+            self._connection.execute(_LOCK_TREE, (_number_of(tree_id),))
+            yield
+
+    @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         with self._answering(), self._connection.transaction(begin):
             yield
@@ -102,3 +122,8 @@ class PostgresSessionHistory(SQLSessionHistory):
 
     def _wipe(self) -> None:
         pass
+
+
+def _number_of(tree_id: str) -> int:
+    """Return the number of the lock of a tree. Those of two trees can be the same: then they wait for each other."""
+    return int.from_bytes(hashlib.sha256(tree_id.encode()).digest()[:8], signed=True)

@@ -13,7 +13,9 @@ from pdp.sessions.moving import META, MOVING, Content, Half, Mark, Row, StoreSta
 from pdp.sessions.movingrows import BATCH, fill, forget_mark, put_aside, put_back
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
+from pdp.sessions.postgreslabels import bring_labels
 from pdp.sessions.postgrestables import BEGIN, REPLICA_TABLES, mark_of, write_history, write_sessions
+from pdp.sessions.scopes import ScopePool
 
 _BUSY_SECONDS: Final = 10.0
 # One statement can copy many rows; and the transaction is idle while the other side writes.
@@ -91,6 +93,7 @@ class PostgresSide:
             self._connection.execute(f"LOCK TABLE {names} IN EXCLUSIVE MODE")
             revision = int(self._into(Half.SESSIONS).execute("SELECT revision FROM meta").get)
             Acknowledged(0).require(revision, self._known_revision)
+            bring_labels(self._connection, ScopePool())
             yield _Tables(self._into)
             put_aside(self._into(Half.SESSIONS), mark)
 

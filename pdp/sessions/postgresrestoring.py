@@ -12,8 +12,8 @@ from pdp.clock import Instant, no_earlier, utc_text
 from pdp.sessions import lifecycle
 from pdp.sessions.acknowledged import AcknowledgedFile
 from pdp.sessions.care import StoreReport
-from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.postgressettling import SettlingStore
+from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.restoring import BY, Restored
 
 
@@ -30,10 +30,11 @@ def accept(
         store = opened.enter_context(closing(SettlingStore(conninfo)))
         known = opened.enter_context(closing(AcknowledgedFile(file, deployment=store.deployment()))) if file else None
         report = StoreReport(
-            schema_version=SCHEMA_VERSION,
+            schema_version=POSTGRES_SCHEMA_VERSION,
             sessions=store.count_by_state(),
             revision=store.acknowledged(),
             high_water_at=store.high_water_at(),
+            known_schema=POSTGRES_SCHEMA_VERSION,
         )
         now = no_earlier(now, report.high_water_at)
         reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked after it is not known"

@@ -10,7 +10,7 @@ import secrets
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
-from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
+from pdp.sessions.database import require_known_schema
 from pdp.sessions.history import KEY_BYTES
 from pdp.sessions.moving import META, MOVING, Mark
 from pdp.sessions.movingrows import read_mark
@@ -31,20 +31,33 @@ UPGRADES: Final[tuple[str, ...]] = (
     );
     CREATE INDEX writes_by_age ON writes (at);
     """,
+    # Programs that do not know these rows must notice, also those that answer from memory: each renewal shows them the
+    # revision, and then they read the version.
+    """
+    CREATE TABLE labels (
+      session_id TEXT COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+      times BIGINT NOT NULL,
+      origins TEXT COLLATE "C" NOT NULL
+    );
+    UPDATE meta SET revision = revision + 1;
+    """,
 )
+# It is counted apart from that of SQLite.
+POSTGRES_SCHEMA_VERSION: Final = FIRST_VERSION + len(UPGRADES)
 HISTORY_VERSION: Final = 1
 
 # Servers that start together wait for each other here; nothing else rests on this lock.
 BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7091386)"
 
 
-def prepare_sessions(connection: PostgresConnection, namespace: str) -> None:
+def prepare_sessions(connection: PostgresConnection, namespace: str) -> bool:
     """Create the tables of a session store where they are missing, and bring older ones up to date.
 
-    Raise `StoreUnavailableError` when a newer program has written them.
+    Return whether there were older ones: programs that know no more may not have noticed yet. Raise
+    `StoreUnavailableError` when a newer program has written them.
     """
     with connection.transaction(BEGIN):
-        write_sessions(connection, namespace)
+        return write_sessions(connection, namespace)
 
 
 def prepare_history(connection: PostgresConnection, namespace: str) -> int:
@@ -53,25 +66,26 @@ def prepare_history(connection: PostgresConnection, namespace: str) -> int:
         return write_history(connection, namespace)
 
 
-def write_sessions(connection: PostgresConnection, namespace: str) -> None:
+def write_sessions(connection: PostgresConnection, namespace: str) -> bool:
     """Do as `prepare_sessions` in a transaction of the caller."""
     if missing(connection, namespace, META):
         mark = mark_of(connection, namespace)
         if mark is not None:
             raise StoreUnavailableError(mark.refusal(connection.place))
         connection.execute(_SESSIONS)
-        connection.execute(FIRST_META, (SCHEMA_VERSION,))
+        connection.execute(FIRST_META, (POSTGRES_SCHEMA_VERSION,))
     version = int(connection.execute("SELECT schema_version FROM meta").get)
-    require_known_schema(version)
+    require_known_schema(version, POSTGRES_SCHEMA_VERSION)
     for statements in UPGRADES[version - FIRST_VERSION :]:
         connection.execute(statements)
-    connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+    connection.execute("UPDATE meta SET schema_version = ?", (POSTGRES_SCHEMA_VERSION,))
     if missing(connection, namespace, "replicas"):
         connection.execute(_REPLICAS)
     if missing(connection, namespace, "source_turn"):
         connection.execute(_BUNDLES_OF_REPLICAS)
     if missing(connection, namespace, "timelines"):
         connection.execute(_TIMELINES)
+    return version < POSTGRES_SCHEMA_VERSION
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
@@ -200,14 +214,20 @@ CREATE TABLE freezes (
   confirmed_at DOUBLE PRECISION NOT NULL,
   confirmed_by TEXT COLLATE "C" NOT NULL
 );
+CREATE TABLE labels (
+  session_id TEXT COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
+  times BIGINT NOT NULL,
+  origins TEXT COLLATE "C" NOT NULL
+);
 """
 FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0, '', 0, '[]', 0)"
-# Of servers that share a database: SQLite has none of them, and a move leaves them. `confirmations` is empty after a
-# crash of the database, which means that none has confirmed. The trigger keeps the tags of the latest thousand
-# revisions, whichever program writes; its function has the search path of this connection.
+# Of servers that share a database: SQLite has none of them, and a move leaves them; it writes what is in `labels` into
+# the sessions before. `confirmations` is empty after a crash of the database, which means that none has confirmed. The
+# trigger keeps the tags of the latest thousand revisions, whichever program writes; its function has the search path of
+# this connection.
 REPLICA_TABLES: Final = frozenset(
     {
-        *("deployment", "tags", "replicas", "confirmations", "timelines", "standing"),
+        *("deployment", "tags", "replicas", "confirmations", "labels", "timelines", "standing"),
         *("source_turn", "bundle_servers", "preparing", "prepared"),
     }
 )

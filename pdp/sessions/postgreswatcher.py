@@ -9,22 +9,26 @@ Each read also shows how far the clock of this machine can be behind that of the
 
 Where a standby can be promoted while the old primary goes on, an answer of the old one proves nothing: it says for ever
 that nothing has changed. Then a call is only answered under a lease, which the old one cannot renew.
+
+Only the labels that calls add are in rows without a revision. Whoever reads a session with its labels asks for these
+rows, also under a lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Final
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import Head
 from pdp.sessions.acknowledged import Acknowledged
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
-from pdp.sessions.postgrestables import TAGS_KEPT
+from pdp.sessions.postgreslabels import LabelledReader, label_rows
+from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, TAGS_KEPT
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
-from pdp.sessions.sqlrows import Chain
+from pdp.sessions.sqlrows import BY_ID, Chain
 from pdp.sessions.watching import Key, Watching
 
 _HEAD: Final = """
@@ -42,6 +46,7 @@ class PostgresWatcher(Watching):
     """
 
     _connection: PostgresConnection
+    _labels_apart: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -55,7 +60,14 @@ class PostgresWatcher(Watching):
         leased: Callable[[], Lease | None],
         only_leased: bool = False,
     ) -> None:
-        super().__init__(connection, scopes, BoundedLock(busy_seconds, "session store"), sessions_kept=sessions_kept)
+        super().__init__(
+            connection,
+            scopes,
+            BoundedLock(busy_seconds, "session store"),
+            sessions_kept=sessions_kept,
+            schema_version=POSTGRES_SCHEMA_VERSION,
+            reader=LabelledReader,
+        )
         self._acknowledged = acknowledged
         self._clock = clock
         self._leased = leased
@@ -63,8 +75,20 @@ class PostgresWatcher(Watching):
         # Whether what was read last has all that was acknowledged before it was asked for, by a lease.
         self._vouched = False
         self._opened = 0
+        self._labels_read = 0
         # The tags of what is remembered: of the latest revision, and back at least to the head of the lease.
         self._tags: dict[int, str] = {}
+
+    def labels_read(self) -> int:
+        """Return how often sessions with labels were read, which may be of commits that are not safe yet."""
+        with self._lock:
+            return self._labels_read
+
+    def forget(self, session_ids: Iterable[str]) -> None:
+        """Forget sessions, so that they are read anew."""
+        with self._lock:
+            for session_id in session_ids:
+                self._recent.drop(session_id)
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
@@ -108,10 +132,7 @@ class PostgresWatcher(Watching):
             known, before = self._acknowledged.revision, self._clock.machine.now()
             revision, tag, database_at = self._connection.execute(_HEAD).get
             self._clock.compare(before, database_at)
-            if self._connection.opened != self._opened:
-                # It can be another server now.
-                self._recent.clear()
-                self._revision, self._opened = -1, self._connection.opened
+            self._require_one_server()
             self._acknowledged.require(revision, known)
             if revision == self._revision and self._knows(Head(revision=revision, tag=tag)):
                 chain = remembered(key)
@@ -122,6 +143,38 @@ class PostgresWatcher(Watching):
                 self._keep_tags(lease)
                 chain = remembered(key)
                 return chain if chain is not None else self._load(sql, key)
+
+    def _with_labels(self, chain: Chain) -> Chain:
+        """Return a chain with all labels that were added until now: as it is, or read anew when it lacks one."""
+        if not chain:
+            return chain
+        with self._connection.answering():
+            rows = label_rows(self._connection, chain)
+            whole = self._require_one_server()
+            if whole and all(rows[one.id].origins.keys() <= set(one.labels) for one in chain if one.id in rows):
+                return chain
+            for session in chain:
+                self._recent.drop(session.id)
+            known, lease = self._acknowledged.revision, self._leased()
+            with self._connection.snapshot():
+                self._catch_up()
+                self._acknowledged.require(self._revision, known)
+                self._keep_tags(lease)
+                self._vouched = lease is not None and self._knows(lease.head)
+                return self._load(BY_ID, chain[0].id)
+
+    def _load(self, sql: str, key: str | bytes) -> Chain:
+        chain = super()._load(sql, key)
+        self._labels_read += any(session.labels for session in chain)
+        return chain
+
+    def _require_one_server(self) -> bool:
+        """Forget all when the connection was opened anew, since it can be to another server; say whether it was not."""
+        same = self._connection.opened == self._opened
+        if not same:
+            self._recent.clear()
+            self._revision, self._opened = -1, self._connection.opened
+        return same
 
     def _catch_up(self) -> None:
         tags = dict(self._connection.execute(_TAGS, (self._revision,)).fetchall())

@@ -88,7 +88,7 @@ class SQLSessionHistory(ABC):
     def charge(self, charge: Charge) -> Charged:
         """Take all debits of a charge and add to its counts, or nothing."""
         try:
-            with self._writing():
+            with self._charging(charge.tree_id):
                 receipt = _recent(charge.retry_digest, charge.now)
                 charged_at = self._connection.execute(_JOIN, receipt).get if charge.retry_digest else None
                 if charged_at is not None:
@@ -105,7 +105,7 @@ class SQLSessionHistory(ABC):
 
     def take_back(self, charge: Charge, charged_at: float) -> None:
         """Take back a charge, unless another try of the same call counts on it."""
-        with self._removing():
+        with self._returning(charge.tree_id):
             if charge.retry_digest:
                 tries = self._connection.execute(_LEAVE, (charge.retry_digest, charged_at)).get
                 # Another charge can have replaced one that is old.
@@ -159,6 +159,14 @@ class SQLSessionHistory(ABC):
     @abstractmethod
     def _writing(self) -> AbstractContextManager[None]:
         """Make a transaction that takes nothing of what is reserved."""
+
+    def _charging(self, tree_id: str) -> AbstractContextManager[None]:  # noqa: ARG002 - for engines that write at once
+        """Make a transaction, before or after all others that take from a tree of sessions, or give back."""
+        return self._writing()
+
+    def _returning(self, tree_id: str) -> AbstractContextManager[None]:  # noqa: ARG002 - the same
+        """Make one, in the same order, that may take of what is reserved."""
+        return self._removing()
 
     @abstractmethod
     def _removing(self) -> AbstractContextManager[None]:

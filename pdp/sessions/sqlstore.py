@@ -15,7 +15,7 @@ from pdp.sessions.database import require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lease import Lease
-from pdp.sessions.lifecycle import LIVE
+from pdp.sessions.lifecycle import LIVE, labelled
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
@@ -57,8 +57,8 @@ class SQLSessionStore(ABC):
     """A `SessionStore` on a connection for writes and lists, and a `watcher` for what decisions read.
 
     An engine says how the connection is held, and what a transaction is. `ended_at` is its expression for when a
-    session ended, and `by_expiry` names an index to it, where its planner needs that. `changes_kept`, `bundles_kept`
-    and `tells` are as in the stores.
+    session ended, and `by_expiry` names an index to it, where its planner needs that; `reader` reads its rows.
+    `changes_kept`, `bundles_kept` and `tells` are as in the stores.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class SQLSessionStore(ABC):
         tells: bool,
         ended_at: str,
         by_expiry: str = "",
+        reader: type[RowReader] = RowReader,
     ) -> None:
         self._connection = connection
         self._watcher = watcher
@@ -80,16 +81,16 @@ class SQLSessionStore(ABC):
         self._scopes = scopes
         self._changes_kept = changes_kept
         self._bundles_kept = bundles_kept
-        self._reader = RowReader(connection, scopes)
+        self._reader = reader(connection, scopes)
         self._outbox = SQLOutbox(connection, tells=tells, counter="meta")
         self._writes = SQLWrites(connection)
         self._purged, self._expired = _PURGE.format(ended_at), _EXPIRED.format(by_expiry)
         # The revision of the present transaction; 0 until it makes one.
         self._revision = 0
 
-    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        return self._watcher.view(handle_digest, least)
+        return self._watcher.view(handle_digest, least, labels=labels)
 
     def get(self, session_id: str) -> tuple[Session, ...]:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
@@ -241,15 +242,17 @@ class SQLSessionStore(ABC):
         families = _FAMILIES.format("id = ?")
         return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}, write))
 
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
+    def settle(
+        self, chain: Sequence[Session], labels: frozenset[str], *, by: str, wall_at: float
+    ) -> tuple[Session, ...]:
+        """Add labels to a session and its ancestors; return the whole chain as it is afterwards."""
         with self._transaction(opens=True):
             revision = self._advance(wall_at)
             found = [stored for session in chain if (stored := self._reader.by_id(session.id)) is not None]
             freeze = freeze_of(chain[0].tenant, freezes_on(self._connection))
             require_unchanged(chain, applied(cuts_on(self._connection), found), freeze)
-            written = [self._scopes.adopt(session) for session in successors_of(chain, change)]
-            self._replace(written)
+            added = [self._scopes.adopt(session) for session in successors_of(chain, labelled(labels, by=by))]
+            written = self._replace(added)
             self._note(revision, [("session", session.id) for session in written])
             return chain_with(chain, written)
 
@@ -496,8 +499,7 @@ class SQLSessionStore(ABC):
                 successor = successor_of(stored, change) if stored else None
             if successor is not None:
                 successors.append(self._scopes.adopt(successor))
-        self._replace(successors)
-        return tuple(successors)
+        return self._replace(successors)
 
     def _activate(
         self,
@@ -532,12 +534,14 @@ class SQLSessionStore(ABC):
         self._connection.execute(_REMEMBER, (bundle.version, revision))
         self._connection.execute(_FORGET_VERSIONS, (VERSIONS_REMEMBERED,))
 
-    def _replace(self, sessions: Sequence[Session]) -> None:
+    def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
+        """Write the direct successors of stored sessions; return them as they are afterwards."""
         for scope in {id(session.scope): session.scope for session in sessions}.values():
             self._keep_scope(scope)
         if self._outbox.tells:
             self._tell([(self._stored_state(session.id), session) for session in sessions])
         self._connection.executemany(_UPDATE, map(row_of, sessions))
+        return tuple(sessions)
 
     def _keep_scope(self, scope: Scope | None) -> None:
         if scope is None:

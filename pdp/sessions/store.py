@@ -52,8 +52,8 @@ BEGINNING: Final = Instant(wall_at=0.0, boot_at=0.0, boot_id="")
 class HighWaterMark(Protocol):
     """The latest wall time that was ever stored: it shows when a clock was set back.
 
-    The mark never falls. Every write raises it, in its own transaction, to at least the time that it was given. The
-    mark is as old as the last write; it need not be close to the present time.
+    The mark never falls. Every write raises it, in its own transaction, to at least the time that it was given; only
+    `settle` need not. The mark is as old as the last write; it need not be close to the present time.
     """
 
     def high_water_at(self) -> float:
@@ -72,12 +72,15 @@ class SessionReader(HighWaterMark, Protocol):
     (its data removed, or written by a foreign program) may go unnoticed for a time that its docstring states.
     """
 
-    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:
         """Return the session with this handle digest, its ancestors, the active bundle and what freezes its tenant.
 
         The digest is SHA-256, 32 bytes. With `least`, the view has that change and all before it, also those that are
         not acknowledged. Raise `UnknownRevisionError` when the store does not have it, or has another history; of a
         change that is too old to be told from one of another history, the number alone counts.
+
+        Without `labels` those that calls have added can be missing: for who looks first whether they matter, where it
+        costs something to know them.
         """
         ...
 
@@ -136,9 +139,9 @@ class SessionChanges(Protocol):
     def changed(self, *, after: Head, limit: int) -> Changes | None:
         """Return the sessions that were inserted or changed after a change, in the order of their ids.
 
-        A session that was removed is left out, and that one expires is no change. Return None when more than `limit`
-        have changed, when that can no longer be told, after a cut, and for a change of another history: then the
-        sessions must be listed again.
+        A session that was removed is left out. That one expires is no change, and that `settle` has added labels need
+        be none. Return None when more than `limit` have changed, when that can no longer be told, after a cut, and for
+        a change of another history: then the sessions must be listed again.
         """
         ...
 
@@ -236,12 +239,14 @@ class SessionLedger(Protocol):
     authority: with too little room it raises `StoreUnavailableError`.
     """
 
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards.
+    def settle(
+        self, chain: Sequence[Session], labels: frozenset[str], *, by: str, wall_at: float
+    ) -> tuple[Session, ...]:
+        """Add labels to a session and its ancestors; return the whole chain as it is afterwards.
 
-        `chain` is as in a view, nearest first, and `change` as in `change_where`. Raise `ConflictError`, and write
-        nothing, when one of them is no longer as `chain` holds it, or their tenant is frozen: the call must be decided
-        again.
+        `chain` is as in a view, nearest first, and `by` the id of the decision that adds them. A session that has all
+        of them stays as it is. Raise `ConflictError`, and write nothing, when one of them is no longer as `chain` holds
+        it, or their tenant is frozen: the call must be decided again.
         """
         ...
 

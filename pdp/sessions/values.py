@@ -100,13 +100,15 @@ class StoreView:
 
     `chain` holds the session and then its ancestors, nearest first; empty when no session has the handle.
     `bundle` is None before the first activation. `high_water_at` is the latest wall time that was ever stored.
-    `freeze` stops the tenant of the session; None when there is none.
+    `freeze` stops the tenant of the session; None when there is none. Labels that calls have added are missing when
+    `labelled` is False.
     """
 
     chain: tuple[Session, ...]
     bundle: ActiveBundle | None
     high_water_at: float
     freeze: Freeze | None = None
+    labelled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +247,9 @@ class Charge:
     """All that one call takes of budgets and adds to counts, at one moment.
 
     `retry_digest` is the same for each retry of the call, and for no other call; empty when it cannot be retried.
-    `seen` holds the counts for which the call was allowed, by the session and the name.
+    `seen` holds the counts for which the call was allowed, by the session and the name. All of it is of one tree of
+    sessions, whose root has the id `tree_id`: charges of different trees may be written at the same time. Those
+    without one wait for each other.
     """
 
     debits: tuple[Debit, ...]
@@ -253,6 +257,7 @@ class Charge:
     now: Instant
     addends: tuple[Addend, ...] = ()
     seen: Mapping[tuple[str, str], Count] = field(default_factory=dict)
+    tree_id: str = ""
 
     @property
     def at(self) -> float:

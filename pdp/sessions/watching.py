@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from sys import getsizeof
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from cachetools import LRUCache
 
 from pdp.errors import StoreUnavailableError, UnknownRevisionError
 from pdp.model import Head, Session
-from pdp.sessions.database import require_known_schema
+from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
 from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.sessions.lease import Lease
 from pdp.sessions.scopes import ScopePool
@@ -97,15 +97,27 @@ def _weight(session: Session) -> int:
 class Watching(ABC):
     """The `SessionReader` of a store in one process, and its active bundle. Safe for threads.
 
-    An engine says when memory may answer: see `_read`. Reads hold `lock`, and use `connection`.
+    An engine says when memory may answer: see `_read`. Reads hold `lock`, and use `connection`. `schema_version` is the
+    latest that it knows, and `reader` is as in `SQLSessionStore`.
     """
 
+    # Whether calls add labels without a revision, so that memory can lack them.
+    _labels_apart: ClassVar[bool] = False
+
     def __init__(
-        self, connection: Statements, scopes: ScopePool, lock: AbstractContextManager[object], *, sessions_kept: int
+        self,
+        connection: Statements,
+        scopes: ScopePool,
+        lock: AbstractContextManager[object],
+        *,
+        sessions_kept: int,
+        schema_version: int = SCHEMA_VERSION,
+        reader: type[RowReader] = RowReader,
     ) -> None:
         self._lock = lock
         self._connection = connection
-        self._reader = RowReader(connection, scopes)
+        self._schema_version = schema_version
+        self._reader = reader(connection, scopes)
         self._recent = RecentSessions(sessions_kept)
         # No store has this revision, so the first read loads everything.
         self._revision = -1
@@ -114,24 +126,28 @@ class Watching(ABC):
         self._freezes: tuple[Freeze, ...] = ()
         self._high_water_at = 0.0
 
-    def view(self, handle_digest: bytes, least: Head | None = None) -> StoreView:
+    def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         with self._lock:
             chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE, least)
             if least is not None and not self._has(least):
                 raise UnknownRevisionError(NOT_ITS_OWN)
+            if labels and self._labels_apart:
+                chain = self._with_labels(chain)
             self._require_vouched()
             return StoreView(
                 chain=chain,
                 bundle=self._bundle,
                 high_water_at=self._high_water_at,
                 freeze=freeze_of(chain[0].tenant, self._freezes) if self._freezes and chain else None,
+                labelled=labels or not self._labels_apart,
             )
 
     def get(self, session_id: str) -> Chain:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         with self._lock:
-            return self._read(session_id, self._recent.chain_by_id, BY_ID)
+            chain = self._read(session_id, self._recent.chain_by_id, BY_ID)
+            return self._with_labels(chain) if self._labels_apart else chain
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
@@ -181,10 +197,14 @@ class Watching(ABC):
         """Say whether what is remembered has a write, and all before it."""
         return not head.tag and head.revision <= self._revision
 
+    def _with_labels(self, chain: Chain) -> Chain:
+        """Return a chain with all labels that were added until now."""
+        return chain
+
     def _catch_up(self) -> None:
         """Learn what has changed since the last read."""
         schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
-        require_known_schema(schema_version)
+        require_known_schema(schema_version, self._schema_version)
         # A lower revision means that a backup was restored into the file.
         if not forgotten <= self._revision <= revision:
             self._recent.clear()

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
 from pdp.errors import OverloadedError, StoreUnavailableError
-from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Head, Visibility
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Visibility
 from pdp.registry.registrar import Selector
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import labelled
@@ -265,11 +266,11 @@ def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path, error: Ex
             super().__init__()
             self.left = 10**9
 
-        def view(self, handle_digest: bytes, least: Head | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the method
+        def view(self, *given: Any, **named: Any):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the method
             self.left -= 1
             if self.left < 0:
                 raise error
-            return super().view(handle_digest, least)
+            return super().view(*given, **named)
 
     store = Silent()
     with opened(tmp_path, FILES, sessions=store) as pdp:

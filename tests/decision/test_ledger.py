@@ -15,7 +15,7 @@ from pdp.observer import Event
 from pdp.registry.registrar import Selector
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.values import Change, SessionFilter
+from pdp.sessions.values import SessionFilter
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, Opened, opened
 
@@ -43,11 +43,13 @@ class Store(MemorySessionStore):
         self.before: Callable[[], None] = lambda: None
         self.tries = 0
 
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def settle(
+        self, chain: Sequence[Session], labels: frozenset[str], *, by: str, wall_at: float
+    ) -> tuple[Session, ...]:
         """Settle, after what the test wants."""
         self.tries += 1
         self.before()
-        return super().settle(chain, change, wall_at=wall_at)
+        return super().settle(chain, labels, by=by, wall_at=wall_at)
 
 
 @pytest.fixture
@@ -197,7 +199,7 @@ def test_a_failed_look_again_is_a_deny(pdp: Opened, store: Store, monkeypatch: p
     _, handle = pdp.session("mail/*")
 
     def change_and_fail() -> None:
-        monkeypatch.setattr(store, "view", lambda _: failing(StoreUnavailableError("gone"))())
+        monkeypatch.setattr(store, "view", lambda *_, **__: failing(StoreUnavailableError("gone"))())
         raise ConflictError("changed")
 
     store.before = change_and_fail

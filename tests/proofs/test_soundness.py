@@ -55,7 +55,7 @@ DEFECTS: list[tuple[str, Any]] = [
     ("pdp.policy.moments.bisect_right", bisect_left),
     ("pdp.policy.reading.Reading.place_in_time", lambda *_: ()),
     ("pdp.policy.reading._INPUT", "context.input.n"),
-    ("pdp.policy.reading._OF_THE_SESSION", frozenset({"context.agent", "context.session", "context.caller"})),
+    ("pdp.policy.reading._OF_THE_SESSION", frozenset({"context.agent", "context.session", "labels", "context.caller"})),
     ("pdp.policy.child.compile.action_scope", lambda tree: [tree["action"].get("entity", {}).get("id", "alpha/put")]),
 ]
 

@@ -26,7 +26,6 @@ from pdp.registry.registrar import Selector
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.values import Change
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, Opened, opened
 
@@ -55,10 +54,12 @@ class Store(MemorySessionStore):
         super().__init__()
         self.before: Callable[[], None] = lambda: None
 
-    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def settle(
+        self, chain: Sequence[Session], labels: frozenset[str], *, by: str, wall_at: float
+    ) -> tuple[Session, ...]:
         """Settle, after what the test wants."""
         self.before()
-        return super().settle(chain, change, wall_at=wall_at)
+        return super().settle(chain, labels, by=by, wall_at=wall_at)
 
 
 class Events(Observers):

@@ -828,7 +828,7 @@ def test_a_nearly_full_disk_takes_only_what_ends_authority(path: Path, monkeypat
         for act in (
             lambda: store.insert(make_session("new"), wall_at=1000.0),
             lambda: store.update([successor_of(waiting, state=SessionState.ACTIVE)], wall_at=1000.0),
-            lambda: store.settle([active], unchanged, wall_at=1000.0),
+            lambda: store.settle([active], frozenset(), by="dec_1", wall_at=1000.0),
             lambda: store.change_freeze("frz_all", lambda _: None, wall_at=1000.0),
             lambda: store.touch(wall_at=1000.0),
         ):

@@ -156,7 +156,9 @@ class StoreContract(
             pytest.param(lambda store: store.select(SessionFilter(), limit=1), id="select"),
             pytest.param(lambda store: store.change_where(SessionFilter(), unchanged, wall_at=1.0), id="change_where"),
             pytest.param(lambda store: store.change_tree("ses_a", unchanged, wall_at=1.0), id="change_tree"),
-            pytest.param(lambda store: store.settle((make_session("a"),), unchanged, wall_at=1.0), id="settle"),
+            pytest.param(
+                lambda store: store.settle((make_session("a"),), frozenset(), by="dec_1", wall_at=1.0), id="settle"
+            ),
             pytest.param(lambda store: store.purge(over_before=1.0, limit=1, wall_at=1.0), id="purge"),
             pytest.param(lambda store: store.activate_bundle(make_bundle("v"), b"", unchanged), id="activate_bundle"),
             pytest.param(lambda store: store.bundle_content("v"), id="bundle_content"),

@@ -15,7 +15,6 @@ import pytest
 
 from pdp.errors import ConflictError, FrozenError, NotFoundError
 from pdp.model import SessionState
-from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
 from pdp.sessions.writes import Write
@@ -25,13 +24,12 @@ from pdp.testing.stores.samples import (
     make_session,
     revoked,
     successor_of,
-    unchanged,
 )
 from pdp.testing.stores.suite import StoreSuite
 
 _WAITING = make_session("waiting", state=SessionState.REQUESTED)
 _APPROVED = successor_of(_WAITING, state=SessionState.ACTIVE)
-_READ = labelled(frozenset({"untrusted"}), by="dec_1")
+_READ = frozenset({"untrusted"})
 _CONFIRMED: dict[str, Any] = {"confirmed_by": "ann", "confirmed_at": 2500.0}
 
 
@@ -153,9 +151,9 @@ class FreezesContract(StoreSuite):
         store.freeze(make_freeze("default"))
 
         with pytest.raises(ConflictError):
-            store.settle((session,), _READ, wall_at=1000.0)
+            store.settle((session,), _READ, by="dec_1", wall_at=1000.0)
         with pytest.raises(ConflictError):
-            store.settle((session,), unchanged, wall_at=1000.0)
+            store.settle((session,), frozenset(), by="dec_1", wall_at=1000.0)
         assert store.get(session.id) == (session,)
 
     def test_a_freeze_raises_the_revision(self, store: Sessions) -> None:

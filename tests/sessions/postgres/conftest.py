@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from pdp.clock import SystemClock
-from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.postgrestables import FIRST_META
+from pdp.sessions.postgrestables import FIRST_META, POSTGRES_SCHEMA_VERSION
 from tests.sessions.postgres.postgresserver import PostgresServer, running
 
 # Whoever waits this long has a machine that does nothing else; what tests such waits sets them itself.
@@ -43,7 +42,7 @@ def conninfo(server: PostgresServer) -> str:
         rows = connection.execute(_TABLES).fetchall()
         emptied = ["DELETE FROM " + ".".join(row) for row in rows]  # noqa: S608 - our own names
         firsts = [FIRST_META.replace("INTO ", f"INTO {one}_sessions.") for one in ("pdp", "silent")]
-        connection.execute("; ".join([*emptied, *firsts, _FIRST_REVISION]).replace("?", str(SCHEMA_VERSION)))
+        connection.execute("; ".join([*emptied, *firsts, _FIRST_REVISION]).replace("?", str(POSTGRES_SCHEMA_VERSION)))
     return server.conninfo
 
 

@@ -16,9 +16,10 @@ import psycopg
 import pytest
 
 from pdp.errors import StoreUnavailableError
+from pdp.model import Session
 from pdp.sessions.care import inspect
 from pdp.sessions.forgetting import forget
-from pdp.sessions.moving import StoreSide, move
+from pdp.sessions.moving import Row, StoreSide, Table, move
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgrescare import inspect_postgres
 from pdp.sessions.postgreshistory import PostgresSessionHistory
@@ -29,7 +30,7 @@ from pdp.sessions.sqlitemoving import SQLiteSide
 from pdp.sessions.store import SessionHistory, SessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.access import at
-from pdp.testing.stores.samples import insert_over
+from pdp.testing.stores.samples import insert_family, insert_over
 from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.server_process import Callers, ServerProcess
 from tests.sessions.postgres import fullstore, moving_process
@@ -103,14 +104,18 @@ def other_than(kind: str) -> str:
 
 
 def rows(side: StoreSide) -> dict[tuple[str, ...], list[Any]]:
-    """Return every row of every table of a store, by its columns."""
+    """Return every row of a store by its columns, without the version of its tables: each engine has its own."""
     with side.reading() as content:
         return {
             (table.half, table.name, *sorted(table.columns)): sorted(
-                (sorted(zip(table.columns, row, strict=True)) for some in content.rows(table) for row in some), key=repr
+                (sorted(_values(table, row)) for some in content.rows(table) for row in some), key=repr
             )
             for table in content.tables()
         }
+
+
+def _values(table: Table, row: Row) -> Iterator[tuple[str, Any]]:
+    return (one for one in zip(table.columns, row, strict=True) if one[0] != "schema_version")
 
 
 @pytest.mark.parametrize("target", KINDS)
@@ -125,6 +130,27 @@ def test_everything_arrives(stores: Stores, target: str) -> None:
     assert before == rows(stores.sides(target)[1])
     assert told == stores.use(target, fullstore.read)
     stores.use(target, fullstore.go_on)
+
+
+def test_labels_that_calls_have_added_arrive_in_their_sessions(stores: Stores) -> None:
+    """SQLite has no rows of theirs; the epochs are those that were told."""
+
+    def family(store: SessionStore, _: SessionHistory) -> tuple[Session, ...]:
+        return store.get("ses_child")
+
+    def fill(store: SessionStore, _: SessionHistory) -> None:
+        insert_family(store)
+        for label in ("untrusted", "sent"):
+            store.settle(store.get("ses_child"), frozenset({label}), by=f"dec_{label}", wall_at=1000.0)
+
+    stores.use("postgres", fill)
+    before = stores.use("postgres", family)
+    move(*stores.sides("sqlite"), now=NOW)
+    there = stores.use("sqlite", family)
+    move(*stores.sides("postgres"), now=NOW)
+
+    assert [(3, ("sent", "untrusted"))] * 2 == [(session.epoch, session.labels) for session in before]
+    assert before == there == stores.use("postgres", family)
 
 
 # After a step: whether servers can start on source and target, and why not on those that know of the move.

@@ -30,6 +30,8 @@ class OnPostgres:
 class TestPostgresSessionStore(OnPostgres, StoreContract):
     """The published suite of a store."""
 
+    tells_labels = False
+
     def make_store(self, folder: Path) -> SessionStore:  # noqa: ARG002 - nothing is kept in files
         """Return an empty store."""
         return PostgresSessionStore(self.conninfo, **PATIENT)
@@ -45,6 +47,7 @@ class TestForgetfulPostgresSessionStore(OnPostgres, StoreContract):
     """The same on a store that can remember next to nothing."""
 
     forgetful = True
+    tells_labels = False
 
     def make_store(self, folder: Path) -> SessionStore:  # noqa: ARG002 - the same
         """Return an empty store."""
@@ -54,6 +57,8 @@ class TestForgetfulPostgresSessionStore(OnPostgres, StoreContract):
 @pytest.mark.long
 class TestLeasedPostgresSessionStore(OnPostgres, StoreContract):
     """The same on a store that answers from memory under a lease."""
+
+    tells_labels = False
 
     def make_store(self, folder: Path) -> SessionStore:
         """Return an empty store."""

@@ -400,7 +400,7 @@ def here(conninfo: str, tmp_path: Path) -> Iterator[PostgresSessionStore]:
 
 
 def test_under_a_lease_memory_answers_alone(here: PostgresSessionStore, conninfo: str) -> None:
-    """M12: but what is not remembered is asked for, such as an unknown handle."""
+    """M12: but what is not remembered is asked for, such as an unknown handle; and so are labels, where they count."""
     known, new = make_session("a"), make_session("b")
     here.insert(known, wall_at=1000.0)
     wait_until(lambda: _remembers(here, known.handle_digest))
@@ -409,9 +409,10 @@ def test_under_a_lease_memory_answers_alone(here: PostgresSessionStore, conninfo
 
     assert here.view(new.handle_digest).chain == (new,)
     _watcher(here)._connection.close()
-    assert here.view(known.handle_digest).chain == (known,)
-    with pytest.raises(StoreUnavailableError):
-        here.view(bytes(32))
+    assert here.view(known.handle_digest, labels=False).chain == (known,)
+    for handle_digest, labels in ((bytes(32), False), (known.handle_digest, True)):
+        with pytest.raises(StoreUnavailableError):
+            here.view(handle_digest, labels=labels)
 
 
 def test_what_a_process_writes_it_sees_at_once(here: PostgresSessionStore) -> None:
@@ -435,7 +436,7 @@ def test_after_a_conflict_memory_is_not_asked_again(
     with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
         there.change_tree(ROOT.id, revoked, wall_at=1000.0)
     with pytest.raises(ConflictError):
-        here.settle(here.get(ROOT.id), unchanged, wall_at=1000.0)
+        here.settle((ROOT,), frozenset(), by="dec_1", wall_at=1000.0)
 
     assert (revoked(ROOT),) == here.get(ROOT.id)
 
@@ -486,10 +487,10 @@ def test_without_the_database_a_change_that_memory_lacks_is_no_answer(
     monkeypatch.setattr(_watcher(here), "_leased", lambda: leased)
     _watcher(here)._connection.close()
 
-    assert (ROOT,) == here.view(ROOT.handle_digest, known).chain
+    assert (ROOT,) == here.view(ROOT.handle_digest, known, labels=False).chain
     for least in (replace(known, revision=known.revision + 1), replace(known, tag="another")):
         with pytest.raises(StoreUnavailableError):
-            here.view(ROOT.handle_digest, least)
+            here.view(ROOT.handle_digest, least, labels=False)
 
 
 def test_of_a_change_that_is_too_old_the_number_counts(
