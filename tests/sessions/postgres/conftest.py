@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,23 @@ def conninfo(server: PostgresServer) -> str:
         firsts = [FIRST_META.replace("INTO ", f"INTO {one}_sessions.") for one in ("pdp", "silent")]
         connection.execute("; ".join([*emptied, *firsts, _FIRST_REVISION]).replace("?", str(POSTGRES_SCHEMA_VERSION)))
     return server.conninfo
+
+
+@pytest.fixture
+def takes_over(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], None]]:
+    """Give what makes the server one that has taken the place of another one; afterwards it is as before."""
+    assert conninfo
+
+    def taken() -> None:
+        with server.connect() as connection:
+            connection.execute("UPDATE pdp_sessions.timelines SET settled = '00000000', swept = '00000000'")
+            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pdp'"
+            connection.execute(ours)
+
+    yield taken
+    with server.connect() as connection:
+        connection.execute("SET search_path = pdp_sessions")
+        connection.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
 
 
 # The secret, the name of the database and its timeline stay.

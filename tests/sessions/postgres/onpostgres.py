@@ -14,9 +14,10 @@ from tests.machinery.servers.notes import READ
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 
 
-def start(folder: Path) -> ServerProcess:
+def start(folder: Path, **settings: str) -> ServerProcess:
     """Start a server on the database."""
-    return ServerProcess(folder, sessions_store="postgres", sessions_postgres_file=str(folder / "postgres"))
+    file = str(folder / "postgres")
+    return ServerProcess(folder, sessions_store="postgres", sessions_postgres_file=file, **settings)
 
 
 def open_session(callers: Callers) -> session_pb2.RequestSessionResponse:
@@ -33,7 +34,7 @@ def basis(callers: Callers, opened: session_pb2.RequestSessionResponse, min_revi
     return answer.error or answer.basis
 
 
-def run(folder: Path, *command: str, store: str = "postgres") -> tuple[int, Any]:
+def run(folder: Path, *command: str, store: str = "postgres", replication: str = "none") -> tuple[int, Any]:
     """Run a command of `pdp` on the database; return its exit code, and its JSON or its error."""
     done = subprocess.run(
         [sys.executable, "-m", "pdp.cli", *command, "--json"],
@@ -42,7 +43,11 @@ def run(folder: Path, *command: str, store: str = "postgres") -> tuple[int, Any]
             **{name: text for name, text in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))},
             "PDP_DATA_DIR": "data",
             "PDP_SESSIONS__STORE": store,
-            **({"PDP_SESSIONS__POSTGRES_FILE": "postgres"} if store == "postgres" else {}),
+            **(
+                {"PDP_SESSIONS__POSTGRES_FILE": "postgres", "PDP_SESSIONS__REPLICATION": replication}
+                if store == "postgres"
+                else {}
+            ),
         },
         capture_output=True,
         text=True,

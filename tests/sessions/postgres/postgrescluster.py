@@ -53,11 +53,18 @@ class Cluster:
             for pid in self._stopped:
                 wait_until(partial(_is_stopped, pid))
 
+    def reconnect(self) -> None:
+        """Have the standbys get everything again."""
+        for pid in self._stopped:
+            os.kill(pid, signal.SIGCONT)
+        self._stopped = []
+
     def fail_over(self) -> PostgresServer:
         """Kill the primary, promote the standby that has more, and have the other one follow it; return the new one."""
         self.primary.kill()
         for pid in self._stopped:
             os.kill(pid, signal.SIGKILL)
+        self._stopped = []
         # What it has sent until now has been received when it is known to be gone.
         wait_until(lambda: not any(map(_receives, self.standbys)), seconds=_PATIENCE)
         new, other = sorted(self.standbys, key=_received, reverse=True)
@@ -71,6 +78,7 @@ class Cluster:
 
     def stop(self) -> None:
         """End all servers; standbys first, so that a primary waits for none."""
+        self.reconnect()
         for server in reversed(self._servers):
             server.stop()
 

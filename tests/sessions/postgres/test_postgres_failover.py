@@ -20,6 +20,7 @@ from pdp.sessions.acknowledged import AcknowledgedFile, Known
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import SETTLING_SECONDS, Finding, Replication, Standing, judged, standbys_in
+from pdp.sessions.postgresrestoring import accept
 from pdp.sessions.postgressettling import Settling, SettlingStore, WentBack
 from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.samples import make_session, revoked
@@ -77,23 +78,6 @@ class Machine:
 def machine(conninfo: str, tmp_path: Path) -> Machine:
     """Give a machine on empty tables, where a failover may lose what was acknowledged."""
     return Machine(conninfo=conninfo, folder=tmp_path, replication=Replication.ASYNC)
-
-
-@pytest.fixture
-def takes_over(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], None]]:
-    """Give what makes the server one that has taken the place of another one; afterwards it is as before."""
-    assert conninfo
-
-    def taken() -> None:
-        with server.connect() as connection:
-            connection.execute("UPDATE pdp_sessions.timelines SET settled = '00000000', swept = '00000000'")
-            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pdp'"
-            connection.execute(ours)
-
-    yield taken
-    with server.connect() as connection:
-        connection.execute("SET search_path = pdp_sessions")
-        connection.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
 
 
 # What is to be thought of a server
@@ -279,6 +263,26 @@ def test_a_quorum_needs_standbys_that_commits_wait_for(machine: Machine) -> None
         machine.opened()
 
 
+def test_people_can_go_on_with_what_there_is(
+    machine: Machine, server: PostgresServer, takes_over: Callable[[], None]
+) -> None:
+    """`pdp store restore` settles it, for this machine too: nothing is revoked a second time."""
+    live, later = _live("live"), _live("later")
+    with closing(machine.opened()) as store:
+        store.insert(live, wall_at=1000.0)
+        store.touch(wall_at=1000.0)
+    with server.connect() as connection:
+        connection.execute("UPDATE pdp_sessions.meta SET revision = revision - 1")
+    takes_over()
+    restored = accept(machine.conninfo, now=SystemClock().now(), file=machine.folder / "acknowledged")
+    with closing(machine.opened()) as store:
+        store.insert(later, wall_at=1000.0)
+
+        assert [live.id] == [one.id for one in restored.revoked]
+        assert (later,) == store.view(later.handle_digest).chain
+    assert not machine.told
+
+
 # A primary and its standbys
 
 
@@ -317,6 +321,30 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_acknowledged(quorum: Clust
         assert (revoked(sessions[0]),) == store.view(sessions[0].handle_digest).chain
     assert settled_at - killed_at >= SETTLING_SECONDS
     assert not machine.told
+
+
+def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: Path) -> None:
+    """M2: it would say for ever that nothing has changed; it cannot renew a lease, and reading it proves nothing."""
+    machine = Machine(
+        conninfo=quorum.conninfo,
+        folder=tmp_path,
+        replication=Replication.QUORUM,
+        lease_seconds=1.0,
+        options=HASTY,
+    )
+    session = _live("cut off")
+    with closing(machine.opened()) as store:
+        store.insert(session, wall_at=1000.0)
+        wait_until(lambda: _can(lambda: store.view(session.handle_digest)))
+        quorum.cut_off()
+        wait_until(lambda: not _can(lambda: store.view(session.handle_digest)))
+        with pytest.raises(StoreUnavailableError, match="this machine has no lease"):
+            store.view(session.handle_digest)
+        read = store.get(session.id)
+        quorum.reconnect()
+
+        assert (session,) == read
+        wait_until(lambda: _can(lambda: store.view(session.handle_digest)), seconds=60)
 
 
 def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path: Path) -> None:

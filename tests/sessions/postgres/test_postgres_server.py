@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import psycopg
 import pytest
 
+from pdp.model import Role
+from pdp.record.reader import read_records
 from pdp.testing.inprocess import write_folder
+from pdp.testing.waiting import wait_until
+from pdp.v1 import session_pb2
+from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import notes_bundle
-from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session, run, start
+from tests.sessions.postgres.postgresserver import PostgresServer
 
 pytestmark = pytest.mark.replicas
 
@@ -74,16 +82,69 @@ def test_commands_for_files_say_that_there_is_none(folder: Path, command: str, n
 
 
 def test_the_doctor_looks_at_the_database(folder: Path) -> None:
-    """The tests run without the safety of a disk, and it says so; where nothing answers, that is a problem."""
+    """The tests run without the safety of a disk, and it says so; where nothing answers, that is a problem.
+
+    It says too what a failover can lose.
+    """
     with start(folder) as server:
         server.terminate()
-    _, examined = run(folder, "doctor")
+    _, examined = run(folder, "doctor", replication="async")
     (folder / "postgres").write_text("host=127.0.0.1 port=1 user=pdp dbname=postgres", encoding="utf-8")
     _, absent = run(folder, "doctor")
     found = {one["found"] for one in examined["findings"] if one["check"] == "store"}
 
     assert any(one.startswith("PostgreSQL runs with `fsync=off`") for one in found)
     assert any(one.startswith("sound to read, schema ") for one in found)
+    assert any(one.startswith("`sessions.replication` is `async`: a failover can lose") for one in found)
     assert ["the session store does not answer: nothing listens there"] == [
         one["found"] for one in absent["findings"] if one["check"] == "store"
     ]
+
+
+def test_a_server_records_what_a_failover_may_have_lost(folder: Path, takes_over: Callable[[], None]) -> None:
+    """Before it listens again, and then each session that it has revoked for that."""
+    with start(folder, sessions_replication="async") as server, Callers.of(server) as callers:
+        opened = open_session(callers)
+        assert 0 == server.terminate()
+    takes_over()
+    with start(folder, sessions_replication="async") as server, Callers.of(server) as callers:
+        after = basis(callers, opened)
+    records = [one.record for one in read_records(server.record_folder)]
+    told = [one for one in records if one.get("caller_id") == "store-went-back"]
+    log = server.log.read_text(encoding="utf-8")
+
+    assert "session_revoked" == after
+    assert ["store.went_back", "session.revoked"] == [one["kind"] for one in told]
+    assert told[0]["facts"]["revision"] == told[0]["facts"]["known_revision"]
+    assert ("0", opened.session.session_id) == (told[0]["facts"]["changes_lost"], told[1]["session_id"])
+    assert "another server has taken the place of the database" in log
+
+
+def test_what_a_killed_server_has_committed_is_found_under_its_request_id(folder: Path, server: PostgresServer) -> None:
+    """It was killed before it answered, while it waited for a machine that does not confirm."""
+    with ExitStack() as opened, server.connect() as connection:
+        here, there = (opened.enter_context(start(folder)) for _ in range(2))
+        callers = opened.enter_context(Callers.of(there))
+        session = open_session(callers).session
+        connection.execute("INSERT INTO pdp_sessions.replicas VALUES ('silent', 0, 5)")
+        request = session_pb2.RevokeSessionsRequest(
+            session_id=session.session_id, reason="enough", request_id="00000000-0000-4000-8000-000000000001"
+        )
+        asked = opened.enter_context(ThreadPoolExecutor(1)).submit(_revoke, here, request)
+        ended = "SELECT 1 FROM pdp_sessions.sessions WHERE state = 'revoked'"
+        wait_until(lambda: connection.execute(ended).fetchone() is not None)
+        here.kill()
+        with pytest.raises(grpc.RpcError):
+            asked.result(timeout=60)
+        connection.execute("DELETE FROM pdp_sessions.replicas")
+        again = _revoke(there, request)
+
+    assert [session.session_id] == list(again.session_ids)
+
+
+def _revoke(server: ServerProcess, request: session_pb2.RevokeSessionsRequest) -> session_pb2.RevokeSessionsResponse:
+    metadata = (("authorization", f"Bearer {server.token(Role.APPROVER)}"),)
+    with server.channel() as channel:
+        revoke = SessionServiceStub(channel).RevokeSessions  # type: ignore[no-untyped-call]
+        answer: session_pb2.RevokeSessionsResponse = revoke(request, metadata=metadata, timeout=PATIENCE)
+        return answer

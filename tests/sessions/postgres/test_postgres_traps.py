@@ -14,12 +14,14 @@ import pytest
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
 from pdp.model import Session
 from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgrestables import REPLICA_TABLES
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import SessionFilter
+from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import (
     insert_family,
     insert_over,
@@ -161,12 +163,29 @@ def test_a_cancelled_commit_is_no_success(server: PostgresServer, store: Postgre
     """The server calls it committed, with a warning: no standby may have it."""
     with ThreadPoolExecutor(1) as pool, set_to(server, synchronous_standby_names="nobody"):
         written = pool.submit(store.touch, wall_at=2000.0)
-        with server.connect() as connection:
-            cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-            wait_until(lambda: connection.execute(cancel).fetchone() is not None)
+        _cancel_commits(server)
 
         with pytest.raises(StoreUnavailableError, match="not made a commit safe"):
             written.result(timeout=60)
+
+
+def test_what_a_cancelled_commit_has_made_visible_is_not_found_done(
+    server: PostgresServer, conninfo: str, store: PostgresSessionStore
+) -> None:
+    """M8: its request is repeated, and answered only when a commit of its own is safe."""
+    session, write = make_session("a"), Write(key=b"key", digest=b"asked")
+    with closing(PostgresSessionStore(conninfo, **HASTY)) as hasty, set_to(server, synchronous_standby_names="nobody"):
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(lambda: store.insert(session, wall_at=1000.0, write=write))
+            _cancel_commits(server)
+            with pytest.raises(StoreUnavailableError):
+                written.result(timeout=60)
+        visible = hasty.get(session.id)
+        with pytest.raises(StoreUnavailableError, match="may or may not have been made"):
+            hasty.written(write, wall_at=1000.0)
+
+    assert (session,) == visible
+    assert (session.id,) == store.written(write, wall_at=1000.0)
 
 
 def test_a_lost_answer_to_a_commit_is_no_failure_that_is_known(
@@ -224,6 +243,36 @@ def test_a_server_that_only_reads_is_left(server: PostgresServer, conninfo: str,
             PostgresSessionStore(conninfo, **PATIENT)
 
     wait_until(lambda: _can(lambda: store.touch(wall_at=2000.0)))
+
+
+def test_one_connection_that_has_lost_the_primary_has_all_opened_again(
+    server: PostgresServer, store: PostgresSessionStore
+) -> None:
+    """57P01: the others may still be open, to a server that is no primary any more."""
+    store.touch(wall_at=1000.0)
+    store.view(NOBODY)
+    writing, reading = store._connection.opened, store._watcher._connection
+    assert isinstance(reading, PostgresConnection)
+    with server.connect() as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", (_backend(reading),))
+    with pytest.raises(StoreUnavailableError, match="57P01"):
+        store.view(NOBODY)
+    store.touch(wall_at=2000.0)
+
+    assert writing + 1 == store._connection.opened
+
+
+def test_a_stopped_starter_holds_others_up_for_a_moment(
+    server: PostgresServer, conninfo: str, store: PostgresSessionStore
+) -> None:
+    """It has the lock for making tables; those that run already need it for nothing."""
+    with server.connect() as stopped:
+        stopped.execute("SELECT pg_advisory_lock(7091386)")
+        with pytest.raises(OverloadedError):
+            PostgresSessionStore(conninfo, **{**PATIENT, "busy_seconds": 0.1})
+        store.touch(wall_at=2000.0)
+
+    assert 2000.0 == store.high_water_at()
 
 
 def test_a_pooler_that_drops_settings_is_refused(server: PostgresServer) -> None:
@@ -330,6 +379,18 @@ def test_two_histories_have_one_secret(conninfo: str) -> None:
         closing(PostgresSessionHistory(conninfo, **PATIENT)) as there,
     ):
         assert here.key() == there.key()
+
+
+def _backend(connection: PostgresConnection) -> int:
+    """Return the process of the server that a connection speaks to."""
+    return int(connection.execute("SELECT pg_backend_pid()").get)
+
+
+def _cancel_commits(server: PostgresServer) -> None:
+    """Cancel a commit that waits for a standby, as soon as there is one."""
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with server.connect() as connection:
+        wait_until(lambda: connection.execute(cancel).fetchone() is not None)
 
 
 def _can(call: Callable[[], object]) -> bool:
