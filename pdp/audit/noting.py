@@ -71,6 +71,8 @@ class HeadNoter(Repeater):
         self._folder, self._anchors, self._on_failure, self._copies = folder, anchors, on_failure, copies
         self._tried: Reached | None = None
         self._due_at = 0.0
+        # Whether more is left to copy.
+        self._copying = False
         # Chains of other processes that are still to be noted; None before the folder was looked through.
         self._left_behind: dict[str, Head] | None = None
         self.problem = ""
@@ -88,19 +90,22 @@ class HeadNoter(Repeater):
         self._tried, self._due_at = reached, now.boot_at + self._every
         # In this order: what is noted can be read.
         problems = [self._copied(reached), self._noted(reached, now.wall_at)]
-        if not any(problems):
+        if self._copying:
+            # Without the pause that follows when all is there.
+            self._due_at = now.boot_at
+        elif not any(problems):
             self._left_behind = {}
         self._say("; ".join(filter(None, problems)))
 
     def _copied(self, reached: Reached) -> str:
         """Copy what is new; return what is wrong."""
+        self._copying = False
         try:
             if self._left_behind is None:
                 self._left_behind = self._found_behind(reached.chain)
             if self._copies is not None:
-                self._copies.bring(reached.chain, reached)
-                for chain in self._left_behind:
-                    self._copies.bring(chain)
+                whole = [self._copies.bring(reached.chain, reached), *map(self._copies.bring, self._left_behind)]
+                self._copying = not all(whole)
         except OSError as error:
             return f"`{error.filename}`: {reason_of(error)}"
         return ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdp.audit.coverage import NOTHING_LACKING, Coverage, Lacking
 from pdp.audit.noting import HeadNoter
-from pdp.audit.sharing import SharedCopies
+from pdp.audit.sharing import MOST_BYTES, SharedCopies
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey
 from pdp.sessions.notedheads import NotedHead, NotedHeads
@@ -16,7 +16,7 @@ from pdp.testing.clock import FakeClock
 class Machine:
     """A log whose heads another server sees as they are noted: `seen` is what it lacks of each."""
 
-    def __init__(self, folder: Path, *, shared: Path) -> None:
+    def __init__(self, folder: Path, *, shared: Path, most_bytes: int = MOST_BYTES) -> None:
         self.shared, self.seen, self.failures = shared, list[Lacking](), 0
         self.log = DecisionLog(folder / "record", key=b"k" * 32, signer=SigningKey.generate())
         self.noter = HeadNoter(
@@ -29,7 +29,7 @@ class Machine:
             folder=folder / "record",
             anchors=folder / "record-heads",
             on_failure=self._failed,
-            copies=SharedCopies(folder / "record", shared),
+            copies=SharedCopies(folder / "record", shared, most_bytes=most_bytes),
         )
 
     def note(self, head: NotedHead, *, again_seconds: float | None) -> bool:  # noqa: ARG002 - the signature of `Notes`
@@ -56,6 +56,18 @@ def test_what_is_noted_can_be_read(tmp_path: Path) -> None:
 
     assert [NOTHING_LACKING] * 2 == machine.seen
     assert ("", 0) == (machine.noter.problem, machine.failures)
+
+
+def test_a_record_that_is_long_to_copy_is_noted_meanwhile(tmp_path: Path) -> None:
+    """Others see that they lack a part, and then that it is there."""
+    (tmp_path / "shared").mkdir()
+    machine = Machine(tmp_path, shared=tmp_path / "shared", most_bytes=500)
+    machine.go_on()
+    for _ in range(20):
+        machine.noter.turn()
+
+    assert (True, NOTHING_LACKING) == (bool(machine.seen[0]), machine.seen[-1])
+    assert len(machine.seen) < 20
 
 
 def test_what_cannot_be_copied_is_noted_and_lacking(tmp_path: Path) -> None:

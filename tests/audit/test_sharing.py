@@ -86,6 +86,20 @@ def test_all_segments_are_copied_and_verify(writer: Writer) -> None:
     assert () == verify(writer.shared, PUBLIC).findings
 
 
+def test_a_long_record_is_copied_in_parts(writer: Writer) -> None:
+    """From its beginning, and the rest follows."""
+    writer.decide(20)
+    writer.log.close()
+    in_parts = SharedCopies(writer.folder, writer.shared, most_bytes=4000)
+    sizes = []
+    while not in_parts.bring(writer.chain):
+        sizes.append(sum(map(len, writer.content(writer.shared).values())))
+
+    assert [4000 * number for number in range(1, len(sizes) + 1)] == sizes
+    assert len(sizes) > 2
+    assert writer.content(writer.folder) == writer.content(writer.shared)
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 9000])
 def test_a_copy_that_is_not_the_beginning_is_kept_and_made_anew(writer: Writer, damage: bytes) -> None:
     """It may be all that is left of a record that was cut."""

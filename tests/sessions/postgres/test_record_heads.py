@@ -201,10 +201,9 @@ def test_the_end_of_a_chain_is_noted_when_the_server_stops(
     assert [(None,)] == due
 
 
-def test_a_server_notes_how_far_its_record_reaches(
-    heads: PostgresHeads, server: PostgresServer, tmp_path: Path
-) -> None:
-    """By the name of its machine, which is in its record too, with the deployment."""
+@pytest.fixture
+def settings(server: PostgresServer, tmp_path: Path) -> Settings:
+    """Give the settings of a whole server on the database."""
     write_folder(tmp_path / "policies", notes_bundle())
     (tmp_path / "postgres").touch(mode=0o600)
     (tmp_path / "postgres").write_text(server.conninfo, encoding="utf-8")
@@ -216,9 +215,19 @@ def test_a_server_notes_how_far_its_record_reaches(
         record=RecordSettings(replica="pdp-0"),
     )
     prepare(settings)
+    return settings
+
+
+def serve_once(settings: Settings) -> None:
+    """Start a server and stop it."""
     app = build(settings)
     app.start()
     app.stop()
+
+
+def test_a_server_notes_how_far_its_record_reaches(heads: PostgresHeads, settings: Settings) -> None:
+    """By the name of its machine, which is in its record too, with the deployment."""
+    serve_once(settings)
     records = [one.record for one in read_records(settings.record_folder)]
     noted = heads.read()
 
@@ -226,6 +235,19 @@ def test_a_server_notes_how_far_its_record_reaches(
         (one.replica, one.chain, one.seq) for one in noted.heads
     ]
     assert (noted.deployment, "pdp-0") == (records[0]["deployment"], records[0]["replica"])
+
+
+def test_a_server_says_what_its_record_has_lost_of_what_was_noted(heads: PostgresHeads, settings: Settings) -> None:
+    """Also when the notes beside the record were taken away with it."""
+    serve_once(settings)
+    (head,) = heads.read().heads
+    (file,) = settings.record_folder.glob("*.jsonl")
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
+    shutil.rmtree(settings.record_anchors)
+    serve_once(settings)
+    records = [one.record for one in read_records(settings.record_folder)]
+
+    assert [{}, {head.chain: f"{head.seq}:{head.hash}"}] == [one["lost"] for one in records if "lost" in one]
 
 
 # What `pdp audit verify` finds.

@@ -181,6 +181,23 @@ def test_nothing_is_revoked_while_records_are_lacking(lost: Both, source: tuple[
     assert ["gone"] == [part["replica"] for part in json.loads(told.stdout)["lacking"]["parts"]]
 
 
+def test_health_shows_that_others_cannot_see_a_record(both: Both, server: PostgresServer) -> None:
+    """Of the record of this machine, as long as it lasts; calls are served."""
+
+    def healthy(service: str = "") -> bool:
+        return both.there.run("health", *(["--service", service] if service else [])).exit_code == 0
+
+    both.open_session()
+    with server.connect(dbname="both_records") as connection:
+        connection.execute("UPDATE pdp_record.heads SET seq = seq + 1000 WHERE replica = 'there'")
+        wait_until(lambda: not healthy("pdp.record"), seconds=SECONDS)
+        serves = healthy()
+        connection.execute("UPDATE pdp_record.heads SET seq = seq - 1000 WHERE replica = 'there'")
+    wait_until(lambda: healthy("pdp.record"), seconds=SECONDS)
+
+    assert serves
+
+
 def test_both_records_verify_in_the_shared_folder(both: Both) -> None:
     """With the keys of both, against what both have noted."""
     both.open_session()
