@@ -11,6 +11,7 @@ import pytest
 
 from pdp.bundles.delivery import Delivery, Signature
 from pdp.bundles.keeper import BundleKeeper
+from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Seen, SourceView, read_news
 from pdp.bundles.signing import Trust
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
@@ -120,6 +121,29 @@ def test_unsigned_news_are_not_taken_where_signatures_are_required(open_store: O
 
     with pytest.raises(BundleUnavailableError):
         second.current()
+
+
+def test_the_workers_of_another_server_have_a_bundle_before_it_is_active(
+    pair: tuple[Folder, BundleKeeper, BundleKeeper], open_store: OpenStore, clock: FakeClock
+) -> None:
+    """The one that hears of it compiles it for all of them, and nothing is active by that."""
+    _, first, second = pair
+    first.prepare(pack(contents("two"), None))
+    before = first.current().version
+    keeper(Folder(contents("two")), open_store(), clock).start(by="another server")
+
+    assert version("one") == before
+    assert [version("two")] * 2 == [first.current().version, second.current().version]
+
+
+def test_what_another_server_activates_unsigned_is_not_held_where_signatures_are_required(
+    open_store: OpenStore, clock: FakeClock
+) -> None:
+    """That server says so before it is active."""
+    kept = keeper(Folder(contents("one")), open_store(), clock, trust=Trust(required=True))
+
+    with pytest.raises(BundleError, match="is not signed"):
+        kept.prepare(pack(contents("two"), None))
 
 
 def test_a_bundle_that_was_not_told_of_is_loaded_before_serving(open_store: OpenStore, clock: FakeClock) -> None:
