@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -101,7 +102,9 @@ class AccessHandlers:
             caller=origin.caller,
         )
         # What is remembered are the ids of all that was taken back.
-        revoked = self._repeats.once(request, origin, lambda write: revoke(write=write), lambda ids: tuple(sorted(ids)))
+        revoked = self._repeats.once(
+            request, origin, lambda write: revoke(write=write), lambda ids: tuple(sorted(ids)), idle=operator.not_
+        )
         return access.RevokeAccessResponse(access_request_ids=revoked)
 
     def get_access_request(

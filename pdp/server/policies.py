@@ -20,7 +20,6 @@ from pdp.server.messages import reading_message
 from pdp.server.repeats import Repeats
 from pdp.serving.origin import Origin
 from pdp.sessions.values import ActiveBundle
-from pdp.sessions.writes import Write
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import reading_pb2 as readings
@@ -100,17 +99,13 @@ class PolicyHandlers:
 
     def _activated(self, request: Message, origin: Origin, activate: Callable[..., bool]) -> dict[str, Any]:
         """Activate a bundle, and return the fields of the answer; without activating it when that was asked before."""
-
-        def again(written: tuple[str, ...]) -> tuple[str, bool]:
-            return written[0], written[1:] != written[:1]
-
-        def once(write: Write | None) -> tuple[str, bool]:
-            changed = activate(write=write)
-            # An earlier try can have made it meanwhile, and left nothing to do.
-            written = None if changed or write is None else self._keeper.written(write)
-            return again(written) if written else ("", changed)
-
-        version, changed = self._repeats.once(request, origin, once, again)
+        version, changed = self._repeats.once(
+            request,
+            origin,
+            lambda write: ("", activate(write=write)),
+            lambda written: (written[0], written[1:] != written[:1]),
+            idle=lambda found: not found[1],
+        )
         bundle, shown = self._shown(version)
         return {"bundle": shown, "changed": changed, "sessions_unfit": self._keeper.unfit_sessions(bundle)}
 

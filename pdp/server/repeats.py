@@ -27,24 +27,30 @@ class Repeats:
         origin: Origin,
         change: Callable[[Write | None], T],
         again: Callable[[tuple[str, ...]], T],
+        *,
+        idle: Callable[[T], bool] = lambda _: False,
     ) -> T:
         """Make a change, or return what `again` makes of the ids that it has written when it was made before.
 
-        Raise what they raise, and `RequestIdConflictError` when the request id was used for another change.
+        `idle` says of what `change` returns whether it has found nothing to change. Raise what they raise, and
+        `RequestIdConflictError` when the request id was used for another change.
         """
         write = write_of(request, origin)
         if write is None:
             return change(None)
         ids = self._written(write)
-        if ids is None:
-            try:
-                return change(write)
-            except (ConflictError, NotFoundError, WrongStateError):
-                # An earlier try, whose answer was lost, can have come to its end meanwhile.
-                ids = self._written(write)
-                if ids is None:
-                    raise
-        return again(ids)
+        if ids is not None:
+            return again(ids)
+        # An earlier try, whose answer was lost, can come to its end meanwhile.
+        try:
+            found = change(write)
+        except (ConflictError, NotFoundError, WrongStateError):
+            ids = self._written(write)
+            if ids is None:
+                raise
+            return again(ids)
+        ids = self._written(write) if idle(found) else None
+        return found if ids is None else again(ids)
 
 
 def write_of(request: Any, origin: Origin) -> Write | None:  # noqa: ANN401 - the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import partial
 
@@ -111,6 +112,7 @@ class SessionHandlers:
             origin,
             lambda write: self._registrar.revoke(which, reason=reason, caller=origin.caller, write=write),
             lambda written: tuple(sorted(written)),
+            idle=operator.not_,
         )
         return sessions.RevokeSessionsResponse(session_ids=revoked)
 
