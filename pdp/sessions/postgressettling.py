@@ -121,6 +121,11 @@ class SettlingStore(PostgresSessionStore):
 
     def take(self, seen: Standing) -> None:
         """Note that all is settled up to the timeline of a server."""
+        # INVARIANT: before anything is acknowledged there, all leases have a change that the server before lacks. So
+        # none of them vouches for what is read there, such as labels, which have no number.
+        with self._transaction():
+            _require_same(seen.connection, standing(self._connection, NOTHING))
+            self._note(self._advance(0.0), [])
         with self._transaction():
             _require_same(seen.connection, standing(self._connection, NOTHING))
             self._connection.execute(_SETTLED)

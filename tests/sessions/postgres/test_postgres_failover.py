@@ -263,6 +263,27 @@ def test_a_quorum_needs_standbys_that_commits_wait_for(machine: Machine) -> None
         machine.opened()
 
 
+def test_a_server_is_settled_when_all_leases_have_a_change_that_only_it_has(
+    server: PostgresServer, conninfo: str, takes_over: Callable[[], None]
+) -> None:
+    """A lease vouches for labels that are read with it, and they have no number: not for those of the one before."""
+    takes_over()
+    with server.connect() as connection, closing(SettlingStore(conninfo, **PATIENT)) as store:
+        connection.execute("SET search_path = pdp_sessions")
+        seen = store.standing()
+        connection.execute("INSERT INTO replicas VALUES ('silent', 0, 60)")
+        with ThreadPoolExecutor(1) as pool:
+            taken = pool.submit(store.take, seen)
+            changed = "SELECT settled FROM meta, timelines WHERE revision > %s"
+            wait_until(lambda: connection.execute(changed, (seen.revision,)).fetchone() is not None)
+            while_it_waits = connection.execute(changed, (seen.revision,)).fetchone(), taken.done()
+            connection.execute("DELETE FROM replicas")
+            taken.result(timeout=60)
+
+        assert (("00000000",), False) == while_it_waits
+        assert seen.timeline == store.standing().settled
+
+
 def test_people_can_go_on_with_what_there_is(
     machine: Machine, server: PostgresServer, takes_over: Callable[[], None]
 ) -> None:
