@@ -101,8 +101,8 @@ class PostgresSessionStore(SQLSessionStore):
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision)
-        fencing, labelling = connection(), connection()
-        self._fence = PostgresFence(fencing, channel=tables, busy_seconds=busy_seconds, name=NAME)
+        fencing, labelling = connection(0.0), connection()
+        self._fence = PostgresFence(fencing, channel=tables)
         self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes.
         self._noted = False

@@ -160,6 +160,16 @@ class PostgresConnection:
             self._drop_if_broken(error)
             raise
 
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Wait for the server at most so many seconds in the `with` block; to open a connection takes its own time."""
+        before = self._seconds
+        self._wait_at_most(seconds)
+        try:
+            yield
+        finally:
+            self._wait_at_most(before)
+
     def changes(self) -> int:
         """Return how many rows the last statement has changed."""
         return self._changes
@@ -229,6 +239,11 @@ class PostgresConnection:
         """Close it for good."""
         self._closed = True
         self.drop()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        self._seconds = seconds
+        if self._connection is not None:
+            self._connection.seconds = seconds
 
     @contextmanager
     def _begun(self, begin: str) -> Iterator[None]:

@@ -9,18 +9,23 @@ one who has waited for it, if it was not renewed in all that time; its server th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from threading import Event
-from typing import Final
+from threading import Event, Lock
+from typing import Any, Final
 
 from pdp.errors import OverloadedError, StoreUnavailableError
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy
-from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
+from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.sql import Bindings
 
 # How long to wait before asking again who has confirmed, at first and at most.
 _PAUSE_SECONDS, _MOST_PAUSE_SECONDS = 0.002, 0.02
+# With less time than this nothing is asked: the answer could come too late, and the connection would be lost for that.
+_LEAST_SECONDS: Final = 0.05
+# For what is done after the wait.
+_REMOVAL_SECONDS: Final = 0.25
+_LONGEST_SECONDS: Final = MOST_LEASE_SECONDS * CLOCK_RATE
 
 # INVARIANT: a confirmation counts with its tag, not by its number alone. After another database has taken the place of
 # this one, the same number can be another change.
@@ -46,8 +51,9 @@ class _Row:
 class PostgresFence:
     """The fence of one process, with a connection of its own. Safe for threads.
 
-    `channel` is that on which servers hear of changes. `monotonic` returns seconds, and `pause` waits for some; it
-    returns True when the process is to wait no longer.
+    Writes that wait at the same time take turns on the connection, and none waits longer for its turn or for an answer
+    than for the leases. `channel` is that on which servers hear of changes. `monotonic` returns seconds, and `pause`
+    waits for some; it returns True when the process is to wait no longer.
     """
 
     def __init__(
@@ -55,13 +61,11 @@ class PostgresFence:
         connection: PostgresConnection,
         *,
         channel: str,
-        busy_seconds: float,
-        name: str,
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[float], bool] | None = None,
     ) -> None:
         self._connection = connection
-        self._lock = BoundedLock(busy_seconds, name)
+        self._lock = Lock()
         self._channel = channel
         self._monotonic = monotonic
         self._closing = Event()
@@ -73,8 +77,8 @@ class PostgresFence:
         Raise `StoreUnavailableError` when the process ends before: then the write stands, and is not known everywhere.
         """
         began = self._monotonic()
-        while (rows := self._rows(revision)) is None:
-            if self._monotonic() - began >= MOST_LEASE_SECONDS * CLOCK_RATE:
+        while (rows := self._rows(revision, began + _LONGEST_SECONDS, opens=True)) is None:
+            if self._monotonic() - began >= _LONGEST_SECONDS:
                 return Fence(by=FencedBy.WAITED, seconds=self._monotonic() - began)
             self._rest(_MOST_PAUSE_SECONDS)
         if not rows:
@@ -88,7 +92,8 @@ class PostgresFence:
             return FencedBy.CONFIRMED
         # INVARIANT: the time is read after the answer, because a row that is removed was silent from then on.
         ends_at = self._monotonic() + max(row.lease_seconds for row in first.values()) * CLOCK_RATE
-        self._hint()
+        # It makes them renew at once. When it is lost, they do so a little later.
+        self._ask(ends_at - self._monotonic(), f"NOTIFY {self._channel}")
         left, seconds = first, _PAUSE_SECONDS
         while left:
             rest = ends_at - self._monotonic()
@@ -97,38 +102,49 @@ class PostgresFence:
                 return FencedBy.WAITED
             self._rest(min(seconds, rest))
             seconds = min(2 * seconds, _MOST_PAUSE_SECONDS)
-            rows = self._rows(revision)
+            rows = self._rows(revision, ends_at)
             if rows is not None:
                 left = {row.id: row for row in rows if row.id in first and not row.confirmed}
         return FencedBy.CONFIRMED
 
-    def _rows(self, revision: int) -> list[_Row] | None:
-        """Return the rows of all servers; None when they cannot be read now."""
-        with suppress(StoreUnavailableError, OverloadedError), self._asking():
-            return [_Row(*row) for row in self._connection.execute(_ROWS, (revision,))]
-        return None
-
-    def _hint(self) -> None:
-        # It makes them renew at once. When it is lost, they do so a little later.
-        with suppress(StoreUnavailableError, OverloadedError), self._asking():
-            self._connection.execute(f"NOTIFY {self._channel}")
+    def _rows(self, revision: int, ends_at: float, *, opens: bool = False) -> list[_Row] | None:
+        """Return the rows of all servers; None when they cannot be read in time."""
+        rows = self._ask(ends_at - self._monotonic(), _ROWS, (revision,), opens=opens)
+        return None if rows is None else [_Row(*row) for row in rows]
 
     def _remove(self, silent: Iterable[_Row]) -> None:
-        with suppress(StoreUnavailableError, OverloadedError), self._asking():
-            for row in silent:
-                self._connection.execute(_REMOVE, (row.id, row.renewals))
+        for row in silent:
+            if self._ask(_REMOVAL_SECONDS, _REMOVE, (row.id, row.renewals)) is None:
+                # The next one that waits for it does it.
+                return
 
     def _rest(self, seconds: float) -> None:
         if self._pause(seconds):
             raise StoreUnavailableError("the change is made and stands, but a server may not know it for a moment")
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        with self._lock, self._connection.answering():
-            yield
+    def _ask(
+        self, seconds: float, statement: str, values: Bindings | None = None, *, opens: bool = False
+    ) -> list[tuple[Any, ...]] | None:
+        """Return the rows of a statement; None when there is no answer in so many seconds.
+
+        Only what `opens` a connection, where there is none, can take longer.
+        """
+        give_up_at = time.monotonic() + seconds
+        if seconds < _LEAST_SECONDS or not self._lock.acquire(timeout=seconds):
+            return None
+        try:
+            if not opens and self._connection.fileno() is None:
+                return None
+            left = max(give_up_at - time.monotonic(), _LEAST_SECONDS)
+            with self._connection.within(left), self._connection.answering():
+                return self._connection.execute(statement, values).fetchall()
+        except (StoreUnavailableError, OverloadedError):
+            return None
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Wait no longer, and close the connection."""
         self._closing.set()
-        with suppress(OverloadedError), self._lock:
+        with self._lock:
             self._connection.close()

@@ -102,7 +102,7 @@ class PostgresSide:
         namespace = self._namespaces[Half.SESSIONS]
         with self._connection.answering():
             revision = int(self._connection.execute("SELECT revision FROM meta_aside").get)
-        fence = PostgresFence(self._connection, channel=namespace, busy_seconds=_BUSY_SECONDS, name="session store")
+        fence = PostgresFence(self._connection, channel=namespace)
         # A revision that none confirms any more.
         fence.wait(revision + 1)
 

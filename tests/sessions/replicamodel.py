@@ -2,9 +2,10 @@
 
 A replica answers from memory while its lease lasts. It renews the lease by a write, from whose answer it learns what
 has changed, and confirms what it has learned. A revocation is acknowledged when every registered replica has confirmed
-it, or when every lease has ended that could have begun before it. The model takes every step that can come next, in
-every order: what is sent can arrive at any time later or never, and time passes in between. A state is wrong when a
-call that begins now would be allowed although the revocation was acknowledged.
+it, or when every lease has ended that could have begun before it. Its server can end before, and another server find it
+made: that one acknowledges it only in the same way. The model takes every step that can come next, in every order: what
+is sent can arrive at any time later or never, and time passes in between. A state is wrong when a call that begins now
+would be allowed although the revocation was acknowledged.
 
 Time is relative, so states repeat and the search ends: a lease is what is left of it, a renewal how long ago it began.
 `Rules` has a switch for each rule; `RIGHT` has all of them, and a mutant lacks one.
@@ -48,6 +49,8 @@ class Rules:
     waits_after_failover: bool = True
     publishes_before_confirming: bool = True
     publishes_at_once: bool = True
+    waits_for_what_it_finds: bool = True
+    finds_by_writing: bool = True
 
 
 RIGHT: Final = Rules()
@@ -107,8 +110,8 @@ class Node(NamedTuple):
 class State(NamedTuple):
     """All of it. `reserved` is the number that the revocation took before its commit, 0 for none.
 
-    `wait` is how long the revocation that was committed still waits, None before; `since` how long ago the standby was
-    promoted, None before.
+    `wait` is how long the revocation that was committed still waits, None before; `found` says that another server,
+    which has found it, waits. `since` is how long ago the standby was promoted, None before.
     """
 
     replicas: tuple[Replica, ...]
@@ -117,6 +120,7 @@ class State(NamedTuple):
     since: int | None = None
     reserved: int = 0
     wait: int | None = None
+    found: bool = False
     acknowledged: bool = False
 
 
@@ -268,16 +272,32 @@ def _steps_of_the_revocation(state: State, rules: Rules, setup: Setup) -> Iterat
             yield "take a number", state._replace(reserved=_top(node.log) + 1)
         taken = state.reserved or _top(node.log) + 1
         yield "revoke", _committed(state, setup, (taken, REVOCATION))._replace(wait=LEASE)
-        if setup.failover == "quorum" and not rules.cancelled_is_unknown:
+        if setup.failover == "quorum":
+            # It can be seen at this node, and is lost with it.
             alone = _with(state.primary, (taken, REVOCATION))
             yield "revoke, cancelled", state._replace(primary=alone, wait=LEASE)
-    elif not state.acknowledged and _may_acknowledge(state, node, rules):
-        yield "acknowledge", state._replace(acknowledged=True)
+    elif not state.acknowledged:
+        if _may_acknowledge(state, node, rules, setup):
+            yield "acknowledge", state._replace(acknowledged=True)
+        if not state.found:
+            yield from _findings(state, rules, setup)
 
 
-def _may_acknowledge(state: State, node: Node, rules: Rules) -> bool:
+def _findings(state: State, rules: Rules, setup: Setup) -> Iterator[tuple[str, State]]:
+    """Yield what comes of it when the server that revokes ends, and another one finds the revocation made."""
+    after = state._replace(found=True, wait=LEASE, acknowledged=not rules.waits_for_what_it_finds)
+    if not rules.finds_by_writing:
+        if _holds(state.primary.log):
+            yield "find it made at the old primary", after
+    elif _holds(_present(state).log):
+        # With a quorum, the write shows that the standby has all that came before.
+        yield "find it made", _at_present(after, setup, _present(state))
+
+
+def _may_acknowledge(state: State, node: Node, rules: Rules, setup: Setup) -> bool:
     """Say whether the fence lets a revocation return."""
-    if rules.cancelled_is_unknown and not _holds(node.log):
+    lost = not _holds(state.standby.log if setup.failover == "quorum" else node.log)
+    if lost and rules.cancelled_is_unknown and (rules.finds_by_writing or not state.found):
         return False
     if not rules.waits or state.wait == 0:
         return True

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
-from pdp.model import Head
+from pdp.model import Head, Session
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS, Fence, FencedBy, Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage
@@ -27,6 +29,7 @@ from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT, leased_store
 from tests.sessions.postgres.movableclock import MovableClock
 from tests.sessions.postgres.postgresserver import PostgresServer, set_to
+from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = pytest.mark.replicas
 
@@ -36,14 +39,14 @@ WRITE = Write(key=b"key", digest=b"asked")
 
 
 class WatchedPage(LeasePage):
-    """A page that notes what the database holds at the moment of each publication."""
+    """A page that looks at the database at the moment of each publication."""
 
     look: Callable[[], Any]
-    found: Any = None
+    found: tuple[Any, ...] = ()
 
     def publish(self, lease: Lease | None) -> None:
-        """Note, and publish."""
-        self.found = self.look()
+        """Note what the database holds, and publish."""
+        self.found += (self.look(),)
         super().publish(lease)
 
 
@@ -159,8 +162,6 @@ def fence_at(conninfo: str, time: Time) -> PostgresFence:
     return PostgresFence(
         connection_to(conninfo),
         channel=TABLES,
-        busy_seconds=30.0,
-        name="session store",
         monotonic=lambda: time.at,
         pause=time.pause,
     )
@@ -191,7 +192,7 @@ def test_the_row_comes_first_then_the_page_then_the_confirmation(
     page.look = lambda: database.ask("SELECT (SELECT count(*) FROM replicas), (SELECT count(*) FROM confirmations)")
     renew()
 
-    assert [(1, 0)] == page.found
+    assert ([(1, 0)],) == page.found
     assert [(1, 1)] == page.look()
 
 
@@ -354,6 +355,23 @@ def test_one_that_renews_meanwhile_stays(fence: PostgresFence, database: Databas
     assert ["a"] == database.names()
 
 
+def test_one_that_renews_at_the_last_moment_stays(
+    fence: PostgresFence, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M19: after it was looked at, and before it is removed."""
+    database.join("a", seconds=1.0)
+    remove = fence._remove
+
+    def late(silent: Any) -> None:
+        database.write("UPDATE replicas SET renewals = 1")
+        remove(silent)
+
+    monkeypatch.setattr(fence, "_remove", late)
+    fence.wait(1)
+
+    assert ["a"] == database.names()
+
+
 def test_a_confirmation_ends_the_waiting(fence: PostgresFence, database: Database, time: Time) -> None:
     """And one that joins meanwhile is not waited for: its first lease begins after the write."""
     database.join("a", seconds=1.0)
@@ -381,6 +399,27 @@ def test_without_the_database_a_fence_waits_for_the_longest_lease(time: Time) ->
     assert MOST_LEASE_SECONDS * CLOCK_RATE <= found.seconds
 
 
+def test_a_database_that_falls_silent_holds_no_fence_for_longer(server: PostgresServer, database: Database) -> None:
+    """Nor others of the process, which wait for the same connection."""
+    database.join("a", seconds=0.3)
+    all_wait = Barrier(4)
+    with closing(Proxy(server.port)) as proxy, ThreadPoolExecutor(4) as threads:
+
+        def pause(_: float) -> bool:
+            if not proxy.stalled.is_set():
+                all_wait.wait()
+                proxy.stalled.set()
+            return False
+
+        connection = connection_to(server.conninfo_at(proxy.port))
+        with closing(PostgresFence(connection, channel=TABLES, pause=pause)) as fence:
+            found = list(threads.map(fence.wait, range(4)))
+
+    assert [FencedBy.WAITED] * 4 == [one and one.by for one in found]
+    # The connection alone would wait for 30 seconds.
+    assert all(one and one.seconds < 10.0 for one in found)
+
+
 def test_a_fence_that_must_end_says_what_stands(fence: PostgresFence, database: Database, time: Time) -> None:
     """The caller knows neither that it failed, nor that it holds everywhere."""
     database.join("a", seconds=1.0)
@@ -404,9 +443,11 @@ def test_under_a_lease_memory_answers_alone(here: PostgresSessionStore, conninfo
     known, new = make_session("a"), make_session("b")
     here.insert(known, wall_at=1000.0)
     wait_until(lambda: _remembers(here, known.handle_digest))
+    before = here.view(new.handle_digest).chain
     with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
         there.insert(new, wall_at=1000.0)
 
+    assert not before
     assert here.view(new.handle_digest).chain == (new,)
     _watcher(here)._connection.close()
     assert here.view(known.handle_digest, labels=False).chain == (known,)
@@ -525,23 +566,27 @@ def test_a_store_that_is_closed_leaves(here: PostgresSessionStore, database: Dat
     assert not database.names()
 
 
-@pytest.mark.parametrize(
-    "repeat",
-    [
-        pytest.param(lambda store: store.written(WRITE, wall_at=1000.0), id="under its request id"),
-        pytest.param(lambda store: store.change_tree(ROOT.id, revoked, wall_at=1000.0), id="a revocation"),
-        pytest.param(lambda store: store.activate_bundle(make_bundle("v1"), b"", unchanged), id="an activation"),
-    ],
-)
-def test_a_change_that_is_found_made_is_fenced_as_well(
-    conninfo: str, database: Database, repeat: Callable[[PostgresSessionStore], object]
-) -> None:
-    """The one that has made it may have ended before all knew it."""
+Repeat = Callable[[PostgresSessionStore], object]
+REPEATS: list[Any] = [
+    pytest.param(lambda store: store.written(WRITE, wall_at=1000.0), id="under its request id"),
+    pytest.param(lambda store: store.change_tree(ROOT.id, revoked, wall_at=1000.0), id="a revocation"),
+    pytest.param(lambda store: store.activate_bundle(make_bundle("v1"), b"", unchanged), id="an activation"),
+]
+
+
+def make_changes(store: PostgresSessionStore) -> None:
+    """Make the changes that are then made again."""
+    store.insert(ROOT, wall_at=1000.0)
+    store.activate_bundle(make_bundle("v1"), b"", unchanged)
+    store.change_tree(ROOT.id, revoked, wall_at=1000.0, write=WRITE)
+
+
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_a_change_that_is_found_made_is_fenced_as_well(conninfo: str, database: Database, repeat: Repeat) -> None:
+    """M21: the one that has made it may have ended before all knew it."""
     fences = Fences()
     with closing(PostgresSessionStore(conninfo, **PATIENT, fences=fences)) as store:
-        store.insert(ROOT, wall_at=1000.0)
-        store.activate_bundle(make_bundle("v1"), b"", unchanged)
-        store.change_tree(ROOT.id, revoked, wall_at=1000.0, write=WRITE)
+        make_changes(store)
         database.join("a", seconds=0.3)
         before = fences.take()
         repeat(store)
@@ -552,10 +597,22 @@ def test_a_change_that_is_found_made_is_fenced_as_well(
     assert FencedBy.WAITED == fence.by
 
 
+@pytest.mark.parametrize("repeat", REPEATS)
+def test_a_change_that_is_found_made_is_not_believed_before_it_is_safe(
+    server: PostgresServer, conninfo: str, repeat: Repeat
+) -> None:
+    """M22: the one that has made it may have had no answer, because no standby has it."""
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as store:
+        make_changes(store)
+        unsafe = set_to(server, synchronous_standby_names="nobody")
+        with unsafe, store._connection.within(0.5), pytest.raises(StoreUnavailableError):
+            repeat(store)
+
+
 def test_a_bundle_that_another_activates_meanwhile_is_fenced(
     conninfo: str, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one can still be waiting."""
+    """M21: the other one can still be waiting."""
     with (
         closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
         closing(PostgresSessionStore(conninfo, **PATIENT)) as other,
@@ -571,7 +628,7 @@ def test_a_bundle_that_another_activates_meanwhile_is_fenced(
 
 
 def test_what_another_has_written_is_fenced_once_for_who_rests_on_it(conninfo: str, database: Database) -> None:
-    """Its writer may still wait, and may wait for ever; afterwards nothing is asked until more is seen."""
+    """M21: its writer may still wait, and may wait for ever; afterwards nothing is asked until more is seen."""
     with (
         closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
         closing(PostgresSessionStore(conninfo, **PATIENT)) as other,
@@ -585,6 +642,24 @@ def test_what_another_has_written_is_fenced_once_for_who_rests_on_it(conninfo: s
         store.outwait()
 
     assert not left
+
+
+def test_changes_are_numbered_in_the_order_of_their_commits(conninfo: str) -> None:
+    """M4: or a reader that has seen a later number would never ask for an earlier one."""
+    hasty = {**PATIENT, "busy_seconds": 0.1}
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
+        closing(PostgresSessionStore(conninfo, **hasty)) as other,
+    ):
+        store.insert(ROOT, wall_at=1000.0)
+
+        def meanwhile(session: Session) -> Session | None:
+            # This change has its number by now.
+            with pytest.raises(OverloadedError):
+                other.touch(wall_at=1000.0)
+            return revoked(session)
+
+        assert store.change_tree(ROOT.id, meanwhile, wall_at=1000.0)
 
 
 def test_a_child_waits_for_a_revocation_of_its_parent(conninfo: str) -> None:
