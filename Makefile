@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long people credentials replicas replicas-long environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people credentials replicas replicas-demo replicas-long environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -179,6 +179,9 @@ $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 
 replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and half a minute of three servers under faults
 	$(BIN)/python -m pytest -m "replicas and not long" $(DATABASES)
+
+replicas-demo: $(VENV)/ready $(REPLICAS)/ready  ## run two servers on one PostgreSQL, and see what holds while each of them stops
+	@$(BIN)/python -m tests.sessions.postgres.demo
 
 replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version, and an hour under faults
 	POSTGRES_VERSION=16 $(BIN)/python -m pytest -m replicas $(DATABASES)

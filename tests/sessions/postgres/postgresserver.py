@@ -79,6 +79,10 @@ class PostgresServer:
         with self.connect() as connection:
             assert connection.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
 
+    def start(self) -> None:
+        """Start it again after `stop`."""
+        self._process = self._started()
+
     def stop(self) -> None:
         """End it."""
         if self._process.poll() is None:
