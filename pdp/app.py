@@ -259,10 +259,11 @@ class App:
             telemetry.watch_record(log.status)
             # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
             watchers = Observers(log, telemetry, *([observer] if observer else []))
-            fences = Fences()
+            fences = Fences(telemetry.fenced)
             sessions, history = self._open_stores(settings, log, time, fences)
             telemetry.watch_sessions(sessions.count_by_state)
             telemetry.watch_freezes(lambda: len(sessions.freezes()))
+            holds_lease = _watched_lease(settings, sessions, telemetry)
             self._replicas = self._open_replicas(settings, worker)
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
@@ -320,7 +321,7 @@ class App:
                 authenticator=self._identity.authenticator,
                 observer=self._sums(watchers, telemetry.refused),
                 clock=time,
-                healthy=lambda: log.permits and self.embedded.keeper.serves(),
+                healthy=lambda: log.permits and self.embedded.keeper.serves() and holds_lease(),
                 record_healthy=record_healthy,
                 store_healthy=heartbeat.writable,
                 limits=settings.limits,
@@ -688,6 +689,19 @@ def _open_store(settings: Settings, log: DecisionLog, clock: SharedClock, fences
         store = _open_sqlite(settings, log)
     log.watch_store(store.acknowledged)
     return store
+
+
+def _watched_lease(settings: Settings, sessions: SessionStore, telemetry: Telemetry) -> Callable[[], bool]:
+    """Return what says whether this machine has its lease, which telemetry reports; True where it needs none."""
+    if not settings.sessions.lease_seconds:
+        return lambda: True
+    from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
+
+    lease = sessions.lease_standing if isinstance(sessions, PostgresSessionStore) else None
+    if lease is None:
+        return lambda: True
+    telemetry.watch_lease(lease.age)
+    return lease.held
 
 
 def _open_sqlite(settings: Settings, log: DecisionLog) -> SQLiteSessionStore:

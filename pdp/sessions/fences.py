@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from pdp.sessions.lease import Fence, FencedBy
 
 
 class Fences:
-    """Notes the fences of a store, for each thread apart. Safe for threads."""
+    """Notes the fences of a store, for each thread apart. Safe for threads.
 
-    def __init__(self) -> None:
+    `count` is told of each, as words for what ended it and its seconds.
+    """
+
+    def __init__(self, count: Callable[[str, float], None] | None = None) -> None:
         self._local = threading.local()
+        self._count = count
 
     def note(self, fence: Fence) -> None:
         """Note a fence. Several count as one: it took their time, and confirmed are all or none."""
+        if self._count is not None:
+            self._count(fence.by.value, fence.seconds)
         before = self.take()
         if before is not None:
             by = FencedBy.WAITED if FencedBy.WAITED in (before.by, fence.by) else FencedBy.CONFIRMED

@@ -31,7 +31,7 @@ _NONE: Final = bytes(_LENGTH)
 
 
 class LeasePage:
-    """The file of `terms`, which is created when missing; `deployment` names the database. One thread reads at a time.
+    """The file of `terms`, which is created when missing; `deployment` names the database. Any thread may read it.
 
     What is in it for another database, or from before the machine was started, is no lease. Raise `OSError` when the
     file cannot be used.
@@ -59,12 +59,15 @@ class LeasePage:
 
     def lease(self) -> Lease | None:
         """Return the lease that was published last, whether it still holds or not; None without one."""
-        if self._map.closed:
+        try:
+            content = self._map[:]
+        except ValueError:
+            # It is closed.
             return None
-        content = self._map[:]
-        if content != self._read[0]:
-            self._read = content, self._parsed(content)
-        return self._read[1]
+        read = self._read
+        if content != read[0]:
+            read = self._read = content, self._parsed(content)
+        return read[1]
 
     def hold(self) -> bool:
         """Become the one that renews, if there is no other; say whether this one is."""
@@ -112,6 +115,25 @@ class LeasePage:
             seconds=seconds,
             behind=behind,
         )
+
+
+class LeaseStanding:
+    """Whether the machine of a page has a lease, and since when, for those who watch it. Safe for threads."""
+
+    def __init__(self, page: LeasePage, clock: Clock) -> None:
+        self._page, self._clock = page, clock
+        self._begun_at = clock.now().boot_at
+
+    def held(self) -> bool:
+        """Say whether memory may answer now."""
+        return self._page.held() is not None
+
+    def age(self) -> float:
+        """Return how many seconds ago the last lease began; without one, how long there has been none."""
+        lease, now = self._page.lease(), self._clock.now()
+        if lease is not None and lease.begun.boot_id == now.boot_id:
+            self._begun_at = lease.begun.boot_at
+        return now.boot_at - self._begun_at
 
 
 def _digest(record: bytes) -> bytes:

@@ -14,7 +14,7 @@ from pdp.sessions.database import require_known_schema
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
 from pdp.sessions.lease import Lease, LeaseTerms
-from pdp.sessions.leasepage import LeasePage
+from pdp.sessions.leasepage import LeasePage, LeaseStanding
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
@@ -112,6 +112,7 @@ class PostgresSessionStore(SQLSessionStore):
         self._labels_outwaited = 0
         self._renewer: LeaseRenewer | None = None
         self._failover: Failover | None = None
+        self._standing: LeaseStanding | None = None
         leased: Callable[[], Lease | None] = _no_lease
         scopes = ScopePool()
         # What only reads waits for no writer.
@@ -137,7 +138,7 @@ class PostgresSessionStore(SQLSessionStore):
                 renewing = connection(0.0, lease.seconds)
                 renewing.admit = watching.admit
                 self._renewer = LeaseRenewer(renewing, page, lease, channel=tables, failover=self._failover)
-                leased = page.held
+                leased, self._standing = page.held, LeaseStanding(page, lease.clock)
             opened.pop_all()
         self._labels = PostgresLabels(labelling, scopes, busy_seconds=busy_seconds, name=NAME, failover=self._failover)
         self._remembered = watcher = PostgresWatcher(
@@ -169,6 +170,11 @@ class PostgresSessionStore(SQLSessionStore):
             self._failover.start()
         if self._renewer is not None:
             self._renewer.start()
+
+    @property
+    def lease_standing(self) -> LeaseStanding | None:
+        """Return how the lease of this machine stands; None where each read asks."""
+        return self._standing
 
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""

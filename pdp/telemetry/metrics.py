@@ -30,6 +30,8 @@ _Rows = dict[tuple[Outcome, Basis, CacheResult], Durations[Decision]]
 
 # A remembered answer takes some µs, an evaluated one some tens; a slow disk shows in the upper half.
 DURATION_BOUNDS = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 3.2e-4, 6.4e-4, 1.28e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1)
+# Servers confirm within some milliseconds; leases last from 0.3 to 5 seconds.
+FENCE_BOUNDS = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 0.75, 1.1, 2.5, 5.1)
 
 
 class RecordStanding(Protocol):
@@ -89,6 +91,8 @@ class Metrics:
         self._count_freezes: Callable[[], int] | None = None
         self._look_at_record: Callable[[], RecordStanding] | None = None
         self._look_at_messages: LookAtMessages | None = None
+        self._fences: dict[str, Durations[None]] = {}
+        self._look_at_lease: Callable[[], float] | None = None
 
     def decision(self, decision: Decision) -> None:
         """Count a decision."""
@@ -119,6 +123,15 @@ class Metrics:
         """Count one."""
         with self._lock:
             count_one(self._counts[metric.name], labels)
+
+    def fenced(self, by: str, seconds: float) -> None:
+        """Count a change that has waited for other servers, for so many seconds."""
+        with self._lock:
+            self._fences.setdefault(by, Durations(FENCE_BOUNDS)).take(seconds, None)
+
+    def watch_lease(self, look: Callable[[], float]) -> None:
+        """Report how many seconds ago the last lease of the machine began, as `look` returns it at each collection."""
+        self._look_at_lease = look
 
     def watch_sessions(self, count: CountSessions) -> None:
         """Report sessions by state, as `count` returns them at each collection."""
@@ -167,6 +180,7 @@ class Metrics:
         with self._lock:
             rows = {key: row.copy() for key, row in self._rows.items()}
             counts = {name: dict(found) for name, found in self._counts.items()}
+            fences: dict[Labels, Durations[None]] = {(by,): row.copy() for by, row in self._fences.items()}
             if forget:
                 self._forget()
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._flows.counts(), **self._of_record()}
@@ -183,6 +197,10 @@ class Metrics:
             for (outcome, _, _), row in rows.items():
                 by_outcome.setdefault((outcome.value,), Durations(DURATION_BOUNDS)).add(row)
             metrics.append(told.durations(names.DURATION, by_outcome, _exemplar if self._exemplars else None))
+        if fences:
+            metrics.append(told.durations(names.FENCE_DURATION, fences))
+        if self._look_at_lease is not None:
+            metrics.append(told.numbers(names.LEASE_AGE, {(): self._look_at_lease()}))
         if self._delta:
             self._started = at
         scoped = ScopeMetrics(self._scope, metrics, self._scope.schema_url or "")
@@ -191,7 +209,7 @@ class Metrics:
     def _forget(self) -> None:
         """Reset, after a collection, the values that are not totals."""
         if self._delta:
-            self._rows, self._counts = {}, no_counts(names.METRICS)
+            self._rows, self._counts, self._fences = {}, no_counts(names.METRICS), {}
         for row in self._rows.values():
             row.latest = {}
 

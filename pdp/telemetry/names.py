@@ -75,6 +75,7 @@ STATE = "pdp.session.state"
 SESSION_EVENT = "pdp.session.event"
 ERROR_TYPE = "error.type"
 RECEIVER = "pdp.receiver"
+FENCED_BY = "pdp.fence.by"
 
 # The value of a label that has too many different values
 OTHER = "_OTHER"
@@ -197,6 +198,17 @@ MESSAGES_WAITING = Metric(
     "pdp.messages.waiting", "gauge", "{message}", "Messages that wait for a receiver.", (RECEIVER,)
 )
 MESSAGES_DEAD = Metric("pdp.messages.dead", "gauge", "{message}", "Messages that were given up.", (RECEIVER,))
+# Only where servers on several machines share a database.
+LEASE_AGE = Metric(
+    "pdp.lease.age", "gauge", "s", "Time since the machine's last lease began; memory answers until it is over."
+)
+FENCE_DURATION = Metric(
+    "pdp.fence.duration",
+    "histogram",
+    "s",
+    "Time for which a change waited until every server knew it, or until the leases of others were over.",
+    (FENCED_BY,),
+)
 
 # The flow of spans and log records, by the semantic conventions for OpenTelemetry's own SDKs
 SPANS_PROCESSED = Metric(
@@ -258,6 +270,8 @@ METRICS: tuple[Metric, ...] = (
     MESSAGES_SENT,
     MESSAGES_WAITING,
     MESSAGES_DEAD,
+    LEASE_AGE,
+    FENCE_DURATION,
     SPANS_PROCESSED,
     SPANS_EXPORTED,
     SPAN_QUEUE,

@@ -154,6 +154,19 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.watch_messages(look)
 
+    def watch_lease(self, look: Callable[[], float]) -> None:
+        """Report how many seconds ago the last lease of the machine began, as `look` returns it at each collection.
+
+        Call it once, where there are leases.
+        """
+        if self._metrics is not None:
+            self._metrics.watch_lease(look)
+
+    def fenced(self, by: str, seconds: float) -> None:
+        """Count a change that has waited for other servers, for so many seconds; `by` says what ended that."""
+        if self._metrics is not None:
+            self._metrics.fenced(by, seconds)
+
     def message_tried(self, receiver: str, error: str) -> None:
         """Count an attempt to send a message; `error` is empty when it was taken."""
         if self._metrics is not None:

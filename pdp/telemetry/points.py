@@ -41,7 +41,7 @@ class Interval:
     at: int
     delta: bool
 
-    def numbers(self, metric: names.Metric, counts: Counts) -> Metric:
+    def numbers(self, metric: names.Metric, counts: Mapping[Labels, float]) -> Metric:
         """Return a counter or a gauge."""
         counted = metric.kind == "counter"
         points = [

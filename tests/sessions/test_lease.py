@@ -12,7 +12,7 @@ import pytest
 from pdp.clock import Instant
 from pdp.model import Head
 from pdp.sessions.lease import Lease, LeaseTerms
-from pdp.sessions.leasepage import LeasePage
+from pdp.sessions.leasepage import LeasePage, LeaseStanding
 from pdp.testing.clock import FakeClock
 
 BEGUN = FakeClock().now()
@@ -77,6 +77,19 @@ def test_a_lease_ends_by_the_clock(pages: tuple[LeasePage, LeasePage], clock: Fa
 
     assert there.held() is None
     assert there.lease() == LEASE
+
+
+def test_the_age_of_a_lease_goes_on_when_it_is_over(pages: tuple[LeasePage, LeasePage], clock: FakeClock) -> None:
+    """And when it was taken away: for how long there has been none is what an alert wants to know."""
+    here, there = pages
+    standing = LeaseStanding(there, clock)
+    ages = []
+    for lease in (LEASE, LEASE, None):
+        clock.advance(0.75)
+        here.publish(lease)
+        ages.append((standing.held(), standing.age()))
+
+    assert [(True, 0.75), (False, 1.5), (False, 2.25)] == ages
 
 
 def test_half_of_a_record_is_no_lease(pages: tuple[LeasePage, LeasePage], tmp_path: Path) -> None:

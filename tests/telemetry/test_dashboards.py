@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from pdp.cli.root import root
 from pdp.model import Basis, CacheResult, Outcome
+from pdp.sessions.lease import FencedBy
 from pdp.telemetry import names
 from pdp.telemetry.dashboards import alert_rules, dashboard
 from pdp.telemetry.prometheus import label, labels, series
@@ -28,6 +29,7 @@ VALUES = {
     label(names.CACHE): {one.value for one in CacheResult},
     label(names.RPC_STATUS): {one.name for one in grpc.StatusCode},
     label(names.ERROR_TYPE): {""},
+    label(names.FENCED_BY): {one.value for one in FencedBy},
     "job": {"$job"},
 }
 

@@ -103,6 +103,8 @@ def sent() -> dict[str, Any]:
         telemetry.watch_record(_Standing)
         telemetry.watch_messages(lambda: [_Served()])
         telemetry.message_tried("on-call", "500")
+        telemetry.watch_lease(lambda: 0.5)
+        telemetry.fenced("waited", 1.01)
         for decision in DECISIONS:
             telemetry.decision(decision, PARENT)
         for event in EVENTS:

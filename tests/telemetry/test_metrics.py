@@ -197,6 +197,28 @@ def test_freezes() -> None:
     assert [{(): 0}, {(): 2}, {}] == [metered.values("pdp.freezes") for _ in range(3)]
 
 
+def test_fences_by_what_ended_them() -> None:
+    """How long changes waited for other servers, apart for those that were confirmed."""
+    metered = Metered()
+    for by, seconds in (("confirmed", 0.004), ("confirmed", 0.02), ("waited", 1.01)):
+        metered.telemetry.fenced(by, seconds)
+
+    assert [("confirmed", 2, 0.024), ("waited", 1, 1.01)] == [
+        (point.attributes["pdp.fence.by"], point.count, round(point.sum, 6))
+        for point in metered.points("pdp.fence.duration")
+    ]
+
+
+def test_the_age_of_a_lease() -> None:
+    """It is looked at when metrics are collected, and only where there are leases."""
+    metered = Metered()
+    before = metered.values("pdp.lease.age")
+    ages = [0.25, 7.5]
+    metered.telemetry.watch_lease(lambda: ages.pop(0))
+
+    assert [{}, {(): 0.25}, {(): 7.5}] == [before, *(metered.values("pdp.lease.age") for _ in range(2))]
+
+
 def test_labels_are_bounded() -> None:
     """Beyond 500 different label values everything is counted together, and nothing is lost."""
     metered = Metered()

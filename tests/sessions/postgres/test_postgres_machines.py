@@ -21,6 +21,7 @@ import psycopg
 import pytest
 
 from pdp.client import Answer, Client, ToolCallStopped
+from pdp.client.health import is_serving
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
@@ -62,6 +63,10 @@ class Machines:
         """Return the callers of the processes of the other machine that do not renew its lease."""
         holder = self.holder()
         return [callers for pid, callers in self.there.items() if pid != holder]
+
+    def beside(self, pid: int) -> list[ServerProcess]:
+        """Return the other process of the other machine, and that of this one."""
+        return [*(process for one, process in self.processes.items() if one != pid), self.main]
 
     def opened(self) -> session_pb2.RequestSessionResponse:
         """Open a session here, in which each process of the other machine allows calls, and remembers that.
@@ -310,11 +315,14 @@ def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Ma
         wait_until(lambda: ") T " in Path(f"/proc/{stopped}/stat").read_text(encoding="ascii"))
         answer = machines.revoke(opened)
         others = [basis(one, opened) for one in machines.others()]
+        ready = [is_serving(one.connection(), "", timeout=PATIENCE) for one in machines.beside(stopped)]
     finally:
         machines.processes[stopped].send(signal.SIGCONT)
 
     assert FENCED_BY_WAITED == answer.fenced_by
     assert ["session_revoked"] == others
+    # A machine without a lease answers, and should not be sent calls.
+    assert [False, True] == ready
     assert "session_revoked" == basis(machines.there[stopped], opened)
 
 
