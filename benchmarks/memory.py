@@ -89,14 +89,15 @@ def main() -> int:
     parser.add_argument("--served", type=int, default=_SERVED, help="calls of a measurement of a server; 0: none")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder:
-        write_folder(Path(folder) / "policies", _files())
+        write_folder(Path(folder) / "policies", files())
         _in_process(Path(folder), chosen.rounds, chosen.calls)
         if chosen.served:
             _beside_reports(Path(folder), chosen.rounds, chosen.served)
     return 0
 
 
-def _files() -> dict[str, bytes]:
+def files() -> dict[str, bytes]:
+    """Return a bundle with one tool for each way to ask."""
     parameters: Mapping[str, Any] = {"named": _TO, "unseen": _TO}
     return bundle_files(
         policies={_SERVER: _POLICIES},
@@ -112,14 +113,15 @@ def _in_process(folder: Path, rounds: int, calls: int) -> None:
     store, history = SQLiteSessionStore(folder / "sessions.sqlite"), SQLiteSessionHistory(folder / "history.sqlite")
     pdp = open_embedded(folder / "policies", sessions=store, history=history)
     try:
-        found = _measured(_ways(pdp), rounds, lambda ask: _microseconds(ask, calls))
+        found = _measured(ways(pdp), rounds, lambda ask: microseconds(ask, calls))
     finally:
         pdp.close()
     print("In process:\n")
     _print(found, "plain: hit, reads nothing")
 
 
-def _ways(pdp: Embedded) -> dict[str, Ask]:
+def ways(pdp: Embedded) -> dict[str, Ask]:
+    """Return the ways to ask a PDP that runs on `files`: the first reads no memory."""
     free, counted = _session(pdp, b""), _session(pdp, json.dumps({"max_calls": _MUCH}).encode())
     fresh = count()
 
@@ -166,7 +168,8 @@ def _allowed(pdp: Embedded, handle: str, tool_name: str, arguments_json: bytes) 
     return pdp.authorizer.authorize(_request(handle, tool_name, arguments_json), PEP).allowed
 
 
-def _microseconds(ask: Ask, calls: int) -> float:
+def microseconds(ask: Ask, calls: int) -> float:
+    """Return the CPU of this process for one call, without that of others, such as a database."""
     before = time.process_time()
     for _ in range(calls):
         if not ask():

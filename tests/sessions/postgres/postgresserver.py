@@ -25,9 +25,13 @@ INSTALLED = Path(__file__).parents[3] / ".venv-replicas"
 class PostgresServer:
     """A server in a folder, which listens on one port of this machine; as a standby `of` another one, with a `name`."""
 
-    def __init__(self, folder: Path, version: int, *, of: PostgresServer | None = None, name: str = "") -> None:
+    def __init__(
+        self, folder: Path, version: int, *, of: PostgresServer | None = None, name: str = "", durable: bool = False
+    ) -> None:
         assert (INSTALLED / VERSIONS[version]).is_dir(), f"there is no `{INSTALLED}`: run `make replicas`"
         self.folder, self._data = folder, folder / "data"
+        # No test ends the machine.
+        self._fsync = "on" if durable else "off"
         self._version, self.port = version, 0
         self._user = as_another()
         self._programs: Path = of._programs if of is not None else copy_programs(INSTALLED, version, folder)
@@ -99,8 +103,7 @@ class PostgresServer:
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            # No test ends the machine.
-            "fsync": "off",
+            "fsync": self._fsync,
             "shared_buffers": "16MB",
             "max_connections": "50",
         }
@@ -125,10 +128,10 @@ class PostgresServer:
 
 
 @contextmanager
-def running(version: int) -> Iterator[PostgresServer]:
-    """Run a server in the `with` block."""
+def running(version: int, *, durable: bool = False) -> Iterator[PostgresServer]:
+    """Run a server in the `with` block, which flushes commits if it is `durable`."""
     with TemporaryDirectory(prefix="pdp-postgres-") as folder:
-        server = PostgresServer(Path(folder), version)
+        server = PostgresServer(Path(folder), version, durable=durable)
         try:
             yield server
         finally:
