@@ -67,6 +67,10 @@ class Cluster:
         self._stopped = []
         # What it has sent until now has been received when it is known to be gone.
         wait_until(lambda: not any(map(_receives, self.standbys)), seconds=_PATIENCE)
+        return self.promote()
+
+    def promote(self) -> PostgresServer:
+        """Promote the standby that has more, whether the primary lives or not, and have the other one follow it."""
         new, other = sorted(self.standbys, key=_received, reverse=True)
         new.promote()
         source = f"host=127.0.0.1 port={new.port} user=pdp application_name={other.folder.name}"

@@ -33,9 +33,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listening.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
             except OSError:
                 return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                client.close()
+                continue
             self._sockets += (client, server)
             Thread(target=self._upwards, args=(client, server), daemon=True).start()
             Thread(target=self._pass, args=(server, client), daemon=True).start()

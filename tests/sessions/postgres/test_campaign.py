@@ -33,11 +33,10 @@ DATABASE = "campaign"
 @pytest.fixture(scope="module")
 def setting(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """Give three replicas on a database of their own."""
-    replicas = started(tmp_path_factory.mktemp("campaign"), server, DATABASE, 3)
+    replicas = started(tmp_path_factory.mktemp("campaign"), [server], DATABASE, 3)
     yield Setting(replicas=replicas, server=server, database=DATABASE)
     for replica in replicas:
-        replica.kill()
-        replica.proxy.close()
+        replica.close()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_what_was_acknowledged_holds_at_all_replicas(
     # What the invariants are about was there.
     assert {Kind.REVOKE, Kind.ACTIVATE, Kind.READ, Kind.RECORDED, Kind.CALM} <= {one.kind for one in everything}
     assert [0, 0, 0] == [replica.process.terminate() for replica in setting.replicas]
-    heads = noted_in(conninfo_of(setting.server, setting.server.port, DATABASE))
+    heads = noted_in(conninfo_of([setting.server.port], DATABASE))
     assert {replica.name for replica in setting.replicas} == {head.replica for head in heads.heads}
     assert [] == [finding for replica in setting.replicas for finding in damage(replica, heads)]
 

@@ -29,15 +29,20 @@ when {{{{ context.session.labels.contains("{SUSPECT}") }}}};
 
 
 class Replica:
-    """A server process with a folder and a proxy of its own, which can be stopped, killed and started again."""
+    """A server process with a folder, and a proxy of its own before each server of the database.
 
-    def __init__(self, number: int, folder: Path, server: PostgresServer, database: str) -> None:
-        self.number, self._folder = number, folder
-        self.proxy = FaultyProxy(server.port)
+    It can be stopped, killed and started again.
+    """
+
+    def __init__(
+        self, number: int, folder: Path, servers: Sequence[PostgresServer], database: str, replication: str
+    ) -> None:
+        self.number, self._folder, self._replication = number, folder, replication
+        self.proxies = [FaultyProxy(server.port) for server in servers]
         self.write_bundle(0)
         file = folder / "postgres"
         file.touch(mode=0o600)
-        file.write_text(conninfo_of(server, self.proxy.port, database), encoding="utf-8")
+        file.write_text(conninfo_of([proxy.port for proxy in self.proxies], database), encoding="utf-8")
         # How often it was started: each time, it listens elsewhere.
         self.started = 0
         self._process: ServerProcess | None = None
@@ -47,6 +52,11 @@ class Replica:
         files = _bundle(number)
         write_folder(self._folder / "policies", files)
         return version_of(files)
+
+    @property
+    def proxy(self) -> FaultyProxy:
+        """Return its proxy before the first server of the database."""
+        return self.proxies[0]
 
     @property
     def name(self) -> str:
@@ -66,6 +76,7 @@ class Replica:
             sessions_store="postgres",
             sessions_postgres_file=str(self._folder / "postgres"),
             sessions_lease_seconds=str(LEASE_SECONDS),
+            sessions_replication=self._replication,
             record_replica=self.name,
         )
         self.started += 1
@@ -82,6 +93,12 @@ class Replica:
         """Kill it, which also ends one that is stopped."""
         self.process.kill()
 
+    def close(self) -> None:
+        """Kill it, and end its proxies."""
+        self.kill()
+        for proxy in self.proxies:
+            proxy.close()
+
     def channel(self) -> Any:
         """Return a channel to the present process."""
         return self.process.channel()
@@ -91,19 +108,22 @@ class Replica:
         return (("authorization", f"Bearer {self.process.token(role)}"),)
 
 
-def conninfo_of(server: PostgresServer, port: int, database: str) -> str:
-    """Return the connection string of a database, by way of a port."""
-    return server.conninfo_at(port).replace("dbname=postgres", f"dbname={database}")
+def conninfo_of(ports: Sequence[int], database: str) -> str:
+    """Return the connection string of a database, by way of these ports."""
+    hosts = ",".join("127.0.0.1" for _ in ports)
+    return f"host={hosts} port={','.join(map(str, ports))} user=pdp dbname={database}"
 
 
-def started(folder: Path, server: PostgresServer, database: str, count: int) -> Sequence[Replica]:
-    """Start replicas on a new database."""
-    with server.connect() as connection:
+def started(
+    folder: Path, servers: Sequence[PostgresServer], database: str, count: int, *, replication: str = "none"
+) -> Sequence[Replica]:
+    """Start replicas on a new database, whose primary is the first of the servers."""
+    with servers[0].connect() as connection:
         connection.execute(f"CREATE DATABASE {database}".encode())
     replicas = []
     for number in range(count):
         (folder / str(number)).mkdir()
-        replicas.append(Replica(number, folder / str(number), server, database))
+        replicas.append(Replica(number, folder / str(number), servers, database, replication))
     # The first one makes the tables.
     replicas[0].start()
     with ThreadPoolExecutor() as threads:
