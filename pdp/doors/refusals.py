@@ -77,6 +77,12 @@ def withheld(answer: Answer, why: str, *, call: str = "") -> str:
     return f"{what}: {why}; {NO_RETRY}.{_decision(answer)}"
 
 
+def stopped(answer: Answer, why: str) -> str:
+    """Return the text for a call that was stopped under way."""
+    what = f"The call of {_named(answer)} was stopped: {why}. The tool may have done all of it, or a part"
+    return f"{what}; {NO_RETRY}, and tell the user.{_decision(answer)}"
+
+
 def without_session(door: str, header: str) -> str:
     """Return the text for a request without a handle. `door` is what the client thinks it calls, such as `proxy`."""
     return (

@@ -307,6 +307,27 @@ def test_a_watch_that_ends_is_opened_again_where_it_was(monkeypatch: pytest.Monk
     assert (["", "one", ""], "its session is revoked") == asyncio.run(follow())
 
 
+@pytest.mark.parametrize("messages", [[told("one")], [told("one"), told("two", reset=True)]], ids=["first", "reset"])
+def test_what_a_watch_may_not_have_told_is_read(messages: list[WatchSessionsResponse]) -> None:
+    """What happened before its first message, and what a reset leaves out."""
+
+    async def follow() -> str:
+        server = Server()
+        async with server.following() as calls:
+            call = call_of(calls)
+            await calls.enter(call)
+            await settled()
+            for message in messages[:-1]:
+                server.feeds[-1].put_nowait(message)
+                await settled()
+            server.found = Session(session_id="ses_1", state=SESSION_STATE_REVOKED, epoch=3, tenant="t")
+            server.feeds[-1].put_nowait(messages[-1])
+            await settled()
+            return call.why
+
+    assert "its session is revoked" == asyncio.run(follow())
+
+
 @pytest.mark.parametrize(
     ("age", "later", "expected"),
     [(0.0, 4.0, ""), (0.0, 5.5, "nothing was heard of its session for 5 s"), (4.0, 2.0, "nothing was heard")],

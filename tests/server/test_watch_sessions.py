@@ -29,6 +29,7 @@ from pdp.server.following import SessionFollowers
 from pdp.server.revisions import revision_text
 from pdp.serving.transport import Outgoing
 from pdp.serving.watches import Watch
+from pdp.sessions.lease import Lease
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import ONE_OF_EACH_ROLE, RunningServer, running_server, write_folder
@@ -338,6 +339,20 @@ def test_a_message_says_how_old_it_may_be(embedded: Embedded) -> None:
 
     assert [0, 1, 2, 0] == ages
     assert [StoreUnavailableError, str] * 2 == [type(one) for one in left]
+
+
+def test_under_a_lease_the_age_is_that_of_the_lease(embedded: Embedded) -> None:
+    """What is remembered has what was acknowledged until the lease was asked for, and may lack what came later."""
+    clock, client = FakeClock(), Slow()
+    store = TroubledStore(embedded.sessions)
+    followers = followers_of(store, clock)
+    lease = Lease(head=embedded.sessions.head(), begun=clock.now(), seconds=5.0)
+    store.after = lambda name, found: lease if name == "lease" else found
+    clock.advance(2.0)
+    followers.add(WatchSessionsRequest(), watch_of(client, []))
+    followers.look()
+
+    assert 2 == client.sent[-1].age.ToSeconds()
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, 2), (0.01, 65), (1.0, 17), (5.0, 4), (60.0, 2)])

@@ -9,6 +9,8 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from pdp.calltokens.claims import HEADER
+from pdp.client import Answer
+from pdp.doors import refusals
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import Conversation
@@ -18,7 +20,7 @@ from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.parties import Party
 from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.replies import Reply
-from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
+from pdp.doors.mcp.streams import BAD_GATEWAY, SessionOverError, ended, passing, watch, while_it_lives
 from pdp.doors.mcp.tools import wants_tools_changed
 from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
 from pdp.observer import Refusal
@@ -57,6 +59,8 @@ class Exchange:
         self._reply = reply
         self._modern = request.modern
         self._allowed: AllowedCall | None = None
+        # By which the call was sent.
+        self._answer: Answer | None = None
         self._sent = False
         self._task: asyncio.Task[None] | None = None
         self.taken_back = False
@@ -75,6 +79,8 @@ class Exchange:
             await self._run()
         except UpstreamError as error:
             await self._fail(str(error))
+        except SessionOverError as over:
+            await self._stop(str(over))
         finally:
             if self._allowed is not None:
                 await self._conversation.background.to_the_end(self._gate.lost(self._allowed))
@@ -105,8 +111,14 @@ class Exchange:
         if self._allowed is not None and self._allowed.token:
             sent[HEADER] = self._allowed.token
         self._sent = True
-        request = self._allowed.request if self._allowed else request
-        async with self._upstream.exchange("POST", sent, request.raw, load=self._load) as answer:
+        if self._allowed is None:
+            await self._send_on(request, sent)
+        else:
+            self._answer = self._allowed.call.answer
+            await while_it_lives(self._party, self._send_on(self._allowed.request, sent))
+
+    async def _send_on(self, request: Message, headers: http.Headers) -> None:
+        async with self._upstream.exchange("POST", headers, request.raw, load=self._load) as answer:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)
             elif answer.status == _OK and is_json(answer.headers):
@@ -194,6 +206,11 @@ class Exchange:
         with suppress(ClientGoneError):
             await watch(self._party, self._reply, changed)
         self.take_back()
+
+    async def _stop(self, why: str) -> None:
+        if self._answer is not None and not self._reply.ended:
+            told = refusals.stopped(self._answer, why)
+            await self._reply.message(answers.refusal(self._request, told, answers.decision_of(self._answer)))
 
     async def _fail(self, why: str) -> None:
         if not self._reply.ended:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
+from typing import Any
 
-from pdp.client import PDPClientError
+from pdp.client import FrozenError, PDPClientError
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
@@ -25,6 +27,10 @@ _OK, BAD_GATEWAY = 200, 502
 # how long it waits after a look that failed, because the change that it heard of may be the last one.
 _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
 _HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
+
+
+class SessionOverError(Exception):
+    """The session of a call that is under way is over: the text says why."""
 
 
 async def listen(
@@ -108,6 +114,38 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
                     return
                 before, pause = now, _LOOK_SECONDS
             await heard(heard_of, pause)
+
+
+async def while_it_lives(party: Party, work: Coroutine[Any, Any, None]) -> None:
+    """Do what a call needs; raise `SessionOverError` as soon as its session is over, and leave the rest undone."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_why_over(party))
+    try:
+        await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise SessionOverError(watching.result())
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _why_over(party: Party) -> str:
+    """Wait until no call of the session may go on, and return why."""
+    with party.session.hearing() as heard_of:
+        pause = _LOOK_SECONDS
+        while True:
+            await heard(heard_of, pause)
+            heard_of.clear()
+            pause = _AGAIN_SECONDS
+            try:
+                if await party.seen() is None:
+                    return "its session is over"
+                pause = _LOOK_SECONDS
+            except FrozenError:
+                return "people have stopped all calls for now"
+            except PDPClientError:
+                continue
 
 
 async def ended(task: asyncio.Task[None] | None) -> None:

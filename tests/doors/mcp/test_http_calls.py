@@ -79,6 +79,21 @@ async def test_a_revoked_session_calls_nothing_more(desk_pdp: RunningServer, era
         assert ["before"] == here.desk.texts
 
 
+@pytest.mark.parametrize("steps", [0, 1], ids=["one answer", "a stream"])
+async def test_a_call_that_is_under_way_is_stopped_with_its_session(desk_pdp: RunningServer, steps: int) -> None:
+    """Its client gets a result that says so, also where the server has begun to answer; and the server is left."""
+    async with world(desk_pdp, json_answers=not steps) as here:
+        session_id, handle = here.session()
+        calling = asyncio.ensure_future(here.call("slow", {"steps": steps}, handle=handle))
+        await here.desk.begun.wait()
+        here.revoke(session_id)
+        said = (await calling).text
+        here.desk.go_on.set()
+
+    assert "was stopped: its session is over. The tool may have done all of it, or a part" in said
+    assert "slow to the end" not in said
+
+
 @pytest.mark.parametrize(("handle", "says"), [("", "x-pdp-session"), ("pdps_" + "u" * 43, "not active")])
 async def test_without_a_valid_handle_nothing_runs(desk_pdp: RunningServer, handle: str, says: str) -> None:
     """A call without a session is a deny that says what is missing, and the server learns nothing of it."""
