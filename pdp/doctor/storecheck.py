@@ -12,6 +12,7 @@ from pdp.doctor.listening import serves_here
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.foundation.extras import missing
 from pdp.sessions.care import StoreReport, inspect
+from pdp.sessions.sharedclock import MOST_APART_SECONDS
 from pdp.starting import postgres_of
 
 _CHECK: Final = "store"
@@ -55,7 +56,7 @@ def store(deployment: Deployment) -> Iterator[Finding]:
 
 def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     try:
-        from pdp.sessions.postgrescare import inspect_postgres  # noqa: PLC0415 - an extra brings its driver
+        from pdp.sessions.postgrescare import inspect_postgres, silent_machines  # noqa: PLC0415 - an extra brings it
 
         conninfo = postgres_of(deployment.settings)
     except (ConfigurationError, ImportError) as error:
@@ -63,20 +64,36 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
         if isinstance(error, ImportError):
             yield problem(_CHECK, missing(error) or str(error), "install it")
         return
+    before = deployment.clock.now().wall_at
     try:
         report = inspect_postgres(conninfo)
+        silent, seconds = silent_machines(conninfo) if report.tables is not None else (0, 0.0)
     except (ConfigurationError, StoreUnavailableError) as error:
         yield problem(_CHECK, str(error), "check the connection string, the network and PostgreSQL's own log")
         return
     for name in report.unsafe:
         found = f"PostgreSQL runs with `{name}=off`: what was acknowledged can be lost when its machine crashes"
         yield problem(_CHECK, found, "turn it on")
+    yield from _apart_findings(before, report.at, deployment.clock.now().wall_at)
+    if silent:
+        found = f"{silent} of the machines with leases are silent: the next change waits {seconds:g} seconds for them"
+        yield warning(_CHECK, found, "see to their servers; one that is gone is forgotten by that change")
     yield from _failover_findings(deployment.settings.sessions.replication, report.standbys)
     if report.tables is None:
         yield fine(_CHECK, "the database has no tables; the first start creates them")
         return
     yield from _findings(report.tables)
     yield from _clock_findings(report.tables, deployment.clock.now().wall_at)
+
+
+def _apart_findings(before: float, database_at: float, after: float) -> Iterator[Finding]:
+    """Report a clock that is far from that of the database, which was read between two readings of this one."""
+    if database_at < before - MOST_APART_SECONDS:
+        found = f"the clock is {before - database_at:.1f} seconds ahead of that of the database: no call is answered"
+        yield problem("clock", found, "synchronize both clocks, that of the database first")
+    elif database_at > after + MOST_APART_SECONDS:
+        found = f"the clock is {database_at - after:.1f} seconds behind that of the database: there is no lease"
+        yield warning("clock", found, "synchronize both clocks, that of the database first")
 
 
 def _failover_findings(replication: str, names: str) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +11,7 @@ from typing import Final
 from pdp.errors import StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions.care import StoreReport
+from pdp.sessions.lease import CLOCK_RATE
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, mark_of
 
@@ -21,12 +24,14 @@ _SAFE: Final = ("fsync", "full_page_writes")
 class PostgresReport:
     """What the tables of a store hold, None without tables, and what its server says of itself.
 
-    `unsafe` are settings that are not safe, and `standbys` is `synchronous_standby_names`.
+    `unsafe` are settings that are not safe, `standbys` is `synchronous_standby_names`, and `at` the time of its clock,
+    unix seconds.
     """
 
     tables: StoreReport | None
     unsafe: tuple[str, ...]
     standbys: str
+    at: float
 
 
 def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport:
@@ -40,10 +45,11 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
         query = "SELECT name FROM pg_settings WHERE name IN (?, ?) AND setting = 'off' ORDER BY name"
         unsafe = tuple(str(name) for (name,) in connection.execute(query, _SAFE))
         standbys = str(connection.execute("SELECT current_setting('synchronous_standby_names')").get)
+        at = float(connection.execute(_TIME).get)
         if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.meta",)).get is None:
             if (mark := mark_of(connection, tables)) is not None:
                 raise StoreUnavailableError(mark.refusal(connection.place))
-            return PostgresReport(tables=None, unsafe=unsafe, standbys=standbys)
+            return PostgresReport(tables=None, unsafe=unsafe, standbys=standbys, at=at)
         version, revision, high_water_at = connection.execute(_META).get
         counts = dict(connection.execute("SELECT state, count(*) FROM sessions GROUP BY state").fetchall())
         sessions = {state: int(counts.get(state.value, 0)) for state in SessionState}
@@ -54,7 +60,26 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
             high_water_at=high_water_at,
             known_schema=POSTGRES_SCHEMA_VERSION,
         )
-        return PostgresReport(tables=report, unsafe=unsafe, standbys=standbys)
+        return PostgresReport(tables=report, unsafe=unsafe, standbys=standbys, at=at)
 
 
+def silent_machines(
+    conninfo: str, *, namespace: str = "pdp", pause: Callable[[float], object] = time.sleep
+) -> tuple[int, float]:
+    """Count the machines that do not renew their leases; return it with the longest of those leases, in seconds.
+
+    It waits for as long as the leases last, if there are any. Raise `StoreUnavailableError` when they cannot be read.
+    """
+    tables = f"{namespace}_sessions"
+    connection = PostgresConnection(conninfo, namespace=tables, name="session store", busy_seconds=_BUSY_SECONDS)
+    with closing(connection), connection.answering():
+        before = {row[0]: row for row in connection.execute(_LEASES)}
+        if before:
+            pause(max(seconds for *_, seconds in before.values()) * CLOCK_RATE)
+        silent = [row for row in connection.execute(_LEASES) if before.get(row[0]) == row]
+    return len(silent), max((seconds for *_, seconds in silent), default=0.0)
+
+
+_TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+_LEASES: Final = "SELECT id, renewals, lease_seconds FROM replicas"
 _META: Final = "SELECT schema_version, revision, high_water_at FROM meta"
