@@ -460,7 +460,7 @@ class App:
     ) -> tuple[SessionStore, SessionHistory]:
         sessions = _open_store(settings, log, clock, fences)
         self._opened.callback(sessions.close)
-        history = _open_history(settings, lambda: no_earlier(clock.now(), sessions.high_water_at()))
+        history = _open_history(settings, sessions, lambda: no_earlier(clock.now(), sessions.high_water_at()))
         self._opened.callback(history.close)
         return sessions, history
 
@@ -645,14 +645,15 @@ def open_record(
     )
 
 
-def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHistory:
+def _open_history(settings: Settings, sessions: SessionStore, now: Callable[[], Instant]) -> SessionHistory:
     # Also in a control process: there too people refuse calls, and take approvals back.
     if settings.sessions.store == "memory":
         return MemorySessionHistory(tells=settings.tells)
 
     def reopen() -> SessionHistory:
         if settings.sessions.store == "postgres":
-            from pdp.sessions.postgreshistory import PostgresSessionHistory  # noqa: PLC0415 - an extra brings its driver
+            from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
+            from pdp.sessions.postgreshistory import PostgresSessionHistory  # noqa: PLC0415 - see above
             from pdp.starting import postgres_of  # noqa: PLC0415 - see above
 
             return PostgresSessionHistory(
@@ -660,6 +661,7 @@ def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHist
                 busy_seconds=_HISTORY_BUSY_SECONDS,
                 tells=settings.tells,
                 wall_at=lambda: now().wall_at,
+                admit=sessions.admit if isinstance(sessions, PostgresSessionStore) else None,
             )
         from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may not need it
 

@@ -85,7 +85,8 @@ class PostgresSessionStore(SQLSessionStore):
         clock: SharedClock | None = None,
         failover: FailoverTerms | None = None,
     ) -> None:
-        tables, primary = f"{namespace}_sessions", Primary()
+        self._tables = tables = f"{namespace}_sessions"
+        primary = Primary()
 
         def connection(busy_seconds: float = busy_seconds, seconds: float = seconds) -> PostgresConnection:
             return PostgresConnection(
@@ -179,6 +180,16 @@ class PostgresSessionStore(SQLSessionStore):
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""
         return self._acknowledged.revision
+
+    def admit(self, connection: PostgresConnection) -> None:
+        """Take a connection of what is kept beside the sessions; `StoreUnavailableError` while nothing is acknowledged.
+
+        That is so after a failover, until it is settled.
+        """
+        if self._failover is not None:
+            connection.execute(f"SET search_path TO {self._tables}")
+            self._failover.admit(connection)
+            connection.execute("RESET search_path")
 
     def outwait(self) -> None:
         """Return when all see what was read. It asks nothing while no more was seen than the last time."""

@@ -31,6 +31,7 @@ class PostgresSessionHistory(SQLSessionHistory):
 
     Its tables are in the schema `namespace` with `_history` behind it. The others are as in `PostgresSessionStore`, and
     in `SQLiteSessionHistory`. What is removed stays in the log of the database, and in its files until their cleaning.
+    `admit` is that of the store of the sessions: after a failover nothing is kept here before it is settled, either.
     """
 
     _connection: PostgresConnection
@@ -45,11 +46,12 @@ class PostgresSessionHistory(SQLSessionHistory):
         idle_seconds: float = IDLE_SECONDS,
         tells: bool = False,
         wall_at: Callable[[], float] = time.time,
+        admit: Callable[[PostgresConnection], None] | None = None,
     ) -> None:
         tables = f"{namespace}_history"
 
         def connection(busy_seconds: float = busy_seconds) -> PostgresConnection:
-            return PostgresConnection(
+            made = PostgresConnection(
                 conninfo,
                 namespace=tables,
                 name=_NAME,
@@ -57,6 +59,8 @@ class PostgresSessionHistory(SQLSessionHistory):
                 seconds=seconds,
                 idle_seconds=idle_seconds,
             )
+            made.admit = admit
+            return made
 
         # A decision that only reads waits for no writer.
         self._lock, self._reading_lock = BoundedLock(busy_seconds, _NAME), BoundedLock(busy_seconds, _NAME)

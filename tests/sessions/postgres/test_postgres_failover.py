@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from pdp.sessions.acknowledged import AcknowledgedFile, Known
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import SETTLING_SECONDS, Finding, Replication, Standing, judged, standbys_in
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgresrestoring import accept
 from pdp.sessions.postgressettling import Settling, SettlingStore, WentBack
-from pdp.sessions.values import SessionFilter
+from pdp.sessions.values import Report, SessionFilter
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
@@ -150,6 +152,35 @@ def test_nothing_is_acknowledged_until_every_lease_is_over(machine: Machine, tak
 
     assert began + 0.5 <= machine.told_at <= time.monotonic()
     assert SETTLING_SECONDS > 5.0
+
+
+def test_what_calls_leave_behind_is_not_acknowledged_before_either(
+    machine: Machine, server: PostgresServer, takes_over: Callable[[], None]
+) -> None:
+    """M16: a server with a lease from before may still ask the one before, which knows no report that is kept here."""
+    machine.settling_seconds = 3600.0
+    with (
+        closing(machine.opened()) as store,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, admit=store.admit)) as history,
+        server.connect() as other,
+    ):
+        asked: list[Callable[[], object]] = [
+            partial(history.keep_report, Report(decision_id="dec_1", digest=b"", reported_at=1000.0)),
+            partial(history.values().count, "ses_a"),
+        ]
+        for ask in asked:
+            ask()
+        takes_over()
+        for ask in asked:
+            # The first time it only finds that the connection is gone.
+            with pytest.raises(StoreUnavailableError):
+                ask()
+            with pytest.raises(StoreUnavailableError, match="nothing is acknowledged until every lease is over"):
+                ask()
+        other.execute("SET search_path = pdp_sessions")
+        other.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
+        for ask in asked:
+            ask()
 
 
 def test_what_is_live_is_revoked_when_what_was_lost_cannot_be_known(
