@@ -42,7 +42,7 @@ def setting(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize(
     ("rounds", "seconds"),
     [
-        pytest.param(1, 22.0, id="ci"),
+        pytest.param(1, 15.0, id="ci"),
         pytest.param(6, 300.0, id="long", marks=[pytest.mark.long, pytest.mark.timeout(0)]),
     ],
 )
@@ -54,6 +54,7 @@ def test_what_was_acknowledged_holds_at_all_replicas(
     print(f"CAMPAIGN_SEED={seed}")  # noqa: T201 - to repeat it
     choices = random.Random(seed)  # noqa: S311 - no secret
     folder = Path(os.environ.get("CAMPAIGN_FOLDER") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
     everything: list[Operation] = []
     for number in range(1, rounds + 1):
         history = campaign(setting, choices, seconds=seconds, number=number)

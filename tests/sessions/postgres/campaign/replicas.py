@@ -78,6 +78,8 @@ class Replica:
             sessions_lease_seconds=str(LEASE_SECONDS),
             sessions_replication=self._replication,
             record_replica=self.name,
+            # After each, the server notes in the database how far its record reaches.
+            record_checkpoint_seconds="1",
         )
         self.started += 1
 
