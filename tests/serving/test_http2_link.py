@@ -18,7 +18,7 @@ from pdp.serving.http2.link import Link
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.nghttp2 import NGHTTP2Engine
 from pdp.serving.transport import Context
-from tests.machinery.servers.http2frames import PATH, whole
+from tests.machinery.servers.http2frames import PATH, headers, whole
 
 READ = selectors.EVENT_READ
 # No jitter: a connection is as old as it is.
@@ -181,6 +181,21 @@ def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
     one.answer(1 << 20)
 
     assert (READ, selectors.EVENT_WRITE) == (before, one.events)
+
+
+def test_what_a_peer_has_us_say_is_bounded(wire: Make) -> None:
+    """While its socket takes nothing, what refusals and pings add counts as unread, and ends the reading."""
+    one = wire().greet()
+    one.send(whole(1), 0.0)
+    one.answer(100_000)
+    stream = 3
+    while one.events & READ and stream < 10_000:
+        refused = b"".join(headers(stream + 2 * index, {":path": "/none"}) for index in range(50))
+        one.send(refused + frame(frames.PING, 0, 0, bytes(8)) * 90, 0.0)
+        stream += 100
+
+    assert (selectors.EVENT_WRITE, False) == (one.events, one.link.connection.closing)
+    assert 256 * 1024 < one.link.waiting < 512 * 1024
 
 
 def test_an_old_connection_ends_in_two_steps(wire: Make) -> None:

@@ -77,6 +77,11 @@ class GRPCConnection:
         return self._engine.waiting
 
     @property
+    def unsent(self) -> int:
+        """Return how many bytes `outgoing` has already."""
+        return self._engine.unsent
+
+    @property
     def taken(self) -> int:
         """Return how many bytes of answers the peer's windows have let through."""
         return self._sent - self._engine.waiting

@@ -81,6 +81,11 @@ class Engine(Protocol):
         """Return the bytes for the peer since the last time."""
         ...
 
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes `outgoing` has already: the peer's windows hold none of them back."""
+        ...
+
     def queued(self, stream: int) -> int:
         """Return how many bytes of the body of one stream wait for the peer's windows."""
         ...

@@ -91,7 +91,11 @@ class Link:
     @property
     def waiting(self) -> int:
         """Return how many bytes wait for the peer."""
-        return len(self._out) + self.connection.waiting
+        return self._unsent + self.connection.waiting
+
+    @property
+    def _unsent(self) -> int:
+        return len(self._out) + self.connection.unsent
 
     def run(self, work: Callable[[], None]) -> None:
         """Run work for a call of this connection on the loop's thread, and send what it leaves."""
@@ -149,7 +153,7 @@ class Link:
             self.close()
             return
         blocked = self._want_write or len(self._out) > 0
-        events = selectors.EVENT_READ if len(self._out) <= _MOST_UNSENT and not self.connection.closing else 0
+        events = selectors.EVENT_READ if self._unsent <= _MOST_UNSENT and not self.connection.closing else 0
         events |= selectors.EVENT_WRITE if blocked else 0
         if events != self._events:
             self._events = events
@@ -226,7 +230,7 @@ class Link:
 
     def _read(self, now: float) -> bool:
         for _ in range(_READS):
-            if self.closed or self.connection.closing or len(self._out) > _MOST_UNSENT:
+            if self.closed or self.connection.closing or self._unsent > _MOST_UNSENT:
                 return False
             try:
                 data = self.sock.recv(_READ_BYTES)

@@ -117,6 +117,11 @@ class NGHTTP2Engine:
         out, self._out = self._out, b""
         return out
 
+    @property
+    def unsent(self) -> int:
+        """Return how many bytes `outgoing` has already: the peer's windows hold none of them back."""
+        return len(self._out)
+
     def queued(self, stream: int) -> int:
         """Return how many bytes of the body of one stream wait for the peer's windows."""
         return self._connection.queued_body_size(stream)
