@@ -113,7 +113,12 @@ class SQLAccessRequests:
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the id of the request whose answer is remembered; None when none is."""
         with self._reading():
-            return self._writes.find(write, wall_at=wall_at)
+            found = self._writes.find(write, wall_at=wall_at)
+        if found is not None:
+            # It can be of a commit that is not safe: one that comes later makes it so.
+            with self._writing():
+                pass
+        return found
 
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None

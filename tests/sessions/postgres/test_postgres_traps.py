@@ -20,7 +20,7 @@ from pdp.sessions.postgrestables import REPLICA_TABLES
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import SessionFilter
+from pdp.sessions.values import PublishedKey, SessionFilter
 from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import (
     insert_family,
@@ -186,6 +186,31 @@ def test_what_a_cancelled_commit_has_made_visible_is_not_found_done(
 
     assert (session,) == visible
     assert (session.id,) == store.written(write, wall_at=1000.0)
+
+
+def test_what_a_cancelled_commit_of_a_history_has_made_visible_is_not_found_done(
+    server: PostgresServer, conninfo: str
+) -> None:
+    """M8: as in the store, also of keys that are withdrawn and approvals that are taken back."""
+    key = PublishedKey(id="key", content=b"public", published_at=1000.0, ends_at=5000.0)
+    write = Write(key=b"key", digest=b"asked")
+    with (
+        closing(PostgresSessionHistory(conninfo, **PATIENT)) as history,
+        closing(PostgresSessionHistory(conninfo, **HASTY)) as hasty,
+    ):
+        history.call_token_keys().publish(key)
+        with set_to(server, synchronous_standby_names="nobody"):
+            with ThreadPoolExecutor(1) as pool:
+                keys = history.call_token_keys()
+                withdrawn = pool.submit(lambda: keys.withdraw(key.id, wall_at=1000.0, write=write))
+                _cancel_commits(server)
+                with pytest.raises(StoreUnavailableError):
+                    withdrawn.result(timeout=60)
+            with pytest.raises(StoreUnavailableError):
+                hasty.access().written(write, wall_at=1000.0)
+        found = history.access().written(write, wall_at=1000.0)
+
+    assert (key.id,) == found
 
 
 def test_a_lost_answer_to_a_commit_is_no_failure_that_is_known(
