@@ -661,7 +661,7 @@ def _open_history(settings: Settings, sessions: SessionStore, now: Callable[[], 
                 busy_seconds=_HISTORY_BUSY_SECONDS,
                 tells=settings.tells,
                 wall_at=lambda: now().wall_at,
-                admit=sessions.admit if isinstance(sessions, PostgresSessionStore) else None,
+                beside=sessions if isinstance(sessions, PostgresSessionStore) else None,
             )
         from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may not need it
 

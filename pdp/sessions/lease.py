@@ -29,13 +29,14 @@ class Lease:
     """Permission to answer from memory that has all changes up to `head`, for `seconds`.
 
     `begun` was read before the renewal was sent: every change that was acknowledged until then is in it. The clock of
-    the machine can be `behind` that of the database by so many seconds.
+    the machine can be `behind` that of the database by so many seconds. It was given by the server on `timeline`.
     """
 
     head: Head
     begun: Instant
     seconds: float
     behind: float = 0.0
+    timeline: str = ""
 
     def holds(self, now: Instant) -> bool:
         """Say whether memory may answer now. Any doubt about the clocks ends it."""

@@ -23,8 +23,8 @@ from pdp.foundation.files import open_private
 from pdp.model import Head
 from pdp.sessions.lease import Lease, LeaseTerms
 
-# The deployment, the boot, both clocks, the length, how far behind, the revision and the tag.
-_RECORD: Final = struct.Struct(">64s64sddddQ64s")
+# The deployment, the boot, both clocks, the length, how far behind, the revision, the tag and the timeline.
+_RECORD: Final = struct.Struct(">64s64sddddQ64s16s")
 _DIGEST_BYTES: Final = 16
 _LENGTH: Final = _RECORD.size + _DIGEST_BYTES
 _NONE: Final = bytes(_LENGTH)
@@ -96,17 +96,18 @@ class LeasePage:
 
     def _record(self, lease: Lease) -> bytes:
         begun, head = lease.begun, lease.head
-        deployment, boot, tag = (text.encode() for text in (self._deployment, begun.boot_id, head.tag))
+        texts = self._deployment, begun.boot_id, head.tag, lease.timeline
+        deployment, boot, tag, timeline = (text.encode() for text in texts)
         numbers = (begun.wall_at, begun.boot_at, lease.seconds, lease.behind, head.revision)
-        record = _RECORD.pack(deployment, boot, *numbers, tag)
+        record = _RECORD.pack(deployment, boot, *numbers, tag, timeline)
         return record + _digest(record)
 
     def _parsed(self, content: bytes) -> Lease | None:
         record = content[: _RECORD.size]
         if content != record + _digest(record):
             return None
-        *texts, wall_at, boot_at, seconds, behind, revision, tag = _RECORD.unpack(record)
-        deployment, boot, tag = (text.rstrip(b"\0").decode() for text in (*texts, tag))
+        *texts, wall_at, boot_at, seconds, behind, revision, tag, timeline = _RECORD.unpack(record)
+        deployment, boot, tag, timeline = (text.rstrip(b"\0").decode() for text in (*texts, tag, timeline))
         if deployment != self._deployment:
             return None
         return Lease(
@@ -114,6 +115,7 @@ class LeasePage:
             begun=Instant(wall_at=wall_at, boot_at=boot_at, boot_id=boot),
             seconds=seconds,
             behind=behind,
+            timeline=timeline,
         )
 
 

@@ -86,7 +86,8 @@ class PostgresSessionStore(SQLSessionStore):
         failover: FailoverTerms | None = None,
     ) -> None:
         self._tables = tables = f"{namespace}_sessions"
-        primary = Primary()
+        # For all connections of the process to this database.
+        self.primary = primary = Primary()
 
         def connection(busy_seconds: float = busy_seconds, seconds: float = seconds) -> PostgresConnection:
             return PostgresConnection(

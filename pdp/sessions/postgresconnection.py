@@ -235,6 +235,10 @@ class PostgresConnection:
                 ours.shutdown(socket.SHUT_RDWR)
             connection.close()
 
+    def lose_primary(self) -> None:
+        """Have all connections with the same primary opened again."""
+        self._primary.lost += 1
+
     def close(self) -> None:
         """Close it for good."""
         self._closed = True
@@ -266,7 +270,7 @@ class PostgresConnection:
     def _drop_if_broken(self, error: BaseException) -> None:
         connection, gone = self._connection, isinstance(error, _GONE_ERRORS)
         if gone:
-            self._primary.lost += 1
+            self.lose_primary()
         if connection is not None and (gone or connection.info.transaction_status not in _WHOLE):
             self.drop()
 

@@ -6,12 +6,15 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pdp.errors import StoreUnavailableError
-from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection
+from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
 from pdp.sessions.sqlhistory import SQLSessionHistory
+
+if TYPE_CHECKING:
+    from pdp.sessions.postgres import PostgresSessionStore
 
 _NAME: Final = "session history"
 # One row orders all writes. What is read before it is held can be out of date.
@@ -31,7 +34,8 @@ class PostgresSessionHistory(SQLSessionHistory):
 
     Its tables are in the schema `namespace` with `_history` behind it. The others are as in `PostgresSessionStore`, and
     in `SQLiteSessionHistory`. What is removed stays in the log of the database, and in its files until their cleaning.
-    `admit` is that of the store of the sessions: after a failover nothing is kept here before it is settled, either.
+    `beside` is the store of the sessions: after a failover nothing is kept here before it is settled, either, and when
+    one of the two has lost the primary, both open their connections again.
     """
 
     _connection: PostgresConnection
@@ -46,9 +50,9 @@ class PostgresSessionHistory(SQLSessionHistory):
         idle_seconds: float = IDLE_SECONDS,
         tells: bool = False,
         wall_at: Callable[[], float] = time.time,
-        admit: Callable[[PostgresConnection], None] | None = None,
+        beside: PostgresSessionStore | None = None,
     ) -> None:
-        tables = f"{namespace}_history"
+        tables, primary = f"{namespace}_history", beside.primary if beside else Primary()
 
         def connection(busy_seconds: float = busy_seconds) -> PostgresConnection:
             made = PostgresConnection(
@@ -58,8 +62,9 @@ class PostgresSessionHistory(SQLSessionHistory):
                 busy_seconds=busy_seconds,
                 seconds=seconds,
                 idle_seconds=idle_seconds,
+                primary=primary,
             )
-            made.admit = admit
+            made.admit = beside.admit if beside else None
             return made
 
         # A decision that only reads waits for no writer.

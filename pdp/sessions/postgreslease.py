@@ -172,7 +172,7 @@ class LeaseRenewer:
         if self._failover is not None:
             self._failover.keep(Known(head=head, timeline=timeline))
         behind = max(most_behind(begun, database_at), 0.0)
-        return Lease(head=head, begun=begun, seconds=self._terms.seconds, behind=behind)
+        return Lease(head=head, begun=begun, seconds=self._terms.seconds, behind=behind, timeline=timeline)
 
     def _require_near(self, begun: Instant, database_at: float) -> None:
         earliest = begun.wall_at - MOST_APART_SECONDS

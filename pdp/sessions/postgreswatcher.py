@@ -8,7 +8,8 @@ While this machine has a lease, nothing is asked: memory answers that has all ch
 Each read also shows how far the clock of this machine can be behind that of the database.
 
 Where a standby can be promoted while the old primary goes on, an answer of the old one proves nothing: it says for ever
-that nothing has changed. Then a call is only answered under a lease, which the old one cannot renew.
+that nothing has changed. Then a call is only answered under a lease, which the old one cannot renew. When the lease is
+of another server than before, all connections of the process are opened again: they can be to the old one.
 
 Only the labels that calls add are in rows without a revision. Whoever reads a session with its labels asks for these
 rows, also under a lease.
@@ -74,6 +75,8 @@ class PostgresWatcher(Watching):
         self._only_leased = only_leased
         # Whether what was read last has all that was acknowledged before it was asked for, by a lease.
         self._vouched = False
+        # The timeline of the server that gave the last lease.
+        self._timeline = ""
         self._opened = 0
         self._labels_read = 0
         # The tags of what is remembered: of the latest revision, and back at least to the head of the lease.
@@ -103,6 +106,8 @@ class PostgresWatcher(Watching):
 
     def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
         lease = self._leased()
+        if lease is not None:
+            self._follow(lease.timeline)
         chain = self._answer(lease, key, remembered, sql, least)
         # A lease that held when the call had begun has all that was acknowledged before, and this has all of the lease.
         self._vouched = lease is not None and self._knows(lease.head)
@@ -167,6 +172,12 @@ class PostgresWatcher(Watching):
         chain = super()._load(sql, key)
         self._labels_read += any(session.labels for session in chain)
         return chain
+
+    def _follow(self, timeline: str) -> None:
+        """Leave the server before when another one gives leases now."""
+        before, self._timeline = self._timeline or self._connection.timeline, timeline
+        if before not in ("", timeline):
+            self._connection.lose_primary()
 
     def _require_one_server(self) -> bool:
         """Forget all when the connection was opened anew, since it can be to another server; say whether it was not."""

@@ -16,7 +16,7 @@ from pdp.sessions.leasepage import LeasePage, LeaseStanding
 from pdp.testing.clock import FakeClock
 
 BEGUN = FakeClock().now()
-LEASE = Lease(head=Head(revision=7, tag="a tag"), begun=BEGUN, seconds=1.0, behind=0.25)
+LEASE = Lease(head=Head(revision=7, tag="a tag"), begun=BEGUN, seconds=1.0, behind=0.25, timeline="00000002")
 LATER = replace(LEASE, head=Head(revision=8, tag="another"))
 
 

@@ -16,7 +16,9 @@ class Proxy:
     """
 
     def __init__(self, port: int, *, change: Callable[[bytes], bytes] = bytes) -> None:
-        self._to, self._change = port, change
+        # Where the next connection goes.
+        self.to = port
+        self._change = change
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.port = int(self._listening.getsockname()[1])
@@ -36,7 +38,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._to))
+                server = socket.create_connection(("127.0.0.1", self.to))
             except OSError:
                 client.close()
                 continue

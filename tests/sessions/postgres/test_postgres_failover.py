@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,17 +24,18 @@ from pdp.sessions.postgresfailover import SETTLING_SECONDS, Finding, Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgresrestoring import accept
 from pdp.sessions.postgressettling import Settling, SettlingStore, WentBack
-from pdp.sessions.values import Report, SessionFilter
+from pdp.sessions.values import Charge, Debit, Report, SessionFilter, Used
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
 from tests.sessions.postgres.postgrescluster import Cluster, replicated
 from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = pytest.mark.replicas
 
 VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
-HASTY = {"busy_seconds": 2.0, "seconds": 2.0, "idle_seconds": 2.0}
+HASTY: dict[str, Any] = {"busy_seconds": 2.0, "seconds": 2.0, "idle_seconds": 2.0}
 
 
 @dataclass(kw_only=True)
@@ -161,7 +162,7 @@ def test_what_calls_leave_behind_is_not_acknowledged_before_either(
     machine.settling_seconds = 3600.0
     with (
         closing(machine.opened()) as store,
-        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, admit=store.admit)) as history,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, beside=store)) as history,
         server.connect() as other,
     ):
         asked: list[Callable[[], object]] = [
@@ -397,6 +398,41 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
 
         assert (session,) == read
         wait_until(lambda: _can(lambda: store.view(session.handle_digest)), seconds=60)
+
+
+def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_path: Path) -> None:
+    """By connections that no error ends, also those of the history: what they show has no number by which it is old."""
+    session = _live("labelled")
+    debit = Debit(session_id=session.id, budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
+    charge = Charge(debits=(debit,), retry_digest=b"", now=SystemClock().now(), tree_id=session.id)
+    with ExitStack() as opened:
+        cluster = opened.enter_context(replicated(VERSION, synchronous=True))
+        proxy = opened.enter_context(closing(Proxy(cluster.primary.port)))
+        here = Machine(
+            conninfo=f"host=127.0.0.1 port={proxy.port} user=pdp dbname=postgres",
+            folder=tmp_path,
+            replication=Replication.QUORUM,
+            lease_seconds=1.0,
+            options=HASTY,
+        )
+        store = opened.enter_context(closing(here.opened()))
+        history = opened.enter_context(closing(PostgresSessionHistory(here.conninfo, **HASTY, beside=store)))
+        store.insert(session, wall_at=1000.0)
+        wait_until(lambda: _can(lambda: store.view(session.handle_digest)))
+        cluster.cut_off()
+        wait_until(lambda: store.lease() is None)
+        proxy.to = cluster.promote().port
+        (tmp_path / "there").mkdir()
+        there = replace(here, folder=tmp_path / "there", lease_seconds=0.0)
+        with closing(there.opened()) as other, closing(PostgresSessionHistory(there.conninfo, **HASTY)) as charged:
+            charged.charge(charge)
+            (labelled,) = other.settle([session], frozenset({"secret"}), by="a call", wall_at=1000.0)
+        found: list[tuple[Session, ...]] = []
+        wait_until(lambda: _can(lambda: found.append(store.view(session.handle_digest).chain)), seconds=60)
+        used = history.used(session.id)
+
+    assert [(labelled,)] == found
+    assert {"max_calls": Used(1, 0)} == used
 
 
 def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path: Path) -> None:
