@@ -11,6 +11,7 @@ from typing import Literal
 
 from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
 from pdp.errors import (
+    BundleUnavailableError,
     ConflictError,
     InvalidJSONError,
     InvalidRequestError,
@@ -309,23 +310,23 @@ class Registrar:
     def deny(self, session_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> SessionView:
         """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
         require_approver(caller, "a session")
-        bundle, now = self._bundle(), self._now()
+        now = self._now()
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         self._sessions.update([denied], wall_at=now.wall_at, write=write)
         self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
-        return self._view((denied, *chain[1:]), bundle, now, caller)
+        return self._shown((denied, *chain[1:]), now, caller)
 
     def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
-        bundle, now = self._bundle(), self._now()
-        chain = self._visible(self._sessions.view(handle_digest(handle)).chain, caller)
+        now = self._now()
+        chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
         self._require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
         for session in changed:
             self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
-        return self._view(self._chain(chain[0].id, caller), bundle, now, caller)
+        return self._shown(self._chain(chain[0].id, caller), now, caller)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
         """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
@@ -377,7 +378,7 @@ class Registrar:
 
     def again(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return a session as the answer about a change of it does, as it is now."""
-        return self._view(self._chain(session_id, caller), self._bundle(), self._now(), caller)
+        return self._shown(self._chain(session_id, caller), self._now(), caller)
 
     def renew(self, session_id: str, wanted: SessionRequest, *, caller: Caller) -> tuple[SessionView, str]:
         """Give a session that waits for approval another handle, and return it with that; the first one is void.
@@ -735,6 +736,17 @@ class Registrar:
             tools=scoped_tools(scope, bundle) if scope else (),
             request_digest=request_digest_of(view.session, scope, bundle) if waiting and scope else "",
         )
+
+    def _shown(self, chain: tuple[Session, ...], now: Instant, caller: Caller) -> SessionView:
+        """Return a session as it is now; one that is over without its tools while the active bundle is not loaded."""
+        try:
+            bundle = self._bundle()
+        except BundleUnavailableError:
+            if chain[0].state in LIVE:
+                raise
+            # INVARIANT: what ends authority needs no bundle.
+            return self._summary(chain[0], now)
+        return self._view(chain, bundle, now, caller)
 
     def _summary(self, session: Session, now: Instant) -> SessionView:
         state = state_of(session, now)

@@ -106,6 +106,11 @@ class MemorySessionStore:
         with self._open():
             return self._chain(session_id)
 
+    def find(self, handle_digest: bytes) -> tuple[Session, ...]:
+        """Return what `get` does, by handle digest."""
+        with self._open():
+            return self._chain(self._ids.get(handle_digest, ""))
+
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
         with self._open():

@@ -96,6 +96,10 @@ class SQLSessionStore(ABC):
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         return self._watcher.get(session_id)
 
+    def find(self, handle_digest: bytes) -> tuple[Session, ...]:
+        """Return what `get` does, by handle digest."""
+        return self._watcher.find(handle_digest)
+
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
         return self._watcher.high_water_at()

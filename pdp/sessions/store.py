@@ -88,6 +88,10 @@ class SessionReader(HighWaterMark, Protocol):
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         ...
 
+    def find(self, handle_digest: bytes) -> tuple[Session, ...]:
+        """Return what `get` does, by handle digest: to change the session, not to decide about a call."""
+        ...
+
 
 class SessionLists(Protocol):
     """Sessions by what they have in common, for people and for limits; no decision about a call rests on these.

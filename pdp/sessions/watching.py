@@ -149,6 +149,12 @@ class Watching(ABC):
             chain = self._read(session_id, self._recent.chain_by_id, BY_ID)
             return self._with_labels(chain) if self._labels_apart else chain
 
+    def find(self, handle_digest: bytes) -> Chain:
+        """Return what `get` does, by handle digest."""
+        with self._lock:
+            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
+            return self._with_labels(chain) if self._labels_apart else chain
+
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
         with self._lock:

@@ -13,6 +13,7 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.errors import (
+    BundleUnavailableError,
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
@@ -407,6 +408,19 @@ def test_end_and_revocation_take_everything_below(pdp: Embedded) -> None:
 
     assert sorted([parent, child.session.id]) == list(revoked)
     assert ["session_revoked", "session_revoked"] == [basis(pdp, handle), basis(pdp, child_handle)]
+
+
+def test_what_ends_authority_needs_no_bundle(pdp: Embedded) -> None:
+    """A server that has not loaded the active one, or cannot, allows nothing; its gateways can still end sessions."""
+    waiting = pdp.registrar.request(WANTED, PEP)[0].session.id
+    ending, handle = approved(pdp)
+    with patch.object(pdp.registrar, "_bundle", side_effect=BundleUnavailableError("no bundle")):
+        denied = pdp.registrar.deny(waiting, reason="No", caller=APPROVER)
+        ended = pdp.registrar.end(handle, caller=PEP)
+        again = pdp.registrar.again(ending, caller=PEP)
+
+    assert [(waiting, SessionState.DENIED, ())] == [(denied.session.id, denied.state, denied.tools)]
+    assert [(ending, SessionState.ENDED, ())] * 2 == [(one.session.id, one.state, one.tools) for one in (ended, again)]
 
 
 @pytest.mark.parametrize("kind", ["session", "user", "agent", "tenant"])

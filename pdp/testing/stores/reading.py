@@ -40,6 +40,7 @@ class SessionReaderContract(StoreSuite):
         root, child, grandchild = family = insert_family(store)
 
         assert store.view(grandchild.handle_digest).chain == tuple(reversed(family))
+        assert store.find(grandchild.handle_digest) == tuple(reversed(family))
         assert store.get(child.id) == (child, root)
 
     def test_a_change_of_an_ancestor_is_seen_below(self, store: Sessions) -> None:

@@ -209,6 +209,7 @@ SESSIONS: Mapping[str, Row] = {
         },
         waits=True,
         spends=True,
+        without_bundle="OK",
     ),
     "EndSession": Row(
         ask=lambda session: EndSessionRequest(session_handle=session.handle),
@@ -232,6 +233,7 @@ SESSIONS: Mapping[str, Row] = {
             _SESSION,
         ),
         spends=True,
+        without_bundle="OK",
     ),
     "RevokeSessions": Row(
         ask=lambda session: RevokeSessionsRequest(session_id=session.id, reason="a test"),

@@ -393,10 +393,11 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
         wait_until(lambda: not _can(lambda: store.view(session.handle_digest)))
         with pytest.raises(StoreUnavailableError, match="this machine has no lease"):
             store.view(session.handle_digest)
-        read = store.get(session.id)
+        # What ends it is a write, which proves more.
+        read = store.get(session.id), store.find(session.handle_digest)
         quorum.reconnect()
 
-        assert (session,) == read
+        assert ((session,), (session,)) == read
         wait_until(lambda: _can(lambda: store.view(session.handle_digest)), seconds=60)
 
 
