@@ -290,14 +290,20 @@ def test_a_caller_that_leaves_is_told_of() -> None:
     assert ([1], []) == (peer.calls.gone, [one for one in peer.frames() if one.stream])
 
 
+def _too_short(stream: int) -> bytes:
+    """Return a call that has the server itself reset it: it has more than its headers say."""
+    return headers(stream, {"content-length": "1"}) + data(stream, message(b"question"))
+
+
 @pytest.mark.parametrize(
     ("once", "most"),
     [
         (lambda number: whole(2 * number + 1) + frame(frames.RST_STREAM, 0, 2 * number + 1, b"\0\0\0\x08"), 200),
+        (lambda number: _too_short(2 * number + 1), 200),
         (lambda _: frame(frames.PING, 0, 0, b"12345678"), 99),
         (lambda _: frames.settings_frame({}), 99),
     ],
-    ids=["resets", "pings", "settings"],
+    ids=["resets", "calls that break HTTP/2", "pings", "settings"],
 )
 def test_a_flood_ends_the_connection(once: Callable[[int], bytes], most: int) -> None:
     """So many in ten seconds are taken, and no more; later as many again."""

@@ -242,11 +242,12 @@ class GRPCConnection:
             self._refuse(oldest, StatusCode.RESOURCE_EXHAUSTED, "too many messages have begun and not ended")
 
     def over(self, stream: int, *, reset: bool) -> None:
-        """Forget a call: it was answered in full, or its caller has left."""
+        """Forget a call: it was answered in full, or its caller has left, or has had the library reset it."""
         self._unread.pop(stream, None)
-        if stream in self._streams:
-            self._lose(self._streams[stream])
-        if reset and not self.closing and self._resets.is_too_much(self._now):
+        lost = self._streams.get(stream)
+        if lost is not None:
+            self._lose(lost)
+        if (reset or lost is not None) and not self.closing and self._resets.is_too_much(self._now):
             self.leave()
 
     def controlled(self) -> None:
