@@ -150,6 +150,20 @@ def test_a_peer_that_does_not_read_is_left(wire: Make) -> None:
     assert (False, True) == (before, one.link.closed)
 
 
+def test_a_peer_that_gives_a_stream_no_window_is_left(wire: Make) -> None:
+    """A stream that has not ended is no reason to wait longer for its reader."""
+    one = wire()
+    one.send(frames.PREFACE + frames.settings_frame({frames.INITIAL_WINDOW_SIZE: 0}) + whole(1), 0.0)
+    one.calls[0].begin().send(b"x" * 100)
+    one.link.turn()
+    one.tick(0.0)
+    one.tick(19.9)
+    before = one.link.closed
+    one.tick(20.0)
+
+    assert (False, True, True) == (before, one.link.closed, one.calls[0].cancelled)
+
+
 def test_a_peer_that_leaves_much_unread_is_left_sooner(wire: Make) -> None:
     """What waits for one connection is bounded, whether its socket or its windows hold it back."""
     one = wire(bounds=Bounds(waiting_bytes=100_000)).greet()
@@ -287,6 +301,21 @@ def test_a_drained_connection_answers_and_ends(wire: Make) -> None:
 
     assert (True, [frames.GOAWAY], False) == (idle.link.closed, told, open_before)
     assert ([b"\0\0\0\0\x06answer"], True) == (answered, one.link.closed)
+
+
+def test_a_drained_connection_sends_all_of_its_last_answer(wire: Make) -> None:
+    """Whoever reads slowly has what was answered before the end."""
+    one = wire().greet()
+    one.send(whole(1), 0.0)
+    one.link.drain(1.0)
+    one.answer(1 << 20)
+    for now in (3.0, 3.3, 5.0):
+        one.link.tick(now)
+        one.link.turn()
+    body = sum(len(found.payload) for found in one.frames() if found.kind == frames.DATA)
+    one.tick(5.3)
+
+    assert ((1 << 20) + 5, True) == (body, one.link.closed)
 
 
 def test_a_peer_that_is_gone_is_told_of(wire: Make) -> None:

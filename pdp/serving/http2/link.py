@@ -190,7 +190,7 @@ class Link:
         if self.connection.greeted and not self.connection.closing:
             self._announced_at = self._left_at = now
             self.connection.drain()
-            if not self.connection.in_progress:
+            if not self.connection.in_progress and not self.waiting:
                 self.connection.close()
             self._keeper.touch(self)
         else:
@@ -273,7 +273,7 @@ class Link:
         still = now - self._moved_at
         if self.waiting > self._bounds.waiting_bytes and still >= self._bounds.waiting_seconds:
             self.connection.leave()
-        elif len(self._out) and still >= self._bounds.reading_seconds:
+        elif self.waiting and still >= self._bounds.reading_seconds:
             self.close()
 
     def _go(self, now: float) -> None:
@@ -282,7 +282,7 @@ class Link:
         if not self._left_at and now - self._announced_at >= times.announced:
             self._left_at = now
             self.connection.drain()
-        if self._left_at and not self.connection.in_progress and not self._calls:
+        if self._left_at and not self.connection.in_progress and not self._calls and not self.waiting:
             self.connection.close()
         elif now - self._announced_at >= times.grace:
             self.connection.leave()
