@@ -12,6 +12,7 @@ import pytest
 
 from pdp.bench import frames
 from pdp.bench.frames import FrameReader, frame
+from pdp.bench.hpack import read_block
 from pdp.serving.http2.bounds import Bounds, Times
 from pdp.serving.http2.connection import GRPCConnection
 from pdp.serving.http2.link import Link
@@ -316,6 +317,26 @@ def test_a_drained_connection_sends_all_of_its_last_answer(wire: Make) -> None:
     one.tick(5.3)
 
     assert ((1 << 20) + 5, True) == (body, one.link.closed)
+
+
+def _broken(*_: object) -> None:
+    raise RuntimeError("broken")
+
+
+def test_an_error_in_what_one_call_is_told_is_its_own(wire: Make) -> None:
+    """The other calls of its connection are told, the socket is closed, and a call that went on has its answer."""
+    one, told = wire().greet(), list[str]()
+    for stream in (1, 3, 5):
+        one.send(whole(stream), 0.0)
+    first, second, third = one.calls
+    first.receive(_broken)
+    one.link.turn()
+    statuses = [read_block(found.payload).get("grpc-status") for found in one.frames() if found.kind == frames.HEADERS]
+    second.add_callback(_broken)
+    third.add_callback(lambda: told.append("over"))
+    one.link.close()
+
+    assert (["13"], ["over"], -1) == (statuses, told, one.link.sock.fileno())
 
 
 def test_a_peer_that_is_gone_is_told_of(wire: Make) -> None:

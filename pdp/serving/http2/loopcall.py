@@ -170,7 +170,9 @@ class LoopCall:
         if then is None or not (stream.over or stream.ready):
             return
         self._then = None
-        then(None if stream.over else self._place.connection.take(stream))
+        message = None if stream.over else self._place.connection.take(stream)
+        if not self._told(partial(then, message)):
+            self.refuse(StatusCode.INTERNAL, "internal error")
 
     def left_now(self) -> None:
         """Take note that the caller has left."""
@@ -206,8 +208,17 @@ class LoopCall:
         with self._lock:
             callbacks, self._callbacks = self._callbacks or (), None
         for callback in callbacks:
-            callback()
+            self._told(callback)
         self.heard_now()
+
+    def _told(self, tell: Callable[[], None]) -> bool:
+        """Tell what works on the call; return False for an error in that, which is no concern of other calls."""
+        try:
+            tell()
+        except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
+            _LOG.exception("a call to `%s` could not be told what has come of it", self._stream.path)
+            return False
+        return True
 
     # How it is answered.
 
