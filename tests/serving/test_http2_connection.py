@@ -350,6 +350,17 @@ def test_headers_far_beyond_their_bound_end_the_connection() -> None:
     assert (True, 0, "ENHANCE_YOUR_CALM") == (peer.connection.closing, peer.connection.in_progress, peer.was_told())
 
 
+def test_a_connection_that_a_bound_ends_names_the_last_call_that_it_took() -> None:
+    """Clients repeat what came after it, and must not repeat what has been taken."""
+    peer = Peer()
+    peer.send(whole(1) + whole(3))
+    peer.send(headers(5, flags=0, more=[("own", b"x" * 16_000)]))
+    peer.send(frame(frames.CONTINUATION, frames.END_HEADERS, 5, b"\x00\x03own" + text(b"x" * 1_000)))
+    (told,) = (one.payload for one in peer.frames() if one.kind == frames.GOAWAY)
+
+    assert (3, "ENHANCE_YOUR_CALM") == (int.from_bytes(told[:4]), frames.error_name(told[4:8]))
+
+
 def test_a_peer_that_does_not_read_its_answers_is_left() -> None:
     """An answer that has ended must be taken: each byte gives twenty seconds for the next."""
     peer = Peer(reading_seconds=20.0)

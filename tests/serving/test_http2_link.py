@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import selectors
 import socket
+import ssl
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +22,9 @@ from pdp.serving.http2.connection import GRPCConnection
 from pdp.serving.http2.link import Link
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.nghttp2 import NGHTTP2Engine
+from pdp.serving.http2.tls import TLSContexts
 from pdp.serving.transport import Context
+from tests.machinery.credentials.authority import Authority
 from tests.machinery.servers.http2frames import PATH, headers, whole
 
 READ = selectors.EVENT_READ
@@ -29,7 +35,14 @@ TIMES = Times(age=1000.0, idle=2000.0)
 class Wire:
     """A link to a peer in this process, whose calls are kept open."""
 
-    def __init__(self, times: Times = TIMES, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen values
+    def __init__(
+        self,
+        times: Times = TIMES,
+        bounds: Bounds = Bounds(),  # noqa: B008 - a frozen value
+        *,
+        secured: ssl.SSLContext | None = None,
+        proved_for: float = 0.0,
+    ) -> None:
         ours, self.peer = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
         for one in (ours, self.peer):
@@ -37,13 +50,15 @@ class Wire:
         self.calls: list[LoopCall] = []
         self.events = 0
         self.reader = FrameReader()
+        if secured is not None:
+            ours = secured.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
         self.link = Link(
             ours,
             "ipv4:127.0.0.1:1",
             keeper=self,
             connection=partial(GRPCConnection, NGHTTP2Engine, {PATH: True}, bounds),
             enter=lambda _, call: self.calls.append(call),
-            proved=lambda _: ({}, 0.0),
+            proved=lambda _: ({}, proved_for),
             bounds=bounds,
             times=times,
             now=0.0,
@@ -109,8 +124,8 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
     monkeypatch.setattr("pdp.serving.http2.link._JITTER", 0.0)
     made: list[Wire] = []
 
-    def make(times: Times = TIMES, bounds: Bounds = Bounds()) -> Wire:  # noqa: B008 - frozen values
-        made.append(Wire(times, bounds))
+    def make(*args: Any, **kwargs: Any) -> Wire:
+        made.append(Wire(*args, **kwargs))
         return made[-1]
 
     yield make
@@ -284,6 +299,28 @@ def test_what_tls_has_proved_holds_for_its_time(wire: Make) -> None:
     before = one.tick(59.0)
 
     assert ([], [frames.GOAWAY]) == (before, [kind for kind in one.tick(100.0) if kind == frames.GOAWAY])
+
+
+@pytest.mark.parametrize(("proved_for", "closed"), [(1.0, False), (0.0, True), (-1.0, True)])
+def test_a_certificate_that_has_expired_proves_nothing(
+    wire: Make, tmp_path: Path, proved_for: float, *, closed: bool
+) -> None:
+    """A TLS session that is resumed brings it, and no call is taken from such a connection."""
+    authority = Authority()
+    server = TLSContexts(replace(authority.files(tmp_path), client_roots=None)).current()
+    context = ssl.create_default_context(cadata=authority.roots.decode())
+    # The authority of the tests leaves out what Python 3.13 asks for.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["h2"])
+    one = wire(secured=server, proved_for=proved_for)
+    with context.wrap_socket(one.peer, server_hostname="localhost", do_handshake_on_connect=False) as peer:
+        for _ in range(4):
+            with suppress(ssl.SSLWantReadError):
+                peer.do_handshake()
+            one.link.ready(READ, 0.0)
+            one.link.turn()
+
+        assert (closed, "h2") == (one.link.closed, peer.selected_alpn_protocol())
 
 
 def test_a_drained_connection_answers_and_ends(wire: Make) -> None:

@@ -224,6 +224,10 @@ class Link:
             self.close()
             return False
         self.proof, ends_in = self._proved(sock)
+        if ends_in <= 0:
+            # Who resumes a session brings the certificate of its first handshake, and OpenSSL does not verify it again.
+            self.close()
+            return False
         self.expire(now + ends_in)
         self._shaking = False
         return True

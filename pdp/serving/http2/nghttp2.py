@@ -40,6 +40,7 @@ class NGHTTP2Engine:
         )
         self._connection.set_local_window_size(max(bounds.incoming_bytes, bounds.message_bytes + _PREFIX_BYTES))
         self._out = b""
+        self._last_stream = 0
 
     def receive(self, data: bytes, receiver: Receiver) -> None:
         """Take bytes from the peer, and tell the receiver of each event."""
@@ -53,6 +54,7 @@ class NGHTTP2Engine:
             if isinstance(event, ngh2.DataReceived):
                 receiver.came(event.stream_id, event.data, ended=event.end_stream)
             elif isinstance(event, ngh2.RequestReceived):
+                self._last_stream = event.stream_id
                 receiver.begun(event.stream_id, event.headers, ended=event.end_stream)
             elif isinstance(event, ngh2.StreamReset):
                 receiver.over(event.stream_id, reset=True)
@@ -138,5 +140,6 @@ class NGHTTP2Engine:
 
     def _tell_why(self) -> None:
         """Write the GOAWAY that the binding leaves out when a bound of its own ends the connection."""
-        length, last_stream = 8, 0
-        self._out += length.to_bytes(3) + bytes([_GOAWAY, 0]) + bytes(4) + last_stream.to_bytes(4) + _CALM.to_bytes(4)
+        length = (8).to_bytes(3)
+        # A client may repeat what came after the last stream: not the calls that were handed out.
+        self._out += length + bytes([_GOAWAY, 0]) + bytes(4) + self._last_stream.to_bytes(4) + _CALM.to_bytes(4)
