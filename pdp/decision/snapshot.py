@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pdp.clock import Clock, Instant, no_earlier
@@ -87,9 +87,15 @@ class Snapshots:
         by_handle: dict[str, list[CallRequest]] = {}
         for request in requests:
             by_handle.setdefault(request.call.session_handle, []).append(request)
-        least = {request.least for some in by_handle.values() for request in some if request.least} or (None,)
+        known = {request.least for some in by_handle.values() for request in some if request.least}
+        by_age = sorted(known, key=lambda head: head.revision)
+        least: Sequence[Head | None] = by_age or (None,)
         for _ in range(_TRIES):
-            views = {handle: self._view(some, least) for handle, some in by_handle.items()}
+            views = {}
+            for handle, some in by_handle.items():
+                views[handle] = self._view(some, least)
+                # What has the latest has those before it: they were found to be of the same history.
+                least = least[-1:]
             if len({view.bundle for view in views.values()}) <= 1:
                 now = self._clock.now()
                 return {handle: self._of_view(view, now, caller) for handle, view in views.items()}
@@ -102,7 +108,7 @@ class Snapshots:
             return self._of_view(self._sessions.view(chain[0].handle_digest, least), self._clock.now(), caller)
         return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
 
-    def _view(self, requests: Sequence[CallRequest], least: Collection[Head | None]) -> StoreView:
+    def _view(self, requests: Sequence[CallRequest], least: Sequence[Head | None]) -> StoreView:
         """Return a view of the session of some calls, without labels unless one of them depends on these."""
         digest = handle_digest(requests[0].call.session_handle)
         view = [self._sessions.view(digest, known, labels=False) for known in least][-1]

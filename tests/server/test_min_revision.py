@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -109,6 +110,22 @@ def test_without_the_change_there_is_no_answer(
 
     assert (False, "error", "UNKNOWN_REVISION") == (answer.allowed, answer.basis, answer.reason)
     assert "no such revision" in answer.error
+
+
+def test_a_batch_reads_the_store_once_for_each_session_and_each_change(asking: Asking) -> None:
+    """Not each session for each change: a hundred calls would read it ten thousand times."""
+    store = asking.server.embedded.sessions
+    more = [asking.pep.request_session(user="alice", agent="coder", purpose="p", tools=("git/*",)) for _ in range(2)]
+    handles, latest = [asking.handle, *(one.session_handle for one in more)], store.head()
+    calls = [
+        ToolCall(session_handle=handle, server="git", tool="log", min_revision=revision_text(head))
+        for handle, head in zip(handles, (replace(latest, revision=latest.revision - n) for n in range(3)), strict=True)
+    ]
+    with patch.object(store, "view", wraps=store.view) as view:
+        answers = asking.pep.batch(calls)
+
+    assert ["", "", ""] == [one.error for one in answers]
+    assert 5 == view.call_count
 
 
 @WAYS
