@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from typing import Final
 from pdp.errors import StoreUnavailableError
 from pdp.foundation.files import open_private, sync_folder
 from pdp.model import Head
+
+# How long to wait for another process, and before another try.
+_SECONDS: Final = 2.0
+_PAUSE_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +71,13 @@ class Acknowledged:
 class AcknowledgedFile:
     """What the processes of a machine know to be acknowledged, in the file at `path`, which is created when missing.
 
-    What is in it of another database than `deployment` is not read. Raise `OSError` when the file cannot be used.
+    What is in it of another database than `deployment` is not read. Raise `OSError` when the file cannot be used, also
+    when another process holds it for `seconds`.
     """
 
-    def __init__(self, path: Path, *, deployment: str) -> None:
+    def __init__(self, path: Path, *, deployment: str, seconds: float = _SECONDS) -> None:
         self._deployment = deployment
+        self._seconds = seconds
         # The lock of the file is between processes, this one between threads.
         self._lock = Lock()
         self._file = open_private(path)
@@ -108,11 +115,24 @@ class AcknowledgedFile:
         with self._lock:
             if self._file < 0:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            fcntl.flock(self._file, how)
+            self._take(how)
             try:
                 yield
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _take(self, how: int) -> None:
+        # Not by a wait of the system, which has no end: a process can be stopped while it holds the lock.
+        gives_up_at = time.monotonic() + self._seconds
+        while True:
+            try:
+                fcntl.flock(self._file, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= gives_up_at:
+                    raise OSError(errno.ETIMEDOUT, "another process holds its file") from None
+                time.sleep(_PAUSE_SECONDS)
+            else:
+                return
 
     def _slots(self) -> list[Known]:
         return [self._parsed(os.pread(self._file, _RECORD.size + _DIGEST, place)) for place in (0, _SLOT)]

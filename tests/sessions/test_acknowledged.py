@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from fcntl import LOCK_EX, LOCK_UN, flock
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_half_of_a_record_leaves_the_other_one(file: AcknowledgedFile, path: Pat
         torn.write(b"\xff" * 8)
 
     assert file.read() == (SECOND if place == 0 else FIRST)
+
+
+def test_a_process_that_has_stopped_holds_no_other_one_up(file: AcknowledgedFile, path: Path) -> None:
+    """While it writes: a change is acknowledged with an error, and none waits for ever."""
+    with path.open("rb") as stopped, closing(AcknowledgedFile(path, deployment="here", seconds=0.05)) as other:
+        flock(stopped, LOCK_EX)
+        with pytest.raises(OSError, match="another process holds its file"):
+            other.keep(FIRST)
+        flock(stopped, LOCK_UN)
+        other.keep(SECOND)
+
+    assert SECOND == file.read()
 
 
 def test_a_tag_is_learned_later_but_never_changed() -> None:
