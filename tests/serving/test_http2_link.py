@@ -173,11 +173,11 @@ def test_a_peer_that_gives_a_stream_no_window_is_left(wire: Make) -> None:
     one.calls[0].begin().send(b"x" * 100)
     one.link.turn()
     one.tick(0.0)
-    one.tick(19.9)
-    before = one.link.closed
-    one.tick(20.0)
+    before = one.tick(19.9)
+    told = one.tick(20.0)
 
-    assert (False, True, True) == (before, one.link.closed, one.calls[0].cancelled)
+    assert ([], [frames.GOAWAY]) == (before, told)
+    assert (True, True) == (one.link.closed, one.calls[0].cancelled)
 
 
 def test_a_peer_that_leaves_much_unread_is_left_sooner(wire: Make) -> None:

@@ -277,8 +277,11 @@ class Link:
         still = now - self._moved_at
         if self.waiting > self._bounds.waiting_bytes and still >= self._bounds.waiting_seconds:
             self.connection.leave()
-        elif self.waiting and still >= self._bounds.reading_seconds:
+        elif len(self._out) and still >= self._bounds.reading_seconds:
             self.close()
+        elif self.waiting and still >= self._bounds.reading_seconds:
+            # Its socket takes what it is told; its windows do not.
+            self.connection.leave()
 
     def _go(self, now: float) -> None:
         """Go on with the end of a connection that was announced."""
