@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.testing.waiting import wait_until
-from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.postgresserver import PostgresServer, reload
 
 QUORUM = "ANY 1 (a, b)"
 _PATIENCE = 60.0
@@ -32,7 +32,7 @@ class Cluster:
         self._stopped: list[int] = []
         if synchronous:
             with primary.connect() as connection:
-                connection.execute("SELECT pg_reload_conf()")
+                reload(connection)
         wait_until(lambda: self._streaming(primary) == len(self.standbys), seconds=_PATIENCE)
 
     @property

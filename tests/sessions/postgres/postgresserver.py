@@ -144,17 +144,26 @@ def set_to(server: PostgresServer, **settings: str) -> Iterator[None]:
     with server.connect() as connection:
         for name, value in settings.items():
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
-        _reload(connection)
+        reload(connection)
         try:
             yield
         finally:
             connection.execute("SET default_transaction_read_only = off")
             for name in settings:
                 connection.execute(f"ALTER SYSTEM RESET {name}")
-            _reload(connection)
+            reload(connection)
 
 
-def _reload(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+def reload(connection: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Have all processes of a server go by its settings."""
+    # Each is told in turn, so when this one is told once more, all have been told before, and take the settings before
+    # their next statement. Whether a commit waits for standbys is up to the checkpointer, so it has to do something.
+    _tell(connection)
+    _tell(connection)
+    connection.execute("CHECKPOINT")
+
+
+def _tell(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     before = connection.execute("SELECT pg_conf_load_time()").fetchone()
     connection.execute("SELECT pg_reload_conf()")
     wait_until(lambda: connection.execute("SELECT pg_conf_load_time()").fetchone() != before)
