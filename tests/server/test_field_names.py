@@ -50,8 +50,10 @@ PAGES = {"page_size", "page_token"}
 ASKED: dict[str, set[str]] = {
     "Authorize": {*attributes_of(CallRequest)},
     "AuthorizeStream": {*attributes_of(CallRequest)},
-    # A trace decides nothing, so it is never refused.
-    "BatchAuthorize": {one for one in attributes_of(Authorizer.batch) if not one.startswith("requests.parent")},
+    # A trace decides nothing, and a revision is refused where its text is read, so the core refuses neither.
+    "BatchAuthorize": {
+        one for one in attributes_of(Authorizer.batch) if not one.startswith(("requests.parent", "requests.least"))
+    },
     "ReportOutcome": {*attributes_of(OutcomeReport)},
     "RequestSession": {*attributes_of(SessionRequest)},
     "ApproveSession": {*attributes_of(Registrar.approve)},

@@ -16,6 +16,7 @@ from pdp.client import Client, ClientSession
 from pdp.client.connection import Connection
 from pdp.config import MessageSettings, PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.errors import BundleError
+from pdp.telemetry import names
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 from tests.machinery.ports import free_port
@@ -27,6 +28,9 @@ PARENT = "b7ad6b7169203331"
 
 
 TRACEPARENT = f"00-{TRACE}-{PARENT}-00"
+
+# What it reports: it has a store of its own, and so neither leases nor changes that wait for them.
+REPORTED = tuple(metric for metric in names.METRICS if metric not in (names.LEASE_AGE, names.FENCE_DURATION))
 
 _POLICIES = """
 @id("desk/read")

@@ -12,7 +12,7 @@ from pdp.client import ToolCall
 from pdp.record import read_records
 from pdp.telemetry import names
 from pdp.testing.otlp import OTLPReceiver, attributes_of
-from tests.telemetry.service import PARENT, TRACE, TRACEPARENT, Service, everything, refused, serving
+from tests.telemetry.service import PARENT, REPORTED, TRACE, TRACEPARENT, Service, everything, refused, serving
 
 
 def test_one_span_and_one_log_record_for_each_of_10000_decisions(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_whose_trace_a_refused_request_joins(tmp_path: Path, token: str, child: 
 
 
 def test_every_metric_of_the_table_is_sent(tmp_path: Path) -> None:
-    """The server sends the metrics of `names.py`, as they stand there, with these labels and no other metric."""
+    """The server sends its metrics as `names.py` has them, with these labels and no other metric."""
     with OTLPReceiver() as receiver:
         variables = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
@@ -75,8 +75,8 @@ def test_every_metric_of_the_table_is_sent(tmp_path: Path) -> None:
             assert receiver.wait_for(lambda: {"pdp.sessions", "pdp.messages.sent"} <= set(receiver.metrics))
 
     sent = receiver.metrics
-    assert {metric.name for metric in names.METRICS} == set(sent)
-    for metric in names.METRICS:
+    assert {metric.name for metric in REPORTED} == set(sent)
+    for metric in REPORTED:
         found = sent[metric.name]
         assert (metric.unit, metric.description, metric.kind) == (found.unit, found.description, _kind(found))
         labels = {label for point in _points(found) for label in attributes_of(point)}
