@@ -171,6 +171,8 @@ credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker 
 # PostgreSQL itself, as a package of a registry has it.
 REPLICAS := .venv-replicas
 DATABASES := tests/sessions/postgres
+# Tests of a file have a server together, and wait for clocks half of the time.
+SHARED := --numprocesses $(PROCESSES) --dist loadfile
 $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes \
@@ -178,7 +180,7 @@ $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	@touch $@
 
 replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and half a minute of three servers under faults
-	$(BIN)/python -m pytest -m "replicas and not long" $(DATABASES)
+	$(BIN)/python -m pytest $(SHARED) -m "replicas and not long" $(DATABASES)
 
 replicas-demo: $(VENV)/ready $(REPLICAS)/ready  ## run two servers on one PostgreSQL, and see what holds while each of them stops
 	@$(BIN)/python -m tests.sessions.postgres.demo
