@@ -13,6 +13,7 @@ from pdp.model import SessionState
 from pdp.sessions.care import StoreReport
 from pdp.sessions.lease import CLOCK_RATE
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgreslease import DATABASE_TIME
 from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, mark_of
 
 _BUSY_SECONDS: Final = 5.0
@@ -45,7 +46,7 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
         query = "SELECT name FROM pg_settings WHERE name IN (?, ?) AND setting = 'off' ORDER BY name"
         unsafe = tuple(str(name) for (name,) in connection.execute(query, _SAFE))
         standbys = str(connection.execute("SELECT current_setting('synchronous_standby_names')").get)
-        at = float(connection.execute(_TIME).get)
+        at = float(connection.execute(DATABASE_TIME).get)
         if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.meta",)).get is None:
             if (mark := mark_of(connection, tables)) is not None:
                 raise StoreUnavailableError(mark.refusal(connection.place))
@@ -80,6 +81,5 @@ def silent_machines(
     return len(silent), max((seconds for *_, seconds in silent), default=0.0)
 
 
-_TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 _LEASES: Final = "SELECT id, renewals, lease_seconds FROM replicas"
 _META: Final = "SELECT schema_version, revision, high_water_at FROM meta"

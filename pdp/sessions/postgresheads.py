@@ -11,17 +11,12 @@ from typing import Final
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.notedheads import NotedHead, NotedHeads
 from pdp.sessions.postgresconnection import SECONDS, BoundedLock, PostgresConnection
-from pdp.sessions.postgrestables import BEGIN, missing
+from pdp.sessions.postgrestables import BEGIN, DEPLOYMENT, missing
 
 NAME: Final = "table of record heads"
 _BUSY_SECONDS: Final = 5.0
 
-_TABLES: Final = """
-CREATE TABLE deployment (
-  "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
-  id TEXT COLLATE "C" NOT NULL
-);
-INSERT INTO deployment VALUES (1, CAST(gen_random_uuid() AS text));
+_HEAD_TABLE: Final = """
 CREATE TABLE heads (
   chain TEXT COLLATE "C" PRIMARY KEY,
   replica TEXT COLLATE "C" NOT NULL,
@@ -71,7 +66,8 @@ class PostgresHeads:
         """Create the tables where they are missing."""
         with self._lock, self._connection.answering(), self._connection.transaction(BEGIN):
             if missing(self._connection, self._tables, "heads"):
-                self._connection.execute(_TABLES)
+                self._connection.execute(DEPLOYMENT)
+                self._connection.execute(_HEAD_TABLE)
 
     def note(self, head: NotedHead, *, again_seconds: float | None) -> bool:
         """Note a head; say whether it does not contradict what is noted of its chain.

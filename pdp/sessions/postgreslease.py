@@ -30,7 +30,7 @@ _LOG = logging.getLogger("pdp")
 _RENEWALS: Final = 3
 _SOONEST_SECONDS: Final = 0.01
 
-_TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+DATABASE_TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 _JOIN: Final = "INSERT INTO replicas (id, renewals, lease_seconds) VALUES (?, 0, ?)"
 # All of it is of one snapshot.
 _RENEW: Final = """
@@ -144,7 +144,7 @@ class LeaseRenewer:
     def _join(self) -> None:
         """Insert a row. It is there before the first lease begins, so that no fence misses it."""
         begun = self._terms.clock.now()
-        self._require_near(begun, self._connection.execute(_TIME).get)
+        self._require_near(begun, self._connection.execute(DATABASE_TIME).get)
         joined = str(uuid4())
         with self._connection.transaction("BEGIN"):
             self._connection.execute(_JOIN, (joined, self._terms.seconds))

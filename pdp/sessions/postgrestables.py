@@ -80,6 +80,7 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> bool:
         connection.execute(statements)
     connection.execute("UPDATE meta SET schema_version = ?", (POSTGRES_SCHEMA_VERSION,))
     if missing(connection, namespace, "replicas"):
+        connection.execute(DEPLOYMENT)
         connection.execute(_REPLICAS)
     if missing(connection, namespace, "source_turn"):
         connection.execute(_BUNDLES_OF_REPLICAS)
@@ -232,12 +233,15 @@ REPLICA_TABLES: Final = frozenset(
     }
 )
 TAGS_KEPT: Final = 1000
-_REPLICAS: Final = """
+# What names the database, in each schema that must be told from that of another one.
+DEPLOYMENT: Final = """
 CREATE TABLE deployment (
   "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
   id TEXT COLLATE "C" NOT NULL
 );
 INSERT INTO deployment VALUES (1, CAST(gen_random_uuid() AS text));
+"""
+_REPLICAS: Final = """
 CREATE TABLE tags (
   revision BIGINT PRIMARY KEY,
   tag TEXT COLLATE "C" NOT NULL
