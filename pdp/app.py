@@ -264,7 +264,7 @@ class App:
             telemetry.watch_sessions(sessions.count_by_state)
             telemetry.watch_freezes(lambda: len(sessions.freezes()))
             holds_lease = _watched_lease(settings, sessions, telemetry)
-            self._replicas = self._open_replicas(settings, worker)
+            self._replicas = self._open_replicas(settings, worker, sessions)
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
                 sourcing.source,
@@ -464,15 +464,13 @@ class App:
         self._opened.callback(history.close)
         return sessions, history
 
-    def _open_replicas(self, settings: Settings, worker: int) -> PostgresReplicas | None:
+    def _open_replicas(self, settings: Settings, worker: int, sessions: SessionStore) -> PostgresReplicas | None:
         """Return the other servers on the same database; None where there can be none."""
         if settings.sessions.store != "postgres":
             return None
-        from pdp.sessions.postgresreplicas import PostgresReplicas  # noqa: PLC0415 - an extra brings its driver
-        from pdp.starting import postgres_of  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.postgressettings import replicas_of  # noqa: PLC0415 - an extra brings its driver
 
-        # The first worker speaks for those of its machine.
-        replicas = PostgresReplicas(postgres_of(settings), listens=worker <= 1, follows=settings.policies.watch)
+        replicas = replicas_of(settings, sessions, worker)
         self._opened.callback(replicas.close)
         return replicas
 

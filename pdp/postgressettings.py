@@ -1,4 +1,4 @@
-"""Choose from the settings how sessions are kept in PostgreSQL, and record what a failover has cost."""
+"""Choose from the settings how servers use PostgreSQL, and record what a failover has cost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pdp.observer import Event, EventKind
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.postgresreplicas import PostgresReplicas
 from pdp.sessions.postgressettling import BY, Settling, SettlingStore, WentBack
 from pdp.sessions.sharedclock import SharedClock
+from pdp.sessions.store import SessionStore
 from pdp.starting import postgres_of
 
 if TYPE_CHECKING:
@@ -47,6 +50,18 @@ def open_postgres(
         clock=clock,
         failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file),
         **common,
+    )
+
+
+def replicas_of(settings: Settings, sessions: SessionStore, worker: int) -> PostgresReplicas:
+    """Return what one process asks of the other servers on the same database, and tells them."""
+    assert isinstance(sessions, PostgresSessionStore)  # noqa: S101 - the settings say so
+    return PostgresReplicas(
+        postgres_of(settings),
+        # The first worker speaks for those of its machine.
+        listens=worker <= 1,
+        follows=settings.policies.watch,
+        beginning=Beginning(sessions.begin_steps),
     )
 
 

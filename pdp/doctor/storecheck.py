@@ -9,9 +9,11 @@ from pdp.clock import utc_text
 from pdp.doctor.diskspace import store_trouble
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.doctor.listening import serves_here
+from pdp.doctor.stepscheck import server_findings, step_findings
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.foundation.extras import missing
 from pdp.sessions.care import StoreReport, inspect
+from pdp.sessions.postgressteps import SAYING_VERSION
 from pdp.sessions.sharedclock import MOST_APART_SECONDS
 from pdp.starting import postgres_of
 
@@ -56,7 +58,11 @@ def store(deployment: Deployment) -> Iterator[Finding]:
 
 def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     try:
-        from pdp.sessions.postgrescare import inspect_postgres, silent_machines  # noqa: PLC0415 - an extra brings it
+        from pdp.sessions.postgrescare import (  # noqa: PLC0415 - an extra brings it
+            inspect_postgres,
+            live_servers,
+            silent_machines,
+        )
 
         conninfo = postgres_of(deployment.settings)
     except (ConfigurationError, ImportError) as error:
@@ -68,6 +74,8 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     try:
         report = inspect_postgres(conninfo)
         silent, seconds = silent_machines(conninfo) if report.tables is not None else (0, 0.0)
+        # Only where servers say what they know.
+        servers = live_servers(conninfo) if report.there >= SAYING_VERSION else ()
     except (ConfigurationError, StoreUnavailableError) as error:
         yield problem(_CHECK, str(error), "check the connection string, the network and PostgreSQL's own log")
         return
@@ -82,7 +90,11 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     if report.tables is None:
         yield fine(_CHECK, "the database has no tables; the first start creates them")
         return
-    yield from _findings(report.tables)
+    if report.tables.newer or report.tables.damage:
+        yield from _findings(report.tables)
+    else:
+        yield from step_findings(report.tables, there=report.there, begun=report.begun)
+    yield from server_findings(servers, known=report.tables.known_schema, begun=report.begun)
     yield from _clock_findings(report.tables, deployment.clock.now().wall_at)
 
 

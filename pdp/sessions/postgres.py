@@ -20,7 +20,8 @@ from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslabels import LabelledReader, PostgresLabels, with_late_labels
 from pdp.sessions.postgreslease import LeaseRenewer
-from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, prepare_sessions
+from pdp.sessions.postgressteps import STEPS, Step, begin, latest, need
+from pdp.sessions.postgrestables import BEGIN, prepare_sessions
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
@@ -34,7 +35,8 @@ T = TypeVar("T")
 
 NAME: Final = "session store"
 # One row orders all writes: revisions are in the order of commits, so that no reader passes over one.
-_BEGIN: Final = "BEGIN; SELECT revision FROM meta FOR NO KEY UPDATE"
+_LOCK: Final = "SELECT revision FROM meta FOR NO KEY UPDATE"
+_BEGIN: Final = f"BEGIN; {_LOCK}"
 
 # INVARIANT: no write pushes the high-water mark further than this beyond the time of the database. It never falls, and
 # a mark that is a day ahead would expire the sessions of all servers.
@@ -44,6 +46,7 @@ WHERE :wall_at <= greatest(high_water_at, extract(epoch FROM clock_timestamp()) 
 RETURNING schema_version, revision
 """
 # What its commit makes known: with the tag that it has by now.
+_OPENED: Final = "SELECT schema_version, revision, id FROM meta, deployment"
 _MARK: Final = """
 SELECT revision, coalesce(tag, ''), timeline, standbys FROM meta LEFT JOIN tags USING (revision) CROSS JOIN standing
 """
@@ -63,6 +66,7 @@ class PostgresSessionStore(SQLSessionStore):
     from before it, and `fences` are told of that. Two do not wait: `touch`, since the high-water mark can be as old as
     the lease; and `settle`, since labels are asked for at the primary. A write for a time far ahead of the clock of the
     database is refused, and so is a read by such a machine. Without `failover`, any server is used that takes writes.
+    `steps` are those that this program knows.
     """
 
     _connection: PostgresConnection
@@ -84,8 +88,10 @@ class PostgresSessionStore(SQLSessionStore):
         fences: Fences | None = None,
         clock: SharedClock | None = None,
         failover: FailoverTerms | None = None,
+        steps: Sequence[Step] = STEPS,
     ) -> None:
         self._tables = tables = f"{namespace}_sessions"
+        self._known_schema = latest(steps)
         # For all connections of the process to this database.
         self.primary = primary = Primary()
 
@@ -122,8 +128,8 @@ class PostgresSessionStore(SQLSessionStore):
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
-                upgraded = prepare_sessions(writing, tables)
-                revision, deployment = writing.execute("SELECT revision, id FROM meta, deployment").get
+                waited_for = prepare_sessions(writing, tables, steps)
+                version, revision, deployment = writing.execute(_OPENED).get
             if failover is None:
                 self._acknowledged.require(revision, known_revision)
             else:
@@ -142,7 +148,14 @@ class PostgresSessionStore(SQLSessionStore):
                 self._renewer = LeaseRenewer(renewing, page, lease, channel=tables, failover=self._failover)
                 leased, self._standing = page.held, LeaseStanding(page, lease.clock)
             opened.pop_all()
-        self._labels = PostgresLabels(labelling, scopes, busy_seconds=busy_seconds, name=NAME, failover=self._failover)
+        self._labels = PostgresLabels(
+            labelling,
+            scopes,
+            busy_seconds=busy_seconds,
+            name=NAME,
+            failover=self._failover,
+            schema_version=self._known_schema,
+        )
         self._remembered = watcher = PostgresWatcher(
             watching,
             scopes,
@@ -152,6 +165,7 @@ class PostgresSessionStore(SQLSessionStore):
             clock=clock or SharedClock(SystemClock()),
             leased=leased,
             only_leased=failover is not None and failover.replication is Replication.QUORUM,
+            schema_version=self._known_schema,
         )
         super().__init__(
             writing,
@@ -164,10 +178,8 @@ class PostgresSessionStore(SQLSessionStore):
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )
-        if upgraded:
-            # Earlier programs notice with the revision that they know too little, before any row of a new kind is
-            # written.
-            self._wait(revision)
+        if waited_for:
+            self._begin(version, revision)
         if self._failover is not None:
             self._failover.start()
         if self._renewer is not None:
@@ -243,6 +255,15 @@ class PostgresSessionStore(SQLSessionStore):
         self._remembered.forget(session.id for session in chain)
         return added
 
+    def begin_steps(self, version: int) -> None:
+        """Have servers use what the steps up to a version bring, and refuse those that know less."""
+        # Both locks in the order of a start: else that could wait for this one, and this one for it.
+        with self._reading(), self._connection.transaction(f"{BEGIN}; {_LOCK}"):
+            need(self._connection, version)
+            known = self._latest()
+        self._keep(known)
+        self._begin(version, known.head.revision)
+
     def close(self) -> None:
         """End the lease and close the connections; afterwards the store does not answer."""
         if self._renewer is not None:
@@ -294,7 +315,7 @@ class PostgresSessionStore(SQLSessionStore):
         if found is None:
             raise StoreUnavailableError(f"{AHEAD}; nothing was written")
         schema_version, self._revision = found
-        require_known_schema(schema_version, POSTGRES_SCHEMA_VERSION)
+        require_known_schema(schema_version, self._known_schema)
         return self._revision
 
     def _latest(self) -> Known:
@@ -315,6 +336,13 @@ class PostgresSessionStore(SQLSessionStore):
         if fence is not None:
             self._fences.note(fence)
         self._outwaited = max(self._outwaited, revision)
+
+    def _begin(self, version: int, revision: int) -> None:
+        # INVARIANT: a server that knows less has seen the revision, or its lease is over, before any row is written
+        # that it does not know.
+        self._wait(revision)
+        with self._reading(), self._connection.transaction(BEGIN):
+            begin(self._connection, version)
 
     def _present_turn(self) -> str:
         # Shared: the next turn begins when this transaction is over.

@@ -12,9 +12,12 @@ from pdp.errors import StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions.care import StoreReport
 from pdp.sessions.lease import CLOCK_RATE
+from pdp.sessions.postgresbeginning import SERVERS, ServerRow
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgreslease import DATABASE_TIME
-from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, mark_of
+from pdp.sessions.postgresreplicas import EVERY_SECONDS
+from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
+from pdp.sessions.postgrestables import mark_of
 
 _BUSY_SECONDS: Final = 5.0
 # Without these, what was acknowledged may be lost in a crash of its machine.
@@ -25,11 +28,13 @@ _SAFE: Final = ("fsync", "full_page_writes")
 class PostgresReport:
     """What the tables of a store hold, None without tables, and what its server says of itself.
 
-    `unsafe` are settings that are not safe, `standbys` is `synchronous_standby_names`, and `at` the time of its clock,
-    unix seconds.
+    `there` and `begun` are as in `postgressteps.py`. `unsafe` are settings that are not safe, `standbys` is
+    `synchronous_standby_names`, and `at` the time of its clock, unix seconds.
     """
 
     tables: StoreReport | None
+    there: int = 0
+    begun: int = 0
     unsafe: tuple[str, ...]
     standbys: str
     at: float
@@ -61,7 +66,13 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
             high_water_at=high_water_at,
             known_schema=POSTGRES_SCHEMA_VERSION,
         )
-        return PostgresReport(tables=report, unsafe=unsafe, standbys=standbys, at=at)
+        # Programs before the first additive step have none.
+        there, begun = (
+            connection.execute("SELECT there, begun FROM steps").get
+            if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.steps",)).get
+            else (version, version)
+        )
+        return PostgresReport(tables=report, there=there, begun=begun, unsafe=unsafe, standbys=standbys, at=at)
 
 
 def silent_machines(
@@ -81,5 +92,23 @@ def silent_machines(
     return len(silent), max((seconds for *_, seconds in silent), default=0.0)
 
 
+def live_servers(
+    conninfo: str, *, namespace: str = "pdp", pause: Callable[[float], object] = time.sleep
+) -> tuple[ServerRow, ...]:
+    """Return the servers that say that they are there, each with the version of the tables that it knows.
+
+    It waits for them to say so again, if there are any. Raise `StoreUnavailableError` when they cannot be read.
+    """
+    tables = f"{namespace}_sessions"
+    connection = PostgresConnection(conninfo, namespace=tables, name="session store", busy_seconds=_BUSY_SECONDS)
+    with closing(connection), connection.answering():
+        before = {ServerRow(*row) for row in connection.execute(SERVERS)}
+        if before:
+            pause(_LISTENING_SECONDS)
+        return tuple(row for found in connection.execute(SERVERS) if (row := ServerRow(*found)) not in before)
+
+
+# Three times as long as a server is silent in between.
+_LISTENING_SECONDS: Final = 3 * EVERY_SECONDS
 _LEASES: Final = "SELECT id, renewals, lease_seconds FROM replicas"
 _META: Final = "SELECT schema_version, revision, high_water_at FROM meta"

@@ -18,7 +18,6 @@ from pdp.sessions.freezes import freeze_of
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.postgresfailover import Failover
-from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.rows import row_of
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sql import Bindings, Statements
@@ -58,7 +57,10 @@ class LabelledReader(RowReader):
 
 
 class PostgresLabels:
-    """Adds labels to sessions, on a connection of its own. Safe for threads."""
+    """Adds labels to sessions, on a connection of its own. Safe for threads.
+
+    `schema_version` is the latest that this program knows.
+    """
 
     def __init__(
         self,
@@ -68,17 +70,19 @@ class PostgresLabels:
         busy_seconds: float,
         name: str,
         failover: Failover | None,
+        schema_version: int,
     ) -> None:
         self._connection = connection
         self._lock = BoundedLock(busy_seconds, name)
         self._failover = failover
+        self._schema_version = schema_version
         self._reader = LabelledReader(connection, scopes)
 
     def add(self, chain: Chain, labels: frozenset[str], *, by: str) -> Chain:
         """Add labels to a chain, as `SessionLedger.settle` does."""
         connection = self._connection
         with self._lock, connection.answering(), connection.transaction(_BEGIN):
-            require_known_schema(connection.execute("SELECT schema_version FROM meta").get, POSTGRES_SCHEMA_VERSION)
+            require_known_schema(connection.execute("SELECT schema_version FROM meta").get, self._schema_version)
             if self._failover is not None:
                 self._failover.require_standbys(connection.execute("SELECT standbys FROM standing").get)
             _hold(connection, chain)

@@ -1,9 +1,9 @@
-"""What the servers on one database of PostgreSQL ask of each other about bundles, in tables beside the sessions.
+"""What the servers on one database of PostgreSQL ask of each other, in tables beside the sessions.
 
-Each machine has one server here that says from time to time that it is there, loads what others are about to activate,
-and may have the turn to follow its source of bundles. Silence is judged by the clock of the one who waits. When it is
-wrong about that, a server loads a bundle late, or two of them follow their sources: the store refuses the one that is
-out of turn.
+Each machine has one server here that says from time to time that it is there, and what it knows. It loads what others
+are about to activate, may have the turn to follow its source of bundles, and has steps of the tables begin. Silence is
+judged by the clock of the one who waits. When it is wrong about that, a server loads a bundle late, or two of them
+follow their sources: the store refuses the one that is out of turn.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from uuid import uuid4
 
 from pdp.errors import PDPError, one_line
 from pdp.foundation.repeating import Repeater
+from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
 
 _LOG = logging.getLogger("pdp")
 
 _NAME: Final = "session store"
-_EVERY_SECONDS: Final = 0.5
+EVERY_SECONDS: Final = 0.5
 # Six times as long: then a server is taken for stopped.
 _SILENT_SECONDS: Final = 3.0
 _PATIENCE_SECONDS: Final = 10.0
@@ -34,7 +36,7 @@ _PAUSE_SECONDS: Final = 0.02
 _MOST_CHARACTERS: Final = 300
 
 _BEAT: Final = """
-INSERT INTO bundle_servers (id, name, beats) VALUES (?, ?, 1)
+INSERT INTO bundle_servers (id, name, beats, knows) VALUES (?, ?, 1, ?)
 ON CONFLICT (id) DO UPDATE SET beats = bundle_servers.beats + 1
 """
 _TURN: Final = """
@@ -99,8 +101,9 @@ class PostgresReplicas:
 
     `conninfo` and `namespace` are those of a `PostgresSessionStore` that was opened before. One process of a machine
     `listens`: it loads what others activate. If it `follows`, it also takes turns. `name` tells people which server it
-    is. The other times are in seconds of `monotonic`: how often it says that it is there, after which silence others
-    are taken for stopped, and how long to wait for those that are not.
+    is, and `knows` others which schema it knows. With a `beginning`, steps that all know begin. The other times are in
+    seconds of `monotonic`: how often it says that it is there, after which silence others are taken for stopped, and
+    how long to wait for those that are not.
     """
 
     def __init__(
@@ -111,7 +114,9 @@ class PostgresReplicas:
         listens: bool = True,
         follows: bool = True,
         name: str = "",
-        every: float = _EVERY_SECONDS,
+        knows: int = POSTGRES_SCHEMA_VERSION,
+        beginning: Beginning | None = None,
+        every: float = EVERY_SECONDS,
         silent_seconds: float = _SILENT_SECONDS,
         patience: float = _PATIENCE_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
@@ -121,13 +126,15 @@ class PostgresReplicas:
         )
         self._id = str(uuid4())
         self._name = name or socket.gethostname()
+        self._knows = knows
+        self._beginning = beginning
         self._listens = listens
         self._follows = follows
         self._every = every
         self._silent_seconds = silent_seconds
         self._patience = patience
         self._monotonic = monotonic
-        self._beating, self._loading = self._connect(), self._connect()
+        self._beating, self._loading, self._looking = self._connect(), self._connect(), self._connect()
         self._turns = _Stillness(monotonic)
         self._turn: str | None = None
         self._problem = ""
@@ -137,7 +144,11 @@ class PostgresReplicas:
     def begin(self, load: Callable[[bytes], None]) -> None:
         """Call `load` with each packed bundle that another server is about to activate, in a separate thread."""
         if self._listens:
-            for name, work in (("replicas", self.beat), ("prepare", partial(self.load_asked, load))):
+            works: dict[str, Callable[[], object]] = {"replicas": self.beat, "prepare": partial(self.load_asked, load)}
+            if self._beginning is not None:
+                # Apart, because it can wait for leases.
+                works["steps"] = partial(self._beginning.look, self._looking)
+            for name, work in works.items():
                 self._running.enter_context(Repeater(name, work, every=self._every))
 
     def prepare(self, content: bytes) -> tuple[str, ...]:
@@ -169,12 +180,13 @@ class PostgresReplicas:
         self._turn, self._listens = None, False
         self._beating.close()
         self._loading.close()
+        self._looking.close()
 
     def beat(self) -> None:
         """Say that this server is there, and look whose turn it is; never raises."""
         try:
             with self._beating.answering():
-                self._beating.execute(_BEAT, (self._id, self._name))
+                self._beating.execute(_BEAT, (self._id, self._name, self._knows))
                 if self._follows:
                     self._note_turn(self._sought_turn())
         except PDPError as error:

@@ -13,7 +13,7 @@ from pdp.sessions import lifecycle
 from pdp.sessions.acknowledged import AcknowledgedFile
 from pdp.sessions.care import StoreReport
 from pdp.sessions.postgressettling import SettlingStore
-from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION
+from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.restoring import BY, Restored
 
 

@@ -7,6 +7,7 @@ compare by their bytes, as in SQLite.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
@@ -15,49 +16,22 @@ from pdp.sessions.history import KEY_BYTES
 from pdp.sessions.moving import META, MOVING, Mark
 from pdp.sessions.movingrows import read_mark
 from pdp.sessions.postgresconnection import PostgresConnection
+from pdp.sessions.postgressteps import BASE_VERSION, FIRST_STEPS, STEPS, STEPS_TABLE, Step, latest, prepare
 
-# The first schema that PostgreSQL had. Each step brings a database from one version to the next, as in SQLite; a
-# released step is never edited.
-FIRST_VERSION: Final = 10
-UPGRADES: Final[tuple[str, ...]] = (
-    # Tells a change whose answer was lost from one that was not made.
-    """
-    CREATE TABLE writes (
-      position BIGINT PRIMARY KEY,
-      key BYTEA NOT NULL UNIQUE,
-      digest BYTEA NOT NULL,
-      ids TEXT COLLATE "C" NOT NULL,
-      at DOUBLE PRECISION NOT NULL
-    );
-    CREATE INDEX writes_by_age ON writes (at);
-    """,
-    # Programs that do not know these rows must notice, also those that answer from memory: each renewal shows them the
-    # revision, and then they read the version.
-    """
-    CREATE TABLE labels (
-      session_id TEXT COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
-      times BIGINT NOT NULL,
-      origins TEXT COLLATE "C" NOT NULL
-    );
-    UPDATE meta SET revision = revision + 1;
-    """,
-)
-# It is counted apart from that of SQLite.
-POSTGRES_SCHEMA_VERSION: Final = FIRST_VERSION + len(UPGRADES)
 HISTORY_VERSION: Final = 1
 
 # Servers that start together wait for each other here; nothing else rests on this lock.
 BEGIN: Final = "BEGIN; SELECT pg_advisory_xact_lock(7091386)"
 
 
-def prepare_sessions(connection: PostgresConnection, namespace: str) -> bool:
-    """Create the tables of a session store where they are missing, and bring older ones up to date.
+def prepare_sessions(connection: PostgresConnection, namespace: str, steps: Sequence[Step] = STEPS) -> bool:
+    """Create the tables of a session store where they are missing, and take the `steps` that older ones lack.
 
-    Return whether there were older ones: programs that know no more may not have noticed yet. Raise
-    `StoreUnavailableError` when a newer program has written them.
+    Return whether a version is needed that has not begun: programs that know less may not have noticed yet. Raise
+    `StoreUnavailableError` when a program must know more than these steps.
     """
     with connection.transaction(BEGIN):
-        return write_sessions(connection, namespace)
+        return write_sessions(connection, namespace, steps)
 
 
 def prepare_history(connection: PostgresConnection, namespace: str) -> int:
@@ -66,19 +40,17 @@ def prepare_history(connection: PostgresConnection, namespace: str) -> int:
         return write_history(connection, namespace)
 
 
-def write_sessions(connection: PostgresConnection, namespace: str) -> bool:
+def write_sessions(connection: PostgresConnection, namespace: str, steps: Sequence[Step] = STEPS) -> bool:
     """Do as `prepare_sessions` in a transaction of the caller."""
-    if missing(connection, namespace, META):
+    known, new = latest(steps), missing(connection, namespace, META)
+    if new:
         mark = mark_of(connection, namespace)
         if mark is not None:
             raise StoreUnavailableError(mark.refusal(connection.place))
         connection.execute(_SESSIONS)
-        connection.execute(FIRST_META, (POSTGRES_SCHEMA_VERSION,))
+        connection.execute(FIRST_META, (known,))
     version = int(connection.execute("SELECT schema_version FROM meta").get)
-    require_known_schema(version, POSTGRES_SCHEMA_VERSION)
-    for statements in UPGRADES[version - FIRST_VERSION :]:
-        connection.execute(statements)
-    connection.execute("UPDATE meta SET schema_version = ?", (POSTGRES_SCHEMA_VERSION,))
+    require_known_schema(version, known)
     if missing(connection, namespace, "replicas"):
         connection.execute(DEPLOYMENT)
         connection.execute(_REPLICAS)
@@ -86,7 +58,11 @@ def write_sessions(connection: PostgresConnection, namespace: str) -> bool:
         connection.execute(_BUNDLES_OF_REPLICAS)
     if missing(connection, namespace, "timelines"):
         connection.execute(_TIMELINES)
-    return version < POSTGRES_SCHEMA_VERSION
+    if missing(connection, namespace, "steps"):
+        present = BASE_VERSION if new else version
+        connection.execute(STEPS_TABLE)
+        connection.execute(FIRST_STEPS, (present, present))
+    return prepare(connection, steps)
 
 
 def write_history(connection: PostgresConnection, namespace: str) -> int:
@@ -229,7 +205,7 @@ FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0
 REPLICA_TABLES: Final = frozenset(
     {
         *("deployment", "tags", "replicas", "confirmations", "labels", "timelines", "standing"),
-        *("source_turn", "bundle_servers", "preparing", "prepared"),
+        *("source_turn", "bundle_servers", "preparing", "prepared", "steps"),
     }
 )
 TAGS_KEPT: Final = 1000

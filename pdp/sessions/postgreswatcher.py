@@ -26,7 +26,7 @@ from pdp.sessions.acknowledged import Acknowledged
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.postgreslabels import LabelledReader, label_rows
-from pdp.sessions.postgrestables import POSTGRES_SCHEMA_VERSION, TAGS_KEPT
+from pdp.sessions.postgrestables import TAGS_KEPT
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.sqlrows import BY_ID, Chain
@@ -43,7 +43,7 @@ class PostgresWatcher(Watching):
     """What one process reads and remembers of a database. Safe for threads.
 
     A read waits for others of this process at most `busy_seconds`. `leased` returns the lease that this machine has
-    now, None without one. With `only_leased`, a view is refused without one.
+    now, None without one. With `only_leased`, a view is refused without one. `schema_version` is as in `Watching`.
     """
 
     _connection: PostgresConnection
@@ -59,6 +59,7 @@ class PostgresWatcher(Watching):
         busy_seconds: float,
         clock: SharedClock,
         leased: Callable[[], Lease | None],
+        schema_version: int,
         only_leased: bool = False,
     ) -> None:
         super().__init__(
@@ -66,7 +67,7 @@ class PostgresWatcher(Watching):
             scopes,
             BoundedLock(busy_seconds, "session store"),
             sessions_kept=sessions_kept,
-            schema_version=POSTGRES_SCHEMA_VERSION,
+            schema_version=schema_version,
             reader=LabelledReader,
         )
         self._acknowledged = acknowledged

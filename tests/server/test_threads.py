@@ -39,6 +39,7 @@ ELSEWHERE = {
     "pdp-record-heads",  # the same
     "pdp-replicas",  # the same
     "pdp-prepare",  # the same
+    "pdp-steps",  # the same
     "pdp-failover",  # the same
     "pdp-supervisor",
     "pdp-peers",

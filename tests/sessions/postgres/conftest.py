@@ -13,16 +13,18 @@ from pdp.clock import SystemClock
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.postgrestables import FIRST_META, POSTGRES_SCHEMA_VERSION
+from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
+from pdp.sessions.postgrestables import FIRST_META
 from tests.sessions.postgres.postgresserver import PostgresServer, running
 
 # Whoever waits this long has a machine that does nothing else; what tests such waits sets them itself.
 PATIENT: dict[str, Any] = {"busy_seconds": 30.0, "seconds": 30.0, "idle_seconds": 60.0}
 
 
-def leased_store(conninfo: str, file: Path) -> PostgresSessionStore:
+def leased_store(conninfo: str, file: Path, **more: Any) -> PostgresSessionStore:
     """Return the store of a machine whose lease lasts longer than any test."""
-    return PostgresSessionStore(conninfo, **PATIENT, lease=LeaseTerms(file=file, seconds=60.0, clock=SystemClock()))
+    lease = LeaseTerms(file=file, seconds=60.0, clock=SystemClock())
+    return PostgresSessionStore(conninfo, **PATIENT, lease=lease, **more)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +43,9 @@ def conninfo(server: PostgresServer) -> str:
     with server.connect() as connection:
         rows = connection.execute(_TABLES).fetchall()
         emptied = ["DELETE FROM " + ".".join(row) for row in rows]  # noqa: S608 - our own names
-        firsts = [FIRST_META.replace("INTO ", f"INTO {one}_sessions.") for one in ("pdp", "silent")]
+        namespaces = ("pdp_sessions", "silent_sessions")
+        firsts = [FIRST_META.replace("INTO ", f"INTO {one}.") for one in namespaces]
+        firsts += [f"UPDATE {one}.steps SET there = ?, begun = ?" for one in namespaces]  # noqa: S608 - the same
         connection.execute("; ".join([*emptied, *firsts, _FIRST_REVISION]).replace("?", str(POSTGRES_SCHEMA_VERSION)))
     return server.conninfo
 
@@ -63,10 +67,10 @@ def takes_over(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], N
         connection.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
 
 
-# The secret, the name of the database and its timeline stay.
+# The secret, the name of the database, its timeline and its version stay.
 _TABLES = """
 SELECT schemaname, tablename FROM pg_tables
 WHERE schemaname IN ('pdp_sessions', 'silent_sessions', 'pdp_history', 'pdp_record')
-AND tablename NOT IN ('history', 'deployment', 'timelines')
+AND tablename NOT IN ('history', 'deployment', 'timelines', 'steps')
 """
 _FIRST_REVISION = "INSERT INTO pdp_history.access_revision VALUES (1, 0, 0)"

@@ -270,7 +270,8 @@ BEGIN; UPDATE pdp_sessions.sessions SET epoch = 2, session_json = replace(sessio
 def test_an_earlier_schema_gets_the_rows_of_labels(conninfo: str, server: PostgresServer) -> None:
     """With a revision, by which programs of before notice that they know too little; one that is newer is refused."""
     with server.connect() as other:
-        other.execute("DROP TABLE pdp_sessions.labels; UPDATE pdp_sessions.meta SET schema_version = 11, revision = 7")
+        other.execute("DROP TABLE pdp_sessions.labels; DROP TABLE pdp_sessions.steps")
+        other.execute("UPDATE pdp_sessions.meta SET schema_version = 11, revision = 7")
         with closing(PostgresSessionStore(conninfo, **PATIENT)) as store:
             revision = store.head().revision
             root, *_ = insert_family(store)
