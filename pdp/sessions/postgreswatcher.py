@@ -13,24 +13,40 @@ of another server than before, all connections of the process are opened again: 
 
 Only the labels that calls add are in rows without a revision. Whoever reads a session with its labels asks for these
 rows, also under a lease.
+
+Memory and the connection have a lock each, and memory's is never held while the database is asked: a database that
+falls silent holds up those who ask it, and no answer from memory. That no answer is older than what was acknowledged
+before its call does not need the lock of the connection:
+
+- The lease is read after the call has begun. A fence ends when each machine has published a lease that has the change,
+  or when the leases from before are over: so if the change was acknowledged before the call, it is in the lease.
+- Memory answers when it has all that the lease has. It is brought forward in one step, under its lock: no answer holds
+  a session of one moment and a bundle of another. Only the one who has the connection does that, from a snapshot that
+  is later than the one before, so memory never goes back.
+- A session is remembered by the one who has the connection, as its snapshot shows it, and memory is at that snapshot
+  until another one has the connection.
+- What a thread was told to forget while another was reading it is not remembered (`_forgotten`).
+- Memory that was read at one server answers under no lease of another one: it can have what that one never had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from threading import Lock
 from typing import ClassVar, Final
 
-from pdp.errors import StoreUnavailableError
-from pdp.model import Head
-from pdp.sessions.acknowledged import Acknowledged
+from pdp.errors import StoreUnavailableError, UnknownRevisionError
+from pdp.model import Head, Session
+from pdp.sessions.acknowledged import Acknowledged, lacking
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.postgreslabels import LabelledReader, label_rows
 from pdp.sessions.postgrestables import TAGS_KEPT
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
-from pdp.sessions.sqlrows import BY_ID, Chain
-from pdp.sessions.watching import Key, Watching
+from pdp.sessions.values import NOT_ITS_OWN
+from pdp.sessions.watching import NOTHING, Key, Moment, Reading, Watching
 
 _HEAD: Final = """
 SELECT revision, coalesce(tag, ''), CAST(extract(epoch FROM clock_timestamp()) AS double precision)
@@ -42,8 +58,9 @@ _TAGS: Final = "SELECT revision, tag FROM tags WHERE revision >= ?"
 class PostgresWatcher(Watching):
     """What one process reads and remembers of a database. Safe for threads.
 
-    A read waits for others of this process at most `busy_seconds`. `leased` returns the lease that this machine has
-    now, None without one. With `only_leased`, a view is refused without one. `schema_version` is as in `Watching`.
+    Who asks the database waits for others of this process at most `busy_seconds`. `leased` returns the lease that this
+    machine has now, None without one. With `only_leased`, a view is refused without one. `schema_version` is as in
+    `Watching`.
     """
 
     _connection: PostgresConnection
@@ -65,157 +82,186 @@ class PostgresWatcher(Watching):
         super().__init__(
             connection,
             scopes,
-            BoundedLock(busy_seconds, "session store"),
             sessions_kept=sessions_kept,
             schema_version=schema_version,
             reader=LabelledReader,
         )
+        # INVARIANT: who has the lock of memory waits for nothing, so who has that of the connection may take it too.
+        self._asking, self._memory = BoundedLock(busy_seconds, "session store"), Lock()
         self._acknowledged = acknowledged
         self._clock = clock
         self._leased = leased
         self._only_leased = only_leased
-        # Whether what was read last has all that was acknowledged before it was asked for, by a lease.
-        self._vouched = False
-        # The timeline of the server that gave the last lease.
-        self._timeline = ""
+        # The timeline of the server that gave the last lease, and of that which memory was read at.
+        self._timeline, self._read_at = "", ""
+        # The number of the connection that memory was read by.
         self._opened = 0
         self._labels_read = 0
+        # How often sessions were to be forgotten.
+        self._forgotten = 0
         # The tags of what is remembered: of the latest revision, and back at least to the head of the lease.
         self._tags: dict[int, str] = {}
 
     def labels_read(self) -> int:
         """Return how often sessions with labels were read, which may be of commits that are not safe yet."""
-        with self._lock:
+        with self._memory:
             return self._labels_read
 
     def forget(self, session_ids: Iterable[str]) -> None:
         """Forget sessions, so that they are read anew."""
-        with self._lock:
+        with self._memory:
+            self._forgotten += 1
             for session_id in session_ids:
                 self._recent.drop(session_id)
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
-        with self._lock:
-            self._recent.clear()
+        with self._asking:
             self._connection.close()
+            with self._memory:
+                self._recent.clear()
 
     def lease(self) -> Lease | None:
         """Return the lease by which memory answers; None when the database is asked before each answer."""
-        with self._lock:
-            return self._leased()
+        with self._memory:
+            return self._lease_now()
 
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
-        lease = self._leased()
-        if lease is not None:
-            self._follow(lease.timeline)
-        chain = self._answer(lease, key, remembered, sql, least)
-        # A lease that held when the call had begun has all that was acknowledged before, and this has all of the lease.
-        self._vouched = lease is not None and self._knows(lease.head)
-        return chain
+    def _read(self, key: Key, least: Head | None = None, *, labels: bool = False, decides: bool = False) -> Reading:
+        if not labels:
+            found = self._remembered(key, least)
+            if found is not None:
+                return found
+        with self._asking, self._connection.answering():
+            lease = self.lease()
+            # Another thread can have learned it meanwhile.
+            found = self._remembered(key, least) or self._asked(key, lease)
+            reading = self._with_labels(found) if labels else found
+            with self._memory:
+                if least is not None and not self._has(least):
+                    raise UnknownRevisionError(NOT_ITS_OWN)
+                # A lease that held when the call had begun has all that was acknowledged before.
+                vouched = lease is not None and self._covers(lease)
+            if decides and self._only_leased and not vouched:
+                raise StoreUnavailableError(
+                    "this machine has no lease, and with `sessions.replication: quorum` none answers without: "
+                    "PostgreSQL may have another primary"
+                )
+            return reading
 
-    def _answer(
-        self,
-        lease: Lease | None,
-        key: Key,
-        remembered: Callable[[Key], Chain | None],
-        sql: str,
-        least: Head | None,
-    ) -> Chain:
-        # What this process has written is in no lease yet.
-        if (
-            lease is not None
-            and self._knows(lease.head)
-            and self._revision >= self._acknowledged.revision
-            and (least is None or self._has(least))
-        ):
-            chain = remembered(key)
-            if chain is not None:
-                self._clock.behind = lease.behind
-                return chain
-        with self._connection.answering():
-            # Before the read: another thread can acknowledge a later one meanwhile.
-            known, before = self._acknowledged.revision, self._clock.machine.now()
-            revision, tag, database_at = self._connection.execute(_HEAD).get
-            self._clock.compare(before, database_at)
-            self._require_one_server()
-            self._acknowledged.require(revision, known)
-            if revision == self._revision and self._knows(Head(revision=revision, tag=tag)):
-                chain = remembered(key)
+    def _remembered(self, key: Key, least: Head | None) -> Reading | None:
+        """Return what memory may answer under the present lease; None when the database is to be asked."""
+        with self._memory:
+            lease = self._lease_now()
+            if (
+                lease is None
+                or not self._covers(lease)
+                # What this process has written is in no lease yet.
+                or self._moment.head.revision < self._acknowledged.revision
+                or (least is not None and not self._has(least))
+            ):
+                return None
+            chain = self._recent.chain(key)
+            if chain is None:
+                return None
+            self._clock.behind = lease.behind
+            return Reading(chain, self._moment)
+
+    def _asked(self, key: Key, lease: Lease | None) -> Reading:
+        """Return what memory has if nothing has changed in the database, else what that has."""
+        # Before the read: another thread can acknowledge a later one meanwhile.
+        known, before = self._acknowledged.revision, self._clock.machine.now()
+        revision, tag, database_at = self._connection.execute(_HEAD).get
+        self._clock.compare(before, database_at)
+        _require_no_less(revision, known)
+        if self._same_connection():
+            with self._memory:
+                as_new = revision == self._moment.head.revision and self._knows(Head(revision=revision, tag=tag))
+                chain = self._recent.chain(key) if as_new else None
                 if chain is not None:
-                    return chain
-            with self._connection.snapshot():
-                self._catch_up()
-                self._keep_tags(lease)
-                chain = remembered(key)
-                return chain if chain is not None else self._load(sql, key)
+                    return Reading(chain, self._moment)
+        return self._read_anew(key, lease)
 
-    def _with_labels(self, chain: Chain) -> Chain:
-        """Return a chain with all labels that were added until now: as it is, or read anew when it lacks one."""
+    def _with_labels(self, reading: Reading) -> Reading:
+        """Return a session with all labels that were added until now: as it is, or read anew when it lacks one."""
+        chain = reading.chain
         if not chain:
-            return chain
-        with self._connection.answering():
-            rows = label_rows(self._connection, chain)
-            whole = self._require_one_server()
-            if whole and all(rows[one.id].origins.keys() <= set(one.labels) for one in chain if one.id in rows):
-                return chain
-            for session in chain:
-                self._recent.drop(session.id)
-            known, lease = self._acknowledged.revision, self._leased()
-            with self._connection.snapshot():
-                self._catch_up()
-                self._acknowledged.require(self._revision, known)
-                self._keep_tags(lease)
-                self._vouched = lease is not None and self._knows(lease.head)
-                return self._load(BY_ID, chain[0].id)
+            return reading
+        rows = label_rows(self._connection, chain)
+        if self._same_connection() and all(
+            rows[one.id].origins.keys() <= set(one.labels) for one in chain if one.id in rows
+        ):
+            return reading
+        self.forget(session.id for session in chain)
+        return self._read_anew(chain[0].id, self.lease())
 
-    def _load(self, sql: str, key: str | bytes) -> Chain:
-        chain = super()._load(sql, key)
-        self._labels_read += any(session.labels for session in chain)
-        return chain
+    def _read_anew(self, key: Key, lease: Lease | None) -> Reading:
+        """Bring memory up to the database, and return what that has."""
+        # Before the snapshot begins: what is to be forgotten meanwhile can be missing in it.
+        known, forgotten = self._acknowledged.revision, self._forgotten
+        with self._connection.snapshot():
+            self._catch_up(known, lease)
+            with self._memory:
+                chain, moment = self._recent.chain(key), self._moment
+            if chain is None:
+                chain = self._load(key, moment, self._one_remembered)
+                with self._memory:
+                    if forgotten == self._forgotten:
+                        self._keep(chain)
+                    self._labels_read += any(session.labels for session in chain)
+            return Reading(chain, moment)
 
-    def _follow(self, timeline: str) -> None:
-        """Leave the server before when another one gives leases now."""
-        before, self._timeline = self._timeline or self._connection.timeline, timeline
-        if before not in ("", timeline):
-            self._connection.lose_primary()
-
-    def _require_one_server(self) -> bool:
-        """Forget all when the connection was opened anew, since it can be to another server; say whether it was not."""
-        same = self._connection.opened == self._opened
-        if not same:
-            self._recent.clear()
-            self._revision, self._opened = -1, self._connection.opened
-        return same
-
-    def _catch_up(self) -> None:
-        tags = dict(self._connection.execute(_TAGS, (self._revision,)).fetchall())
-        if tags.get(self._revision, "") != self._tags.get(self._revision):
+    def _catch_up(self, known: int, lease: Lease | None) -> None:
+        """Bring memory up to the present snapshot, which must have the revision that is `known`."""
+        # What was remembered by an earlier connection can be of another server.
+        before = self._moment if self._same_connection() else NOTHING
+        tags = self._tags_since(before)
+        if before is not NOTHING and tags.get(before.head.revision, "") != self._tags.get(before.head.revision):
             # What is remembered is of another history, or too old to tell: all of it is read again.
-            self._revision, self._tags = -1, {}
-            tags = dict(self._connection.execute(_TAGS, (self._revision,)).fetchall())
-        super()._catch_up()
-        self._tags |= tags
-        # It can be later than what was asked for just before.
-        self._acknowledged.note(self._revision, self._tags.get(self._revision, ""), self._connection.timeline)
+            before = NOTHING
+            tags = self._tags_since(before)
+        learned = self._learned(before)
+        revision = learned.moment.head.revision
+        _require_no_less(revision, known)
+        head = Head(revision=revision, tag=tags.get(revision, ""))
+        with self._memory:
+            # First: who rests on what memory has outwaits all up to this. It can be later than what is known.
+            self._acknowledged.note(head.revision, head.tag, self._connection.timeline)
+            self._take(learned._replace(moment=replace(learned.moment, head=head)))
+            self._tags = tags if before is NOTHING else self._tags | tags
+            self._keep_tags(lease)
+            self._opened, self._read_at = self._connection.opened, self._connection.timeline
 
-    def _require_vouched(self) -> None:
-        if self._only_leased and not self._vouched:
-            raise StoreUnavailableError(
-                "this machine has no lease, and with `sessions.replication: quorum` none answers without: PostgreSQL "
-                "may have another primary"
-            )
+    def _tags_since(self, moment: Moment) -> dict[int, str]:
+        return dict(self._connection.execute(_TAGS, (moment.head.revision,)).fetchall())
 
     def _keep_tags(self, lease: Lease | None) -> None:
         if len(self._tags) <= 2 * TAGS_KEPT:
             return
-        first = self._revision - TAGS_KEPT
+        first = self._moment.head.revision - TAGS_KEPT
         if lease is not None:
             first = min(first, lease.head.revision)
         self._tags = {revision: tag for revision, tag in self._tags.items() if revision >= first}
 
-    def _head(self) -> Head:
-        return Head(revision=self._revision, tag=self._tags.get(self._revision, ""))
+    def _one_remembered(self, session_id: str) -> Session | None:
+        with self._memory:
+            return self._recent.by_id(session_id)
+
+    def _same_connection(self) -> bool:
+        """Say whether memory was read by the present connection."""
+        return self._connection.opened == self._opened
+
+    def _lease_now(self) -> Lease | None:
+        """Return the present lease; leave the server before when another one gives leases now."""
+        lease = self._leased()
+        if lease is not None and lease.timeline != self._timeline:
+            before, self._timeline = self._timeline or self._connection.timeline, lease.timeline
+            if before not in ("", lease.timeline):
+                self._connection.lose_primary()
+        return lease
+
+    def _covers(self, lease: Lease) -> bool:
+        """Say whether all that is remembered has what a lease has, and was read at the server that gave it."""
+        return self._read_at in ("", lease.timeline) and self._knows(lease.head)
 
     def _has(self, head: Head) -> bool:
         # A revision that is older than all tags has none.
@@ -224,3 +270,9 @@ class PostgresWatcher(Watching):
     def _knows(self, head: Head) -> bool:
         """Say whether all that is remembered has the changes up to a head, by its tag."""
         return self._tags.get(head.revision) == head.tag
+
+
+def _require_no_less(revision: int, known: int) -> None:
+    """Raise `StoreUnavailableError` when the database is behind what was known of it."""
+    if revision < known:
+        raise lacking(known - revision)

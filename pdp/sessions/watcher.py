@@ -15,13 +15,15 @@ from threading import Lock
 
 import apsw
 
+from pdp.errors import UnknownRevisionError
 from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
 from pdp.model import Head
 from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import Database
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sqlrows import Chain
-from pdp.sessions.watching import Key, Watching
+from pdp.sessions.values import NOT_ITS_OWN
+from pdp.sessions.watching import Key, Reading, Watching
 
 
 class Watcher(Watching):
@@ -45,7 +47,9 @@ class Watcher(Watching):
     ) -> None:
         connection = database.connect()
         connection.execute("PRAGMA query_only=ON")
-        super().__init__(connection, scopes, Lock(), sessions_kept=sessions_kept)
+        super().__init__(connection, scopes, sessions_kept=sessions_kept)
+        # Held by a read, also while it asks the file: that never waits for another process.
+        self._lock = Lock()
         self._signal = signal
         self._trust_seconds = trust_seconds
         self._monotonic = monotonic
@@ -62,34 +66,45 @@ class Watcher(Watching):
             self._recent.clear()
             self._connection.close()
 
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
-        # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
-        announced, read_at = self._signal.read(), self._monotonic()
-        as_new = announced == self._announced and read_at < self._trusted_until
-        # What was committed a moment ago may not be announced yet.
-        if as_new and (least is None or self._has(least)):
-            chain = remembered(key)
-            if chain is not None:
-                return chain
-        chain = self._read_database(key, remembered, sql)
-        self._announced = announced
-        self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
-        return chain
+    def _read(
+        self,
+        key: Key,
+        least: Head | None = None,
+        *,
+        labels: bool = False,  # noqa: ARG002 - none is ever missing
+        decides: bool = False,  # noqa: ARG002 - the file has all that was acknowledged
+    ) -> Reading:
+        with self._lock:
+            # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
+            announced, read_at = self._signal.read(), self._monotonic()
+            as_new = announced == self._announced and read_at < self._trusted_until
+            # What was committed a moment ago may not be announced yet.
+            if as_new and (least is None or self._has(least)):
+                chain = self._recent.chain(key)
+                if chain is not None:
+                    return Reading(chain, self._moment)
+            chain = self._read_database(key)
+            self._announced = announced
+            self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
+            if least is not None and not self._has(least):
+                raise UnknownRevisionError(NOT_ITS_OWN)
+            return Reading(chain, self._moment)
 
-    def _read_database(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+    def _read_database(self, key: Key) -> Chain:
         try:
             self._database.require_same_file()
             # `get` reads to the end: an open statement would hold an old snapshot.
             data_version: int = self._cursor.execute("PRAGMA data_version").get
             if data_version == self._data_version:
-                chain = remembered(key)
+                chain = self._recent.chain(key)
                 if chain is not None:
                     return chain
             with snapshot(self._connection):
-                self._catch_up()
-                chain = remembered(key)
+                self._take(self._learned(self._moment))
+                chain = self._recent.chain(key)
                 if chain is None:
-                    chain = self._load(sql, key)
+                    chain = self._load(key, self._moment, self._recent.by_id)
+                    self._keep(chain)
             # INVARIANT: the number was read before the snapshot. A commit between the two is already in the snapshot,
             # and is read once more next time; it is never missed.
             self._data_version = data_version

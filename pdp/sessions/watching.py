@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from sys import getsizeof
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, NamedTuple
 
 from cachetools import LRUCache
 
-from pdp.errors import StoreUnavailableError, UnknownRevisionError
+from pdp.errors import StoreUnavailableError
 from pdp.model import Head, Session
 from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
 from pdp.sessions.freezes import Freeze, freeze_of
@@ -18,13 +18,15 @@ from pdp.sessions.lease import Lease
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sql import Statements
 from pdp.sessions.sqlrows import BY_HANDLE, BY_ID, Chain, RowReader, activation_of, applied, cuts_on, freezes_on
-from pdp.sessions.values import NOT_ITS_OWN, ActiveBundle, Cut, StoreView
+from pdp.sessions.values import ActiveBundle, Cut, StoreView
 
 # The memory for sessions, and what each one takes beyond its texts.
 MOST_SESSION_BYTES: Final = 48 * 1024 * 1024
 _SESSION_BYTES, _PLACE_BYTES = 1024, 64
-
-Key = TypeVar("Key", str, bytes)
+# What a session is looked for by: the digest of its handle, or its id; None for no session.
+Key = bytes | str | None
+# No store has this revision.
+_NO_HEAD: Final = Head(revision=-1, tag="")
 
 
 class RecentSessions(LRUCache[bytes, Session]):
@@ -64,13 +66,11 @@ class RecentSessions(LRUCache[bytes, Session]):
         digest = self._digests.get(session_id)
         return None if digest is None else self[digest]
 
-    def chain_by_handle(self, handle_digest: bytes) -> Chain | None:
+    def chain(self, key: Key) -> Chain | None:
         """Return a session and its ancestors if all of them are remembered."""
-        return self._chain(self.get(handle_digest))
-
-    def chain_by_id(self, session_id: str) -> Chain | None:
-        """Return a session and its ancestors if all of them are remembered."""
-        return self._chain(self.by_id(session_id))
+        if key is None:
+            return ()
+        return self._chain(self.get(key) if isinstance(key, bytes) else self.by_id(key))
 
     def _chain(self, session: Session | None) -> Chain | None:
         if session is None:
@@ -94,11 +94,40 @@ def _weight(session: Session) -> int:
     return _SESSION_BYTES + sum(map(getsizeof, own)) + sum(_PLACE_BYTES + getsizeof(text) for text in lists)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What a store holds beside its sessions right after the change `head`; at first, what is known before any read."""
+
+    head: Head = _NO_HEAD
+    bundle: ActiveBundle | None = None
+    cuts: tuple[Cut, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+    high_water_at: float = 0.0
+
+
+NOTHING: Final = Moment()
+
+
+class Reading(NamedTuple):
+    """A session with its ancestors, nearest first, and the moment at which they were so."""
+
+    chain: Chain
+    moment: Moment
+
+
+class Learned(NamedTuple):
+    """What has changed up to a moment: the sessions with these ids, or `all` of them."""
+
+    moment: Moment
+    changed: tuple[str, ...]
+    all: bool
+
+
 class Watching(ABC):
     """The `SessionReader` of a store in one process, and its active bundle. Safe for threads.
 
-    An engine says when memory may answer: see `_read`. Reads hold `lock`, and use `connection`. `schema_version` is the
-    latest that it knows, and `reader` is as in `SQLSessionStore`.
+    An engine says when memory may answer, and keeps threads apart: see `_read`. Reads of the database use `connection`.
+    `schema_version` is the latest that it knows, and `reader` is as in `SQLSessionStore`.
     """
 
     # Whether calls add labels without a revision, so that memory can lack them.
@@ -108,76 +137,52 @@ class Watching(ABC):
         self,
         connection: Statements,
         scopes: ScopePool,
-        lock: AbstractContextManager[object],
         *,
         sessions_kept: int,
         schema_version: int = SCHEMA_VERSION,
         reader: type[RowReader] = RowReader,
     ) -> None:
-        self._lock = lock
         self._connection = connection
         self._schema_version = schema_version
         self._reader = reader(connection, scopes)
+        # INVARIANT: each session that is remembered is as it was at the moment.
         self._recent = RecentSessions(sessions_kept)
-        # No store has this revision, so the first read loads everything.
-        self._revision = -1
-        self._bundle: ActiveBundle | None = None
-        self._cuts: tuple[Cut, ...] = ()
-        self._freezes: tuple[Freeze, ...] = ()
-        self._high_water_at = 0.0
+        self._moment = NOTHING
 
     def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        with self._lock:
-            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE, least)
-            if least is not None and not self._has(least):
-                raise UnknownRevisionError(NOT_ITS_OWN)
-            if labels and self._labels_apart:
-                chain = self._with_labels(chain)
-            self._require_vouched()
-            return StoreView(
-                chain=chain,
-                bundle=self._bundle,
-                high_water_at=self._high_water_at,
-                freeze=freeze_of(chain[0].tenant, self._freezes) if self._freezes and chain else None,
-                labelled=labels or not self._labels_apart,
-            )
+        chain, moment = self._read(handle_digest, least, labels=labels, decides=True)
+        return StoreView(
+            chain=chain,
+            bundle=moment.bundle,
+            high_water_at=moment.high_water_at,
+            freeze=freeze_of(chain[0].tenant, moment.freezes) if moment.freezes and chain else None,
+            labelled=labels or not self._labels_apart,
+        )
 
     def get(self, session_id: str) -> Chain:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
-        with self._lock:
-            chain = self._read(session_id, self._recent.chain_by_id, BY_ID)
-            return self._with_labels(chain) if self._labels_apart else chain
+        return self._read(session_id, labels=True).chain
 
     def find(self, handle_digest: bytes) -> Chain:
         """Return what `get` does, by handle digest."""
-        with self._lock:
-            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
-            return self._with_labels(chain) if self._labels_apart else chain
+        return self._read(handle_digest, labels=True).chain
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
-        with self._lock:
-            self._read("", _no_session, BY_ID)
-            return self._bundle
+        return self._read(None).moment.bundle
 
     def freezes(self) -> tuple[Freeze, ...]:
         """Return all freezes, that of all tenants first."""
-        with self._lock:
-            self._read("", _no_session, BY_ID)
-            return self._freezes
+        return self._read(None).moment.freezes
 
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
-        with self._lock:
-            self._read("", _no_session, BY_ID)
-            return self._high_water_at
+        return self._read(None).moment.high_water_at
 
     def head(self) -> Head:
         """Return the last write."""
-        with self._lock:
-            self._read("", _no_session, BY_ID)
-            return self._head()
+        return self._read(None).moment.head
 
     def lease(self) -> Lease | None:
         """Return the lease by which memory answers; None when the database is asked before each answer."""
@@ -188,64 +193,58 @@ class Watching(ABC):
         """Close the connection and forget all sessions."""
 
     @abstractmethod
-    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str, least: Head | None = None) -> Chain:
-        """Return what is `remembered`, as long as no later write was acknowledged; else read it with `sql`.
+    def _read(self, key: Key, least: Head | None = None, *, labels: bool = False, decides: bool = False) -> Reading:
+        """Return what is remembered, as long as no later write was acknowledged; else ask the database.
 
-        Then what else is remembered is as new: `_catch_up` and `_load` are called in one snapshot. The database is
-        asked in any case when what is remembered does not have `least`.
+        The database is asked in any case when what is remembered does not have `least`; raise `UnknownRevisionError`
+        when that has it neither. With `labels` none is missing. A call is allowed by what `decides`: raise
+        `StoreUnavailableError` when it may lack what was acknowledged before.
         """
-
-    def _head(self) -> Head:
-        """Return the last write that is in what is remembered."""
-        return Head(revision=self._revision, tag="")
 
     def _has(self, head: Head) -> bool:
         """Say whether what is remembered has a write, and all before it."""
-        return not head.tag and head.revision <= self._revision
+        return not head.tag and head.revision <= self._moment.head.revision
 
-    def _with_labels(self, chain: Chain) -> Chain:
-        """Return a chain with all labels that were added until now."""
-        return chain
-
-    def _catch_up(self) -> None:
-        """Learn what has changed since the last read."""
+    def _learned(self, before: Moment) -> Learned:
+        """Read what has changed after a moment. The caller is in a snapshot, in which it also reads sessions."""
         schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
         require_known_schema(schema_version, self._schema_version)
+        moment = Moment(
+            head=Head(revision=revision, tag=""),
+            bundle=activation_of(version, *how) if version else None,
+            cuts=cuts_on(self._connection),
+            freezes=freezes_on(self._connection),
+            high_water_at=high_water_at,
+        )
+        since = before.head.revision
+        changed = self._connection.execute(_CHANGED, (since,)).fetchall()
         # A lower revision means that a backup was restored into the file.
-        if not forgotten <= self._revision <= revision:
-            self._recent.clear()
-        cuts = cuts_on(self._connection)
-        if cuts != self._cuts:
-            self._recent.clear()
-            self._cuts = cuts
-        self._freezes = freezes_on(self._connection)
-        for (session_id,) in self._connection.execute(_CHANGED, (self._revision,)).fetchall():
-            self._recent.drop(str(session_id))
-        self._bundle = activation_of(version, *how) if version else None
-        self._high_water_at = high_water_at
-        self._revision = revision
+        alike = forgotten <= since <= revision and moment.cuts == before.cuts
+        return Learned(moment, tuple(str(session_id) for (session_id,) in changed), not alike)
 
-    def _require_vouched(self) -> None:
-        """Raise `StoreUnavailableError` when what was just read may lack what was acknowledged before."""
-        return
+    def _take(self, learned: Learned) -> None:
+        """Remember what was learned, and forget what has changed."""
+        if learned.all:
+            self._recent.clear()
+        for session_id in learned.changed:
+            self._recent.drop(session_id)
+        self._moment = learned.moment
 
-    def _load(self, sql: str, key: str | bytes) -> Chain:
-        """Read a session and its ancestors, and remember them."""
-        chain = list(self._reader.all(sql, (key,)))
+    def _load(self, key: Key, moment: Moment, remembered: Callable[[str], Session | None]) -> Chain:
+        """Read a session and its ancestors, unless they are `remembered`, as they are at the moment of the snapshot."""
+        chain = list(self._reader.all(BY_HANDLE if isinstance(key, bytes) else BY_ID, (key,)))
         for ancestor_id in chain[0].ancestor_ids if chain else ():
-            ancestor = self._recent.by_id(ancestor_id) or self._reader.by_id(ancestor_id)
+            ancestor = remembered(ancestor_id) or self._reader.by_id(ancestor_id)
             if ancestor is None:
                 raise StoreUnavailableError(f"the session store lacks session `{ancestor_id}`")
             chain.append(ancestor)
         # INVARIANT: sessions are remembered with the present cuts applied.
-        chain = list(applied(self._cuts, chain))
+        return tuple(applied(moment.cuts, chain))
+
+    def _keep(self, chain: Chain) -> None:
+        """Remember a session and its ancestors."""
         for member in reversed(chain):
             self._recent.keep(member)
-        return tuple(chain)
-
-
-def _no_session(_: str) -> Chain:
-    return ()
 
 
 _META: Final = (

@@ -17,6 +17,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.record.ends import store_revision
 from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.watcher import Watcher
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 from tests.faults.troubledvfs import Trouble, troubled
@@ -141,9 +142,11 @@ def forget(service: Served) -> None:
     """Let the store have no session in memory, as for one that was not used for long."""
     store = service.app.embedded.sessions
     assert isinstance(store, SQLiteSessionStore)
-    with store._watcher._lock:
-        store._watcher._recent.clear()
-        store._watcher._connection.execute("PRAGMA shrink_memory")
+    watcher = store._watcher
+    assert isinstance(watcher, Watcher)
+    with watcher._lock:
+        watcher._recent.clear()
+        watcher._connection.execute("PRAGMA shrink_memory")
 
 
 def test_a_snapshot_of_the_store_brings_nothing_back(tmp_path: Path) -> None:

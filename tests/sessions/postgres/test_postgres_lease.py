@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgreswatcher import PostgresWatcher
-from pdp.sessions.values import Expected
+from pdp.sessions.values import Expected, StoreView
 from pdp.sessions.writes import Write
 from pdp.testing.stores.samples import insert_family, make_bundle, make_session, revoked, unchanged
 from pdp.testing.waiting import wait_until
@@ -34,6 +34,8 @@ from tests.sessions.postgres.tcpproxy import Proxy
 pytestmark = pytest.mark.replicas
 
 TABLES = "pdp_sessions"
+# What ends by itself takes less on any machine.
+PATIENCE = 20.0
 ROOT = make_session("root")
 WRITE = Write(key=b"key", digest=b"asked")
 
@@ -454,6 +456,111 @@ def test_under_a_lease_memory_answers_alone(here: PostgresSessionStore, conninfo
     for handle_digest, labels in ((bytes(32), False), (known.handle_digest, True)):
         with pytest.raises(StoreUnavailableError):
             here.view(handle_digest, labels=labels)
+
+
+@pytest.fixture
+def proxy(server: PostgresServer) -> Iterator[Proxy]:
+    """Give a proxy before the server, which can fall silent."""
+    with closing(Proxy(server.port)) as proxy:
+        yield proxy
+
+
+Silent = tuple[PostgresSessionStore, Future[StoreView]]
+
+
+@pytest.fixture
+def silent(server: PostgresServer, conninfo: str, proxy: Proxy, tmp_path: Path) -> Iterator[Silent]:
+    """Give the store of a machine that remembers a session under its lease, and a read that waits for the database."""
+    assert conninfo
+    # The proxy is closed before the store, which then waits for nothing.
+    with (
+        closing(leased_store(server.conninfo_at(proxy.port), tmp_path / "silent")) as store,
+        ThreadPoolExecutor(1) as threads,
+        closing(proxy),
+    ):
+        store.insert(ROOT, wall_at=1000.0)
+        wait_until(lambda: _remembers(store, ROOT.handle_digest))
+        proxy.stalled.set()
+        cold = threads.submit(store.view, bytes(32))
+        wait_until(_watcher(store)._asking._lock.locked)
+        yield store, cold
+        proxy.close()
+        with pytest.raises(StoreUnavailableError):
+            cold.result()
+
+
+def test_memory_answers_while_another_thread_waits_for_the_database(silent: Silent) -> None:
+    """The database has fallen silent, and the lease holds: only who asks for what is not remembered waits for it."""
+    store, cold = silent
+    with ThreadPoolExecutor(1) as threads:
+        head = threads.submit(store.head).result(timeout=PATIENCE)
+        view = threads.submit(store.view, ROOT.handle_digest, head, labels=False).result(timeout=PATIENCE)
+        lease = threads.submit(store.lease).result(timeout=PATIENCE)
+
+    assert not cold.done()
+    assert (ROOT,) == view.chain
+    assert lease is not None
+    assert lease.head.revision <= head.revision
+
+
+def test_memory_answers_nothing_that_its_lease_is_ahead_of(
+    silent: Silent, database: Database, proxy: Proxy, conninfo: str
+) -> None:
+    """M3: also while another thread waits for the database, and does not know of the change either."""
+    store, _ = silent
+    lease = _watcher(store)._leased()
+    assert lease is not None
+    # No fence waits for a machine that cannot confirm.
+    database.write("DELETE FROM replicas")
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as other:
+        other.change_tree(ROOT.id, revoked, wall_at=1000.0)
+        renewed = replace(lease, head=other.head())
+    # Another process of the machine, which has not fallen silent.
+    _watcher(store)._leased = lambda: renewed
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(store.view, ROOT.handle_digest, labels=False)
+        proxy.close()
+        with pytest.raises(StoreUnavailableError):
+            asked.result()
+
+
+def test_a_session_that_is_labelled_while_it_is_read_is_not_remembered(
+    here: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot in which it is read can be from before, and who has added the label relies on its being known."""
+    here.insert(ROOT, wall_at=1000.0)
+    watcher, labels = _watcher(here), frozenset({"untrusted"})
+    load = watcher._load
+
+    def meanwhile(*values: Any) -> Any:
+        monkeypatch.setattr(watcher, "_load", load)
+        here.settle((ROOT,), labels, by="dec_1", wall_at=1000.0)
+        return load(*values)
+
+    wait_until(lambda: watcher._leased() is not None)
+    monkeypatch.setattr(watcher, "_load", meanwhile)
+    before = here.view(ROOT.handle_digest, labels=False).chain[0].labels
+    after = here.view(ROOT.handle_digest, labels=False).chain[0].labels
+
+    assert ((), ("untrusted",)) == (before, after)
+
+
+def test_memory_of_one_server_answers_under_no_lease_of_another(
+    here: PostgresSessionStore, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can have what the other one never had, although it has all of the lease."""
+    here.insert(ROOT, wall_at=1000.0)
+    wait_until(lambda: _remembers(here, ROOT.handle_digest))
+    watcher = _watcher(here)
+    lease = watcher._leased()
+    monkeypatch.setattr(watcher, "_leased", lambda: lease)
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as there:
+        there.change_tree(ROOT.id, revoked, wall_at=1000.0)
+    remembered = here.view(ROOT.handle_digest).chain
+    watcher._read_at = "the one before"
+
+    assert (ROOT,) == remembered
+    assert (revoked(ROOT),) == here.view(ROOT.handle_digest).chain
 
 
 def test_what_a_process_writes_it_sees_at_once(here: PostgresSessionStore) -> None:

@@ -119,7 +119,7 @@ def remembers(server: Server, handle: str) -> bool:
     server.basis(handle, "list")
     watcher = server.store._remembered
     leased = watcher._leased()
-    return leased is not None and watcher._knows(leased.head) and watcher._revision >= server.store.acknowledged()
+    return leased is not None and watcher._knows(leased.head) and watcher._moment.head.revision >= server.store.acknowledged()
 
 
 def _same(lease: Lease | None) -> Lease | None:
