@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -134,7 +135,8 @@ class Approvals:
         now = self._now()
         self._visible(request_id, caller)
         deny = partial(access.deny, now=now, by=caller.id, reason=reason)
-        denied = self._requests().answer(request_id, deny, write=write)
+        with self._outwaiting():
+            denied = self._requests().answer(request_id, deny, write=write)
         self._observer.event(access_event(EventKind.ACCESS_DENIED, denied, at=now.wall_at, caller_id=caller.id))
         return AccessView(request=denied, state=denied.state)
 
@@ -147,7 +149,11 @@ class Approvals:
 
     def again(self, request_id: str, *, caller: Caller) -> AccessView:
         """Return a request that was answered, as it is now."""
-        return self._view(self._visible(request_id, caller), self._bundle(), self._now())
+        request = self._visible(request_id, caller)
+        if request.state not in _LIVE:
+            # INVARIANT: what ends authority needs no bundle.
+            return AccessView(request=request, state=request.state)
+        return self._view(request, self._bundle(), self._now())
 
     def revoke(
         self, selector: AccessSelector, *, reason: str, caller: Caller, write: Write | None = None
@@ -161,8 +167,11 @@ class Approvals:
         revoke = partial(access.revoke, now=now, by=caller.id, reason=reason)
         if selector.kind == "request":
             if self._visible(selector.value, caller).state is AccessState.REVOKED:
+                self._requests().outwait()
                 return ()
-            return self._revoked([self._requests().answer(selector.value, revoke, write=write)], caller, now)
+            with self._outwaiting():
+                revoked = self._requests().answer(selector.value, revoke, write=write)
+            return self._revoked([revoked], caller, now)
         chain = self._sessions.get(selector.value)
         if not chain or chain[0].tenant != caller.tenant:
             raise NotFoundError("no such session")
@@ -173,7 +182,7 @@ class Approvals:
             ends_after=now.wall_at,
         )
         approved = [request.id for request in self._rows(which)]
-        # One of them can be used up, or expire, since it was read.
+        # One of them can be used up, or expire, since it was read. Also without any, a commit makes safe what was read.
         return self._revoked(self._requests().answer_all(approved, revoke, write=write), caller, now)
 
     def get(self, request_id: str, *, caller: Caller) -> AccessReview:
@@ -245,6 +254,15 @@ class Approvals:
         for one in revoked:
             self._observer.event(access_event(EventKind.ACCESS_REVOKED, one, at=now.wall_at, caller_id=caller.id))
         return tuple(sorted(one.id for one in revoked))
+
+    @contextmanager
+    def _outwaiting(self) -> Iterator[None]:
+        """Have an error that says what became of a request be true also after a crash: who hears it counts on it."""
+        try:
+            yield
+        except WrongStateError:
+            self._requests().outwait()
+            raise
 
     def _rows(self, which: AccessFilter, before: Position | None = None) -> Iterator[AccessRequest]:
         read = partial(self._requests().select, which, limit=_STEP)

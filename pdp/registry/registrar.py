@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, isfinite
@@ -312,7 +313,8 @@ class Registrar:
         require_approver(caller, "a session")
         now = self._now()
         chain = self._chain(session_id, caller)
-        denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
+        with self._outwaiting():
+            denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         self._sessions.update([denied], wall_at=now.wall_at, write=write)
         self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
         return self._shown((denied, *chain[1:]), now, caller)
@@ -321,7 +323,8 @@ class Registrar:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
         now = self._now()
         chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
-        self._require_live(chain[0], now)
+        with self._outwaiting():
+            _require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
         for session in changed:
@@ -501,7 +504,7 @@ class Registrar:
         caller: Caller,
         write: Write | None = None,
     ) -> SessionView:
-        """Narrow an active session: fewer tools, an earlier end, more labels.
+        """Narrow an active session: fewer tools, an earlier end, more labels. Only new labels need a bundle.
 
         Raise `InvalidRequestError` naming the attribute, `WrongStateError` unless active, `ConflictError` when another
         change came first.
@@ -509,25 +512,25 @@ class Registrar:
         require_patterns(tool_patterns, self._limits)
         if expires_at is not None and not isfinite(expires_at):
             raise InvalidRequestError("expires_at", "must be a time")
-        bundle, now = self._bundle(), self._now()
+        now = self._now()
         chain = self._chain(session_id, caller)
         session = chain[0]
-        require_labels(labels, bundle.labels, present=session.labels)
-        if session.scope is None:
-            raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
+        if not set(labels) <= set(session.labels):
+            # Without it, a label that widens cannot be told from others.
+            require_labels(labels, self._bundle().labels, present=session.labels)
         if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
             raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
-        keep = ToolPatterns(tool_patterns)
-        tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
-        narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
+        with self._outwaiting():
+            scope = _kept_of(session, tool_patterns, now)
+            narrowed = lifecycle.narrow(session, now, scope=scope, deadline=end, labels=labels)
         if narrowed is None:
             # Another has narrowed it as far, and may not have been answered yet.
             self._sessions.outwait()
         else:
             self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
-        return self._view((narrowed or session, *chain[1:]), bundle, now, caller)
+        return self._shown((narrowed or session, *chain[1:]), now, caller)
 
     # Approvals.
 
@@ -718,12 +721,15 @@ class Registrar:
             raise NotFoundError("no such session")
         return chain
 
-    def _require_live(self, session: Session, now: Instant) -> None:
-        state = state_of(session, now)
-        if state not in LIVE:
-            # Who hears this counts on it, and another who has ended it may not have been answered yet.
+    @contextmanager
+    def _outwaiting(self) -> Iterator[None]:
+        """Have an error that says what became of a session be true for all: who hears it counts on it."""
+        try:
+            yield
+        except WrongStateError:
+            # Another who has done it may not have been answered yet.
             self._sessions.outwait()
-            raise WrongStateError(f"the session is already {state.value}")
+            raise
 
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant, caller: Caller) -> SessionView:
         view = self._summary(chain[0], now)
@@ -738,14 +744,19 @@ class Registrar:
         )
 
     def _shown(self, chain: tuple[Session, ...], now: Instant, caller: Caller) -> SessionView:
-        """Return a session as it is now; one that is over without its tools while the active bundle is not loaded."""
+        """Return a session as it is now, also while the active bundle is not loaded, unless it waits for approval.
+
+        Then one that is over has no tools, and the tools of an active one have no groups.
+        """
         try:
             bundle = self._bundle()
         except BundleUnavailableError:
-            if chain[0].state in LIVE:
+            # INVARIANT: what ends or narrows authority needs no bundle.
+            view = self._summary(chain[0], now)
+            if view.state is SessionState.REQUESTED:
                 raise
-            # INVARIANT: what ends authority needs no bundle.
-            return self._summary(chain[0], now)
+            scope = chain[0].scope if view.state is SessionState.ACTIVE else None
+            return replace(view, tools=scoped_tools(scope, None)) if scope else view
         return self._view(chain, bundle, now, caller)
 
     def _summary(self, session: Session, now: Instant) -> SessionView:
@@ -771,6 +782,20 @@ def _require_within(bounds: Bounds | None, wanted: SessionRequest) -> None:
     for name, asked, listed in (("user", wanted.user, bounds.users), ("agent", wanted.agent, bounds.agents)):
         if listed is not None and asked not in listed:
             raise InvalidRequestError(name, f"`{asked}` is not among the {name}s of this caller")
+
+
+def _kept_of(session: Session, tool_patterns: tuple[str, ...], now: Instant) -> Scope:
+    """Return the tools that patterns keep; all without any. Raise `WrongStateError` when it was never active."""
+    if session.scope is None:
+        raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
+    keep = ToolPatterns(tool_patterns)
+    return scope_of({a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)})
+
+
+def _require_live(session: Session, now: Instant) -> None:
+    state = state_of(session, now)
+    if state not in LIVE:
+        raise WrongStateError(f"the session is already {state.value}")
 
 
 def _require_waiting(session: Session, now: Instant) -> None:

@@ -18,8 +18,8 @@ from pdp.policy.tools.overlay import ToolConnection
 class ScopedTool:
     """One tool of a session's scope, with its groups and the labels that its calls add in the current catalogue.
 
-    Both are empty when the tool is gone. `definition_digest` is what an approval freezes. `connection` is the one that
-    its calls use; None for none, and when another one was approved.
+    Both are empty when the tool is gone, or no catalogue is loaded. `definition_digest` is what an approval freezes.
+    `connection` is the one that its calls use; None for none, and when another one was approved.
     """
 
     server: str
@@ -60,12 +60,12 @@ def scope_of(tools: Mapping[str, str]) -> Scope:
     return Scope(id=digest(canonical(dict(tools))), tools=tools)
 
 
-def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
-    """Return the tools of a scope, sorted, with their groups in a bundle."""
+def scoped_tools(scope: Scope, bundle: Bundle | None) -> tuple[ScopedTool, ...]:
+    """Return the tools of a scope, sorted, with their groups in a bundle; without one they have none."""
     tools = []
     for action in sorted(scope.tools):
         server, _, name = action.partition("/")
-        known = bundle.catalogue.tools.get(action)
+        known = bundle.catalogue.tools.get(action) if bundle else None
         tools.append(
             ScopedTool(
                 server=server,

@@ -117,6 +117,11 @@ class MemoryAccessRequests:
         with self._answering():
             return self._writes.find(write, wall_at=wall_at)
 
+    def outwait(self) -> None:
+        """Return at once: nothing is read that is not acknowledged."""
+        with self._answering():
+            pass
+
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
     ) -> AccessRequest:

@@ -115,10 +115,14 @@ class SQLAccessRequests:
         with self._reading():
             found = self._writes.find(write, wall_at=wall_at)
         if found is not None:
-            # It can be of a commit that is not safe: one that comes later makes it so.
-            with self._writing():
-                pass
+            self.outwait()
         return found
+
+    def outwait(self) -> None:
+        """Return when all that was read is acknowledged."""
+        # It can be of a commit that is not safe: one that comes later makes it so.
+        with self._writing():
+            pass
 
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None

@@ -347,6 +347,13 @@ class AccessRequests(Outbox, Protocol):
         """Return the id of the request whose answer is remembered, as in a `SessionWriter`; None when none is."""
         ...
 
+    def outwait(self) -> None:
+        """Return when all that was read of requests is acknowledged, as in a `SessionLedger`.
+
+        A read can see an answer that its writer never hears of, because the machine may still lose it.
+        """
+        ...
+
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
     ) -> AccessRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -416,10 +417,14 @@ def test_what_ends_authority_needs_no_bundle(pdp: Embedded) -> None:
     ending, handle = approved(pdp)
     with patch.object(pdp.registrar, "_bundle", side_effect=BundleUnavailableError("no bundle")):
         denied = pdp.registrar.deny(waiting, reason="No", caller=APPROVER)
+        narrowed = [narrow(pdp, ending), pdp.registrar.again(ending, caller=APPROVER)]
+        with pytest.raises(BundleUnavailableError):
+            narrow(pdp, ending, labels=("seen",))
         ended = pdp.registrar.end(handle, caller=PEP)
         again = pdp.registrar.again(ending, caller=PEP)
 
     assert [(waiting, SessionState.DENIED, ())] == [(denied.session.id, denied.state, denied.tools)]
+    assert [["files/read"]] * 2 == [[one.action for one in view.tools] for view in narrowed]
     assert [(ending, SessionState.ENDED, ())] * 2 == [(one.session.id, one.state, one.tools) for one in (ended, again)]
 
 
@@ -495,21 +500,26 @@ def test_narrowing_never_widens(pdp: Embedded, clock: FakeClock) -> None:
     assert ["permit", "out_of_scope"] == [basis(pdp, handle), basis(pdp, handle, "write")]
 
 
-def narrow(pdp: Embedded, session_id: str) -> SessionView:
+def narrow(pdp: Embedded, session_id: str, labels: tuple[str, ...] = ()) -> SessionView:
     """Narrow a session to one tool."""
-    return pdp.registrar.narrow(session_id, tool_patterns=("files/read",), expires_at=None, labels=(), caller=APPROVER)
+    return pdp.registrar.narrow(
+        session_id, tool_patterns=("files/read",), expires_at=None, labels=labels, caller=APPROVER
+    )
 
 
-def test_what_is_found_narrowed_or_ended_is_answered_when_all_know_it(pdp: Embedded) -> None:
-    """Another may have done it who has no answer yet."""
-    (narrowed, _), (_, ended) = approved(pdp), approved(pdp)
+def test_what_is_found_done_is_answered_when_all_know_it(pdp: Embedded) -> None:
+    """Another may have done it who has no answer yet: narrowed, ended or denied; or ended what is to be narrowed."""
+    (narrowed, _), (over, ended) = approved(pdp), approved(pdp)
+    denied = pdp.registrar.request(WANTED, PEP)[0].session.id
     narrow(pdp, narrowed)
     pdp.registrar.end(ended, caller=PEP)
+    deny = partial(pdp.registrar.deny, denied, reason="No", caller=APPROVER)
+    deny()
+    again = [partial(narrow, pdp, narrowed), partial(narrow, pdp, over), partial(pdp.registrar.end, ended, caller=PEP)]
     with patch.object(pdp.sessions, "outwait", side_effect=StoreUnavailableError("a server may not know it")):
-        with pytest.raises(StoreUnavailableError, match="a server may not know it"):
-            narrow(pdp, narrowed)
-        with pytest.raises(StoreUnavailableError, match="a server may not know it"):
-            pdp.registrar.end(ended, caller=PEP)
+        for one in (*again, deny):
+            with pytest.raises(StoreUnavailableError, match="a server may not know it"):
+                one()
 
 
 def test_list_pages_and_knows_expiry(pdp: Embedded, clock: FakeClock) -> None:

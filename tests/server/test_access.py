@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from pdp.app import Embedded
 from pdp.client import Answer
 from pdp.decision.stepup import UNASKED
-from pdp.errors import UnavailableError
+from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.limits import Limits
 from pdp.model import Ask, Caller, Role
@@ -278,6 +279,24 @@ def test_an_approval_is_taken_back_once(desk: Desk) -> None:
 
     assert ((request.id,), ()) == (first, second)
     assert desk.state(request) == ACCESS_STATE_REVOKED
+
+
+def test_what_is_found_answered_is_safe_before_it_is_said(desk: Desk) -> None:
+    """It can be of a commit that the machine may still lose, and whose writer got no answer."""
+    lead, taken_back, denied = desk.server.client("lead"), desk.wait(), desk.wait()
+    desk.approve(taken_back)
+    again: list[Callable[[], object]] = [
+        lambda: lead.revoke_access(access_request_id=taken_back.id, reason="changed my mind"),
+        lambda: lead.deny_call(denied.id),
+    ]
+    for one in again:
+        one()
+
+    lost = StoreUnavailableError("the machine may lose it")
+    with patch.object(desk.server.embedded.history.access(), "outwait", side_effect=lost):
+        for one in again:
+            with pytest.raises(Exception, match="the machine may lose it"):
+                one()
 
 
 def test_a_session_loses_all_its_approvals(desk: Desk) -> None:

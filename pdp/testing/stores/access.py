@@ -590,6 +590,7 @@ class AccessRequestsContract(StoreSuite):
             pytest.param(lambda access: access.select(AccessFilter(), limit=1), id="select"),
             pytest.param(lambda access: access.changed(AccessFilter(), after=0, limit=1), id="changed"),
             pytest.param(lambda access: access.revision(), id="revision"),
+            pytest.param(lambda access: access.outwait(), id="outwait"),
             pytest.param(lambda access: access.expire(at(1.0)), id="expire"),
             pytest.param(lambda access: access.forget(ended_before=1.0), id="forget"),
             pytest.param(lambda access: access.untold(limit=1), id="untold"),

@@ -356,7 +356,7 @@ SESSIONS: Mapping[str, Row] = {
         ),
     ),
     "NarrowSession": Row(
-        ask=lambda session: NarrowSessionRequest(session_id=session.id, labels=["harmless"]),
+        ask=lambda session: NarrowSessionRequest(session_id=session.id, tool_patterns=["git/*"]),
         roles={"pep": opener("OK"), "approver": tenant("OK")},
         states=in_states(
             live="OK",
@@ -390,6 +390,8 @@ SESSIONS: Mapping[str, Row] = {
         seen_again={
             "labels": {ERROR},
         },
+        # Only new labels need one.
+        without_bundle="OK",
     ),
     "WatchSessions": Row(
         ask=lambda session: WatchSessionsRequest(session_id=session.id),

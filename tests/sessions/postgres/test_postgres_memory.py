@@ -21,6 +21,7 @@ from pdp.sessions import access
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.store import AccessRequests
 from pdp.sessions.values import Change, Charge, Charged, Debit, SessionFilter
 from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.stores.samples import insert_family, make_moment, make_session, revoked
@@ -119,7 +120,11 @@ def remembers(server: Server, handle: str) -> bool:
     server.basis(handle, "list")
     watcher = server.store._remembered
     leased = watcher._leased()
-    return leased is not None and watcher._knows(leased.head) and watcher._moment.head.revision >= server.store.acknowledged()
+    return (
+        leased is not None
+        and watcher._knows(leased.head)
+        and watcher._moment.head.revision >= server.store.acknowledged()
+    )
 
 
 def _same(lease: Lease | None) -> Lease | None:
@@ -365,6 +370,26 @@ def test_a_charge_that_is_not_safe_is_none(server: PostgresServer, conninfo: str
         pytest.raises(StoreUnavailableError, match="may or may not have been made"),
     ):
         history.charge(charge(2, tree="a"))
+
+
+@pytest.mark.parametrize(
+    "rest_on",
+    [
+        pytest.param(lambda found: found.outwait(), id="an answer"),
+        pytest.param(lambda found: found.answer_all((), lambda request: request), id="no approval of a session"),
+    ],
+)
+def test_an_answer_that_is_found_is_not_believed_before_it_is_safe(
+    server: PostgresServer, conninfo: str, rest_on: Callable[[AccessRequests], object]
+) -> None:
+    """M22: the one that has given it may have had no answer, because no standby has it."""
+    hasty = {**PATIENT, "busy_seconds": 0.1, "seconds": 0.4}
+    with (
+        closing(PostgresSessionHistory(conninfo, **hasty)) as history,
+        set_to(server, synchronous_standby_names="nobody"),
+        pytest.raises(StoreUnavailableError, match="may or may not have been made"),
+    ):
+        rest_on(history.access())
 
 
 def test_a_retry_at_another_server_costs_nothing(two: Two) -> None:
