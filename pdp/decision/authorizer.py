@@ -286,10 +286,8 @@ class Authorizer:
         ruling = of_this_call(general, chain, tool, seen)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
             return ruling, CacheResult.BYPASS, None
-        end = earliest_end(chain, now)
-        self._cache.put(by_reading, general, end, now)
-        if by_call:
-            self._cache.put(by_call, ruling, end, now)
+        # Most calls are never repeated to the byte: those that are get a key of their own with their first repetition.
+        self._cache.put(by_reading, general, earliest_end(chain, now), now)
         return ruling, CacheResult.MISS, None
 
     def _ruling_past_cache(

@@ -61,7 +61,9 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
         # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent too large
         # for a `Decimal`.
         raise InvalidJSONError("a number is too long, or the nesting is too deep") from None
-    _check_values(value, limits)
+    # A text and a value take a byte at least, and only an escape makes a surrogate.
+    if len(text) > min(limits.string_bytes, limits.arguments_nodes) or b"\\u" in text:
+        _check_values(value, limits)
     return value
 
 

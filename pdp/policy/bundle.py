@@ -217,7 +217,8 @@ class Bundle:
             return MISFIT_TERMS
         except ValueError:
             return MISFIT
-        return self.slice(facts.action).ask(question_of(session, facts, at), beside)
+        asked = self.slice(facts.action)
+        return asked.ask(question_of(session, facts, at, asked.view), beside)
 
     def probe(self, session: Session, facts: Facts, at: float, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
         """Return which permits match for the question of `judge`; None when it does not fit the schema."""

@@ -20,6 +20,7 @@ from pdp.foundation.threads import on_large_stack
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
 from pdp.model import Ask, Basis, Obligation, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
+from pdp.policy.binding import NO_ENTITIES, Answer, answer_of
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
 from pdp.policy.moments import Moment
@@ -177,7 +178,7 @@ class Slice:
         self.action = action
         self.policies = policies
         self._schema_text = schema
-        self._view = view
+        self.view = view
         self.sees_targets = view.sees("targets")
         self.counted = view.counted
         self._resource_type = resource_type
@@ -187,7 +188,7 @@ class Slice:
         self._liftable = {policy.id: policy for policy in policies if policy.step_up and resource_type != "Session"}
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
-        self._uid: Uid = ("Action", action)
+        self._uid = uid_json(("Action", action))
         self._stand_beside(directory)
 
     def with_directory(self, directory: Directory) -> Slice:
@@ -254,18 +255,26 @@ class Slice:
         try:
             handle = self._entities(question.resource, beside)
             parsed, request = self._parsed(), self._request(question)
-            result = cedarpy.is_authorized(request, parsed.policies, handle, parsed.schema)
+            answer = answer_of(request, parsed.policies, handle, self._unproven(parsed))
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
-        ruling = _ruling(result, self.policies)
+        ruling = _ruling(answer, self.policies)
         if not self._can_be_lifted(ruling):
             return ruling
         # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly
         # the forbids that are to be lifted.
         permits = self._permits()
-        otherwise = _ruling(cedarpy.is_authorized(request, permits.set, handle, parsed.schema), permits.policies)
+        otherwise = _ruling(answer_of(request, permits.set, handle), permits.policies)
         return self._asking(ruling, otherwise, question.session_id) if otherwise.allowed else ruling
+
+    def _unproven(self, parsed: Parsed) -> cedarpy.Schema | None:
+        """Return the schema that a request must still be held against; None for a call.
+
+        INVARIANT: the request of a call fits. Principal and resource have the types of its action, the arguments and
+        the facts of callers were typed by the declarations from which the schema was written, and the rest is ours.
+        """
+        return parsed.schema if self._resource_type == "Session" else None
 
     def _can_be_lifted(self, ruling: Ruling) -> bool:
         """Return whether a ruling rests on forbids that a person can lift, and on nothing else."""
@@ -295,10 +304,10 @@ class Slice:
         self._require_present(question, beside.session)
         try:
             handle = self._entities(question.resource, beside)
-            result = cedarpy.is_authorized(self._request(question), probes, handle, self._parsed().schema)
+            answer = answer_of(self._request(question), probes, handle, self._parsed().schema)
         except ValueError:
             return None
-        return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
+        return _probe_answer(answer) if answer.decided else None
 
     def foresee(self, question: Question, known: SessionEntities, *, mapped: bool) -> Foreseen:
         """Return whether calls of this action could be allowed, without knowing their arguments.
@@ -315,11 +324,11 @@ class Slice:
             return Foreseen(Visibility.NEVER)
         # Without the schema: the context has no input yet, and the policies of this part do not read it.
         request = self._request(question)
-        ruling = _ruling(cedarpy.is_authorized(request, part.set, entities), part.policies)
+        ruling = _ruling(answer_of(request, part.set, entities), part.policies)
         if part.permits is not None and self._can_be_lifted(ruling):
             # A person can lift what forbids it, and nobody knows yet whether one will.
             permits = part.permits
-            otherwise = _ruling(cedarpy.is_authorized(request, permits.set, entities), permits.policies)
+            otherwise = _ruling(answer_of(request, permits.set, entities), permits.policies)
             if otherwise.allowed or "permit" in part.effects_aside:
                 return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside.union(ruling.policies))))
             return Foreseen(Visibility.NEVER, ruling.policies)
@@ -376,9 +385,9 @@ class Slice:
     def _request(self, question: Question) -> dict[str, Any]:
         return {
             "principal": uid_json(("User", question.user)),
-            "action": uid_json(self._uid),
+            "action": self._uid,
             "resource": uid_json(question.resource),
-            "context": json.dumps(self._view.shown(question.context)),
+            "context": json.dumps(self.view.shown(question.context)),
         }
 
     def _entities(self, resource: Uid, beside: SliceEntities) -> cedarpy.Entities:
@@ -418,32 +427,28 @@ def _policy_set(policies: Iterable[PolicySource]) -> cedarpy.PolicySet:
     return cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
 
 
-def _ruling(result: cedarpy.AuthzResult, policies: Sequence[PolicySource]) -> Ruling:
-    diagnostics = result.diagnostics
-    if diagnostics.errors:
-        places = (int(m.group(1)) for error in diagnostics.errors if (m := _ERRING_POLICY.match(error)))
+def _ruling(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:
+    if answer.errors:
+        places = (int(m.group(1)) for error in answer.errors if (m := _ERRING_POLICY.match(error)))
         return _error((policies[place].id for place in places), "a policy could not be evaluated")
-    decisive = [policies[int(reason.removeprefix("policy"))] for reason in diagnostics.reasons]
-    decisive.sort(key=attrgetter("id"))
+    if not answer.decided:
+        return _error((), "the request does not fit the schema")
+    decisive = sorted((policies[place] for place in answer.decisive), key=attrgetter("id"))
     ids = tuple([policy.id for policy in decisive])
-    match result.decision:
-        case cedarpy.Decision.Allow:
-            obligations = tuple(sorted({one for policy in decisive for one in policy.obligations}))
-            if len(obligations) > MOST_OBLIGATIONS:
-                return _error((), TOO_MANY_OBLIGATIONS)
-            return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids, obligations=obligations)
-        case cedarpy.Decision.Deny:
-            advice = tuple(dict.fromkeys(policy.advice for policy in decisive if policy.advice))[:MOST_ADVICE]
-            basis = Basis.FORBID if ids else Basis.DEFAULT_DENY
-            return Ruling(outcome=Outcome.DENY, basis=basis, policies=ids, advice=advice)
-        case _:
-            return _error((), "the request does not fit the schema")
+    if answer.allowed:
+        obligations = tuple(sorted({one for policy in decisive for one in policy.obligations}))
+        if len(obligations) > MOST_OBLIGATIONS:
+            return _error((), TOO_MANY_OBLIGATIONS)
+        return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids, obligations=obligations)
+    advice = tuple(dict.fromkeys(policy.advice for policy in decisive if policy.advice))[:MOST_ADVICE]
+    basis = Basis.FORBID if ids else Basis.DEFAULT_DENY
+    return Ruling(outcome=Outcome.DENY, basis=basis, policies=ids, advice=advice)
 
 
-def _probe_answer(result: cedarpy.AuthzResult) -> ProbeAnswer:
-    found = [(match, text) for text in result.diagnostics.errors if (match := _ERRING_POLICY.match(text))]
+def _probe_answer(answer: Answer) -> ProbeAnswer:
+    found = [(match, text) for text in answer.errors if (match := _ERRING_POLICY.match(text))]
     return ProbeAnswer(
-        matched=frozenset(int(reason.removeprefix("policy")) for reason in result.diagnostics.reasons),
+        matched=answer.decisive,
         errors={int(match.group(1)): _error_class(text[match.end() :].removeprefix(": ")) for match, text in found},
     )
 
@@ -489,8 +494,8 @@ class StackCheck:
             "action": uid_json(("Action", "")),
             "resource": uid_json(("R", "")),
         }
-        result = cedarpy.is_authorized(request, self._probe, "[]")
-        if result.diagnostics.errors or result.decision is not cedarpy.Decision.Deny:
+        answer = answer_of(request, self._probe, NO_ENTITIES)
+        if answer.errors or answer.allowed or not answer.decided:
             raise UnavailableError("this thread's stack is too small to evaluate policies; give it at least 2 MiB")
         self._checked.enough = True
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pdp.model import Counted, Session, Targets
 from pdp.policy.directory import Uid
+from pdp.policy.view import EVERYTHING, View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One question to the engine. `context` is the whole context in Cedar's JSON."""
+    """One question to the engine. `context` is what policies can see of the context, or more, in Cedar's JSON."""
 
     user: str
     agent: str
@@ -52,10 +53,17 @@ class Question:
     context: Mapping[str, Any] = field(repr=False)
 
 
-def question_of(session: Session, facts: Facts, at: float) -> Question:
-    """Return the question about one session and facts, at a time in unix seconds."""
-    context = {**facts.context, "agent": reference("Agent", session.agent), "now": datetime_value(at)}
-    if not facts.speaker:
+def question_of(session: Session, facts: Facts, at: float, view: View = EVERYTHING) -> Question:
+    """Return the question about one session and facts, at a time in unix seconds.
+
+    What is not seen in `view` may be left out of the context.
+    """
+    context = dict(facts.context)
+    if view.sees("agent"):
+        context["agent"] = reference("Agent", session.agent)
+    if view.sees("now"):
+        context["now"] = datetime_value(at)
+    if view.sees("session") and not facts.speaker:
         context["session"] = reference("Session", session.id)
     return Question(
         user=facts.speaker or session.user,

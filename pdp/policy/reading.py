@@ -15,6 +15,8 @@ from pdp.policy.directory import Uid
 from pdp.policy.moments import Moment, Moments, milliseconds
 
 _INPUT = "context.input."
+# Created once: `json.dumps` with options would create one for each call.
+_write = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class CacheClass(Enum):
@@ -104,7 +106,7 @@ class Reading:
         ]
         if targets:
             part.append(targets)
-        return json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
+        return _write(part).encode()
 
 
 # The id and epoch of the session in the key cover these.

@@ -68,11 +68,10 @@ class ArgumentCheck:
 
         The message names up to three paths and keywords of the schema, and never a value.
         """
-        depth, values, long = _measured(arguments)
-        if long:
+        if _holds_long_number(arguments):
             raise InvalidArgumentsError("`$`: a number is too long to be checked")
         if self._branches:
-            self._require_little_work(depth, values, size)
+            self._require_little_work(*_measured(arguments), size)
         if not self._validator.is_valid(arguments):
             found = sorted({self._told(error) for error in self._validator.iter_errors(arguments)})
             raise InvalidArgumentsError("; ".join(found[:_MOST_TOLD]))
@@ -138,12 +137,23 @@ def _place(path: Iterable[str | int]) -> str:
     return one_line(f"inputSchema{steps}")[:_LONGEST_PLACE]
 
 
-def _measured(value: object) -> tuple[int, int, bool]:
-    """Return the depth of the innermost value, the number of values, and whether a number is too long.
+def _holds_long_number(value: object) -> bool:
+    """Say whether a number is too long: the library writes out each, and `1e-99999` has a hundred thousand digits."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            pending.extend(one.values())
+        elif isinstance(one, list):
+            pending.extend(one)
+        elif isinstance(one, int | Decimal) and is_too_long(one):
+            return True
+    return False
 
-    The library writes out each number, and `1e-99999` has a hundred thousand digits.
-    """
-    deepest, values, long = 0, 0, False
+
+def _measured(value: object) -> tuple[int, int]:
+    """Return the depth of the innermost value, and the number of values."""
+    deepest, values = 0, 0
     pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
         one, depth = pending.pop()
@@ -153,7 +163,5 @@ def _measured(value: object) -> tuple[int, int, bool]:
             inner = tuple(one.values())
         elif isinstance(one, list):
             inner = one
-        elif isinstance(one, int | Decimal):
-            long = long or is_too_long(one)
         pending += [(other, depth + 1) for other in inner]
-    return deepest, values, long
+    return deepest, values
