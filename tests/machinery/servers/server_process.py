@@ -23,6 +23,9 @@ from tests.machinery.servers import transports
 # Long enough for a busy machine; nothing waits for it to pass.
 PATIENCE = 60.0
 
+# How this version is run.
+THIS_PROGRAM = (sys.executable, "-m", "pdp.cli")
+
 _LISTENING = "listening on "
 
 
@@ -30,7 +33,7 @@ class ServerProcess:
     """A server on a folder, which holds `policies` and keeps `data`. It listens once this returns.
 
     Several may share one folder, and one may be started after the other on it. What it logs goes to `log`, for people.
-    `through` is a command that runs the server's.
+    `program` is the command line of its version, and `through` a command that runs the server's.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ServerProcess:
         environment: Mapping[str, str] | None = None,
         /,
         *,
+        program: Sequence[str] = THIS_PROGRAM,
         through: Sequence[str] = (),
         **settings: str,
     ) -> None:
@@ -46,7 +50,7 @@ class ServerProcess:
         self.log = folder / "server.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*through, *_command(folder, settings)],
+                [*through, *_command(folder, settings, program)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment() | dict(environment or {}),
@@ -168,7 +172,7 @@ class Callers:
             client.close()
 
 
-def _command(folder: Path, settings: Mapping[str, str]) -> list[str]:
+def _command(folder: Path, settings: Mapping[str, str], program: Sequence[str] = THIS_PROGRAM) -> list[str]:
     flags = {
         "data-dir": str(folder / "data"),
         "policies-folder": str(folder / "policies"),
@@ -177,7 +181,7 @@ def _command(folder: Path, settings: Mapping[str, str]) -> list[str]:
         "server-workers": "1",
         **{name.replace("_", "-"): value for name, value in settings.items()},
     }
-    return [sys.executable, "-m", "pdp.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())]
+    return [*program, "serve", *(f"--{name}={value}" for name, value in flags.items())]
 
 
 def _environment() -> dict[str, str]:

@@ -23,16 +23,26 @@ INSTALLED = Path(__file__).parents[3] / ".venv-replicas"
 
 
 class PostgresServer:
-    """A server in a folder, which listens on one port of this machine; as a standby `of` another one, with a `name`."""
+    """A server in a folder, which listens on one port of this machine; as a standby `of` another one, with a `name`.
+
+    Without a `port` it takes one that is free.
+    """
 
     def __init__(
-        self, folder: Path, version: int, *, of: PostgresServer | None = None, name: str = "", durable: bool = False
+        self,
+        folder: Path,
+        version: int,
+        *,
+        of: PostgresServer | None = None,
+        name: str = "",
+        durable: bool = False,
+        port: int = 0,
     ) -> None:
         assert (INSTALLED / VERSIONS[version]).is_dir(), f"there is no `{INSTALLED}`: run `make replicas`"
         self.folder, self._data = folder, folder / "data"
         # No test ends the machine.
         self._fsync = "on" if durable else "off"
-        self._version, self.port = version, 0
+        self._version, self.port = version, port
         self._user = as_another()
         self._programs: Path = of._programs if of is not None else copy_programs(INSTALLED, version, folder)
         folder.chmod(0o755)
@@ -44,8 +54,9 @@ class PostgresServer:
         else:
             source = f"host=127.0.0.1 port={of.port} user=pdp application_name={name}"
             self._run("pg_basebackup", "-d", source, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = int(found.getsockname()[1])
+        if not port:
+            with socket.create_server(("127.0.0.1", 0)) as found:
+                self.port = int(found.getsockname()[1])
         self._process = self._started()
 
     @property
@@ -67,10 +78,10 @@ class PostgresServer:
         self._process.wait(timeout=60)
         self._process = self._started()
 
-    def standby(self, folder: Path, name: str) -> PostgresServer:
+    def standby(self, folder: Path, name: str, *, port: int = 0) -> PostgresServer:
         """Return a standby in a folder, which streams from this server."""
         folder.mkdir()
-        return PostgresServer(folder, self._version, of=self, name=name)
+        return PostgresServer(folder, self._version, of=self, name=name, port=port)
 
     def kill(self) -> None:
         """Kill it; its other processes end when they notice."""
@@ -94,8 +105,8 @@ class PostgresServer:
             self._process.wait(timeout=60)
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), "-D", str(self._data), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **self._user)
+        command = [*self._user, str(self._programs / program), "-D", str(self._data), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -106,15 +117,13 @@ class PostgresServer:
             "fsync": self._fsync,
             "shared_buffers": "16MB",
             "max_connections": "50",
+            # A standby that has lost its primary tries again soon.
+            "wal_retrieve_retry_interval": "100ms",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "server.log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._data), *options],
-                stdout=log,
-                stderr=log,
-                **self._user,
-            )
+            command = [*self._user, str(self._programs / "postgres"), "-D", str(self._data), *options]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
         give_up_at = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < give_up_at:
             try:

@@ -32,7 +32,7 @@ class Calls(Wire):
         line, _ = self._ask(at, question, patience)
         return line
 
-    def ask_many(self, at: Replica, questions: Sequence[Question]) -> None:
+    def ask_many(self, at: Replica, questions: Sequence[Question]) -> Sequence[Operation]:
         """Ask in one message about calls that have nothing to do with each other."""
         asked = authorization_pb2.BatchAuthorizeRequest(
             requests=[question.message() for question in questions], independent=True
@@ -47,8 +47,7 @@ class Calls(Wire):
                 else failure(_CODES[one.error.code], one.error.message)
                 for one in made.answer.answers
             ]
-        for question, one in zip(questions, said, strict=True):
-            self.note(question.line(), made, one)
+        return [self.note(question.line(), made, one) for question, one in zip(questions, said, strict=True)]
 
     def request(self, at: Replica, *, seconds: float, budget: int = -1, parent: Known | None = None) -> Known | None:
         """Request a session; return it when it is known."""

@@ -4,66 +4,66 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
+from pdp.observer import EventKind
 from pdp.record import read_records
+from pdp.sessions.postgresfailover import SETTLING_SECONDS
 from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.clients import Client, Population
 from tests.sessions.postgres.campaign.ears import Ears
 from tests.sessions.postgres.campaign.faults import Faults
-from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica
+from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica, Setting
 from tests.sessions.postgres.campaign.scripts import Scripts
-from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.replicachecker import Terms
-from tests.sessions.replicahistory import Kind, Operation
+from tests.sessions.replicahistory import HistoryFile, Kind, Operation
 
 CLIENTS_OF_EACH: Final = 2
-TERMS: Final = Terms(lease=LEASE_SECONDS, clock=0.5, fence=2.0, settling=10.0)
+TERMS: Final = Terms(lease=LEASE_SECONDS, clock=0.5, fence=2.0, settling=SETTLING_SECONDS + 10.0)
 # How long clients go on when all answer again.
 _AFTERWARDS_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """Where campaigns take place."""
+def campaign(
+    setting: Setting, choices: random.Random, history: HistoryFile, *, rounds: int, seconds: float
+) -> frozenset[str]:
+    """Play all scripts, then have clients work while things break for some seconds, in each round.
 
-    replicas: Sequence[Replica]
-    server: PostgresServer
-    database: str
-
-
-def campaign(setting: Setting, choices: random.Random, *, seconds: float, number: int) -> list[Operation]:
-    """Play all scripts, then have clients work while things break at random for some seconds; return what was seen.
-
-    Each campaign of a setting has a `number` of its own, from 1.
+    What was seen goes to the history. Return the names of all faults and scripts that must be in it.
     """
-    history: list[Operation] = []
+    names: set[str] = set()
+    for number in range(1, rounds + 1):
+        names |= _round(setting, choices, history, seconds=seconds, number=number)
+    _read_all(setting.replicas, history)
+    for one in _recorded(setting.replicas):
+        history.note(one)
+    return frozenset(names)
+
+
+def _round(
+    setting: Setting, choices: random.Random, history: HistoryFile, *, seconds: float, number: int
+) -> frozenset[str]:
     stopping = Event()
     population = Population()
     clients = [
-        Client(number, replica, population, history.append, stopping, random.Random(choices.getrandbits(64)))  # noqa: S311 - no secret
+        Client(number, replica, population, history.note, stopping, random.Random(choices.getrandbits(64)))  # noqa: S311 - no secret
         for number, replica in enumerate([*setting.replicas] * CLIENTS_OF_EACH)
     ]
-    faults = Faults(setting.replicas, setting.server, setting.database, history.append, choices)
+    faults = Faults(setting, history.note, choices)
     ears = Ears(setting.replicas, population, stopping)
-    shuffled = choices.sample(setting.replicas, len(setting.replicas))
-    scripts = Scripts(shuffled, faults, lambda: Calls(len(clients), history.append), number=number)
+    scripts = Scripts(setting, faults, lambda: Calls(len(clients), history.note), choices, number=number)
     with closing(scripts):
-        for play in scripts.all():
-            play()
+        for name, play in scripts.all().items():
+            play(name)
         with _working([ears.run, *(one.run for one in clients)], stopping):
             faults.run(stopping, seconds)
-            history.append(_calm(setting, scripts))
+            history.note(_calm(setting, scripts))
             stopping.wait(_AFTERWARDS_SECONDS)
-    _read_all(setting, history)
-    history += _recorded(setting.replicas, history)
-    return history
+    return frozenset({*scripts.all(), *faults.all()})
 
 
 @contextmanager
@@ -87,22 +87,25 @@ def _calm(setting: Setting, scripts: Scripts) -> Operation:
     return Operation(kind=Kind.CALM, invoked=began, returned=time.monotonic())
 
 
-def _read_all(setting: Setting, history: list[Operation]) -> None:
+def _read_all(replicas: Sequence[Replica], history: HistoryFile) -> None:
     """Read each session at each replica."""
-    calls = Calls(-1, history.append)
     names = [one.session for one in history if one.kind is Kind.REQUEST and one.session]
-    for replica in setting.replicas:
-        for name in names:
-            calls.read(replica, name)
-    calls.close()
+
+    def read(at: Replica) -> None:
+        with closing(Calls(-1, history.note)) as calls:
+            for name in names:
+                calls.read(at, name)
+
+    with ThreadPoolExecutor(max_workers=len(replicas)) as threads:
+        for _ in threads.map(read, replicas):
+            pass
 
 
-def _recorded(replicas: Sequence[Replica], history: Sequence[Operation]) -> Iterator[Operation]:
-    """Yield how often each decision of a history is recorded."""
-    asked = {one.decision for one in history if one.decision}
-    counts: Counter[str] = Counter()
+def _recorded(replicas: Sequence[Replica]) -> Iterator[Operation]:
+    """Yield each decision that replicas have recorded, and what they say of a database that has gone back."""
     for replica in replicas:
         for _, _, record in read_records(replica.process.record_folder):
-            if record["kind"] == "decision" and record["id"] in asked:
-                counts[record["id"]] += 1
-    return (Operation(kind=Kind.RECORDED, decision=decision, count=count) for decision, count in counts.items())
+            if record["kind"] == "decision":
+                yield Operation(kind=Kind.RECORDED, decision=record["id"])
+            elif record["kind"] == EventKind.STORE_WENT_BACK:
+                yield Operation(kind=Kind.WENT_BACK, replica=replica.number, name=record["timeline"])

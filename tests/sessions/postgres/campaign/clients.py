@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from threading import Event, Lock
 from typing import Final
@@ -18,17 +18,23 @@ from tests.sessions.replicahistory import Kind, Operation, Result
 _LIVE: Final = 10
 _JUST_CLOSED: Final = 8
 _PAUSE_SECONDS: Final = 0.004
+# A replica that does not answer is not asked again at once.
+_REST_SECONDS: Final = 0.05
 # How many of its steps are changes.
-_CHANGES: Final = 0.04
+_CHANGES: Final = 0.15
 _BUDGET: Final = 6
 # How many questions come together, and how often; how many are repeated, and how many insist on what was heard.
-_AT_ONCE: Final = 8
-_TOGETHER: Final = 0.15
+_AT_ONCE: Final = 64
+_TOGETHER: Final = 0.3
+# How many calls write: what is decided about these is read at the primary.
+_WRITING: Final = 0.1
 _REPEATED: Final = 0.3
 _INSISTING: Final = 0.2
 # What is done with sessions in turn; each client begins with another of them.
 _DEEDS: Final = (Kind.REVOKE, Kind.END, Kind.REVOKE, Kind.NARROW, Kind.REVOKE, Kind.LABEL)
-_OVER: Final = frozenset({"session_ended", "session_revoked", "session_expired", "ancestor_denied"})
+_OVER: Final = frozenset(
+    {"session_ended", "session_revoked", "session_expired", "session_not_found", "ancestor_denied"}
+)
 
 
 class Population:
@@ -121,7 +127,7 @@ class Client:
     def _ask(self) -> None:
         if self._random.random() < _TOGETHER:
             found = [self._population.any(self._random) for _ in range(_AT_ONCE)]
-            self._calls.ask_many(self._at, [self._question(one) for one in found if one is not None])
+            self._rest_after(self._calls.ask_many(self._at, [self._question(one) for one in found if one is not None]))
             return
         session = self._population.any(self._random)
         if session is None:
@@ -133,11 +139,16 @@ class Client:
             self._calls.ask(self._at, question)
         if line.basis in _OVER:
             self._population.close(session)
+        self._rest_after([line])
+
+    def _rest_after(self, lines: Sequence[Operation]) -> None:
+        if any(line.result is not Result.OK for line in lines):
+            self._stopping.wait(_REST_SECONDS)
 
     def _question(self, session: Known) -> Question:
         return Question(
             session=session,
-            tool=self._random.choice((READ, WRITE)),
+            tool=WRITE if self._random.random() < _WRITING else READ,
             request_id=self._request_id() if session.budget >= 0 else "",
             heard=self._population.heard(session) if self._random.random() < _INSISTING else None,
         )

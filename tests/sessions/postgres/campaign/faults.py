@@ -1,104 +1,165 @@
-"""What breaks in a campaign at random: processes stop and die, connections end, and networks fail in every way."""
+"""What breaks in a campaign: processes stop and die, networks fail in every way, clocks are set, disks are full."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from threading import Event
 from typing import Final
 
-from tests.sessions.postgres.campaign.faultyproxy import BOTH_WAYS, Way
-from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica
-from tests.sessions.postgres.postgresserver import PostgresServer
-from tests.sessions.replicahistory import CUT, EVERYWHERE, Kind, Operation
+from pdp.testing.waiting import wait_until
+from tests.sessions.postgres.campaign.faultyproxy import BOTH_WAYS, FaultyProxy, Way
+from tests.sessions.postgres.campaign.outages import LONGEST, PATIENCE, Breaking, Fault, Outages
+from tests.sessions.postgres.campaign.replicas import LEASE_SECONDS, Replica, Setting
+from tests.sessions.replicahistory import CUT, Operation
 
-_LONGEST: Final = 3 * LEASE_SECONDS
 _MOST_DELAY: Final = 0.3 * LEASE_SECONDS
-_BACKENDS: Final = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND random() < 0.5
-"""
+_DAY: Final = 86400.0
+# A clock that runs at another rate is moved so often.
+_STEP_SECONDS: Final = 0.01
+# How much oftener than others there are faults of one replica.
+_OFTEN: Final = 3
 
 
-class Faults:
-    """Breaks things, each for a while, and notes when that was."""
+class Faults(Breaking):
+    """Breaks replicas, what they run on, and the database."""
 
-    def __init__(
-        self,
-        replicas: Sequence[Replica],
-        server: PostgresServer,
-        database: str,
-        note: Callable[[Operation], None],
-        choices: random.Random,
-    ) -> None:
-        self._replicas = replicas
-        self._server, self._database = server, database
-        self._note = note
-        self._random = choices
+    def __init__(self, setting: Setting, note: Callable[[Operation], None], choices: random.Random) -> None:
+        super().__init__(setting, note, choices)
+        self._outages = Outages(setting, note, choices)
 
     def run(self, stopping: Event, seconds: float) -> None:
-        """Kill a replica, then break one thing after the other, for so many seconds or until `stopping`."""
-        self.kill(self._random.choice(self._replicas))
+        """Break one thing after the other for so many seconds or until `stopping`, but each at least once."""
         ends_at = time.monotonic() + seconds
-        kinds = (self.stop, self.silence, self.silence, self.delay, self.cut_commits, self.reset, self.backends)
-        while time.monotonic() < ends_at and not stopping.is_set():
-            # A start costs as much as many other faults.
-            fault = self.kill if self._random.random() < 0.04 else self._random.choice(kinds)
-            fault(self._random.choice(self._replicas))
+        left = self._shuffled(self.all())
+        first = True
+        while (first or time.monotonic() < ends_at) and not stopping.is_set():
+            name, fault = left.pop()
+            fault(name, self._random.choice(self._setting.replicas))
             stopping.wait(self._random.uniform(0.0, LEASE_SECONDS))
+            if not left:
+                # After those that stop everything, little is changed for long.
+                first, left = False, self._shuffled(self.all(), *[self._of_one()] * _OFTEN)
 
-    def stop(self, at: Replica) -> None:
-        """Stop a process for a while."""
-        with self.noted("stop", at.number):
+    def all(self) -> Mapping[str, Fault]:
+        """Return all faults that there can be in this setting, by their names."""
+        # A start costs as much as many other faults.
+        return {**self._of_one(), "kill": self._kill, **self._outages.long()}
+
+    def _shuffled(self, *faults: Mapping[str, Fault]) -> list[tuple[str, Fault]]:
+        every = [one for some in faults for one in some.items()]
+        return self._random.sample(every, len(every))
+
+    def _of_one(self) -> Mapping[str, Fault]:
+        return {
+            "stop": self._stop,
+            f"{CUT} both ways": partial(self._silence, BOTH_WAYS),
+            f"{CUT} to the database": partial(self._silence, {Way.TO_DATABASE}),
+            f"{CUT} to the replica": partial(self._silence, {Way.TO_REPLICA}),
+            f"{CUT} while the clock is slow": self._silence_slow,
+            f"{CUT} by a pooler": self._pool,
+            "delay": self._delay,
+            "slow bytes": self._trickle,
+            "commits without an answer": self._cut_commits,
+            "reset": partial(self._reset, renewals=False),
+            "reset of the renewal": partial(self._reset, renewals=True),
+            "clock a day ahead": partial(self._move_clock, _DAY),
+            "clock a day behind": partial(self._move_clock, -_DAY),
+            "clock twice as fast": partial(self._slew_clock, 2.0),
+            "clock half as fast": partial(self._slew_clock, 0.5),
+            **({"full disk": self._fill_disk} if self._setting.disks else {}),
+            **self._outages.brief(),
+        }
+
+    # Of a replica and its network
+
+    def _stop(self, name: str, at: Replica) -> None:
+        with self.noted(name, at.number):
             at.stop()
             self._pass()
             at.go_on()
 
-    def kill(self, at: Replica) -> None:
-        """Kill a process, and start it again."""
-        with self.noted("kill", at.number):
+    def _kill(self, name: str, at: Replica) -> None:
+        with self.noted(name, at.number):
             at.kill()
             at.start()
 
-    def silence(self, at: Replica) -> None:
-        """Let nothing pass between a replica and the database, one way or both."""
-        ways = self._random.choice((BOTH_WAYS, {Way.TO_DATABASE}, {Way.TO_REPLICA}))
-        at.proxy.silence(ways)
-        with self.noted(CUT, at.number):
+    def _silence(self, ways: Iterable[Way], name: str, at: Replica) -> None:
+        _each(at, lambda proxy: proxy.silence(ways))
+        with self.noted(name, at.number):
             self._pass()
-        at.proxy.heal()
+        _each(at, FaultyProxy.heal)
 
-    def delay(self, at: Replica) -> None:
-        """Have everything between a replica and the database take longer."""
-        with self.noted("delay", at.number):
-            at.proxy.delay(self._random.uniform(0.01, _MOST_DELAY))
+    def _silence_slow(self, name: str, at: Replica) -> None:
+        _each(at, FaultyProxy.silence)
+        with self.noted(name, at.number):
+            self._slew(at, 0.5)
+        _each(at, FaultyProxy.heal)
+
+    def _pool(self, name: str, at: Replica) -> None:
+        _each(at, FaultyProxy.pool)
+        with self.noted(name, at.number):
             self._pass()
-            at.proxy.heal()
+        _each(at, FaultyProxy.heal)
 
-    def cut_commits(self, at: Replica) -> None:
-        """Close each connection of a replica whose commit is under way: the answer is lost."""
-        with self.noted("cut in commit", at.number):
-            at.proxy.cut_commits()
+    def _delay(self, name: str, at: Replica) -> None:
+        seconds = self._random.uniform(0.01, _MOST_DELAY)
+        with self.noted(name, at.number):
+            _each(at, lambda proxy: proxy.delay(seconds))
             self._pass()
-            at.proxy.heal()
+            _each(at, FaultyProxy.heal)
 
-    def reset(self, at: Replica) -> None:
-        """Close the connection on which a replica renews its lease, or all."""
-        with self.noted("reset", at.number):
-            at.proxy.reset(renewals=self._random.random() < 0.5)
+    def _trickle(self, name: str, at: Replica) -> None:
+        with self.noted(name, at.number):
+            _each(at, FaultyProxy.trickle)
+            self._pass()
+            _each(at, FaultyProxy.heal)
 
-    def backends(self, _: Replica) -> None:
-        """Kill half of the processes that PostgreSQL has for all replicas."""
-        with self.noted("backends", EVERYWHERE), self._server.connect() as connection:
-            connection.execute(_BACKENDS, (self._database,))
+    def _cut_commits(self, name: str, at: Replica) -> None:
+        before = sum(proxy.cut for proxy in at.proxies)
+        with self.noted(name, at.number):
+            _each(at, FaultyProxy.cut_commits)
+            self._pass()
+            wait_until(lambda: sum(proxy.cut for proxy in at.proxies) > before, seconds=PATIENCE)
+            _each(at, FaultyProxy.heal)
 
-    @contextmanager
-    def noted(self, name: str, replica: int) -> Iterator[None]:
-        """Note a fault that lasts as long as the `with` block."""
+    def _reset(self, name: str, at: Replica, *, renewals: bool) -> None:
+        with self.noted(name, at.number):
+            _each(at, lambda proxy: proxy.reset(renewals=renewals))
+
+    # Of its machine
+
+    def _move_clock(self, seconds: float, name: str, at: Replica) -> None:
+        with self.noted(name, at.number):
+            at.clock.move(seconds)
+            self._pass()
+            at.clock.move(0.0)
+
+    def _slew_clock(self, rate: float, name: str, at: Replica) -> None:
+        with self.noted(name, at.number):
+            self._slew(at, rate)
+
+    def _slew(self, at: Replica, rate: float) -> None:
         began = time.monotonic()
-        yield
-        self._note(Operation(kind=Kind.FAULT, name=name, replica=replica, invoked=began, returned=time.monotonic()))
+        lasts = self._random.uniform(2 * LEASE_SECONDS, LONGEST)
+        while (passed := time.monotonic() - began) < lasts:
+            at.clock.move((rate - 1) * passed)
+            Event().wait(_STEP_SECONDS)
+        at.clock.move(0.0)
 
-    def _pass(self) -> None:
-        Event().wait(self._random.uniform(0.1 * LEASE_SECONDS, _LONGEST))
+    def _fill_disk(self, name: str, at: Replica) -> None:
+        assert at.disk is not None
+        with self.noted(name, at.number):
+            at.disk.fill()
+            # It can still write what it has room for already.
+            wait_until(lambda: not at.records(), seconds=PATIENCE)
+            self._pass()
+            at.disk.free()
+
+
+def _each(at: Replica, fault: Callable[[FaultyProxy], None]) -> None:
+    """Do the same with all proxies of a replica."""
+    for proxy in at.proxies:
+        fault(proxy)

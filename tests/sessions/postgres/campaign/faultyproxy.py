@@ -10,10 +10,13 @@ from enum import Enum
 from threading import Condition, Event
 from typing import Final
 
-from tests.sessions.postgres.tcpproxy import Proxy
+from tests.sessions.postgres.tcpproxy import Proxy, without_options
 
 _RENEWAL: Final = b"UPDATE replicas"
 _COMMIT: Final = b"COMMIT"
+# A slow network passes so many bytes at once, and then rests.
+_FEW_BYTES: Final = 32
+_REST_SECONDS: Final = 0.002
 
 
 class Way(Enum):
@@ -50,7 +53,9 @@ class FaultyProxy(Proxy):
         self._changed = Condition()
         self._silent: frozenset[Way] = frozenset()
         self._delay = 0.0
-        self._cutting = False
+        self._slow = self._cutting = False
+        # How many commits it has cut.
+        self.cut = 0
         self._late: Late | None = None
         # The connection on which the late answer will come, and the one on which the lease is renewed.
         self._marked: socket.socket | None = None
@@ -69,6 +74,15 @@ class FaultyProxy(Proxy):
         """Let everything pass later, each way."""
         self._delay = seconds
 
+    def trickle(self) -> None:
+        """Let few bytes pass at a time."""
+        self._slow = True
+
+    def pool(self) -> None:
+        """Be a pooler: connections lose what they ask for when they are opened, and those that are open end."""
+        self._change = without_options
+        self.reset()
+
     def cut_commits(self) -> None:
         """Close each connection on which a commit passes, before its answer does."""
         self._cutting = True
@@ -86,7 +100,8 @@ class FaultyProxy(Proxy):
 
     def heal(self) -> None:
         """End all faults."""
-        self._cutting, self._delay, self._late = False, 0.0, None
+        self._slow = self._cutting = False
+        self._delay, self._late, self._change = 0.0, None, bytes
         with self._changed:
             self._silent = frozenset()
             self._changed.notify_all()
@@ -122,6 +137,7 @@ class FaultyProxy(Proxy):
         elif self._cutting and _COMMIT in run:
             # First, so that no answer passes. The database can still read what it was sent.
             _shut(source)
+            self.cut += 1
             target.sendall(data)
         else:
             self._pass_on(data, target, Way.TO_DATABASE)
@@ -130,6 +146,10 @@ class FaultyProxy(Proxy):
         with self._changed:
             self._changed.wait_for(lambda: way not in self._silent)
         Event().wait(self._delay)
+        while self._slow and data:
+            target.sendall(data[:_FEW_BYTES])
+            data = data[_FEW_BYTES:]
+            Event().wait(_REST_SECONDS)
         target.sendall(data)
 
 

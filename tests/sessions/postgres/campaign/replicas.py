@@ -1,20 +1,26 @@
-"""The replicas of a campaign: server processes of machines of their own, each with a proxy before the database."""
+"""The replicas of a campaign: server processes of machines of their own, each with proxies before the database."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from pdp.model import Role
 from pdp.policy.contents import version_of
 from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.inprocess import write_folder
 from tests.machinery.servers.notes import DIRECTORY, EVERYTHING, READ, WRITE
-from tests.machinery.servers.server_process import ServerProcess
+from tests.machinery.servers.server_process import PATIENCE, THIS_PROGRAM, ServerProcess
 from tests.sessions.postgres.campaign.faultyproxy import FaultyProxy
+from tests.sessions.postgres.campaign.machines import Disk, WallClock, can_mount
+from tests.sessions.postgres.postgrescluster import Cluster
 from tests.sessions.postgres.postgresserver import PostgresServer
 
 LEASE_SECONDS: Final = 0.6
@@ -31,14 +37,25 @@ when {{{{ context.session.labels.contains("{SUSPECT}") }}}};
 class Replica:
     """A server process with a folder, and a proxy of its own before each server of the database.
 
-    It can be stopped, killed and started again.
+    It can be stopped, killed and started again. `program` is the command line of its version. Its wall clock can be
+    set, and it has a disk of its own where that is possible.
     """
 
     def __init__(
-        self, number: int, folder: Path, servers: Sequence[PostgresServer], database: str, replication: str
+        self,
+        number: int,
+        folder: Path,
+        servers: Sequence[PostgresServer],
+        database: str,
+        *,
+        replication: str,
+        program: Sequence[str] = THIS_PROGRAM,
     ) -> None:
-        self.number, self._folder, self._replication = number, folder, replication
+        self.number, self._folder, self._replication, self._program = number, folder, replication, program
+        # In the order of the servers.
         self.proxies = [FaultyProxy(server.port) for server in servers]
+        self.clock = WallClock(folder)
+        self.disk = Disk(folder / "data") if can_mount() else None
         self.write_bundle(0)
         file = folder / "postgres"
         file.touch(mode=0o600)
@@ -52,11 +69,6 @@ class Replica:
         files = _bundle(number)
         write_folder(self._folder / "policies", files)
         return version_of(files)
-
-    @property
-    def proxy(self) -> FaultyProxy:
-        """Return its proxy before the first server of the database."""
-        return self.proxies[0]
 
     @property
     def name(self) -> str:
@@ -73,6 +85,8 @@ class Replica:
         """Start it; it listens once this returns."""
         self._process = ServerProcess(
             self._folder,
+            self.clock.environment,
+            program=self._program,
             sessions_store="postgres",
             sessions_postgres_file=str(self._folder / "postgres"),
             sessions_lease_seconds=str(LEASE_SECONDS),
@@ -80,6 +94,7 @@ class Replica:
             record_replica=self.name,
             # After each, the server notes in the database how far its record reaches.
             record_checkpoint_seconds="1",
+            record_reserve_bytes="262144",
         )
         self.started += 1
 
@@ -100,6 +115,14 @@ class Replica:
         self.kill()
         for proxy in self.proxies:
             proxy.close()
+        if self.disk is not None:
+            self.disk.close()
+
+    def records(self) -> bool:
+        """Say whether it can write its record, by its own account."""
+        with self.channel() as channel:
+            found = HealthStub(channel).Check(HealthCheckRequest(service="pdp.record"), timeout=PATIENCE)
+        return bool(found.status == HealthCheckResponse.SERVING)
 
     def channel(self) -> Any:
         """Return a channel to the present process."""
@@ -110,10 +133,31 @@ class Replica:
         return (("authorization", f"Bearer {self.process.token(role)}"),)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where a campaign takes place: replicas on a database of a cluster, and how that fails over."""
+
+    replicas: Sequence[Replica]
+    cluster: Cluster
+    database: str
+    replication: str
+
+    @property
+    def disks(self) -> bool:
+        """Say whether replicas have disks of their own."""
+        return all(replica.disk is not None for replica in self.replicas)
+
+    def before_primary(self, replica: Replica) -> FaultyProxy:
+        """Return the proxy between a replica and the present primary."""
+        return replica.proxies[self.cluster.servers.index(self.cluster.primary)]
+
+
 def conninfo_of(ports: Sequence[int], database: str) -> str:
     """Return the connection string of a database, by way of these ports."""
     hosts = ",".join("127.0.0.1" for _ in ports)
-    return f"host={hosts} port={','.join(map(str, ports))} user=pdp dbname={database}"
+    # So that a proxy can read what passes.
+    unencrypted = "sslmode=disable gssencmode=disable"
+    return f"host={hosts} port={','.join(map(str, ports))} user=pdp dbname={database} {unencrypted}"
 
 
 def started(
@@ -125,7 +169,7 @@ def started(
     replicas = []
     for number in range(count):
         (folder / str(number)).mkdir()
-        replicas.append(Replica(number, folder / str(number), servers, database, replication))
+        replicas.append(Replica(number, folder / str(number), servers, database, replication=replication))
     # The first one makes the tables.
     replicas[0].start()
     with ThreadPoolExecutor() as threads:
