@@ -42,12 +42,16 @@ NOTHING: Final = Known(head=Head(revision=0, tag=""))
 class Acknowledged:
     """The latest change that this process, or its record, knows to be acknowledged. Safe for threads.
 
-    A database that is behind it has lost acknowledged writes, and is used no longer.
+    A database that is behind it has lost acknowledged writes, and is used no longer. `seen` is the latest revision of
+    which this process has heard at all. With `reads_count`, what a read shows is known to be acknowledged: not where
+    commits wait for standbys, since one whose wait was cancelled can be read, and lost, and nobody was told of it.
     """
 
-    def __init__(self, revision: int) -> None:
+    def __init__(self, revision: int, *, reads_count: bool = True) -> None:
         self._lock = Lock()
+        self._reads_count = reads_count
         self.known = Known(head=Head(revision=revision, tag=""))
+        self.seen = revision
 
     @property
     def revision(self) -> int:
@@ -55,14 +59,23 @@ class Acknowledged:
         return self.known.head.revision
 
     def require(self, revision: int, known: int) -> None:
-        """Note the revision of the database; raise `StoreUnavailableError` when that is behind what was `known`."""
+        """See the revision of the database; raise `StoreUnavailableError` when that is behind what was `known`."""
         if revision < known:
             raise lacking(known - revision)
-        self.note(revision)
+        self.see(revision)
+
+    def see(self, revision: int, tag: str = "", timeline: str = "") -> None:
+        """Note a revision that was read."""
+        if self._reads_count:
+            self.note(revision, tag, timeline)
+            return
+        with self._lock:
+            self.seen = max(self.seen, revision)
 
     def note(self, revision: int, tag: str = "", timeline: str = "") -> None:
         """Note a revision that was acknowledged, with its tag and timeline where they are known."""
         with self._lock:
+            self.seen = max(self.seen, revision)
             head = self.known.head
             if (revision, bool(tag)) > (head.revision, bool(head.tag)):
                 self.known = Known(head=Head(revision=revision, tag=tag), timeline=timeline)
@@ -81,9 +94,10 @@ class AcknowledgedFile:
         # The lock of the file is between processes, this one between threads.
         self._lock = Lock()
         self._file = open_private(path)
-        if os.fstat(self._file).st_size < _LENGTH:
-            # Its name and its place are on the disk before anything is in it.
-            os.pwrite(self._file, bytes(_LENGTH), 0)
+        size = os.fstat(self._file).st_size
+        if size < _LENGTH:
+            # Its name and its place are on the disk before anything is in it. What is left of one that was cut stays.
+            os.pwrite(self._file, bytes(_LENGTH - size), size)
             os.fsync(self._file)
             sync_folder(path.parent)
 

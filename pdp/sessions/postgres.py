@@ -51,6 +51,8 @@ _MARK: Final = """
 SELECT revision, coalesce(tag, ''), timeline, standbys FROM meta LEFT JOIN tags USING (revision) CROSS JOIN standing
 """
 
+_STANDBYS: Final = "SELECT current_setting('synchronous_standby_names')"
+
 
 class PostgresSessionStore(SQLSessionStore):
     """A `SessionStore` in a database of PostgreSQL. Safe for threads; open it after forking, not before.
@@ -108,7 +110,7 @@ class PostgresSessionStore(SQLSessionStore):
 
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
         self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
-        self._acknowledged = Acknowledged(known_revision)
+        self._acknowledged = Acknowledged(known_revision, reads_count=not _is_quorum(failover))
         fencing, labelling = connection(0.0), connection()
         self._fence = PostgresFence(fencing, channel=tables)
         self._fences = fences or Fences()
@@ -164,7 +166,7 @@ class PostgresSessionStore(SQLSessionStore):
             busy_seconds=busy_seconds,
             clock=clock or SharedClock(SystemClock()),
             leased=leased,
-            only_leased=failover is not None and failover.replication is Replication.QUORUM,
+            only_leased=_is_quorum(failover),
             schema_version=self._known_schema,
         )
         super().__init__(
@@ -204,10 +206,15 @@ class PostgresSessionStore(SQLSessionStore):
             self._failover.admit(connection)
             connection.execute("RESET search_path")
 
+    def require_standbys(self, connection: PostgresConnection) -> None:
+        """Raise `StoreUnavailableError` when a commit on a connection is to wait for standbys, and waits for none."""
+        if self._failover is not None:
+            self._failover.require_standbys(connection.execute(_STANDBYS).get)
+
     def outwait(self) -> None:
         """Return when all see what was read. It asks nothing while no more was seen than the last time."""
         labels = self._remembered.labels_read()
-        if self.acknowledged() > self._outwaited or labels > self._labels_outwaited:
+        if self._acknowledged.seen > self._outwaited or labels > self._labels_outwaited:
             self._outwait()
             self._labels_outwaited = labels
 
@@ -250,7 +257,7 @@ class PostgresSessionStore(SQLSessionStore):
         except ConflictError:
             # As after other writes: memory may lack what it conflicts with.
             with self._reading():
-                self._acknowledged.note(self._latest().head.revision)
+                self._acknowledged.see(self._latest().head.revision)
             raise
         self._remembered.forget(session.id for session in chain)
         return added
@@ -298,17 +305,15 @@ class PostgresSessionStore(SQLSessionStore):
                     yield
                 except ConflictError:
                     # Memory may lack what it conflicts with: the next read asks, also under a lease.
-                    self._acknowledged.note(self._revision - 1 if self._revision else self._latest().head.revision)
+                    self._acknowledged.see(self._revision - 1 if self._revision else self._latest().head.revision)
                     raise
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
                 known = self._latest()
-            revision, noted = self._revision, self._noted
+            noted = self._noted
         # Others write meanwhile.
-        self._keep(known)
-        if noted:
-            self._wait(revision)
+        self._acknowledge(known, fenced=noted)
 
     def _advance(self, wall_at: float) -> int:
         found = self._connection.execute(_ADVANCE, {"wall_at": wall_at, "ahead": MOST_APART_SECONDS}).get
@@ -324,6 +329,17 @@ class PostgresSessionStore(SQLSessionStore):
         if self._failover is not None:
             self._failover.require_standbys(standbys)
         return Known(head=Head(revision=revision, tag=tag), timeline=timeline)
+
+    def _acknowledge(self, known: Known, *, fenced: bool) -> None:
+        """Return when a commit may be acknowledged.
+
+        Raise `StoreUnavailableError` when it may not; it stands, and if it is `fenced`, all know it even then.
+        """
+        try:
+            self._keep(known)
+        finally:
+            if fenced:
+                self._wait(known.head.revision)
 
     def _keep(self, known: Known) -> None:
         if self._failover is not None:
@@ -355,8 +371,7 @@ class PostgresSessionStore(SQLSessionStore):
         """
         with self._reading(), self._locked():
             known = self._latest()
-        self._keep(known)
-        self._wait(known.head.revision)
+        self._acknowledge(known, fenced=True)
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)
@@ -388,6 +403,10 @@ def _page(lease: LeaseTerms, deployment: str) -> LeasePage:
         return LeasePage(lease, deployment=deployment)
     except OSError as error:
         raise StoreUnavailableError(f"cannot use `{lease.file}`: {reason_of(error)}") from None
+
+
+def _is_quorum(terms: FailoverTerms | None) -> bool:
+    return terms is not None and terms.replication is Replication.QUORUM
 
 
 def _failover(terms: FailoverTerms, acknowledged: Acknowledged, deployment: str) -> Failover:

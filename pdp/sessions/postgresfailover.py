@@ -71,6 +71,7 @@ class Finding(StrEnum):
     DOUBTFUL = "it has taken over, and may lack what is not known here"
     LACKS = "it lacks what was acknowledged"
     REPLACED = "it lacks what was acknowledged, but nothing that was live then is live now"
+    EARLIER = "it lacks what was acknowledged, since another one has taken its place"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +229,8 @@ def standing(connection: PostgresConnection, known: Known) -> Standing:
 def judged(seen: Standing, known: Known, replication: Replication) -> Finding:
     """Return what is to be thought of a server."""
     if _lacks(seen, known):
+        if seen.timeline < known.timeline:
+            return Finding.EARLIER
         # Each timeline begins with what the one before had: what was live then is over if all was revoked on this one.
         swept = seen.swept == seen.timeline and known.timeline not in ("", seen.timeline)
         return Finding.REPLACED if swept else Finding.LACKS
@@ -238,6 +241,11 @@ def judged(seen: Standing, known: Known, replication: Replication) -> Finding:
 
 def require_settling(found: Finding, seen: Standing, known: Known, replication: Replication) -> None:
     """Raise `StoreUnavailableError` when people must decide whether to go on with a server."""
+    if found is Finding.EARLIER:
+        raise StoreUnavailableError(
+            f"an earlier server of the database is reached again, on timeline `{seen.timeline}`: one on "
+            f"`{known.timeline}` has taken its place; to go on with it, see `pdp store restore`"
+        )
     if found is Finding.LACKS and replication is not Replication.ASYNC:
         raise lacking(max(known.head.revision - seen.revision, 0))
     if found is Finding.UNSETTLED and replication is Replication.NONE:

@@ -67,6 +67,7 @@ class PostgresSessionHistory(SQLSessionHistory):
             made.admit = beside.admit if beside else None
             return made
 
+        self._beside = beside
         # A decision that only reads waits for no writer.
         self._lock, self._reading_lock = BoundedLock(busy_seconds, _NAME), BoundedLock(busy_seconds, _NAME)
         self._reader = connection(0.0)
@@ -101,7 +102,7 @@ class PostgresSessionHistory(SQLSessionHistory):
     @contextmanager
     def _charging(self, tree_id: str) -> Iterator[None]:
         # A budget is not exceeded either when the database has lost its last moments, or another one takes its place.
-        with self._transaction(_BEGIN_TREE):
+        with self._safely(_BEGIN_TREE):
             self._connection.execute(_LOCK_TREE, (_number_of(tree_id),))
             yield
 
@@ -117,6 +118,15 @@ class PostgresSessionHistory(SQLSessionHistory):
         with self._answering(), self._connection.transaction(begin):
             yield
 
+    @contextmanager
+    def _safely(self, begin: str) -> Iterator[None]:
+        """Make a transaction that is not lost once it is acknowledged."""
+        with self._transaction(begin):
+            yield
+            if self._beside is not None:
+                # An open connection learns only here that commits wait for no standby any more.
+                self._beside.require_standbys(self._connection)
+
     def _writing(self) -> AbstractContextManager[None]:
         return self._transaction(_BEGIN)
 
@@ -124,10 +134,10 @@ class PostgresSessionHistory(SQLSessionHistory):
         return self._transaction(_BEGIN)
 
     def _durably(self) -> AbstractContextManager[None]:
-        return self._transaction(_BEGIN_DURABLE)
+        return self._safely(_BEGIN_DURABLE)
 
     def _spending(self) -> AbstractContextManager[None]:
-        return self._transaction(_BEGIN_DURABLE)
+        return self._safely(_BEGIN_DURABLE)
 
     def _wipe(self) -> None:
         pass

@@ -100,8 +100,10 @@ class Settling:
         kept, revoked = store.replace(
             change, beyond=known.head.revision + 1, wall_at=now.wall_at, seen=seen, again=again
         )
-        failover.keep(kept)
-        self.revoked(revoked)
+        try:
+            failover.keep(kept)
+        finally:
+            self.revoked(revoked)
 
 
 class SettlingStore(PostgresSessionStore):

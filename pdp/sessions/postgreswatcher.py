@@ -156,7 +156,7 @@ class PostgresWatcher(Watching):
                 lease is None
                 or not self._covers(lease)
                 # What this process has written is in no lease yet.
-                or self._moment.head.revision < self._acknowledged.revision
+                or self._moment.head.revision < self._acknowledged.seen
                 or (least is not None and not self._has(least))
             ):
                 return None
@@ -225,7 +225,7 @@ class PostgresWatcher(Watching):
         head = Head(revision=revision, tag=tags.get(revision, ""))
         with self._memory:
             # First: who rests on what memory has outwaits all up to this. It can be later than what is known.
-            self._acknowledged.note(head.revision, head.tag, self._connection.timeline)
+            self._acknowledged.see(head.revision, head.tag, self._connection.timeline)
             self._take(learned._replace(moment=replace(learned.moment, head=head)))
             self._tags = tags if before is NOTHING else self._tags | tags
             self._keep_tags(lease)

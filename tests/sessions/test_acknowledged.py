@@ -71,6 +71,30 @@ def test_a_process_that_has_stopped_holds_no_other_one_up(file: AcknowledgedFile
     assert SECOND == file.read()
 
 
+@pytest.mark.parametrize("size", [4096, 5000, 8191])
+def test_a_file_that_was_cut_keeps_what_is_left(file: AcknowledgedFile, path: Path, size: int) -> None:
+    """By what comes next, too."""
+    file.keep(FIRST)
+    file.close()
+    with path.open("r+b") as cut:
+        cut.truncate(size)
+    with closing(AcknowledgedFile(path, deployment="here")) as other:
+        found = other.read()
+        other.keep(SECOND)
+
+        assert (FIRST, SECOND) == (found, other.read())
+
+
+@pytest.mark.parametrize(("reads_count", "expected"), [(True, 8), (False, 7)])
+def test_what_is_only_read_counts_where_it_cannot_be_taken_back(*, reads_count: bool, expected: int) -> None:
+    """Memory must have it in any case."""
+    acknowledged = Acknowledged(7, reads_count=reads_count)
+    acknowledged.see(8, "tag", "00000001")
+    acknowledged.require(8, 7)
+
+    assert (expected, 8) == (acknowledged.revision, acknowledged.seen)
+
+
 def test_a_tag_is_learned_later_but_never_changed() -> None:
     """Of the same revision: another tag would be of another history."""
     acknowledged = Acknowledged(8)

@@ -67,7 +67,7 @@ class Cluster:
         self._stopped = []
 
     def fail_over(self) -> PostgresServer:
-        """Kill the primary, promote the standby that has more, and have the other one follow it; return the new one."""
+        """Kill the primary, promote the standby that has most, and have the others follow it; return the new one."""
         self.kill(self.primary)
         # What it has sent until now has been received when it is known to be gone.
         wait_until(lambda: not any(map(_receives, self.standbys)), seconds=_PATIENCE)
@@ -80,14 +80,15 @@ class Cluster:
         self._stopped = []
 
     def promote(self) -> PostgresServer:
-        """Promote the standby that has more, whether the primary lives or not, and have the other one follow it."""
-        new, other = sorted(self.standbys, key=_received, reverse=True)
+        """Promote the standby that has most, whether the primary lives or not, and have the others follow it."""
+        new, *others = sorted(self.standbys, key=_received, reverse=True)
         new.promote()
-        source = f"host=127.0.0.1 port={new.port} user=pdp application_name={self._name_of(other)}"
-        with other.connect() as connection:
-            connection.execute(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
-            connection.execute("SELECT pg_reload_conf()")
-        self.primary, self.standbys = new, [other]
+        for other in others:
+            source = f"host=127.0.0.1 port={new.port} user=pdp application_name={self._name_of(other)}"
+            with other.connect() as connection:
+                connection.execute(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
+                connection.execute("SELECT pg_reload_conf()")
+        self.primary, self.standbys = new, others
         return new
 
     def rejoin(self, lost: PostgresServer) -> None:

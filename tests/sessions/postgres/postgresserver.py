@@ -163,6 +163,13 @@ def set_to(server: PostgresServer, **settings: str) -> Iterator[None]:
             reload(connection)
 
 
+def cancel_commits(server: PostgresServer) -> None:
+    """Cancel a commit that waits for a standby, as soon as there is one."""
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    with server.connect() as connection:
+        wait_until(lambda: connection.execute(cancel).fetchone() is not None)
+
+
 def reload(connection: psycopg.Connection[tuple[object, ...]]) -> None:
     """Have all processes of a server go by its settings."""
     # Each is told in turn, so when this one is told once more, all have been told before, and take the settings before

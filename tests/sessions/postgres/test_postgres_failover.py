@@ -28,8 +28,8 @@ from pdp.sessions.values import Charge, Debit, Report, SessionFilter, Used
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
-from tests.sessions.postgres.postgrescluster import Cluster, replicated
-from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.postgrescluster import QUORUM, Cluster, replicated
+from tests.sessions.postgres.postgresserver import PostgresServer, cancel_commits, reload
 from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = pytest.mark.replicas
@@ -112,6 +112,12 @@ KNOWN = Known(head=Head(revision=9, tag="t"), timeline="00000001")
             replace(KNOWN, timeline=""),
             Finding.LACKS,
             id="it lacks what may be its own",
+        ),
+        pytest.param(
+            replace(SEEN, settled="00000001", timeline="00000001", revision=8),
+            replace(KNOWN, timeline="00000002"),
+            Finding.EARLIER,
+            id="another one has taken its place",
         ),
     ],
 )
@@ -264,6 +270,41 @@ def test_what_was_acknowledged_is_on_the_disk_before(machine: Machine) -> None:
     assert kept.head.tag
 
 
+def test_what_a_machine_cannot_keep_holds_everywhere_when_it_says_so(machine: Machine, server: PostgresServer) -> None:
+    """A revocation is fenced also when it is not acknowledged: it stands, and no lease allows what it has ended."""
+    session = _live("live")
+    with closing(machine.opened()) as store, server.connect() as connection:
+        store.insert(session, wall_at=1000.0)
+        assert store._failover is not None
+        assert store._failover._file is not None
+        store._failover._file.close()
+        connection.execute("INSERT INTO pdp_sessions.replicas VALUES ('silent', 0, 0.3)")
+        with pytest.raises(StoreUnavailableError, match=r"disk of this machine: .*; the change is made and stands"):
+            store.change_tree(session.id, revoked, wall_at=2000.0)
+        # The one that waits for a silent machine removes it.
+        silent = connection.execute("SELECT id FROM pdp_sessions.replicas").fetchall()
+
+        assert [] == silent
+        assert (revoked(session),) == store.view(session.handle_digest).chain
+        store._failover._file = None
+
+
+def test_an_earlier_server_that_is_reached_again_is_refused(machine: Machine) -> None:
+    """Also where changes can be lost: the one that has taken its place goes on, with sessions that it cannot revoke."""
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+    with closing(AcknowledgedFile(machine.folder / "acknowledged", deployment=_deployment(machine))) as file:
+        head = file.read().head
+        file.keep(Known(head=Head(revision=head.revision + 1, tag="later"), timeline="000000FF"))
+    with pytest.raises(StoreUnavailableError, match="one on `000000FF` has taken its place"):
+        machine.opened()
+    accept(machine.conninfo, now=SystemClock().now(), file=machine.folder / "acknowledged")
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+
+    assert not machine.told
+
+
 @pytest.mark.parametrize("replication", [Replication.NONE, Replication.QUORUM])
 def test_where_nothing_can_be_lost_a_server_that_lacks_something_is_refused(
     machine: Machine, server: PostgresServer, replication: Replication
@@ -401,11 +442,53 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
         wait_until(lambda: _can(lambda: store.view(session.handle_digest)), seconds=60)
 
 
+def test_nothing_is_taken_of_a_budget_while_commits_wait_for_no_standby(quorum: Cluster, tmp_path: Path) -> None:
+    """On connections that were opened while they did: the failover could lose what was taken."""
+    machine = Machine(conninfo=quorum.conninfo, folder=tmp_path, replication=Replication.QUORUM, options=HASTY)
+    session = _live("charged")
+    charge = _charge(session)
+    with (
+        closing(machine.opened()) as store,
+        closing(PostgresSessionHistory(machine.conninfo, **HASTY, beside=store)) as history,
+        quorum.primary.connect() as connection,
+    ):
+        wait_until(lambda: _can(lambda: history.charge(charge)), seconds=60)
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        reload(connection)
+        with pytest.raises(StoreUnavailableError, match="`synchronous_standby_names` is empty"):
+            history.charge(charge)
+        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{QUORUM}'")
+        reload(connection)
+        wait_until(lambda: _can(lambda: history.charge(charge)), seconds=60)
+
+        assert {"max_calls": Used(2, 0)} == history.used(session.id)
+
+
+def test_a_commit_that_was_cancelled_and_read_makes_no_right_server_wrong(quorum: Cluster, tmp_path: Path) -> None:
+    """Nobody was told of it, so a primary that lacks it is used; what is known to be acknowledged is not taken back."""
+    machine = Machine(conninfo=quorum.conninfo, folder=tmp_path, replication=Replication.QUORUM, options=HASTY)
+    session = _live("cancelled")
+    with closing(machine.opened()) as store, ThreadPoolExecutor(1) as pool:
+        wait_until(lambda: _can(lambda: store.touch(wall_at=1000.0)), seconds=60)
+        known = store.acknowledged()
+        quorum.cut_off()
+        inserting = pool.submit(_insert, store, session)
+        cancel_commits(quorum.primary)
+        inserted = inserting.result(timeout=60)
+        read = store.get(session.id)
+        known_then = store.acknowledged()
+        quorum.fail_over()
+        found: list[tuple[Session, ...]] = []
+        wait_until(lambda: _can(lambda: found.append(store.get(session.id))), seconds=60)
+
+    assert (None, (session,)) == (inserted, read)
+    assert known == known_then
+    assert [()] == found
+
+
 def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_path: Path) -> None:
     """By connections that no error ends, also those of the history: what they show has no number by which it is old."""
     session = _live("labelled")
-    debit = Debit(session_id=session.id, budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
-    charge = Charge(debits=(debit,), retry_digest=b"", now=SystemClock().now(), tree_id=session.id)
     with ExitStack() as opened:
         cluster = opened.enter_context(replicated(VERSION, synchronous=True))
         proxy = opened.enter_context(closing(Proxy(cluster.primary.port)))
@@ -426,7 +509,7 @@ def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_pat
         (tmp_path / "there").mkdir()
         there = replace(here, folder=tmp_path / "there", lease_seconds=0.0)
         with closing(there.opened()) as other, closing(PostgresSessionHistory(there.conninfo, **HASTY)) as charged:
-            charged.charge(charge)
+            charged.charge(_charge(session))
             (labelled,) = other.settle([session], frozenset({"secret"}), by="a call", wall_at=1000.0)
         found: list[tuple[Session, ...]] = []
         wait_until(lambda: _can(lambda: found.append(store.view(session.handle_digest).chain)), seconds=60)
@@ -459,6 +542,12 @@ def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path
 def _live(name: str) -> Session:
     """Return a session that lives longer than any test."""
     return make_session(name, deadline=Deadline(wall_at=time.time() + 3600, boot_at=0.0, boot_id="another boot"))
+
+
+def _charge(session: Session) -> Charge:
+    """Return one call of a session with a budget."""
+    debit = Debit(session_id=session.id, budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
+    return Charge(debits=(debit,), retry_digest=b"", now=SystemClock().now(), tree_id=session.id)
 
 
 def _insert(store: PostgresSessionStore, session: Session) -> Session | None:

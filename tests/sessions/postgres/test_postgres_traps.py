@@ -33,7 +33,7 @@ from pdp.testing.stores.samples import (
 )
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT, leased_store
-from tests.sessions.postgres.postgresserver import PostgresServer, set_to
+from tests.sessions.postgres.postgresserver import PostgresServer, cancel_commits, set_to
 from tests.sessions.postgres.tcpproxy import Proxy, without_options
 
 pytestmark = pytest.mark.replicas
@@ -163,7 +163,7 @@ def test_a_cancelled_commit_is_no_success(server: PostgresServer, store: Postgre
     """The server calls it committed, with a warning: no standby may have it."""
     with ThreadPoolExecutor(1) as pool, set_to(server, synchronous_standby_names="nobody"):
         written = pool.submit(store.touch, wall_at=2000.0)
-        _cancel_commits(server)
+        cancel_commits(server)
 
         with pytest.raises(StoreUnavailableError, match="not made a commit safe"):
             written.result(timeout=60)
@@ -177,7 +177,7 @@ def test_what_a_cancelled_commit_has_made_visible_is_not_found_done(
     with closing(PostgresSessionStore(conninfo, **HASTY)) as hasty, set_to(server, synchronous_standby_names="nobody"):
         with ThreadPoolExecutor(1) as pool:
             written = pool.submit(lambda: store.insert(session, wall_at=1000.0, write=write))
-            _cancel_commits(server)
+            cancel_commits(server)
             with pytest.raises(StoreUnavailableError):
                 written.result(timeout=60)
         visible = hasty.get(session.id)
@@ -203,7 +203,7 @@ def test_what_a_cancelled_commit_of_a_history_has_made_visible_is_not_found_done
             with ThreadPoolExecutor(1) as pool:
                 keys = history.call_token_keys()
                 withdrawn = pool.submit(lambda: keys.withdraw(key.id, wall_at=1000.0, write=write))
-                _cancel_commits(server)
+                cancel_commits(server)
                 with pytest.raises(StoreUnavailableError):
                     withdrawn.result(timeout=60)
             with pytest.raises(StoreUnavailableError):
@@ -409,13 +409,6 @@ def test_two_histories_have_one_secret(conninfo: str) -> None:
 def _backend(connection: PostgresConnection) -> int:
     """Return the process of the server that a connection speaks to."""
     return int(connection.execute("SELECT pg_backend_pid()").get)
-
-
-def _cancel_commits(server: PostgresServer) -> None:
-    """Cancel a commit that waits for a standby, as soon as there is one."""
-    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    with server.connect() as connection:
-        wait_until(lambda: connection.execute(cancel).fetchone() is not None)
 
 
 def _can(call: Callable[[], object]) -> bool:
