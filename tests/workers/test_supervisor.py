@@ -158,7 +158,7 @@ if number == 1 or round:
         time.sleep(0.05)
 time.sleep(1000)
 """
-    supervisor = supervise(script, patience=Patience(first=0.0, silent=2.0))
+    supervisor = supervise(script, patience=Patience(first=0.0, silent=2.0, closing=0.0))
     supervisor.start(until=end)
 
     supervisor.tend(until=end)
@@ -170,7 +170,7 @@ def test_one_that_is_busy_has_more_time(supervise: Supervise, end: int, tmp_path
     """A worker that uses its core may only be starved of it: its silence alone does not end it."""
     script = """
 serve()
-until = time.monotonic() + 5
+until = time.monotonic() + 3
 while time.monotonic() < until:
     pass
 end_test()
@@ -213,7 +213,7 @@ while not round:
     pass
 told()
 """
-    supervisor = supervise(script, count=1, patience=Patience(first=0.0, silent=1.0, busy=3.0))
+    supervisor = supervise(script, count=1, patience=Patience(first=0.0, silent=1.0, busy=2.0))
     supervisor.start(until=end)
 
     supervisor.tend(until=end)
