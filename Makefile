@@ -25,10 +25,10 @@ demo: $(VENV)/ready  ## run a real agent task, decided call by call; then approv
 serve: $(VENV)/ready  ## run the server on its embedded defaults
 	$(BIN)/pdp serve
 
-# One process more than there are cores, because tests wait for servers, disks and clocks a fifth of the time. A process
+# Twice as many processes as there are cores, because tests wait for servers, disks and clocks half of the time. A process
 # that has nothing left takes tests from the others.
-PROCESSES := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
-SPREAD := --numprocesses $(PROCESSES) --dist worksteal
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+SPREAD := --numprocesses $(shell echo $$(($(CORES) * 2))) --dist worksteal
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
@@ -171,8 +171,8 @@ credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker 
 # PostgreSQL itself, as a package of a registry has it.
 REPLICAS := .venv-replicas
 DATABASES := tests/sessions/postgres
-# Tests of a file have a server together, and wait for clocks half of the time.
-SHARED := --numprocesses $(PROCESSES) --dist loadfile
+# Tests of a file have a server together, of several processes.
+SHARED := --numprocesses $(shell echo $$(($(CORES) + 1))) --dist loadfile
 $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	rm -rf $(@D)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes \
