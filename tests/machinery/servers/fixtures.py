@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from pdp.identity.authentication import Authenticator, TokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.identity.callersfile import init_callers
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.policy.child.process import PolicyChild, run_once
+from pdp.policy.child.process import PolicyChild
 from pdp.registry.registrar import Registrar
 from pdp.server.service import PDPServer
 from pdp.serving.certificates import TLSFiles
@@ -40,20 +38,6 @@ def tokens(callers_file: Path) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
-def compile_files() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Return what compiles bundles: in a child process, but equal ones only once."""
-    known: dict[str, dict[str, Any]] = {}
-
-    def compile_once(job: Mapping[str, Any]) -> dict[str, Any]:
-        key = json.dumps(job, sort_keys=True)
-        if key not in known:
-            known[key] = run_once("compile", job, timeout=60)
-        return known[key]
-
-    return compile_once
-
-
-@pytest.fixture(scope="session")
 def child() -> Iterator[PolicyChild]:
     """Return the child process that evaluates."""
     evaluator = PolicyChild(timeout=60)
@@ -62,13 +46,12 @@ def child() -> Iterator[PolicyChild]:
 
 
 @pytest.fixture
-def embedded(project_root: Path, compile_files: Any, clock: FakeClock, notes: Notes) -> Iterator[Embedded]:
+def embedded(project_root: Path, clock: FakeClock, notes: Notes) -> Iterator[Embedded]:
     """Return the parts behind a server, on the shipped policies and a store in memory."""
     parts = open_embedded(
         project_root / "policies",
         clock=clock,
         observer=notes,
-        compile_files=compile_files,
         trusted_attributes=frozenset({"team"}),
     )
     yield parts
