@@ -49,6 +49,7 @@ class Wire:
             one.settimeout(0.0)
         self.calls: list[LoopCall] = []
         self.events = 0
+        self.late_at: list[float] = []
         self.reader = FrameReader()
         if secured is not None:
             ours = secured.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
@@ -75,6 +76,10 @@ class Wire:
 
     def touch(self, link: Link) -> None:
         """Do nothing: each step here ends with a turn."""
+
+    def due(self, _: Link, at: float) -> None:
+        """Keep when a call is late."""
+        self.late_at.append(at)
 
     def gone(self, _: Link) -> None:
         """Wait for nothing more."""
@@ -293,12 +298,31 @@ def test_a_silent_peer_is_asked_for_a_sign_of_life(wire: Make) -> None:
 
 
 def test_what_tls_has_proved_holds_for_its_time(wire: Make) -> None:
-    """A connection ends with the certificate of its client."""
+    """A connection ends with the certificate of its client, announced a second before, and its open calls with it."""
     one = wire().greet()
-    one.link.expire(100.0)
-    before = one.tick(59.0)
+    one.link.expire(50.0)
+    one.send(whole(1), 40.0)
+    before = one.tick(48.9)
+    announced = one.tick(49.0)
+    open_until = one.tick(49.9), one.calls[0].cancelled
+    ended = one.tick(50.0)
 
-    assert ([], [frames.GOAWAY]) == (before, [kind for kind in one.tick(100.0) if kind == frames.GOAWAY])
+    assert ([], [frames.GOAWAY], ([], False)) == (before, announced, open_until)
+    assert ([frames.GOAWAY], True, True) == (ended, one.calls[0].cancelled, one.link.closed)
+
+
+def test_a_call_ends_with_its_deadline(wire: Make) -> None:
+    """Its link is looked at just then, and tells the caller; a call that has more time goes on."""
+    one = wire().greet()
+    one.send(whole(1, {"grpc-timeout": "20m"}), 10.0)
+    one.send(whole(3, {"grpc-timeout": "1H"}), 10.0)
+    asked_for = [*one.late_at]
+    one.link.late(10.02)
+    one.link.turn()
+    answered = [found.stream for found in one.frames() if found.kind == frames.HEADERS]
+
+    assert [10.02, 3610.0] == [round(at, 6) for at in asked_for]
+    assert ([1], [True, False], 3610.0) == (answered, [call.cancelled for call in one.calls], one.late_at[-1])
 
 
 @pytest.mark.parametrize(("proved_for", "closed"), [(1.0, False), (0.0, True), (-1.0, True)])

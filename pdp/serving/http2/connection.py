@@ -142,11 +142,21 @@ class GRPCConnection:
         """Say whether the peer's windows have let through all that was sent to a call."""
         return not self._engine.queued(stream.id)
 
-    def tick(self, now: float) -> None:
-        """End calls whose deadline has passed, and a connection whose peer does not read its answers."""
+    @property
+    def next_deadline(self) -> float:
+        """Return the earliest deadline of the calls in progress; infinity without one."""
+        return min((one.deadline_at for one in self._streams.values()), default=math.inf)
+
+    def end_late(self, now: float) -> None:
+        """End calls whose deadline has passed."""
         self._now = now
         for stream in [one for one in self._streams.values() if one.deadline_at <= now]:
             self._refuse(stream, StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+        self._tell()
+
+    def tick(self, now: float) -> None:
+        """End calls whose deadline has passed, and a connection whose peer does not read its answers."""
+        self.end_late(now)
         self._reset_what_is_read()
         if self.taken != self._taken:
             self._taken, self._taken_at = self.taken, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import selectors
 import socket
@@ -42,6 +43,10 @@ class Keeper(Protocol):
         """Have `turn` of a link called at the end of this turn of the loop."""
         ...
 
+    def due(self, link: Link, at: float) -> None:
+        """Have `late` of a link called at a time, if that comes before its next `tick`."""
+        ...
+
     def gone(self, link: Link) -> None:
         """Forget a link, whose socket is closed."""
         ...
@@ -77,6 +82,7 @@ class Link:
         self._shaking = isinstance(sock, ssl.SSLSocket)
         self._began_at, self._heard_at, self._busy_at, self._moved_at = now, now, now, now
         self._ends_at = now + times.age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+        self._proof_ends_at = math.inf
         self._announced_at = self._left_at = self._pinged_at = 0.0
         self._moved, self._sent = (0, 0), 0
         self._events = 0
@@ -110,6 +116,7 @@ class Link:
 
     def begun(self, stream: Stream) -> None:
         """Take a call whose headers have come."""
+        self._keeper.due(self, stream.deadline_at)
         call = self._calls[stream.id] = LoopCall(self, stream)
         self._enter(stream.path, call)
 
@@ -166,7 +173,11 @@ class Link:
             if now - self._began_at >= times.handshake:
                 self.close()
             return
+        if now >= self._proof_ends_at:
+            self.connection.drain()
+            self.connection.close()
         self.connection.tick(now)
+        self._keeper.due(self, self.connection.next_deadline)
         self._watch_reading(now)
         if self._calls or self.connection.in_progress:
             self._busy_at = now
@@ -185,6 +196,12 @@ class Link:
             self._ask(now)
         self._keeper.touch(self)
 
+    def late(self, now: float) -> None:
+        """End the calls whose deadline has passed."""
+        self.connection.end_late(now)
+        self._keeper.due(self, self.connection.next_deadline)
+        self._keeper.touch(self)
+
     def drain(self, now: float) -> None:
         """Tell the peer to begin no more calls; end when those in progress are answered."""
         if self.connection.greeted and not self.connection.closing:
@@ -197,8 +214,9 @@ class Link:
             self.close()
 
     def expire(self, ends_at: float) -> None:
-        """End no later than at a time."""
-        self._ends_at = min(self._ends_at, ends_at)
+        """End with all calls at a time, announced before: then what TLS has proved holds no more."""
+        self._proof_ends_at = ends_at
+        self._ends_at = min(self._ends_at, ends_at - self._times.announced)
 
     def close(self) -> None:
         """Close the socket, and tell the calls in progress that their caller has left."""

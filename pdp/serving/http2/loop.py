@@ -30,7 +30,6 @@ Open = Callable[[socket.socket, str, "Loop", float], Link]
 
 class Loop:
     """A thread with the sockets of a listener. `opened` makes a link of a connection that was accepted.
-
     All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
     """
 
@@ -49,6 +48,9 @@ class Loop:
         self._links: set[Link] = set()
         self._again: set[Link] = set()
         self._touched: dict[Link, None] = {}
+        # Deadlines of calls that come before the next tick: the earliest of each link.
+        self._due: dict[Link, float] = {}
+        self._next_tick = 0.0
         self._accepts = False
         self._ends_at = math.inf
         self._thread = threading.Thread(target=self._run, name="pdp-loop", daemon=True)
@@ -103,9 +105,15 @@ class Loop:
         """Have a link send what it has at the end of this turn."""
         self._touched[link] = None
 
+    def due(self, link: Link, at: float) -> None:
+        """Have `late` of a link called at a time, if that comes before its next `tick`."""
+        if at < self._next_tick:
+            self._due[link] = min(at, self._due.get(link, at))
+
     def gone(self, link: Link) -> None:
         """Forget a link."""
         self.interest(link, 0)
+        self._due.pop(link, None)
         self._links.discard(link)
         self._again.discard(link)
         self._touched.pop(link, None)
@@ -113,19 +121,22 @@ class Loop:
     def _run(self) -> None:
         self._ident = threading.get_ident()
         self._accept(on=True)
-        next_tick = time.monotonic() + _TICK_SECONDS
+        self._next_tick = time.monotonic() + _TICK_SECONDS
         while self._links or self._ends_at == math.inf:
-            self._turn(next_tick)
+            self._turn()
             now = time.monotonic()
-            if now >= next_tick:
-                next_tick = now + _TICK_SECONDS
+            if now >= self._next_tick:
+                self._next_tick = now + _TICK_SECONDS
                 self._tick(now)
+            elif self._due:
+                self._end_late(now)
             self._send()
         self._release()
 
-    def _turn(self, next_tick: float) -> None:
+    def _turn(self) -> None:
         self._sleeping = True
-        timeout = 0.0 if self._work or self._again else max(0.0, next_tick - time.monotonic())
+        wakes_at = min(self._due.values(), default=self._next_tick)
+        timeout = 0.0 if self._work or self._again else max(0.0, wakes_at - time.monotonic())
         found = self._selector.select(timeout)
         self._sleeping = False
         now = time.monotonic()
@@ -142,7 +153,13 @@ class Loop:
                 self._take(key.fileobj, now)
         self._do_work()
 
+    def _end_late(self, now: float) -> None:
+        for link in [one for one, at in self._due.items() if at <= now]:
+            del self._due[link]
+            self._carefully(link, partial(link.late, now))
+
     def _tick(self, now: float) -> None:
+        self._due.clear()
         for link in tuple(self._links):
             self._carefully(link, partial(link.tick, now))
         while sum(link.waiting for link in self._links) > self._most_waiting:
