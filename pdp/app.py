@@ -137,7 +137,9 @@ def open_embedded(
     # Sessions of an earlier process can be in the store.
     begun_at = no_earlier(time.now(), store.high_water_at()).wall_at if sessions is not None else 0.0
     past = history if history is not None else MemorySessionHistory(begun_at=begun_at)
-    watcher = ExpiryNotices(observer or Observers())
+    watcher = ExpiryNotices(
+        observer if isinstance(observer, Observers) else Observers(*([observer] if observer else []))
+    )
     keeper = BundleKeeper(
         source=source_at(Path(policies), limits) if isinstance(policies, Path | str) else policies,
         compile_files=compile_files or compile_once(),
@@ -258,7 +260,7 @@ class App:
             log.start()
             telemetry.watch_record(log.status)
             # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
-            watchers = Observers(log, telemetry, *([observer] if observer else []))
+            watchers = Observers(telemetry, *([observer] if observer else []), record=log)
             fences = Fences(telemetry.fenced)
             sessions, history = self._open_stores(settings, log, time, fences)
             telemetry.watch_sessions(sessions.count_by_state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -154,6 +154,21 @@ class Observer(Protocol):
 
     def event(self, event: Event) -> None:
         """Observe an event."""
+        ...
+
+
+# A decision, and the place of its question in the caller's trace.
+Observed = tuple[Decision, TraceParent]
+
+
+class Recorder(Observer, Protocol):
+    """An observer that takes several decisions together."""
+
+    def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
+        """Observe decisions, and return those to go on with, in their order, without waiting longer than a moment.
+
+        None when it would have to wait; then it has observed none of them.
+        """
         ...
 
 

@@ -148,7 +148,7 @@ class _Decider:
             if not telemetry.shutdown(_SENDING_SECONDS):
                 raise WrongAnswerError("not everything was sent to the receiver of telemetry")
 
-        return _Setup(observer=Observers(log, telemetry), trace_ids=telemetry.trace_ids, end=end)
+        return _Setup(observer=Observers(telemetry, record=log), trace_ids=telemetry.trace_ids, end=end)
 
 
 def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[CallRequest, bool]]:

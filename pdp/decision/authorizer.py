@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from random import uniform
 from time import perf_counter_ns, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdp.clock import Instant
 from pdp.decision.accessevents import event_of
-from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
+from pdp.decision.cache import DecisionCache, Key, RequestMemory, call_key, read_key
 from pdp.decision.counts import SeenCounts
 from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
@@ -32,8 +32,8 @@ from pdp.errors import (
 from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, CacheResult, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
-from pdp.observer import Observer, TraceIds
+from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
+from pdp.observer import Recorder, TraceIds
 from pdp.policy.plan import Plan
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
@@ -53,6 +53,38 @@ _LONGEST_PAUSE = 0.02
 _TURNS, _MOST_WAITING, _PATIENCE_SECONDS = 64, 256, 2.0
 
 
+# A ruling, whether it was remembered, and the counts that the policies saw.
+_Found = tuple[Ruling, CacheResult, SeenCounts | None]
+
+
+class _Asked(NamedTuple):
+    """A call as it is decided, with the facts that its PEP vouches for. `started` is in nanoseconds.
+
+    `waits` says whether the decision may wait: for the store, for other calls, or for policies that take long.
+    """
+
+    request: CallRequest
+    facts: Mapping[str, Any]
+    caller: Caller
+    parent: TraceParent
+    started: int
+    waits: bool = True
+
+
+class Decided(NamedTuple):
+    """A decision that is not recorded yet, what the ledger wrote for it, and the snapshot with what the call changed.
+
+    `ruling` and `claimed_id` are those before the ledger.
+    """
+
+    decision: Decision
+    ruling: Ruling
+    claimed_id: str
+    settled: Settled | None
+    snapshot: Snapshot
+    asked: _Asked
+
+
 class Authorizer:
     """Decides about tool calls. Safe for threads.
 
@@ -65,7 +97,7 @@ class Authorizer:
         snapshots: Snapshots,
         ledger: Ledger,
         history: SessionHistory,
-        observer: Observer,
+        observer: Recorder,
         trace_ids: TraceIds | None = None,
         cache: DecisionCache | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -92,8 +124,33 @@ class Authorizer:
         started = perf_counter_ns()
         snapshot = self._snapshots.of_call(request, caller)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
-        decision, _ = self._decide(snapshot, request, facts, caller, request.parent or parent, started)
+        decision, _ = self._answer(snapshot, _Asked(request, facts, caller, request.parent or parent, started))
         return decision
+
+    def try_now(self, request: CallRequest, caller: Caller, *, parent: TraceParent = NO_PARENT) -> Decided | None:
+        """Decide about one call as `authorize` does, if nothing has to be waited for; None otherwise.
+
+        Only remembered rulings and quick questions to the policies are answered: nothing that asks the store, changes
+        something, or waits for other calls. The decision counts once it is recorded: see `record`.
+        """
+        started = perf_counter_ns()
+        snapshot = self._snapshots.known(request, caller)
+        if snapshot is None:
+            return None
+        facts = caller_facts(snapshot.bundle, request.call, self._limits)
+        asked = _Asked(request, facts, caller, request.parent or parent, started, waits=False)
+        return self._decide(snapshot, asked)
+
+    def record(self, decided: Sequence[Decided]) -> Sequence[Decision] | None:
+        """Record what `try_now` has decided, all together, and return the decisions as they are recorded.
+
+        None, and none of them counts, when that has to be waited for.
+        """
+        answered = self._observer.decisions([(one.decision, one.asked.parent) for one in decided])
+        if answered is not None:
+            for one, decision in zip(decided, answered, strict=True):
+                self._part_from_retries(one, decision)
+        return answered
 
     def batch(
         self, requests: Sequence[CallRequest], caller: Caller, *, parent: TraceParent = NO_PARENT
@@ -114,7 +171,8 @@ class Authorizer:
         decisions = []
         for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
-            decision, after = self._decide(snapshot, request, stated, caller, request.parent or parent, started)
+            asked = _Asked(request, stated, caller, request.parent or parent, started)
+            decision, after = self._answer(snapshot, asked)
             decisions.append(decision)
             if after is not snapshot:
                 # Other sessions of the batch can have the same ancestors.
@@ -132,31 +190,26 @@ class Authorizer:
 
     # The path of a decision: snapshot, gate, look up, judge, remember, settle, record.
 
-    def _decide(
-        self,
-        snapshot: Snapshot,
-        request: CallRequest,
-        facts: Mapping[str, Any],
-        caller: Caller,
-        parent: TraceParent,
-        started: int,
-        tries_left: int | None = None,
-    ) -> tuple[Decision, Snapshot]:
-        """Return the decision, and the snapshot with what the call changed.
+    def _decide(self, snapshot: Snapshot, asked: _Asked, tries_left: int | None = None) -> Decided | None:
+        """Return the decision, which is not recorded yet, and the snapshot with what the call changed.
 
-        `tries_left` says how often the call can be decided again; None while it has not had its turn.
+        `tries_left` says how often the call can be decided again; None while it has not had its turn. None for a call
+        that must have its turn first, and for one that may not wait, but would have to.
         """
-        passed = gate(snapshot, request.call, caller.bounds)
+        request, caller, passed = asked.request, asked.caller, gate(snapshot, asked.request.call, asked.caller.bounds)
         gated = perf_counter_ns()
         if isinstance(passed, Refusal):
-            return self._refuse(snapshot, request, caller, parent, passed.ruling, started, gated)
+            return self._refused(snapshot, asked, passed.ruling, gated) if asked.waits else None
         plan = snapshot.bundle.plan(passed)
-        if plan.in_turn and tries_left is None:
-            return self._decide_in_turn(snapshot, plan, request, facts, caller, parent, started)
-        ruling, looked_up, seen = self._ruling(snapshot, plan, request, caller, facts)
+        if (plan.in_turn and tries_left is None) or (plan.settles and not asked.waits):
+            return None
+        found = self._ruling(snapshot, plan, asked)
+        if found is None or (found[0].asks and not asked.waits):
+            return None
+        ruling, looked_up, seen = found
         # A call that a person can allow has an id of its own: a retry that is allowed later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if ruling.asks else ruling.outcome)
-        times, settled = (started, gated, perf_counter_ns()), None
+        times, settled = (asked.started, gated, perf_counter_ns()), None
         if plan.settles or ruling.asks:
             left = _TRIES_AGAIN if tries_left is None else tries_left
             try:
@@ -164,51 +217,45 @@ class Authorizer:
             except ConflictError:
                 anew = self._anew(snapshot, request, caller, left, pause=seen is not None)
                 if isinstance(anew, Snapshot):
-                    return self._decide(anew, request, facts, caller, parent, started, left - 1)
+                    return self._decide(anew, asked, left - 1)
                 settled = anew
-        ids = (decision_id, *self._trace_ids(parent, caller))
+        ids = (decision_id, *self._trace_ids(asked.parent, caller))
         decision = _decision(ids, ruling, looked_up, snapshot, passed, request, caller, times)
-        return self._answer(decision, settled, snapshot, request, parent, times)
+        if settled is None:
+            return Decided(decision, ruling, decision.id, None, snapshot, asked)
+        whole = _with_settled(decision, settled, times)
+        return Decided(whole, ruling, decision.id, settled, settled.snapshot, asked)
 
-    def _refuse(
-        self,
-        snapshot: Snapshot,
-        request: CallRequest,
-        caller: Caller,
-        parent: TraceParent,
-        ruling: Ruling,
-        started: int,
-        gated: int,
-    ) -> tuple[Decision, Snapshot]:
+    def _refused(self, snapshot: Snapshot, asked: _Asked, ruling: Ruling, gated: int) -> Decided:
         """Deny a call about which no policy is asked.
 
         The deny has an id of its own: a retry that passes later is another decision.
         """
+        request, caller = asked.request, asked.caller
         tool = snapshot.bundle.catalogue.tool(request.call.server, request.call.tool)
-        ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(parent, caller))
-        times = (started, gated, perf_counter_ns())
+        ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(asked.parent, caller))
+        times = (asked.started, gated, perf_counter_ns())
         decision = _decision(ids, ruling, CacheResult.NONE, snapshot, tool, request, caller, times)
-        return self._answer(decision, None, snapshot, request, parent, times)
+        return Decided(decision, ruling, decision.id, None, snapshot, asked)
 
-    def _decide_in_turn(
-        self,
-        snapshot: Snapshot,
-        plan: Plan,
-        request: CallRequest,
-        facts: Mapping[str, Any],
-        caller: Caller,
-        parent: TraceParent,
-        started: int,
-    ) -> tuple[Decision, Snapshot]:
+    def _answer(self, snapshot: Snapshot, asked: _Asked) -> tuple[Decision, Snapshot]:
+        """Decide about a call, in its turn if it must have one; return the recorded decision and the snapshot after."""
+        decided = self._decide(snapshot, asked)
+        return self._recorded(decided) if decided is not None else self._answer_in_turn(snapshot, asked)
+
+    def _answer_in_turn(self, snapshot: Snapshot, asked: _Asked) -> tuple[Decision, Snapshot]:
         """Decide about a call after those of its tree that came before: else the first changes the counts of all."""
-        tries = _TRIES_AT_COUNTS if plan.policies.counted else _TRIES_AGAIN
+        tries = _TRIES_AT_COUNTS if _sees_counts(snapshot, asked.request.call) else _TRIES_AGAIN
         with ExitStack() as turn:
             try:
                 turn.enter_context(self._turns[hash(snapshot.chain[-1].id) % _TURNS].turn())
             except OverloadedError:
-                refused = deny(Basis.LEDGER_UNAVAILABLE, "too many calls of the session wait for each other")
-                return self._refuse(snapshot, request, caller, parent, refused, started, perf_counter_ns())
-            return self._decide(snapshot, request, facts, caller, parent, started, tries)
+                ruling = deny(Basis.LEDGER_UNAVAILABLE, "too many calls of the session wait for each other")
+                return self._recorded(self._refused(snapshot, asked, ruling, perf_counter_ns()))
+            decided = self._decide(snapshot, asked, tries)
+            if decided is None:
+                raise AssertionError("a call that has its turn is decided")
+            return self._recorded(decided)
 
     def _anew(
         self, snapshot: Snapshot, request: CallRequest, caller: Caller, tries_left: int, *, pause: bool
@@ -227,76 +274,81 @@ class Authorizer:
             return anew
         return unsettled(snapshot, "the session or the active bundle changes too fast")
 
-    def _answer(
-        self,
-        decision: Decision,
-        settled: Settled | None,
-        snapshot: Snapshot,
-        request: CallRequest,
-        parent: TraceParent,
-        times: tuple[int, int, int],
-    ) -> tuple[Decision, Snapshot]:
-        """Return the decision as it is recorded, and the snapshot with what the call changed."""
-        whole = decision if settled is None else _with_settled(decision, settled, times)
-        answered = self._observer.decision(whole, parent)
-        if answered.ruling is not decision.ruling and request.request_id:
-            self._retries.part(decision.caller.id, request.request_id)
+    def _recorded(self, decided: Decided) -> tuple[Decision, Snapshot]:
+        """Record a decision; return it as it is recorded, and the snapshot with what the call changed."""
+        answered, settled = self._observer.decision(decided.decision, decided.asked.parent), decided.settled
+        self._part_from_retries(decided, answered)
         if settled is None:
-            return answered, snapshot
+            return answered, decided.snapshot
         # A try before this one has used the approval, and was told: it is one use, of one decision.
-        retried = whole.id != decision.id
+        retried = decided.decision.id != decided.claimed_id
         if not retried and (event := event_of(settled.access, answered)) is not None:
             self._observer.event(event)
         if not answered.allowed:
             # It could not be recorded: what was not allowed is not done.
             self._ledger.undo(settled)
-        return answered, settled.snapshot
+        return answered, decided.snapshot
 
-    def _ruling(
-        self, snapshot: Snapshot, plan: Plan, request: CallRequest, caller: Caller, facts: Mapping[str, Any]
-    ) -> tuple[Ruling, CacheResult, SeenCounts | None]:
+    def _part_from_retries(self, decided: Decided, answered: Decision) -> None:
+        """Let no retry share the id of a decision that became another one after its ruling."""
+        request = decided.asked.request
+        if answered.ruling is not decided.ruling and request.request_id:
+            self._retries.part(decided.asked.caller.id, request.request_id)
+
+    def _ruling(self, snapshot: Snapshot, plan: Plan, asked: _Asked) -> _Found | None:
         """Ask the cache, then the policies. INVARIANT: the gate has passed the call on the same snapshot.
 
         The cache is asked for a call with the same bytes, then for one in which the policies can read the same. Where
         policies see the targets of calls, it is asked only for the latter, which holds where their names come from.
-        Where they see counts, which are returned too, it is not asked.
+        Where they see counts, which are returned too, it is not asked. None for a call that may not wait, unless its
+        ruling is remembered, or found quickly.
         """
         bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
-        call, tool, policies = request.call, plan.tool, plan.policies
-        reading = policies.reading
-        place = reading.place_in_time(at)
+        call, caller, tool = asked.request.call, asked.caller, plan.tool
+        place = plan.policies.reading.place_in_time(at)
         by_call = call_key(bundle.version, chain, call, caller, place) if plan.by_call else None
         if by_call and (found := self._cache.get(by_call, now)) is not None:
             return found.ruling, CacheResult.HIT, None
+        if not (asked.waits or plan.types_quickly(call.arguments_json)):
+            return None
         try:
             find = names_in_results(self._history, chain, call.session_handle)
-            seen = call_facts(tool, call, caller.id, facts, self._limits, seen_targets(bundle, chain, tool, find))
+            targets = seen_targets(bundle, chain, tool, find)
+            seen = call_facts(tool, call, caller.id, asked.facts, self._limits, targets)
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE, None
-        if not reading.cacheable:
-            return self._ruling_past_cache(snapshot, plan, request, caller, seen)
-        read = reading.part(seen.resource, seen.context, seen.targets)
-        by_reading = read_key(bundle.version, chain, call, read, place)
+        if plan.policies.reading.cacheable:
+            return self._ruling_by_reading(snapshot, plan, asked, seen, place, by_call)
+        return self._ruling_past_cache(snapshot, plan, asked, seen)
+
+    def _ruling_by_reading(
+        self, snapshot: Snapshot, plan: Plan, asked: _Asked, facts: Facts, place: tuple[int, ...], by_call: Key | None
+    ) -> _Found | None:
+        bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
+        read = plan.policies.reading.part(facts.resource, facts.context, facts.targets)
+        by_reading = read_key(bundle.version, chain, asked.request.call, read, place)
         if (found := self._cache.get(by_reading, now)) is not None:
-            ruling = of_this_call(found.ruling, chain, tool, seen)
+            ruling = of_this_call(found.ruling, chain, plan.tool, facts)
             if by_call:
                 self._cache.put(by_call, ruling, found.end, now)
             return ruling, CacheResult.HIT, None
-        general = judge_chain(bundle, chain, seen, at)
-        ruling = of_this_call(general, chain, tool, seen)
+        if not (asked.waits or plan.judges_quickly(sessions=len(chain))):
+            return None
+        general = judge_chain(bundle, chain, facts, at)
+        ruling = of_this_call(general, chain, plan.tool, facts)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
             return ruling, CacheResult.BYPASS, None
         # Most calls are never repeated to the byte: those that are get a key of their own with their first repetition.
         self._cache.put(by_reading, general, earliest_end(chain, now), now)
         return ruling, CacheResult.MISS, None
 
-    def _ruling_past_cache(
-        self, snapshot: Snapshot, plan: Plan, request: CallRequest, caller: Caller, facts: Facts
-    ) -> tuple[Ruling, CacheResult, SeenCounts | None]:
+    def _ruling_past_cache(self, snapshot: Snapshot, plan: Plan, asked: _Asked, facts: Facts) -> _Found | None:
+        if not (asked.waits or plan.judges_quickly(sessions=len(snapshot.chain))):
+            return None
         ruling, seen = None, None
         if names := plan.policies.counted:
             try:
-                seen = self._ledger.counts(snapshot, request, caller, names)
+                seen = self._ledger.counts(snapshot, asked.request, asked.caller, names)
             except (UnavailableError, OverloadedError) as error:
                 return deny(Basis.LEDGER_UNAVAILABLE, str(error)), CacheResult.BYPASS, None
             facts, ruling = replace(facts, counted=seen.counted), seen.unknown
@@ -373,6 +425,12 @@ def _with_settled(decision: Decision, settled: Settled, times: tuple[int, int, i
         counted_as=settled.counted_as,
         phases=(*decision.phases, ("ledger", (ended - ruled) / 1000)),
     )
+
+
+def _sees_counts(snapshot: Snapshot, call: Call) -> bool:
+    """Say whether policies see what the counts of a call are."""
+    tool = snapshot.bundle.catalogue.tool(call.server, call.tool)
+    return tool is not None and bool(snapshot.bundle.plan(tool).policies.counted)
 
 
 def _no_trace(_: TraceParent, __: Caller) -> tuple[str, str]:

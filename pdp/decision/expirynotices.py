@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
 
 from pdp.foundation.quickcaches import SmallCache
 from pdp.model import Basis, Decision, TraceParent
-from pdp.observer import Event, EventKind, Observer
+from pdp.observer import Event, EventKind, Observed, Recorder
 
 # The expiry of a session is reported again when it is seen after so many other expired sessions.
 _MOST_NOTICED = 65_536
@@ -18,7 +19,7 @@ class ExpiryNotices:
     It makes the event from a decision based on the expiry. When another part sends the event, only the first passes.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Recorder) -> None:
         self._observer = observer
         self._lock = Lock()
         self._noticed: SmallCache[str, None] = SmallCache(_MOST_NOTICED)
@@ -26,13 +27,23 @@ class ExpiryNotices:
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Pass a decision on, then report the expiry that it is based on."""
         decision = self._observer.decision(decision, parent)
+        self._look_at(decision)
+        return decision
+
+    def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
+        """Pass decisions on, then report the expiries that they are based on."""
+        decisions = self._observer.decisions(observed)
+        for decision in decisions or ():
+            self._look_at(decision)
+        return decisions
+
+    def _look_at(self, decision: Decision) -> None:
         ruling = decision.ruling
         if ruling.basis is Basis.SESSION_EXPIRED:
             self._notice(decision, decision.session_id, decision.agent)
         elif ruling.ancestor_basis is Basis.SESSION_EXPIRED:
             # The decision does not name the ancestor's agent.
             self._notice(decision, ruling.ancestor_id, "")
-        return decision
 
     def event(self, event: Event) -> None:
         """Pass an event on; the expiry of a session only once."""

@@ -77,6 +77,13 @@ class Snapshots:
         """
         return self._of_view(self._view((request,), (request.least,)), self._clock.now(), caller)
 
+    def known(self, request: CallRequest, caller: Caller) -> Snapshot | None:
+        """Return what `of_call` returns, if memory can tell at once; None where the store must be asked."""
+        view = self._sessions.known(handle_digest(request.call.session_handle), request.least)
+        if view is None or self._lacks_labels(view, (request,)):
+            return None
+        return self._of_view(view, self._clock.now(), caller)
+
     def of_calls(self, requests: Iterable[CallRequest], caller: Caller) -> dict[str, Snapshot]:
         """Return a snapshot as in `of_call` for the handle of each call, all with the same time and bundle.
 
@@ -112,13 +119,16 @@ class Snapshots:
         """Return a view of the session of some calls, without labels unless one of them depends on these."""
         digest = handle_digest(requests[0].call.session_handle)
         view = [self._sessions.view(digest, known, labels=False) for known in least][-1]
+        return self._sessions.view(digest) if self._lacks_labels(view, requests) else view
+
+    def _lacks_labels(self, view: StoreView, requests: Sequence[CallRequest]) -> bool:
+        """Say whether a view has no labels, and one of some calls depends on them."""
         if view.labelled or not view.chain:
-            return view
+            return False
         bundle = self._bundle_for(view.bundle)
         tools = [bundle.catalogue.tool(request.call.server, request.call.tool) for request in requests]
         # INVARIANT: a label counts in each decision that begins after it was acknowledged.
-        by_labels = any(tool is not None and bundle.plan(tool).reads_labels for tool in tools)
-        return self._sessions.view(digest) if by_labels else view
+        return any(tool is not None and bundle.plan(tool).reads_labels for tool in tools)
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
         bundle = self._bundle_for(view.bundle)

@@ -14,6 +14,9 @@ LARGE_STACK_BYTES = 64 * 1024 * 1024
 # INVARIANT: `threading.stack_size` is one setting for the process; two changes at once would leave a wrong value.
 _STARTING = threading.Lock()
 
+# How long a thread that must not wait may wait for a lock: others hold those of memory for some microseconds.
+MOMENT_SECONDS = 0.001
+
 
 def start_on_large_stack(thread: threading.Thread, size: int = LARGE_STACK_BYTES) -> None:
     """Start a thread with a stack of `size` bytes; later threads have the former size."""

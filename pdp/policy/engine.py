@@ -217,6 +217,11 @@ class Slice:
         known = {read for read in policy.reads if read.startswith((BELOW, HAS))}
         return (policy.reads - known) | ({"resource"} if known & self._others else set())
 
+    @property
+    def is_parsed(self) -> bool:
+        """Say whether the next question need not wait until the policies are parsed."""
+        return self._kept.whole.get(self.action) is not None
+
     def _parsed(self) -> Parsed:
         found = self._kept.whole.get(self.action)
         if found is None:

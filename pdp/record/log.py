@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -27,8 +27,9 @@ from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.files import make_folder
 from pdp.foundation.repeating import Repeater
+from pdp.foundation.threads import MOMENT_SECONDS
 from pdp.model import Basis, Decision, Outcome, TraceParent
-from pdp.observer import ENDING, Event
+from pdp.observer import ENDING, Event, Observed
 from pdp.record.anchors import Anchors, lost_of
 from pdp.record.chain import Chain, Reached, Rotation
 from pdp.record.disk import Disk
@@ -187,6 +188,22 @@ class DecisionLog:
         self._take(body)
         return decision
 
+    def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
+        """Record decisions in one write, and return them; None, and none is recorded, when that is to be waited for.
+
+        That is when the disk must take an allow, or when it does not take records as it should.
+        """
+        decisions = [decision for decision, _ in observed]
+        if self._durability == "durable" and any(decision.allowed for decision in decisions):
+            return None
+        bodies = [self._entries.decision(decision) for decision in decisions]
+        if not self._changed.acquire(timeout=MOMENT_SECONDS):
+            return None
+        try:
+            return decisions if self._take_at_once(bodies) else None
+        finally:
+            self._changed.release()
+
     def event(self, event: Event) -> None:
         """Record an event."""
         self._take(self._entries.event(event), urgent=event.kind in ENDING)
@@ -259,6 +276,28 @@ class DecisionLog:
             # Outside the lock, because it is foreign code.
             self._on_failure()
 
+    def _take_at_once(self, bodies: Sequence[bytes]) -> bool:
+        """Write records if nothing stands before them, or queue them in `async`; say whether it is all or none."""
+        if self._durability == "async":
+            if self._closed or not self._has_room(bodies):
+                return False
+            for body in bodies:
+                self._queue(body, late=False)
+            self._changed.notify()
+            return True
+        if self._problems or self._waiting or self._closed:
+            return False
+        try:
+            if self._chain.awaits_signature:
+                self._chain.checkpoint()
+            if self._segment_is_due():
+                return False
+            self._chain.append_all(bodies)
+        except OSError as error:
+            self._failed(_WRITING, error)
+            return False
+        return True
+
     def _append_urgent(self, body: bytes) -> bool:
         """Write what ends authority before all waiting records, into the reserved space."""
         if self._closed or not self._chain.is_open:
@@ -283,9 +322,15 @@ class DecisionLog:
     def _append_with_care(self, body: bytes) -> bool:
         if self._closed:
             return False
-        if self._chain.due:
+        if self._chain.awaits_signature:
+            self._try(_ROTATING, self._chain.checkpoint)
+        if self._segment_is_due():
             self._keep_up()
         return self._write(body)
+
+    def _segment_is_due(self) -> bool:
+        """Say whether a segment has to end or begin first. While the disk takes its time over a sync, it grows on."""
+        return self._chain.due and not (self._syncing and self._chain.is_open)
 
     def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
         """Write up to `most` waiting records, and then this one. Say whether all of it is written."""
@@ -312,8 +357,7 @@ class DecisionLog:
     def _queue(self, body: bytes, *, late: bool) -> bool:
         """Keep a record for later; say whether there was room."""
         unreported_late, unreported_lost = self._unreported
-        full = len(self._waiting) >= QUEUE_RECORDS or self._waiting_bytes + len(body) > QUEUE_BYTES
-        if self._closed or full:
+        if self._closed or not self._has_room((body,)):
             self._lost, self._unreported = self._lost + 1, (unreported_late, unreported_lost + 1)
             return False
         self._waiting.append(body)
@@ -321,6 +365,11 @@ class DecisionLog:
         if late:
             self._late, self._unreported = self._late + 1, (unreported_late + 1, unreported_lost)
         return True
+
+    def _has_room(self, bodies: Sequence[bytes]) -> bool:
+        """Say whether there is room for more records to wait."""
+        size = self._waiting_bytes + sum(map(len, bodies))
+        return len(self._waiting) + len(bodies) <= QUEUE_RECORDS and size <= QUEUE_BYTES
 
     # How a record reaches the disk: one thread syncs for all that wait.
 

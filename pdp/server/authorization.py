@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
-from pdp.decision.authorizer import Authorizer
+from pdp.decision.authorizer import Authorizer, Decided
 from pdp.identity.authentication import Metadata
 from pdp.limits import Limits
 from pdp.model import Caller, CallRequest, Decision
@@ -25,6 +25,7 @@ from pdp.server.messages import (
     write_decision,
     write_reading,
 )
+from pdp.serving.atonce import AtOnce
 from pdp.serving.origin import Origin
 from pdp.serving.parts import Parts
 from pdp.serving.status import Refusal, duration
@@ -55,6 +56,30 @@ class AuthorizationHandlers:
         answer.batch_size = self._limits.batch_size
         self._decide(request, origin, answer.decision)
         return answer
+
+    def begin_at_once(self, request: calls.AuthorizeRequest, origin: Origin) -> Decided | None:
+        """Decide about one call, if nothing has to be waited for; None otherwise."""
+        # Signing a call token takes long.
+        if token_requests(request):
+            return None
+        decided = self._authorizer.try_now(call_request(request, self._limits), origin.caller, parent=origin.parent)
+        if decided is None or not decided.decision.reportable:
+            return decided
+        return decided if self._outcomes.gives_tokens_at_once(decided.snapshot.bundle) else None
+
+    def finish_at_once(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
+        """Record decisions, and return the answers; None when that has to be waited for."""
+        recorded = self._authorizer.record(decided)
+        return None if recorded is None else list(map(self._answer_at_once, decided, recorded))
+
+    def _answer_at_once(self, decided: Decided, decision: Decision) -> bytes:
+        answer = calls.AuthorizeResponse()
+        answer.batch_size = self._limits.batch_size
+        write_decision(decision, answer.decision)
+        if decision.reportable:
+            token = self._outcomes.token_at_once(decision, decided.snapshot.now.wall_at)
+            answer.decision.outcome_token = token
+        return answer.SerializeToString()
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
         """Decide about several calls on one snapshot."""
@@ -146,6 +171,11 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
         whole=lambda answers: calls.BatchAuthorizeResponse(answers=answers),
         headers=trace_headers,
     )
+
+
+def calls_at_once(handlers: AuthorizationHandlers) -> AtOnce:
+    """Return how `Authorize` is answered without a thread."""
+    return AtOnce(begin=handlers.begin_at_once, finish=handlers.finish_at_once)
 
 
 def trace_headers_of(method: str, wire: bytes) -> Metadata:

@@ -32,7 +32,13 @@ from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
-from pdp.server.authorization import AuthorizationHandlers, independent_parts, stream_error, trace_headers_of
+from pdp.server.authorization import (
+    AuthorizationHandlers,
+    calls_at_once,
+    independent_parts,
+    stream_error,
+    trace_headers_of,
+)
 from pdp.server.callers import CallerHandlers
 from pdp.server.calltokens import CallTokenHandlers
 from pdp.server.fencing import fenced
@@ -301,9 +307,10 @@ def _routes(
 
 
 def _route(rpc: RPC, service: object, limits: Limits, fences: Fences, head: Callable[[], Head]) -> Route:
-    parts = None
-    if rpc.method == "BatchAuthorize" and isinstance(service, AuthorizationHandlers):
-        parts = independent_parts(service)
+    parts = at_once = None
+    if isinstance(service, AuthorizationHandlers):
+        parts = independent_parts(service) if rpc.method == "BatchAuthorize" else None
+        at_once = calls_at_once(service) if rpc.method == "Authorize" else None
     return Route(
         rpc=rpc,
         handle=in_fields(rpc.method, fenced(rpc.method, getattr(service, rpc.handler), fences, head)),
@@ -311,5 +318,6 @@ def _route(rpc: RPC, service: object, limits: Limits, fences: Fences, head: Call
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,
         parts=parts,
+        at_once=at_once,
         headers=partial(trace_headers_of, rpc.method),
     )

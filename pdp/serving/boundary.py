@@ -23,6 +23,7 @@ from pdp.identity.authentication import Authenticator, Metadata, Peer
 from pdp.model import Caller
 from pdp.observer import Event, EventKind, Observer
 from pdp.serving import uploads
+from pdp.serving.atonce import AtOnce
 from pdp.serving.awaiting import Awaited
 from pdp.serving.decoding import read
 from pdp.serving.idle import IdleWatch
@@ -57,6 +58,7 @@ class Route:
     An RPC that is `elsewhere` is not served at this address; the refusal says where to call it.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     `parts` says how a message is answered part by part; None for an RPC whose messages have no parts.
+    `at_once` says how a call is answered without a thread; None for an RPC that always has one.
     `headers` reads the trace headers that a message has of its own; without any, those of the call count.
     """
 
@@ -66,6 +68,7 @@ class Route:
     longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
     parts: Parts | None = None
+    at_once: AtOnce | None = None
     headers: Callable[[bytes], Metadata] = lambda _: ()
     elsewhere: bool = False
 
@@ -98,6 +101,8 @@ class Boundary:
         self._entering_since = math.inf
         self._awaited = awaited
         watches = lanes[Lane.WATCHES].room.threads
+        # What this turn of the transport has brought, and what was begun of it, by RPC.
+        self._begun: dict[str, list[tuple[_Call, Any]]] = {}
         self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
 
     def takes_calls(self) -> bool:
@@ -151,7 +156,40 @@ class Boundary:
                 # In other lanes a feed has been counted before, and has a thread.
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
-            call.lane.put(call.owner, call.run)
+            if not self._begins_at_once(call, wire):
+                call.lane.put(call.owner, call.run)
+
+    def _begins_at_once(self, call: _Call, wire: bytes) -> bool:
+        """Begin the answer to a call on this thread; say whether that was possible without waiting."""
+        at_once, rpc = call.route.at_once, call.route.rpc
+        if at_once is None or not call.incoming.in_turns:
+            return False
+        self._entering_since = time.monotonic()
+        begun = self._attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
+        self._entering_since = math.inf
+        # One of our threads does again what has failed, and refuses the call.
+        if begun is None or isinstance(begun, Refusal):
+            return False
+        self._begun.setdefault(rpc.method, []).append((call, begun))
+        return True
+
+    def turn_over(self) -> None:
+        """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
+        turn, self._begun = self._begun, {}
+        for calls in turn.values():
+            self._finish_at_once(calls)
+
+    def _finish_at_once(self, calls: Sequence[tuple[_Call, Any]]) -> None:
+        first, begun = calls[0][0], [one for _, one in calls]
+        finish: Any = first.route.at_once and first.route.at_once.finish
+        answers = self._attempt(first.route.rpc, first.incoming.metadata, finish, begun)
+        if answers is None or isinstance(answers, Refusal):
+            for call, _ in calls:
+                call.lane.put(call.owner, call.run)
+            return
+        for (call, _), answer in zip(calls, answers, strict=True):
+            call.lane.leave(call.owner)
+            call.incoming.answer(answer)
 
     def _watch(self, call: _Call, wire: bytes) -> None:
         """Hand a watch over to its handler, which must not wait. On the transport's thread."""
@@ -399,6 +437,11 @@ def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - the RPC's messa
     if rpc.shape is Shape.UPLOAD:
         return uploads.receive(rpc.request, wire, call.incoming, most=call.route.upload_bytes)
     return read(rpc.request, wire)
+
+
+def _begin_at_once(at_once: AtOnce, call: _Call, wire: bytes) -> Any | None:  # noqa: ANN401 - what is begun is the RPC's
+    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
+    return at_once.begin(read(call.route.rpc.request, wire), origin)
 
 
 def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Context) -> bytes:

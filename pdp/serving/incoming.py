@@ -74,6 +74,15 @@ class GRPCIncoming:
         """Say whether the caller has cancelled the call."""
         return self._state.client is _CANCELLED
 
+    @property
+    def in_turns(self) -> bool:
+        """Return False: gRPC's own thread has a small stack, and takes calls one by one."""
+        return False
+
+    def answer(self, wire: bytes) -> None:
+        """Answer with one message."""
+        self.serve(lambda _, __: wire, b"")
+
     def auth_context(self) -> Mapping[str, Sequence[bytes]]:
         """Return what TLS has proved about the peer."""
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}

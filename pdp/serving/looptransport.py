@@ -67,7 +67,11 @@ class LoopTransport:
     def start(self) -> None:
         """Serve."""
         self._loop = Loop(
-            self._listening, self._open, most_links=self._limits.connections, most_waiting=self._most_waiting
+            self._listening,
+            self._open,
+            turn_over=self._boundary.turn_over,
+            most_links=self._limits.connections,
+            most_waiting=self._most_waiting,
         )
         self._loop.start()
 

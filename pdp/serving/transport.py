@@ -91,6 +91,15 @@ class Incoming(Protocol):
         """Say whether the caller has left the call."""
         ...
 
+    @property
+    def in_turns(self) -> bool:
+        """Say whether the transport's own thread can answer it: it has a large stack, and tells when a turn is over."""
+        ...
+
+    def answer(self, wire: bytes) -> None:
+        """Answer with one message, without waiting, on the transport's own thread."""
+        ...
+
     def auth_context(self) -> Peer:
         """Return what TLS has proved about the peer; empty without a client's certificate."""
         ...

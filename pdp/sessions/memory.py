@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TypeVar
 
 from pdp.errors import ConflictError, StoreUnavailableError, UnknownRevisionError
+from pdp.foundation.threads import MOMENT_SECONDS
 from pdp.model import Head, Session, SessionState
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lifecycle import LIVE, labelled, over_at
@@ -90,16 +91,16 @@ class MemorySessionStore:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         # Not with `_open`: for each tool call, a generator costs as much as the look-up.
         with self._lock:
-            self._require_open()
-            if least is not None and not self._has(least):
-                raise UnknownRevisionError(NOT_ITS_OWN)
-            chain = self._chain(self._ids.get(handle_digest, ""))
-            return StoreView(
-                chain=chain,
-                bundle=self._bundle,
-                high_water_at=self._high_water_at,
-                freeze=self._freeze_of(chain[0].tenant) if self._freezes and chain else None,
-            )
+            return self._view(handle_digest, least)
+
+    def known(self, handle_digest: bytes, least: Head | None = None) -> StoreView | None:
+        """Return what `view` returns, unless the store is being changed."""
+        if not self._lock.acquire(timeout=MOMENT_SECONDS):
+            return None
+        try:
+            return self._view(handle_digest, least)
+        finally:
+            self._lock.release()
 
     def get(self, session_id: str) -> tuple[Session, ...]:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
@@ -403,6 +404,18 @@ class MemorySessionStore:
         with self._lock:
             self._require_open()
             yield
+
+    def _view(self, handle_digest: bytes, least: Head | None) -> StoreView:
+        self._require_open()
+        if least is not None and not self._has(least):
+            raise UnknownRevisionError(NOT_ITS_OWN)
+        chain = self._chain(self._ids.get(handle_digest, ""))
+        return StoreView(
+            chain=chain,
+            bundle=self._bundle,
+            high_water_at=self._high_water_at,
+            freeze=self._freeze_of(chain[0].tenant) if self._freezes and chain else None,
+        )
 
     def _require_open(self) -> None:
         if self._closed:

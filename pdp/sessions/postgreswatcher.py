@@ -128,13 +128,13 @@ class PostgresWatcher(Watching):
 
     def _read(self, key: Key, least: Head | None = None, *, labels: bool = False, decides: bool = False) -> Reading:
         if not labels:
-            found = self._remembered(key, least)
+            found = self._known(key, least)
             if found is not None:
                 return found
         with self._asking, self._connection.answering():
             lease = self.lease()
             # Another thread can have learned it meanwhile.
-            found = self._remembered(key, least) or self._asked(key, lease)
+            found = self._known(key, least) or self._asked(key, lease)
             reading = self._with_labels(found) if labels else found
             with self._memory:
                 if least is not None and not self._has(least):
@@ -148,7 +148,7 @@ class PostgresWatcher(Watching):
                 )
             return reading
 
-    def _remembered(self, key: Key, least: Head | None) -> Reading | None:
+    def _known(self, key: Key, least: Head | None) -> Reading | None:
         """Return what memory may answer under the present lease; None when the database is to be asked."""
         with self._memory:
             lease = self._lease_now()

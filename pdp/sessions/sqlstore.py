@@ -92,6 +92,10 @@ class SQLSessionStore(ABC):
         """Return the session with this handle digest, its ancestors and the active bundle."""
         return self._watcher.view(handle_digest, least, labels=labels)
 
+    def known(self, handle_digest: bytes, least: Head | None = None) -> StoreView | None:
+        """Return what `view` returns without labels, if memory can tell at once; None where the store must be asked."""
+        return self._watcher.known(handle_digest, least)
+
     def get(self, session_id: str) -> tuple[Session, ...]:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         return self._watcher.get(session_id)

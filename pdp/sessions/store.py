@@ -84,6 +84,13 @@ class SessionReader(HighWaterMark, Protocol):
         """
         ...
 
+    def known(self, handle_digest: bytes, least: Head | None = None) -> StoreView | None:
+        """Return what `view` returns without labels, if memory can tell at once; None where the store must be asked.
+
+        Waits no longer than `MOMENT_SECONDS`. Raise `UnavailableError` as `view` does.
+        """
+        ...
+
     def get(self, session_id: str) -> tuple[Session, ...]:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         ...

@@ -17,6 +17,7 @@ import apsw
 
 from pdp.errors import UnknownRevisionError
 from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
+from pdp.foundation.threads import MOMENT_SECONDS
 from pdp.model import Head
 from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import Database
@@ -77,18 +78,32 @@ class Watcher(Watching):
         with self._lock:
             # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
             announced, read_at = self._signal.read(), self._monotonic()
-            as_new = announced == self._announced and read_at < self._trusted_until
-            # What was committed a moment ago may not be announced yet.
-            if as_new and (least is None or self._has(least)):
-                chain = self._recent.chain(key)
-                if chain is not None:
-                    return Reading(chain, self._moment)
+            found = self._remembered(key, least, announced, read_at)
+            if found is not None:
+                return found
             chain = self._read_database(key)
             self._announced = announced
             self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
             if least is not None and not self._has(least):
                 raise UnknownRevisionError(NOT_ITS_OWN)
             return Reading(chain, self._moment)
+
+    def _known(self, key: Key, least: Head | None) -> Reading | None:
+        if not self._lock.acquire(timeout=MOMENT_SECONDS):
+            return None
+        try:
+            return self._remembered(key, least, self._signal.read(), self._monotonic())
+        finally:
+            self._lock.release()
+
+    def _remembered(self, key: Key, least: Head | None, announced: bytes, read_at: float) -> Reading | None:
+        """Return what memory may answer: nothing was announced since it was brought up to the file, not long ago."""
+        as_new = announced == self._announced and read_at < self._trusted_until
+        # What was committed a moment ago may not be announced yet.
+        if not as_new or not (least is None or self._has(least)):
+            return None
+        chain = self._recent.chain(key)
+        return None if chain is None else Reading(chain, self._moment)
 
     def _read_database(self, key: Key) -> Chain:
         try:

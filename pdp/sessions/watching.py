@@ -151,14 +151,13 @@ class Watching(ABC):
 
     def view(self, handle_digest: bytes, least: Head | None = None, *, labels: bool = True) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        chain, moment = self._read(handle_digest, least, labels=labels, decides=True)
-        return StoreView(
-            chain=chain,
-            bundle=moment.bundle,
-            high_water_at=moment.high_water_at,
-            freeze=freeze_of(chain[0].tenant, moment.freezes) if moment.freezes and chain else None,
-            labelled=labels or not self._labels_apart,
-        )
+        read = self._read(handle_digest, least, labels=labels, decides=True)
+        return _view_of(read, labelled=labels or not self._labels_apart)
+
+    def known(self, handle_digest: bytes, least: Head | None = None) -> StoreView | None:
+        """Return what `view` returns without labels, if memory can tell at once; None where the store must be asked."""
+        found = self._known(handle_digest, least)
+        return None if found is None else _view_of(found, labelled=not self._labels_apart)
 
     def get(self, session_id: str) -> Chain:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
@@ -200,6 +199,10 @@ class Watching(ABC):
         when that has it neither. With `labels` none is missing. A call is allowed by what `decides`: raise
         `StoreUnavailableError` when it may lack what was acknowledged before.
         """
+
+    @abstractmethod
+    def _known(self, key: Key, least: Head | None) -> Reading | None:
+        """Return what memory may answer, as for `view`, without waiting; None when the database is to be asked."""
 
     def _has(self, head: Head) -> bool:
         """Say whether what is remembered has a write, and all before it."""
@@ -245,6 +248,17 @@ class Watching(ABC):
         """Remember a session and its ancestors."""
         for member in reversed(chain):
             self._recent.keep(member)
+
+
+def _view_of(read: Reading, *, labelled: bool) -> StoreView:
+    chain, moment = read
+    return StoreView(
+        chain=chain,
+        bundle=moment.bundle,
+        high_water_at=moment.high_water_at,
+        freeze=freeze_of(chain[0].tenant, moment.freezes) if moment.freezes and chain else None,
+        labelled=labelled,
+    )
 
 
 _META: Final = (

@@ -39,7 +39,7 @@ class Evidence:
         )
         telemetry = Telemetry(spans=self._items.append)
         self.trace_ids = telemetry.trace_ids
-        self._observers = Observers(self._log, telemetry)
+        self._observers = Observers(telemetry, record=self._log)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Trace a decision and record it."""

@@ -55,7 +55,7 @@ def test_through_the_authorizer_without_cache(case: Case, tmp_path: Path) -> Non
 
 @each_case
 def test_through_the_authorizer_with_cache(case: Case, tmp_path: Path) -> None:
-    """What is remembered changes no answer, and is remembered exactly where the case says so."""
+    """What is remembered changes no answer, nor does deciding at once; it is remembered where the case says so."""
     with embedded_way(case, tmp_path, remembers=True) as way:
         run_product(case, way)
 

@@ -601,3 +601,90 @@ def test_async_keeps_everything_at_the_end(tmp_path: Path) -> None:
 
     assert subject.told() == [f"dec_{number} permit" for number in range(500)]
     assert subject.findings() == []
+
+
+def together(subject: Subject, *names: str, **changes: Any) -> list[str] | None:
+    """Record decisions of one turn; return their ids, or None when they have to wait."""
+    recorded = subject.log.decisions([(a_decision(id=name, **changes), NO_PARENT) for name in names])
+    return None if recorded is None else [one.id for one in recorded]
+
+
+def test_decisions_of_a_turn_are_one_write(tmp_path: Path) -> None:
+    """In their order, after what came before, and as sound as if each had come alone."""
+    subject = Subject(tmp_path, "written")
+    subject.ask("a")
+    subject.faults.calls.clear()
+    recorded = together(subject, "b", "c", "d")
+    writes = subject.faults.calls.count("write")
+    subject.ask("e")
+
+    assert (["b", "c", "d"], 1) == (recorded, writes)
+    assert [f"{name} permit" for name in "abcde"] == subject.told()
+    assert [] == subject.findings()
+
+
+def test_a_turn_that_cannot_be_written_is_not_recorded(tmp_path: Path) -> None:
+    """Neither a disk that refuses it nor one that takes half of it keeps any: each call is decided again."""
+    subject = Subject(tmp_path, "written")
+    subject.faults.write = BROKEN
+    refused = together(subject, "a", "b")
+    subject.faults.heal()
+    while_it_recovers = together(subject, "a", "b")
+    subject.ask("a")
+    subject.faults.room = 600
+    half = together(subject, "b", "c")
+    subject.faults.heal()
+    subject.ask("b")
+
+    assert (None, None, None) == (refused, while_it_recovers, half)
+    assert ["a permit", "b permit"] == subject.told()
+    assert [] == subject.findings()
+
+
+def test_a_turn_waits_for_no_other_thread(tmp_path: Path) -> None:
+    """One that holds the record can be waiting for the disk."""
+    subject = Subject(tmp_path, "written")
+    with subject.log._changed:
+        held = together(subject, "a")
+
+    assert (None, ["a"]) == (held, together(subject, "a"))
+    subject.log.close()
+
+
+def test_a_turn_waits_for_no_disk(tmp_path: Path) -> None:
+    """Where an allow must be on the disk, only denies are recorded at once; in `async` all that there is room for."""
+    durable, queued = Subject(tmp_path / "durable", "durable"), Subject(tmp_path / "queued", "async")
+    denied = a_decision().ruling.__class__(outcome=Outcome.DENY, basis=Basis.FORBID)
+
+    assert (None, ["b"]) == (together(durable, "a"), together(durable, "b", ruling=denied))
+    assert ["a", "b"] == together(queued, "a", "b")
+    queued.log.close()
+    durable.log.close()
+    assert ["a permit", "b permit"] == queued.told()
+
+
+def test_a_sync_that_takes_long_holds_up_no_written_record(tmp_path: Path) -> None:
+    """Nothing that comes meanwhile waits: neither a signature that is due, nor the end of a segment that is full."""
+    stalled, go_on = threading.Event(), threading.Event()
+
+    def sync(file: int) -> None:
+        stalled.set()
+        assert go_on.wait(60.0)
+        REAL.sync(file)
+
+    subject = Subject(tmp_path, "written", disk=Disk(sync=sync), rotation=Rotation(bytes=1_000_000))
+    subject.ask("first")
+    with ThreadPoolExecutor(1) as threads:
+        tick = threads.submit(subject.log.tick)
+        assert stalled.wait(60.0)
+        alone = [subject.ask(f"a{number}") for number in range(1100)]
+        turns = [together(subject, f"b{number}", f"c{number}") for number in range(10)]
+        before = tick.done(), subject.segments()
+        go_on.set()
+        tick.result(60.0)
+    subject.ask("last")
+
+    assert ({"permit"}, (False, 1)) == (set(alone), before)
+    assert [["b0", "c0"], ["b9", "c9"]] == [turns[0], turns[-1]]
+    assert (1122, 2) == (len(subject.told()), subject.segments())
+    assert [] == subject.findings()

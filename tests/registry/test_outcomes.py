@@ -269,6 +269,23 @@ def test_a_clock_that_was_set_back_lets_calls_be_reported(pdp: Opened) -> None:
     assert report(pdp, read).decision_id == read.id
 
 
+@pytest.mark.parametrize("seconds", [0.0, -3600.0])
+def test_a_token_is_the_same_at_once(pdp: Opened, seconds: float) -> None:
+    """By the snapshot of its decision, also after the clock was set back; once the key of tokens is known."""
+    outcomes, (_, handle) = pdp.embedded.outcomes, pdp.session("mail/*")
+    first = pdp.ask(handle, "mail/read")
+    at_first = outcomes.gives_tokens_at_once(pdp.embedded.keeper.current())
+    outcomes.token(first)
+    pdp.clock.step_wall(seconds)
+    request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
+    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+
+    assert decided is not None
+    assert (False, True) == (at_first, outcomes.gives_tokens_at_once(decided.snapshot.bundle))
+    at_once = outcomes.token_at_once(decided.decision, decided.snapshot.now.wall_at)
+    assert outcomes.token(decided.decision) == at_once != ""
+
+
 @pytest.mark.parametrize(("seconds", "taken"), [(REPORT_SECONDS - 0.01, True), (REPORT_SECONDS, False)])
 def test_a_report_has_a_quarter_of_an_hour(pdp: Opened, seconds: float, *, taken: bool) -> None:
     """Then the token is no longer good."""

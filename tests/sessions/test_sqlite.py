@@ -589,6 +589,29 @@ def test_memory_is_trusted_for_a_bounded_time(watched: SQLiteSessionStore, stopw
     assert late is not None
 
 
+def test_memory_alone_answers_while_it_is_trusted(
+    watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path
+) -> None:
+    """It tells nothing after a while, after a write by anybody, or while somebody reads."""
+    session = make_session("a")
+    watched.insert(session, wall_at=1000.0)
+    unread = watched.known(session.handle_digest)
+    watched.view(session.handle_digest)
+    trusted = watched.known(session.handle_digest)
+    watcher: Any = watched._watcher
+    with watcher._lock:
+        held = watched.known(session.handle_digest)
+    stopwatch.seconds += 1.0
+    late = watched.known(session.handle_digest)
+    watched.view(session.handle_digest)
+    with closing(SQLiteSessionStore(path)) as other:
+        other.touch(wall_at=1001.0)
+
+    assert trusted is not None
+    assert trusted.chain == (session,)
+    assert (unread, held, late, watched.known(session.handle_digest)) == (None, None, None, None)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_without_a_shared_signal_every_look_asks_the_database(
     watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path, *, replaced: bool

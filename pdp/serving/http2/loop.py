@@ -30,12 +30,23 @@ Open = Callable[[socket.socket, str, "Loop", float], Link]
 
 class Loop:
     """A thread with the sockets of a listener. `opened` makes a link of a connection that was accepted.
+
+    `turn_over` is called when all that has come by now was read, before answers are sent.
     All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
     """
 
-    def __init__(self, listening: Sequence[socket.socket], opened: Open, *, most_links: int, most_waiting: int) -> None:
+    def __init__(
+        self,
+        listening: Sequence[socket.socket],
+        opened: Open,
+        *,
+        turn_over: Callable[[], None] = lambda: None,
+        most_links: int,
+        most_waiting: int,
+    ) -> None:
         self._listening = listening
         self._opened = opened
+        self._turn_over = turn_over
         self._most_links, self._most_waiting = most_links, most_waiting
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -124,6 +135,7 @@ class Loop:
         self._next_tick = time.monotonic() + _TICK_SECONDS
         while self._links or self._ends_at == math.inf:
             self._turn()
+            self._guarded(self._turn_over)
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + _TICK_SECONDS

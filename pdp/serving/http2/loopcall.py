@@ -80,6 +80,15 @@ class LoopCall:
         """Say whether the caller has left the call."""
         return self._left
 
+    @property
+    def in_turns(self) -> bool:
+        """Return True: the thread of the connection tells when its turn is over."""
+        return True
+
+    def answer(self, wire: bytes) -> None:
+        """Answer with one message."""
+        self._place.run(partial(self._end_now, wire))
+
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Call `then` with the next message, or None without one, on the thread of the connection."""
 

@@ -26,6 +26,19 @@ class SessionReaderContract(StoreSuite):
         assert store.view(session.handle_digest).chain == (session,)
         assert store.get(session.id) == (session,)
 
+    def test_memory_tells_what_a_view_says_or_nothing(self, store: Sessions) -> None:
+        """What is told at once has every write that was acknowledged before."""
+        root, child, grandchild = insert_family(store)
+        for _ in range(2):
+            store.view(grandchild.handle_digest)
+        told = store.known(grandchild.handle_digest)
+        later = successor_of(root, state=SessionState.REVOKED)
+        store.update([later], wall_at=1000.0)
+        after = store.known(grandchild.handle_digest)
+
+        assert told is None or told.chain == (grandchild, child, root)
+        assert after is None or after.chain == (grandchild, child, later)
+
     def test_a_handle_that_was_unknown_is_found_once_it_is_inserted(self, store: Sessions) -> None:
         """The store does not remember that a handle was unknown."""
         session = make_session("a")

@@ -92,7 +92,7 @@ class EmbeddedWay:
         # Explained first: the call can change its session.
         explanation = None if self.remembers else self._explanation(step, call)
         try:
-            decision = self._pdp.authorizer.authorize(
+            decision = self._decision(
                 CallRequest(call=call, request_id=request_id, tool_call_id=request_id), CALLERS[step.caller]
             )
         except PDPError as error:
@@ -108,6 +108,16 @@ class EmbeddedWay:
             report = OutcomeReport(outcome_token=token, status=CallStatus.FAILED)
             self._pdp.outcomes.report(report, CALLERS[step.caller])
         return self._seen(decision, step)
+
+    def _decision(self, request: CallRequest, caller: Caller) -> Decision:
+        """Decide at once where that is possible and rulings are remembered, as a server on the loop does."""
+        authorizer = self._pdp.authorizer
+        decided = authorizer.try_now(request, caller) if self.remembers else None
+        if decided is None:
+            return authorizer.authorize(request, caller)
+        recorded = authorizer.record([decided])
+        assert recorded is not None
+        return recorded[0]
 
     def _report(self, step: Step, call: Call, decision: Decision) -> None:
         """Report what a result held, as the client would."""

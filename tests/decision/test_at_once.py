@@ -1,0 +1,201 @@
+"""Which calls are decided at once: what is remembered and what is quick, and nothing that would have to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.decision.observers import Observers
+from pdp.model import CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
+from pdp.observer import Event, Observed
+from pdp.testing.bundles import bundle_files, tool
+from tests.machinery.oracle.opened import GATEWAY, Opened, opened
+
+MANY = "\n".join(
+    f'@id("mail/{n}") permit (principal, action == Action::"mail/pay", resource) when {{ context.input.cents == {n} }};'
+    for n in range(200)
+)
+FILES = bundle_files(
+    policies={
+        "mail": '@id("mail/read") permit (principal, action == Action::"mail/read", resource)'
+        ' when { context.input.folder like "*" };'
+        '@id("mail/send") permit (principal, action == Action::"mail/send", resource);'
+        '@id("mail/ask") @step_up("may it?") forbid (principal, action == Action::"mail/send", resource)'
+        ' when { context.input.to == "boss" };' + MANY,
+    },
+    tools={
+        "mail": [
+            tool("read", {"folder": {"type": "string"}}, ["folder"]),
+            tool("send", {"to": {"type": "string"}}, ["to"]),
+            tool("pay", {"cents": {"type": "integer"}}, ["cents"]),
+            tool("mark"),
+        ]
+    },
+    overlays={"mail": "tools: {mark: {adds_labels: [marked]}}\n"},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
+    manifest="labels: {marked: {meaning: was marked}}",
+)
+
+
+class Recorder:
+    """A record that counts what comes together, and takes nothing while it is busy."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.alone: list[Decision] = []
+        self.together: list[list[Decision]] = []
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - as observers have it
+        """Keep a decision."""
+        self.alone.append(decision)
+        return decision
+
+    def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
+        """Keep decisions that come together."""
+        if self.busy:
+            return None
+        self.together.append([decision for decision, _ in observed])
+        return self.together[-1]
+
+    def event(self, event: Event) -> None:
+        """Take an event."""
+
+
+@pytest.fixture
+def record() -> Recorder:
+    """Return the record of the PDP."""
+    return Recorder()
+
+
+@pytest.fixture
+def pdp(tmp_path: Path, record: Recorder) -> Iterator[Opened]:
+    """Return a PDP."""
+    with opened(tmp_path, FILES, observer=Observers(record=record)) as one:
+        yield one
+
+
+def call(handle: str, name: str = "read", arguments: bytes = b'{"folder":"a"}', request_id: str = "") -> CallRequest:
+    """Return the request about a call."""
+    asked = Call(session_handle=handle, server="mail", tool=name, arguments_json=arguments)
+    return CallRequest(call=asked, request_id=request_id)
+
+
+def at_once(pdp: Opened, request: CallRequest) -> Decision | None:
+    """Return the recorded decision about a call that is decided at once, and None about any other."""
+    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    if decided is None:
+        return None
+    recorded = pdp.embedded.authorizer.record([decided])
+    assert recorded is not None
+    return recorded[0]
+
+
+def test_a_remembered_decision_is_the_same_at_once(pdp: Opened) -> None:
+    """All but its own id and duration."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    waited, found = pdp.ask(handle, "mail/read", b'{"folder":"a"}'), at_once(pdp, call(handle))
+
+    assert found is not None
+    assert CacheResult.HIT is found.cache_result
+    assert replace(waited, id="", duration_us=0.0, phases=()) == replace(found, id="", duration_us=0.0, phases=())
+
+
+def test_a_quick_question_is_asked_at_once_and_remembered(pdp: Opened) -> None:
+    """Once its policies are parsed: that takes longer than any question."""
+    _, handle = pdp.session("mail/*")
+    first = at_once(pdp, call(handle))
+    pdp.ask(handle, "mail/read", b'{"folder":"b"}')
+    second, third = at_once(pdp, call(handle)), at_once(pdp, call(handle))
+
+    assert first is None
+    assert second is not None
+    assert third is not None
+    assert [CacheResult.MISS, CacheResult.HIT] == [second.cache_result, third.cache_result]
+
+
+def ended(pdp: Opened, session_id: str, handle: str) -> CallRequest:
+    """Return a call of a session that its gateway has ended."""
+    pdp.embedded.registrar.end(handle, caller=GATEWAY)
+    assert session_id
+    return call(handle)
+
+
+WAITING: dict[str, Callable[[Opened, str, str], CallRequest]] = {
+    "an unknown session": lambda _, __, ___: call("pdps_unknown"),
+    "a session that has ended": ended,
+    "a label that is added": lambda _, __, handle: call(handle, "mark", b""),
+    "a person who is asked": lambda _, __, handle: call(handle, "send", b'{"to":"boss"}'),
+    "many policies": lambda _, __, handle: call(handle, "pay", b'{"cents":1}'),
+    "many bytes": lambda _, __, handle: call(handle, "read", b'{"folder":"%s"}' % (b"a" * 5000)),
+}
+
+
+@pytest.mark.parametrize("what", WAITING.values(), ids=WAITING)
+def test_what_waits_is_not_decided_at_once(
+    pdp: Opened, record: Recorder, what: Callable[[Opened, str, str], CallRequest]
+) -> None:
+    """Nothing comes of it; asked as usual, it is answered."""
+    session_id, handle = pdp.session("mail/*")
+    for name, arguments in (("read", b'{"folder":"a"}'), ("send", b'{"to":"a"}'), ("pay", b'{"cents":2}')):
+        pdp.ask(handle, f"mail/{name}", arguments)
+    request = what(pdp, session_id, handle)
+    record.alone.clear()
+
+    assert pdp.embedded.authorizer.try_now(request, GATEWAY) is None
+    assert (record.alone, record.together) == ([], [])
+    assert pdp.embedded.authorizer.authorize(request, GATEWAY) == record.alone[0]
+
+
+def test_what_was_found_among_many_policies_is_remembered_at_once(pdp: Opened) -> None:
+    """Only asking them takes long."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/pay", b'{"cents":1}')
+    found = at_once(pdp, call(handle, "pay", b'{"cents": 1}'))
+
+    assert found is not None
+    assert (Outcome.ALLOW, CacheResult.HIT) == (found.ruling.outcome, found.cache_result)
+
+
+def test_a_store_that_is_being_changed_is_not_waited_for(pdp: Opened) -> None:
+    """Whoever holds it may be about to end the session."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    sessions: Any = pdp.embedded.sessions
+    with sessions._lock:
+        held = at_once(pdp, call(handle))
+
+    assert held is None
+    assert at_once(pdp, call(handle)) is not None
+
+
+def test_decisions_are_recorded_together_in_their_order(pdp: Opened, record: Recorder) -> None:
+    """One write has all of a turn."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    requests = [call(handle, request_id=f"r{number}") for number in range(3)]
+    decided = [one for request in requests if (one := pdp.embedded.authorizer.try_now(request, GATEWAY)) is not None]
+    recorded = pdp.embedded.authorizer.record(decided)
+
+    assert recorded is not None
+    assert [["r0", "r1", "r2"]] == [[one.request_id for one in together] for together in record.together]
+    assert record.together[0] == recorded
+
+
+def test_a_busy_record_leaves_the_call_as_it_was(pdp: Opened, record: Recorder) -> None:
+    """It is decided again where waiting is no harm, and a retry of it is the same decision."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    request = call(handle, request_id="r")
+    record.busy = True
+    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    assert decided is not None
+    refused = pdp.embedded.authorizer.record([decided])
+    again = pdp.embedded.authorizer.authorize(request, GATEWAY)
+
+    assert (refused, record.together) == (None, [])
+    assert [again.id] == [one.id for one in record.alone[1:]] == [decided.decision.id]

@@ -1,0 +1,115 @@
+"""What the loop's own thread answers: remembered decisions, whatever the threads of the lanes wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apsw
+import grpc
+import pytest
+
+from pdp.model import Caller, CallRequest, Decision
+from pdp.serving.transports import LOOP
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import RunningServer, running_server
+from pdp.testing.waiting import wait_until
+from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
+from pdp.v1.decision_pb2 import CACHE_RESULT_HIT, OUTCOME_ALLOW, Call
+from tests.machinery.servers.running import PATIENCE
+
+pytest.importorskip("ngh2", reason="`ngh2` is not installed: run `make`")
+
+AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
+FILES = bundle_files(
+    policies={"mail": '@id("mail/all") permit (principal, action, resource);'},
+    tools={"mail": [tool("read"), tool("mark")]},
+    overlays={"mail": "tools: {mark: {adds_labels: [marked]}}\n"},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
+    manifest="labels: {marked: {meaning: was marked}}",
+)
+
+
+@dataclass(slots=True)
+class Asking:
+    """A server on the loop, a channel to it, and the tools about which threads of its lanes were asked."""
+
+    server: RunningServer
+    path: Path
+    channel: grpc.Channel
+    asked: list[str] = field(default_factory=list)
+
+    def session(self) -> str:
+        """Open an approved session; return its handle."""
+        pep, approver = self.server.client("pep"), self.server.client("approver")
+        opened = pep.request_session(user="alice", agent="coder", purpose="p", tools=["mail/*"])
+        approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+        return opened.session_handle
+
+    def ask(self, handle: str, name: str) -> Any:
+        """Ask about a call, as a future."""
+        call = Call(session_handle=handle, server="mail", tool=name, arguments_json=b"{}")
+        metadata = (("authorization", f"Bearer {self.server.token('pep')}"),)
+        wire = AuthorizeRequest(call=call).SerializeToString()
+        return self.channel.unary_unary(AUTHORIZE).future(wire, metadata=metadata, timeout=PATIENCE)
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
+    """Yield a server on the loop with a store on the disk, whose memory is trusted for long."""
+    with ExitStack() as opened:
+        store = opened.enter_context(closing(SQLiteSessionStore(tmp_path / "s.db", trust_seconds=3600.0)))
+        server = opened.enter_context(running_server(FILES, transport=LOOP, store=store))
+        channel = opened.enter_context(grpc.insecure_channel(server.address))
+        found = Asking(server, tmp_path / "s.db", channel)
+        authorize = server.embedded.authorizer.authorize
+
+        def noted(request: CallRequest, caller: Caller, **more: Any) -> Decision:
+            found.asked.append(request.call.tool)
+            return authorize(request, caller, **more)
+
+        monkeypatch.setattr(server.embedded.authorizer, "authorize", noted)
+        yield found
+
+
+def decision(call: Any) -> Any:
+    """Return the decision that a call is answered with."""
+    return AuthorizeResponse.FromString(call.result()).decision
+
+
+def test_a_locked_store_holds_up_no_remembered_decision(asking: Asking) -> None:
+    """All threads of the lane wait for it, and no call that is remembered needs one of them."""
+    waiting, remembered = [asking.session() for _ in range(5)], asking.session()
+    expected = decision(asking.ask(remembered, "read"))
+    asking.asked.clear()
+    with closing(apsw.Connection(str(asking.path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        held = [asking.ask(handle, "mark") for handle in waiting]
+        wait_until(lambda: len(asking.asked) >= 4)
+        answers = [decision(asking.ask(remembered, "read")) for _ in range(50)]
+        done = [call.done() for call in held]
+        other.execute("ROLLBACK")
+
+    assert {len(expected.outcome_token)} == {len(one.outcome_token) for one in answers}
+    assert {(OUTCOME_ALLOW, CACHE_RESULT_HIT)} == {(one.outcome, one.cache_result) for one in answers}
+    assert [False] * 5 == done
+    assert {OUTCOME_ALLOW} == {decision(call).outcome for call in held}
+    assert "read" not in asking.asked
+
+
+def test_every_answer_of_the_loop_is_recorded(asking: Asking) -> None:
+    """Calls that come together leave as many records and spans as answers, each with its own id."""
+    handle = asking.session()
+    decision(asking.ask(handle, "read"))
+    answers = [decision(call) for call in [asking.ask(handle, "read") for _ in range(50)]]
+    evidence = asking.server.evidence
+    asked = {one.decision_id for one in answers}
+
+    assert len(asked) == 50
+    assert ["read"] == asking.asked
+    assert asked < {record["id"] for record in evidence.decision_records}
+    assert len(evidence.decision_records) == len(evidence.decision_spans) == 51
