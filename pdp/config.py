@@ -199,7 +199,12 @@ class SessionSettings:
     replication: Literal["none", "quorum", "async"] = _setting(
         "none",
         "how PostgreSQL fails over: `none`, not at all; `quorum`, to a standby for which each commit has waited; "
-        "`async`, to one that may lack the last changes: then all that is live is revoked",
+        "`async`, to one that may lack the last changes: then `sessions.after_going_back` counts",
+    )
+    after_going_back: Literal["revoke", "reassert"] = _setting(
+        "revoke",
+        "what follows when a failover with `async` may have lost changes: `revoke` revokes all that is live; with "
+        "`reassert` each machine first writes again what it has closed, and all is revoked only if one does not",
     )
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
     keep_ended_seconds: float = _setting(
@@ -371,6 +376,11 @@ class Settings:
     def acknowledged_file(self) -> Path | None:
         """Return the file of what this machine knows to be acknowledged; None when PostgreSQL does not fail over."""
         return None if self.sessions.replication == "none" else Path(self.data_dir) / "acknowledged"
+
+    @property
+    def closings_file(self) -> Path | None:
+        """Return the file of what this machine has closed; None when it does not write that again after a failover."""
+        return Path(self.data_dir) / "closings" if self.sessions.after_going_back == "reassert" else None
 
     @property
     def tells(self) -> bool:
@@ -766,6 +776,8 @@ def _store_problems(sessions: SessionSettings) -> Iterable[str]:
         )
     if sessions.replication == "quorum" and not seconds:
         yield "`sessions.replication: quorum` needs `sessions.lease_seconds`: no other answer counts"
+    if sessions.after_going_back == "reassert" and sessions.replication != "async":
+        yield f"`sessions.after_going_back: reassert` needs `sessions.replication: async`, not `{sessions.replication}`"
     for name, chosen in (("lease_seconds", seconds > 0), ("replication", sessions.replication != "none")):
         if chosen and sessions.store != "postgres":
             yield f"`sessions.{name}` needs `sessions.store: postgres`, not `{sessions.store}`"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
-from pdp.model import Session
+from pdp.model import Caller, Session, SessionState
 from pdp.observer import Event, EventKind
+from pdp.registry.events import closed_event
+from pdp.registry.freezing import freeze_event
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgresreplicas import PostgresReplicas
-from pdp.sessions.postgressettling import BY, Settling, SettlingStore, WentBack
+from pdp.sessions.postgressettling import BY, ClosedAgain, Settling, SettlingStore, WentBack
 from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.store import SessionStore
 from pdp.starting import postgres_of
@@ -38,8 +42,12 @@ def open_postgres(
             facts = {"reason": one.reason}
             log.event(Event.of_session(EventKind.SESSION_REVOKED, one, at=at, caller_id=BY, facts=facts))
 
+    def again(closed: ClosedAgain) -> None:
+        for event in _closed_again(closed, clock.now().wall_at):
+            log.event(event)
+
     settling = Settling(
-        opened=lambda: SettlingStore(conninfo, **common), clock=clock, went_back=went_back, revoked=revoked
+        opened=lambda: SettlingStore(conninfo, **common), clock=clock, went_back=went_back, revoked=revoked, again=again
     )
     lease = LeaseTerms(file=settings.lease_file, seconds=sessions.lease_seconds, clock=clock.machine)
     return PostgresSessionStore(
@@ -48,7 +56,7 @@ def open_postgres(
         known_revision=log.store_revision,
         lease=lease if sessions.lease_seconds else None,
         clock=clock,
-        failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file),
+        failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file, settings.closings_file),
         **common,
     )
 
@@ -63,6 +71,25 @@ def replicas_of(settings: Settings, sessions: SessionStore, worker: int) -> Post
         follows=settings.policies.watch,
         beginning=Beginning(sessions.begin_steps),
     )
+
+
+# Recorded as the one that has written again what a failover may have lost.
+_AGAIN: Final = Caller(id="store-reassert", kind="", roles=frozenset())
+_KINDS: Final = MappingProxyType(
+    {
+        SessionState.ACTIVE: EventKind.SESSION_NARROWED,
+        SessionState.DENIED: EventKind.SESSION_DENIED,
+        SessionState.ENDED: EventKind.SESSION_ENDED,
+        SessionState.REVOKED: EventKind.SESSION_REVOKED,
+    }
+)
+
+
+def _closed_again(closed: ClosedAgain, at: float) -> Iterator[Event]:
+    for session in closed.sessions:
+        yield closed_event(_KINDS[session.state], session, _AGAIN, at)
+    for freeze in closed.freezes:
+        yield freeze_event(EventKind.FREEZE_SET, freeze, at=at, caller_id=_AGAIN.id)
 
 
 def _went_back(found: WentBack, at: float) -> Event:

@@ -114,9 +114,7 @@ def _failover_findings(replication: str, names: str) -> Iterator[Finding]:
 
     standbys = standbys_in(names)
     if replication == "async":
-        found = (
-            "`sessions.replication` is `async`: a failover can lose what was acknowledged, and revokes all that is live"
-        )
+        found = "`sessions.replication` is `async`: a failover can lose what was acknowledged"
         yield warning(_CHECK, found, "use `quorum`, with two synchronous standbys, unless this is intended")
     elif replication == "quorum" and standbys == 0:
         found = "`synchronous_standby_names` is empty, so with `sessions.replication: quorum` no server starts"

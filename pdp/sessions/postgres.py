@@ -8,13 +8,16 @@ from typing import Final, TypeVar
 
 from pdp.clock import SystemClock
 from pdp.errors import ConflictError, StoreUnavailableError, reason_of
-from pdp.model import Head, Session
+from pdp.model import Head, Session, SessionState
 from pdp.sessions.acknowledged import Acknowledged, Known
+from pdp.sessions.closings import Note, frozen, narrowed, over
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
+from pdp.sessions.freezes import Freeze
 from pdp.sessions.lease import Lease, LeaseTerms
 from pdp.sessions.leasepage import LeasePage, LeaseStanding
+from pdp.sessions.lifecycle import LIVE
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
@@ -25,6 +28,7 @@ from pdp.sessions.postgrestables import BEGIN, prepare_sessions
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
+from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
@@ -51,6 +55,16 @@ _MARK: Final = """
 SELECT revision, coalesce(tag, ''), timeline, standbys FROM meta LEFT JOIN tags USING (revision) CROSS JOIN standing
 """
 
+# The same, where changes can be lost: with who has made it. A machine without notes is none on which one may count.
+_MARK_BY: Final = f"""
+WITH noted AS (
+  INSERT INTO closers (id, changed_at, timeline)
+  SELECT by, extract(epoch FROM clock_timestamp()), CASE by WHEN '' THEN '' ELSE timeline END
+  FROM standing CROSS JOIN (SELECT CAST(? AS text) AS by) AS machine
+  ON CONFLICT (id) DO UPDATE SET changed_at = excluded.changed_at
+)
+{_MARK}
+"""  # noqa: S608 - words of our own
 _STANDBYS: Final = "SELECT current_setting('synchronous_standby_names')"
 
 
@@ -72,6 +86,8 @@ class PostgresSessionStore(SQLSessionStore):
     """
 
     _connection: PostgresConnection
+    # What the present transaction closes.
+    _closed: list[Note]
 
     def __init__(
         self,
@@ -223,9 +239,19 @@ class PostgresSessionStore(SQLSessionStore):
         with self._reading():
             found = self._writes.find(write, wall_at=wall_at)
         if found is not None:
-            # The one that has made it may still be waiting for its fence.
-            self._outwait()
+            # The one that has made it may still be waiting for its fence, or have noted nothing.
+            self._outwait(found)
         return found
+
+    def change_tree(
+        self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
+    ) -> tuple[Session, ...]:
+        """Apply `change` to one session and all its descendants in one transaction."""
+        written = super().change_tree(session_id, change, wall_at=wall_at, write=write)
+        if not written and self._notes:
+            # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
+            self._outwait((session_id,))
+        return written
 
     def activate_bundle(
         self,
@@ -257,7 +283,7 @@ class PostgresSessionStore(SQLSessionStore):
         except ConflictError:
             # As after other writes: memory may lack what it conflicts with.
             with self._reading():
-                self._acknowledged.see(self._latest().head.revision)
+                self._acknowledged.see(self._connection.execute("SELECT revision FROM meta").get)
             raise
         self._remembered.forget(session.id for session in chain)
         return added
@@ -299,7 +325,7 @@ class PostgresSessionStore(SQLSessionStore):
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved
         with self._reading():
-            self._revision, self._noted = 0, False
+            self._revision, self._noted, self._closed = 0, False, []
             with self._connection.transaction(_BEGIN):
                 try:
                     yield
@@ -311,9 +337,9 @@ class PostgresSessionStore(SQLSessionStore):
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
                 known = self._latest()
-            noted = self._noted
+            noted, closed = self._noted, self._closed
         # Others write meanwhile.
-        self._acknowledge(known, fenced=noted)
+        self._acknowledge(known, fenced=noted, closed=closed)
 
     def _advance(self, wall_at: float) -> int:
         found = self._connection.execute(_ADVANCE, {"wall_at": wall_at, "ahead": MOST_APART_SECONDS}).get
@@ -325,25 +351,30 @@ class PostgresSessionStore(SQLSessionStore):
 
     def _latest(self) -> Known:
         """Return the latest change, which the commit of the present transaction makes safe."""
-        revision, tag, timeline, standbys = self._connection.execute(_MARK).get
-        if self._failover is not None:
-            self._failover.require_standbys(standbys)
+        failover = self._failover
+        if failover is not None and failover.replication is Replication.ASYNC:
+            found = self._connection.execute(_MARK_BY, (failover.machine,)).get
+        else:
+            found = self._connection.execute(_MARK).get
+        revision, tag, timeline, standbys = found
+        if failover is not None:
+            failover.require_standbys(standbys)
         return Known(head=Head(revision=revision, tag=tag), timeline=timeline)
 
-    def _acknowledge(self, known: Known, *, fenced: bool) -> None:
-        """Return when a commit may be acknowledged.
+    def _acknowledge(self, known: Known, *, fenced: bool, closed: Sequence[Note] = ()) -> None:
+        """Return when a commit, and what it has `closed`, may be acknowledged.
 
         Raise `StoreUnavailableError` when it may not; it stands, and if it is `fenced`, all know it even then.
         """
         try:
-            self._keep(known)
+            self._keep(known, closed)
         finally:
             if fenced:
                 self._wait(known.head.revision)
 
-    def _keep(self, known: Known) -> None:
+    def _keep(self, known: Known, closed: Sequence[Note] = ()) -> None:
         if self._failover is not None:
-            self._failover.keep(known)
+            self._failover.keep(known, closed)
         else:
             self._acknowledged.note(known.head.revision, known.head.tag)
 
@@ -364,14 +395,27 @@ class PostgresSessionStore(SQLSessionStore):
         # Shared: the next turn begins when this transaction is over.
         return str(self._connection.execute("SELECT turn FROM source_turn FOR SHARE").get or "")
 
-    def _outwait(self) -> None:
+    def _outwait(self, found: Sequence[str] = ()) -> None:
         """Wait until all that can be read now is safe, and known everywhere.
 
         It can be of a commit whose wait for a standby was cancelled. A commit of our own makes safe what came before.
+        What sessions and freezes with the ids that were `found` have closed is noted as if it were made here.
         """
         with self._reading(), self._locked():
             known = self._latest()
-        self._acknowledge(known, fenced=True)
+            closed = self._closed_before(found) if self._notes else []
+        self._acknowledge(known, fenced=True, closed=closed)
+
+    @property
+    def _notes(self) -> bool:
+        """Say whether this machine notes what it closes."""
+        return self._failover is not None and bool(self._failover.machine)
+
+    def _closed_before(self, ids: Sequence[str]) -> list[Note]:
+        sessions = [session for one in ids if (session := self._reader.by_id(one)) is not None]
+        notes = [over(one) for one in sessions if one.state not in LIVE]
+        notes += [narrowed(one) for one in sessions if one.state is SessionState.ACTIVE]
+        return notes + [frozen(one) for one in freezes_on(self._connection) if one.id in ids]
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         super()._note(revision, changes)
@@ -383,7 +427,25 @@ class PostgresSessionStore(SQLSessionStore):
         return tag
 
     def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
+        if self._notes:
+            self._closed += self._closed_by(sessions)
         return super()._replace(with_late_labels(self._connection, sessions))
+
+    def _closed_by(self, sessions: Sequence[Session]) -> list[Note]:
+        """Return the notes of what sessions that are about to be written close."""
+        notes = [over(session) for session in sessions if session.state not in LIVE]
+        # Of many at once none is narrowed: these have other data of the directory.
+        session = sessions[0] if len(sessions) == 1 else None
+        if session is not None and session.state is SessionState.ACTIVE:
+            was_active = self._stored_state(session.id) is SessionState.ACTIVE
+            notes += [narrowed(session)] if was_active else []
+        return notes
+
+    def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
+        # One whose lifting a first person has confirmed was noted when it was set.
+        if freeze is not None and not freeze.confirmed_by and self._notes:
+            self._closed.append(frozen(freeze))
+        super()._keep_freeze(tenant, freeze)
 
     def _foreseeing(self) -> AbstractContextManager[None]:
         return self._foreseer.answering()

@@ -6,14 +6,15 @@ every lease is over that an earlier server can have given: its row may be lost, 
 
 What went back is seen by the tag of a change that this process or this machine knows to be acknowledged. What depends
 on `sessions.replication`: with `async` changes can be lost of which no one knows any more, so all that is live is
-revoked whenever another server takes over. Elsewhere nothing can be lost, so a server that lacks something is refused.
+revoked whenever another server takes over, unless all machines write again what they have closed. Elsewhere nothing can
+be lost, so a server that lacks something is refused.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Final
 
 from pdp.errors import PDPError, StoreUnavailableError, reason_of
 from pdp.sessions.acknowledged import Acknowledged, AcknowledgedFile, Known, lacking
+from pdp.sessions.closings import Note
+from pdp.sessions.closingsfile import ClosingsFile
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgrestables import TAGS_KEPT
@@ -32,7 +35,11 @@ _LOG = logging.getLogger("pdp")
 SETTLING_SECONDS: Final = MOST_LEASE_SECONDS * CLOCK_RATE
 
 _STANDING: Final = """
-SELECT timeline, settled, swept, meta.revision, coalesce(tag, ''), standbys
+SELECT timeline, settled, swept, meta.revision, coalesce(tag, ''), standbys,
+  coalesce((SELECT closers.timeline FROM closers WHERE closers.id = ?), ''),
+  CASE WHEN settled = timeline THEN meta.revision ELSE coalesce(
+    (SELECT min(found_revision) FROM closers WHERE closers.timeline = standing.timeline), meta.revision
+  ) END
 FROM meta CROSS JOIN standing LEFT JOIN tags ON tags.revision = ?
 """
 
@@ -50,8 +57,9 @@ class Standing:
     """A server as seen by one that knows a change: on which `timeline` it is, and whether it has that change.
 
     `settled` is the timeline up to which all is settled, and `swept` the one on which all was revoked that was live.
-    `tag` is that of the known revision, empty without one; `standbys` are those for which commits wait. `connection` is
-    the number of the connection.
+    `tag` is that of the known revision, empty without one; `standbys` are those for which commits wait. `again` is the
+    timeline on which the machine that asks has last written again what it had closed. `first_revision` is what the
+    server had before any machine did so, while it is not settled. `connection` is the number of the connection.
     """
 
     timeline: str
@@ -60,6 +68,8 @@ class Standing:
     revision: int
     tag: str
     standbys: str
+    again: str = ""
+    first_revision: int = 0
     connection: int
 
 
@@ -72,19 +82,22 @@ class Finding(StrEnum):
     LACKS = "it lacks what was acknowledged"
     REPLACED = "it lacks what was acknowledged, but nothing that was live then is live now"
     EARLIER = "it lacks what was acknowledged, since another one has taken its place"
+    OWED = "it has all that is known, and this machine has not yet written again what it had closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailoverTerms:
     """How a process takes part in failovers.
 
-    `file` is for what its machine knows; None to keep nothing. `settle` is called on a thread when a server has taken
+    `file` is for what its machine knows; None to keep nothing. `closings` is for what it has closed; with None it does
+    not write that again. `settle` is called on a thread when a server has taken
     over, and makes it one that fits, or raises `PDPError`.
     """
 
     replication: Replication
     file: Path | None
     settle: Callable[[Failover], None]
+    closings: Path | None = None
 
 
 class Failover:
@@ -101,6 +114,7 @@ class Failover:
         if self._file is not None:
             known = self._file.read()
             acknowledged.note(known.head.revision, known.head.tag, known.timeline)
+        self.closings = ClosingsFile(terms.closings, deployment=deployment) if terms.closings else None
         self._wanted, self._ending = Event(), Event()
         self._problem, self._warned = "", False
         self._thread = Thread(target=self._run, name="pdp-failover", daemon=True)
@@ -109,6 +123,11 @@ class Failover:
     def known(self) -> Known:
         """Return the latest change that this process knows to be acknowledged."""
         return self._acknowledged.known
+
+    @property
+    def machine(self) -> str:
+        """Return the id under which this machine writes again what it has closed; empty when it does not."""
+        return self.closings.machine if self.closings else ""
 
     def start(self) -> None:
         """Start the thread that settles."""
@@ -122,6 +141,8 @@ class Failover:
             self._thread.join()
         if self._file is not None:
             self._file.close()
+        if self.closings is not None:
+            self.closings.close()
 
     def rest(self, seconds: float) -> None:
         """Wait; raise `StoreUnavailableError` when the process ends before."""
@@ -144,13 +165,15 @@ class Failover:
     def found(self, connection: PostgresConnection) -> Finding:
         """Return what is to be thought of the server of a connection."""
         known = self.known
-        return judged(standing(connection, known), known, self.replication)
+        return judged(standing(connection, known, self.machine), known, self.replication, self.machine)
 
-    def keep(self, known: Known) -> None:
-        """Keep a change before it is acknowledged: in memory, and in the file of the machine.
+    def keep(self, known: Known, closed: Sequence[Note] = ()) -> None:
+        """Keep a change before it is acknowledged: in memory, and in the files of the machine, with what it has closed.
 
-        Raise `StoreUnavailableError` when it cannot be written.
+        Raise `StoreUnavailableError` when it cannot be written, or may be lost already.
         """
+        if closed and self.closings is not None:
+            self._note_closed(self.closings, known, closed)
         self._acknowledged.note(known.head.revision, known.head.tag, known.timeline)
         if self._file is None:
             return
@@ -162,6 +185,17 @@ class Failover:
                 "is made and stands"
             ) from None
 
+    @staticmethod
+    def _note_closed(file: ClosingsFile, known: Known, closed: Sequence[Note]) -> None:
+        try:
+            kept = file.keep(known, closed)
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(f"{error}; the change is made and stands") from None
+        if not kept:
+            raise StoreUnavailableError(
+                "another server has taken the place of the database: the write may or may not have been made"
+            )
+
     def require_standbys(self, names: str) -> None:
         """Raise `StoreUnavailableError` when commits are to wait for standbys, and wait for none."""
         if self.replication is Replication.QUORUM and not names.strip():
@@ -172,12 +206,12 @@ class Failover:
 
     def _require(self, connection: PostgresConnection, *, acknowledges: bool) -> None:
         known = self.known
-        seen = standing(connection, known)
+        seen = standing(connection, known, self.machine)
         connection.timeline = seen.timeline
         if acknowledges:
             self.require_standbys(seen.standbys)
             self._warn(seen.standbys)
-        found = judged(seen, known, self.replication)
+        found = judged(seen, known, self.replication, self.machine)
         if found is Finding.FITS:
             return
         require_settling(found, seen, known, self.replication)
@@ -212,9 +246,10 @@ class Failover:
         self._problem = problem
 
 
-def standing(connection: PostgresConnection, known: Known) -> Standing:
-    """Ask a server where it stands."""
-    timeline, settled, swept, revision, tag, standbys = connection.execute(_STANDING, (known.head.revision,)).get
+def standing(connection: PostgresConnection, known: Known, machine: str = "") -> Standing:
+    """Ask a server where it stands; `machine` is the id of the one that asks, empty without one."""
+    found = connection.execute(_STANDING, (machine, known.head.revision)).get
+    timeline, settled, swept, revision, tag, standbys, again, first_revision = found
     return Standing(
         timeline=timeline,
         settled=settled,
@@ -222,13 +257,15 @@ def standing(connection: PostgresConnection, known: Known) -> Standing:
         revision=revision,
         tag=tag,
         standbys=standbys,
+        again=again,
+        first_revision=first_revision,
         connection=connection.opened,
     )
 
 
-def judged(seen: Standing, known: Known, replication: Replication) -> Finding:
-    """Return what is to be thought of a server."""
-    if _lacks(seen, known):
+def judged(seen: Standing, known: Known, replication: Replication, machine: str = "") -> Finding:
+    """Return what is to be thought of a server; a `machine` with an id writes again what it has closed."""
+    if lacks(seen, known):
         if seen.timeline < known.timeline:
             return Finding.EARLIER
         # Each timeline begins with what the one before had: what was live then is over if all was revoked on this one.
@@ -236,7 +273,9 @@ def judged(seen: Standing, known: Known, replication: Replication) -> Finding:
         return Finding.REPLACED if swept else Finding.LACKS
     if replication is Replication.ASYNC and seen.swept != seen.timeline:
         return Finding.DOUBTFUL
-    return Finding.FITS if seen.settled == seen.timeline else Finding.UNSETTLED
+    if seen.settled != seen.timeline:
+        return Finding.UNSETTLED
+    return Finding.OWED if machine and seen.again != seen.timeline else Finding.FITS
 
 
 def require_settling(found: Finding, seen: Standing, known: Known, replication: Replication) -> None:
@@ -262,7 +301,8 @@ def standbys_in(names: str) -> int | None:
     return None if "*" in found else len(found)
 
 
-def _lacks(seen: Standing, known: Known) -> bool:
+def lacks(seen: Standing, known: Known) -> bool:
+    """Say whether a server lacks a change, which is the one that it was asked for."""
     head = known.head
     if seen.revision < head.revision:
         return True

@@ -13,8 +13,12 @@ from typing import Final
 from pdp.clock import Clock, no_earlier
 from pdp.errors import StoreUnavailableError
 from pdp.model import Session
-from pdp.sessions import lifecycle
+from pdp.sessions import closings, lifecycle
 from pdp.sessions.acknowledged import NOTHING, Known
+from pdp.sessions.closings import Closing
+from pdp.sessions.closingsfile import KEPT_SECONDS, ClosingsFile, Noted
+from pdp.sessions.freezes import Freeze
+from pdp.sessions.outbox import freeze_event
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import (
     SETTLING_SECONDS,
@@ -24,9 +28,12 @@ from pdp.sessions.postgresfailover import (
     Replication,
     Standing,
     judged,
+    lacks,
     require_settling,
     standing,
 )
+from pdp.sessions.postgressteps import CLOSERS_VERSION
+from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import LIVE_SESSIONS
 from pdp.sessions.values import Change
 
@@ -52,37 +59,52 @@ class WentBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedAgain:
+    """What was written again: the sessions as they are now, and the freezes."""
+
+    sessions: tuple[Session, ...] = ()
+    freezes: tuple[Freeze, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settling:
     """How a process settles a server, whose store `opened` returns.
 
-    `went_back` is told first of what may be lost, and `revoked` afterwards of the sessions that were revoked for it.
+    `went_back` is told first of what may be lost, `again` of what this process has written again, and `revoked`
+    afterwards of the sessions that were revoked for it. What was closed is written again at once, and then other
+    machines have twice `seconds` for theirs.
     """
 
     opened: Callable[[], SettlingStore]
     clock: Clock
     went_back: Callable[[WentBack], None]
     revoked: Callable[[tuple[Session, ...]], None]
+    again: Callable[[ClosedAgain], None]
     seconds: float = SETTLING_SECONDS
 
-    def terms(self, replication: Replication, file: Path | None) -> FailoverTerms:
+    def terms(self, replication: Replication, file: Path | None, closings: Path | None = None) -> FailoverTerms:
         """Return how a store takes part in failovers."""
-        return FailoverTerms(replication=replication, file=file, settle=self.settle)
+        return FailoverTerms(replication=replication, file=file, settle=self.settle, closings=closings)
 
     def settle(self, failover: Failover) -> None:
         """Settle the present server, unless that is up to people. Raise `PDPError`."""
         known = failover.known
         with closing(self.opened()) as store:
-            seen = store.standing(known)
-            found = judged(seen, known, failover.replication)
+            seen = store.standing(known, machine=failover.machine)
+            found = judged(seen, known, failover.replication, failover.machine)
             if found is Finding.FITS:
                 return
             require_settling(found, seen, known, failover.replication)
+            if failover.closings is not None:
+                if found is not Finding.OWED:
+                    self.went_back(_lost(found, seen, known))
+                self._write_again(store, seen, failover.closings)
             if seen.settled != seen.timeline:
                 _LOG.warning("another server has taken the place of the database, on timeline `%s`", seen.timeline)
-                failover.rest(self.seconds)
+                failover.rest(self.seconds if failover.closings is None else 2 * self.seconds)
             # Others of this process or machine have learned more meanwhile.
             known = failover.known
-            seen = store.standing(known, connection=seen.connection)
+            seen = store.standing(known, machine=failover.machine, connection=seen.connection)
             self._go_on(store, seen, known, failover)
 
     def _go_on(self, store: SettlingStore, seen: Standing, known: Known, failover: Failover) -> None:
@@ -93,9 +115,11 @@ class Settling:
         if found is Finding.UNSETTLED:
             store.take(seen)
             return
-        self.went_back(_lost(found, seen, known))
+        if failover.closings is None:
+            self.went_back(_lost(found, seen, known))
         now = no_earlier(self.clock.now(), store.high_water_at())
-        change = None if found is Finding.REPLACED else lifecycle.revoke(now, by=BY, reason=_REASON)
+        keeps = found is Finding.REPLACED or (failover.closings is not None and _all_closed(store, found, seen, known))
+        change = None if keeps else lifecycle.revoke(now, by=BY, reason=_REASON)
         again = found is Finding.LACKS
         kept, revoked = store.replace(
             change, beyond=known.head.revision + 1, wall_at=now.wall_at, seen=seen, again=again
@@ -105,14 +129,19 @@ class Settling:
         finally:
             self.revoked(revoked)
 
+    def _write_again(self, store: SettlingStore, seen: Standing, file: ClosingsFile) -> None:
+        noted = file.take(seen.timeline)
+        now = no_earlier(self.clock.now(), store.high_water_at())
+        self.again(store.write_again(noted, wall_at=now.wall_at, seen=seen))
+
 
 class SettlingStore(PostgresSessionStore):
     """A store that takes any server, for the one that decides whether to go on with it. Nothing else uses it."""
 
-    def standing(self, known: Known = NOTHING, *, connection: int = 0) -> Standing:
+    def standing(self, known: Known = NOTHING, *, machine: str = "", connection: int = 0) -> Standing:
         """Ask where the server stands; it must be that of a `connection`, if that is given."""
         with self._reading():
-            seen = standing(self._connection, known)
+            seen = standing(self._connection, known, machine)
         _require_same(connection or seen.connection, seen)
         return seen
 
@@ -131,6 +160,46 @@ class SettlingStore(PostgresSessionStore):
         with self._transaction():
             _require_same(seen.connection, standing(self._connection, NOTHING))
             self._connection.execute(_SETTLED)
+
+    def absent(self, timeline: str) -> int:
+        """Return how many machines may have closed something that they have not written again on a timeline.
+
+        They are those that have changed anything in the hour before the last change. One that does not know of this
+        counts as well.
+        """
+        with self._reading():
+            return int(self._connection.execute(_ABSENT, (CLOSERS_VERSION, timeline, KEPT_SECONDS)).get)
+
+    def write_again(self, noted: Noted, *, wall_at: float, seen: Standing) -> ClosedAgain:
+        """Close again what a machine has closed, and note that it has done so.
+
+        It is not noted where the server lacks changes whose notes are kept no more, until all was revoked there.
+        """
+        notes = [note for _, note in noted.notes if note.closing is not Closing.FROZEN]
+        ids = json.dumps(sorted({note.id for note in notes}))
+        with self._transaction():
+            present = standing(self._connection, noted.dropped)
+            _require_same(seen.connection, present)
+            lost = [note for known, note in noted.notes if note.closing is Closing.FROZEN and self._lacks(known)]
+            self._advance(wall_at)
+            sessions = self._apply(_NOTED, (ids,), closings.again(notes, at=wall_at), {})
+            freezes = tuple(filter(self._freeze_again, map(closings.freeze_in, lost)))
+            self._outbox.add(freeze_event(None, freeze, at=wall_at) for freeze in freezes)
+            whole = present.swept == present.timeline or not lacks(present, noted.dropped)
+            self._connection.execute(_AGAIN, (noted.machine, present.timeline if whole else "", present.revision))
+            changes = [*(("session", one.id) for one in sessions), *(("freeze", one.id) for one in freezes)]
+            self._note(self._revision, changes)
+        return ClosedAgain(sessions=sessions, freezes=freezes)
+
+    def _lacks(self, known: Known) -> bool:
+        return lacks(standing(self._connection, known), known)
+
+    def _freeze_again(self, freeze: Freeze) -> bool:
+        """Set a freeze unless its tenant has one; say whether it was set."""
+        if any(one.tenant == freeze.tenant for one in freezes_on(self._connection)):
+            return False
+        self._keep_freeze(freeze.tenant, freeze)
+        return True
 
     def replace(
         self, change: Change | None, *, beyond: int, wall_at: float, seen: Standing, again: bool = True
@@ -161,9 +230,24 @@ def _lost(found: Finding, seen: Standing, known: Known) -> WentBack:
     lost: int | None = None
     if found is Finding.DOUBTFUL and revision:
         lost = 0
-    elif revision > seen.revision:
-        lost = revision - seen.revision
-    return WentBack(timeline=seen.timeline, revision=seen.revision, known=revision, lost=lost)
+    elif revision > seen.first_revision:
+        lost = revision - seen.first_revision
+    return WentBack(timeline=seen.timeline, revision=seen.first_revision, known=revision, lost=lost)
+
+
+def _all_closed(store: SettlingStore, found: Finding, seen: Standing, known: Known) -> bool:
+    """Say whether all that can be lost of what was closed is written again, so that nothing need be revoked for it."""
+    if found is Finding.LACKS and known.timeline in ("", seen.timeline):
+        # No failover has cost that.
+        return False
+    absent = store.absent(seen.timeline)
+    if absent:
+        _LOG.error(
+            "of %s of the machines that have changed anything in the last hour it is not known what they have closed: "
+            "what is live is revoked",
+            absent,
+        )
+    return not absent
 
 
 def _require_same(connection: int, seen: Standing) -> None:
@@ -171,6 +255,22 @@ def _require_same(connection: int, seen: Standing) -> None:
         raise StoreUnavailableError("the connection to the database was lost while it was settled")
 
 
+_NOTED: Final = """
+SELECT id, epoch FROM sessions WHERE id IN (SELECT json_array_elements_text(CAST(? AS json)))
+ORDER BY depth, requested_at, id
+"""
+# Servers that do not know this table write nothing into it, so they are absent until none of them is there.
+_ABSENT: Final = """
+SELECT count(*) + (SELECT CASE WHEN begun < ? THEN 1 ELSE 0 END FROM steps) FROM closers
+WHERE timeline != ? AND changed_at > (SELECT max(changed_at) FROM closers) - ?
+"""
+_AGAIN: Final = """
+INSERT INTO closers (id, changed_at, timeline, found_revision)
+SELECT ?, coalesce(max(changed_at), 0), CAST(? AS text), ? FROM closers
+ON CONFLICT (id) DO UPDATE SET timeline = excluded.timeline, found_revision = CASE
+  WHEN closers.timeline = excluded.timeline THEN closers.found_revision ELSE excluded.found_revision
+END
+"""
 _SETTLED: Final = "UPDATE timelines SET settled = (SELECT timeline FROM standing)"
 _SWEPT: Final = "UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)"
 # A process that knows an earlier revision has seen nothing of this.

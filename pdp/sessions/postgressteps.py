@@ -42,6 +42,8 @@ FIRST_VERSION: Final = 10
 BASE_VERSION: Final = 12
 # From this one on, servers say which one they know.
 SAYING_VERSION: Final = 13
+# From this one on, servers where changes can be lost say when they have changed anything.
+CLOSERS_VERSION: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,20 @@ STEPS: Final[tuple[Step, ...]] = (
     Step(
         statements="ALTER TABLE bundle_servers ADD COLUMN IF NOT EXISTS knows BIGINT NOT NULL DEFAULT 12;",
         additive=True,
+    ),
+    # When each machine has last changed anything, on which timeline it has written again what it had closed, and what
+    # its server had before that. A machine that does not write again has the row without an id.
+    Step(
+        statements="""
+        CREATE TABLE IF NOT EXISTS closers (
+          id TEXT COLLATE "C" PRIMARY KEY,
+          changed_at DOUBLE PRECISION NOT NULL,
+          timeline TEXT COLLATE "C" NOT NULL,
+          found_revision BIGINT NOT NULL DEFAULT 0
+        );
+        """,
+        additive=True,
+        brings="`sessions.after_going_back: reassert`",
     ),
 )
 # It is counted apart from that of SQLite.

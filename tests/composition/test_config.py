@@ -89,6 +89,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "sessions.postgres_file": {"sessions.store": "postgres"},
     "sessions.lease_seconds": _POSTGRES,
     "sessions.replication": {**_POSTGRES, "sessions.lease_seconds": 1.0},
+    "sessions.after_going_back": {**_POSTGRES, "sessions.replication": "async"},
     "record.shared_folder": _POSTGRES,
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
@@ -488,6 +489,10 @@ def test_several_workers_need_what_they_can_share(flags: dict[str, str], expecte
         (
             {**_POSTGRES, "sessions.replication": "quorum"},
             "`sessions.replication: quorum` needs `sessions.lease_seconds`: no other answer counts",
+        ),
+        (
+            {**_POSTGRES, "sessions.after_going_back": "reassert"},
+            "`sessions.after_going_back: reassert` needs `sessions.replication: async`, not `none`",
         ),
         ({**_POSTGRES, "sessions.lease_seconds": "9"}, "`sessions.lease_seconds` must be 0, or from 0.3 to 5, not `9`"),
     ],

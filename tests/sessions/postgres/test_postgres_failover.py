@@ -7,27 +7,26 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pdp.clock import Deadline, SystemClock
+from pdp.clock import SystemClock
 from pdp.errors import OverloadedError, StoreUnavailableError
 from pdp.model import Head, Session, SessionState
 from pdp.sessions.acknowledged import AcknowledgedFile, Known
-from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import SETTLING_SECONDS, Finding, Replication, Standing, judged, standbys_in
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgresrestoring import accept
-from pdp.sessions.postgressettling import Settling, SettlingStore, WentBack
+from pdp.sessions.postgressettling import SettlingStore
 from pdp.sessions.values import Charge, Debit, Report, SessionFilter, Used
-from pdp.testing.stores.samples import make_session, revoked
+from pdp.testing.stores.samples import revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.machine import HASTY, Machine, can, living
 from tests.sessions.postgres.postgrescluster import QUORUM, Cluster, replicated
 from tests.sessions.postgres.postgresserver import PostgresServer, cancel_commits, reload
 from tests.sessions.postgres.tcpproxy import Proxy
@@ -35,46 +34,6 @@ from tests.sessions.postgres.tcpproxy import Proxy
 pytestmark = pytest.mark.replicas
 
 VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
-HASTY: dict[str, Any] = {"busy_seconds": 2.0, "seconds": 2.0, "idle_seconds": 2.0}
-
-
-@dataclass(kw_only=True)
-class Machine:
-    """A machine with a store on a database, and what it has said of failovers."""
-
-    conninfo: str
-    folder: Path
-    replication: Replication
-    settling_seconds: float = 0.0
-    lease_seconds: float = 0.0
-    known_revision: int = 0
-    options: dict[str, Any] = field(default_factory=lambda: PATIENT)
-    told: list[WentBack] = field(default_factory=list)
-    told_at: float = 0.0
-    revoked: list[str] = field(default_factory=list)
-
-    def opened(self) -> PostgresSessionStore:
-        """Open its store."""
-
-        def went_back(found: WentBack) -> None:
-            self.told.append(found)
-            self.told_at = time.monotonic()
-
-        settling = Settling(
-            opened=lambda: SettlingStore(self.conninfo, **self.options),
-            clock=SystemClock(),
-            went_back=went_back,
-            revoked=lambda sessions: self.revoked.extend(one.id for one in sessions),
-            seconds=self.settling_seconds,
-        )
-        lease = LeaseTerms(file=self.folder / "lease", seconds=self.lease_seconds, clock=SystemClock())
-        return PostgresSessionStore(
-            self.conninfo,
-            **self.options,
-            known_revision=self.known_revision,
-            lease=lease if self.lease_seconds else None,
-            failover=settling.terms(self.replication, self.folder / "acknowledged"),
-        )
 
 
 @pytest.fixture
@@ -126,6 +85,14 @@ def test_a_server_is_judged_by_what_is_known(seen: Standing, known: Known, expec
     assert expected == judged(seen, known, Replication.QUORUM)
 
 
+def test_a_machine_that_writes_again_what_it_has_closed_does_so_before_it_acknowledges() -> None:
+    """Once on each timeline, also the first that it meets."""
+    swept = replace(SEEN, swept=SEEN.timeline)
+
+    assert Finding.OWED == judged(replace(swept, again="00000001"), KNOWN, Replication.ASYNC, "machine")
+    assert Finding.FITS == judged(replace(swept, again=SEEN.timeline), KNOWN, Replication.ASYNC, "machine")
+
+
 def test_a_server_that_has_taken_over_may_lack_what_is_not_known() -> None:
     """Where commits wait for no standby, until all is revoked that may have been revoked already."""
     assert Finding.DOUBTFUL == judged(SEEN, KNOWN, Replication.ASYNC)
@@ -155,7 +122,7 @@ def test_nothing_is_acknowledged_until_every_lease_is_over(machine: Machine, tak
             store.touch(wall_at=2000.0)
         with pytest.raises(StoreUnavailableError, match="nothing is acknowledged until every lease is over"):
             store.touch(wall_at=3000.0)
-        wait_until(lambda: _can(lambda: store.touch(wall_at=4000.0)))
+        wait_until(lambda: can(lambda: store.touch(wall_at=4000.0)))
 
     assert began + 0.5 <= machine.told_at <= time.monotonic()
     assert SETTLING_SECONDS > 5.0
@@ -194,15 +161,15 @@ def test_what_is_live_is_revoked_when_what_was_lost_cannot_be_known(
     machine: Machine, takes_over: Callable[[], None]
 ) -> None:
     """Before any call is answered; and what is opened afterwards lives on."""
-    live = _live("live")
+    live = living("live")
     with closing(machine.opened()) as store:
         store.insert(live, wall_at=1000.0)
         known = store.acknowledged()
         takes_over()
-        wait_until(lambda: _can(lambda: store.view(live.handle_digest)))
+        wait_until(lambda: can(lambda: store.view(live.handle_digest)))
         after = store.view(live.handle_digest).chain[0]
-        later = _live("later")
-        wait_until(lambda: _can(lambda: store.insert(later, wall_at=2000.0)))
+        later = living("later")
+        wait_until(lambda: can(lambda: store.insert(later, wall_at=2000.0)))
 
         assert SessionState.REVOKED == after.state
         assert (later,) == store.view(later.handle_digest).chain
@@ -212,7 +179,7 @@ def test_what_is_live_is_revoked_when_what_was_lost_cannot_be_known(
 
 def test_what_was_lost_is_named(machine: Machine, server: PostgresServer, takes_over: Callable[[], None]) -> None:
     """By a machine whose processes have all ended, from its file; its next change comes after all that it knew."""
-    session = _live("live")
+    session = living("live")
     with closing(machine.opened()) as store:
         store.insert(session, wall_at=1000.0)
         known = store.acknowledged()
@@ -229,7 +196,7 @@ def test_what_was_lost_is_named(machine: Machine, server: PostgresServer, takes_
 
 def test_a_machine_without_its_file_says_that_it_cannot_know(machine: Machine, takes_over: Callable[[], None]) -> None:
     """It revokes what is live, as it does when it knows of a loss."""
-    live = _live("live")
+    live = living("live")
     with closing(machine.opened()) as store:
         store.insert(live, wall_at=1000.0)
     (machine.folder / "acknowledged").unlink()
@@ -242,7 +209,7 @@ def test_a_machine_without_its_file_says_that_it_cannot_know(machine: Machine, t
 
 def test_a_new_machine_revokes_nothing_where_all_is_settled(machine: Machine, tmp_path: Path) -> None:
     """It has no file, and nothing can have been lost."""
-    live = _live("live")
+    live = living("live")
     with closing(machine.opened()) as store:
         store.insert(live, wall_at=1000.0)
     (tmp_path / "new").mkdir()
@@ -272,7 +239,7 @@ def test_what_was_acknowledged_is_on_the_disk_before(machine: Machine) -> None:
 
 def test_what_a_machine_cannot_keep_holds_everywhere_when_it_says_so(machine: Machine, server: PostgresServer) -> None:
     """A revocation is fenced also when it is not acknowledged: it stands, and no lease allows what it has ended."""
-    session = _live("live")
+    session = living("live")
     with closing(machine.opened()) as store, server.connect() as connection:
         store.insert(session, wall_at=1000.0)
         assert store._failover is not None
@@ -361,7 +328,7 @@ def test_people_can_go_on_with_what_there_is(
     machine: Machine, server: PostgresServer, takes_over: Callable[[], None]
 ) -> None:
     """`pdp store restore` settles it, for this machine too: nothing is revoked a second time."""
-    live, later = _live("live"), _live("later")
+    live, later = living("live"), living("later")
     with closing(machine.opened()) as store:
         store.insert(live, wall_at=1000.0)
         store.touch(wall_at=1000.0)
@@ -397,16 +364,16 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_acknowledged(quorum: Clust
         lease_seconds=1.0,
         options=HASTY,
     )
-    sessions = [_live(f"s{number}") for number in range(300)]
+    sessions = [living(f"s{number}") for number in range(300)]
     with closing(machine.opened()) as store, ThreadPoolExecutor(4) as pool:
         store.insert(sessions[0], wall_at=1000.0)
-        wait_until(lambda: _can(lambda: store.view(sessions[0].handle_digest)))
+        wait_until(lambda: can(lambda: store.view(sessions[0].handle_digest)))
         writing = [pool.submit(_insert, store, one) for one in sessions[1:]]
         wait_until(lambda: sum(one.done() for one in writing) > 20, seconds=60)
         killed_at = time.monotonic()
         quorum.fail_over()
         acknowledged = [one for one in (sent.result() for sent in writing) if one is not None]
-        wait_until(lambda: _can(lambda: store.change_tree(sessions[0].id, revoked, wall_at=2000.0)), seconds=60)
+        wait_until(lambda: can(lambda: store.change_tree(sessions[0].id, revoked, wall_at=2000.0)), seconds=60)
         settled_at = time.monotonic()
         found = {one.id for one in store.select(SessionFilter(), limit=1000)}
 
@@ -426,12 +393,12 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
         lease_seconds=1.0,
         options=HASTY,
     )
-    session = _live("cut off")
+    session = living("cut off")
     with closing(machine.opened()) as store:
         store.insert(session, wall_at=1000.0)
-        wait_until(lambda: _can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: can(lambda: store.view(session.handle_digest)))
         quorum.cut_off()
-        wait_until(lambda: not _can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: not can(lambda: store.view(session.handle_digest)))
         with pytest.raises(StoreUnavailableError, match="this machine has no lease"):
             store.view(session.handle_digest)
         # What ends it is a write, which proves more.
@@ -439,27 +406,27 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
         quorum.reconnect()
 
         assert ((session,), (session,)) == read
-        wait_until(lambda: _can(lambda: store.view(session.handle_digest)), seconds=60)
+        wait_until(lambda: can(lambda: store.view(session.handle_digest)), seconds=60)
 
 
 def test_nothing_is_taken_of_a_budget_while_commits_wait_for_no_standby(quorum: Cluster, tmp_path: Path) -> None:
     """On connections that were opened while they did: the failover could lose what was taken."""
     machine = Machine(conninfo=quorum.conninfo, folder=tmp_path, replication=Replication.QUORUM, options=HASTY)
-    session = _live("charged")
+    session = living("charged")
     charge = _charge(session)
     with (
         closing(machine.opened()) as store,
         closing(PostgresSessionHistory(machine.conninfo, **HASTY, beside=store)) as history,
         quorum.primary.connect() as connection,
     ):
-        wait_until(lambda: _can(lambda: history.charge(charge)), seconds=60)
+        wait_until(lambda: can(lambda: history.charge(charge)), seconds=60)
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
         reload(connection)
         with pytest.raises(StoreUnavailableError, match="`synchronous_standby_names` is empty"):
             history.charge(charge)
         connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{QUORUM}'")
         reload(connection)
-        wait_until(lambda: _can(lambda: history.charge(charge)), seconds=60)
+        wait_until(lambda: can(lambda: history.charge(charge)), seconds=60)
 
         assert {"max_calls": Used(2, 0)} == history.used(session.id)
 
@@ -467,9 +434,9 @@ def test_nothing_is_taken_of_a_budget_while_commits_wait_for_no_standby(quorum: 
 def test_a_commit_that_was_cancelled_and_read_makes_no_right_server_wrong(quorum: Cluster, tmp_path: Path) -> None:
     """Nobody was told of it, so a primary that lacks it is used; what is known to be acknowledged is not taken back."""
     machine = Machine(conninfo=quorum.conninfo, folder=tmp_path, replication=Replication.QUORUM, options=HASTY)
-    session = _live("cancelled")
+    session = living("cancelled")
     with closing(machine.opened()) as store, ThreadPoolExecutor(1) as pool:
-        wait_until(lambda: _can(lambda: store.touch(wall_at=1000.0)), seconds=60)
+        wait_until(lambda: can(lambda: store.touch(wall_at=1000.0)), seconds=60)
         known = store.acknowledged()
         quorum.cut_off()
         inserting = pool.submit(_insert, store, session)
@@ -479,16 +446,35 @@ def test_a_commit_that_was_cancelled_and_read_makes_no_right_server_wrong(quorum
         known_then = store.acknowledged()
         quorum.fail_over()
         found: list[tuple[Session, ...]] = []
-        wait_until(lambda: _can(lambda: found.append(store.get(session.id))), seconds=60)
+        wait_until(lambda: can(lambda: found.append(store.get(session.id))), seconds=60)
 
     assert (None, (session,)) == (inserted, read)
     assert known == known_then
     assert [()] == found
 
 
+def test_a_standby_that_was_promoted_too_early_is_refused(tmp_path: Path) -> None:
+    """It lacks what the other one has: by servers that go on, and by those that are started again."""
+    machine = Machine(conninfo="", folder=tmp_path, replication=Replication.QUORUM, options=HASTY)
+    with replicated(VERSION, synchronous=True) as cluster:
+        late = cluster.standbys[1]
+        machine.conninfo = cluster.conninfo
+        with closing(machine.opened()) as store:
+            with late.connect() as connection:
+                connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+                connection.execute("SELECT pg_reload_conf()")
+                wait_until(lambda: connection.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone() is None)
+            wait_until(lambda: can(lambda: store.touch(wall_at=1000.0)), seconds=60)
+            cluster.primary.kill()
+            late.promote()
+            wait_until(lambda: "lacks the last" in _problem(lambda: store.touch(wall_at=2000.0)), seconds=60)
+        with pytest.raises(StoreUnavailableError, match="lacks the last"):
+            machine.opened()
+
+
 def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_path: Path) -> None:
     """By connections that no error ends, also those of the history: what they show has no number by which it is old."""
-    session = _live("labelled")
+    session = living("labelled")
     with ExitStack() as opened:
         cluster = opened.enter_context(replicated(VERSION, synchronous=True))
         proxy = opened.enter_context(closing(Proxy(cluster.primary.port)))
@@ -502,7 +488,7 @@ def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_pat
         store = opened.enter_context(closing(here.opened()))
         history = opened.enter_context(closing(PostgresSessionHistory(here.conninfo, **HASTY, beside=store)))
         store.insert(session, wall_at=1000.0)
-        wait_until(lambda: _can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: can(lambda: store.view(session.handle_digest)))
         cluster.cut_off()
         wait_until(lambda: store.lease() is None)
         proxy.to = cluster.promote().port
@@ -512,18 +498,18 @@ def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_pat
             charged.charge(_charge(session))
             (labelled,) = other.settle([session], frozenset({"secret"}), by="a call", wall_at=1000.0)
         found: list[tuple[Session, ...]] = []
-        wait_until(lambda: _can(lambda: found.append(store.view(session.handle_digest).chain)), seconds=60)
+        wait_until(lambda: can(lambda: found.append(store.view(session.handle_digest).chain)), seconds=60)
         used = history.used(session.id)
 
     assert [(labelled,)] == found
     assert {"max_calls": Used(1, 0)} == used
 
 
-def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path: Path) -> None:
+def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_isliving(tmp_path: Path) -> None:
     """A revocation that no standby had was acknowledged: the session is revoked all the same, and the loss is named."""
     with replicated(VERSION, synchronous=False) as cluster:
         machine = Machine(conninfo=cluster.conninfo, folder=tmp_path, replication=Replication.ASYNC, options=HASTY)
-        lost, live = _live("lost"), _live("live")
+        lost, live = living("lost"), living("live")
         with closing(machine.opened()) as store:
             for one in (lost, live):
                 store.insert(one, wall_at=1000.0)
@@ -531,17 +517,12 @@ def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path
             cluster.cut_off()
             store.change_tree(lost.id, revoked, wall_at=1000.0)
             cluster.fail_over()
-            wait_until(lambda: _can(lambda: store.view(live.handle_digest)), seconds=60)
+            wait_until(lambda: can(lambda: store.view(live.handle_digest)), seconds=60)
             states = [store.view(one.handle_digest).chain[0].state for one in (lost, live)]
 
     assert [SessionState.REVOKED] * 2 == states
     assert {lost.id, live.id} == set(machine.revoked)
     assert [(before, before + 1, 1)] == [(one.revision, one.known, one.lost) for one in machine.told]
-
-
-def _live(name: str) -> Session:
-    """Return a session that lives longer than any test."""
-    return make_session(name, deadline=Deadline(wall_at=time.time() + 3600, boot_at=0.0, boot_id="another boot"))
 
 
 def _charge(session: Session) -> Charge:
@@ -552,17 +533,18 @@ def _charge(session: Session) -> Charge:
 
 def _insert(store: PostgresSessionStore, session: Session) -> Session | None:
     """Insert a session, and return it if that was acknowledged."""
-    return session if _can(lambda: store.insert(session, wall_at=1000.0)) else None
-
-
-def _can(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except (StoreUnavailableError, OverloadedError):
-        return False
-    return True
+    return session if can(lambda: store.insert(session, wall_at=1000.0)) else None
 
 
 def _deployment(machine: Machine) -> str:
     with closing(SettlingStore(machine.conninfo, **PATIENT)) as store:
         return store.deployment()
+
+
+def _problem(call: Callable[[], object]) -> str:
+    """Return why the store cannot do something now; empty when it can."""
+    try:
+        call()
+    except (StoreUnavailableError, OverloadedError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,120 @@
+"""What ends or narrows authority, as a machine notes it before it is acknowledged, to write it again after a failover.
+
+What is written again opens nothing, and is written once: a session that is over stays as it is, one that has less
+already keeps that, and a tenant that is frozen keeps its freeze. There is no secret in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from pdp.clock import Deadline
+from pdp.model import Scope, Session, SessionState
+from pdp.sessions.freezes import Freeze
+from pdp.sessions.lifecycle import LIVE
+from pdp.sessions.values import Change
+
+# What the reason of what was written again begins with.
+AGAIN: Final = "written again after a failover"
+
+
+class Closing(StrEnum):
+    """What was noted: a session that is over, one that has less authority, or a freeze."""
+
+    OVER = "over"
+    NARROWED = "narrowed"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """One closing of the session or freeze with this id. `text` is JSON, and says how it was closed."""
+
+    closing: Closing
+    id: str
+    text: str
+
+
+def over(session: Session) -> Note:
+    """Return the note of a session that was revoked, ended or denied."""
+    facts = {"state": session.state.value, "at": session.ended_at, "by": session.ended_by, "reason": session.reason}
+    return _note(Closing.OVER, session.id, facts)
+
+
+def narrowed(session: Session) -> Note:
+    """Return the note of an active session that has less authority than before."""
+    facts = {
+        "scope": None if session.scope is None else {"id": session.scope.id, "tools": dict(session.scope.tools)},
+        "deadline": asdict(session.deadline),
+        "labels": session.labels,
+    }
+    return _note(Closing.NARROWED, session.id, facts)
+
+
+def frozen(freeze: Freeze) -> Note:
+    """Return the note of a freeze that was set."""
+    return _note(Closing.FROZEN, freeze.id, asdict(freeze))
+
+
+def freeze_in(note: Note) -> Freeze:
+    """Return the freeze that a note holds."""
+    return Freeze(**json.loads(note.text))
+
+
+def again(notes: Iterable[Note], *, at: float) -> Change:
+    """Return the change that closes sessions again as notes say, in their order, and leaves any other as it is.
+
+    `at` is now, unix seconds.
+    """
+    of_session: dict[str, list[Note]] = defaultdict(list)
+    for note in notes:
+        of_session[note.id].append(note)
+
+    def change(session: Session) -> Session | None:
+        closed = session
+        for note in of_session.get(session.id, ()):
+            closed = _closed(closed, note, at)
+        return None if closed == session else replace(closed, epoch=session.epoch + 1)
+
+    return change
+
+
+def _closed(session: Session, note: Note, at: float) -> Session:
+    facts = json.loads(note.text)
+    if note.closing is Closing.OVER and session.state in LIVE:
+        return _over(session, SessionState(facts["state"]), facts["at"], facts["by"], facts["reason"])
+    if note.closing is Closing.NARROWED and session.state is SessionState.ACTIVE:
+        return _narrowed(session, facts, at)
+    return session
+
+
+def _over(session: Session, state: SessionState, at: float, by: str, reason: str) -> Session:
+    why = f"{AGAIN}: {reason}" if reason else AGAIN
+    return replace(session, state=state, ended_at=at, ended_by=by, reason=why)
+
+
+def _narrowed(session: Session, facts: dict[str, Any], at: float) -> Session:
+    noted, present = facts["scope"], session.scope
+    if noted is None or present is None:
+        return session
+    scope = Scope(id=noted["id"], tools=noted["tools"])
+    if present.tools.items() <= scope.tools.items():
+        scope = present
+    elif not scope.tools.items() <= present.tools.items():
+        # Each was narrowed to what the other does not have, so what is left was never written.
+        return _over(session, SessionState.REVOKED, at, "", "its tools are not known")
+    deadline = Deadline(**facts["deadline"]).earliest(session.deadline)
+    labels = tuple(sorted({*session.labels, *facts["labels"]}))
+    less = replace(session, scope=scope, deadline=deadline, labels=labels)
+    # A deadline that is as late by the wall clock is the same.
+    same = less.scope is present and deadline.wall_at == session.deadline.wall_at and labels == session.labels
+    return session if same else less
+
+
+def _note(closing: Closing, id: str, facts: dict[str, Any]) -> Note:  # noqa: A002 - the name of the field
+    return Note(closing=closing, id=id, text=json.dumps(facts, separators=(",", ":")))

@@ -1,0 +1,206 @@
+"""After a failover that can have lost changes, what was closed is written again, or what is live is revoked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdp.model import Session, SessionState
+from pdp.sessions.closings import AGAIN
+from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.rows import row_of
+from pdp.sessions.writes import Write
+from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
+from pdp.testing.waiting import wait_until
+from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.machine import HASTY, Machine, can, living
+from tests.sessions.postgres.postgrescluster import replicated
+from tests.sessions.postgres.postgresserver import PostgresServer
+
+pytestmark = pytest.mark.replicas
+
+VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
+TOOLS = make_scope("git/log", "git/show")
+
+
+@pytest.fixture
+def machine(conninfo: str, tmp_path: Path) -> Machine:
+    """Give a machine that writes again what it has closed."""
+    return Machine(conninfo=conninfo, folder=tmp_path, replication=Replication.ASYNC, reasserts=True)
+
+
+@pytest.fixture
+def loses(server: PostgresServer, takes_over: Callable[[], None]) -> Callable[[Session], None]:
+    """Give what has another server take over that lacks what came of a session after this."""
+
+    def lost(session: Session) -> None:
+        with server.connect() as connection:
+            connection.execute("SET search_path = pdp_sessions")
+            row = row_of(session)
+            connection.execute(
+                "UPDATE sessions SET state = %(state)s, epoch = %(epoch)s, session_json = %(session_json)s "
+                "WHERE id = %(id)s",
+                row,
+            )
+            connection.execute("UPDATE closers SET timeline = '00000000' WHERE id != ''")
+        takes_over()
+
+    return lost
+
+
+def test_what_was_closed_is_closed_again_and_the_rest_lives_on(
+    machine: Machine, loses: Callable[[Session], None]
+) -> None:
+    """Before any call is answered; a second time changes nothing."""
+    ended, live = living("ended"), living("live")
+    with closing(machine.opened()) as store:
+        for one in (ended, live):
+            store.insert(one, wall_at=1000.0)
+        store.change_tree(ended.id, revoked, wall_at=1000.0)
+        loses(ended)
+        after = [_seen(store, one) for one in (ended, live)]
+        loses(live)
+        again = [_seen(store, one) for one in (ended, live)]
+
+    assert (SessionState.REVOKED, live) == (after[0].state, after[1])
+    assert after[0].reason.startswith(AGAIN)
+    assert after == again
+    assert [[ended.id]] == [[one.id for one in closed.sessions] for closed in machine.again if closed.sessions]
+    assert not machine.revoked
+
+
+def test_what_is_found_closed_is_closed_again_as_well(machine: Machine, loses: Callable[[Session], None]) -> None:
+    """By a machine that has told its caller so: the one that closed it was killed before it noted that."""
+    asked, revoked_twice = living("asked"), living("revoked twice")
+    write = Write(key=b"key", digest=b"asked")
+    with closing(PostgresSessionStore(machine.conninfo, **PATIENT)) as killed:
+        for one in (asked, revoked_twice):
+            killed.insert(one, wall_at=1000.0)
+        killed.change_tree(asked.id, revoked, wall_at=1000.0, write=write)
+        killed.change_tree(revoked_twice.id, revoked, wall_at=1000.0)
+    with closing(machine.opened()) as store:
+        found = store.written(write, wall_at=1000.0), store.change_tree(revoked_twice.id, unchanged, wall_at=1000.0)
+        loses(asked)
+        loses(revoked_twice)
+        after = [_seen(store, one).state for one in (asked, revoked_twice)]
+
+    assert ((asked.id,), ()) == found
+    assert [SessionState.REVOKED] * 2 == after
+    assert not machine.revoked
+
+
+def test_a_machine_that_is_absent_costs_what_is_live(
+    machine: Machine, tmp_path: Path, loses: Callable[[Session], None]
+) -> None:
+    """What it has closed last is not known. What the others have closed is written again all the same."""
+    live = living("live")
+    (tmp_path / "absent").mkdir()
+    with closing(replace(machine, folder=tmp_path / "absent").opened()) as absent:
+        absent.touch(wall_at=1000.0)
+    with closing(machine.opened()) as store:
+        store.insert(live, wall_at=1000.0)
+        loses(live)
+
+        assert SessionState.REVOKED == _seen(store, live).state
+        later = living("later")
+        wait_until(lambda: can(lambda: store.insert(later, wall_at=1000.0)))
+        assert later == _seen(store, later)
+    assert [live.id] == machine.revoked
+
+
+@pytest.mark.parametrize("without", ["lost", "never"])
+def test_a_machine_without_notes_costs_what_is_live(
+    machine: Machine, loses: Callable[[Session], None], without: str
+) -> None:
+    """Because they were lost, or because it is set to write nothing again."""
+    live = living("live")
+    with closing(replace(machine, reasserts=without != "never").opened()) as store:
+        store.insert(live, wall_at=1000.0)
+    loses(live)
+    if without == "lost":
+        (machine.folder / "closings").unlink()
+    with closing(machine.opened()) as store:
+        assert SessionState.REVOKED == _seen(store, live).state
+
+
+def test_machines_that_were_all_started_again_write_again_what_they_had_closed(
+    machine: Machine, loses: Callable[[Session], None]
+) -> None:
+    """From their disks."""
+    ended, live = living("ended"), living("live")
+    with closing(machine.opened()) as store:
+        for one in (ended, live):
+            store.insert(one, wall_at=1000.0)
+        store.change_tree(ended.id, revoked, wall_at=1000.0)
+    loses(ended)
+    with closing(machine.opened()) as store:
+        assert [SessionState.REVOKED, SessionState.ACTIVE] == [_seen(store, one).state for one in (ended, live)]
+
+
+def test_a_change_that_the_server_before_had_is_not_acknowledged_once_notes_were_taken(machine: Machine) -> None:
+    """A process that was stopped between its commit and its note: what it has closed is not written again."""
+    session = living("live")
+    with closing(machine.opened()) as store:
+        store.insert(session, wall_at=1000.0)
+        assert store._failover is not None
+        assert store._failover.closings is not None
+        store._failover.closings.take("000000FF")
+
+        assert not can(lambda: store.change_tree(session.id, revoked, wall_at=2000.0))
+
+
+def test_the_kill_of_a_primary_loses_nothing_that_was_closed(tmp_path: Path) -> None:
+    """No standby had it: both machines write it again, and what is lost besides is counted."""
+    with replicated(VERSION, synchronous=False) as cluster:
+        folders = [tmp_path / "here", tmp_path / "there"]
+        for folder in folders:
+            folder.mkdir()
+        one, other = (
+            Machine(
+                conninfo=cluster.conninfo,
+                folder=folder,
+                replication=Replication.ASYNC,
+                reasserts=True,
+                settling_seconds=1.0,
+                lease_seconds=1.0,
+                options=HASTY,
+            )
+            for folder in folders
+        )
+        ended, less, live, lost = (replace(living(name), scope=TOOLS) for name in ("ended", "less", "live", "lost"))
+        narrower = replace(less, epoch=less.epoch + 1, scope=make_scope("git/log"))
+        freeze = make_freeze("another")
+        with closing(one.opened()) as here, closing(other.opened()) as there:
+            for session in (ended, less, live):
+                here.insert(session, wall_at=1000.0)
+            wait_until(lambda: there.acknowledged() >= here.acknowledged())
+            before = here.acknowledged()
+            cluster.cut_off()
+            here.change_tree(ended.id, revoked, wall_at=1000.0)
+            there.update([narrower], wall_at=1000.0)
+            there.freeze(freeze)
+            here.insert(lost, wall_at=1000.0)
+            cluster.fail_over()
+            wait_until(lambda: can(lambda: here.view(live.handle_digest)), seconds=60)
+            wait_until(lambda: can(lambda: there.view(live.handle_digest)), seconds=60)
+            found = [there.view(session.handle_digest).chain for session in (ended, less, live, lost)]
+            freezes = here.freezes()
+
+    assert SessionState.REVOKED == found[0][0].state
+    assert [(narrower,), (live,), ()] == found[1:]
+    assert (freeze,) == freezes
+    assert not one.revoked + other.revoked
+    assert {(before, before + 4, 4)} == {(each.revision, each.known, each.lost) for each in one.told}
+
+
+def _seen(store: PostgresSessionStore, session: Session) -> Session:
+    """Return a session as calls see it, once they are answered."""
+    found: list[Session] = []
+    wait_until(lambda: can(lambda: found.append(store.view(session.handle_digest).chain[0])))
+    return found[0]
