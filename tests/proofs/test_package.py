@@ -89,7 +89,9 @@ def fresh(folder: Path) -> dict[str, str]:
     """Return an environment in which nothing of this one is found but the interpreter."""
     own = folder / ".venv" / "bin"
     kept = {name: value for name, value in surroundings(folder, own).items() if not name.startswith("PYTHON")}
-    return {**kept, "PATH": os.pathsep.join([str(own), str(Path(sys.base_prefix) / "bin"), "/usr/bin", "/bin"])}
+    programs = os.pathsep.join([str(own), str(Path(sys.base_prefix) / "bin"), "/usr/bin", "/bin"])
+    # `pip` would compile all that it installs, and most of it is never imported here.
+    return {**kept, "PATH": programs, "PIP_COMPILE": "no"}
 
 
 def listed(folder: Path, environment: dict[str, str]) -> dict[str, str]:
