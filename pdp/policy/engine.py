@@ -23,6 +23,7 @@ from pdp.policy.analysis import BELOW
 from pdp.policy.binding import NO_ENTITIES, Answer, answer_of
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
+from pdp.policy.inparts import PolicySets
 from pdp.policy.moments import Moment
 from pdp.policy.question import Question
 from pdp.policy.reading import Reading
@@ -110,7 +111,7 @@ class Parsed:
     """The schema and policies of a slice, parsed by the engine."""
 
     schema: cedarpy.Schema
-    policies: cedarpy.PolicySet
+    policies: PolicySets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +119,7 @@ class _KnownPart:
     """The policies that can be evaluated without the arguments, and the ids and effects of the others."""
 
     policies: tuple[PolicySource, ...]
-    set: cedarpy.PolicySet
+    set: PolicySets
     aside: frozenset[str]
     effects_aside: frozenset[str]
     permits: _Permits | None
@@ -129,7 +130,7 @@ class _Permits:
     """The permits among some policies, which decide when a person has lifted all forbids that match."""
 
     policies: tuple[PolicySource, ...]
-    set: cedarpy.PolicySet
+    set: PolicySets
 
     @classmethod
     def of(cls, policies: Iterable[PolicySource]) -> _Permits:
@@ -260,7 +261,7 @@ class Slice:
         try:
             handle = self._entities(question.resource, beside)
             parsed, request = self._parsed(), self._request(question)
-            answer = answer_of(request, parsed.policies, handle, self._unproven(parsed))
+            answer = parsed.policies.ask(request, handle, self._unproven(parsed))
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
@@ -270,7 +271,7 @@ class Slice:
         # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly
         # the forbids that are to be lifted.
         permits = self._permits()
-        otherwise = _ruling(answer_of(request, permits.set, handle), permits.policies)
+        otherwise = _ruling(permits.set.ask(request, handle), permits.policies)
         return self._asking(ruling, otherwise, question.session_id) if otherwise.allowed else ruling
 
     def _unproven(self, parsed: Parsed) -> cedarpy.Schema | None:
@@ -329,11 +330,11 @@ class Slice:
             return Foreseen(Visibility.NEVER)
         # Without the schema: the context has no input yet, and the policies of this part do not read it.
         request = self._request(question)
-        ruling = _ruling(answer_of(request, part.set, entities), part.policies)
+        ruling = _ruling(part.set.ask(request, entities), part.policies)
         if part.permits is not None and self._can_be_lifted(ruling):
             # A person can lift what forbids it, and nobody knows yet whether one will.
             permits = part.permits
-            otherwise = _ruling(answer_of(request, permits.set, entities), permits.policies)
+            otherwise = _ruling(permits.set.ask(request, entities), permits.policies)
             if otherwise.allowed or "permit" in part.effects_aside:
                 return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside.union(ruling.policies))))
             return Foreseen(Visibility.NEVER, ruling.policies)
@@ -428,8 +429,8 @@ def _foreseen(ruling: Ruling, part: _KnownPart) -> Foreseen:
     return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside)))
 
 
-def _policy_set(policies: Iterable[PolicySource]) -> cedarpy.PolicySet:
-    return cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
+def _policy_set(policies: Iterable[PolicySource]) -> PolicySets:
+    return PolicySets.of([policy.text for policy in policies])
 
 
 def _ruling(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:

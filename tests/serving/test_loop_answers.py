@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -13,6 +15,7 @@ import grpc
 import pytest
 
 from pdp.model import Caller, CallRequest, Decision
+from pdp.policy import inparts
 from pdp.serving.transports import LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool
@@ -26,8 +29,12 @@ pytest.importorskip("ngh2", reason="`ngh2` is not installed: run `make`")
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 FILES = bundle_files(
-    policies={"mail": '@id("mail/all") permit (principal, action, resource);'},
-    tools={"mail": [tool("read"), tool("mark")]},
+    policies={
+        "mail": '@id("mail/all") permit (principal, action in [Action::"mail/read", Action::"mail/mark"], resource);'
+        '@id("mail/pay") permit (principal, action == Action::"mail/pay", resource);'
+        '@id("mail/not") forbid (principal, action == Action::"mail/pay", resource) when { context.input has none };'
+    },
+    tools={"mail": [tool("read"), tool("mark"), tool("pay", {"none": {"type": "string"}})]},
     overlays={"mail": "tools: {mark: {adds_labels: [marked]}}\n"},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
     manifest="labels: {marked: {meaning: was marked}}",
@@ -99,6 +106,29 @@ def test_a_locked_store_holds_up_no_remembered_decision(asking: Asking) -> None:
     assert [False] * 5 == done
     assert {OUTCOME_ALLOW} == {decision(call).outcome for call in held}
     assert "read" not in asking.asked
+
+
+def test_many_policies_hold_up_no_remembered_decision(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the parts of a slice, the thread that asks about it keeps nothing that an answer of the loop needs."""
+    paused, go_on = threading.Event(), threading.Event()
+
+    def pause(_: float) -> None:
+        paused.set()
+        assert go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(inparts, "AT_A_TIME", 1)
+    monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pause))
+    handle = asking.session()
+    decision(asking.ask(handle, "read"))
+    asking.asked.clear()
+    slow = asking.ask(handle, "pay")
+    assert paused.wait(PATIENCE)
+    answers = [decision(asking.ask(handle, "read")) for _ in range(20)]
+    done = slow.done()
+    go_on.set()
+
+    assert {(OUTCOME_ALLOW, CACHE_RESULT_HIT)} == {(one.outcome, one.cache_result) for one in answers}
+    assert (False, OUTCOME_ALLOW, ["pay"]) == (done, decision(slow).outcome, asking.asked)
 
 
 def test_every_answer_of_the_loop_is_recorded(asking: Asking) -> None:

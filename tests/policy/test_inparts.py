@@ -1,0 +1,79 @@
+"""Many policies are asked about a part at a time, and answer as if they had been asked together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import cedarpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pdp.policy import inparts
+from pdp.policy.binding import NO_ENTITIES, Answer
+from pdp.policy.inparts import PolicySets
+
+KINDS = {
+    "permits": "permit (principal, action, resource);",
+    "permits nothing": 'permit (principal == User::"b", action, resource);',
+    "forbids": "forbid (principal, action, resource);",
+    "forbids nothing": 'forbid (principal == User::"b", action, resource);',
+    "fails": "permit (principal, action, resource) when { context.none == 1 };",
+}
+REQUEST = {
+    "principal": {"type": "User", "id": "a"},
+    "action": {"type": "Action", "id": "a"},
+    "resource": {"type": "Server", "id": "a"},
+    "context": "{}",
+}
+SCHEMA = """
+entity User; entity Server;
+action "a" appliesTo { principal: User, resource: Server, context: { none?: Long } };
+action "b" appliesTo { principal: User, resource: Server };
+"""
+
+
+def asked(kinds: Sequence[str], most: int, action: str = "a", schema: cedarpy.Schema | None = None) -> Answer:
+    """Return the answer about policies of some kinds, `most` at a time, with the errors in order."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(inparts, "AT_A_TIME", most)
+        sets = PolicySets.of([KINDS[kind] for kind in kinds])
+    answer = sets.ask(REQUEST | {"action": {"type": "Action", "id": action}}, NO_ENTITIES, schema)
+    return answer._replace(errors=tuple(sorted(answer.errors)))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([*KINDS]), max_size=9), st.integers(1, 4))
+def test_parts_answer_like_the_whole(kinds: list[str], most: int) -> None:
+    """Whatever is in which part: a forbid, a permit, a policy that fails, or nothing that matches."""
+    assert asked(kinds, 100) == asked(kinds, most)
+
+
+def test_every_answer_is_one_that_parts_give() -> None:
+    """The comparison above compares all answers that there are."""
+    found = Counter((one.allowed, len(one.decisive), len(one.errors)) for one in (asked([kind], 1) for kind in KINDS))
+
+    assert {(True, 1, 0): 1, (False, 1, 0): 1, (False, 0, 0): 2, (False, 0, 1): 1} == found
+    assert "`policy2`" in asked(["permits", "permits", "fails"], 1).errors[0]
+
+
+def test_a_request_that_no_part_takes_is_not_decided() -> None:
+    """One that does not fit the schema is an error in each part, and so in the whole."""
+    schema = cedarpy.Schema.from_str(SCHEMA)
+    answers = [asked(["permits", "forbids"], most, "c", schema) for most in (1, 2)]
+
+    assert {(False, False)} == {(one.decided, one.allowed) for one in answers}
+
+
+def test_others_have_their_turn_between_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When policies are parsed and when they are asked; a slice of the usual size has one part, and no pause."""
+    pauses: list[float] = []
+    monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pauses.append))
+    sets = PolicySets.of([KINDS["permits"]] * (2 * inparts.AT_A_TIME + 1))
+    parsed = len(pauses)
+    sets.ask(REQUEST, NO_ENTITIES)
+    asked(["permits"] * 3, 3)
+
+    assert (3, 2, 4) == (len(sets.sets), parsed, len(pauses))
