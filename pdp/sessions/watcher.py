@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 import apsw
 
-from pdp.errors import UnknownRevisionError
+from pdp.errors import UnavailableError, UnknownRevisionError
+from pdp.foundation.repeating import Repeater
 from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
 from pdp.foundation.threads import MOMENT_SECONDS
 from pdp.model import Head
@@ -25,6 +26,9 @@ from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sqlrows import Chain
 from pdp.sessions.values import NOT_ITS_OWN
 from pdp.sessions.watching import Key, Reading, Watching
+
+# The shortest pause between two looks.
+_SHORTEST = 0.01
 
 
 class Watcher(Watching):
@@ -60,10 +64,16 @@ class Watcher(Watching):
         self._cursor = connection.cursor()
         # No commit has this number, so the first read loads everything.
         self._data_version = -1
+        # While memory is asked alone, by callers who cannot wait for a look.
+        self._looking = Repeater("store-look", self.look_again, every=max(trust_seconds / 2, _SHORTEST), at_once=False)
+        self._looks = self._alone = False
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
+        self._looking.stop()
         with self._lock:
+            # None starts any more.
+            self._looks = True
             self._recent.clear()
             self._connection.close()
 
@@ -76,14 +86,10 @@ class Watcher(Watching):
         decides: bool = False,  # noqa: ARG002 - the file has all that was acknowledged
     ) -> Reading:
         with self._lock:
-            # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
-            announced, read_at = self._signal.read(), self._monotonic()
-            found = self._remembered(key, least, announced, read_at)
+            found = self._remembered(key, least)
             if found is not None:
                 return found
-            chain = self._read_database(key)
-            self._announced = announced
-            self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
+            chain = self._look(key)
             if least is not None and not self._has(least):
                 raise UnknownRevisionError(NOT_ITS_OWN)
             return Reading(chain, self._moment)
@@ -92,13 +98,33 @@ class Watcher(Watching):
         if not self._lock.acquire(timeout=MOMENT_SECONDS):
             return None
         try:
-            return self._remembered(key, least, self._signal.read(), self._monotonic())
+            self._alone = True
+            if not self._looks:
+                self._looks = True
+                self._looking.start()
+            return self._remembered(key, least)
         finally:
             self._lock.release()
 
-    def _remembered(self, key: Key, least: Head | None, announced: bytes, read_at: float) -> Reading | None:
+    def look_again(self) -> None:
+        """Ask the database before memory is too old, if memory was asked alone since the last time. Never raises."""
+        if self._alone:
+            self._alone = False
+            with suppress(UnavailableError), self._lock:
+                self._look(None)
+
+    def _look(self, key: Key) -> Chain:
+        """Ask the database, and trust memory from then on."""
+        # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
+        announced, read_at = self._signal.read(), self._monotonic()
+        chain = self._read_database(key)
+        self._announced = announced
+        self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
+        return chain
+
+    def _remembered(self, key: Key, least: Head | None) -> Reading | None:
         """Return what memory may answer: nothing was announced since it was brought up to the file, not long ago."""
-        as_new = announced == self._announced and read_at < self._trusted_until
+        as_new = self._signal.read() == self._announced and self._monotonic() < self._trusted_until
         # What was committed a moment ago may not be announced yet.
         if not as_new or not (least is None or self._has(least)):
             return None

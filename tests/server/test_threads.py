@@ -47,6 +47,7 @@ ELSEWHERE = {
     "pdp-answers",  # of clients
     "pdp-stream",  # the same
     "pdp-embedded",  # of doors
+    "pdp-store-look",  # once the loop has answered a call
     "pdp-catch-up",
     "pdp-telemetry-end",
     "pdp-fetch-end",

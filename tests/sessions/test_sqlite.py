@@ -612,6 +612,24 @@ def test_memory_alone_answers_while_it_is_trusted(
     assert (unread, held, late, watched.known(session.handle_digest)) == (None, None, None, None)
 
 
+def test_memory_that_is_asked_alone_is_kept_as_new(watched: SQLiteSessionStore, stopwatch: Stopwatch) -> None:
+    """The database is asked in time while it is; else nobody has a use for it."""
+    session = make_session("a")
+    watched.insert(session, wall_at=1000.0)
+    watcher: Any = watched._watcher
+    watched.view(session.handle_digest)
+    told = []
+    for _ in range(3):
+        stopwatch.seconds += 0.6
+        told.append(watched.known(session.handle_digest) is not None)
+        watcher.look_again()
+    watcher.look_again()
+    stopwatch.seconds += 1.0
+
+    assert [True, True, True] == told
+    assert watched.known(session.handle_digest) is None
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_without_a_shared_signal_every_look_asks_the_database(
     watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path, *, replaced: bool
