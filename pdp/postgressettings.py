@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from pdp.decision.accessevents import access_event
 from pdp.model import Caller, Session, SessionState
 from pdp.observer import Event, EventKind
 from pdp.registry.events import closed_event
 from pdp.registry.freezing import freeze_event
+from pdp.sessions.access import AccessState
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgresreplicas import PostgresReplicas
 from pdp.sessions.postgressettling import BY, ClosedAgain, Settling, SettlingStore, WentBack
 from pdp.sessions.sharedclock import SharedClock
@@ -47,7 +50,12 @@ def open_postgres(
             log.event(event)
 
     settling = Settling(
-        opened=lambda: SettlingStore(conninfo, **common), clock=clock, went_back=went_back, revoked=revoked, again=again
+        opened=lambda: SettlingStore(conninfo, **common),
+        history=lambda: PostgresSessionHistory(conninfo, tells=settings.tells, busy_seconds=busy_seconds),
+        clock=clock,
+        went_back=went_back,
+        revoked=revoked,
+        again=again,
     )
     lease = LeaseTerms(file=settings.lease_file, seconds=sessions.lease_seconds, clock=clock.machine)
     return PostgresSessionStore(
@@ -85,11 +93,18 @@ _KINDS: Final = MappingProxyType(
 )
 
 
+_NOES: Final = MappingProxyType(
+    {AccessState.DENIED: EventKind.ACCESS_DENIED, AccessState.REVOKED: EventKind.ACCESS_REVOKED}
+)
+
+
 def _closed_again(closed: ClosedAgain, at: float) -> Iterator[Event]:
     for session in closed.sessions:
         yield closed_event(_KINDS[session.state], session, _AGAIN, at)
     for freeze in closed.freezes:
         yield freeze_event(EventKind.FREEZE_SET, freeze, at=at, caller_id=_AGAIN.id)
+    for request in closed.requests:
+        yield access_event(_NOES[request.state], request, at=at, caller_id=_AGAIN.id)
 
 
 def _went_back(found: WentBack, at: float) -> Event:

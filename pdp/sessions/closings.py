@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from pdp.clock import Deadline
+from pdp.errors import WrongStateError
 from pdp.model import Scope, Session, SessionState
+from pdp.sessions.access import AccessRequest, AccessState
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import LIVE
 from pdp.sessions.values import Change
@@ -24,16 +26,17 @@ AGAIN: Final = "written again after a failover"
 
 
 class Closing(StrEnum):
-    """What was noted: a session that is over, one that has less authority, or a freeze."""
+    """What was noted: a session that is over, one with less authority, a freeze, or a no to a call or its approval."""
 
     OVER = "over"
     NARROWED = "narrowed"
     FROZEN = "frozen"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One closing of the session or freeze with this id. `text` is JSON, and says how it was closed."""
+    """One closing of the session, freeze or access request with this id. `text` is JSON, and says how it was closed."""
 
     closing: Closing
     id: str
@@ -61,6 +64,14 @@ def frozen(freeze: Freeze) -> Note:
     return _note(Closing.FROZEN, freeze.id, asdict(freeze))
 
 
+def refused(request: AccessRequest) -> Note | None:
+    """Return the note of an access request that was denied, or whose approval was taken back; None for another one."""
+    if request.state not in (AccessState.DENIED, AccessState.REVOKED):
+        return None
+    facts = {"at": request.answered_at, "by": request.answered_by, "reason": request.reason}
+    return _note(Closing.REFUSED, request.id, facts)
+
+
 def freeze_in(note: Note) -> Freeze:
     """Return the freeze that a note holds."""
     return Freeze(**json.loads(note.text))
@@ -84,6 +95,25 @@ def again(notes: Iterable[Note], *, at: float) -> Change:
     return change
 
 
+def refused_again(notes: Iterable[Note]) -> Callable[[AccessRequest], AccessRequest]:
+    """Return the change that refuses access requests again as notes say.
+
+    It raises `WrongStateError` for one that waits for no answer and has no approval.
+    """
+    facts_of = {note.id: json.loads(note.text) for note in notes}
+
+    def change(request: AccessRequest) -> AccessRequest:
+        after = {AccessState.OPEN: AccessState.DENIED, AccessState.APPROVED: AccessState.REVOKED}.get(request.state)
+        if after is None:
+            raise WrongStateError(f"the access request is {request.state.value}")
+        facts = facts_of[request.id]
+        return replace(
+            request, state=after, answered_at=facts["at"], answered_by=facts["by"], reason=_why(facts["reason"])
+        )
+
+    return change
+
+
 def _closed(session: Session, note: Note, at: float) -> Session:
     facts = json.loads(note.text)
     if note.closing is Closing.OVER and session.state in LIVE:
@@ -94,8 +124,7 @@ def _closed(session: Session, note: Note, at: float) -> Session:
 
 
 def _over(session: Session, state: SessionState, at: float, by: str, reason: str) -> Session:
-    why = f"{AGAIN}: {reason}" if reason else AGAIN
-    return replace(session, state=state, ended_at=at, ended_by=by, reason=why)
+    return replace(session, state=state, ended_at=at, ended_by=by, reason=_why(reason))
 
 
 def _narrowed(session: Session, facts: dict[str, Any], at: float) -> Session:
@@ -114,6 +143,10 @@ def _narrowed(session: Session, facts: dict[str, Any], at: float) -> Session:
     # A deadline that is as late by the wall clock is the same.
     same = less.scope is present and deadline.wall_at == session.deadline.wall_at and labels == session.labels
     return session if same else less
+
+
+def _why(reason: str) -> str:
+    return f"{AGAIN}: {reason}" if reason else AGAIN
 
 
 def _note(closing: Closing, id: str, facts: dict[str, Any]) -> Note:  # noqa: A002 - the name of the field

@@ -227,6 +227,14 @@ class PostgresSessionStore(SQLSessionStore):
         if self._failover is not None:
             self._failover.require_standbys(connection.execute(_STANDBYS).get)
 
+    def note_closed(self, notes: Sequence[Note], timeline: str) -> None:
+        """Note what was closed beside the sessions, on a timeline, before it is acknowledged.
+
+        Raise `StoreUnavailableError` when that cannot be noted, or may be lost already.
+        """
+        if self._failover is not None:
+            self._failover.keep_closed(notes, timeline)
+
     def outwait(self) -> None:
         """Return when all see what was read. It asks nothing while no more was seen than the last time."""
         labels = self._remembered.labels_read()

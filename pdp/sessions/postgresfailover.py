@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Event, Thread
@@ -184,6 +184,11 @@ class Failover:
                 f"what is acknowledged cannot be written to the disk of this machine: {reason_of(error)}; the change "
                 "is made and stands"
             ) from None
+
+    def keep_closed(self, closed: Sequence[Note], timeline: str) -> None:
+        """Keep what was closed without a change of sessions, as `keep` does; nothing where it is not written again."""
+        if self.closings is not None:
+            self._note_closed(self.closings, replace(self.known, timeline=timeline), closed)
 
     @staticmethod
     def _note_closed(file: ClosingsFile, known: Known, closed: Sequence[Note]) -> None:

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from typing import TYPE_CHECKING, Final
 
 from pdp.errors import StoreUnavailableError
+from pdp.sessions.access import AccessRequest
+from pdp.sessions.closings import Note, refused
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
 from pdp.sessions.sqlhistory import SQLSessionHistory
@@ -39,6 +41,8 @@ class PostgresSessionHistory(SQLSessionHistory):
     """
 
     _connection: PostgresConnection
+    # What the present transaction closes.
+    _closed: list[Note]
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class PostgresSessionHistory(SQLSessionHistory):
         self._lock, self._reading_lock = BoundedLock(busy_seconds, _NAME), BoundedLock(busy_seconds, _NAME)
         self._reader = connection(0.0)
         with ExitStack() as opened:
-            super().__init__(opened.enter_context(closing(connection())), self._reader, tells=tells)
+            writing = opened.enter_context(closing(connection()))
+            super().__init__(writing, self._reader, tells=tells, noted=self._note_refused)
             with self._connection.answering():
                 version = prepare_history(self._connection, tables)
                 self._counts.begin(wall_at())
@@ -133,8 +138,19 @@ class PostgresSessionHistory(SQLSessionHistory):
     def _removing(self) -> AbstractContextManager[None]:
         return self._transaction(_BEGIN)
 
-    def _durably(self) -> AbstractContextManager[None]:
-        return self._safely(_BEGIN_DURABLE)
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        with self._safely(_BEGIN_DURABLE):
+            self._closed = []
+            yield
+            closed, timeline = self._closed, self._connection.timeline
+        if closed and self._beside is not None:
+            self._beside.note_closed(closed, timeline)
+
+    def _note_refused(self, request: AccessRequest) -> None:
+        note = refused(request)
+        if note is not None:
+            self._closed.append(note)
 
     def _spending(self) -> AbstractContextManager[None]:
         return self._safely(_BEGIN_DURABLE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,9 @@ from pdp.clock import Clock, no_earlier
 from pdp.errors import StoreUnavailableError
 from pdp.model import Session
 from pdp.sessions import closings, lifecycle
+from pdp.sessions.access import AccessRequest
 from pdp.sessions.acknowledged import NOTHING, Known
-from pdp.sessions.closings import Closing
+from pdp.sessions.closings import Closing, Note
 from pdp.sessions.closingsfile import KEPT_SECONDS, ClosingsFile, Noted
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.outbox import freeze_event
@@ -32,6 +33,7 @@ from pdp.sessions.postgresfailover import (
     require_settling,
     standing,
 )
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressteps import CLOSERS_VERSION
 from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import LIVE_SESSIONS
@@ -60,15 +62,16 @@ class WentBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedAgain:
-    """What was written again: the sessions as they are now, and the freezes."""
+    """What was written again: the sessions and access requests as they are now, and the freezes."""
 
     sessions: tuple[Session, ...] = ()
     freezes: tuple[Freeze, ...] = ()
+    requests: tuple[AccessRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settling:
-    """How a process settles a server, whose store `opened` returns.
+    """How a process settles a server, whose store `opened` returns, and `history` its history.
 
     `went_back` is told first of what may be lost, `again` of what this process has written again, and `revoked`
     afterwards of the sessions that were revoked for it. What was closed is written again at once, and then other
@@ -76,6 +79,7 @@ class Settling:
     """
 
     opened: Callable[[], SettlingStore]
+    history: Callable[[], PostgresSessionHistory]
     clock: Clock
     went_back: Callable[[WentBack], None]
     revoked: Callable[[tuple[Session, ...]], None]
@@ -131,8 +135,16 @@ class Settling:
 
     def _write_again(self, store: SettlingStore, seen: Standing, file: ClosingsFile) -> None:
         noted = file.take(seen.timeline)
+        requests = self._refuse_again([note for _, note in noted.notes if note.closing is Closing.REFUSED])
         now = no_earlier(self.clock.now(), store.high_water_at())
-        self.again(store.write_again(noted, wall_at=now.wall_at, seen=seen))
+        closed = store.write_again(noted, wall_at=now.wall_at, seen=seen)
+        self.again(replace(closed, requests=requests))
+
+    def _refuse_again(self, notes: Sequence[Note]) -> tuple[AccessRequest, ...]:
+        if not notes:
+            return ()
+        with closing(self.history()) as history:
+            return history.access().answer_all({note.id for note in notes}, closings.refused_again(notes))
 
 
 class SettlingStore(PostgresSessionStore):
@@ -175,7 +187,7 @@ class SettlingStore(PostgresSessionStore):
 
         It is not noted where the server lacks changes whose notes are kept no more, until all was revoked there.
         """
-        notes = [note for _, note in noted.notes if note.closing is not Closing.FROZEN]
+        notes = [note for _, note in noted.notes if note.closing in (Closing.OVER, Closing.NARROWED)]
         ids = json.dumps(sorted({note.id for note in notes}))
         with self._transaction():
             present = standing(self._connection, noted.dropped)

@@ -35,7 +35,8 @@ class SQLAccessRequests:
 
     `reading` answers, `writing` makes a durable transaction, and `spending` one that leaves the reserve of the disk
     alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen. With `tells` it
-    has events for receivers outside. `by_expiry` names an index to the engine, where its planner needs that.
+    has events for receivers outside. `noted` is told of each request that was answered, in the transaction that did so
+    or found it done. `by_expiry` names an index to the engine, where its planner needs that.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class SQLAccessRequests:
         writing: Callable[[], AbstractContextManager[None]],
         spending: Callable[[], AbstractContextManager[None]],
         wipe: Callable[[], None],
+        noted: Callable[[AccessRequest], None] | None,
         tells: bool,
         by_expiry: str = "",
     ) -> None:
@@ -54,6 +56,7 @@ class SQLAccessRequests:
         self._writing = writing
         self._spending = spending
         self._wipe = wipe
+        self._noted = noted
         self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision")
         self._writes = SQLWrites(connection)
         self._expired = _EXPIRED.format(by_expiry)
@@ -115,14 +118,12 @@ class SQLAccessRequests:
         with self._reading():
             found = self._writes.find(write, wall_at=wall_at)
         if found is not None:
-            self.outwait()
+            self._outwait(found)
         return found
 
     def outwait(self) -> None:
         """Return when all that was read is acknowledged."""
-        # It can be of a commit that is not safe: one that comes later makes it so.
-        with self._writing():
-            pass
+        self._outwait()
 
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
@@ -221,6 +222,13 @@ class SQLAccessRequests:
             self._outbox.add(map(request_expiry, due))
             return len(due)
 
+    def _outwait(self, found: Iterable[str] = ()) -> None:
+        # What was read can be of a commit that is not safe: one that comes later makes it so.
+        with self._writing():
+            if self._noted is not None:
+                for request in filter(None, map(self._one, found)):
+                    self._noted(request)
+
     def _answered(self, answer: Callable[[], T]) -> T:
         try:
             after = answer()
@@ -257,7 +265,10 @@ class SQLAccessRequests:
 
     def _replace(self, successor: AccessRequest) -> AccessRequest:
         kept = self._sealed(successor.id) if successor.state is AccessState.OPEN else None
-        return self._write(successor, kept)
+        after = self._write(successor, kept)
+        if self._noted is not None:
+            self._noted(after)
+        return after
 
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
         """Return the approvals of a session that may be used."""

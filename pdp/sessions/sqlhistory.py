@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from pdp.clock import Instant
+from pdp.sessions.access import AccessRequest
 from pdp.sessions.calltokenkeys import SQLCallTokenKeys
 from pdp.sessions.history import require_same
 from pdp.sessions.sql import Statements
@@ -33,10 +34,18 @@ class SQLSessionHistory(ABC):
     """A `SessionHistory` on a connection for all and one that only reads.
 
     An engine says how each is held: `_reading` and `_answering` while it reads, and the others for one transaction.
-    With `tells` it has events of access requests; `by_expiry` is for them, too.
+    With `tells` it has events of access requests; `noted` and `by_expiry` are for them, too.
     """
 
-    def __init__(self, connection: Statements, reader: Statements, *, tells: bool, by_expiry: str = "") -> None:
+    def __init__(
+        self,
+        connection: Statements,
+        reader: Statements,
+        *,
+        tells: bool,
+        noted: Callable[[AccessRequest], None] | None = None,
+        by_expiry: str = "",
+    ) -> None:
         self._connection = connection
         self._counts = SQLCounts(connection)
         self._values = SQLValues(
@@ -48,6 +57,7 @@ class SQLSessionHistory(ABC):
             writing=self._durably,
             spending=self._spending,
             wipe=self._wipe,
+            noted=noted,
             tells=tells,
             by_expiry=by_expiry,
         )

@@ -12,11 +12,13 @@ import pytest
 
 from pdp.clock import Deadline, Instant
 from pdp.model import Head, Session, SessionState
+from pdp.sessions.access import AccessState, answered
 from pdp.sessions.acknowledged import NOTHING, Known
-from pdp.sessions.closings import AGAIN, Note, again, freeze_in, frozen, narrowed, over
+from pdp.sessions.closings import AGAIN, Note, again, freeze_in, frozen, narrowed, over, refused, refused_again
 from pdp.sessions.closingsfile import KEPT_SECONDS, ClosingsFile
 from pdp.sessions.lifecycle import end, narrow
 from pdp.sessions.values import Change
+from pdp.testing.stores.access import request
 from pdp.testing.stores.samples import make_freeze, make_scope, make_session, revoked
 
 NOW = Instant(wall_at=1500.0, boot_at=0.0, boot_id="boot")
@@ -108,6 +110,31 @@ def test_a_session_that_waits_for_approval_is_not_opened_by_what_was_noted_of_it
     """Its approval was lost as well."""
     waiting = make_session("a", state=SessionState.REQUESTED, scope=None)
     assert again([narrowed(less(ACTIVE, "git/log"))], at=2000.0)(waiting) is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (AccessState.OPEN, [AccessState.DENIED]),
+        (AccessState.APPROVED, [AccessState.REVOKED]),
+        (AccessState.DENIED, []),
+        (AccessState.USED, []),
+        (AccessState.REVOKED, []),
+    ],
+)
+def test_a_call_is_refused_again(stored: AccessState, expected: list[AccessState]) -> None:
+    """Whatever is left of its request: what waits is denied, and an approval that was given is taken back."""
+    note = refused(request(state=AccessState.DENIED, answered_at=1200.0, answered_by="lead", reason="no"))
+    assert note is not None
+    after = answered([request(state=stored)], refused_again([note]))
+
+    assert expected == [one.state for one in after]
+    assert all((one.answered_at, one.answered_by) == (1200.0, "lead") for one in after)
+
+
+def test_only_a_no_to_a_call_is_noted() -> None:
+    """An approval opens something."""
+    assert refused(request(state=AccessState.APPROVED)) is None
 
 
 def test_another_process_takes_what_was_noted(file: ClosingsFile, path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from pdp.clock import SystemClock
+from pdp.model import Session
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.postgrestables import FIRST_META
+from pdp.sessions.rows import row_of
 from tests.sessions.postgres.postgresserver import PostgresServer, running
 
 # Whoever waits this long has a machine that does nothing else; what tests such waits sets them itself.
@@ -65,6 +67,24 @@ def takes_over(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], N
     with server.connect() as connection:
         connection.execute("SET search_path = pdp_sessions")
         connection.execute("UPDATE timelines SET (settled, swept) = (SELECT timeline, timeline FROM standing)")
+
+
+@pytest.fixture
+def loses(server: PostgresServer, takes_over: Callable[[], None]) -> Callable[[Session], None]:
+    """Give what has the server be another one that lacks what came of a session afterwards."""
+
+    def lost(session: Session) -> None:
+        with server.connect() as connection:
+            connection.execute("SET search_path = pdp_sessions")
+            connection.execute(
+                "UPDATE sessions SET state = %(state)s, epoch = %(epoch)s, session_json = %(session_json)s "
+                "WHERE id = %(id)s",
+                row_of(session),
+            )
+            connection.execute("UPDATE closers SET timeline = '00000000' WHERE id != ''")
+        takes_over()
+
+    return lost
 
 
 # The secret, the name of the database, its timeline and its version stay.

@@ -14,6 +14,7 @@ from pdp.model import Session
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressettling import ClosedAgain, Settling, SettlingStore, WentBack
 from pdp.testing.stores.samples import make_session
 from tests.sessions.postgres.conftest import PATIENT
@@ -50,6 +51,7 @@ class Machine:
 
         settling = Settling(
             opened=lambda: SettlingStore(self.conninfo, **self.options),
+            history=lambda: PostgresSessionHistory(self.conninfo, **self.options),
             clock=SystemClock(),
             went_back=went_back,
             revoked=lambda sessions: self.revoked.extend(one.id for one in sessions),

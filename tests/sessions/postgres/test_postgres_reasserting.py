@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from pdp.clock import Instant
 from pdp.model import Session, SessionState
+from pdp.sessions.access import AccessRequest, AccessState, deny
 from pdp.sessions.closings import AGAIN
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
-from pdp.sessions.rows import row_of
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.writes import Write
+from pdp.testing.stores.access import request
 from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
@@ -33,25 +36,6 @@ TOOLS = make_scope("git/log", "git/show")
 def machine(conninfo: str, tmp_path: Path) -> Machine:
     """Give a machine that writes again what it has closed."""
     return Machine(conninfo=conninfo, folder=tmp_path, replication=Replication.ASYNC, reasserts=True)
-
-
-@pytest.fixture
-def loses(server: PostgresServer, takes_over: Callable[[], None]) -> Callable[[Session], None]:
-    """Give what has another server take over that lacks what came of a session after this."""
-
-    def lost(session: Session) -> None:
-        with server.connect() as connection:
-            connection.execute("SET search_path = pdp_sessions")
-            row = row_of(session)
-            connection.execute(
-                "UPDATE sessions SET state = %(state)s, epoch = %(epoch)s, session_json = %(session_json)s "
-                "WHERE id = %(id)s",
-                row,
-            )
-            connection.execute("UPDATE closers SET timeline = '00000000' WHERE id != ''")
-        takes_over()
-
-    return lost
 
 
 def test_what_was_closed_is_closed_again_and_the_rest_lives_on(
@@ -93,6 +77,33 @@ def test_what_is_found_closed_is_closed_again_as_well(machine: Machine, loses: C
     assert ((asked.id,), ()) == found
     assert [SessionState.REVOKED] * 2 == after
     assert not machine.revoked
+
+
+def test_a_no_to_a_call_is_said_again(
+    machine: Machine, server: PostgresServer, loses: Callable[[Session], None]
+) -> None:
+    """The person who was asked is not asked a second time."""
+    live, asked, now = living("live"), request(), Instant(wall_at=1000.0, boot_at=0.0, boot_id="boot")
+    with (
+        closing(machine.opened()) as store,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, beside=store)) as history,
+        server.connect() as connection,
+    ):
+        store.insert(live, wall_at=1000.0)
+        requests = history.access()
+        requests.ask(asked, b"{}", now)
+        connection.execute("SET search_path = pdp_history")
+        before = connection.execute("SELECT state, content FROM access").fetchone()
+        requests.answer(asked.id, lambda one: deny(one, now, by="lead", reason="no"))
+        connection.execute("UPDATE access SET (state, content) = (%s, %s)", before)
+        loses(live)
+        _seen(store, live)
+        found: list[AccessRequest | None] = []
+        wait_until(lambda: can(lambda: found.append(requests.get(asked.id))))
+
+    assert found[0] is not None
+    assert (AccessState.DENIED, "lead") == (found[0].state, found[0].answered_by)
+    assert [asked.id] == [one.id for closed in machine.again for one in closed.requests]
 
 
 def test_a_machine_that_is_absent_costs_what_is_live(

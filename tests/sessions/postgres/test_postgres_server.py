@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
 import psycopg
 import pytest
 
-from pdp.model import Role
+from pdp.model import Role, Session
 from pdp.record.reader import read_records
+from pdp.sessions.postgres import PostgresSessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from pdp.v1 import session_pb2
 from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
+from tests.sessions.postgres.conftest import PATIENT
 from tests.sessions.postgres.onpostgres import basis, open_session, run, start
 from tests.sessions.postgres.postgresserver import PostgresServer
 
@@ -118,6 +120,29 @@ def test_a_server_records_what_a_failover_may_have_lost(folder: Path, takes_over
     assert told[0]["facts"]["revision"] == told[0]["facts"]["known_revision"]
     assert ("0", opened.session.session_id) == (told[0]["facts"]["changes_lost"], told[1]["session_id"])
     assert "another server has taken the place of the database" in log
+
+
+def test_a_server_records_what_it_has_closed_again(
+    folder: Path, conninfo: str, loses: Callable[[Session], None]
+) -> None:
+    """By a name of its own, after what the failover may have lost; what is live lives on."""
+    settings = {"sessions_replication": "async", "sessions_after_going_back": "reassert"}
+    with start(folder, **settings) as server, Callers.of(server) as callers:
+        ended, live = open_session(callers), open_session(callers)
+        with closing(PostgresSessionStore(conninfo, **PATIENT)) as store:
+            (before,) = store.get(ended.session.session_id)
+        callers.approver.revoke_sessions(session_id=ended.session.session_id, reason="enough")
+        assert 0 == server.terminate()
+    loses(before)
+    with start(folder, **settings) as server, Callers.of(server) as callers:
+        after = [basis(callers, one) for one in (ended, live)]
+    records = [one.record for one in read_records(server.record_folder)]
+    told = [one for one in records if one.get("caller_id") in ("store-went-back", "store-reassert")]
+
+    assert ["session_revoked", "permit"] == after
+    assert ["store.went_back", "session.revoked"] == [one["kind"] for one in told]
+    assert ended.session.session_id == told[1]["session_id"]
+    assert "written again after a failover: enough" == told[1]["facts"]["reason"]
 
 
 def test_what_a_killed_server_has_committed_is_found_under_its_request_id(folder: Path, server: PostgresServer) -> None:
