@@ -13,8 +13,9 @@ from pdp.foundation.threads import on_large_stack
 from tests.machinery.seeds import fresh_seed
 from tests.machinery.witness import contradictions, world_read_once
 
-# The mistakes below are all found in the first 105.
+# The mistakes below are all found in the first 105; the sets that show one before others do are looked at first.
 SETS = 300
+SHOWING = (6, 9, 10, 23, 27, 29, 70, 104)
 LONG_SETS = 20_000
 
 
@@ -63,8 +64,9 @@ DEFECTS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("place", "mistake"), DEFECTS, ids=[f"{n}-{place}" for n, (place, _) in enumerate(DEFECTS)])
 def test_wrong_claim_is_noticed(place: str, mistake: object) -> None:
     """With a mistake put into a lint, slicing or what is remembered, a random set contradicts it."""
+    numbers = (*SHOWING, *range(SETS))
     with world_read_once(), patch(place, mistake):
-        found = on_large_stack(lambda: next((n for n in range(SETS) if contradictions(n, Counter())), None))
+        found = on_large_stack(lambda: next((n for n in numbers if contradictions(n, Counter())), None))
 
     assert found is not None
 
