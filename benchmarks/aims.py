@@ -18,6 +18,7 @@ from pdp.bench.plan import (
     BARE,
     CONTROL,
     FULL,
+    FULL_LOOP,
     LOOP,
     OBSERVED,
     RATE,
@@ -109,6 +110,15 @@ _SCHEDULED = Measurement(shape=Shape.UNARY, rate=RATE).title
 _STREAM_ALONE = Measurement(shape=Shape.STREAM, concurrency=1).title
 _STREAM = Measurement(shape=Shape.STREAM, concurrency=_STEP).title
 _BATCH = Measurement(shape=Shape.BATCH).title
+_FRAMES_ALONE = Measurement(shape=Shape.FRAMES, concurrency=1).title
+_FRAMES = Measurement(shape=Shape.FRAMES, concurrency=_STEP).title
+_FRAMES_APART = Measurement(shape=Shape.FRAMES, concurrency=_STEP, connections=_STEP).title
+_FRAMES_SCHEDULED = Measurement(shape=Shape.FRAMES, rate=RATE).title
+_FRAMES_MISSES = Measurement(shape=Shape.FRAMES, concurrency=_STEP, misses=ALL_MISSES).title
+# The most that the server's CPU may be where callers share a client, as a ratio to calls by themselves.
+_TOGETHER = {1: 1.02, 4: 0.65, 16: 0.35, 64: 0.3}
+# The same for latencies, at each number of callers.
+_TOGETHER_LATENCY = 1.1
 
 
 def _beside(
@@ -179,9 +189,17 @@ def _rounds(result: Result, title: str, server: str) -> Sequence[Figures]:
     return finding.rounds.get(server, ()) if finding else ()
 
 
+def _together(what: str, unit: str, callers: int, figure: What, limit: float) -> _Make:
+    """Make an aim about callers who share a client and ask together, beside each by itself."""
+    together, alone = (
+        Measurement(shape=shape, concurrency=callers).title for shape in (Shape.CLIENT_TOGETHER, Shape.CLIENT_ALONE)
+    )
+    return _beside(f"{callers} together, {what}", unit, (together, FULL), (alone, FULL), figure, limit)
+
+
 _AIMS: Sequence[_Make] = (
     _beside("in process, hit", "µs", (_HITS_INSIDE, BARE), (_HITS_INSIDE, LOOP), cpu, 10, in_ratio=False),
-    _beside("in process, miss", "µs", (_MISSES_INSIDE, BARE), (_MISSES_INSIDE, LOOP), cpu, 80, in_ratio=False),
+    _beside("in process, miss", "µs", (_MISSES_INSIDE, BARE), (_MISSES_INSIDE, LOOP), cpu, 60, in_ratio=False),
     _beside("unary hit, CPU without tracing", "µs", (_UNARY, RECORDED), (_UNARY, CONTROL), cpu, 1.3),
     _beside("unary hit, CPU with everything", "µs", (_UNARY, FULL), (_UNARY, CONTROL), cpu, 1.6),
     _beside("unary hit, calls/s", "/s", (_UNARY, FULL), (_UNARY, CERBOS), rate, 1.25, upper=False),
@@ -192,6 +210,27 @@ _AIMS: Sequence[_Make] = (
     _beside("batch of 50, nothing observed", "µs", (_BATCH, BARE), (_BATCH, CONTROL), cpu, 15, in_ratio=False),
     _beside("batch of 50, with everything", "µs", (_BATCH, FULL), (_BATCH, CONTROL), cpu, 55, in_ratio=False),
     _more("trace, metrics and record, in process", _HITS_INSIDE, OBSERVED, BARE, 40),
+    _beside("loop, hit, CPU at 16 at a time", "µs", (_FRAMES, FULL_LOOP), (_FRAMES, CERBOS), cpu, 0.38),
+    _beside("loop, hit, CPU on 16 connections", "µs", (_FRAMES_APART, FULL_LOOP), (_FRAMES_APART, CERBOS), cpu, 0.5),
+    _beside("loop, hit, CPU one at a time", "µs", (_FRAMES_ALONE, FULL_LOOP), (_FRAMES_ALONE, CERBOS), cpu, 0.5),
+    _beside("loop, hit, calls/s", "/s", (_FRAMES, FULL_LOOP), (_FRAMES, CERBOS), rate, 2.5, upper=False),
+    _beside(
+        "loop, hit, calls/s on 16 connections",
+        "/s",
+        (_FRAMES_APART, FULL_LOOP),
+        (_FRAMES_APART, CERBOS),
+        rate,
+        2.0,
+        upper=False,
+    ),
+    _beside("loop, hit, p99 at 16 at a time", "ms", (_FRAMES, FULL_LOOP), (_FRAMES, CERBOS), p99, 0.6),
+    _beside(
+        "loop, hit, p99 on a schedule", "ms", (_FRAMES_SCHEDULED, FULL_LOOP), (_FRAMES_SCHEDULED, CERBOS), p99, 0.4
+    ),
+    _beside("loop, miss, CPU", "µs", (_FRAMES_MISSES, FULL_LOOP), (_FRAMES_MISSES, CERBOS), cpu, 1.15),
+    *[_together("CPU", "µs", callers, cpu, limit) for callers, limit in _TOGETHER.items()],
+    *[_together("p50", "ms", callers, p50, _TOGETHER_LATENCY) for callers in _TOGETHER],
+    *[_together("p99", "ms", callers, p99, _TOGETHER_LATENCY) for callers in _TOGETHER],
 )
 
 

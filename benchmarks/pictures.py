@@ -19,7 +19,7 @@ from matplotlib.typing import RcKeyType
 
 from benchmarks.cerbos import CERBOS
 from pdp.bench.figures import PERCENTILES, Spread, cpu, rate, spread
-from pdp.bench.plan import BARE, CONTROL, FULL, RECORDED
+from pdp.bench.plan import BARE, CONTROL, FULL, FULL_LOOP, RECORDED
 from pdp.bench.results import BUSY, Finding, Result, read_result
 
 _DOTS_PER_INCH = 110
@@ -37,6 +37,10 @@ _SETTINGS: dict[RcKeyType, object] = {
 }
 
 
+# The load that sees the most: its own CPU is the least.
+_LADDER = "raw frames, hits"
+
+
 class _Style(NamedTuple):
     colour: str
     mark: str
@@ -48,8 +52,11 @@ _STYLES: Mapping[str, _Style] = {
     BARE: _Style("#009e73", "^", "-"),
     RECORDED: _Style("#56b4e9", "s", "-"),
     FULL: _Style("#0072b2", "D", "-"),
+    FULL_LOOP: _Style("#cc79a7", "P", "-"),
     CERBOS: _Style("#d55e00", "v", "--"),
 }
+# The servers whose bars have one part, and its hatch.
+_WHOLE: Mapping[str, str] = {FULL_LOOP: "...", CERBOS: "\\\\\\"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +102,7 @@ def draw(result: Result, folder: Path) -> Sequence[Path]:
 
 def _latencies(result: Result, drawn: Figure) -> bool:
     """Draw latency at percentiles on a log axis: calls on a schedule, and many at a time."""
-    shown = [one for one in result.findings if one.title.startswith("unary, hits") and _has_latencies(one)]
+    shown = [one for one in result.findings if one.title.startswith(_LADDER) and _has_latencies(one)]
     scheduled = [one for one in shown if one.title.endswith("calls/s")]
     ladder = [one for one in shown if not one.title.endswith("calls/s")]
     chosen = [*scheduled[:1], *ladder[-2:-1], *ladder[-1:]][:2]
@@ -141,12 +148,12 @@ def _throughput(result: Result, drawn: Figure) -> bool:
     ladder = {
         int(one.title.split(", ")[2].removesuffix(" at a time")): one
         for one in result.findings
-        if one.title.startswith("unary, hits") and one.title.endswith(" at a time")
+        if one.title.startswith(_LADDER) and one.title.endswith(" at a time")
     }
     if len(ladder) < 2:  # noqa: PLR2004 - a line has two ends
         return False
     drawn.set_size_inches(6.8, 4.6)
-    _title(drawn, "Throughput on one server core, unary calls, remembered decisions", result)
+    _title(drawn, "Throughput on one server core, remembered decisions", result)
     axis = drawn.subplots()
     steps = sorted(ladder)
     for server in ladder[steps[0]].rounds:
@@ -182,7 +189,7 @@ def _parts(result: Result, drawn: Figure) -> bool:
     bars = [one for one in result.findings if _is_bar(one)]
     if not bars:
         return False
-    rows = [(one, server) for one in bars for server in (FULL, CERBOS) if server in one.rounds]
+    rows = [(one, server) for one in bars for server in (FULL, *_WHOLE) if server in one.rounds]
     drawn.set_size_inches(9.2, 1.7 + 0.42 * len(rows))
     drawn.suptitle("Where the server's CPU goes, for one decision", fontsize=12)
     axis = drawn.subplots()
@@ -193,7 +200,7 @@ def _parts(result: Result, drawn: Figure) -> bool:
             axis.barh(index, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.68, label=name)
             left += width
         axis.text(max(left, total), index, f"  {total:.0f} µs", va="center", fontsize=9)
-    axis.set_yticks(range(len(rows)), [one.title if server == FULL else f"the same, {CERBOS}" for one, server in rows])
+    axis.set_yticks(range(len(rows)), [one.title if server == FULL else f"the same, {server}" for one, server in rows])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
     axis.margins(x=0.1)
@@ -220,8 +227,8 @@ def _is_bar(finding: Finding) -> bool:
 
 
 def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str]]:
-    if server == CERBOS:
-        yield f"{CERBOS}, the whole", finding.value(CERBOS, cpu).median, _STYLES[CERBOS].colour, "\\\\\\"
+    if server in _WHOLE:
+        yield f"{server}, the whole", finding.value(server, cpu).median, _STYLES[server].colour, _WHOLE[server]
         return
     for part in _PARTS:
         lacking = finding.rounds[part.lacks] if part.lacks else None

@@ -8,7 +8,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from pdp.bench.failure import WrongAnswerError
-from pdp.bench.plan import Shape
+from pdp.bench.plan import CLIENT_SHAPES, Shape
 from pdp.bench.questions import Question
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
@@ -62,11 +62,13 @@ class PDPDialect:
     id_field = calls.AuthorizeRequest.TOOL_CALL_ID_FIELD_NUMBER
 
     def __init__(self, handles: Sequence[str], token: str) -> None:
-        self._handles = handles
+        self.handles, self.token = handles, token
         self.metadata: Metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def path(self, shape: Shape) -> str | None:
-        """Return the method to call."""
+        """Return the method to call; the client library chooses its own."""
+        if shape in CLIENT_SHAPES:
+            return ""
         return _SERVICE + _METHODS[shape] if shape in _METHODS else None
 
     def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:
@@ -74,7 +76,7 @@ class PDPDialect:
         asked = [
             calls.AuthorizeRequest(
                 call=decisions.Call(
-                    session_handle=self._handles[one.asker],
+                    session_handle=self.handles[one.asker],
                     server=one.server,
                     tool=one.tool,
                     arguments_json=one.arguments_json,
@@ -119,6 +121,10 @@ class ControlDialect(PDPDialect):
     """Asks the empty handler the same questions, and expects its one answer."""
 
     cached = False
+
+    def path(self, shape: Shape) -> str | None:
+        """Return the method to call: a client library expects other answers than one."""
+        return None if shape in CLIENT_SHAPES else super().path(shape)
 
     def compare(self, decision: decisions.Decision, question: Question) -> None:  # noqa: ARG002 - one answer for all
         """Raise `WrongAnswerError` unless it is the constant."""

@@ -1,4 +1,4 @@
-"""One exchange with a server: unary, on a stream, or a batch; each answer is checked when it arrives."""
+"""One exchange with a server: unary, on a stream, a batch, or by the client library; each answer is checked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from pdp.bench.byclient import by_client
 from pdp.bench.callids import before_id, digits_of, traceparent
 from pdp.bench.dialects import Dialect
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.load import Answered, Ask
-from pdp.bench.plan import BATCH, Measurement, Shape
+from pdp.bench.plan import BATCH, CLIENT_SHAPES, Measurement, Shape
 from pdp.bench.questions import Question, Workload
 
 
@@ -42,6 +43,10 @@ async def exchanging(
     It raises `WrongAnswerError` for every error, too.
     """
     shape = measurement.shape
+    if shape in CLIENT_SHAPES:
+        async with by_client(address, dialect, measurement, workload) as ask:
+            yield ask
+        return
     supply = supplied(
         workload, measurement.misses, lambda questions: dialect.encode(shape, questions), size=size_of(shape)
     )

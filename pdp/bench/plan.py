@@ -14,6 +14,8 @@ CONTROL = "empty handler"
 BARE = "no trace, no record"
 RECORDED = "tracing off"
 FULL = "everything on"
+# The same with `server.listener: loop`.
+FULL_LOOP = "everything on, loop"
 # In process, the control is Python code that parses and digests the same arguments.
 LOOP = "parse and digest"
 OBSERVED = "trace, metrics and record"
@@ -24,14 +26,21 @@ ALL_HITS, ALL_MISSES = 0.0, 1.0
 class Shape(Enum):
     """The way that questions reach the server.
 
-    Raw frames are unary calls too, by a load of our own that costs less than the client of gRPC.
+    Raw frames are unary calls too, by a load of our own that costs less than the client of gRPC. The client library
+    sends each call by itself, or those that wait at the same time together, as it does by default.
     """
 
     UNARY = "unary"
     FRAMES = "raw frames"
     STREAM = "stream"
     BATCH = "batch"
+    CLIENT_ALONE = "client by itself"
+    CLIENT_TOGETHER = "client together"
     IN_PROCESS = "in process"
+
+
+# Only this server has a client library.
+CLIENT_SHAPES = (Shape.CLIENT_ALONE, Shape.CLIENT_TOGETHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +99,8 @@ def planned(
 ) -> tuple[Measurement, ...]:
     """Return the measurements of a run.
 
-    The ladder is climbed by unary calls and by raw frames with the first mix; the other mixes use its middle step.
+    The ladder is climbed by unary calls, by raw frames and by the client library with the first mix; the other mixes
+    use its middle step, and the client library does without them.
     Streams use its first and its middle step, batches the first, and the open loop has unary calls and raw frames. Raw
     frames climb the ladder again with each further number of `connections`, from the step on that has a call for each.
     """
@@ -113,6 +123,9 @@ def planned(
     if Shape.STREAM in shapes:
         steps = dict.fromkeys((first, middle))
         listed += [Measurement(shape=Shape.STREAM, concurrency=step, misses=mixes[0]) for step in steps]
+    for shape in CLIENT_SHAPES:
+        if shape in shapes:
+            listed += [Measurement(shape=shape, concurrency=step, misses=mixes[0]) for step in ladder]
     if Shape.BATCH in shapes:
         listed.append(Measurement(shape=Shape.BATCH, concurrency=1, misses=mixes[0]))
     return tuple(listed)

@@ -19,7 +19,7 @@ from pdp.bench.frameload import frame_load
 from pdp.bench.inprocess import InProcess, Order, deciding
 from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
-from pdp.bench.plan import BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
+from pdp.bench.plan import BARE, CONTROL, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
 from pdp.bench.processes import core_seconds, cores, cpu_seconds, on_core
 from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
@@ -168,8 +168,10 @@ def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManag
         yield bare_server(workload, resources.folder, core)
     if RECORDED in plan.setups:
         yield pdp_server(RECORDED, workload, resources.folder, core, {"OTEL_SDK_DISABLED": "true"})
-    if FULL in plan.setups:
-        yield pdp_server(FULL, workload, resources.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint})
+    for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop")):
+        if setup in plan.setups:
+            settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint}
+            yield pdp_server(setup, workload, resources.folder, core, settings, listener=listener)
     yield from (start(resources.folder, core) for start in plan.others)
 
 

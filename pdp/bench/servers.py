@@ -39,14 +39,21 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
 
 @contextmanager
 def pdp_server(
-    name: str, workload: Workload, folder: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
+    name: str,
+    workload: Workload,
+    folder: Path,
+    core: int | None,
+    environment: Mapping[str, str],
+    workers: int = 1,
+    listener: str = "grpc",
 ) -> Iterator[Target]:
     """Run `pdp serve` on the policies in `folder/policies`; open a workload's sessions.
 
     By default it is one process. It speaks plain text, like the control and all others here: the comparison is about
     the work for a call.
     """
-    data, flags = folder / name.replace(" ", "-"), (f"--server-workers={workers}", "--policies-watch=false")
+    data = folder / name.replace(" ", "-").replace(",", "")
+    flags = (f"--server-workers={workers}", f"--server-listener={listener}", "--policies-watch=false")
     with serving(data, folder / "policies", *flags, core=core, environment=environment) as (address, pid):
         yield _opened(name, address, pid, core, workload, data)
 

@@ -11,9 +11,9 @@ from benchmarks.cerbos import CERBOS
 from benchmarks.pictures import draw
 from pdp.bench import Finding, Measurement, Result, Shape
 from pdp.bench.figures import Figures
-from pdp.bench.plan import ALL_MISSES, BARE, CONTROL, FULL, RECORDED
+from pdp.bench.plan import ALL_MISSES, BARE, CONTROL, FULL, FULL_LOOP, RECORDED
 
-SERVERS = (CONTROL, BARE, RECORDED, FULL, CERBOS)
+SERVERS = (CONTROL, BARE, RECORDED, FULL, FULL_LOOP, CERBOS)
 
 
 def result(*measurements: Measurement, others: float = 0.0) -> Result:
@@ -43,8 +43,8 @@ def rounds(others: float) -> Iterable[tuple[str, list[Figures]]]:
 
 
 def ladder(*steps: int) -> list[Measurement]:
-    """Return unary measurements, one for each step."""
-    return [Measurement(shape=Shape.UNARY, concurrency=step) for step in steps]
+    """Return measurements by raw frames, one for each step."""
+    return [Measurement(shape=Shape.FRAMES, concurrency=step) for step in steps]
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_whole_run_gives_every_picture_in_both_forms(tmp_path: Path) -> None:
     """Latency, throughput and parts come as SVG, which pages show, and PNG, which everything shows."""
-    misses = Measurement(shape=Shape.UNARY, concurrency=16, misses=ALL_MISSES)
-    whole = result(*ladder(1, 4, 16, 64), misses, Measurement(shape=Shape.UNARY, rate=2000.0))
+    misses = Measurement(shape=Shape.FRAMES, concurrency=16, misses=ALL_MISSES)
+    whole = result(*ladder(1, 4, 16, 64), misses, Measurement(shape=Shape.FRAMES, rate=2000.0))
 
     written = draw(whole, tmp_path / "pictures")
 

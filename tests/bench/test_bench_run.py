@@ -19,15 +19,15 @@ from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.frameload import frame_load
 from pdp.bench.load import Sample
-from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
+from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CLIENT_SHAPES, CONTROL, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED
 from pdp.bench.questions import Workload, arguments, generated_workload, question
 from pdp.bench.running import measured
 from pdp.bench.servers import Target, empty_handler, pdp_server
 from pdp.cli.root import root
 from pdp.testing.inprocess import write_folder
 
-SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH)
-EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
+SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH, *CLIENT_SHAPES)
+EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL, FULL_LOOP]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
             measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5), connections=(1, 2)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
+            setups=EVERY_SERVER[1:],
         ),
         lambda _, done, total: told.append((done, total)),
     )
@@ -69,11 +70,13 @@ def test_every_server_is_measured_in_every_shape() -> None:
         "raw frames, hits, 200 calls/s": EVERY_SERVER,
         "raw frames, hits, 2 at a time, 2 connections": EVERY_SERVER,
         "stream, hits, 2 at a time": EVERY_SERVER,
+        "client by itself, hits, 2 at a time": EVERY_SERVER[1:],
+        "client together, hits, 2 at a time": EVERY_SERVER[1:],
         "batch of 50, hits, 1 at a time": EVERY_SERVER,
     } == {one.title: list(one.rounds) for one in result.findings}
     assert {1} == {len(rounds) for one in result.findings for rounds in one.rounds.values()}
     assert all(figures.cpu > 0 for one in result.findings for rounds in one.rounds.values() for figures in rounds)
-    assert [(done, 22) for done in range(1, 23)] == told
+    assert [(done, 26) for done in range(1, 27)] == told
 
 
 @pytest.mark.parametrize("shape", SERVED)
@@ -93,7 +96,7 @@ def test_a_server_that_always_allows_is_found_out(shape: Shape) -> None:
     """What the empty handler answers is fast and wrong, and no measurement of a decision point takes it."""
     workload = generated_workload()
     with empty_handler(workload, None) as target:
-        impostor = replace(target, dialect=PDPDialect(("pdps_" + "x" * 43,), ""))
+        impostor = replace(target, dialect=PDPDialect(("pdps_" + "x" * 43,), "any"))
 
         with pytest.raises(WrongAnswerError):
             measure(impostor, shape, workload)
@@ -123,7 +126,7 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
     right = generated_workload()
     wrong = replace(right, repeated=[replace(one, server="") for one in right.repeated])
 
-    with pytest.raises(WrongAnswerError, match=r"INVALID_ARGUMENT|the stream answered with an error"):
+    with pytest.raises(WrongAnswerError, match=r"(?i:invalid_argument)|the stream answered with an error"):
         measure(server, shape, wrong)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from pdp.bench.plan import (
     BARE,
     CONNECTIONS,
     FULL,
+    FULL_LOOP,
     LADDER,
     RATE,
     RECORDED,
@@ -40,7 +42,7 @@ from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
 _SHAPES = [shape.value for shape in Shape]
-_SETUPS = (BARE, RECORDED, FULL)
+_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP)
 _BOUND = 0.2
 
 
@@ -120,7 +122,7 @@ def bench(
         ),
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
         workload=open_workload(workload or "", policies or ""),
-        setups=setups or _SETUPS,
+        setups=setups or [one for one in _SETUPS if one != FULL_LOOP or find_spec("ngh2")],
     )
     # Report an unreadable baseline before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
