@@ -98,12 +98,13 @@ class Activations:
             def recaptured(session: Session) -> Session | None:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
-            changed = self._history.activate_bundle(
-                active, content, recaptured, captured=captured, expected=how.expected, write=how.write
-            )
-            if not active.same_as(before):
-                facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), lacking)
-                self._tell(facts, active, changed, now)
+            with self._history.fencing():
+                changed = self._history.activate_bundle(
+                    active, content, recaptured, captured=captured, expected=how.expected, write=how.write
+                )
+                if not active.same_as(before):
+                    facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), lacking)
+                    self._tell(facts, active, changed, now)
             return before is None or before.version != bundle.version
 
     def unfit_sessions(self, bundle: Bundle) -> int:

@@ -48,8 +48,9 @@ class Freezer:
         _require_may_freeze(tenant, caller)
         now = self._now()
         freeze = Freeze(id=new_freeze_id(), tenant=tenant, set_at=now.wall_at, set_by=caller.id, reason=reason)
-        self._sessions.freeze(freeze, write=write)
-        self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
+        with self._sessions.fencing():
+            self._sessions.freeze(freeze, write=write)
+            self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
         return freeze
 
     def lift(self, freeze_id: str, *, caller: Caller, write: Write | None = None) -> Freeze | None:
@@ -66,9 +67,10 @@ class Freezer:
             raise UnavailableError("the record accepts no more entries; tenants can be frozen, but no freeze lifted")
         now = self._now()
         change = lift(by=caller.id, at=now.wall_at)
-        left = self._sessions.change_freeze(freeze_id, change, wall_at=now.wall_at, write=write)
-        kind = EventKind.FREEZE_LIFTED if left is None else EventKind.FREEZE_LIFT_CONFIRMED
-        self._observer.event(freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id))
+        with self._sessions.fencing():
+            left = self._sessions.change_freeze(freeze_id, change, wall_at=now.wall_at, write=write)
+            kind = EventKind.FREEZE_LIFTED if left is None else EventKind.FREEZE_LIFT_CONFIRMED
+            self._observer.event(freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id))
         return left
 
     def written(self, write: Write) -> tuple[str, ...] | None:

@@ -143,6 +143,7 @@ class Selector:
 class Registrar:
     """The only way to create and change sessions. Safe for threads.
 
+    A change is reported to the observer once it is stored, before the wait for servers that do not know it yet.
     `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
     The store keeps a session that is over for `kept_seconds`.
     While `record_permits` returns False, no session is opened or approved. Every method raises `UnavailableError` when
@@ -220,15 +221,16 @@ class Registrar:
                 no_later_than=earliest_end(parents, now),
             )
             draft = replace(approved, epoch=1)
-        self._sessions.insert(draft, wall_at=now.wall_at, write=write)
-        for event in (decided, *delegated):
-            self._observer.event(event)
-        self._observer.event(opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at))
-        if parents:
-            self._observer.event(opened_event(EventKind.SESSION_DELEGATED, draft, caller, now.wall_at))
-        if draft.state is SessionState.ACTIVE:
-            given = {"by": draft.approved_by, "bundle_version": bundle.version}
-            self._observer.event(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
+        with self._sessions.fencing():
+            self._sessions.insert(draft, wall_at=now.wall_at, write=write)
+            for event in (decided, *delegated):
+                self._observer.event(event)
+            self._observer.event(opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at))
+            if parents:
+                self._observer.event(opened_event(EventKind.SESSION_DELEGATED, draft, caller, now.wall_at))
+            if draft.state is SessionState.ACTIVE:
+                given = {"by": draft.approved_by, "bundle_version": bundle.version}
+                self._observer.event(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
         self._capture_again(draft, bundle, now, caller)
         return self._view((draft, *parents), bundle, now, caller), handle
 
@@ -298,14 +300,16 @@ class Registrar:
             by=caller.id,
             no_later_than=bound,
         )
-        try:
-            self._sessions.update([approved], wall_at=now.wall_at, write=write)
-        except ConflictError:
-            _require_waiting(self._chain(session_id, caller)[0], now)
-            raise
-        self._observer.event(decided)
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
-        self._observer.event(approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller)))
+        event = approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller))
+        with self._sessions.fencing():
+            try:
+                self._sessions.update([approved], wall_at=now.wall_at, write=write)
+            except ConflictError:
+                _require_waiting(self._chain(session_id, caller)[0], now)
+                raise
+            self._observer.event(decided)
+            self._observer.event(event)
         return self._view((approved, *parents), bundle, now, caller)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> SessionView:
@@ -315,8 +319,9 @@ class Registrar:
         chain = self._chain(session_id, caller)
         with self._outwaiting():
             denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
-        self._sessions.update([denied], wall_at=now.wall_at, write=write)
-        self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
+        with self._sessions.fencing():
+            self._sessions.update([denied], wall_at=now.wall_at, write=write)
+            self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
         return self._shown((denied, *chain[1:]), now, caller)
 
     def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
@@ -326,9 +331,10 @@ class Registrar:
         with self._outwaiting():
             _require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
-        changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
-        for session in changed:
-            self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
+        with self._sessions.fencing():
+            changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
+            for session in changed:
+                self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
         return self._shown(self._chain(chain[0].id, caller), now, caller)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
@@ -341,11 +347,13 @@ class Registrar:
         change = lifecycle.revoke(now, by=caller.id, reason=reason)
         if selector.kind == "session":
             session = self._named(selector, caller)
-            changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
-            for session in changed:
-                self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
+            with self._sessions.fencing():
+                changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
+                for session in changed:
+                    self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
             return tuple(sorted(session.id for session in changed))
-        return self._revoke_many(_selected(selector, caller), change, reason, caller, now, write)
+        with self._sessions.fencing():
+            return self._revoke_many(_selected(selector, caller), change, reason, caller, now, write)
 
     def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
         """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
@@ -404,10 +412,11 @@ class Registrar:
             handle_digest=handle_digest(handle),
             sealed_key=sealed_for(session.id, handle, key),
         )
-        self._sessions.renew_handle(renewed, wall_at=now.wall_at)
-        self._observer.event(
-            Event.of_session(EventKind.SESSION_HANDLE_RENEWED, renewed, at=now.wall_at, caller_id=caller.id)
-        )
+        with self._sessions.fencing():
+            self._sessions.renew_handle(renewed, wall_at=now.wall_at)
+            self._observer.event(
+                Event.of_session(EventKind.SESSION_HANDLE_RENEWED, renewed, at=now.wall_at, caller_id=caller.id)
+            )
         return self._view((renewed, *above), bundle, now, caller), handle
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
@@ -528,8 +537,9 @@ class Registrar:
             # Another has narrowed it as far, and may not have been answered yet.
             self._sessions.outwait()
         else:
-            self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
-            self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
+            with self._sessions.fencing():
+                self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
+                self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._shown((narrowed or session, *chain[1:]), now, caller)
 
     # Approvals.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from heapq import nlargest, nsmallest
 from itertools import islice, starmap
 from secrets import token_hex
@@ -276,6 +276,10 @@ class MemorySessionStore:
         with self._open():
             require_unchanged(chain, self._chain(chain[0].id), self._freeze_of(chain[0].tenant))
             return chain_with(chain, self._write(successors_of(chain, labelled(labels, by=by)), wall_at))
+
+    def fencing(self) -> AbstractContextManager[None]:
+        """Wait for nothing: all see a write when its method returns."""
+        return nullcontext()
 
     def outwait(self) -> None:
         """Return when all see what was read: at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
@@ -130,8 +131,9 @@ class PostgresSessionStore(SQLSessionStore):
         fencing, labelling = connection(0.0), connection()
         self._fence = PostgresFence(fencing, channel=tables)
         self._fences = fences or Fences()
-        # Whether others can remember what the present transaction changes.
-        self._noted = False
+        # Whether others can remember what the present transaction changes; and, on each thread, the revision that is
+        # waited for when its block ends.
+        self._noted, self._deferred = False, threading.local()
         # No server can answer from before this revision.
         self._outwaited = 0
         # Labels that were read so often are safe.
@@ -234,6 +236,18 @@ class PostgresSessionStore(SQLSessionStore):
         """
         if self._failover is not None:
             self._failover.keep_closed(notes, timeline)
+
+    @contextmanager
+    def fencing(self) -> Iterator[None]:
+        """Wait once, when the `with` block ends, for those who do not know what it has written."""
+        before, self._deferred.revision = self._deferred_revision(), 0
+        try:
+            yield
+        finally:
+            revision, self._deferred.revision = self._deferred.revision, before
+            if revision:
+                # In a block within another one, that one waits.
+                self._wait_later(revision)
 
     def outwait(self) -> None:
         """Return when all see what was read. It asks nothing while no more was seen than the last time."""
@@ -378,13 +392,25 @@ class PostgresSessionStore(SQLSessionStore):
             self._keep(known, closed)
         finally:
             if fenced:
-                self._wait(known.head.revision)
+                self._wait_later(known.head.revision)
 
     def _keep(self, known: Known, closed: Sequence[Note] = ()) -> None:
         if self._failover is not None:
             self._failover.keep(known, closed)
         else:
             self._acknowledged.note(known.head.revision, known.head.tag)
+
+    def _deferred_revision(self) -> int | None:
+        revision: int | None = getattr(self._deferred, "revision", None)
+        return revision
+
+    def _wait_later(self, revision: int) -> None:
+        """Wait when the block of this thread ends; now if there is none."""
+        deferred = self._deferred_revision()
+        if deferred is None:
+            self._wait(revision)
+        else:
+            self._deferred.revision = max(deferred, revision)
 
     def _wait(self, revision: int) -> None:
         fence = self._fence.wait(revision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -107,6 +107,10 @@ class SQLSessionStore(ABC):
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
         return self._watcher.high_water_at()
+
+    def fencing(self) -> AbstractContextManager[None]:
+        """Wait for nothing: all see a write when its method returns. For engines whose writers wait for others."""
+        return nullcontext()
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""

@@ -5,7 +5,7 @@ data. Each has a class of published tests in `pdp/testing/stores/`. All of them 
 any number of threads and processes on the same data:
 
 - A call that begins after a write was acknowledged, in any process, sees that write. A write is acknowledged when its
-  method returns. What else a read can miss is stated for each capability.
+  method returns, or at the end of a `fencing` block. What else a read can miss is stated for each capability.
 - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. A write that
   raises it may or may not have been made.
 - When others write for too long, `OverloadedError`, and nothing is written.
@@ -58,6 +58,18 @@ class HighWaterMark(Protocol):
 
     def high_water_at(self) -> float:
         """Return the high-water mark, unix seconds, as in every view."""
+        ...
+
+
+class Fencing(Protocol):
+    """When what is written is acknowledged."""
+
+    def fencing(self) -> AbstractContextManager[None]:
+        """Have all that this thread writes or outwaits in the `with` block be acknowledged when it ends, not before.
+
+        What is written is stored when its method returns, so it can be recorded before the wait for those who do not
+        know it yet, in which the process can be killed. When the block raises, what it has written stands.
+        """
         ...
 
 
@@ -157,7 +169,7 @@ class SessionChanges(Protocol):
         ...
 
 
-class SessionWriter(Protocol):
+class SessionWriter(Fencing, Protocol):
     """Changes of sessions. Each method is one transaction: it happens as a whole or not at all.
 
     An acknowledged write is not lost: it survives the sudden end of the process. (A memory store promises this for
@@ -567,7 +579,7 @@ class SessionHistory(Protocol):
         ...
 
 
-class BundleHistory(HighWaterMark, Protocol):
+class BundleHistory(HighWaterMark, Fencing, Protocol):
     """The active bundle, the earlier ones, and their content.
 
     An activation is one transaction, and is not lost once it is acknowledged. `active_bundle` can come from memory,

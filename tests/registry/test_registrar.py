@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -409,6 +409,25 @@ def test_end_and_revocation_take_everything_below(pdp: Embedded) -> None:
 
     assert sorted([parent, child.session.id]) == list(revoked)
     assert ["session_revoked", "session_revoked"] == [basis(pdp, handle), basis(pdp, child_handle)]
+
+
+@pytest.mark.parametrize("kind", ["session", "user", "agent", "tenant"])
+def test_a_revocation_is_recorded_before_it_waits_for_others(pdp: Embedded, evidence: Evidence, kind: Any) -> None:
+    """The wait can take seconds, and the server be killed in it; nobody would make the event up for it."""
+    session_id, _ = approved(pdp)
+    recorded: list[bool] = []
+
+    @contextmanager
+    def fencing() -> Iterator[None]:
+        yield
+        found = [(one["kind"], one.get("session_id")) for one in evidence.records]
+        recorded.append(("session.revoked", session_id) in found)
+
+    selected = {"session": session_id, "user": WANTED.user, "agent": WANTED.agent, "tenant": "default"}[kind]
+    with patch.object(pdp.sessions, "fencing", fencing):
+        pdp.registrar.revoke(Selector(kind=kind, value=selected), reason="x", caller=APPROVER)
+
+    assert [True] == recorded
 
 
 def test_what_ends_authority_needs_no_bundle(pdp: Embedded) -> None:

@@ -41,6 +41,15 @@ def _write(name: str, *, asked: str = "this") -> Write:
 class SessionWriterContract(StoreSuite):
     """A write follows the stored state, and happens completely or not at all."""
 
+    def test_what_a_block_writes_is_stored_at_once(self, store: Sessions) -> None:
+        """Only its acknowledgement waits for the end of the block, also of one within another."""
+        session = make_session("a")
+        with store.fencing(), store.fencing():
+            store.insert(session, wall_at=1000.0)
+            within = store.get(session.id)
+
+        assert (within, store.get(session.id)) == ((session,), (session,))
+
     # Inserting
 
     def test_an_id_is_inserted_once(self, store: Sessions) -> None:

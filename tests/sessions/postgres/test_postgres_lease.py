@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
+from threading import Event as Signal
 from typing import Any
 
 import pytest
@@ -732,6 +733,56 @@ def test_a_bundle_that_another_activates_meanwhile_is_fenced(
         store.activate_bundle(make_bundle("v1"), b"", unchanged)
 
     assert not database.names()
+
+
+def test_what_a_block_writes_waits_at_its_end(conninfo: str, database: Database) -> None:
+    """So a change is recorded before the wait, in which the server can be killed; all that it wrote waits once."""
+    written, fences = Signal(), Fences()
+    with closing(PostgresSessionStore(conninfo, **PATIENT, fences=fences)) as store, ThreadPoolExecutor(1) as threads:
+        store.insert(ROOT, wall_at=1000.0)
+        database.join("a", seconds=60.0)
+
+        def change() -> Fence | None:
+            with store.fencing():
+                store.touch(wall_at=1001.0)
+                with store.fencing():
+                    store.change_tree(ROOT.id, revoked, wall_at=1002.0)
+                store.change_tree(ROOT.id, unchanged, wall_at=1002.0)
+                assert fences.take() is None
+                written.set()
+            return fences.take()
+
+        changing = threads.submit(change)
+        assert written.wait(PATIENCE)
+        waits = not changing.done()
+        ((revision,),) = database.ask("SELECT revision FROM meta")
+        database.confirm("a", revision)
+        fence = changing.result(timeout=PATIENCE)
+
+    assert waits
+    assert fence is not None
+    assert FencedBy.CONFIRMED == fence.by
+
+
+def test_a_block_that_fails_waits_as_well(conninfo: str, database: Database) -> None:
+    """What it has written stands; and what is written afterwards waits as ever."""
+    fences = Fences()
+    with closing(PostgresSessionStore(conninfo, **PATIENT, fences=fences)) as store:
+        database.join("a", seconds=0.01)
+
+        def fail() -> None:
+            with store.fencing():
+                store.insert(ROOT, wall_at=1000.0)
+                store.insert(ROOT, wall_at=1000.0)
+
+        with pytest.raises(ConflictError):
+            fail()
+        failed = fences.take()
+        database.join("b", seconds=0.01)
+        store.change_tree(ROOT.id, revoked, wall_at=1000.0)
+
+        assert failed is not None
+        assert fences.take() is not None
 
 
 def test_what_another_has_written_is_fenced_once_for_who_rests_on_it(conninfo: str, database: Database) -> None:
