@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -27,11 +27,15 @@ from pdp.sessions.writes import Write
 _LOG = logging.getLogger("pdp")
 
 
+OnLacking = Callable[[tuple[str, ...]], object] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
     """Who activates a bundle and why. `chosen` is True when a person chose the version.
 
-    `expected` is what must be so before; None for anything. With a `write` it is remembered.
+    `expected` is what must be so before; None for anything. With a `write` it is remembered. `on_lacking` is called
+    with a line for each server that lacks the bundle when it becomes active.
     """
 
     by: str
@@ -39,6 +43,7 @@ class Activation:
     chosen: bool = False
     expected: Expected | None = None
     write: Write | None = None
+    on_lacking: OnLacking = None
 
 
 class BundleSessions(BundleHistory, SessionLists, Protocol):
@@ -103,8 +108,10 @@ class Activations:
                     active, content, recaptured, captured=captured, expected=how.expected, write=how.write
                 )
                 if not active.same_as(before):
-                    facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), lacking)
+                    facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), len(lacking))
                     self._tell(facts, active, changed, now)
+                    if how.on_lacking is not None:
+                        how.on_lacking(lacking)
             return before is None or before.version != bundle.version
 
     def unfit_sessions(self, bundle: Bundle) -> int:
@@ -115,20 +122,20 @@ class Activations:
             # What is activated is active, whoever can be counted.
             return 0
 
-    def _prepared(self, loaded: Loaded, content: bytes) -> int:
-        """Have all others load a bundle that is not active yet; return how many servers lack it afterwards."""
+    def _prepared(self, loaded: Loaded, content: bytes) -> tuple[str, ...]:
+        """Have all others load a bundle that is not active yet; return a line for each server that lacks it then."""
         # Before the activation: until the others have this bundle too, they answer by the previous one. Outside the
         # lock: two workers that activate at the same time would each wait for the other.
         active = self._history.active_bundle()
         if active is not None and active.version == loaded.bundle.version:
-            return 0
+            return ()
         # First: the worker that hears other servers then has it already.
         if self._peers is not None:
             self._peers.tell(Compiled(delivery=loaded.verified.delivery, parts=loaded.bundle.parts).written())
         lacking = self._replicas.prepare(content) if self._replicas is not None else ()
         for one in lacking:
             _LOG.warning("a server answers nothing until it has loaded the bundle that is activated now: %s", one)
-        return len(lacking)
+        return lacking
 
     def _tell(self, facts: Mapping[str, str], active: ActiveBundle, changed: tuple[Session, ...], now: Instant) -> None:
         self._observer.event(

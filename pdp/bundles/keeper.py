@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from pdp.bundles.activation import Activation, Activations, BundleSessions
+from pdp.bundles.activation import Activation, Activations, BundleSessions, OnLacking
 from pdp.bundles.delivery import BundleSource, Delivery
 from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.packing import unpack
@@ -212,10 +212,11 @@ class BundleKeeper:
             self._settle(seen)
             return True
 
-    def reload(self, *, by: str, write: Write | None = None) -> bool:
+    def reload(self, *, by: str, write: Write | None = None, on_lacking: OnLacking = None) -> bool:
         """Load and activate what the source holds; return whether it differs from the one before.
 
         With a `write`, here and for `activate`, it is remembered, so that it can be asked for again: see `written`.
+        `on_lacking` is called as `Activation` says.
         Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one.
         """
         if not self._has_turn():
@@ -225,18 +226,20 @@ class BundleKeeper:
                 verified = self._offered()
                 loaded = self._load(verified)
             self._settle(Seen.of(verified.delivery))
-            return self._activate(loaded, Activation(by=by, write=write))
+            return self._activate(loaded, Activation(by=by, write=write, on_lacking=on_lacking))
         finally:
             self._following.release()
 
-    def activate(self, version: str, *, by: str, reason: str = "", write: Write | None = None) -> bool:
+    def activate(
+        self, version: str, *, by: str, reason: str = "", write: Write | None = None, on_lacking: OnLacking = None
+    ) -> bool:
         """Activate a version that the store keeps, or that the source brought and was not taken.
 
         Return whether it differs from the one before. It stays until the source brings content that was never active,
         or the next explicit activation. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
         verified = self._trust.verify(self._known(version))
-        how = Activation(by=by, reason=reason, chosen=True, write=write)
+        how = Activation(by=by, reason=reason, chosen=True, write=write, on_lacking=on_lacking)
         return self._activations.activate(self._bundles.load(verified), how)
 
     def written(self, write: Write) -> tuple[str, ...] | None:

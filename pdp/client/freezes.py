@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pdp.client.errors import InvalidRequestError
+from pdp.client.fencing import OnFence, told
 from pdp.client.operations import Method, Operation, Reply, new_request_id
 from pdp.v1 import freeze_pb2
 
 
 def set_freeze(
-    *, tenant: str, all_tenants: bool, reason: str
+    *, tenant: str, all_tenants: bool, reason: str, on_fence: OnFence = None
 ) -> Operation[freeze_pb2.SetFreezeResponse, freeze_pb2.Freeze]:
     """Freeze a tenant or all."""
     return Operation(
         method=_method("SetFreeze", freeze_pb2.SetFreezeResponse),
         request=_request(tenant, reason=reason, all_tenants=all_tenants),
-        read=lambda reply: reply.freeze,
+        read=lambda reply: told(reply, on_fence).freeze,
     )
 
 

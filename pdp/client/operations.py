@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.client.asking import json_object
 from pdp.client.enumwords import session_state
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
+from pdp.client.fencing import OnFence, told
 from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import Answer, ListedTool
@@ -270,6 +271,7 @@ def approve_session(
     duration: float | None,
     terms: Mapping[str, Any] | bytes | None,
     id_token: str,
+    on_fence: OnFence = None,
 ) -> Operation[session_pb2.ApproveSessionResponse, Session]:
     """Approve exactly what was shown."""
     return Operation(
@@ -281,7 +283,7 @@ def approve_session(
             narrowing=_narrowing(tools, duration, terms),
             request_id=new_request_id(),
         ),
-        read=lambda reply: reply.session,
+        read=lambda reply: told(reply, on_fence).session,
         metadata=presence(id_token),
     )
 
@@ -304,23 +306,23 @@ def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenyS
     )
 
 
-def end_session(session_handle: str) -> Operation[session_pb2.EndSessionResponse, Session]:
+def end_session(session_handle: str, *, on_fence: OnFence = None) -> Operation[session_pb2.EndSessionResponse, Session]:
     """End a session."""
     return Operation(
         method=_session_method("EndSession", session_pb2.EndSessionResponse),
         request=session_pb2.EndSessionRequest(session_handle=session_handle, request_id=new_request_id()),
-        read=lambda reply: reply.session,
+        read=lambda reply: told(reply, on_fence).session,
     )
 
 
 def revoke_sessions(
-    *, session_id: str, user: str, agent: str, tenant: str, of_tenant: str, reason: str
+    *, session_id: str, user: str, agent: str, tenant: str, of_tenant: str, reason: str, on_fence: OnFence = None
 ) -> Operation[session_pb2.RevokeSessionsResponse, tuple[str, ...]]:
     """Revoke the sessions that one selector names."""
     return Operation(
         method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
         request=_revocation(session_id, user, agent, tenant, of_tenant, reason=reason),
-        read=lambda reply: tuple(reply.session_ids),
+        read=lambda reply: tuple(told(reply, on_fence).session_ids),
     )
 
 
@@ -416,7 +418,12 @@ def list_sessions(
 
 
 def narrow_session(
-    session_id: str, *, tools: Sequence[str], expires_at: float | None, labels: Sequence[str]
+    session_id: str,
+    *,
+    tools: Sequence[str],
+    expires_at: float | None,
+    labels: Sequence[str],
+    on_fence: OnFence = None,
 ) -> Operation[session_pb2.NarrowSessionResponse, Session]:
     """Narrow an active session."""
     request = session_pb2.NarrowSessionRequest(
@@ -431,7 +438,7 @@ def narrow_session(
     return Operation(
         method=_session_method("NarrowSession", session_pb2.NarrowSessionResponse),
         request=request,
-        read=lambda reply: reply.session,
+        read=lambda reply: told(reply, on_fence).session,
     )
 
 

@@ -7,6 +7,7 @@ import asyncio
 from starlette.responses import Response
 
 from pdp.client import AsyncClient, PermissionDeniedError
+from pdp.console.revoking import revoked_page
 from pdp.console.visits import Desk, Visit, see
 from pdp.console.words import may
 from pdp.v1.freeze_pb2 import Freeze
@@ -34,8 +35,7 @@ class Freezes:
         await client.set_freeze(reason=reason, tenant=tenant, all_tenants=not tenant)
         if tenant and visit.form.one("then") == "revoke":
             # INVARIANT: after the freeze, so that no session is requested between the two.
-            revoked = await client.revoke_sessions(reason=reason, tenant=tenant)
-            return self._desk.show(visit, "revoked.html", revoked=revoked)
+            return await revoked_page(self._desk, visit, reason, {"tenant": tenant})
         return see("/freeze")
 
     async def lift(self, visit: Visit) -> Response:

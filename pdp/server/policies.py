@@ -99,15 +99,17 @@ class PolicyHandlers:
 
     def _activated(self, request: Message, origin: Origin, activate: Callable[..., bool]) -> dict[str, Any]:
         """Activate a bundle, and return the fields of the answer; without activating it when that was asked before."""
+        lacking: list[str] = []
         version, changed = self._repeats.once(
             request,
             origin,
-            lambda write: ("", activate(write=write)),
+            lambda write: ("", activate(write=write, on_lacking=lacking.extend)),
             lambda written: (written[0], written[1:] != written[:1]),
             idle=lambda found: not found[1],
         )
         bundle, shown = self._shown(version)
-        return {"bundle": shown, "changed": changed, "sessions_unfit": self._keeper.unfit_sessions(bundle)}
+        unfit = self._keeper.unfit_sessions(bundle)
+        return {"bundle": shown, "changed": changed, "sessions_unfit": unfit, "servers_lacking": lacking}
 
     def _shown(self, version: str) -> tuple[Bundle, policies.Bundle]:
         """Return a kept bundle, by default the running one, and its message."""

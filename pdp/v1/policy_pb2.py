@@ -29,7 +29,7 @@ from pdp.v1 import fence_pb2 as pdp_dot_v1_dot_fence__pb2
 from pdp.v1 import reading_pb2 as pdp_dot_v1_dot_reading__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/policy.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdp/v1/explain.proto\x1a\x12pdp/v1/fence.proto\x1a\x14pdp/v1/reading.proto\"U\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x88\x02\n\x06\x42undle\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12 \n\x08policies\x18\x04 \x03(\x0b\x32\x0e.pdp.v1.Policy\x12\x12\n\ntool_count\x18\x05 \x01(\x05\x12\x31\n\ractivate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63tivated_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\t \x01(\x08\x12\x0e\n\x06\x63hosen\x18\n \x01(\x08\x12\x0e\n\x06number\x18\x0b \x01(\x03\x12\x11\n\tsigned_by\x18\x0c \x01(\t\"e\n\x10GetBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rwith_readings\x18\x02 \x01(\x08\x12\x15\n\rwith_sessions\x18\x03 \x01(\x08\x12\x12\n\npolicy_ids\x18\x04 \x03(\t\"\xa4\x01\n\x11GetBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x13\n\x0bload_errors\x18\x02 \x03(\t\x12\x16\n\x0esource_version\x18\x03 \x01(\t\x12*\n\rtool_readings\x18\x04 \x03(\x0b\x32\x13.pdp.v1.ToolReading\x12\x16\n\x0esessions_unfit\x18\x05 \x01(\x05\"\x14\n\x12ListBundlesRequest\"6\n\x13ListBundlesResponse\x12\x1f\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x0e.pdp.v1.Bundle\"L\n\x15\x41\x63tivateBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xcb\x01\n\x16\x41\x63tivateBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x16\n\x0esessions_unfit\x18\x03 \x01(\x05\x12#\n\tfenced_by\x18\x04 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x06 \x01(\t\")\n\x13ReloadBundleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xc9\x01\n\x14ReloadBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x16\n\x0esessions_unfit\x18\x03 \x01(\x05\x12#\n\tfenced_by\x18\x04 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x06 \x01(\t\"+\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"7\n\x12\x43heckBundleRequest\x12!\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x12.pdp.v1.BundleFile\"\x95\x01\n\x07Problem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\"\n\x08severity\x18\x04 \x01(\x0e\x32\x10.pdp.v1.Severity\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x06 \x01(\x05\x12\x0c\n\x04help\x18\x07 \x01(\t\x12\r\n\x05width\x18\x08 \x01(\x05\"l\n\x13\x43heckBundleResponse\x12!\n\x08problems\x18\x01 \x03(\x0b\x32\x0f.pdp.v1.Problem\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x08warnings\x18\x03 \x03(\x0b\x32\x0f.pdp.v1.Problem\"%\n\tEntityUid\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"~\n\x0cTemplateLink\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\x12\x0e\n\x06new_id\x18\x02 \x01(\t\x12$\n\tprincipal\x18\x03 \x01(\x0b\x32\x11.pdp.v1.EntityUid\x12#\n\x08resource\x18\x04 \x01(\x0b\x32\x11.pdp.v1.EntityUid\"\xef\x01\n\x0f\x45valuateRequest\x12\x10\n\x08policies\x18\x01 \x01(\t\x12\x16\n\x0erunning_bundle\x18\x02 \x01(\x08\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\x13\n\x0bschema_json\x18\x04 \x01(\t\x12\x15\n\rentities_json\x18\x05 \x01(\t\x12,\n\x0etemplate_links\x18\x06 \x03(\x0b\x32\x14.pdp.v1.TemplateLink\x12\x10\n\x08validate\x18\x07 \x01(\x08\x12\x15\n\rrequests_json\x18\x08 \x03(\t\x12\x1f\n\x17skip_request_validation\x18\t \x01(\x08\"r\n\nEvaluation\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.pdp.v1.EngineDecision\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x19\n\x11\x65rroring_policies\x18\x03 \x03(\t\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t\"e\n\x10\x45valuateResponse\x12\'\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x12.pdp.v1.Evaluation\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x19\n\x11validation_errors\x18\x03 \x03(\t*N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02*\x87\x01\n\x0e\x45ngineDecision\x12\x1f\n\x1b\x45NGINE_DECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_DECISION_ALLOW\x10\x01\x12\x18\n\x14\x45NGINE_DECISION_DENY\x10\x02\x12\x1f\n\x1b\x45NGINE_DECISION_NO_DECISION\x10\x03\x32\xfc\x03\n\rPolicyService\x12@\n\tGetBundle\x12\x18.pdp.v1.GetBundleRequest\x1a\x19.pdp.v1.GetBundleResponse\x12\x46\n\x0bListBundles\x12\x1a.pdp.v1.ListBundlesRequest\x1a\x1b.pdp.v1.ListBundlesResponse\x12O\n\x0e\x41\x63tivateBundle\x12\x1d.pdp.v1.ActivateBundleRequest\x1a\x1e.pdp.v1.ActivateBundleResponse\x12I\n\x0cReloadBundle\x12\x1b.pdp.v1.ReloadBundleRequest\x1a\x1c.pdp.v1.ReloadBundleResponse\x12H\n\x0b\x43heckBundle\x12\x1a.pdp.v1.CheckBundleRequest\x1a\x1b.pdp.v1.CheckBundleResponse(\x01\x12?\n\x08\x45valuate\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse(\x01\x12:\n\x07\x45xplain\x12\x16.pdp.v1.ExplainRequest\x1a\x17.pdp.v1.ExplainResponseB.\n\x06pdp.v1B\x0bPolicyProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/policy.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pdp/v1/explain.proto\x1a\x12pdp/v1/fence.proto\x1a\x14pdp/v1/reading.proto\"U\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12\x0c\n\x04line\x18\x04 \x01(\x05\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x88\x02\n\x06\x42undle\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12 \n\x08policies\x18\x04 \x03(\x0b\x32\x0e.pdp.v1.Policy\x12\x12\n\ntool_count\x18\x05 \x01(\x05\x12\x31\n\ractivate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61\x63tivated_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06\x61\x63tive\x18\t \x01(\x08\x12\x0e\n\x06\x63hosen\x18\n \x01(\x08\x12\x0e\n\x06number\x18\x0b \x01(\x03\x12\x11\n\tsigned_by\x18\x0c \x01(\t\"e\n\x10GetBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x15\n\rwith_readings\x18\x02 \x01(\x08\x12\x15\n\rwith_sessions\x18\x03 \x01(\x08\x12\x12\n\npolicy_ids\x18\x04 \x03(\t\"\xa4\x01\n\x11GetBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x13\n\x0bload_errors\x18\x02 \x03(\t\x12\x16\n\x0esource_version\x18\x03 \x01(\t\x12*\n\rtool_readings\x18\x04 \x03(\x0b\x32\x13.pdp.v1.ToolReading\x12\x16\n\x0esessions_unfit\x18\x05 \x01(\x05\"\x14\n\x12ListBundlesRequest\"6\n\x13ListBundlesResponse\x12\x1f\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x0e.pdp.v1.Bundle\"L\n\x15\x41\x63tivateBundleRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\xe4\x01\n\x16\x41\x63tivateBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x16\n\x0esessions_unfit\x18\x03 \x01(\x05\x12#\n\tfenced_by\x18\x04 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x17\n\x0fservers_lacking\x18\x07 \x03(\t\")\n\x13ReloadBundleRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xe2\x01\n\x14ReloadBundleResponse\x12\x1e\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x0e.pdp.v1.Bundle\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x16\n\x0esessions_unfit\x18\x03 \x01(\x05\x12#\n\tfenced_by\x18\x04 \x01(\x0e\x32\x10.pdp.v1.FencedBy\x12\x31\n\x0e\x66\x65nce_duration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x17\n\x0fservers_lacking\x18\x07 \x03(\t\"+\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"7\n\x12\x43heckBundleRequest\x12!\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x12.pdp.v1.BundleFile\"\x95\x01\n\x07Problem\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\x05\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\"\n\x08severity\x18\x04 \x01(\x0e\x32\x10.pdp.v1.Severity\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x06 \x01(\x05\x12\x0c\n\x04help\x18\x07 \x01(\t\x12\r\n\x05width\x18\x08 \x01(\x05\"l\n\x13\x43heckBundleResponse\x12!\n\x08problems\x18\x01 \x03(\x0b\x32\x0f.pdp.v1.Problem\x12\x0f\n\x07version\x18\x02 \x01(\t\x12!\n\x08warnings\x18\x03 \x03(\x0b\x32\x0f.pdp.v1.Problem\"%\n\tEntityUid\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"~\n\x0cTemplateLink\x12\x13\n\x0btemplate_id\x18\x01 \x01(\t\x12\x0e\n\x06new_id\x18\x02 \x01(\t\x12$\n\tprincipal\x18\x03 \x01(\x0b\x32\x11.pdp.v1.EntityUid\x12#\n\x08resource\x18\x04 \x01(\x0b\x32\x11.pdp.v1.EntityUid\"\xef\x01\n\x0f\x45valuateRequest\x12\x10\n\x08policies\x18\x01 \x01(\t\x12\x16\n\x0erunning_bundle\x18\x02 \x01(\x08\x12\x0e\n\x06schema\x18\x03 \x01(\t\x12\x13\n\x0bschema_json\x18\x04 \x01(\t\x12\x15\n\rentities_json\x18\x05 \x01(\t\x12,\n\x0etemplate_links\x18\x06 \x03(\x0b\x32\x14.pdp.v1.TemplateLink\x12\x10\n\x08validate\x18\x07 \x01(\x08\x12\x15\n\rrequests_json\x18\x08 \x03(\t\x12\x1f\n\x17skip_request_validation\x18\t \x01(\x08\"r\n\nEvaluation\x12(\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x16.pdp.v1.EngineDecision\x12\x0f\n\x07reasons\x18\x02 \x03(\t\x12\x19\n\x11\x65rroring_policies\x18\x03 \x03(\t\x12\x0e\n\x06\x65rrors\x18\x04 \x03(\t\"e\n\x10\x45valuateResponse\x12\'\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x12.pdp.v1.Evaluation\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x19\n\x11validation_errors\x18\x03 \x03(\t*N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x12\n\x0eSEVERITY_ERROR\x10\x01\x12\x14\n\x10SEVERITY_WARNING\x10\x02*\x87\x01\n\x0e\x45ngineDecision\x12\x1f\n\x1b\x45NGINE_DECISION_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_DECISION_ALLOW\x10\x01\x12\x18\n\x14\x45NGINE_DECISION_DENY\x10\x02\x12\x1f\n\x1b\x45NGINE_DECISION_NO_DECISION\x10\x03\x32\xfc\x03\n\rPolicyService\x12@\n\tGetBundle\x12\x18.pdp.v1.GetBundleRequest\x1a\x19.pdp.v1.GetBundleResponse\x12\x46\n\x0bListBundles\x12\x1a.pdp.v1.ListBundlesRequest\x1a\x1b.pdp.v1.ListBundlesResponse\x12O\n\x0e\x41\x63tivateBundle\x12\x1d.pdp.v1.ActivateBundleRequest\x1a\x1e.pdp.v1.ActivateBundleResponse\x12I\n\x0cReloadBundle\x12\x1b.pdp.v1.ReloadBundleRequest\x1a\x1c.pdp.v1.ReloadBundleResponse\x12H\n\x0b\x43heckBundle\x12\x1a.pdp.v1.CheckBundleRequest\x1a\x1b.pdp.v1.CheckBundleResponse(\x01\x12?\n\x08\x45valuate\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse(\x01\x12:\n\x07\x45xplain\x12\x16.pdp.v1.ExplainRequest\x1a\x17.pdp.v1.ExplainResponseB.\n\x06pdp.v1B\x0bPolicyProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.policy_pb2', _global
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\013PolicyProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
-  _globals['_SEVERITY']._serialized_start=2385
-  _globals['_SEVERITY']._serialized_end=2463
-  _globals['_ENGINEDECISION']._serialized_start=2466
-  _globals['_ENGINEDECISION']._serialized_end=2601
+  _globals['_SEVERITY']._serialized_start=2435
+  _globals['_SEVERITY']._serialized_end=2513
+  _globals['_ENGINEDECISION']._serialized_start=2516
+  _globals['_ENGINEDECISION']._serialized_end=2651
   _globals['_POLICY']._serialized_start=160
   _globals['_POLICY']._serialized_end=245
   _globals['_BUNDLE']._serialized_start=248
@@ -56,29 +56,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTIVATEBUNDLEREQUEST']._serialized_start=862
   _globals['_ACTIVATEBUNDLEREQUEST']._serialized_end=938
   _globals['_ACTIVATEBUNDLERESPONSE']._serialized_start=941
-  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_end=1144
-  _globals['_RELOADBUNDLEREQUEST']._serialized_start=1146
-  _globals['_RELOADBUNDLEREQUEST']._serialized_end=1187
-  _globals['_RELOADBUNDLERESPONSE']._serialized_start=1190
-  _globals['_RELOADBUNDLERESPONSE']._serialized_end=1391
-  _globals['_BUNDLEFILE']._serialized_start=1393
-  _globals['_BUNDLEFILE']._serialized_end=1436
-  _globals['_CHECKBUNDLEREQUEST']._serialized_start=1438
-  _globals['_CHECKBUNDLEREQUEST']._serialized_end=1493
-  _globals['_PROBLEM']._serialized_start=1496
-  _globals['_PROBLEM']._serialized_end=1645
-  _globals['_CHECKBUNDLERESPONSE']._serialized_start=1647
-  _globals['_CHECKBUNDLERESPONSE']._serialized_end=1755
-  _globals['_ENTITYUID']._serialized_start=1757
-  _globals['_ENTITYUID']._serialized_end=1794
-  _globals['_TEMPLATELINK']._serialized_start=1796
-  _globals['_TEMPLATELINK']._serialized_end=1922
-  _globals['_EVALUATEREQUEST']._serialized_start=1925
-  _globals['_EVALUATEREQUEST']._serialized_end=2164
-  _globals['_EVALUATION']._serialized_start=2166
-  _globals['_EVALUATION']._serialized_end=2280
-  _globals['_EVALUATERESPONSE']._serialized_start=2282
-  _globals['_EVALUATERESPONSE']._serialized_end=2383
-  _globals['_POLICYSERVICE']._serialized_start=2604
-  _globals['_POLICYSERVICE']._serialized_end=3112
+  _globals['_ACTIVATEBUNDLERESPONSE']._serialized_end=1169
+  _globals['_RELOADBUNDLEREQUEST']._serialized_start=1171
+  _globals['_RELOADBUNDLEREQUEST']._serialized_end=1212
+  _globals['_RELOADBUNDLERESPONSE']._serialized_start=1215
+  _globals['_RELOADBUNDLERESPONSE']._serialized_end=1441
+  _globals['_BUNDLEFILE']._serialized_start=1443
+  _globals['_BUNDLEFILE']._serialized_end=1486
+  _globals['_CHECKBUNDLEREQUEST']._serialized_start=1488
+  _globals['_CHECKBUNDLEREQUEST']._serialized_end=1543
+  _globals['_PROBLEM']._serialized_start=1546
+  _globals['_PROBLEM']._serialized_end=1695
+  _globals['_CHECKBUNDLERESPONSE']._serialized_start=1697
+  _globals['_CHECKBUNDLERESPONSE']._serialized_end=1805
+  _globals['_ENTITYUID']._serialized_start=1807
+  _globals['_ENTITYUID']._serialized_end=1844
+  _globals['_TEMPLATELINK']._serialized_start=1846
+  _globals['_TEMPLATELINK']._serialized_end=1972
+  _globals['_EVALUATEREQUEST']._serialized_start=1975
+  _globals['_EVALUATEREQUEST']._serialized_end=2214
+  _globals['_EVALUATION']._serialized_start=2216
+  _globals['_EVALUATION']._serialized_end=2330
+  _globals['_EVALUATERESPONSE']._serialized_start=2332
+  _globals['_EVALUATERESPONSE']._serialized_end=2433
+  _globals['_POLICYSERVICE']._serialized_start=2654
+  _globals['_POLICYSERVICE']._serialized_end=3162
 # @@protoc_insertion_point(module_scope)

@@ -123,20 +123,22 @@ class ActivateBundleRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ActivateBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision")
+    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision", "servers_lacking")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    SERVERS_LACKING_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
     sessions_unfit: int
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
     revision: str
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
+    servers_lacking: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ..., servers_lacking: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReloadBundleRequest(_message.Message):
     __slots__ = ("request_id",)
@@ -145,20 +147,22 @@ class ReloadBundleRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ...) -> None: ...
 
 class ReloadBundleResponse(_message.Message):
-    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision")
+    __slots__ = ("bundle", "changed", "sessions_unfit", "fenced_by", "fence_duration", "revision", "servers_lacking")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_UNFIT_FIELD_NUMBER: _ClassVar[int]
     FENCED_BY_FIELD_NUMBER: _ClassVar[int]
     FENCE_DURATION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    SERVERS_LACKING_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     changed: bool
     sessions_unfit: int
     fenced_by: _fence_pb2.FencedBy
     fence_duration: _duration_pb2.Duration
     revision: str
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
+    servers_lacking: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ..., sessions_unfit: _Optional[int] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ..., servers_lacking: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class BundleFile(_message.Message):
     __slots__ = ("path", "content")

@@ -554,3 +554,18 @@ def test_a_source_is_read_in_turn(open_store: Callable[[], SessionStore], clock:
     assert (False, version("one")) == waiting
     assert (True, version("two")) == followed
     assert "1" == events.events[-1].facts["servers_lacking"]
+
+
+def test_who_activates_hears_which_servers_lack_the_bundle(
+    open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """Each answers nothing until it has it; of a bundle that is active already none is asked."""
+    folder, lines = Folder(contents("one")), list[str]()
+    kept = keeper(folder, open_store(), clock, Events(), replicas=Others())
+    kept.start(by="test")
+    folder.files = contents("two")
+    kept.reload(by="author", on_lacking=lines.extend)
+    kept.activate(version("one"), by="author", on_lacking=lines.extend)
+    kept.activate(version("one"), by="author", on_lacking=lines.extend)
+
+    assert ["`there`: no answer"] * 2 == lines

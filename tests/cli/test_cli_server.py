@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pdp.client import Answer
+from pdp.cli.bundle import versions
+from pdp.client import Answer, fencing
+from pdp.client.fencing import Fence
 from pdp.limits import MOST_POLICIES
 from pdp.model import Role
 from tests.cli.conftest import Run
@@ -435,6 +437,26 @@ def test_less_can_be_approved(ask: Run) -> None:
     found = shown(ask, session_id)
     assert ("active", 600, {"max_sum": "5.5", "ticket": "a"}) == (found["state"], found["duration"], found["terms"])
     assert ask("authorize", "--session-handle-file", "handle", "files", "write", "{}").stdout.startswith("deny")
+
+
+def test_a_change_says_what_it_has_waited_for(ask: Run, requested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words on stderr and as fields of the JSON; there is nothing to say where no server answers from memory."""
+    approve, narrow = ("session", "approve", requested, "--yes"), ("session", "narrow", requested, "--tool", "files/*")
+    before = ask(*approve).stderr, json.loads(ask(*narrow, "--json").stdout)
+    for module in (fencing, versions):
+        monkeypatch.setattr(module, "fence_of", lambda _: Fence(by="waited", seconds=1.013, revision="r1"))
+    reload, revoke = ("bundle", "reload"), ("session", "revoke", requested, "--reason", "x")
+    texts = [ask(*one).stderr for one in (narrow, reload, revoke)]
+    fields = [json.loads(ask(*one, "--json").stdout) for one in (reload, revoke)]
+
+    assert ("", "", None) == (before[0], before[1]["fenced_by"], before[1]["fence_duration"])
+    assert ["a server did not confirm it; after 1.01 s none can answer from before it any more\n"] * 3 == [
+        text.removeprefix("no live session matched\n") for text in texts
+    ]
+    assert [("waited", 1.013, "r1")] * 2 == [
+        (one["fenced_by"], one["fence_duration"], one["revision"]) for one in fields
+    ]
+    assert [] == fields[0]["servers_lacking"]
 
 
 @pytest.mark.parametrize("selector", ["id", "--agent"])

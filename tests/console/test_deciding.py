@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pdp.client import fencing
+from pdp.client.fencing import Fence
 from pdp.testing.inprocess import RunningServer
 from tests.console.desk import Browser, console, live, requested
 
@@ -316,6 +318,18 @@ def test_a_revocation_is_seen_before_it_is_made(person: Browser, server: Running
     assert session_id in person.text
     assert ("acts strangely", 5 + 1) == (state(server, session_id).reason, state(server, session_id).state)
     assert not server.client("pep").authorize(handle, "crm", "find_customer").allowed
+
+
+def test_a_revocation_says_what_it_has_waited_for(
+    person: Browser, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where servers answer from memory of their own."""
+    session_id, _ = live(server)
+    monkeypatch.setattr(fencing, "fence_of", lambda _: Fence(by="confirmed", seconds=0.0123))
+    person.open(f"/revoke?session_id={session_id}")
+    person.send("/revoke", {"reason": "acts strangely"})
+
+    assert "each of their calls is denied: every server confirmed it after 0.012 s." in person.words
 
 
 def test_live_sessions_are_found_by_user_and_agent(person: Browser, server: RunningServer) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_the_end_of_a_session_holds_at_the_next_call(workers: Pair) -> None:
 
 
 @pytest.mark.parametrize("selector", [{"user": "alice"}, {"agent": "coder"}], ids=["user", "agent"])
-def test_revoking_many_reaches_the_other_worker(workers: Pair, selector: dict[str, str]) -> None:
+def test_revoking_many_reaches_the_other_worker(workers: Pair, selector: dict[str, Any]) -> None:
     """A revocation by user or agent ends all sessions that it names for the other worker too, and no other one."""
     here, there = workers
     opened = [open_session(callers) for callers in (here, there, here)]

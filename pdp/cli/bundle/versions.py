@@ -7,11 +7,14 @@ from typing import Any
 import click
 
 from pdp.cli.connection import with_client
+from pdp.cli.fences import Fenced
 from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.options import json_option
 from pdp.cli.output import print_json, print_table, progress, time_text
 from pdp.client import Client
+from pdp.client.fencing import fence_of
 from pdp.errors import ConfigurationError
+from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.v1.policy_pb2 import ActivateBundleResponse, Bundle, ReloadBundleResponse
 
@@ -69,7 +72,10 @@ def activate(*, client: Client, version: str, reason: str, preview: bool, as_jso
     full = _full_version(client, version)
     if preview:
         kept = client.get_bundle(full, with_sessions=True)
-        _say(kept.bundle, "would be active", unfit=kept.sessions_unfit, as_json=as_json)
+        if as_json:
+            print_json(_plain(kept.bundle, unfit=kept.sessions_unfit))
+        else:
+            _say(kept.bundle, "would be active", unfit=kept.sessions_unfit)
         return
     with progress("activating the bundle in every worker"):
         done = client.activate_bundle(full, reason=reason)
@@ -98,14 +104,23 @@ def _full_version(client: Client, prefix: str) -> str:
 
 
 def _say_active(done: ActivateBundleResponse | ReloadBundleResponse, *, as_json: bool) -> None:
-    words = "now active" if done.changed else "already active"
-    _say(done.bundle, words, unfit=done.sessions_unfit, as_json=as_json, changed=done.changed)
-
-
-def _say(one: Bundle, words: str, *, unfit: int, as_json: bool, changed: bool = False) -> None:
+    fenced = Fenced()
+    fenced.take(fence_of(done))
     if as_json:
-        print_json({"changed": changed, "bundle": _shown(one), "sessions_unfit": unfit})
+        more = {"servers_lacking": list(done.servers_lacking), **fenced.plain()}
+        print_json({**_plain(done.bundle, unfit=done.sessions_unfit, changed=done.changed), **more})
         return
+    _say(done.bundle, "now active" if done.changed else "already active", unfit=done.sessions_unfit)
+    for one in done.servers_lacking:
+        click.echo(visible(f"warning: a server answers nothing until it has loaded it: {one}"), err=True)
+    fenced.tell()
+
+
+def _plain(one: Bundle, *, unfit: int, changed: bool = False) -> dict[str, Any]:
+    return {"changed": changed, "bundle": _shown(one), "sessions_unfit": unfit}
+
+
+def _say(one: Bundle, words: str, *, unfit: int) -> None:
     click.echo(f"{words}: bundle `{one.name}`, {one.version}")
     if unfit:
         sessions = "1 active session" if unfit == 1 else f"{unfit} active sessions"

@@ -11,12 +11,14 @@ import click
 from pdp.app import open_record, record_key
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import connect, with_client
+from pdp.cli.fences import Fenced
 from pdp.cli.groups import Group
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_fields, print_json, print_table, time_text
 from pdp.cli.sessions.frozen import COLUMNS, plain, row, what
 from pdp.cli.sessions.selecting import Kind
 from pdp.client import Client
+from pdp.client.fencing import fence_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, PDPError
@@ -65,11 +67,13 @@ def set_(
         if preview:
             _print_preview(client.preview_freeze(tenant=tenant, all_tenants=all_tenants), as_json=as_json)
             return
-        found = client.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason)
+        fenced = Fenced()
+        found = client.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason, on_fence=fenced.take)
     if as_json:
-        print_json(plain(found))
+        print_json({**plain(found), **fenced.plain()})
         return
     click.echo(f"froze {what(found)}: {found.freeze_id}")
+    fenced.tell()
     click.echo(f"two others lift it with `pdp freeze lift {found.freeze_id}`", err=True)
 
 
@@ -118,11 +122,13 @@ def lift(
         if not yes:
             _print_freeze(client, whole)
             require_yes("lift?", done="lifted", does="lifts")
-        done = client.lift_freeze(whole)
+        done, fenced = client.lift_freeze(whole), Fenced()
+    fenced.take(fence_of(done))
     if as_json:
-        print_json({"lifted": done.lifted, "freeze": None if done.lifted else plain(done.freeze)})
+        print_json({"lifted": done.lifted, "freeze": None if done.lifted else plain(done.freeze), **fenced.plain()})
     elif done.lifted:
         click.echo(f"lifted {whole}")
+        fenced.tell()
     else:
         until = time_text(done.freeze, "confirm_expire_time")
         click.echo(f"confirmed {whole}; another person can lift it until {until}")

@@ -13,6 +13,7 @@ import click
 
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import with_client
+from pdp.cli.fences import Fenced
 from pdp.cli.groups import Group
 from pdp.cli.moments import duration
 from pdp.cli.options import handle_option, id_token_option, json_option, read_handle, read_id_token
@@ -172,17 +173,19 @@ def approve(
         print_review(review, asked=client.get_session(seen.session_id))
     if not yes:
         require_yes("approve?", done="approved", does="approves")
+    fenced = Fenced()
     try:
         # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
         approved = client.approve_session(
-            seen.session_id, request_digest=seen.request_digest, id_token=id_token, **less
+            seen.session_id, request_digest=seen.request_digest, id_token=id_token, on_fence=fenced.take, **less
         )
     except WrongStateError as error:
         raise click.ClickException(_with_changes(error, client, review, less)) from None
     if as_json:
-        print_json(plain(approved))
+        print_json({**plain(approved), **fenced.plain()})
     else:
         click.echo(f"approved {approved.session_id} until {time_text(approved, 'expire_time')}")
+        fenced.tell()
 
 
 @session.command(epilog='Example:  pdp session deny ses_… --reason "not this week"')
@@ -193,7 +196,10 @@ def approve(
 def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
     """Deny a requested session."""
     denied = client.deny_session(_full_id(client, session_id, SessionState.REQUESTED), reason=reason)
-    _print_done("denied", denied, as_json=as_json)
+    if as_json:
+        print_json(plain(denied))
+    else:
+        click.echo(f"denied {denied.session_id}")
 
 
 @session.command("list", epilog="Example:  pdp session list --state requested")
@@ -245,8 +251,13 @@ def show(*, client: Client, session_id: str, as_json: bool) -> None:
 @with_client(Role.PEP)
 def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> None:
     """End a session and all below it, by its secret handle."""
-    ended = client.end_session(read_handle(session_handle_file))
-    _print_done("ended", ended, as_json=as_json)
+    fenced = Fenced()
+    ended = client.end_session(read_handle(session_handle_file), on_fence=fenced.take)
+    if as_json:
+        print_json({**plain(ended), **fenced.plain()})
+    else:
+        click.echo(f"ended {ended.session_id}")
+        fenced.tell()
 
 
 @session.command(epilog='Example:  pdp session revoke --agent coder --reason "acts strangely"')
@@ -281,14 +292,16 @@ def revoke(
     if preview:
         _print_revocable(client.preview_revocation(**which), as_json=as_json)
         return
-    revoked = client.revoke_sessions(reason=reason, **which)
+    fenced = Fenced()
+    revoked = client.revoke_sessions(reason=reason, on_fence=fenced.take, **which)
     if as_json:
-        print_json({"revoked": list(revoked)})
+        print_json({"revoked": list(revoked), **fenced.plain()})
     else:
         for one in revoked:
             click.echo(f"revoked {one}")
         if not revoked:
             click.echo("no live session matched", err=True)
+        fenced.tell()
 
 
 @session.command(epilog="Example:  pdp session narrow ses_… --tool 'git/git_log' --ends-in 10m")
@@ -316,13 +329,17 @@ def narrow(
     if not (patterns or ends_in or labels):
         raise click.UsageError("pass at least one of --tool, --ends-in and --label")
     expires_at = time.time() + ends_in if ends_in else None
-    narrowed = client.narrow_session(_full_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels)
+    fenced = Fenced()
+    narrowed = client.narrow_session(
+        _full_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels, on_fence=fenced.take
+    )
     if as_json:
-        print_json(plain(narrowed))
+        print_json({**plain(narrowed), **fenced.plain()})
     else:
         count = len(narrowed.tools)
         tools = f"{count} tool{'' if count == 1 else 's'}"
         click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
+        fenced.tell()
 
 
 def _full_id(client: Client, given: str, state: SessionState | None = None) -> str:
@@ -359,13 +376,6 @@ def _print_revocable(found: RevokeSessionsResponse, *, as_json: bool) -> None:
     left_out = found.session_count - len(found.sessions)
     more = f", of which the newest {len(found.sessions)} are listed" if left_out else ""
     click.echo(f"would revoke {found.session_count} session{'' if found.session_count == 1 else 's'}{more}", err=True)
-
-
-def _print_done(deed: str, session: Session, *, as_json: bool) -> None:
-    if as_json:
-        print_json(plain(session))
-    else:
-        click.echo(f"{deed} {session.session_id}")
 
 
 def _row(session: Session) -> Sequence[str]:

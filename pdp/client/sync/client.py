@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pdp.client import approvals, auditing, freezes, operations, threads
+from pdp.client import approvals, auditing, fencing, freezes, operations, threads
 from pdp.client.sync.calls import Calls
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
@@ -408,11 +408,14 @@ class Client:
         duration: float | None = None,
         terms: Mapping[str, Any] | bytes | None = None,
         id_token: str = "",
+        on_fence: fencing.OnFence = None,
     ) -> session_pb2.Session:
         """Approve exactly what was shown, or less: only `tools` that match, a shorter `duration`, smaller `terms`.
 
         `request_digest` comes from `review_session` with the same values; for the whole request without grants also
         from `get_session`. `duration` is seconds. `id_token`, that of the person's log-in, says when that was.
+        `on_fence`, here and in the other changes, is called with what the change has waited for until every server
+        answers by it, and with its revision.
         """
         return self._calls.manage(
             operations.approve_session(
@@ -423,6 +426,7 @@ class Client:
                 duration=duration,
                 terms=terms,
                 id_token=id_token,
+                on_fence=on_fence,
             )
         )
 
@@ -430,9 +434,9 @@ class Client:
         """Deny a requested session."""
         return self._calls.manage(operations.deny_session(session_id, reason=reason))
 
-    def end_session(self, session_handle: str) -> session_pb2.Session:
+    def end_session(self, session_handle: str, *, on_fence: fencing.OnFence = None) -> session_pb2.Session:
         """End a session and all below it."""
-        return self._calls.manage(operations.end_session(session_handle))
+        return self._calls.manage(operations.end_session(session_handle, on_fence=on_fence))
 
     def revoke_sessions(
         self,
@@ -443,6 +447,7 @@ class Client:
         agent: str = "",
         tenant: str = "",
         of_tenant: str = "",
+        on_fence: fencing.OnFence = None,
     ) -> tuple[str, ...]:
         """Revoke the sessions of exactly one selector and all below them.
 
@@ -451,7 +456,13 @@ class Client:
         """
         return self._calls.manage(
             operations.revoke_sessions(
-                session_id=session_id, user=user, agent=agent, tenant=tenant, of_tenant=of_tenant, reason=reason
+                session_id=session_id,
+                user=user,
+                agent=agent,
+                tenant=tenant,
+                of_tenant=of_tenant,
+                reason=reason,
+                on_fence=on_fence,
             )
         )
 
@@ -547,14 +558,20 @@ class Client:
         )
 
     def narrow_session(
-        self, session_id: str, *, tools: Sequence[str] = (), expires_at: float | None = None, labels: Sequence[str] = ()
+        self,
+        session_id: str,
+        *,
+        tools: Sequence[str] = (),
+        expires_at: float | None = None,
+        labels: Sequence[str] = (),
+        on_fence: fencing.OnFence = None,
     ) -> session_pb2.Session:
         """Narrow an active session: keep only matching tools, end it earlier, add labels.
 
         The new end is in unix seconds.
         """
         return self._calls.manage(
-            operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
+            operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels, on_fence=on_fence)
         )
 
     def get_records(
@@ -639,12 +656,16 @@ class Client:
             approvals.revoke_access(access_request_id=access_request_id, session_id=session_id, reason=reason)
         )
 
-    def set_freeze(self, *, reason: str, tenant: str = "", all_tenants: bool = False) -> freeze_pb2.Freeze:
+    def set_freeze(
+        self, *, reason: str, tenant: str = "", all_tenants: bool = False, on_fence: fencing.OnFence = None
+    ) -> freeze_pb2.Freeze:
         """Stop all calls of the caller's tenant, or of all tenants. It ends no session.
 
         It replaces an earlier freeze of the same.
         """
-        return self._calls.manage(freezes.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason))
+        return self._calls.manage(
+            freezes.set_freeze(tenant=tenant, all_tenants=all_tenants, reason=reason, on_fence=on_fence)
+        )
 
     def preview_freeze(self, *, tenant: str = "", all_tenants: bool = False) -> int:
         """Return how many live sessions `set_freeze` would stop now. Nothing is frozen."""

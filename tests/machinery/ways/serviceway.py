@@ -141,7 +141,7 @@ class ServiceWay:
 
     def _revoke(self, step: Step, client: Client) -> Mapping[str, Any]:
         ((kind, value),) = step.subject.items()
-        selector = {"session_id": self._sessions.ids[value]} if kind == "session" else {kind: value}
+        selector: dict[str, Any] = {"session_id": self._sessions.ids[value]} if kind == "session" else {kind: value}
         revoked = client.revoke_sessions(reason="no longer trusted", **selector)
         return {"revokes": sorted(map(self._sessions.named, revoked))}
 
