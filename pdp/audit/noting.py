@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Final, Protocol
 
-from pdp.audit.sharing import SharedCopies
 from pdp.clock import Clock
 from pdp.errors import PDPError, reason_of
 from pdp.foundation.repeating import Repeater
@@ -32,6 +32,16 @@ _LOOK_SECONDS: Final = 1.0
 # A writer is called silent when it has missed so many checkpoints, but not within this time.
 _MISSED: Final = 3
 _LEAST_SILENT_SECONDS: Final = 30.0
+# How long to wait at the end for a folder that can hang, such as on NFS.
+_END_SECONDS: Final = 5.0
+
+
+class Copies(Protocol):
+    """What brings copies to where all read them. Raise `OSError`."""
+
+    def bring(self, chain: str, reached: Reached | None = None) -> bool:
+        """Bring the copy of a chain up to date; return False when more is left to copy."""
+        ...
 
 
 class Notes(Protocol):
@@ -48,7 +58,8 @@ class HeadNoter(Repeater):
     `reached` returns how far the process is. That is noted soon after each checkpoint, of which there is one in `every`
     seconds, and when nothing is new as well: whoever reads it sees that nothing is missing. The chains that other
     processes have left behind in `folder` are noted at first, as far as `anchors` knows that they were signed.
-    With `copies`, what is noted is copied before. `on_failure` is called for each attempt that has failed.
+    With `copies`, what is noted is copied before. `on_failure` is called for each attempt that has failed. At the end,
+    a turn is waited for `end_seconds`.
     """
 
     def __init__(
@@ -63,12 +74,14 @@ class HeadNoter(Repeater):
         folder: Path,
         anchors: Path,
         on_failure: Callable[[], None],
-        copies: SharedCopies | None = None,
+        copies: Copies | None = None,
+        end_seconds: float = _END_SECONDS,
     ) -> None:
         super().__init__("record-heads", self.turn, every=min(every, _LOOK_SECONDS))
         self._notes, self._reached, self._sign = notes, reached, sign
         self._replica, self._clock, self._every = replica, clock, every
         self._folder, self._anchors, self._on_failure, self._copies = folder, anchors, on_failure, copies
+        self._end_seconds = end_seconds
         self._tried: Reached | None = None
         self._due_at = 0.0
         # Whether more is left to copy.
@@ -78,9 +91,26 @@ class HeadNoter(Repeater):
         self.problem = ""
 
     def stop(self) -> None:
-        """Take no further turn, and note the end of the chain. The record of the process is closed before."""
-        super().stop()
-        self.turn()
+        """Take no further turn, and note the end of the chain. The record of the process is closed before.
+
+        What is then not noted is left behind, and noted by the next process on the folder.
+        """
+        end = Thread(target=self._end, name="pdp-record-end", daemon=True)
+        end.start()
+        end.join(self._end_seconds)
+        reached = self._reached()
+        if reached is not None and end.is_alive():
+            # What is noted and cannot be read is missing, and all can tell.
+            noted = self._noted(reached, self._clock.now().wall_at)
+            slow = f"copies were not written in {self._end_seconds:g} seconds"
+            self.problem = "; ".join(filter(None, (slow, noted)))
+        if reached is not None and self.problem:
+            _LOG.error(
+                "the end of chain `%s` is not shown to other servers until another process starts on `%s`: %s",
+                reached.chain,
+                self._folder,
+                self.problem,
+            )
 
     def turn(self) -> None:
         """Note what is new, or once more what is not when that is due."""
@@ -96,6 +126,10 @@ class HeadNoter(Repeater):
         elif not any(problems):
             self._left_behind = {}
         self._say("; ".join(filter(None, problems)))
+
+    def _end(self) -> None:
+        super().stop()
+        self.turn()
 
     def _copied(self, reached: Reached) -> str:
         """Copy what is new; return what is wrong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Lock
 
-from pdp.errors import NotFoundError, UnavailableError, reason_of
+from pdp.errors import NotFoundError, UnavailableError, WrongStateError, reason_of
 from pdp.record.keys import PublicKeys
 from pdp.record.segments import NO_HEAD, Head, Segment, head_of, segment_named, segment_of
 from pdp.record.slot import held
@@ -33,7 +33,8 @@ class SegmentCheck:
     def verify(self, name: str) -> SegmentReport:
         """Verify the segment with the name of a file.
 
-        Raise `NotFoundError` when there is none, and `UnavailableError` while another one is verified.
+        Raise `NotFoundError` when there is none, `UnavailableError` while another one is verified, and
+        `WrongStateError` for a copy of another machine whose key is not known here.
         """
         found = [segment_named(folder, name) for folder in (self._folder, self._shared) if folder]
         segment = next((one for one in found if one is not None and one.path.exists()), None)
@@ -44,12 +45,19 @@ class SegmentCheck:
         try:
             reader = ChainReader(segment.chain, self._keys, Findings(), {}, missing_start=True)
             # A copy ends where its chain was last signed.
-            live = segment.path.parent == self._shared or held(self._folder, segment.chain)
-            return reader.read_one(segment, before=_before(segment), live=live, most_bytes=self._most_bytes)
+            copied = segment.path.parent == self._shared
+            live = copied or held(self._folder, segment.chain)
+            report = reader.read_one(segment, before=_before(segment), live=live, most_bytes=self._most_bytes)
         except OSError as error:
             raise UnavailableError(f"the segment cannot be read: {reason_of(error)}") from None
         finally:
             self._turn.release()
+        if copied and reader.unknown_key:
+            raise WrongStateError(
+                f"`{name}` is of another machine, and the key `{reader.unknown_key}` that signed it is not known here: "
+                "run `pdp audit verify` with its public key"
+            )
+        return report
 
 
 def _before(segment: Segment) -> Head | None:

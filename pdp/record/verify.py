@@ -180,6 +180,8 @@ class ChainReader:
     ) -> None:
         self._chain, self._keys, self._findings = chain, keys, findings
         self._missing_start = missing_start
+        # The first key that has signed here and is not among the given ones; empty for none.
+        self.unknown_key = ""
         self._at = _Position(named=dict(named))
         self._file, self._line = Path(), 0
 
@@ -318,6 +320,8 @@ class ChainReader:
         problem = checkpoint_problem(line, record, self._keys)
         if problem:
             self._add(problem)
+            key_id = str(record.get("key"))
+            self.unknown_key = self.unknown_key or ("" if key_id in self._keys else key_id[:_SHOWN])
         else:
             self._at.unsigned, self._at.signed_at = 0, str(record.get("time"))
             self._at.final, self._at.followed = record.get("final") is True, record.get("followed") is True

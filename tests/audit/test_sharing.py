@@ -9,6 +9,7 @@ import pytest
 from pdp.audit.searchable import SearchableRecord
 from pdp.audit.sharing import SharedCopies
 from pdp.audit.values import Filter
+from pdp.errors import WrongStateError
 from pdp.model import TraceParent
 from pdp.record import DecisionLog, Rotation, SigningKey
 from pdp.record.keys import PublicKeys
@@ -155,3 +156,13 @@ def test_a_copy_can_be_verified_while_it_grows(writer: Writer, tmp_path: Path) -
     found = SegmentCheck(tmp_path / "elsewhere", PUBLIC, shared=writer.shared).verify(writer.log.path.name)
 
     assert (3 + 1, ()) == (found.records, found.findings)
+
+
+def test_a_copy_that_an_unknown_key_has_signed_is_not_judged(writer: Writer, tmp_path: Path) -> None:
+    """It is no changed record, and no good one either: whoever has the public key can tell."""
+    writer.decide()
+    writer.bring()
+    (tmp_path / "elsewhere").mkdir()
+    check = SegmentCheck(tmp_path / "elsewhere", PublicKeys.of(SigningKey.generate()), shared=writer.shared)
+    with pytest.raises(WrongStateError, match=r"the key `[0-9a-f]+` that signed it is not known here"):
+        check.verify(writer.log.path.name)
