@@ -77,8 +77,13 @@ def withheld(answer: Answer, why: str, *, call: str = "") -> str:
     return f"{what}: {why}; {NO_RETRY}.{_decision(answer)}"
 
 
+# Why no call of a session may go on.
+IS_OVER: Final = "its session is over"
+IS_FROZEN: Final = "people have stopped all calls for now"
+
+
 def stopped(answer: Answer, why: str) -> str:
-    """Return the text for a call that was stopped under way."""
+    """Return the text for a call that was stopped under way, such as for `IS_OVER` or `IS_FROZEN`."""
     what = f"The call of {_named(answer)} was stopped: {why}. The tool may have done all of it, or a part"
     return f"{what}; {NO_RETRY}, and tell the user.{_decision(answer)}"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pdp.client import Answer
 from pdp.doors.mcp.messages import Message, MessageId
-from pdp.doors.mcp.methods import CALL, PROGRESS, SUBSCRIPTION_ID, TOOLS_CHANGED
+from pdp.doors.mcp.methods import CALL, CANCELLED, PROGRESS, SUBSCRIPTION_ID, TOOLS_CHANGED
 
 # JSON-RPC's own codes, and one of ours outside of the ranges that JSON-RPC and MCP keep.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -72,6 +72,11 @@ def progress_alone(told: Message) -> str:
 def request(message_id: str, method: str, params: Mapping[str, Any]) -> str:
     """Return a request of the proxy's own to the server."""
     return _written({"jsonrpc": "2.0", "id": message_id, "method": method, "params": dict(params)})
+
+
+def cancelled(request_id: MessageId | None, why: str) -> str:
+    """Return the notification that the answer to a request is wanted no more."""
+    return _written({"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": request_id, "reason": why}})
 
 
 def decision_of(answer: Answer) -> dict[str, str]:

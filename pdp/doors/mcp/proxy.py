@@ -6,11 +6,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.client import CallTokenRequest, PDPClientError
+from pdp.client import CallTokenRequest, FrozenError, PDPClientError
+from pdp.doors import refusals
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.calltokens import with_call_token
@@ -275,19 +275,43 @@ class Proxy:
         finally:
             self._own.pop(message_id, None)
 
-    async def watch_tools(self) -> None:
-        """Tell the client whenever the session can see other tools than before. Runs until it is cancelled."""
+    async def watch_session(self) -> None:
+        """Tell the client whenever the session can see other tools than before, and stop its calls when it is over.
+
+        Runs until it is cancelled.
+        """
         with self.gate.hearing() as changed:
             while True:
                 changed.clear()
                 pause = _AGAIN_SECONDS
-                with suppress(PDPClientError):
-                    now = await self.gate.visible()
+                try:
+                    now = await self.gate.seen()
                     pause = _LOOK_SECONDS
-                    before, self.gate.shown = self.gate.shown, now
-                    if before is not None and now != before:
+                    if now is None:
+                        await self._stop_calls(refusals.IS_OVER)
+                    before, self.gate.shown = self.gate.shown, now or frozenset()
+                    if before not in (None, self.gate.shown):
                         await self._tell_tools_changed()
+                except FrozenError:
+                    await self._stop_calls(refusals.IS_FROZEN)
+                except PDPClientError:
+                    # What is under way goes on: each further call is asked about anyway.
+                    pass
                 await heard(changed, pause)
+
+    async def _stop_calls(self, why: str) -> None:
+        """Answer the calls that are under way, and tell the server that nobody waits for them any more."""
+        for found in tuple(self._open.values()):
+            if found.allowed is None or found.asking is not None:
+                continue
+            # INVARIANT: first, so that what the server still answers is not shown.
+            self._closed(found.request.id)
+            answer = found.allowed.call.answer
+            told = refusals.stopped(answer, why)
+            self._start(self.gate.lost(found.allowed))
+            # Without waiting until it reads.
+            self._start(self._to_server(answers.cancelled(found.request.id, why)))
+            await self._to_client(answers.refusal(found.request, told, answers.decision_of(answer)))
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:

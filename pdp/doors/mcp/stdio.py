@@ -62,7 +62,7 @@ async def serve_stdio(
     )
     from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))
     from_server = asyncio.ensure_future(_feed(process.stdout, proxy.from_server))
-    watching = asyncio.ensure_future(proxy.watch_tools())
+    watching = asyncio.ensure_future(proxy.watch_session())
     urgent = asyncio.Event()
 
     async def end() -> int:

@@ -9,6 +9,7 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 from pdp.client import FrozenError, PDPClientError
+from pdp.doors import refusals
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
@@ -140,10 +141,10 @@ async def _why_over(party: Party) -> str:
             pause = _AGAIN_SECONDS
             try:
                 if await party.seen() is None:
-                    return "its session is over"
+                    return refusals.IS_OVER
                 pause = _LOOK_SECONDS
             except FrozenError:
-                return "people have stopped all calls for now"
+                return refusals.IS_FROZEN
             except PDPClientError:
                 continue
 

@@ -236,7 +236,7 @@ async def conversation(
         )
         tasks = [asyncio.ensure_future(it.carry())]
         if watched:
-            tasks.append(asyncio.ensure_future(it.proxy.watch_tools()))
+            tasks.append(asyncio.ensure_future(it.proxy.watch_session()))
         try:
             if greeted:
                 await it.greet()

@@ -121,6 +121,31 @@ async def test_a_revocation_holds_for_the_next_call(pdp: RunningServer, era: str
     assert {"read": 1} == it.server.ran
 
 
+async def test_a_call_that_is_under_way_is_stopped_with_its_session(pdp: RunningServer, era: str) -> None:
+    """Its client gets a result that says so, the server hears that nobody waits, and what it says later is dropped."""
+    opened, server, held = approved(pdp), ToolServer(), list[Any]()
+
+    def hold(request: Any) -> tuple[bytes, ...]:
+        held.append(request)
+        return ()
+
+    server.reactions["tools/call"] = hold
+    async with conversation(pdp, era, handle=opened.session_handle, server=server, watched=True) as it:
+        request = it.request("tools/call", {"name": "read", "arguments": {}})
+        await it.say(request)
+        await it.until(lambda: bool(held))
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        said = await it.answer(request["id"])
+        await it.until(lambda: bool(server.sent("notifications/cancelled")))
+        await it.write(server.answer(held[0], {"content": [{"type": "text", "text": "done"}]}))
+        await it.ask("ping")
+    (told,) = map(json.loads, server.sent("notifications/cancelled"))
+
+    assert "was stopped: its session is over. The tool may have done all of it, or a part" in text_of(said)
+    assert {"requestId": request["id"], "reason": "its session is over"} == told["params"]
+    assert 1 == sum(json.loads(line).get("id") == request["id"] for line in it.seen)
+
+
 async def test_calls_at_one_time_do_not_mix(pdp: RunningServer, era: str) -> None:
     """Fifty calls in two sessions, allowed and denied: each gets its own answer, and each decision its session."""
     first, second = approved(pdp, user="alice"), approved(pdp, user="bob")
