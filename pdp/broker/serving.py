@@ -16,7 +16,7 @@ from pdp.broker.admitting import Admission, Record
 from pdp.broker.calls import CallFace
 from pdp.broker.calls import serving as serving_calls
 from pdp.broker.checkouts.desk import CheckoutDesk
-from pdp.broker.checkouts.following import SessionsFollowed
+from pdp.broker.checkouts.following import Heard, SessionsFollowed
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
 from pdp.broker.checkouts.making import Maker
@@ -61,6 +61,7 @@ class Parts:
     checkouts: CheckoutStore
     sweeper: Sweeper
     sweeps: Repeater
+    heard: Heard
 
 
 @contextmanager
@@ -82,13 +83,13 @@ def assembled(
         opened.callback(uses.close)
         pdp = settings.pdp
         client = opened.enter_context(Client(pdp.address, management_timeout=_CHECK_SECONDS, **pdp.options))
-        keys = PublishedKeys(fetch_keys(client))
+        keys, heard = PublishedKeys(fetch_keys(client)), Heard()
         verifier = Verifier(
             issuer=settings.issuer,
             audience=settings.audience,
             keys=keys,
             uses=uses,
-            live=live_check(client),
+            live=live_check(client, lambda: heard.revision),
             wall=wall,
         )
         admission = Admission(
@@ -109,6 +110,7 @@ def assembled(
             checkouts=checkouts,
             sweeper=sweeper,
             sweeps=sweeps,
+            heard=heard,
         )
 
 
@@ -129,7 +131,7 @@ async def serve_until(
         observer.watch_checkouts(partial(_counted, parts.checkouts))
     pdp = settings.pdp
     async with AsyncClient(pdp.address, **pdp.options) as client:
-        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=time.time)
+        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=time.time, heard=parts.heard)
         following = asyncio.ensure_future(followed.follow())
         await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening, counter)
 

@@ -23,11 +23,14 @@ def fetch_keys(client: Client) -> Callable[[], Mapping[str, PublicCallKey]]:
     return lambda: keys_of(client.get_call_token_keys().jwks_json)
 
 
-def live_check(client: Client) -> LiveCheck:
-    """Return what asks the server whether a token still counts, for a `Verifier`."""
+def live_check(client: Client, heard: Callable[[], str] = str) -> LiveCheck:
+    """Return what asks the server whether a token still counts, for a `Verifier`.
+
+    `heard` returns a revision that the answer must know, such as the latest one of a feed of sessions; empty for none.
+    """
 
     def check(token: str, _: CallClaims) -> None:
-        require_valid(client.check_call_token(token))
+        require_valid(client.check_call_token(token, min_revision=heard()))
 
     return check
 

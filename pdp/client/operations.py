@@ -386,11 +386,11 @@ def get_reach(
     )
 
 
-def get_session(session_id: str) -> Operation[session_pb2.GetSessionResponse, Session]:
+def get_session(session_id: str, min_revision: str = "") -> Operation[session_pb2.GetSessionResponse, Session]:
     """Show one session."""
     return Operation(
         method=_session_method("GetSession", session_pb2.GetSessionResponse),
-        request=session_pb2.GetSessionRequest(session_id=session_id),
+        request=session_pb2.GetSessionRequest(session_id=session_id, min_revision=min_revision),
         read=lambda reply: reply.session,
     )
 

@@ -27,7 +27,7 @@ from pdp.foundation.ids import handle_digest, new_handle, new_session_id
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import MOST_LABELS, Limits
-from pdp.model import Bounds, Caller, Scope, Session, SessionState
+from pdp.model import Bounds, Caller, Head, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
@@ -419,8 +419,15 @@ class Registrar:
             )
         return self._view((renewed, *above), bundle, now, caller), handle
 
-    def get(self, session_id: str, *, caller: Caller) -> SessionView:
-        """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
+    def get(self, session_id: str, *, caller: Caller, least: Head | None = None) -> SessionView:
+        """Return one session, as it is after the change `least` or later.
+
+        Raise `NotFoundError` for an unknown id, and for one that the caller may not see; and `UnknownRevisionError`
+        when the store does not have the change.
+        """
+        if least is not None:
+            # What is read after a view that has it, has it too. No session has this digest.
+            self._sessions.view(b"", least, labels=False)
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         view = self._view(chain, bundle, now, caller)

@@ -27,6 +27,7 @@ from pdp.server.messages import (
     wanted_state,
 )
 from pdp.server.repeats import Repeats
+from pdp.server.revisions import optional_revision
 from pdp.serving.origin import Origin
 from pdp.serving.watches import Watch
 from pdp.v1 import session_pb2 as sessions
@@ -128,7 +129,9 @@ class SessionHandlers:
 
     def get_session(self, request: sessions.GetSessionRequest, origin: Origin) -> sessions.GetSessionResponse:
         """Show one session."""
-        view = self._registrar.get(require_id("session_id", request.session_id), caller=origin.caller)
+        session_id = require_id("session_id", request.session_id)
+        least = optional_revision("min_revision", request.min_revision)
+        view = self._registrar.get(session_id, caller=origin.caller, least=least)
         return sessions.GetSessionResponse(session=session_message(view))
 
     def list_sessions(self, request: sessions.ListSessionsRequest, origin: Origin) -> sessions.ListSessionsResponse:

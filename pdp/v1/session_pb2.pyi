@@ -283,10 +283,12 @@ class RevokeSessionsResponse(_message.Message):
     def __init__(self, session_ids: _Optional[_Iterable[str]] = ..., session_count: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., fenced_by: _Optional[_Union[_fence_pb2.FencedBy, str]] = ..., fence_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "min_revision")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    MIN_REVISION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    min_revision: str
+    def __init__(self, session_id: _Optional[str] = ..., min_revision: _Optional[str] = ...) -> None: ...
 
 class GetSessionResponse(_message.Message):
     __slots__ = ("session",)

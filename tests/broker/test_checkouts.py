@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from pdp.broker.calls import CallFace, serving
-from pdp.broker.checkouts.following import SessionsFollowed
+from pdp.broker.checkouts.following import Heard, SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
 from pdp.broker.oauth.severing import Severing
@@ -44,6 +44,7 @@ from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.client import AsyncClient, UnavailableError
 from pdp.clock import SystemClock
 from pdp.errors import PDPError, PermissionDeniedError
+from pdp.server.revisions import revision_text
 from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import CALLERS, FILES, opened_session
@@ -505,6 +506,8 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
     gateway = server.client("gateway")
     gateway.end_session(sessions["before"][1])
 
+    heard = Heard()
+
     def ending() -> set[str]:
         return {name for name, id_ in ids.items() if here.store.get(id_).state is CheckoutState.ENDING}
 
@@ -520,9 +523,8 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
         async with AsyncClient(server.address, token=server.token("broker"), plaintext=True) as client:
             watched: Any = Interrupted(client, lambda: gateway.end_session(sessions["broken"][1]))
             wake = partial(loop.call_soon_threadsafe, noted.set)
-            task = asyncio.ensure_future(
-                SessionsFollowed(watched, here.store, wake=wake, wall=time.time).follow(again=0.01)
-            )
+            feed = SessionsFollowed(watched, here.store, wake=wake, wall=time.time, heard=heard)
+            task = asyncio.ensure_future(feed.follow(again=0.01))
             await until({"before", "broken", "unknown"})
             await asyncio.to_thread(gateway.end_session, sessions["seen"][1])
             await until({"before", "broken", "unknown", "seen"})
@@ -533,3 +535,4 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
 
     assert here.store.get(ids["stays"]).next_at < 9e9
     assert {sessions["stays"][0]} == set(here.store.sessions())
+    assert revision_text(server.embedded.sessions.head()) == heard.revision

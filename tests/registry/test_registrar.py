@@ -21,6 +21,7 @@ from pdp.errors import (
     PDPError,
     PermissionDeniedError,
     StoreUnavailableError,
+    UnknownRevisionError,
     WrongStateError,
 )
 from pdp.limits import DEFAULT_LIMITS
@@ -524,6 +525,16 @@ def narrow(pdp: Embedded, session_id: str, labels: tuple[str, ...] = ()) -> Sess
     return pdp.registrar.narrow(
         session_id, tool_patterns=("files/read",), expires_at=None, labels=labels, caller=APPROVER
     )
+
+
+def test_a_session_is_shown_as_it_is_after_a_change(pdp: Embedded) -> None:
+    """Who has heard of the change gets no earlier state, and no answer from a store that does not have it."""
+    session_id, _ = approved(pdp)
+    known = pdp.sessions.head()
+
+    assert session_id == pdp.registrar.get(session_id, caller=PEP, least=known).session.id
+    with pytest.raises(UnknownRevisionError):
+        pdp.registrar.get(session_id, caller=PEP, least=replace(known, revision=known.revision + 1))
 
 
 def test_what_is_found_done_is_answered_when_all_know_it(pdp: Embedded) -> None:

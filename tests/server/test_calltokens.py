@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pdp.calltokens.keys import CallKey, claims_of, key_named_by, keys_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
 from pdp.client import Answer, CallTokenRequest, UnknownRevisionError
-from pdp.client.calltokens import fetch_keys, session_end
+from pdp.client.calltokens import fetch_keys, live_check, session_end
 from pdp.config import load
 from pdp.identity.callers import read_callers
 from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
@@ -26,7 +27,7 @@ from pdp.server.revisions import revision_text
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.machinery.calltokens import ISSUER, refusal_of, server_verifier
+from tests.machinery.calltokens import CLAIMS, ISSUER, refusal_of, server_verifier
 from tests.machinery.pages import blocks
 
 NOTES, BROKER = "https://notes.example", "https://broker.example"
@@ -253,6 +254,19 @@ def test_the_live_check_asks_the_gate(site: Site, change: str, expected: Reason 
     CHANGES[change](site, session_id, handle)
 
     assert expected is verify(verifier, token)
+
+
+def test_the_live_check_insists_on_what_was_heard(site: Site) -> None:
+    """A server that does not know it says nothing of the token, which is a refusal."""
+    _, handle = site.session()
+    client, token = site.server.client("notes"), site.token(handle)
+    known = site.server.embedded.sessions.head()
+    heard = [revision_text(known), revision_text(replace(known, revision=known.revision + 1))]
+    has, lacks = (live_check(client, partial(str, one)) for one in heard)
+
+    has(token, CLAIMS)
+    with pytest.raises(UnknownRevisionError):
+        lacks(token, CLAIMS)
 
 
 def test_no_token_counts_or_is_issued_while_frozen(site: Site) -> None:

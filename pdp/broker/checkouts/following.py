@@ -24,16 +24,29 @@ _AGAIN_SECONDS: Final = 2.0
 _AT_ONCE: Final = 8
 
 
+class Heard:
+    """The latest change of sessions that the broker has heard of, as a `revision`; empty before. Safe for threads."""
+
+    def __init__(self) -> None:
+        self.revision = ""
+
+
 class SessionsFollowed:
-    """Notes in the store which credentials are to end.
+    """Notes in the store which credentials are to end, and in `heard` the latest change.
 
     `wake` has what is due ended soon, and `wall` returns unix seconds.
     """
 
     def __init__(
-        self, client: AsyncClient, store: CheckoutStore, *, wake: Callable[[], object], wall: Callable[[], float]
+        self,
+        client: AsyncClient,
+        store: CheckoutStore,
+        *,
+        wake: Callable[[], object],
+        wall: Callable[[], float],
+        heard: Heard,
     ) -> None:
-        self._client, self._store, self._wake, self._wall = client, store, wake, wall
+        self._client, self._store, self._wake, self._wall, self._heard = client, store, wake, wall, heard
 
     async def follow(self, *, again: float = _AGAIN_SECONDS) -> None:
         """Follow until this is cancelled, and begin again `again` seconds after an interruption."""
@@ -43,7 +56,8 @@ class SessionsFollowed:
             missed = not revision
             try:
                 async for message in self._client.watch_sessions(since_revision=revision):
-                    told = False
+                    # First: no token is checked any more by a server that does not know it.
+                    told, self._heard.revision = False, message.revision
                     await asyncio.to_thread(self._take, message.changes)
                     if missed or message.reset:
                         await self._ask()

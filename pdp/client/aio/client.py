@@ -529,9 +529,9 @@ class AsyncClient:
             )
         )
 
-    async def get_session(self, session_id: str) -> session_pb2.Session:
-        """Return one session."""
-        return await self._calls.manage(operations.get_session(session_id))
+    async def get_session(self, session_id: str, *, min_revision: str = "") -> session_pb2.Session:
+        """Return one session. `min_revision` is that of a `ToolCall`."""
+        return await self._calls.manage(operations.get_session(session_id, min_revision))
 
     def list_sessions(
         self,

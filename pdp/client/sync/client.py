@@ -526,9 +526,9 @@ class Client:
             )
         )
 
-    def get_session(self, session_id: str) -> session_pb2.Session:
-        """Return one session."""
-        return self._calls.manage(operations.get_session(session_id))
+    def get_session(self, session_id: str, *, min_revision: str = "") -> session_pb2.Session:
+        """Return one session. `min_revision` is that of a `ToolCall`."""
+        return self._calls.manage(operations.get_session(session_id, min_revision))
 
     def list_sessions(
         self,

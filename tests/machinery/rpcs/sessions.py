@@ -313,6 +313,7 @@ SESSIONS: Mapping[str, Row] = {
         states=SEEN,
         wrong=(
             (GetSessionRequest(session_id="a b"), "session_id"),
+            (GetSessionRequest(session_id="ses_1", min_revision="x"), "min_revision"),
             (GetSessionRequest(), "session_id"),
         ),
         wrapped=Wrapped(
