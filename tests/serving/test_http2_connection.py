@@ -256,6 +256,19 @@ def test_messages_that_do_not_end_take_no_more_than_their_bound() -> None:
     assert [3, 5] == [found for stream in (3, 5) for found in peer.send(data(stream, b"x"))]
 
 
+def test_a_call_without_time_is_not_told_of() -> None:
+    """Neither one that never had any, nor one whose message comes too late; what is told of can be answered at once."""
+    peer = Peer()
+    first = peer.send(whole(1, {"grpc-timeout": "0S"}))
+    peer.send(headers(3, {"grpc-timeout": "5S"}))
+    peer.now = 5.0
+    second = peer.send(data(3, message(b"question")))
+    ended = peer.ended()
+
+    assert ([], []) == (first, second)
+    assert [("4", "the deadline has passed")] * 2 == [ended[stream].status for stream in (1, 3)]
+
+
 def test_a_call_ends_at_its_deadline() -> None:
     """Whether its message has come or not; what works on it can stop."""
     peer = Peer()

@@ -19,6 +19,7 @@ from pdp.serving.http2.requests import refused_by_http, request_of
 from pdp.serving.http2.stream import Stream
 
 _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+_LATE: Final = StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
 Trailers = Iterable[tuple[str, str | bytes]]
 
 
@@ -151,7 +152,7 @@ class GRPCConnection:
         """End calls whose deadline has passed."""
         self._now = now
         for stream in [one for one in self._streams.values() if one.deadline_at <= now]:
-            self._refuse(stream, StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
+            self._refuse(stream, *_LATE)
         self._tell()
 
     def tick(self, now: float) -> None:
@@ -245,7 +246,9 @@ class GRPCConnection:
             self._refuse(found, *refused)
         elif found.single or not found.messages:
             self._give(found)
-        if found.ready:
+        if found.ready and not found.over and found.deadline_at <= self._now:
+            self._refuse(found, *_LATE)
+        elif found.ready:
             self._heard.append(found)
         while self._incoming > self._bounds.incoming_bytes:
             oldest = next(one for one in self._streams.values() if one.body)
