@@ -133,8 +133,8 @@ class Boundary:
             lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
             call = _Call(self, self._awaited, route, lane, caller, incoming)
-            self._awaited.add(call)
             incoming.receive(call.arrived)
+            call.wait()
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
         """Queue a call whose message has arrived; None means that there is none. On the transport's thread."""
@@ -150,14 +150,19 @@ class Boundary:
         elif rpc.shape is Shape.WATCH:
             self._watch(call, wire)
         else:
-            call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
+            call.wire = wire
             if rpc.shape is Shape.FEED:
                 call.feed = _Feed()
                 # In other lanes a feed has been counted before, and has a thread.
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
             if not self._begins_at_once(call, wire):
-                call.lane.put(call.owner, call.run)
+                self._queue(call)
+
+    def _queue(self, call: _Call) -> None:
+        """Hand a call over to the threads of its lane."""
+        call.latest = self._clock.now().boot_at + call.route.longest_wait
+        call.lane.put(call.owner, call.run)
 
     def _begins_at_once(self, call: _Call, wire: bytes) -> bool:
         """Begin the answer to a call on this thread; say whether that was possible without waiting."""
@@ -185,7 +190,7 @@ class Boundary:
         answers = self._attempt(first.route.rpc, first.incoming.metadata, finish, begun)
         if answers is None or isinstance(answers, Refusal):
             for call, _ in calls:
-                call.lane.put(call.owner, call.run)
+                self._queue(call)
             return
         for (call, _), answer in zip(calls, answers, strict=True):
             call.lane.leave(call.owner)
@@ -363,7 +368,20 @@ class Boundary:
 class _Call:
     """A call with one message: it waits first for the message and then for a thread."""
 
-    __slots__ = ("_awaited", "_boundary", "caller", "feed", "incoming", "lane", "latest", "owner", "route", "wire")
+    __slots__ = (
+        "_awaited",
+        "_boundary",
+        "_has_arrived",
+        "_waits",
+        "caller",
+        "feed",
+        "incoming",
+        "lane",
+        "latest",
+        "owner",
+        "route",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -378,11 +396,19 @@ class _Call:
         self.route, self.lane, self.caller, self.incoming = route, lane, caller, incoming
         self.owner = caller.id
         self.wire, self.latest = b"", 0.0
+        self._has_arrived = self._waits = False
         self.feed: _Feed | None = None
+
+    def wait(self) -> None:
+        """Wait for the message, unless it came with the call. On the transport's thread, as `arrived`."""
+        if not self._has_arrived:
+            self._waits = True
+            self._awaited.add(self)
 
     def arrived(self, wire: bytes | None) -> None:
         """Go on with the message, or None for no message, unless it is too late."""
-        if self._awaited.take(self):
+        self._has_arrived = True
+        if not self._waits or self._awaited.take(self):
             self._boundary.arrived(self, wire)
 
     def give_up(self, error: PDPError) -> None:
