@@ -1,8 +1,9 @@
 """The boundary: the one wrapper around all handlers. It admits callers, decodes messages, and maps errors to statuses.
 
 On the transport's own thread an RPC is admitted (authenticated, looked up in the table, counted in its lane) and its
-message received. Only then does it get one of our threads. So a caller without credentials, or one that begins a call
-and does not send its message, occupies no thread, and a refusal needs none.
+message received. Only then does it get one of our threads, or at once its answer, if nothing has to be waited for. So a
+caller without credentials, or one that begins a call and does not send its message, occupies no thread, and a refusal
+needs none.
 """
 
 from __future__ import annotations
@@ -182,7 +183,10 @@ class Boundary:
         """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
         turn, self._begun = self._begun, {}
         for calls in turn.values():
+            # The disk can hold up the write of the record.
+            self._entering_since = time.monotonic()
             self._finish_at_once(calls)
+            self._entering_since = math.inf
 
     def _finish_at_once(self, calls: Sequence[tuple[_Call, Any]]) -> None:
         first, begun = calls[0][0], [one for _, one in calls]

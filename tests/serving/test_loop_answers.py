@@ -131,6 +131,31 @@ def test_many_policies_hold_up_no_remembered_decision(asking: Asking, monkeypatc
     assert (False, OUTCOME_ALLOW, ["pay"]) == (done, decision(slow).outcome, asking.asked)
 
 
+def test_a_record_that_holds_up_the_loop_is_noticed(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no call is taken, and a worker no longer says that it lives."""
+    go_on = threading.Event()
+    record = asking.server.embedded.authorizer.record
+
+    def held(*decided: Any) -> Any:
+        assert go_on.wait(PATIENCE)
+        return record(*decided)
+
+    handle = asking.session()
+    decision(asking.ask(handle, "read"))
+    server: Any = asking.server._server
+    before = server.takes_calls()
+    monkeypatch.setattr(asking.server.embedded.authorizer, "record", held)
+    call = asking.ask(handle, "read")
+    try:
+        wait_until(lambda: not server.takes_calls())
+    finally:
+        go_on.set()
+
+    assert before
+    assert decision(call).outcome == OUTCOME_ALLOW
+    wait_until(server.takes_calls)
+
+
 def test_every_answer_of_the_loop_is_recorded(asking: Asking) -> None:
     """Calls that come together leave as many records and spans as answers, each with its own id."""
     handle = asking.session()
