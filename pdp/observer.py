@@ -164,6 +164,11 @@ Observed = tuple[Decision, TraceParent]
 class Recorder(Observer, Protocol):
     """An observer that takes several decisions together."""
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Say whether it can take decisions without waiting, as a rule."""
+        ...
+
     def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
         """Observe decisions, and return those to go on with, in their order, without waiting longer than a moment.
 

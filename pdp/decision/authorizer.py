@@ -134,7 +134,7 @@ class Authorizer:
         something, or waits for other calls. The decision counts once it is recorded: see `record`.
         """
         started = perf_counter_ns()
-        snapshot = self._snapshots.known(request, caller)
+        snapshot = self._snapshots.known(request, caller) if self._observer.takes_at_once else None
         if snapshot is None:
             return None
         facts = caller_facts(snapshot.bundle, request.call, self._limits)

@@ -24,6 +24,11 @@ class ExpiryNotices:
         self._lock = Lock()
         self._noticed: SmallCache[str, None] = SmallCache(_MOST_NOTICED)
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Say whether the observer behind it does."""
+        return self._observer.takes_at_once
+
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Pass a decision on, then report the expiry that it is based on."""
         decision = self._observer.decision(decision, parent)

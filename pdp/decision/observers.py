@@ -18,6 +18,11 @@ class Observers:
         self._record, self._others = record, observers
         self._observers = observers if record is None else (record, *observers)
 
+    @property
+    def takes_at_once(self) -> bool:
+        """Say whether the record does."""
+        return self._record is None or self._record.takes_at_once
+
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Pass a decision through all observers."""
         for observer in self._observers:

@@ -156,6 +156,11 @@ class DecisionLog:
         return not any(deed in self._problems for deed in _NEEDED[self._durability])
 
     @property
+    def takes_at_once(self) -> bool:
+        """Say whether decisions are recorded without waiting, as a rule: in `durable` an allow waits for the disk."""
+        return self._durability != "durable"
+
+    @property
     def failures(self) -> int:
         """Return how many records were late or lost."""
         return self._late + self._lost
@@ -191,11 +196,11 @@ class DecisionLog:
     def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
         """Record decisions in one write, and return them; None, and none is recorded, when that is to be waited for.
 
-        That is when the disk must take an allow, or when it does not take records as it should.
+        That is so in `durable`, and when the disk does not take records as it should.
         """
-        decisions = [decision for decision, _ in observed]
-        if self._durability == "durable" and any(decision.allowed for decision in decisions):
+        if not self.takes_at_once:
             return None
+        decisions = [decision for decision, _ in observed]
         bodies = [self._entries.decision(decision) for decision in decisions]
         if not self._changed.acquire(timeout=MOMENT_SECONDS):
             return None

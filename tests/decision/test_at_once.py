@@ -46,6 +46,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.busy = False
+        self.takes_at_once = True
         self.alone: list[Decision] = []
         self.together: list[list[Decision]] = []
 
@@ -184,6 +185,15 @@ def test_decisions_are_recorded_together_in_their_order(pdp: Opened, record: Rec
     assert recorded is not None
     assert [["r0", "r1", "r2"]] == [[one.request_id for one in together] for together in record.together]
     assert record.together[0] == recorded
+
+
+def test_where_each_record_waits_nothing_is_decided_at_once(pdp: Opened, record: Recorder) -> None:
+    """It would all be decided twice."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    record.takes_at_once = False
+
+    assert pdp.embedded.authorizer.try_now(call(handle), GATEWAY) is None
 
 
 def test_a_busy_record_leaves_the_call_as_it_was(pdp: Opened, record: Recorder) -> None:
