@@ -9,7 +9,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
-from pdp.client import connectionwords, enumwords
+from pdp.client import budgetwords, connectionwords, enumwords
 from pdp.clock import Clock
 from pdp.console import words
 from pdp.console.assets import Assets
@@ -50,6 +50,7 @@ class Pages:
             "counted": words.counted,
             "now": lambda: round(clock.now().wall_at),
             "enums": enumwords,
+            "budgets": budgetwords,
             "connections": connectionwords,
             "words": words,
             "has_accounts": has_accounts,

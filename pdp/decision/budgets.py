@@ -60,6 +60,7 @@ def _owed(
                 most=budget.most,
                 window=budget.window(snapshot.now.wall_at),
                 ends_at=session.deadline.wall_at,
+                slice=budget.most // parts if (parts := snapshot.bundle.budget_slices.get(budget.name)) else 0,
             )
             yield Owed(place, budget, debit)
 

@@ -24,7 +24,7 @@ from pdp.policy.plan import Plan
 from pdp.policy.provenance import Provenances
 from pdp.policy.question import Facts, question_of
 from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
-from pdp.policy.terms import ATTRIBUTE, cedar_terms, is_budget
+from pdp.policy.terms import ATTRIBUTE, cedar_terms, is_budget, slices_in
 from pdp.policy.tools.catalogue import Catalogue, Tool
 from pdp.policy.tools.parameters import RecordType
 from pdp.policy.tools.typing import terms_type
@@ -93,6 +93,8 @@ class Bundle:
         self.terms: RecordType | None = None if parts.terms is None else terms_type(parts.terms)
         # Sessions with other terms are denied by `judge`.
         self.has_budgets = self.terms is not None and any(is_budget(one.name) for one in self.terms.parameters)
+        # Only the budgets that servers may take in slices.
+        self.budget_slices: Mapping[str, int] = slices_in(parts.terms or {})
         self._declared_terms = parts.terms
         self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts, contents.groups)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from pdp.errors import InvalidArgumentsError
 from pdp.foundation.yamltext import unknown
@@ -31,6 +31,10 @@ TYPE, ATTRIBUTE = "SessionTerms", "terms"
 TARGETS = "targets"
 # What a name begins with that ends in a group of actions.
 MOST_OF = "max_calls_of_"
+# The annotation of a budget that servers may take in slices, and into how many it can be cut.
+SLICES: Final = "slices"
+_FEWEST_SLICES: Final = 2
+_MOST_SLICES: Final = 1000
 _LONG: tuple[type[ParameterType], ...] = (LongType,)
 # The names of numbers that a child can only lower, and the types that they can have.
 RESERVED: Mapping[str, tuple[type[ParameterType], ...]] = {
@@ -50,6 +54,21 @@ def reserved_problem(name: str, kind: ParameterType) -> str:
     if not is_budget(name) or isinstance(kind, _types_of(name)):
         return ""
     return "must be a `Long` or a `decimal`" if DecimalType in _types_of(name) else "must be a `Long`"
+
+
+def slices_problem(name: str, text: str) -> str:
+    """Return what is wrong with the value of `@slices` at a declared term; empty when it is fine."""
+    if not is_budget(name):
+        return "is at a term that limits no calls"
+    if len(text) <= len(str(_MOST_SLICES)) and text.isdecimal() and _FEWEST_SLICES <= int(text) <= _MOST_SLICES:
+        return ""
+    return f'must have a number from {_FEWEST_SLICES} to {_MOST_SLICES}, such as `@{SLICES}("10")`'
+
+
+def slices_in(declared: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return into how many slices each budget can be cut, by its name, from what `pdp.policy.child.terms` has read."""
+    found: Mapping[str, int] = declared.get(SLICES, {})
+    return found
 
 
 def canonical_terms(declared: RecordType | None, given: Mapping[str, Any]) -> str:

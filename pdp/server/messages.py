@@ -290,7 +290,10 @@ def session_message(view: SessionView) -> sessions.Session:
     message.user_groups.extend(session.user_groups)
     message.terms_json = session.terms_json.encode("utf-8")
     message.values_kept = view.values_kept
-    message.budgets.extend(sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets)
+    message.budgets.extend(
+        sessions.Budget(name=one.name, most=one.most, left=one.left, spent=one.spent, held=one.held)
+        for one in view.budgets
+    )
     return message
 
 

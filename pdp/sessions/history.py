@@ -7,28 +7,20 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from threading import Lock
-from typing import NamedTuple
 
-from pdp.clock import Deadline, Instant
+from pdp.clock import Instant
 from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.calltokenkeys import MemoryCallTokenKeys
 from pdp.sessions.memoryaccess import MemoryAccessRequests
+from pdp.sessions.memoryreceipts import MemoryReceipts
 from pdp.sessions.memoryvalues import MemoryValues
 from pdp.sessions.memorywrites import MemoryWrites
-from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
+from pdp.sessions.store import BEGINNING, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32
 # What is said when a count is not as it was seen.
 MOVED = "the session has called something meanwhile; try again"
-
-
-class _Receipt(NamedTuple):
-    """When a call was charged, until when a retry of it is not, and how many tries of it count on that."""
-
-    charged_at: float
-    end: Deadline
-    tries: int
 
 
 class MemorySessionHistory:
@@ -50,7 +42,7 @@ class MemorySessionHistory:
         self._reports: dict[str, Report] = {}
         self._used: dict[tuple[str, str], tuple[Used, float]] = {}
         self._counts: dict[tuple[str, str], tuple[Count, float]] = {}
-        self._receipts: dict[bytes, _Receipt] = {}
+        self._receipts = MemoryReceipts(most)
         self._closed = False
         self._values = MemoryValues(self._lock, self._require_open, most=most_values)
         writes = MemoryWrites()
@@ -101,10 +93,9 @@ class MemorySessionHistory:
         """Take all debits of a charge and add to its counts, or nothing."""
         with self._lock:
             self._require_open()
-            receipt = self._receipts.get(charge.retry_digest)
-            if receipt and not receipt.end.passed(charge.now):
-                self._receipts[charge.retry_digest] = receipt._replace(tries=receipt.tries + 1)
-                return Charged(charged_at=receipt.charged_at)
+            charged_at = self._receipts.join(charge.retry_digest, charge.now)
+            if charged_at is not None:
+                return Charged(charged_at=charged_at)
             after = [self._after(debit) for debit in charge.debits]
             for debit, used in zip(charge.debits, after, strict=True):
                 if used.used > debit.most:
@@ -116,20 +107,14 @@ class MemorySessionHistory:
             for session_id, name, ends_at in charge.addends:
                 count = self._count((session_id, name))
                 self._counts[session_id, name] = count._replace(made=count.made + 1), ends_at
-            if charge.retry_digest:
-                # To the end of the table: what is at its front is oldest.
-                self._receipts.pop(charge.retry_digest, None)
-                self._receipts[charge.retry_digest] = _Receipt(charge.at, Deadline.after(charge.now, RETRY_SECONDS), 1)
-                if len(self._receipts) > self._most:
-                    # A retry of that call is then charged once more.
-                    del self._receipts[next(iter(self._receipts))]
+            self._receipts.sign(charge.retry_digest, charge.now)
             return Charged(used=tuple(one.used for one in after), charged_at=charge.at)
 
     def take_back(self, charge: Charge, charged_at: float) -> None:
         """Take back a charge, unless another try of the same call counts on it."""
         with self._lock:
             self._require_open()
-            if charge.retry_digest and not self._leave(charge.retry_digest, charged_at):
+            if not self._receipts.leave(charge.retry_digest, charged_at):
                 return
             for debit in charge.debits:
                 used, ends_at = self._used.get((debit.session_id, debit.budget), (None, 0.0))
@@ -159,19 +144,17 @@ class MemorySessionHistory:
         with self._lock:
             self._require_open()
             found = {(one, name): self._count((one, name)) for one in session_ids for name in names}
-            receipt = self._receipts.get(retry_digest)
             return Counts(
                 {of: count for of, count in found.items() if count != Count()},
                 self._begun_at,
-                receipt is not None and not receipt.end.passed(now),
+                self._receipts.charged_at(retry_digest, now) is not None,
             )
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
         """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""
         with self._lock:
             self._require_open()
-            for digest in [key for key, one in self._receipts.items() if one.charged_at < charged_before]:
-                del self._receipts[digest]
+            self._receipts.forget(charged_before=charged_before)
             over = [key for key, (_, ends_at) in self._used.items() if ends_at < ended_before]
             for budget in over:
                 del self._used[budget]
@@ -206,18 +189,6 @@ class MemorySessionHistory:
             count, ends_at = self._counts.get(of, (Count(), 0.0))
             if count.failed < count.made:
                 self._counts[of] = count._replace(failed=count.failed + 1), ends_at
-
-    def _leave(self, digest: bytes, charged_at: float) -> bool:
-        """Let one try less count on a charge; say whether it was the last one."""
-        receipt = self._receipts.get(digest)
-        # Another charge can have replaced one that is old.
-        if receipt is None or receipt.charged_at != charged_at:
-            return False
-        if receipt.tries > 1:
-            self._receipts[digest] = receipt._replace(tries=receipt.tries - 1)
-            return False
-        del self._receipts[digest]
-        return True
 
     def _require_open(self) -> None:
         if self._closed:

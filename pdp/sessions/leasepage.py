@@ -130,6 +130,11 @@ class LeaseStanding:
         """Say whether memory may answer now."""
         return self._page.held() is not None
 
+    def timeline(self) -> str | None:
+        """Return the timeline of the server that gave the lease under which memory may answer now; None without one."""
+        lease = self._page.held()
+        return None if lease is None else lease.timeline
+
     def age(self) -> float:
         """Return how many seconds ago the last lease began; without one, how long there has been none."""
         lease, now = self._page.lease(), self._clock.now()

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from pdp.errors import StoreUnavailableError
+from pdp.errors import PDPError, StoreUnavailableError
+from pdp.foundation.repeating import Repeater
 from pdp.sessions.access import AccessRequest
 from pdp.sessions.closings import Note, refused
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
 from pdp.sessions.sqlhistory import SQLSessionHistory
+from pdp.sessions.sqlslices import IDLE_SLICE_SECONDS, SQLSlices
+from pdp.sessions.values import Charge, Charged, Used
 
 if TYPE_CHECKING:
     from pdp.sessions.postgres import PostgresSessionStore
 
+_LOG = logging.getLogger("pdp")
+
 _NAME: Final = "session history"
+# How often idle slices of budgets are looked for.
+_LOOK_SECONDS: Final = 1.0
 # One row orders all writes. What is read before it is held can be out of date.
 _LOCK: Final = "SELECT version FROM history FOR NO KEY UPDATE"
 _BEGIN_DURABLE: Final = f"BEGIN; {_LOCK}"
@@ -37,7 +45,9 @@ class PostgresSessionHistory(SQLSessionHistory):
     Its tables are in the schema `namespace` with `_history` behind it. The others are as in `PostgresSessionStore`, and
     in `SQLiteSessionHistory`. What is removed stays in the log of the database, and in its files until their cleaning.
     `beside` is the store of the sessions: after a failover nothing is kept here before it is settled, either, and when
-    one of the two has lost the primary, both open their connections again.
+    one of the two has lost the primary, both open their connections again. Under its lease budgets are taken in slices,
+    where their debits say so, and one from which no call takes is given back after `slice_seconds`; without a lease all
+    budgets are exact.
     """
 
     _connection: PostgresConnection
@@ -55,6 +65,7 @@ class PostgresSessionHistory(SQLSessionHistory):
         tells: bool = False,
         wall_at: Callable[[], float] = time.time,
         beside: PostgresSessionStore | None = None,
+        slice_seconds: float = IDLE_SLICE_SECONDS,
     ) -> None:
         tables, primary = f"{namespace}_history", beside.primary if beside else Primary()
 
@@ -87,12 +98,62 @@ class PostgresSessionHistory(SQLSessionHistory):
                     "upgrade the program"
                 )
             opened.pop_all()
+        standing = beside.lease_standing if beside else None
+        self._slice_seconds = slice_seconds
+        self._has_leases = standing is not None
+        self._slices = SQLSlices(
+            self._connection,
+            standing.timeline if standing else _no_timeline,
+            charging=self._charging,
+            returning=self._returning,
+            turn=BoundedLock(busy_seconds, _NAME),
+        )
+        self._look = Repeater("slices", self._give_back_idle, every=_LOOK_SECONDS, at_once=False)
+        if self._has_leases:
+            self._look.start()
+
+    def charge(self, charge: Charge) -> Charged:
+        """Take all debits of a charge and add to its counts, or nothing."""
+        if self._has_leases and charge.sliced:
+            return self._slices.charge(charge)
+        charged = super().charge(charge)
+        if charged.exhausted is not None and self._slices.give_back(charge):
+            charged = super().charge(charge)
+        return charged
+
+    def take_back(self, charge: Charge, charged_at: float) -> None:
+        """Take back a charge, unless another try of the same call counts on it."""
+        if self._has_leases and charge.sliced:
+            self._slices.take_back(charge, charged_at)
+        else:
+            super().take_back(charge, charged_at)
+
+    def used(self, session_id: str) -> Mapping[str, Used]:
+        """Return what is used up of the budgets of a session."""
+        with self._answering():
+            return self._slices.used(session_id)
+
+    def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
+        """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""
+        self._slices.forget_receipts(charged_before=charged_before)
+        self._delete("slices", "id", "ends_at", ended_before)
+        return super().forget_charges(ended_before=ended_before, charged_before=charged_before)
 
     def close(self) -> None:
-        """Close the connections; afterwards the history does not answer."""
+        """Give back what is held of budgets, and close the connections; afterwards the history does not answer."""
+        self._look.stop()
+        # What is not given back is lost for its session.
+        with suppress(PDPError):
+            self._slices.give_back_idle(0.0)
         with self._lock, self._reading_lock:
             self._connection.close()
             self._reader.close()
+
+    def _give_back_idle(self) -> None:
+        try:
+            self._slices.give_back_idle(self._slice_seconds)
+        except PDPError as error:
+            _LOG.warning("a slice of a budget could not be given back: %s", error)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -157,6 +218,10 @@ class PostgresSessionHistory(SQLSessionHistory):
 
     def _wipe(self) -> None:
         pass
+
+
+def _no_timeline() -> None:
+    return None
 
 
 def _number_of(tree_id: str) -> int:

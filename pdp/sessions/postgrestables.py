@@ -70,8 +70,10 @@ def write_history(connection: PostgresConnection, namespace: str) -> int:
     if missing(connection, namespace, "history"):
         connection.execute(_HISTORY)
         connection.execute("INSERT INTO history VALUES (1, ?, ?)", (HISTORY_VERSION, secrets.token_bytes(KEY_BYTES)))
-    # Histories of earlier programs have none.
+    # Histories of earlier programs have none of these, and such programs go on beside them.
     connection.execute(_WRITES)
+    if missing(connection, namespace, "slices"):
+        connection.execute(_SLICES)
     return int(connection.execute("SELECT version FROM history").get)
 
 
@@ -199,13 +201,13 @@ CREATE TABLE labels (
 """
 FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0, '', 0, '[]', 0)"
 # Of servers that share a database: SQLite has none of them, and a move leaves them; it writes what is in `labels` into
-# the sessions before. `confirmations` is empty after a crash of the database, which means that none has confirmed. The
-# trigger keeps the tags of the latest thousand revisions, whichever program writes; its function has the search path of
-# this connection.
+# the sessions before, and what is in `slices` is used up in `budgets`. `confirmations` is empty after a crash of the
+# database, which means that none has confirmed. The trigger keeps the tags of the latest thousand revisions, whichever
+# program writes; its function has the search path of this connection.
 REPLICA_TABLES: Final = frozenset(
     {
         *("deployment", "tags", "replicas", "confirmations", "labels", "timelines", "standing"),
-        *("source_turn", "bundle_servers", "preparing", "prepared", "steps", "closers"),
+        *("source_turn", "bundle_servers", "preparing", "prepared", "steps", "closers", "slices"),
     }
 )
 TAGS_KEPT: Final = 1000
@@ -294,6 +296,19 @@ CREATE TABLE IF NOT EXISTS writes (
   at DOUBLE PRECISION NOT NULL
 );
 CREATE INDEX IF NOT EXISTS writes_by_age ON writes (at);
+"""
+# See `sqlslices.py`. `held` is what the slice had left when it was taken, beside what was spent at once.
+_SLICES: Final = """
+CREATE TABLE slices (
+  id TEXT COLLATE "C" PRIMARY KEY,
+  session_id TEXT COLLATE "C" NOT NULL,
+  budget TEXT COLLATE "C" NOT NULL,
+  "window" BIGINT NOT NULL,
+  held BIGINT NOT NULL,
+  ends_at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX slices_of_session ON slices (session_id, budget);
+CREATE INDEX slices_by_end ON slices (ends_at);
 """
 _HISTORY: Final = """
 CREATE TABLE history (

@@ -22,7 +22,7 @@ from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 _ROWS_OF_A_STEP: Final = 2000
 
 
-class _ExhaustedError(Exception):
+class ExhaustedError(Exception):
     """Too little is left for a debit: nothing of its charge is written."""
 
     def __init__(self, debit: Debit) -> None:
@@ -109,7 +109,7 @@ class SQLSessionHistory(ABC):
                 if charge.retry_digest:
                     now = charge.now
                     self._connection.execute(_SIGN, (charge.retry_digest, now.wall_at, now.boot_at, now.boot_id))
-        except _ExhaustedError as error:
+        except ExhaustedError as error:
             return Charged(exhausted=error.debit)
         return Charged(used=used, charged_at=charge.at)
 
@@ -123,7 +123,7 @@ class SQLSessionHistory(ABC):
                     return
                 self._connection.execute(_TEAR, (charge.retry_digest,))
             self._connection.executemany(
-                _GIVE_BACK, [(one.amount, one.session_id, one.budget, one.window) for one in charge.debits]
+                GIVE_BACK, [(one.amount, one.session_id, one.budget, one.window) for one in charge.debits]
             )
             self._counts.take_back(charge.addends)
 
@@ -209,11 +209,16 @@ class SQLSessionHistory(ABC):
         return total
 
     def _take(self, debit: Debit) -> int:
-        values = (debit.session_id, debit.budget, debit.amount, debit.window, debit.ends_at)
-        used: int | None = self._connection.execute(_TAKE, (*values, debit.amount, debit.most, debit.most)).get
+        used: int | None = self._connection.execute(TAKE, taking(debit, debit.amount)).get
         if used is None:
-            raise _ExhaustedError(debit)
+            raise ExhaustedError(debit)
         return used
+
+
+def taking(debit: Debit, amount: int) -> tuple[str | float, ...]:
+    """Return the values for `TAKE`, which takes `amount` of the budget of a debit."""
+    values = (debit.session_id, debit.budget, amount, debit.window, debit.ends_at)
+    return (*values, amount, debit.most, debit.most)
 
 
 def _recent(retry_digest: bytes, now: Instant) -> tuple[bytes, float, str, float]:
@@ -224,7 +229,7 @@ def _recent(retry_digest: bytes, now: Instant) -> tuple[bytes, float, str, float
 _KEEP: Final = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _KEPT: Final = "SELECT digest FROM reports WHERE decision_id = ?"
 # Written without a sum of two numbers of 64 bits.
-_TAKE: Final = """
+TAKE: Final = """
 INSERT INTO budgets AS known SELECT ?, ?, ?, ?, ? WHERE ? <= ?
 ON CONFLICT (session_id, budget) DO UPDATE SET
   used = CASE WHEN known."window" < excluded."window" THEN 0 ELSE known.used END + excluded.used,
@@ -232,7 +237,7 @@ ON CONFLICT (session_id, budget) DO UPDATE SET
 WHERE known."window" < excluded."window" OR known.used <= ? - excluded.used
 RETURNING used
 """
-_GIVE_BACK: Final = 'UPDATE budgets SET used = used - ? WHERE session_id = ? AND budget = ? AND "window" = ?'
+GIVE_BACK: Final = 'UPDATE budgets SET used = used - ? WHERE session_id = ? AND budget = ? AND "window" = ?'
 _USED: Final = 'SELECT budget, used, "window" FROM budgets WHERE session_id = ?'
 _RECENT: Final = "retry_digest = ? AND charged_at > ? AND NOT (boot_id = ? AND boot_at <= ?)"
 _JOIN: Final = f"UPDATE receipts SET tries = tries + 1 WHERE {_RECENT} RETURNING charged_at"  # noqa: S608 - words of our own

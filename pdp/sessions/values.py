@@ -204,7 +204,8 @@ class Debit:
     """What a call takes of one budget of a session: `amount`, if no more than `most` is used up afterwards.
 
     `window` is higher for later times, and the budget begins anew with a higher one. `ends_at` is when the session is
-    over at the latest, unix seconds.
+    over at the latest, unix seconds. A history that is shared may take a `slice` of so many at once, of which later
+    calls take theirs; 0 for an exact budget.
     """
 
     session_id: str
@@ -213,6 +214,7 @@ class Debit:
     most: int
     window: int
     ends_at: float
+    slice: int = 0
 
 
 class Count(NamedTuple):
@@ -264,6 +266,12 @@ class Charge:
         """Return the moment in unix seconds."""
         return self.now.wall_at
 
+    @property
+    def sliced(self) -> bool:
+        """Say whether it takes of nothing but budgets that may be taken in slices."""
+        # What must be written anyway is written exactly, in one transaction.
+        return bool(self.debits) and not self.addends and not self.seen and all(one.slice for one in self.debits)
+
 
 class Charged(NamedTuple):
     """What came of a charge: `used` of each budget afterwards, in the order of the debits.
@@ -278,10 +286,11 @@ class Charged(NamedTuple):
 
 
 class Used(NamedTuple):
-    """What is used up of a budget in a window."""
+    """What is used up of a budget in a window; so much of it is `held` in slices, for calls at other servers."""
 
     used: int
     window: int
+    held: int = 0
 
 
 Change = Callable[[Session], Session | None]

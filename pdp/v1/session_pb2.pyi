@@ -119,14 +119,18 @@ class Session(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ..., terms_json: _Optional[bytes] = ..., budgets: _Optional[_Iterable[_Union[Budget, _Mapping]]] = ..., values_kept: _Optional[int] = ..., tool_count: _Optional[int] = ..., user_groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Budget(_message.Message):
-    __slots__ = ("name", "most", "left")
+    __slots__ = ("name", "most", "left", "spent", "held")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MOST_FIELD_NUMBER: _ClassVar[int]
     LEFT_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     name: str
     most: str
     left: str
-    def __init__(self, name: _Optional[str] = ..., most: _Optional[str] = ..., left: _Optional[str] = ...) -> None: ...
+    spent: str
+    held: str
+    def __init__(self, name: _Optional[str] = ..., most: _Optional[str] = ..., left: _Optional[str] = ..., spent: _Optional[str] = ..., held: _Optional[str] = ...) -> None: ...
 
 class LabelOrigin(_message.Message):
     __slots__ = ("label", "decision_id")

@@ -153,7 +153,8 @@ def test_show_says_what_is_left_of_budgets(ask: Run) -> None:
     printed = [" ".join(line.split()) for line in ask("session", "show", session_id).stdout.splitlines()]
 
     assert "left of max_sum 20.5000 of 20.5000" in printed
-    assert {"max_sum": {"most": "20.5000", "left": "20.5000"}} == shown(ask, session_id)["budgets"]
+    figures = {"most": "20.5000", "left": "20.5000", "spent": "0.0000", "held": "0.0000"}
+    assert {"max_sum": figures} == shown(ask, session_id)["budgets"]
 
 
 @pytest.mark.parametrize(

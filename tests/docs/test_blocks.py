@@ -24,7 +24,7 @@ from pdp.policy.contents import read_folder
 from pdp.policy.declared import read_groups
 from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
-from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.workbench.equivalents import read_equivalents
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import run
@@ -140,6 +140,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml overlay": f"{_HERE}test_overlays_are_read",
         "yaml labels": f"{_HERE}test_labels_are_read",
         "cedar schema": f"{_HERE}test_terms_are_declared_and_read_as_shown",
+        "cedar slices": f"{_HERE}test_slices_are_read",
         "cedar terms": f"{_HERE}test_terms_are_declared_and_read_as_shown",
         "yaml obligations": f"{_HERE}test_obligations_are_read",
         "cedar obliging": f"{_HERE}test_obligations_are_read",
@@ -265,6 +266,15 @@ def test_terms_are_declared_and_read_as_shown(project_root: Path) -> None:
     assert {"terms/branches", "terms/tickets"} <= bundle.policies.keys()
     assert bundle.terms is not None
     assert '{ "branches"?: Set<String>, "max_sum"?: decimal, "ticket": String }' == bundle.terms.cedar()
+
+
+def test_slices_are_read(project_root: Path) -> None:
+    """The budgets that the guide declares are cut as it says."""
+    (declared,) = blocks(project_root / "policies" / "README.md", "cedar slices")
+    schema = with_terms("").replace("type SessionTerms = {  };", declared)
+    files = bundle_files(policies={}, tools={}, directory="", schema=schema)
+
+    assert {"max_calls_of_read_only": 20} == load_bundle(files, DEFAULT_LIMITS, compile_here).budget_slices
 
 
 def test_groups_are_read(project_root: Path) -> None:

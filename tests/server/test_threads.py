@@ -41,6 +41,7 @@ ELSEWHERE = {
     "pdp-prepare",  # the same
     "pdp-steps",  # the same
     "pdp-failover",  # the same
+    "pdp-slices",  # the same
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers

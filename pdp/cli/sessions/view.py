@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pdp.cli.output import print_fields, print_table, time_text
+from pdp.client.budgetwords import left_text
 from pdp.client.connectionwords import connection_text, connections_text
 from pdp.client.enumwords import session_state
 from pdp.foundation.printable import visible
@@ -63,7 +64,10 @@ def plain(session: Session) -> dict[str, Any]:
         # A decimal is a text here, so that it keeps its digits.
         "terms": json.loads(session.terms_json or b"{}", parse_float=str),
         "values_kept": session.values_kept,
-        "budgets": {one.name: {"most": one.most, "left": one.left} for one in session.budgets},
+        "budgets": {
+            one.name: {"most": one.most, "left": one.left, "spent": one.spent, "held": one.held}
+            for one in session.budgets
+        },
         "tenant": session.tenant,
         "environment": session.environment,
         "opened_by": session.opened_by,
@@ -121,7 +125,7 @@ def _fields(session: Session, known_grants: tuple[str, ...]) -> Iterator[tuple[s
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield from ((visible(f"term {name}"), term_text(value)) for name, value in terms_of(session).items())
-    yield from ((visible(f"left of {one.name}"), f"{one.left} of {one.most}") for one in session.budgets)
+    yield from ((visible(f"left of {one.name}"), left_text(one)) for one in session.budgets)
     yield "values kept", f"{session.values_kept} of what results held" if session.values_kept else ""
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id

@@ -14,11 +14,12 @@ import cedarpy
 
 from pdp.errors import BundleError, Problem, UnsafePolicyError
 from pdp.foundation.jsontext import MINTING_KEYS
+from pdp.foundation.nearest import hint
 from pdp.foundation.yamltext import unknown
 from pdp.limits import MOST_TERMS
 from pdp.policy.contents import SCHEMA
 from pdp.policy.safety import Token, tokens
-from pdp.policy.terms import ATTRIBUTE, MOST_OF, TYPE, reserved_problem
+from pdp.policy.terms import ATTRIBUTE, MOST_OF, SLICES, TYPE, reserved_problem, slices_problem
 from pdp.policy.tools.overlay import RISKS
 from pdp.policy.tools.typing import terms_type
 
@@ -48,6 +49,7 @@ class _Set:
 class _Attribute:
     type: _Type
     required: bool
+    annotations: Mapping[str, str]
 
 
 def declared_terms(author: str, schema: cedarpy.Schema, groups: Collection[str] = ()) -> JSON | None:
@@ -102,9 +104,12 @@ class _Terms:
             group = one.name.removeprefix(MOST_OF)
             if group not in (one.name, "") and group not in self._groups:
                 raise self._refusal((one.name,), f"names no group of actions: {unknown('group', group, self._groups)}")
-        return record
+        slices = {name: int(one.annotations[SLICES]) for name, one in found.items() if SLICES in one.annotations}
+        return {**record, SLICES: slices} if slices else record
 
     def _record(self, attributes: Mapping[str, _Attribute], path: tuple[str, ...]) -> JSON:
+        for name, one in attributes.items():
+            self._require_annotations((*path, name), one.annotations)
         properties = {name: self._json(one.type, (*path, name)) for name, one in attributes.items()}
         required = [name for name, one in attributes.items() if one.required]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
@@ -128,6 +133,18 @@ class _Terms:
         elif found in _JSON_TYPES:
             return dict(_JSON_TYPES[found])
         raise self._refusal(path, f"has a type that a request cannot give as JSON; possible are {_KNOWN}")
+
+    def _require_annotations(self, path: tuple[str, ...], annotations: Mapping[str, str]) -> None:
+        for name, text in annotations.items():
+            if name == SLICES:
+                # Names in records are not reserved.
+                problem = slices_problem(path[0] if len(path) == 1 else "", text)
+            else:
+                # Others are for people; but one that was to mean something must not mean nothing.
+                near = hint(name, (SLICES,))
+                problem = f"is unknown{near}" if near else ""
+            if problem:
+                raise self._refusal(path, f"has `@{name}`, which {problem}")
 
     def _resolved(self, written: _Type) -> _Type:
         """Follow the names of common types. A name that is left is one of the engine's own types, or unknown."""
@@ -153,7 +170,7 @@ class _Reader:
     def read(self) -> _Declarations:
         found = _Declarations()
         while self._at < len(self._tokens):
-            self._skip_annotations()
+            self._annotations()
             match self._take():
                 case "type":
                     name = self._take()
@@ -202,23 +219,29 @@ class _Reader:
     def _attributes(self) -> Mapping[str, _Attribute]:
         found: dict[str, _Attribute] = {}
         while self._next() != "}":
-            self._skip_annotations()
+            annotations = self._annotations()
             name = self._take()
             mark = self._take()
             if mark == "?":
                 self._take()
-            found[name[1:-1] if name.startswith('"') else name] = _Attribute(self._type(), required=mark != "?")
+            plain = name[1:-1] if name.startswith('"') else name
+            found[plain] = _Attribute(self._type(), mark != "?", annotations)
             if self._next() == ",":
                 self._take()
         self._take()
         return found
 
-    def _skip_annotations(self) -> None:
+    def _annotations(self) -> Mapping[str, str]:
+        found: dict[str, str] = {}
         while self._next() == "@":
             self._take()
-            self._take()
+            name, text = self._take(), ""
             if self._next() == "(":
-                self._skip_to(")")
+                self._take()
+                text = self._take()[1:-1]
+                self._take()
+            found[name] = text
+        return found
 
     def _skip_to(self, end: str) -> None:
         """Skip to the end of a bracket or statement, with all brackets inside."""

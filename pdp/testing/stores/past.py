@@ -129,6 +129,14 @@ class SessionHistoryContract(ResultValuesContract, CallTokenKeysContract):
         assert store.charge(_charge(one)).exhausted == one
         assert store.charge(_charge(_debit(amount=0, most=most))).used == (most,)
 
+    def test_slices_leave_a_budget_as_large_as_it_is(self, store: SessionHistory) -> None:
+        """One history can give all of it, and no more."""
+        sliced = _charge(replace(_debit(), slice=2))
+        used = [store.charge(sliced).used for _ in range(4)]
+
+        assert used == [(1,), (2,), (3,), ()]
+        assert store.used("ses_a") == {"max_calls": Used(3, 0)}
+
     def test_a_budget_begins_anew_with_a_later_window(self, store: SessionHistory) -> None:
         """A process whose clock is behind counts in the later one."""
         windows = [replace(_debit(most=2), window=number) for number in (7, 7, 7, 8, 7, 7, 9)]

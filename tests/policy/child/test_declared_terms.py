@@ -11,6 +11,7 @@ from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS, MOST_TERMS
 from pdp.policy.bundle import load_bundle
 from pdp.policy.child.terms import declared_terms
+from pdp.policy.terms import slices_in
 from pdp.policy.tools.typing import terms_type
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, with_terms
 
@@ -141,6 +142,47 @@ def test_what_a_request_cannot_give_is_refused(schema: str, expected: str) -> No
         declared(schema)
 
     assert str(refused.value).startswith(f"schema.cedarschema:{expected}")
+
+
+@pytest.mark.parametrize(
+    ("terms", "plain", "expected"),
+    [
+        ('@slices("20") max_calls?: Long, b: Long', "max_calls?: Long, b: Long", {"max_calls": 20}),
+        ('@doc("x") @slices("2") max_sum: decimal', "max_sum: decimal", {"max_sum": 2}),
+        (
+            '@slices("1000") "max_calls_of_mutating": Long',
+            "max_calls_of_mutating: Long",
+            {"max_calls_of_mutating": 1000},
+        ),
+        ('@doc("slices") max_calls: Long', "max_calls: Long", {}),
+    ],
+)
+def test_a_budget_can_be_cut_into_slices(terms: str, plain: str, expected: dict[str, int]) -> None:
+    """Only those with the annotation, which changes nothing else."""
+    found, other = (declared(f"type SessionTerms = {{ {one} }}; {SESSION}") for one in (terms, plain))
+
+    assert expected == slices_in(found)
+    assert terms_type(other) == terms_type(found)
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ("\n@slices max_calls: Long", "`max_calls` has `@slices`, which must have a number from 2 to 1000"),
+        ('\n@slices("1") max_calls: Long', "`max_calls` has `@slices`, which must have a number from 2 to 1000"),
+        ('\n@slices("1001") max_calls: Long', "`max_calls` has `@slices`, which must have a number from 2 to 1000"),
+        ('\n@slices("k") max_sum: Long', "`max_sum` has `@slices`, which must have a number from 2 to 1000"),
+        ('\n@slices("9") ticket: String', "`ticket` has `@slices`, which is at a term that limits no calls"),
+        ('a: {\n@slices("9") max_calls: Long }', "`a.max_calls` has `@slices`, which is at a term that limits no"),
+        ('\n@slice("9") max_calls: Long', "`max_calls` has `@slice`, which is unknown; did you mean `slices`?"),
+    ],
+)
+def test_slices_that_cannot_be_meant_are_refused(terms: str, expected: str) -> None:
+    """With the line of the term."""
+    with pytest.raises(BundleError) as refused:
+        declared(f"type SessionTerms = {{ {terms} }}; {SESSION}")
+
+    assert str(refused.value).startswith(f"schema.cedarschema:2: `SessionTerms`: {expected}")
 
 
 @pytest.mark.parametrize("name", ["__entity", "__extn", "__expr"])
