@@ -83,12 +83,13 @@ $(TOOLS)/ready:
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit  # into $(TOOLS)
 	@touch $@
 
-# What is locked stays so while it is within the bounds of pyproject.toml. The second lock, of what serves, goes with
-# the package, and holds the versions of the first.
+# What is locked stays so while it is within the bounds of pyproject.toml. The second lock, of what serves, also on
+# PostgreSQL, goes with the package, and holds the versions of the first.
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
 lock: $(TOOLS)/ready  ## lock what pyproject.toml asks for, for every Python and platform, with hashes
 	$(COMPILE) $(UPGRADE) --extra server --extra demo --extra dev --extra fuzz --output-file requirements.lock pyproject.toml
-	$(COMPILE) --constraint requirements.lock --extra server --output-file pdp/deployment/requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock --extra server --extra postgres \
+	  --output-file pdp/deployment/requirements.lock pyproject.toml
 
 upgrade: UPGRADE := --upgrade
 upgrade: lock  ## upgrade all versions, and lock them

@@ -248,7 +248,7 @@ class App:
         from pdp.telemetry.build import build_telemetry  # noqa: PLC0415 - see above
 
         require(settings, port_held=worker > 0)
-        key = record_key(Path(settings.data_dir))
+        key = record_key(settings)
         time = SharedClock(clock or SystemClock())
         self._opened, self._peers = ExitStack(), peers
         try:
@@ -601,15 +601,16 @@ def _held(setting: str, address: str) -> SharedPort:
         raise ConfigurationError(f"`{setting}`: {error}") from None
 
 
-def record_key(data_dir: Path) -> bytes:
+def record_key(settings: Settings) -> bytes:
     """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` when missing."""
+    path = settings.record_digest_key
     try:
-        require_own(data_dir / "record.key", "anyone could choose the key of digests")
-        return (data_dir / "record.key").read_bytes()
+        require_own(path, "anyone could choose the key of digests")
+        return path.read_bytes()
     except FileNotFoundError:
-        raise ConfigurationError(f"there is no `{data_dir / 'record.key'}`; run `pdp init`") from None
+        raise ConfigurationError(f"there is no `{path}`; run `pdp init`") from None
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {reason_of(error)}") from None
+        raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
 
 
 def open_record(

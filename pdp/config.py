@@ -27,7 +27,7 @@ from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_sessio
 from pdp.sessions.lease import LEAST_LEASE_SECONDS, MOST_LEASE_SECONDS
 
 DEFAULT_FILE = "pdp.yaml"
-SIGNING_KEY_FILE = "record-signing.pem"
+DIGEST_KEY_FILE, SIGNING_KEY_FILE = "record.key", "record-signing.pem"
 _REPLICA = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CONTROL_SOCKET = "control.sock"
 
@@ -277,6 +277,9 @@ class RecordSettings:
         "(`async`)",
     )
     signing_key: str = _setting("", "PEM file of the key that signs the log; empty means the one that `pdp init` makes")
+    digest_key: str = _setting(
+        "", "file of the key of digests in the log and in traces; empty means the one that `pdp init` makes"
+    )
     checkpoint_seconds: float = _setting(
         10.0, "seconds after which new entries of the log are signed and synced", minimum=0.1
     )
@@ -356,6 +359,11 @@ class Settings:
     def record_signing_key(self) -> Path:
         """Return the file of the key that signs the decision log."""
         return Path(self.record.signing_key) if self.record.signing_key else Path(self.data_dir) / SIGNING_KEY_FILE
+
+    @property
+    def record_digest_key(self) -> Path:
+        """Return the file of the key of digests in the decision log."""
+        return Path(self.record.digest_key) if self.record.digest_key else Path(self.data_dir) / DIGEST_KEY_FILE
 
     @property
     def sessions_file(self) -> Path:

@@ -16,11 +16,11 @@ from pdp.bundlesettings import trust_of
 from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
-from pdp.errors import ConfigurationError, reason_of
+from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
 from pdp.identity.callers import read_callers
 from pdp.messagesettings import receivers_of
-from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
+from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
 from pdp.serving.certificates import ServerCertificates
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.workers.port import SharedPort
@@ -99,12 +99,11 @@ def _value(settings: Settings, name: str) -> object:
 
 
 def _require_digest_key(settings: Settings) -> None:
-    path = Path(settings.data_dir) / DIGEST_KEY_FILE
-    try:
-        length = len(path.read_bytes()) if path.exists() else DIGEST_KEY_BYTES
-    except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
-    if length < DIGEST_KEY_BYTES:
+    path = settings.record_digest_key
+    if not settings.record.digest_key and not path.exists():
+        return
+    key = read_own(path, "anyone could choose the key of digests")
+    if len(key) < DIGEST_KEY_BYTES:
         raise ConfigurationError(f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes")
 
 
@@ -191,7 +190,7 @@ def _require_metrics_address(settings: Settings) -> None:
 
 ADDRESS = "address"
 NEEDS: tuple[Need, ...] = (
-    Need(check="keys", settings=("data_dir",), require=_require_digest_key, remedy="put the right file back"),
+    Need(check="keys", settings=("record.digest_key",), require=_require_digest_key, remedy="put the right file back"),
     Need(
         check="keys",
         settings=("record.signing_key",),

@@ -13,9 +13,9 @@ def systemd_unit() -> str:
     return _text("pdp.service")
 
 
-def kubernetes_manifests() -> str:
-    """Return the manifests of a namespace with one server in it, as YAML."""
-    return _text("kubernetes.yaml")
+def kubernetes_manifests(*, replicas: bool = False) -> str:
+    """Return the manifests of a namespace with one server in it, or with three that share PostgreSQL, as YAML."""
+    return _text("kubernetes-replicas.yaml" if replicas else "kubernetes.yaml")
 
 
 def settings_file() -> str:

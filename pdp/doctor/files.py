@@ -10,7 +10,7 @@ from pathlib import Path
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import is_exposed, user_name
-from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
+from pdp.record.keys import DIGEST_KEY_BYTES, PUBLIC_KEY_FILE, SigningKey
 from pdp.serving.localtls import TLS_FOLDER
 
 _OTHERS = stat.S_IRWXO
@@ -70,8 +70,10 @@ def keys(deployment: Deployment) -> Iterator[Finding]:
     check, settings, folder = "keys", deployment.settings, Path(deployment.settings.data_dir)
     if not folder.is_dir():
         return
-    digest_key, signing_key = folder / DIGEST_KEY_FILE, settings.record_signing_key
-    found = list(_digest_key_findings(check, digest_key))
+    digest_key, signing_key = settings.record_digest_key, settings.record_signing_key
+    # One that a setting names is not made by a start, which refuses without it.
+    there = digest_key.exists() or not settings.record.digest_key
+    found = list(_digest_key_findings(check, digest_key)) if there else []
     if not signing_key.exists() and not settings.record.signing_key:
         remedy = "the next start creates a new one; only the public half of the old one verifies what it signed"
         found.append(warning(check, f"there is no signing key: `{signing_key}`", remedy))
@@ -137,7 +139,7 @@ def _public_half_findings(check: str, path: Path, signer: SigningKey, elsewhere:
 
 def _secret_files(deployment: Deployment) -> Iterator[Path]:
     settings, folder = deployment.settings, Path(deployment.settings.data_dir)
-    yield folder / DIGEST_KEY_FILE
+    yield settings.record_digest_key
     yield settings.record_signing_key
     yield from token_files(deployment)
     for store in (settings.sessions_file, settings.history_file, settings.messages_file):
@@ -151,7 +153,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
 def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     """Yield files of the data folder and the record, and whether the server writes them."""
     settings, folder = deployment.settings, Path(deployment.settings.data_dir)
-    given = (settings.callers_file, folder / DIGEST_KEY_FILE, settings.record_signing_key)
+    given = (settings.callers_file, settings.record_digest_key, settings.record_signing_key)
     for path in (*given, *token_files(deployment)):
         if path.exists():
             yield path, False

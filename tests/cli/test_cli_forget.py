@@ -41,7 +41,8 @@ def kept(run: Run) -> None:
         for number, user in enumerate((WHO, OTHER)):
             event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_REVOKED, at=1.0, tenant="default", user=user)
             queue.put([Message(id=f"msg_{number}", receiver="on-call", event=event)], [], at=1000.0)
-    log = open_record(Settings(data_dir=str(FOLDER)), key=record_key(FOLDER), clock=SystemClock())
+    settings = Settings(data_dir=str(FOLDER))
+    log = open_record(settings, key=record_key(settings), clock=SystemClock())
     with closing(log):
         for user in (WHO, OTHER):
             log.event(Event(kind=EventKind.SESSION_ENDED, at=1.0, session_id="ses_root", user=user, tenant="default"))

@@ -11,16 +11,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from configparser import RawConfigParser
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from pdp.cli.operate.serve import GRACE_SECONDS
 from pdp.cli.root import root
-from pdp.config import load
+from pdp.config import Settings, load
 from pdp.deployment import container_file, kubernetes_manifests, settings_file, systemd_unit
+from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS
 from tests.machinery.credentials.certificates import write_certificate
 from tests.machinery.servers.commandline import write_bundle
 
@@ -40,21 +44,42 @@ def unit() -> dict[str, list[str]]:
     return settings
 
 
-def manifests() -> dict[str, dict[str, Any]]:
-    """Return the manifests by kind."""
-    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes_manifests())}
+class Manifests:
+    """The manifests of one server, or of several that share PostgreSQL."""
+
+    def __init__(self, *, replicas: bool) -> None:
+        self.text = kubernetes_manifests(replicas=replicas)
+        self.all: list[dict[str, Any]] = list(yaml.safe_load_all(self.text))
+
+    def of(self, kind: str, name: str = "pdp") -> dict[str, Any]:
+        """Return the only one of a kind that has a name."""
+        (found,) = (one for one in self.all if (one["kind"], one["metadata"]["name"]) == (kind, name))
+        return found
+
+    @property
+    def settings(self) -> str:
+        """Return the settings of the server."""
+        return str(self.of("ConfigMap")["data"]["pdp.yaml"])
+
+    @property
+    def set(self) -> dict[str, Any]:
+        """Return what is said of the set of pods."""
+        return dict(self.of("StatefulSet")["spec"])
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        """Return what is said of each pod."""
+        return dict(self.set["template"]["spec"])
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """Return what is said of the only container."""
+        (found,) = self.pod["containers"]
+        return dict(found)
 
 
-def pod() -> dict[str, Any]:
-    """Return what the manifests say of the pod."""
-    found: dict[str, Any] = manifests()["StatefulSet"]["spec"]["template"]["spec"]
-    return found
-
-
-def container() -> dict[str, Any]:
-    """Return what the manifests say of the only container."""
-    (found,) = pod()["containers"]
-    return dict(found)
+ONE, SEVERAL = Manifests(replicas=False), Manifests(replicas=True)
+both = pytest.mark.parametrize("manifests", [ONE, SEVERAL], ids=["one", "several"])
 
 
 class Instruction(NamedTuple):
@@ -77,11 +102,13 @@ def last(name: str) -> Any:
 
 def commands() -> dict[str, list[str]]:
     """Return every command line of ours in the files, without the program."""
-    probes = {name: container()[name]["exec"]["command"][1:] for name in ("startupProbe", "readinessProbe")}
+    probes = {name: ONE.container[name]["exec"]["command"][1:] for name in ("startupProbe", "readinessProbe")}
     return {
         "container": last("CMD"),
         "unit": shlex.split(unit()["ExecStart"][0])[1:],
-        "kubernetes": container()["args"],
+        "kubernetes": ONE.container["args"],
+        "replicas": SEVERAL.container["args"],
+        "readiness of replicas": SEVERAL.container["readinessProbe"]["exec"]["command"][1:],
         **probes,
     }
 
@@ -95,12 +122,13 @@ def commands() -> dict[str, list[str]]:
         ("container", container_file),
         ("systemd", systemd_unit),
         ("kubernetes", kubernetes_manifests),
+        ("kubernetes --replicas", partial(kubernetes_manifests, replicas=True)),
         ("settings", settings_file),
     ],
 )
 def test_the_command_prints_the_file(what: str, content: Callable[[], str]) -> None:
     """What is printed is the file, to the byte."""
-    done = CliRunner().invoke(root, ["deployment", what], prog_name="pdp")
+    done = CliRunner().invoke(root, ["deployment", *what.split()], prog_name="pdp")
 
     assert (0, content()) == (done.exit_code, done.stdout)
 
@@ -121,7 +149,7 @@ def test_the_files_are_in_the_package(project_root: Path, tmp_path: Path) -> Non
 
     (wheel,) = tmp_path.glob("*.whl")
     listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], check=True, capture_output=True, text=True)
-    assert {"Containerfile", "pdp.service", "kubernetes.yaml", "pdp.yaml"} <= {
+    assert {"Containerfile", "pdp.service", "kubernetes.yaml", "kubernetes-replicas.yaml", "pdp.yaml"} <= {
         Path(line.split()[0]).name for line in listed.stdout.splitlines() if line.startswith("pdp/deployment/")
     }
 
@@ -135,7 +163,7 @@ def test_every_flag_exists(name: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [settings_file(), manifests()["ConfigMap"]["data"]["pdp.yaml"]], ids=["settings", "kubernetes"]
+    "text", [settings_file(), ONE.settings, SEVERAL.settings], ids=["settings", "kubernetes", "replicas"]
 )
 def test_the_settings_are_valid(text: str, tmp_path: Path) -> None:
     """Every setting in the files exists, and others reach the server by TLS alone."""
@@ -233,72 +261,154 @@ def test_the_unit_is_a_file_of_its_form() -> None:
 # The manifests.
 
 
-def test_the_pod_has_no_privileges() -> None:
+@both
+def test_the_pod_has_no_privileges(manifests: Manifests) -> None:
     """The pod is what the platform calls restricted: not root, nothing to gain, and a root folder that is read-only."""
-    security, own = pod()["securityContext"], container()["securityContext"]
+    pod, own = manifests.pod, manifests.container["securityContext"]
+    security = pod["securityContext"]
 
-    assert "restricted" == manifests()["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert "restricted" == manifests.of("Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
     assert (True, USER, "RuntimeDefault") == (
         security["runAsNonRoot"],
         security["runAsUser"],
         security["seccompProfile"]["type"],
     )
     assert {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}} == own
-    assert (False, False) == (pod()["automountServiceAccountToken"], pod()["enableServiceLinks"])
+    assert (False, False) == (pod["automountServiceAccountToken"], pod["enableServiceLinks"])
 
 
-def test_the_network_policy_closes_what_nobody_needs() -> None:
-    """Only labelled pods come in, to each port those with its label, and nothing goes out."""
-    spec = manifests()["NetworkPolicy"]["spec"]
+@both
+def test_the_network_policy_lets_in_those_with_a_label(manifests: Manifests) -> None:
+    """Only labelled pods come in, to each port those with its label."""
+    spec = manifests.of("NetworkPolicy")["spec"]
 
-    assert (["Ingress", "Egress"], []) == (spec["policyTypes"], spec["egress"])
+    assert ["Ingress", "Egress"] == spec["policyTypes"]
     for rule, name, label in zip(spec["ingress"], ("grpc", "control"), ("pdp.caller", "pdp.control"), strict=True):
         ((port,), (source,)) = rule["ports"], rule["from"]
         assert name == port["port"]
         assert {name: {"matchLabels": {label: "true"}} for name in ("namespaceSelector", "podSelector")} == source
 
 
-def test_there_is_one_server() -> None:
-    """The store is a file: two pods would not know of each other's sessions."""
-    spec = manifests()["StatefulSet"]["spec"]
+def test_what_goes_out_is_named() -> None:
+    """One server calls nobody; several call the database and the name service."""
+    alone, spec = (one.of("NetworkPolicy")["spec"] for one in (ONE, SEVERAL))
+    database, names = spec["egress"]
 
-    assert 1 == spec["replicas"]
-    assert {"data", "record"} == {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
-    assert {"ReadWriteOncePod"} == {claim["spec"]["accessModes"][0] for claim in spec["volumeClaimTemplates"]}
-
-
-def test_labels_and_names_agree() -> None:
-    """Service and network policy choose the pods that the set makes, and every mount has its volume."""
-    found = manifests()
-    labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
-
-    assert labels == found["StatefulSet"]["spec"]["selector"]["matchLabels"] == found["Service"]["spec"]["selector"]
-    assert labels == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
-    volumes = {one["name"] for one in [*pod()["volumes"], {"name": "data"}, {"name": "record"}]}
-    assert volumes == {one["name"] for one in container()["volumeMounts"]}
-    assert {"pdp"} == {one["metadata"].get("namespace", "pdp") for one in found.values()}
+    assert [] == alone["egress"]
+    labelled = {"matchLabels": {"pdp.database": "true"}}
+    assert [{"namespaceSelector": labelled, "podSelector": labelled}] == database["to"]
+    assert [5432] == [one["port"] for one in database["ports"]]
+    assert {53} == {one["port"] for one in names["ports"]}
 
 
-def test_every_path_is_mounted() -> None:
+def test_there_is_one_server_on_a_file() -> None:
+    """Two pods would not know of each other's sessions."""
+    assert 1 == ONE.set["replicas"]
+    assert "sqlite" == settings_of(ONE).sessions.store
+
+
+@both
+def test_each_server_has_its_own_folders(manifests: Manifests) -> None:
+    """No other pod can mount what holds its lease, what it has acknowledged, and its record, and they outlive it."""
+    mounts = {one["mountPath"]: one["name"] for one in manifests.container["volumeMounts"]}
+    claims = {one["metadata"]["name"]: one["spec"]["accessModes"] for one in manifests.set["volumeClaimTemplates"]}
+    settings = settings_of(manifests)
+
+    assert {"data": ["ReadWriteOncePod"], "record": ["ReadWriteOncePod"]} == claims
+    assert ["data", "record"] == [mounts[str(Path(one).parent)] for one in (settings.data_dir, settings.record.folder)]
+
+
+def test_several_servers_share_what_they_must() -> None:
+    """The database with a lease for each, one pair of keys of the record, and a folder that all can write."""
+    settings = settings_of(SEVERAL)
+    place = settings.record.shared_folder
+    shared = next(one["name"] for one in SEVERAL.container["volumeMounts"] if one["mountPath"] == place)
+    (claim,) = (one["persistentVolumeClaim"]["claimName"] for one in SEVERAL.pod["volumes"] if one["name"] == shared)
+
+    assert ("postgres", True) == (settings.sessions.store, settings.sessions.lease_seconds > 0)
+    assert ["ReadWriteMany"] == SEVERAL.of("PersistentVolumeClaim", claim)["spec"]["accessModes"]
+    assert {"/run/pdp/record-keys"} == {
+        str(one.parent) for one in (settings.record_signing_key, settings.record_digest_key)
+    }
+
+
+def test_no_database_restarts_a_server() -> None:
+    """Only the port says that it lives; a lease says that it is ready."""
+    probes = {name: SEVERAL.container[name] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+
+    assert [{"port": "grpc"}] * 2 == [probes[name]["tcpSocket"] for name in ("startupProbe", "livenessProbe")]
+    assert "health" == probes["readinessProbe"]["exec"]["command"][1]
+    assert "cpu" not in SEVERAL.container["resources"]["limits"]
+
+
+def test_a_server_leaves_before_it_is_killed() -> None:
+    """There is time until nobody sends calls, for running calls, and for the longest lease."""
+    leaving = SEVERAL.container["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert leaving + GRACE_SECONDS + MOST_LEASE_SECONDS * CLOCK_RATE < SEVERAL.pod["terminationGracePeriodSeconds"]
+
+
+def test_several_servers_are_not_lost_together() -> None:
+    """They run on different machines, of which the platform drains one at a time, ready or not."""
+    labels = {"matchLabels": SEVERAL.set["template"]["metadata"]["labels"]}
+    (apart,) = SEVERAL.pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    budget = SEVERAL.of("PodDisruptionBudget")["spec"]
+
+    assert ("kubernetes.io/hostname", labels) == (apart["topologyKey"], apart["labelSelector"])
+    assert {"maxUnavailable": 1, "selector": labels, "unhealthyPodEvictionPolicy": "AlwaysAllow"} == budget
+
+
+@both
+def test_authority_ends_at_a_server_that_is_not_ready(manifests: Manifests) -> None:
+    """The service of the control port leads there too, and that of calls does not."""
+    services = [manifests.of("Service", name)["spec"] for name in ("pdp", "pdp-control")]
+
+    assert [["grpc"], ["control"]] == [[port["name"] for port in one["ports"]] for one in services]
+    assert [False, True] == [one.get("publishNotReadyAddresses", False) for one in services]
+
+
+@both
+def test_labels_and_names_agree(manifests: Manifests) -> None:
+    """Services and network policy choose the pods that the set makes, and every mount has its volume."""
+    labels = manifests.set["template"]["metadata"]["labels"]
+
+    assert labels == manifests.set["selector"]["matchLabels"]
+    assert [labels] * 2 == [manifests.of("Service", name)["spec"]["selector"] for name in ("pdp", "pdp-control")]
+    assert labels == manifests.of("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    volumes = {one["name"] for one in [*manifests.pod["volumes"], {"name": "data"}, {"name": "record"}]}
+    assert volumes == {one["name"] for one in manifests.container["volumeMounts"]}
+    assert {"pdp"} == {one["metadata"].get("namespace", "pdp") for one in manifests.all}
+
+
+@pytest.mark.parametrize(("manifests", "number"), [(ONE, 9), (SEVERAL, 13)], ids=["one", "several"])
+def test_every_path_is_mounted(manifests: Manifests, number: int) -> None:
     """Every path that the settings and the probe of the pod name lies in a mount."""
-    text = manifests()["ConfigMap"]["data"]["pdp.yaml"] + " ".join(
-        [*container()["args"], *commands()["readinessProbe"]]
-    )
-    mounts = [one["mountPath"] for one in container()["volumeMounts"]]
+    probe = manifests.container["readinessProbe"]["exec"]["command"][1:]
+    text = manifests.settings + " ".join([*manifests.container["args"], *probe])
+    mounts = [one["mountPath"] for one in manifests.container["volumeMounts"]]
 
     paths = set(re.findall(r"(?<![\w.])/(?:var|etc|run)/[\w./-]+", text))
-    assert 9 == len(paths)
-    assert [] == [path for path in paths if not any(path.startswith(f"{mount}/") for mount in mounts)]
+    assert number == len(paths)
+    assert [] == [path for path in paths if not any(Path(path).is_relative_to(mount) for mount in mounts)]
 
 
-def test_what_must_be_made_before_is_named(project_root: Path) -> None:
+@both
+def test_what_must_be_made_before_is_named(manifests: Manifests, project_root: Path) -> None:
     """The page says how to make every secret and config map that the manifests refer to and do not hold."""
     page = (project_root / "pdp" / "deployment" / "README.md").read_text(encoding="utf-8")
-    needed = [one["secret"]["secretName"] for one in pod()["volumes"] if "secret" in one]
-    needed += [one["configMap"]["name"] for one in pod()["volumes"] if "configMap" in one]
+    needed = [one["secret"]["secretName"] for one in manifests.pod["volumes"] if "secret" in one]
+    needed += [one["configMap"]["name"] for one in manifests.pod["volumes"] if "configMap" in one]
 
     for name in set(needed) - {"pdp"}:
         assert re.search(rf"kubectl .*create (secret generic|configmap) {name} ", page), name
+
+
+def settings_of(manifests: Manifests) -> Settings:
+    """Return the settings of the config map."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "pdp.yaml"
+        file.write_text(manifests.settings, encoding="utf-8")
+        return load(environ={}, file=file)
 
 
 # The very command lines, locked in as the files have it.
@@ -331,7 +441,7 @@ def on_a_machine(place: Place) -> None:
 
 def in_a_pod(place: Place) -> None:
     """Mount what the manifests say, as the platform does: secrets belong to root and can be read by the pod's group."""
-    (place.files / "etc/pdp/pdp.yaml").write_text(manifests()["ConfigMap"]["data"]["pdp.yaml"], encoding="utf-8")
+    (place.files / "etc/pdp/pdp.yaml").write_text(ONE.settings, encoding="utf-8")
     policies, callers = place.files / "run/pdp/policies", place.files / "run/pdp/callers"
     write_bundle(policies / "source")
     for words in (

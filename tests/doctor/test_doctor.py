@@ -321,6 +321,7 @@ ROWS = (
     Row("no signing key", "keys", WARNING, r"no signing key: `.*pem`", remove(".pdp/record-signing.pem")),
     Row("bad signing key", "keys", PROBLEM, r"is not a PEM file", write(".pdp/record-signing.pem", b"x")),
     Row("no such key", "keys", PROBLEM, r"cannot read the signing key `/no/key`", flags(record__signing_key="/no/key")),
+    Row("no such digest key", "keys", PROBLEM, r"cannot read `/no/key`", flags(record__digest_key="/no/key")),
     Row("wrong public half", "keys", WARNING, r"is not the public half", write(".pdp/record-signing.pub.pem", b"x")),
     Row(
         "plain text",

@@ -265,8 +265,8 @@ def _signing_key(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
 
 
 def _digest_key(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
-    data = Path(_data(tmp_path).data_dir)
-    return data / "record.key", lambda: record_key(data)
+    settings = _data(tmp_path)
+    return settings.record_digest_key, lambda: record_key(settings)
 
 
 def _public_keys(tmp_path: Path) -> tuple[Path, Callable[[], object]]:

@@ -25,10 +25,11 @@ def print_systemd_unit() -> None:
     click.echo(systemd_unit(), nl=False)
 
 
-@deployment.command("kubernetes", epilog="Example:  pdp deployment kubernetes > pdp.yaml")
-def print_kubernetes_manifests() -> None:
+@deployment.command("kubernetes", epilog="Example:  pdp deployment kubernetes --replicas > kubernetes.yaml")
+@click.option("--replicas", is_flag=True, help="Print those of three servers that share PostgreSQL, not of one.")
+def print_kubernetes_manifests(*, replicas: bool) -> None:
     """Print the Kubernetes manifests."""
-    click.echo(kubernetes_manifests(), nl=False)
+    click.echo(kubernetes_manifests(replicas=replicas), nl=False)
 
 
 @deployment.command("settings", epilog="Example:  pdp deployment settings > /etc/pdp/pdp.yaml")

@@ -102,7 +102,7 @@ def _callers(file: Path, user: str) -> int:
 
 def _record(settings: Settings, clock: SystemClock, tenant: str, places: list[Place]) -> None:
     removed = {one.where: str(one.found) for one in places if one.fate is Fate.REMOVED and one.found}
-    log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
+    log = open_record(settings, key=record_key(settings), clock=clock)
     try:
         event = Event(
             kind=EventKind.PERSON_FORGOTTEN,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -146,7 +145,7 @@ def _lift_offline(settings: Settings, freeze_id: str, *, as_json: bool) -> None:
         raise ConfigurationError(f"`sessions.store` is `{settings.sessions.store}`: there is no session store file")
     clock = SystemClock()
     # Opened first: what cannot be recorded is not lifted.
-    log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
+    log = open_record(settings, key=record_key(settings), clock=clock)
     try:
         now = clock.now()
         lifted = lift_offline(settings.sessions_file, freeze_id, now=now, known_revision=log.store_revision)

@@ -50,7 +50,7 @@ def move_(*, settings: Settings, kind: str, postgres_file: Path | None, preview:
             return
         clock = SystemClock()
         # Opened first: a move that cannot be recorded is not made.
-        log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
+        log = open_record(settings, key=record_key(settings), clock=clock)
         opened.callback(log.close)
         revision = log.store_revision
         source, target = opened.enter_context(_sides(settings, kind, postgres_file, known_revision=revision))

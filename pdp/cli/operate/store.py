@@ -69,7 +69,7 @@ def restore_(*, settings: Settings, file: Path | None, keep_sessions: bool, as_j
     """
     path, clock = _restored(settings, file), SystemClock()
     # Opened first: a restore that cannot be recorded is not done.
-    log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
+    log = open_record(settings, key=record_key(settings), clock=clock)
     try:
         now = clock.now()
         with progress("restoring the session store"):
