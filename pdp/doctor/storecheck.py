@@ -8,6 +8,7 @@ from typing import Final
 from pdp.clock import utc_text
 from pdp.doctor.diskspace import store_trouble
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.doctor.leasecheck import lease_findings
 from pdp.doctor.listening import serves_here
 from pdp.doctor.stepscheck import server_findings, step_findings
 from pdp.errors import ConfigurationError, StoreUnavailableError
@@ -59,6 +60,7 @@ def store(deployment: Deployment) -> Iterator[Finding]:
 def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     try:
         from pdp.sessions.postgrescare import (  # noqa: PLC0415 - an extra brings it
+            heard_after,
             inspect_postgres,
             live_servers,
             silent_machines,
@@ -73,6 +75,7 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     before = deployment.clock.now().wall_at
     try:
         report = inspect_postgres(conninfo)
+        heard = heard_after(conninfo)
         silent, seconds = silent_machines(conninfo) if report.tables is not None else (0, 0.0)
         # Only where servers say what they know.
         servers = live_servers(conninfo) if report.there >= SAYING_VERSION else ()
@@ -82,6 +85,9 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     for name in report.unsafe:
         found = f"PostgreSQL runs with `{name}=off`: what was acknowledged can be lost when its machine crashes"
         yield problem(_CHECK, found, "turn it on")
+    if heard is None:
+        found = "a notification through PostgreSQL does not come back: a pooler is in between"
+        yield problem(_CHECK, found, "name PostgreSQL itself in `sessions.postgres_file`")
     yield from _apart_findings(before, report.at, deployment.clock.now().wall_at)
     if silent:
         found = f"{silent} of the machines with leases are silent: the next change waits {seconds:g} seconds for them"
@@ -96,6 +102,7 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
         yield from step_findings(report.tables, there=report.there, begun=report.begun)
     yield from server_findings(servers, known=report.tables.known_schema, begun=report.begun)
     yield from _clock_findings(report.tables, deployment.clock.now().wall_at)
+    yield from lease_findings(deployment, report.deployment)
 
 
 def _apart_findings(before: float, database_at: float, after: float) -> Iterator[Finding]:

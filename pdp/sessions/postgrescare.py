@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Final
 
 from pdp.errors import StoreUnavailableError
@@ -20,6 +21,8 @@ from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.postgrestables import mark_of
 
 _BUSY_SECONDS: Final = 5.0
+# A notification comes within milliseconds.
+_HEARD_SECONDS: Final = 2.0
 # Without these, what was acknowledged may be lost in a crash of its machine.
 _SAFE: Final = ("fsync", "full_page_writes")
 
@@ -29,7 +32,8 @@ class PostgresReport:
     """What the tables of a store hold, None without tables, and what its server says of itself.
 
     `there` and `begun` are as in `postgressteps.py`. `unsafe` are settings that are not safe, `standbys` is
-    `synchronous_standby_names`, and `at` the time of its clock, unix seconds.
+    `synchronous_standby_names`, and `at` the time of its clock, unix seconds. `deployment` names the database; it is
+    empty without tables.
     """
 
     tables: StoreReport | None
@@ -38,6 +42,7 @@ class PostgresReport:
     unsafe: tuple[str, ...]
     standbys: str
     at: float
+    deployment: str = ""
 
 
 def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport:
@@ -72,7 +77,37 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
             if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.steps",)).get
             else (version, version)
         )
-        return PostgresReport(tables=report, there=there, begun=begun, unsafe=unsafe, standbys=standbys, at=at)
+        deployment = str(connection.execute("SELECT id FROM deployment").get)
+        return PostgresReport(
+            tables=report,
+            there=there,
+            begun=begun,
+            unsafe=unsafe,
+            standbys=standbys,
+            at=at,
+            deployment=deployment,
+        )
+
+
+def heard_after(conninfo: str, *, notifying: str = "", seconds: float = _HEARD_SECONDS) -> float | None:
+    """Return after how many seconds a notification of ours comes back; None when it does not.
+
+    It comes from a second connection, by `notifying` where that is another connection string. A pooler that gives a
+    connection to several clients loses it. Raise `StoreUnavailableError` when the database does not answer.
+    """
+    channel, heard = f"doctor_{token_hex(8)}", list[float]()
+
+    def opened(conninfo: str) -> PostgresConnection:
+        return PostgresConnection(conninfo, namespace="pdp_sessions", name="session store", busy_seconds=0.0)
+
+    with closing(opened(conninfo)) as listening, closing(opened(notifying or conninfo)) as other, other.answering():
+        listening.listen(channel, lambda: heard.append(time.monotonic()))
+        began = time.monotonic()
+        other.execute(f"NOTIFY {channel}")
+        while not heard and time.monotonic() - began < seconds:
+            # The answer to a statement brings what was notified before.
+            listening.execute("SELECT pg_sleep(0.001)")
+    return heard[0] - began if heard else None
 
 
 def silent_machines(
