@@ -30,6 +30,7 @@ from psycopg.errors import (
     AdminShutdown,
     CrashShutdown,
     DeadlockDetected,
+    InsufficientPrivilege,
     LockNotAvailable,
     ReadOnlySqlTransaction,
     SerializationFailure,
@@ -225,6 +226,8 @@ class PostgresConnection:
         except (psycopg.Error, UnicodeError) as error:
             code = getattr(error, "sqlstate", None)
             reason = f"`{code}`" if code else why_not_connected(str(error)) or "no connection"
+            if isinstance(error, InsufficientPrivilege):
+                reason = f"its user lacks a right there, {reason}"
             raise StoreUnavailableError(f"the {self._name} does not answer: {reason}") from None
 
     def drop(self) -> None:

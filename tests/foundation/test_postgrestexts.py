@@ -17,6 +17,7 @@ AT = 'connection to server at "10.1.2.3", port 5432 failed: '
         ("failed to resolve host 'db.secret': [Errno -2] Name or service not known", "its host is not known"),
         ("connection timeout expired", "no answer in time"),
         (f"{AT}SSL error: certificate verify failed", "its certificate is not trusted"),
+        (f'{AT}root certificate file "/home/secret/root.crt" does not exist', "`sslrootcert` names no file"),
         (f"{AT}server does not support SSL, but SSL was required", "it does not speak TLS"),
         (f'{AT}FATAL:  no pg_hba.conf entry for host "10.9.9.9", user "secret"', "`pg_hba.conf` lets nobody in"),
         (f'{AT}FATAL:  password authentication failed for user "secret"', "it does not take the password"),

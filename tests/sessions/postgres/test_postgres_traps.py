@@ -367,6 +367,18 @@ def test_a_connection_string_that_is_none_is_refused() -> None:
         PostgresSessionStore("password=secret host", **PATIENT)
 
 
+def test_who_may_create_nothing_is_told(server: PostgresServer) -> None:
+    """The first start creates the tables, and its user needs the right to."""
+    with server.connect() as connection:
+        connection.execute("CREATE ROLE guest LOGIN")
+    try:
+        with pytest.raises(StoreUnavailableError, match="its user lacks a right there, `42501`"):
+            PostgresSessionStore(server.conninfo.replace("user=pdp", "user=guest"), namespace="elsewhere", **PATIENT)
+    finally:
+        with server.connect() as connection:
+            connection.execute("DROP ROLE guest")
+
+
 def test_where_nothing_listens_the_store_is_unavailable(server: PostgresServer) -> None:
     """At once."""
     with closing(Proxy(server.port)) as proxy:
