@@ -53,7 +53,9 @@ def compared(
         for one in heads
         if one not in good
     )
-    foreign = _foreign(chains, noted.deployment, frozenset(one.chain for one in heads))
+    # By machine: those of others do not belong here.
+    by = {one.chain: one.replica for one in noted.heads}
+    foreign = _foreign(chains, noted.deployment, frozenset(one.chain for one in heads), by)
     return Noted(known=known, findings=(*unsigned, *foreign))
 
 
@@ -61,10 +63,13 @@ def _place_of(head: NotedHead) -> Path:
     return Path(f"{_TABLE}[{head.replica}]")
 
 
-def _foreign(chains: Mapping[str, tuple[Segment, ...]], deployment: str, noted: frozenset[str]) -> Iterator[Finding]:
+def _foreign(
+    chains: Mapping[str, tuple[Segment, ...]], deployment: str, noted: frozenset[str], by: Mapping[str, str]
+) -> Iterator[Finding]:
     for chain, segments in chains.items():
         if chain not in noted and not held(segments[0].path.parent, chain):
-            problem = f"chain `{chain}` is here, but no server has noted it in `{_TABLE}`"
+            who = f"the machine `{by[chain]}` has" if chain in by else "no server has"
+            problem = f"chain `{chain}` is here, but {who} noted it in `{_TABLE}`"
             yield Finding(file=segments[0].path, line=0, problem=problem)
             continue
         for segment in segments:

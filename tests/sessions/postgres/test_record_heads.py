@@ -345,11 +345,12 @@ def test_what_the_database_shows(replicas: Replicas, change: Callable[[Replicas]
 
 
 def test_the_folder_of_one_machine_is_compared_with_what_it_has_noted(replicas: Replicas) -> None:
-    """Not with what others have; without a name, they are missing there."""
-    one = replicas.verify(replicas.here, "--replica", "here")
+    """Not with what others have; without a name, they are missing there, and with another one it is theirs."""
+    one, other = (replicas.verify(replicas.here, "--replica", name) for name in ("here", "there"))
     all_of_them = replicas.verify(replicas.here)
 
-    assert (0, 1) == (one.exit_code, all_of_them.exit_code), one.output
+    assert (0, 1, 1) == (one.exit_code, other.exit_code, all_of_them.exit_code), one.output
+    assert "is here, but the machine `here` has noted it" in other.output
     assert "pdp_record.heads[there]: chain `" in all_of_them.output
 
 
