@@ -180,14 +180,33 @@ $(REPLICAS)/ready: $(VENV)/ready $(DATABASES)/requirements.lock
 	  --target $(@D) -r $(DATABASES)/requirements.lock
 	@touch $@
 
+# A release before this one, whose servers go on while several are upgraded one after the other: its wheel, built of the
+# commit in the history, in an environment of its own with what it locks. It is the one that finished the store.
+OLDER := .venv-older
+OLDER_COMMIT := f4009bb17aff031968adf2f611f0720b8b9ab915
+$(OLDER)/ready: $(VENV)/ready
+	@git cat-file -e $(OLDER_COMMIT)^{commit} 2> /dev/null || { \
+	  echo "commit \`$(OLDER_COMMIT)\` is not in this checkout: run \`git fetch --unshallow\`" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(@D)
+	mkdir $(@D)/source
+	git archive $(OLDER_COMMIT) | tar -x -C $(@D)/source
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --wheel-dir $(@D)/dist $(@D)/source
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+	  -r $(@D)/source/requirements.lock
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(@D)/dist/*.whl
+	rm -rf $(@D)/source
+	@touch $@
+
 replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and three servers under faults for a minute and a half
 	$(BIN)/python -m pytest $(SHARED) -m "replicas and not long" $(DATABASES)
 
 replicas-demo: $(VENV)/ready $(REPLICAS)/ready  ## run two servers on one PostgreSQL, and see what holds while each of them stops
 	@$(BIN)/python -m tests.sessions.postgres.demo
 
-replicas-long: $(VENV)/ready $(REPLICAS)/ready  ## run all of them, on the oldest and on the newest version, and an hour and a half under faults
+replicas-long: $(VENV)/ready $(REPLICAS)/ready $(OLDER)/ready  ## run all of them on each version of PostgreSQL, also beside older servers, and an hour and a half under faults
 	POSTGRES_VERSION=16 $(BIN)/python -m pytest -m replicas $(DATABASES)
+	POSTGRES_VERSION=17 $(BIN)/python -m pytest -m replicas $(DATABASES)
 	POSTGRES_VERSION=18 $(BIN)/python -m pytest -m replicas $(DATABASES)
 
 environments: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready $(PEOPLE)/ready $(CREDENTIALS)/ready $(REPLICAS)/ready  ## install what the tests, the doors, people, credentials and replicas need
@@ -228,4 +247,4 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a 
 	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(REPLICAS) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(REPLICAS) $(OLDER) $(TOOLS) $(DIST) build *.egg-info

@@ -112,12 +112,15 @@ def _each_change_is_seen(seen: Seen, _: Terms) -> Judge:
 def _each_insistence_is_met(seen: Seen, _: Terms) -> Judge:
     """I1: an answer knows the change on which its caller insists, acknowledged or not.
 
-    After a server has taken over that may lack it, no allow does otherwise.
+    After a server has taken over that may lack it, no allow does otherwise. A label of a call takes no revision, on
+    which its caller could insist: who hears of an earlier change afterwards is told the epoch that counts the label.
     """
+    labels = Counter(name for one in seen.of_kind[Kind.LABEL] for name in seen.family(one.session))
 
     def judge(one: Operation) -> str:
         bound = one.allowed or not seen.losses.begun(one.returned)
-        return "is of an epoch before what the caller has heard of" if bound and one.epoch < one.least else ""
+        least = one.least - labels[one.session]
+        return "is of an epoch before what the caller has heard of" if bound and one.epoch < least else ""
 
     return judge
 

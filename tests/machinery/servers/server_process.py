@@ -70,10 +70,12 @@ class ServerProcess:
         self.kill()
 
     @classmethod
-    def refused(cls, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    def refused(
+        cls, folder: Path, /, *, program: Sequence[str] = THIS_PROGRAM, **settings: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command of a server that cannot start, to its end."""
         return subprocess.run(
-            _command(folder, settings),
+            _command(folder, settings, program),
             env=_environment(),
             capture_output=True,
             text=True,
@@ -172,7 +174,7 @@ class Callers:
             client.close()
 
 
-def _command(folder: Path, settings: Mapping[str, str], program: Sequence[str] = THIS_PROGRAM) -> list[str]:
+def _command(folder: Path, settings: Mapping[str, str], program: Sequence[str]) -> list[str]:
     flags = {
         "data-dir": str(folder / "data"),
         "policies-folder": str(folder / "policies"),

@@ -13,6 +13,17 @@ from pdp.v1 import session_pb2
 from tests.machinery.servers.notes import READ
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 
+# Where `make replicas-long` installs a release of before.
+OLDER = Path(__file__).parents[3] / ".venv-older"
+
+
+def older() -> tuple[str, ...]:
+    """Return the command line of the program of before."""
+    python = OLDER / "bin" / "python"
+    assert python.exists(), f"there is no `{OLDER}`: run `make replicas-long`"
+    # It must not find the program that is in the present folder.
+    return str(python), "-P", "-m", "pdp.cli"
+
 
 def start(folder: Path, **settings: str) -> ServerProcess:
     """Start a server on the database."""

@@ -24,6 +24,8 @@ from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgrescare import inspect_postgres
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgresmoving import PostgresSide
+from pdp.sessions.postgressteps import BASE_VERSION, FIRST_VERSION, POSTGRES_SCHEMA_VERSION
+from pdp.sessions.postgressteps import STEPS as ALL_STEPS
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.sqlitemoving import SQLiteSide
@@ -43,6 +45,9 @@ T = TypeVar("T")
 pytestmark = pytest.mark.replicas
 
 NOW = at(2000.0)
+# Those of programs that have no additive step.
+FIRST_STEPS = ALL_STEPS[: BASE_VERSION - FIRST_VERSION]
+NUMBERS = "SELECT schema_version, there, begun FROM pdp_sessions.meta, pdp_sessions.steps"
 KINDS = ["postgres", "sqlite"]
 
 
@@ -130,6 +135,25 @@ def test_everything_arrives(stores: Stores, target: str) -> None:
     assert before == rows(stores.sides(target)[1])
     assert told == stores.use(target, fullstore.read)
     stores.use(target, fullstore.go_on)
+
+
+def test_a_store_of_servers_of_before_moves_to_sqlite_and_back(stores: Stores, server: PostgresServer) -> None:
+    """With all its rows. What came after those servers is prepared where it arrives, and has begun for who starts."""
+    before = PostgresSessionStore(stores.conninfo, **PATIENT, tells=True, steps=FIRST_STEPS)
+    history = PostgresSessionHistory(stores.conninfo, **PATIENT, tells=True)
+    with closing(before), closing(history):
+        fullstore.fill(before, history)
+    with server.connect(dbname="moved") as connection:
+        connection.execute("DROP TABLE pdp_sessions.steps")
+        filled = rows(stores.postgres)
+        move(*stores.sides("sqlite"), now=NOW)
+        move(*stores.sides("postgres"), now=NOW)
+        arrived = rows(stores.postgres)
+        stores.use("postgres", fullstore.go_on)
+        numbers = connection.execute(NUMBERS).fetchone()
+
+    assert filled == arrived
+    assert (POSTGRES_SCHEMA_VERSION,) * 3 == numbers
 
 
 def test_labels_that_calls_have_added_arrive_in_their_sessions(stores: Stores) -> None:

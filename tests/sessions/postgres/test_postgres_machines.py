@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from pdp.v1.fence_pb2 import FENCED_BY_CONFIRMED, FENCED_BY_WAITED
 from pdp.v1.policy_pb2_grpc import PolicyServiceStub
 from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import READ, WRITE, notes_bundle
-from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
-from tests.sessions.postgres.onpostgres import basis, open_session
+from tests.machinery.servers.server_process import PATIENCE, THIS_PROGRAM, Callers, ServerProcess
+from tests.sessions.postgres.onpostgres import basis, older, open_session
 from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.postgres.tcpproxy import Proxy
 
@@ -109,11 +109,14 @@ def _first(
     return next(message for message in islice(feed, 400) if wanted(message))
 
 
-@pytest.fixture(scope="module")
-def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Give the processes, on a database of their own."""
+@pytest.fixture(scope="module", params=["same", pytest.param("older", marks=pytest.mark.long)])
+def machines(
+    request: pytest.FixtureRequest, server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machines]:
+    """Give the processes, on a database of their own; those of the other machine of the `same` program, or `older`."""
+    program, database = older() if request.param == "older" else THIS_PROGRAM, f"machines_{request.param}"
     with server.connect() as connection:
-        connection.execute("CREATE DATABASE machines")
+        connection.execute(f"CREATE DATABASE {database}".encode())
     folders = [tmp_path_factory.mktemp(name) for name in ("here", "there")]
     with ExitStack() as opened:
         proxy = opened.enter_context(closing(Proxy(server.port)))
@@ -121,17 +124,16 @@ def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
             write_folder(folder / "policies", notes_bundle())
             file = folder / "postgres"
             file.touch(mode=0o600)
-            file.write_text(server.conninfo_at(port).replace("dbname=postgres", "dbname=machines"), encoding="utf-8")
+            file.write_text(server.conninfo_at(port).replace("dbname=postgres", f"dbname={database}"), encoding="utf-8")
 
-        def started(folder: Path) -> ServerProcess:
+        def started(folder: Path, program: Sequence[str]) -> ServerProcess:
             file = str(folder / "postgres")
-            return opened.enter_context(
-                ServerProcess(
-                    folder, sessions_store="postgres", sessions_postgres_file=file, sessions_lease_seconds="1"
-                )
-            )
+            settings = {"sessions_store": "postgres", "sessions_postgres_file": file, "sessions_lease_seconds": "1"}
+            return opened.enter_context(ServerProcess(folder, program=program, **settings))
 
-        here, *there = [started(folder) for folder in (folders[0], folders[1], folders[1])]
+        # An older program goes on with what a newer one has prepared, but does not begin with it.
+        there = [started(folders[1], program) for _ in range(2)]
+        here = started(folders[0], THIS_PROGRAM)
         machines = Machines(
             here=opened.enter_context(Callers.of(here)),
             main=here,
@@ -139,7 +141,7 @@ def machines(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -
             processes={one.pid: one for one in there},
             folder=folders[1],
             proxy=proxy,
-            database=opened.enter_context(server.connect(dbname="machines")),
+            database=opened.enter_context(server.connect(dbname=database)),
         )
         wait_until(lambda: machines.holder() > 0)
         yield machines

@@ -184,8 +184,8 @@ def test_a_newer_program_takes_each_step_once(tables: Tables) -> None:
     assert (NOW, NEXT, NOW) == tables.numbers
 
 
-def test_a_server_that_waits_for_another_kind_of_step_is_told(tables: Tables) -> None:
-    """One that breaks brings all additive ones before it along."""
+def test_a_step_that_breaks_has_all_before_it_begin(tables: Tables) -> None:
+    """Servers that know less are refused in any case."""
     tables.store()
     tables.store(ADDITIVE, Step(statements="CREATE TABLE broken (id BIGINT)"))
 

@@ -29,15 +29,22 @@ _AFTERWARDS_SECONDS: Final = 1.0
 
 
 def campaign(
-    setting: Setting, choices: random.Random, history: HistoryFile, *, rounds: int, seconds: float
+    setting: Setting,
+    choices: random.Random,
+    history: HistoryFile,
+    *,
+    rounds: int,
+    seconds: float,
+    first: Callable[[int, Faults], None] = lambda *_: None,
 ) -> frozenset[str]:
     """Play all scripts, then have clients work while things break for some seconds, in each round.
 
-    What was seen goes to the history. Return the names of all faults and scripts that must be in it.
+    What was seen goes to the history. Return the names of all faults and scripts that must be in it. `first` is called
+    in each round with its number, from 1, before anything breaks while clients work.
     """
     names: set[str] = set()
     for number in range(1, rounds + 1):
-        names |= _round(setting, choices, history, seconds=seconds, number=number)
+        names |= _round(setting, choices, history, seconds=seconds, number=number, first=first)
     _read_all(setting.replicas, history)
     for one in _recorded(setting.replicas):
         history.note(one)
@@ -45,7 +52,13 @@ def campaign(
 
 
 def _round(
-    setting: Setting, choices: random.Random, history: HistoryFile, *, seconds: float, number: int
+    setting: Setting,
+    choices: random.Random,
+    history: HistoryFile,
+    *,
+    seconds: float,
+    number: int,
+    first: Callable[[int, Faults], None],
 ) -> frozenset[str]:
     stopping = Event()
     population = Population()
@@ -60,6 +73,7 @@ def _round(
         for name, play in scripts.all().items():
             play(name)
         with _working([ears.run, *(one.run for one in clients)], stopping):
+            first(number, faults)
             faults.run(stopping, seconds)
             history.note(_calm(setting, scripts))
             stopping.wait(_AFTERWARDS_SECONDS)

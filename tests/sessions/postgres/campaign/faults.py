@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import Event
 from typing import Final
@@ -47,6 +47,11 @@ class Faults(Breaking):
         """Return all faults that there can be in this setting, by their names."""
         # A start costs as much as many other faults.
         return {**self._of_one(), "kill": self._kill, **self._outages.long()}
+
+    def replace(self, at: Replica, program: Sequence[str]) -> None:
+        """Start another version of the program in the place of a replica."""
+        with self.noted("replace", at.number):
+            at.replace(program)
 
     def _shuffled(self, *faults: Mapping[str, Fault]) -> list[tuple[str, Fault]]:
         every = [one for some in faults for one in some.items()]

@@ -51,7 +51,8 @@ class Replica:
         replication: str,
         program: Sequence[str] = THIS_PROGRAM,
     ) -> None:
-        self.number, self._folder, self._replication, self._program = number, folder, replication, program
+        self.program = program
+        self.number, self._folder, self._replication = number, folder, replication
         # In the order of the servers.
         self.proxies = [FaultyProxy(server.port) for server in servers]
         self.clock = WallClock(folder)
@@ -83,20 +84,18 @@ class Replica:
 
     def start(self) -> None:
         """Start it; it listens once this returns."""
-        self._process = ServerProcess(
-            self._folder,
-            self.clock.environment,
-            program=self._program,
-            sessions_store="postgres",
-            sessions_postgres_file=str(self._folder / "postgres"),
-            sessions_lease_seconds=str(LEASE_SECONDS),
-            sessions_replication=self._replication,
-            record_replica=self.name,
-            # After each, the server notes in the database how far its record reaches.
-            record_checkpoint_seconds="1",
-            record_reserve_bytes="262144",
-        )
+        self._process = ServerProcess(self._folder, self.clock.environment, program=self.program, **self._settings())
         self.started += 1
+
+    def refused(self) -> str:
+        """Start it where it cannot; return what it says."""
+        return ServerProcess.refused(self._folder, program=self.program, **self._settings()).stderr
+
+    def replace(self, program: Sequence[str]) -> None:
+        """End it as operators do, and start another version of the program in its place."""
+        assert self.process.terminate() == 0
+        self.program = program
+        self.start()
 
     def stop(self) -> None:
         """Stop it for now: it does nothing until it goes on."""
@@ -123,6 +122,18 @@ class Replica:
         with self.channel() as channel:
             found = HealthStub(channel).Check(HealthCheckRequest(service="pdp.record"), timeout=PATIENCE)
         return bool(found.status == HealthCheckResponse.SERVING)
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "sessions_store": "postgres",
+            "sessions_postgres_file": str(self._folder / "postgres"),
+            "sessions_lease_seconds": str(LEASE_SECONDS),
+            "sessions_replication": self._replication,
+            "record_replica": self.name,
+            # After each, the server notes in the database how far its record reaches.
+            "record_checkpoint_seconds": "1",
+            "record_reserve_bytes": "262144",
+        }
 
     def channel(self) -> Any:
         """Return a channel to the present process."""
@@ -161,7 +172,13 @@ def conninfo_of(ports: Sequence[int], database: str) -> str:
 
 
 def started(
-    folder: Path, servers: Sequence[PostgresServer], database: str, count: int, *, replication: str = "none"
+    folder: Path,
+    servers: Sequence[PostgresServer],
+    database: str,
+    count: int,
+    *,
+    replication: str = "none",
+    program: Sequence[str] = THIS_PROGRAM,
 ) -> Sequence[Replica]:
     """Start replicas on a new database, whose primary is the first of the servers."""
     with servers[0].connect() as connection:
@@ -169,7 +186,8 @@ def started(
     replicas = []
     for number in range(count):
         (folder / str(number)).mkdir()
-        replicas.append(Replica(number, folder / str(number), servers, database, replication=replication))
+        made = Replica(number, folder / str(number), servers, database, replication=replication, program=program)
+        replicas.append(made)
     # The first one makes the tables.
     replicas[0].start()
     with ThreadPoolExecutor() as threads:
