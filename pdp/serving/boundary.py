@@ -196,8 +196,10 @@ class Boundary:
             for call, _ in calls:
                 self._queue(call)
             return
-        for (call, _), answer in zip(calls, answers, strict=True):
+        # Before any is sent: an answer that cannot be must not leave those after it counted.
+        for call, _ in calls:
             call.lane.leave(call.owner)
+        for (call, _), answer in zip(calls, answers, strict=True):
             call.incoming.answer(answer)
 
     def _watch(self, call: _Call, wire: bytes) -> None:

@@ -400,6 +400,24 @@ def test_an_error_in_what_one_call_is_told_is_its_own(wire: Make) -> None:
     assert (["13"], ["over"], -1) == (statuses, told, one.link.sock.fileno())
 
 
+def test_an_answer_that_cannot_be_sent_ends_its_own_call(wire: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers of a turn are given one after another: the one after it goes out."""
+    one = wire().greet()
+    one.send(whole(1) + whole(3), 0.0)
+    first, second = one.calls
+    send = one.link.connection.send
+    monkeypatch.setattr(one.link.connection, "send", lambda *_: 1 / 0)
+    first.answer(b"x")
+    monkeypatch.setattr(one.link.connection, "send", send)
+    second.answer(b"x")
+    one.link.turn()
+    told = [(frame.kind, frame.stream) for frame in one.frames()]
+
+    assert (frames.RST_STREAM, 1) in told
+    assert [kind for kind, stream in told if stream == 3] == [frames.HEADERS, frames.DATA, frames.HEADERS]
+    assert (first.over, second.over, one.link.open_calls) == (True, True, 0)
+
+
 def test_a_peer_that_is_gone_is_told_of(wire: Make) -> None:
     """Its calls are over, what waits for them is woken, and a callback comes once."""
     one, told, heard = wire().greet(), list[str](), list[bytes | None]()

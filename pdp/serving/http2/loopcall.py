@@ -86,8 +86,9 @@ class LoopCall:
         return True
 
     def answer(self, wire: bytes) -> None:
-        """Answer with one message."""
-        self._end_now(wire)
+        """Answer with one message. Raises nothing: the answers to other calls come after it."""
+        if not self._told(partial(self._end_now, wire)):
+            self._told(self._cancel_now)
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Call `then` with the next message, or None without one, on the thread of the connection."""
