@@ -46,6 +46,8 @@ from pdp.serving.watches import Watch
 _LOG = logging.getLogger("pdp.server")
 
 _LONGEST_ENTERING_SECONDS = 1.0
+# How much of the processor one turn may take on the transport's own thread before the rest of its calls get threads.
+_LONGEST_TURN_SECONDS = 0.02
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -104,6 +106,7 @@ class Boundary:
         watches = lanes[Lane.WATCHES].room.threads
         # What this turn of the transport has brought, and what was begun of it, by RPC.
         self._begun: dict[str, list[tuple[_Call, Any]]] = {}
+        self._turn_began = math.inf
         self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
 
     def takes_calls(self) -> bool:
@@ -168,7 +171,7 @@ class Boundary:
     def _begins_at_once(self, call: _Call, wire: bytes) -> bool:
         """Begin the answer to a call on this thread; say whether that was possible without waiting."""
         at_once, rpc = call.route.at_once, call.route.rpc
-        if at_once is None or not call.incoming.in_turns:
+        if at_once is None or not call.incoming.in_turns or self._turn_is_long():
             return False
         self._entering_since = time.monotonic()
         begun = self._attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
@@ -179,9 +182,20 @@ class Boundary:
         self._begun.setdefault(rpc.method, []).append((call, begun))
         return True
 
+    def _turn_is_long(self) -> bool:
+        """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
+
+        What a question to the policies takes also depends on the arguments, which agents choose.
+        """
+        # Of this thread alone: while others have the interpreter, waiting for it is no reason to give them more work.
+        now = time.thread_time()
+        self._turn_began = min(self._turn_began, now)
+        return now - self._turn_began > _LONGEST_TURN_SECONDS
+
     def turn_over(self) -> None:
         """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
         turn, self._begun = self._begun, {}
+        self._turn_began = math.inf
         for calls in turn.values():
             # The disk can hold up the write of the record.
             self._entering_since = time.monotonic()

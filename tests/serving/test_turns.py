@@ -1,0 +1,119 @@
+"""What one turn of a transport's own thread answers, and what it leaves to the threads of the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pdp.clock import SystemClock
+from pdp.model import Caller, Role
+from pdp.observer import Event
+from pdp.server.rpcs import RPCS
+from pdp.serving.atonce import AtOnce
+from pdp.serving.awaiting import Awaited
+from pdp.serving.boundary import Boundary, Route
+from pdp.serving.idle import IdleWatch
+from pdp.serving.lanes import BoundedPool, Room
+from pdp.serving.rpc import Lane
+from pdp.serving.transport import Context
+from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
+
+CALLER = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
+
+
+class Call:
+    """A call whose message came with it, and how it was answered."""
+
+    metadata = ()
+    in_turns = True
+    cancelled = False
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+
+    def auth_context(self) -> dict[str, Sequence[bytes]]:
+        """Prove nothing."""
+        return {}
+
+    def receive(self, then: Callable[[bytes | None], None]) -> None:
+        """Tell of the message."""
+        then(AuthorizeRequest(request_id="r").SerializeToString())
+
+    def answer(self, _: bytes) -> None:
+        """Be answered by the turn."""
+        self.answers.append("turn")
+
+    def serve(self, behavior: Callable[[bytes, Context], Any], wire: bytes) -> None:  # noqa: ARG002 - as transports have it
+        """Be answered by a thread."""
+        self.answers.append("thread")
+
+
+class Taking:
+    """A boundary whose calls take as much of the processor as a test says."""
+
+    def __init__(self, opened: ExitStack) -> None:
+        self.now, self.takes = 0.0, 0.0
+        rpc = RPCS["/pdp.v1.AuthorizationService/Authorize"]
+        at_once = AtOnce(begin=self.begin, finish=lambda begun: [b""] * len(begun))
+        self.route = Route(rpc=rpc, handle=lambda *_: AuthorizeResponse(), upload_bytes=0, at_once=at_once)
+        self.lanes = {
+            lane: BoundedPool(lane.value, Room(threads=1, bound=8, share=8)) for lane in (Lane.CALLS, Lane.WATCHES)
+        }
+        for pool in self.lanes.values():
+            opened.callback(pool.shutdown)
+        clock, self.noted = SystemClock(), list[Event]()
+        self.boundary = Boundary(
+            {"/pdp.v1.AuthorizationService/Authorize": self.route},
+            self.lanes,
+            authenticator=SimpleNamespace(
+                needs_peer=lambda _: False, authenticate=lambda *_: CALLER, present=lambda caller, _: caller
+            ),
+            observer=SimpleNamespace(event=self.noted.append),
+            clock=clock,
+            awaited=Awaited(clock, limit=60.0, most=8, what="calls wait"),
+            idle=IdleWatch(clock, limit=60.0),
+        )
+
+    def begin(self, request: AuthorizeRequest, _: object) -> str:
+        """Begin a call, which takes its time."""
+        self.now += self.takes
+        return request.request_id
+
+    def turn(self, *calls: Call) -> list[str]:
+        """Take calls in one turn; return who has answered each, once all are."""
+        for call in calls:
+            self.boundary.enter(self.route, call)  # type: ignore[arg-type]
+        self.boundary.turn_over()
+        self.lanes[Lane.CALLS].shutdown()
+        return [answer for call in calls for answer in call.answers]
+
+
+@pytest.fixture
+def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
+    """Yield a boundary, whose thread takes no time but what its calls take."""
+    with ExitStack() as opened:
+        one = Taking(opened)
+        monkeypatch.setattr("pdp.serving.boundary.time.thread_time", lambda: one.now)
+        yield one
+
+
+def test_calls_of_a_long_turn_get_threads(taking: Taking) -> None:
+    """Those that are quick in number can take long together: the calls of others do not wait for all of them."""
+    taking.takes = 0.015
+
+    assert taking.turn(*[Call() for _ in range(4)]) == ["turn", "turn", "thread", "thread"]
+
+
+def test_each_turn_has_its_own_time(taking: Taking) -> None:
+    """Calls that come one after another are all answered at once, whatever they take together."""
+    taking.takes = 0.05
+    calls = [Call() for _ in range(4)]
+    for call in calls:
+        taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
+        taking.boundary.turn_over()
+
+    assert [call.answers for call in calls] == [["turn"]] * 4
