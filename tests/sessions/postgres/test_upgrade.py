@@ -143,7 +143,8 @@ def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Settin
     print(seen, flush=True)  # noqa: T201 - the figures of the proof
 
     assert [] == [str(one) for one in islice(violations(history, TERMS), 20)]
-    assert [] == [one for one in history if ":" in one.name]
+    # Calls that come in the moment in which a server is ended in order.
+    assert {"CANCELLED: CANCELLED"} >= {one.name for one in history if ":" in one.name}
     assert expected | {"replace"} <= seen.faults.keys()
     assert [MIXED] == found
     require_begun(setting)
