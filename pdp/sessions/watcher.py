@@ -67,6 +67,8 @@ class Watcher(Watching):
         # While memory is asked alone, by callers who cannot wait for a look.
         self._looking = Repeater("store-look", self.look_again, every=max(trust_seconds / 2, _SHORTEST), at_once=False)
         self._looks = self._alone = False
+        # How long such a caller waits for a read: after one has waited in vain, none does until the read is over.
+        self._moment_seconds = MOMENT_SECONDS
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
@@ -95,9 +97,11 @@ class Watcher(Watching):
             return Reading(chain, self._moment)
 
     def _known(self, key: Key, least: Head | None) -> Reading | None:
-        if not self._lock.acquire(timeout=MOMENT_SECONDS):
+        if not self._lock.acquire(timeout=self._moment_seconds):
+            self._moment_seconds = 0.0
             return None
         try:
+            self._moment_seconds = MOMENT_SECONDS
             self._alone = True
             if not self._looks:
                 self._looks = True

@@ -630,6 +630,35 @@ def test_memory_that_is_asked_alone_is_kept_as_new(watched: SQLiteSessionStore, 
     assert watched.known(session.handle_digest) is None
 
 
+class Held:
+    """A lock, and how long each has waited for it."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.waits: list[bool] = []
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Take it unless it is held."""
+        self.waits.append(timeout > 0)
+        return not self.held
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+def test_one_caller_at_most_waits_in_vain_for_a_long_read(
+    watched: SQLiteSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread with many calls would wait a moment for each, while a disk that is slow holds the read up."""
+    lock = Held()
+    with monkeypatch.context() as patched:
+        patched.setattr(watched._watcher, "_lock", lock)
+        for lock.held in (True, True, True, False, True):
+            watched.known(NOBODY)
+
+    assert lock.waits == [True, False, False, False, True]
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 def test_without_a_shared_signal_every_look_asks_the_database(
     watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path, *, replaced: bool
