@@ -19,24 +19,25 @@ from pdp.model import Scope, Session, SessionState
 from pdp.sessions.access import AccessRequest, AccessState
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import LIVE
-from pdp.sessions.values import Change
+from pdp.sessions.values import Change, Cut
 
 # What the reason of what was written again begins with.
 AGAIN: Final = "written again after a failover"
 
 
 class Closing(StrEnum):
-    """What was noted: a session that is over, one with less authority, a freeze, or a no to a call or its approval."""
+    """What was noted: a session that is over or has less authority, a cut, a freeze, or a no to a call or approval."""
 
     OVER = "over"
     NARROWED = "narrowed"
+    CUT = "cut"
     FROZEN = "frozen"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One closing of the session, freeze or access request with this id. `text` is JSON, and says how it was closed."""
+    """One closing of the session, freeze or access request with this id; a cut has none. `text` is JSON: how it was."""
 
     closing: Closing
     id: str
@@ -59,6 +60,11 @@ def narrowed(session: Session) -> Note:
     return _note(Closing.NARROWED, session.id, facts)
 
 
+def cut_off(cut: Cut) -> Note:
+    """Return the note of a cut: of all sessions that it revokes, whoever was first to write each."""
+    return _note(Closing.CUT, "", asdict(cut))
+
+
 def frozen(freeze: Freeze) -> Note:
     """Return the note of a freeze that was set."""
     return _note(Closing.FROZEN, freeze.id, asdict(freeze))
@@ -70,6 +76,23 @@ def refused(request: AccessRequest) -> Note | None:
         return None
     facts = {"at": request.answered_at, "by": request.answered_by, "reason": request.reason}
     return _note(Closing.REFUSED, request.id, facts)
+
+
+def cut_in(note: Note) -> Cut:
+    """Return the cut that a note holds."""
+    return Cut(**json.loads(note.text))
+
+
+def cut_again(cut: Cut) -> Change:
+    """Return the change that revokes again what a cut has revoked, and leaves any other session as it is."""
+
+    def change(session: Session) -> Session | None:
+        if session.state not in LIVE or not cut.covers(session):
+            return None
+        after = _over(session, SessionState.REVOKED, cut.at, cut.by, cut.reason)
+        return replace(after, epoch=session.epoch + 1)
+
+    return change
 
 
 def freeze_in(note: Note) -> Freeze:

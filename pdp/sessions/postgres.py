@@ -11,7 +11,7 @@ from pdp.clock import SystemClock
 from pdp.errors import ConflictError, StoreUnavailableError, reason_of
 from pdp.model import Head, Session, SessionState
 from pdp.sessions.acknowledged import Acknowledged, Known
-from pdp.sessions.closings import Note, frozen, narrowed, over
+from pdp.sessions.closings import Note, cut_off, frozen, narrowed, over
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.fences import Fences
 from pdp.sessions.foresight import Foresight
@@ -33,7 +33,7 @@ from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
-from pdp.sessions.values import ActiveBundle, Captured, Change, Expected
+from pdp.sessions.values import ActiveBundle, Captured, Change, Cut, Expected
 from pdp.sessions.writes import Write
 
 T = TypeVar("T")
@@ -228,6 +228,13 @@ class PostgresSessionStore(SQLSessionStore):
         """Raise `StoreUnavailableError` when a commit on a connection is to wait for standbys, and waits for none."""
         if self._failover is not None:
             self._failover.require_standbys(connection.execute(_STANDBYS).get)
+
+    def cut(self, cut: Cut) -> None:
+        """Revoke any number of sessions at once."""
+        super().cut(cut)
+        if self._failover is not None:
+            # The sessions are noted one by one as well, but by whoever is first to change each.
+            self._failover.keep_closed([cut_off(cut)], self._failover.known.timeline)
 
     def note_closed(self, notes: Sequence[Note], timeline: str) -> None:
         """Note what was closed beside the sessions, on a timeline, before it is acknowledged.

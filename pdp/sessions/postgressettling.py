@@ -188,6 +188,7 @@ class SettlingStore(PostgresSessionStore):
         It is not noted where the server lacks changes whose notes are kept no more, until all was revoked there.
         """
         notes = [note for _, note in noted.notes if note.closing in (Closing.OVER, Closing.NARROWED)]
+        cuts = [closings.cut_in(note) for _, note in noted.notes if note.closing is Closing.CUT]
         ids = json.dumps(sorted({note.id for note in notes}))
         with self._transaction():
             present = standing(self._connection, noted.dropped)
@@ -195,6 +196,8 @@ class SettlingStore(PostgresSessionStore):
             lost = [note for known, note in noted.notes if note.closing is Closing.FROZEN and self._lacks(known)]
             self._advance(wall_at)
             sessions = self._apply(_NOTED, (ids,), closings.again(notes, at=wall_at), {})
+            for cut in cuts:
+                sessions += self._apply(_CUT, (cut.tenant, cut.at, cut.user, cut.agent), closings.cut_again(cut), {})
             freezes = tuple(filter(self._freeze_again, map(closings.freeze_in, lost)))
             self._outbox.add(freeze_event(None, freeze, at=wall_at) for freeze in freezes)
             whole = present.swept == present.timeline or not lacks(present, noted.dropped)
@@ -269,6 +272,11 @@ def _require_same(connection: int, seen: Standing) -> None:
 
 _NOTED: Final = """
 SELECT id, epoch FROM sessions WHERE id IN (SELECT json_array_elements_text(CAST(? AS json)))
+ORDER BY depth, requested_at, id
+"""
+_CUT: Final = """
+SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') AND tenant = ? AND requested_at <= ?
+  AND CAST(? AS text) IN ('', "user") AND CAST(? AS text) IN ('', agent)
 ORDER BY depth, requested_at, id
 """
 # Servers that do not know this table write nothing into it, so they are absent until none of them is there.

@@ -17,6 +17,7 @@ from pdp.sessions.closings import AGAIN
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.values import Cut
 from pdp.sessions.writes import Write
 from pdp.testing.stores.access import request
 from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
@@ -77,6 +78,22 @@ def test_what_is_found_closed_is_closed_again_as_well(machine: Machine, loses: C
     assert ((asked.id,), ()) == found
     assert [SessionState.REVOKED] * 2 == after
     assert not machine.revoked
+
+
+def test_what_was_revoked_at_once_is_revoked_again(machine: Machine, loses: Callable[[Session], None]) -> None:
+    """Also what a server that was killed has changed first, and has not noted; and nothing that came later."""
+    early, late = living("early"), replace(living("late"), requested_at=3000.0)
+    cut = Cut(tenant=early.tenant, user=early.user, at=2000.0, by="lead", reason="enough")
+    with closing(machine.opened()) as store:
+        for one in (early, late):
+            store.insert(one, wall_at=1000.0)
+        store.cut(cut)
+        store.lift(cut)
+        loses(early)
+        after = [_seen(store, one) for one in (early, late)]
+
+    assert (SessionState.REVOKED, "lead", 2000.0) == (after[0].state, after[0].ended_by, after[0].ended_at)
+    assert late == after[1]
 
 
 def test_a_no_to_a_call_is_said_again(
