@@ -365,8 +365,11 @@ class Chain:
         return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
 
     def _write(self, data: bytes, *, urgent: bool) -> None:
-        if self._size + len(data) > self._limit and not (urgent and self._size + len(data) <= self._room):
-            self._grow(urgent=urgent)
+        if urgent and self._size + len(data) > self._room:
+            self._grow(urgent=True)
+        # What is not urgent can be more than one step: the decisions of a turn, or those after many that were urgent.
+        while not urgent and self._size + len(data) > self._limit:
+            self._grow(urgent=False)
         done = 0
         try:
             done = self._disk.write(self._file, data)

@@ -623,6 +623,22 @@ def test_decisions_of_a_turn_are_one_write(tmp_path: Path) -> None:
     assert [] == subject.findings()
 
 
+def test_a_large_turn_leaves_the_reserve_alone(tmp_path: Path) -> None:
+    """It is written once there is room for all of it: a step more is not enough for thirty decisions."""
+    steps = iter([True, True])
+
+    def allocate(*_: int) -> bool:
+        if not next(steps, False):
+            raise OSError(FULL, "the disk is full")
+        return True
+
+    subject = Subject(tmp_path, "written", reserve_bytes=4 * STEP, disk=Disk(allocate=allocate))
+    recorded = together(subject, *map(str, range(30)))
+    left = list(steps)
+
+    assert (None, [], []) == (recorded, left, kinds(subject))
+
+
 def test_a_turn_that_cannot_be_written_is_not_recorded(tmp_path: Path) -> None:
     """Neither a disk that refuses it nor one that takes half of it keeps any: each call is decided again."""
     subject = Subject(tmp_path, "written")
