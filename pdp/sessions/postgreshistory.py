@@ -104,6 +104,7 @@ class PostgresSessionHistory(SQLSessionHistory):
         self._slices = SQLSlices(
             self._connection,
             standing.timeline if standing else _no_timeline,
+            timeline=lambda: self._connection.timeline,
             charging=self._charging,
             returning=self._returning,
             turn=BoundedLock(busy_seconds, _NAME),

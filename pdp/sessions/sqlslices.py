@@ -29,9 +29,9 @@ Transaction = Callable[[str], AbstractContextManager[None]]
 class SQLSlices:
     """The slices that a process takes in the database of a history. Safe for threads.
 
-    `lease_timeline` returns the timeline of the present lease, None without one. `charging` and `returning` make
-    transactions of `connection` in the order of a tree of sessions, by the id of its root; `turn` is held by the call
-    that takes a slice.
+    `lease_timeline` returns the timeline of the present lease, None without one, and `timeline` that of the server that
+    `connection` was opened to, empty when it is not known. `charging` and `returning` make transactions of `connection`
+    in the order of a tree of sessions, by the id of its root; `turn` is held by the call that takes a slice.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class SQLSlices:
         connection: Statements,
         lease_timeline: Callable[[], str | None],
         *,
+        timeline: Callable[[], str],
         charging: Transaction,
         returning: Transaction,
         turn: AbstractContextManager[object],
@@ -46,6 +47,7 @@ class SQLSlices:
     ) -> None:
         self._connection = connection
         self._lease_timeline = lease_timeline
+        self._timeline = timeline
         self._charging = charging
         self._returning = returning
         # So that of many calls which lack the same slice one takes it.
@@ -108,6 +110,9 @@ class SQLSlices:
         timeline = self._lease_timeline()
         try:
             with self._charging(charge.tree_id):
+                # INVARIANT: the lease can be of another server already than the one that will have the debit.
+                if self._timeline() not in ("", timeline):
+                    timeline = None
                 self._give_back(rests)
                 taken = [self._taken(debit, timeline, charge.tree_id) for debit in charge.debits]
         except ExhaustedError as error:

@@ -79,6 +79,8 @@ class Server:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.leased = True
+        # Of its lease, when that is of another primary than the one that it is connected to.
+        self.leased_by = ""
         self.at = 0.0
         self.slices = self.started()
 
@@ -86,7 +88,8 @@ class Server:
         """Return what a server holds that has just started: nothing."""
         return SQLSlices(
             self.database.connection,
-            lambda: self.database.timeline if self.leased else None,
+            lambda: (self.leased_by or self.database.timeline) if self.leased else None,
+            timeline=lambda: self.database.timeline,
             charging=self.database.transaction,
             returning=self.database.transaction,
             turn=Lock(),
@@ -204,6 +207,18 @@ def test_no_slice_is_spent_without_its_lease(database: Database, two: Two, lost:
     charged = [here.charge(1).used, there.charge(1).used, there.charge(MOST).used]
 
     assert [(1,), (SLICE + 1,), ()] == charged if lost == "timeline" else [(2,), (3,), ()] == charged
+
+
+def test_no_slice_is_taken_at_a_primary_that_another_one_has_replaced(database: Database, two: Two) -> None:
+    """M28: there the call takes exactly, since the one that gives the lease does not have the debit."""
+    here, there = two
+    before = database.kept()
+    here.leased_by = "11"
+    here.charge(1)
+    database.go_back(before)
+    allowed = sum(bool(server.charge(1).used) for server in (there, here) * MOST)
+
+    assert MOST == allowed
 
 
 def test_a_slice_that_was_lost_gives_nothing_back(database: Database, two: Two) -> None:

@@ -133,6 +133,17 @@ def test_without_a_lease_a_budget_is_exact(two: Two) -> None:
     assert Used(3, 0, 0) == there.used()
 
 
+def test_under_a_lease_of_another_primary_a_budget_is_exact(two: Two) -> None:
+    """M28: its connection can still be to the one before, where the debit of a slice would stay."""
+    here, there = two
+    here.history.used("ses_a")
+    here.history._connection.timeline = "00000000"
+    used = [here.take(), here.take()]
+
+    assert [(1,), (2,)] == used
+    assert Used(2, 0, 0) == there.used()
+
+
 def test_slices_go_with_their_session(two: Two, server: PostgresServer) -> None:
     """When its budgets go."""
     two[0].take()
