@@ -510,7 +510,7 @@ def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_pat
     assert ((1,), {"max_calls": Used(2, 0)}, (3,)) == (before, used, after)
 
 
-def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_isliving(tmp_path: Path) -> None:
+def test_the_kill_of_a_primary_that_waits_for_none_revokes_what_is_live(tmp_path: Path) -> None:
     """A revocation that no standby had was acknowledged: the session is revoked all the same, and the loss is named."""
     with replicated(VERSION, synchronous=False) as cluster:
         machine = Machine(conninfo=cluster.conninfo, folder=tmp_path, replication=Replication.ASYNC, options=HASTY)
