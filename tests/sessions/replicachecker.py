@@ -86,10 +86,10 @@ def _after_what_forbids(seen: Seen, kinds: tuple[Kind, ...]) -> Judge:
 def _each_change_is_seen(seen: Seen, _: Terms) -> Judge:
     """I1: whoever asks after a change was acknowledged, at whatever replica, gets an answer that knows it.
 
-    After a server has taken over that may lack it, nothing is said of that.
+    After a server has taken over that may lack it, nothing is said of that. Labels have an invariant of their own.
     """
     known = {
-        key: Steps((one.returned, one.epoch) for one in changes)
+        key: Steps((one.returned, one.epoch - seen.labels_in(one)) for one in changes)
         for key, changes in by(
             (
                 one

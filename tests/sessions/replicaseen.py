@@ -84,6 +84,11 @@ class Seen:
         self.recorded = array("Q", sorted(self.recorded))
         self.requests = {one.session: one for one in self.of_kind[Kind.REQUEST] if one.session}
         self.changes = by((one for kind in CHANGES for one in self.of_kind[kind]), lambda one: one.session)
+        # When each session was labelled, or may have been: a label is one of all above it.
+        self._labelled: dict[str, list[float]] = defaultdict(list)
+        for one in self.of_kind[Kind.LABEL]:
+            for name in self.family(one.session) if one.result is not Result.FAILED else ():
+                self._labelled[name].append(one.invoked)
         # When servers took over that may lack what was acknowledged until then.
         self.losses = Spans(span_of(one) for one in self.of_kind[Kind.FAULT] if one.name == LOSS)
 
@@ -110,6 +115,13 @@ class Seen:
     def acknowledged(self, *kinds: Kind) -> Iterator[Operation]:
         """Yield the operations of these kinds that were answered as done."""
         return (one for kind in kinds for one in self.of_kind[kind] if one.result is Result.OK)
+
+    def labels_in(self, change: Operation) -> int:
+        """Return how many labels can be in the epoch that a change has answered, though it did not write them.
+
+        Calls that nothing about them depends on are answered without them.
+        """
+        return bisect_left(self._labelled.get(change.session, []), change.returned)
 
     def may_be_lost(self, one: Operation) -> bool:
         """Say whether a change was made before a server took over that may lack it."""

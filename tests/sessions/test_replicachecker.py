@@ -177,6 +177,10 @@ def test_each_invariant_has_a_violation() -> None:
         ),
         pytest.param([*CHILD, LABELLED, allow(10.2, tool="read")], id="a tool that a label leaves"),
         pytest.param([*CHILD, LABELLED, read(epoch=3)], id="a label counts above"),
+        pytest.param(
+            [at(9.0, Kind.LABEL, tool="write"), NARROWED, allow(10.2, tool="read"), read(epoch=3)],
+            id="a narrowing that changes nothing shows a label that the call does not depend on",
+        ),
         pytest.param([*CHILD, REVOKED, read(session="b", state="revoked", epoch=3)], id="a revocation counts below"),
     ],
 )

@@ -81,13 +81,14 @@ class Cluster:
 
     def promote(self) -> PostgresServer:
         """Promote the standby that has most, whether the primary lives or not, and have the others follow it."""
+        # What is still on its way to one of them would count after they were compared.
+        for standby in self.standbys:
+            _follow(standby, "")
+        wait_until(lambda: not any(map(_receives, self.standbys)), seconds=_PATIENCE)
         new, *others = sorted(self.standbys, key=_received, reverse=True)
         new.promote()
         for other in others:
-            source = f"host=127.0.0.1 port={new.port} user=pdp application_name={self._name_of(other)}"
-            with other.connect() as connection:
-                connection.execute(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
-                connection.execute("SELECT pg_reload_conf()")
+            _follow(other, f"host=127.0.0.1 port={new.port} user=pdp application_name={self._name_of(other)}")
         self.primary, self.standbys = new, others
         return new
 
@@ -131,6 +132,13 @@ def replicated(version: int, *, synchronous: bool, alone: bool = False) -> Itera
         cluster = Cluster(primary, synchronous=synchronous, alone=alone)
         opened.callback(cluster.stop)
         yield cluster
+
+
+def _follow(standby: PostgresServer, source: str) -> None:
+    """Have a standby stream from another server; from none without a connection string."""
+    with standby.connect() as connection:
+        connection.execute(f"ALTER SYSTEM SET primary_conninfo = '{source}'")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def pause(pids: Sequence[int]) -> None:

@@ -77,7 +77,9 @@ def test_what_was_acknowledged_holds_at_all_replicas(
     print(found, flush=True)  # noqa: T201 - the figures of the proof
 
     assert [] == [str(one) for one in islice(violations(history, TERMS), 20)]
-    assert [] == [one for one in history if ":" in one.name]
+    # What a caller has heard of may be lost with a server: then it is told so.
+    loses = setting.replication == "async"
+    assert [] == [one for one in history if ":" in one.name and not (loses and one.least >= 0)]
     # What the invariants are about was there.
     assert expected <= found.faults.keys()
     assert found.late > 0

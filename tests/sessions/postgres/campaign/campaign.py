@@ -122,4 +122,4 @@ def _recorded(replicas: Sequence[Replica]) -> Iterator[Operation]:
             if record["kind"] == "decision":
                 yield Operation(kind=Kind.RECORDED, decision=record["id"])
             elif record["kind"] == EventKind.STORE_WENT_BACK:
-                yield Operation(kind=Kind.WENT_BACK, replica=replica.number, name=record["timeline"])
+                yield Operation(kind=Kind.WENT_BACK, replica=replica.number, name=record["facts"]["timeline"])
