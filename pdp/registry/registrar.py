@@ -541,8 +541,9 @@ class Registrar:
             scope = _kept_of(session, tool_patterns, now)
             narrowed = lifecycle.narrow(session, now, scope=scope, deadline=end, labels=labels)
         if narrowed is None:
-            # Another has narrowed it as far, and may not have been answered yet.
-            self._sessions.outwait()
+            # Another has narrowed it as far, and may not have been answered yet: a change of nothing is done for all,
+            # and a machine that closes again what was closed counts it as its own.
+            self._sessions.change_tree(session_id, _unchanged, wall_at=now.wall_at)
         else:
             with self._sessions.fencing():
                 self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
@@ -839,6 +840,10 @@ def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> N
             raise WrongStateError(
                 f"the parent session has the label `{unapproved[0]}`, which widens now but did not at its approval"
             )
+
+
+def _unchanged(_: Session) -> None:
+    """Leave a session as it is."""
 
 
 def _selected(selector: Selector, caller: Caller) -> SessionFilter:

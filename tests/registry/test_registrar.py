@@ -546,7 +546,11 @@ def test_what_is_found_done_is_answered_when_all_know_it(pdp: Embedded) -> None:
     deny = partial(pdp.registrar.deny, denied, reason="No", caller=APPROVER)
     deny()
     again = [partial(narrow, pdp, narrowed), partial(narrow, pdp, over), partial(pdp.registrar.end, ended, caller=PEP)]
-    with patch.object(pdp.sessions, "outwait", side_effect=StoreUnavailableError("a server may not know it")):
+    unknown = StoreUnavailableError("a server may not know it")
+    with (
+        patch.object(pdp.sessions, "outwait", side_effect=unknown),
+        patch.object(pdp.sessions, "change_tree", side_effect=unknown),
+    ):
         for one in (*again, deny):
             with pytest.raises(StoreUnavailableError, match="a server may not know it"):
                 one()

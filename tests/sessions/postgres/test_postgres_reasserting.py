@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.clock import Instant
+from pdp.clock import Instant, SystemClock
 from pdp.model import Session, SessionState
 from pdp.sessions.access import AccessRequest, AccessState, deny
 from pdp.sessions.closings import AGAIN
@@ -19,9 +19,11 @@ from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.values import Cut
 from pdp.sessions.writes import Write
+from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.stores.access import request
 from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
 from pdp.testing.waiting import wait_until
+from tests.machinery.oracle.opened import APPROVER, opened
 from tests.sessions.postgres.conftest import PATIENT
 from tests.sessions.postgres.machine import HASTY, Machine, can, living
 from tests.sessions.postgres.postgrescluster import replicated
@@ -31,6 +33,11 @@ pytestmark = pytest.mark.replicas
 
 VERSION = int(os.environ.get("POSTGRES_VERSION", "18"))
 TOOLS = make_scope("git/log", "git/show")
+FILES = bundle_files(
+    policies={"git": '@id("git/all") permit (principal, action, resource);'},
+    tools={"git": [tool("log"), tool("show")]},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['git/*']}}}",
+)
 
 
 @pytest.fixture
@@ -94,6 +101,32 @@ def test_what_was_revoked_at_once_is_revoked_again(machine: Machine, loses: Call
 
     assert (SessionState.REVOKED, "lead", 2000.0) == (after[0].state, after[0].ended_by, after[0].ended_at)
     assert late == after[1]
+
+
+def test_what_is_found_narrowed_is_narrowed_again_as_well(
+    machine: Machine, tmp_path: Path, loses: Callable[[Session], None]
+) -> None:
+    """The one that narrowed it was killed before it noted that, and this one has told its caller that it is done."""
+    with (
+        closing(machine.opened()) as store,
+        opened(tmp_path / "policies", FILES, sessions=store, clock=SystemClock()) as pdp,
+    ):
+        session_id, _ = pdp.session("git/*")
+        whole = pdp.stored(session_id)
+        late = whole.deadline
+        early = replace(late, wall_at=late.wall_at - 600, boot_at=late.boot_at - 600)
+        less = replace(whole, epoch=whole.epoch + 1, deadline=early)
+        with closing(PostgresSessionStore(machine.conninfo, **PATIENT)) as killed:
+            killed.update([less], wall_at=whole.requested_at)
+        narrowed = pdp.embedded.registrar.narrow(
+            session_id, tool_patterns=(), expires_at=early.wall_at + 60, labels=(), caller=APPROVER
+        )
+        loses(whole)
+        after = _seen(store, whole)
+
+    assert early == narrowed.session.deadline
+    assert (SessionState.ACTIVE, early.wall_at) == (after.state, after.deadline.wall_at)
+    assert not machine.revoked
 
 
 def test_a_no_to_a_call_is_said_again(
