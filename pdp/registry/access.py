@@ -167,7 +167,8 @@ class Approvals:
         revoke = partial(access.revoke, now=now, by=caller.id, reason=reason)
         if selector.kind == "request":
             if self._visible(selector.value, caller).state is AccessState.REVOKED:
-                self._requests().outwait()
+                # Another has taken it back, and may not have been answered yet: this changes nothing, and is as safe.
+                self._requests().answer_all([selector.value], revoke)
                 return ()
             with self._outwaiting():
                 revoked = self._requests().answer(selector.value, revoke, write=write)

@@ -257,6 +257,10 @@ class SQLAccessRequests:
     ) -> tuple[AccessRequest, ...]:
         with self._writing():
             stored = [found for one in request_ids if (found := self._one(one)) is not None]
+            if self._noted is not None:
+                # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
+                for one in stored:
+                    self._noted(one)
             successors = access.answered(stored, change)
             if successors:
                 names = tuple(one.id for one in successors)

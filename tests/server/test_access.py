@@ -293,7 +293,11 @@ def test_what_is_found_answered_is_safe_before_it_is_said(desk: Desk) -> None:
         one()
 
     lost = StoreUnavailableError("the machine may lose it")
-    with patch.object(desk.server.embedded.history.access(), "outwait", side_effect=lost):
+    requests = desk.server.embedded.history.access()
+    with (
+        patch.object(requests, "outwait", side_effect=lost),
+        patch.object(requests, "answer_all", side_effect=lost),
+    ):
         for one in again:
             with pytest.raises(Exception, match="the machine may lose it"):
                 one()

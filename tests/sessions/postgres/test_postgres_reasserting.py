@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,35 @@ def test_a_no_to_a_call_is_said_again(
     assert found[0] is not None
     assert (AccessState.DENIED, "lead") == (found[0].state, found[0].answered_by)
     assert [asked.id] == [one.id for closed in machine.again for one in closed.requests]
+
+
+def test_a_no_that_is_found_is_said_again_as_well(
+    machine: Machine, server: PostgresServer, loses: Callable[[Session], None]
+) -> None:
+    """The one that said it was killed before it noted that, and this one has told its caller that it is said."""
+    live, asked, now = living("live"), request(), Instant(wall_at=1000.0, boot_at=0.0, boot_id="boot")
+    no = partial(deny, now=now, by="lead", reason="no")
+    with (
+        closing(machine.opened()) as store,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, beside=store)) as history,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT)) as killed,
+        server.connect() as connection,
+    ):
+        store.insert(live, wall_at=1000.0)
+        requests = history.access()
+        requests.ask(asked, b"{}", now)
+        connection.execute("SET search_path = pdp_history")
+        before = connection.execute("SELECT state, content FROM access").fetchone()
+        killed.access().answer(asked.id, no)
+        assert () == requests.answer_all([asked.id], no)
+        connection.execute("UPDATE access SET (state, content) = (%s, %s)", before)
+        loses(live)
+        _seen(store, live)
+        found: list[AccessRequest | None] = []
+        wait_until(lambda: can(lambda: found.append(requests.get(asked.id))))
+
+    assert found[0] is not None
+    assert AccessState.DENIED is found[0].state
 
 
 def test_a_machine_that_is_absent_costs_what_is_live(
