@@ -56,6 +56,8 @@ class Slices:
         self._lock = Lock()
         self._held: dict[Place, Slice] = {}
         self._receipts = MemoryReceipts(MOST_RECEIPTS)
+        # The timeline of the latest charge, when that was made, and when the latest one on a timeline before.
+        self._charged_on, self._latest, self._latest_before = "", 0.0, 0.0
 
     def spend(self, charge: Charge) -> Charged | None:
         """Take all debits of a charge from what is held, or nothing; None when that is not enough for all of them."""
@@ -70,7 +72,7 @@ class Slices:
             slices = [one for one in held if one is not None and one.timeline == timeline]
             if len(slices) < len(held) or not all(map(_covers, slices, charge.debits)):
                 return None
-            return self._spent(charge, slices)
+            return self._spent(charge, slices, timeline or "")
 
     def take_out(self, debits: Collection[Debit]) -> list[Slice]:
         """Hold the slices of the budgets of some debits no longer, and return them."""
@@ -92,28 +94,34 @@ class Slices:
             for one in slices:
                 self._held.setdefault(one.place, one)
 
-    def put(self, charge: Charge, slices: Sequence[Slice]) -> Charged:
-        """Hold new slices, one for each debit of a charge, which is taken from them first."""
+    def put(self, charge: Charge, slices: Sequence[Slice], timeline: str) -> Charged:
+        """Hold new slices, one for each debit of a charge, which is taken from them first, on a timeline."""
         with self._lock:
-            return self._spent(charge, slices)
+            return self._spent(charge, slices, timeline)
 
     def leave(self, charge: Charge, charged_at: float) -> bool:
-        """Let one try less count on a charge; say whether it was the last one, and the charge can be taken back."""
-        with self._lock:
-            return self._receipts.leave(charge.retry_digest, charged_at)
+        """Let one try less count on a charge; say whether it was the last one, and the charge can be taken back.
 
-    def give_back(self, debits: Iterable[Debit]) -> list[Debit]:
-        """Give debits back to the slices that they were taken from; return those whose slice is not held any more."""
+        One that was made on a timeline before cannot: what has taken the place of that server may never have had it.
+        """
+        with self._lock:
+            return self._receipts.leave(charge.retry_digest, charged_at) and charged_at > self._latest_before
+
+    def give_back(self, debits: Iterable[Debit]) -> tuple[list[Debit], str]:
+        """Give debits back to the slices that they were taken from.
+
+        Return those whose slice is not held any more, and the timeline that they were taken on.
+        """
         gone: list[Debit] = []
         with self._lock:
             for debit in debits:
                 held = self._held.get(_place(debit))
                 # INVARIANT: windows only rise, so the debit was not taken from a slice of an earlier one.
-                if held is not None and held.window == debit.window:
+                if held is not None and held.window == debit.window and held.timeline == self._charged_on:
                     self._held[held.place] = held._replace(left=held.left + debit.amount)
                 else:
                     gone.append(debit)
-        return gone
+            return gone, self._charged_on
 
     def of(self, session_id: str) -> Mapping[str, Slice]:
         """Return the slices of the budgets of a session."""
@@ -125,7 +133,10 @@ class Slices:
         with self._lock:
             self._receipts.forget(charged_before=charged_before)
 
-    def _spent(self, charge: Charge, slices: Sequence[Slice]) -> Charged:
+    def _spent(self, charge: Charge, slices: Sequence[Slice], timeline: str) -> Charged:
+        if timeline != self._charged_on:
+            self._charged_on, self._latest_before = timeline, self._latest
+        self._latest = max(self._latest, charge.at)
         now = self._monotonic()
         left = [
             one._replace(left=one.left - debit.amount, spent_at=now)

@@ -68,11 +68,13 @@ class SQLSlices:
         """Take back a charge in slices, as `SessionHistory.take_back` does."""
         if not self._slices.leave(charge, charged_at):
             return
-        gone = self._slices.give_back(charge.debits)
+        gone, timeline = self._slices.give_back(charge.debits)
         if gone:
             with self._returning(charge.tree_id):
-                rows = [(one.amount, one.session_id, one.budget, one.window) for one in gone]
-                self._connection.executemany(GIVE_BACK, rows)
+                # INVARIANT: a server that has taken the place of the one with the debits may never have had them.
+                if self._timeline() in ("", timeline):
+                    rows = [(one.amount, one.session_id, one.budget, one.window) for one in gone]
+                    self._connection.executemany(GIVE_BACK, rows)
 
     def give_back(self, charge: Charge) -> bool:
         """Give back what is held of the budgets of a charge; say whether that was anything."""
@@ -111,7 +113,7 @@ class SQLSlices:
         try:
             with self._charging(charge.tree_id):
                 # INVARIANT: the lease can be of another server already than the one that will have the debit.
-                if self._timeline() not in ("", timeline):
+                if (on := self._timeline()) not in ("", timeline):
                     timeline = None
                 self._give_back(rests)
                 taken = [self._taken(debit, timeline, charge.tree_id) for debit in charge.debits]
@@ -122,7 +124,7 @@ class SQLSlices:
         except OverloadedError:
             self._slices.put_back(rests)
             raise
-        return self._slices.put(charge, taken)
+        return self._slices.put(charge, taken, on or timeline or "")
 
     def _taken(self, debit: Debit, timeline: str | None, tree_id: str) -> Slice:
         # Without a lease no slice could be spent: see `Slices.spend`.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Lock
 from typing import Any
 
@@ -27,6 +28,8 @@ TOTAL, RATE = "max_calls", "max_calls_per_minute"
 MOST, SLICE = 20, 5
 # Of the calls in a minute.
 FEW, SMALL = 6, 2
+# Each charge is made at another moment.
+NUMBERS = count()
 TABLES = """
 CREATE TABLE budgets (
   session_id TEXT, budget TEXT, used INTEGER, "window" INTEGER, ends_at REAL, PRIMARY KEY (session_id, budget)
@@ -112,7 +115,9 @@ def charge(*amounts: int, window: int = 0, retry: bytes = b"") -> Charge:
         Debit(session_id="ses_a", budget=budget, amount=amount, most=most, window=of, ends_at=5000.0, slice=part)
         for (budget, most, part, of), amount in zip(kinds, amounts, strict=False)
     ]
-    return Charge(debits=tuple(debits), retry_digest=retry, now=make_moment(1000.0), tree_id="ses_a")
+    return Charge(
+        debits=tuple(debits), retry_digest=retry, now=make_moment(1000.0 + next(NUMBERS) / 1000), tree_id="ses_a"
+    )
 
 
 @pytest.fixture
@@ -123,6 +128,25 @@ def database() -> Iterator[Database]:
 
 
 Two = tuple[Server, Server]
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["another call was charged", "none was"])
+@pytest.mark.parametrize("leased", [True, False], ids=["with a lease", "without"])
+def test_what_was_charged_at_a_primary_before_is_not_taken_back(
+    database: Database, *, again: bool, leased: bool
+) -> None:
+    """The one that has taken its place may never have had the debit: what is given back there was never taken."""
+    server = Server(database)
+    before = database.kept()
+    lost = charge(3, retry=b"lost")
+    server.slices.charge(lost)
+    database.go_back(before)
+    server.leased = leased
+    allowed = [server.charge(1).exhausted is None for _ in range(again)]
+    server.slices.take_back(lost, lost.at)
+    allowed += [server.charge(1).exhausted is None for _ in range(2 * MOST)]
+
+    assert sum(allowed) == MOST
 
 
 @pytest.fixture
@@ -189,7 +213,8 @@ def test_a_retry_costs_nothing_where_the_call_was_charged(database: Database, tw
     here, there = two
     tries = [one.charge(1, retry=b"call") for one in (here, here, there)]
 
-    assert [Charged((1,), None, 1000.0), Charged((), None, 1000.0), Charged((SLICE + 1,), None, 1000.0)] == tries
+    assert [((1,), None), ((), None), ((SLICE + 1,), None)] == [one[:2] for one in tries]
+    assert tries[0].charged_at == tries[1].charged_at
     assert 2 * SLICE == database.used()
 
 
@@ -280,6 +305,8 @@ class TwoServers(RuleBasedStateMachine):
         self.allowed: dict[tuple[int, bytes], Charge] = {}
         self.exactly: Counter[str] = Counter()
         self.forgotten: set[tuple[int, bytes]] = set()
+        # What was allowed on a timeline that is no more, by the server.
+        self.lost: list[tuple[int, Charge]] = []
         self.number = 0
         self.leaks = False
         self.standby: tuple[bytes, dict[tuple[int, bytes], Charge], Counter[str]] | None = None
@@ -363,10 +390,19 @@ class TwoServers(RuleBasedStateMachine):
         """Go on with the standby. What calls of the sessions of before took afterwards is lost, and they are over."""
         assert self.standby is not None
         self.leaks = True
-        content, self.allowed, self.exactly = self.standby
+        content, allowed, self.exactly = self.standby
         self.database.go_back(content)
+        self.lost += [(key[0], one) for key, one in self.allowed.items() if key not in self.forgotten]
+        self.allowed = allowed
         self.forgotten.update(self.allowed)
         self.standby = None
+
+    @rule()
+    @precondition(lambda self: self.lost)
+    def take_back_what_another_one_may_never_have_had(self) -> None:
+        """Take back a call that was charged before another server took the place of the database."""
+        server, asked = self.lost.pop()
+        self.servers[server].slices.take_back(asked, asked.at)
 
     def known(self) -> list[tuple[int, bytes]]:
         """Return the calls that their servers know."""
