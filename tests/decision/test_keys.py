@@ -109,6 +109,7 @@ BUNDLE = {
     "takes_values": UNSEEN,
     "takes_reports": UNSEEN,
     "reported_actions": LIVE,
+    "budget_slices": VERSION,
     "counted": VERSION,
     "counted_as": VERSION,
     "target_kinds": UNSEEN,

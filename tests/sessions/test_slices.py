@@ -305,8 +305,8 @@ class TwoServers(RuleBasedStateMachine):
         self.allowed: dict[tuple[int, bytes], Charge] = {}
         self.exactly: Counter[str] = Counter()
         self.forgotten: set[tuple[int, bytes]] = set()
-        # What was allowed on a timeline that is no more, by the server.
-        self.lost: list[tuple[int, Charge]] = []
+        # What was allowed on a timeline that is no more.
+        self.lost: list[tuple[tuple[int, bytes], Charge]] = []
         self.number = 0
         self.leaks = False
         self.standby: tuple[bytes, dict[tuple[int, bytes], Charge], Counter[str]] | None = None
@@ -392,7 +392,7 @@ class TwoServers(RuleBasedStateMachine):
         self.leaks = True
         content, allowed, self.exactly = self.standby
         self.database.go_back(content)
-        self.lost += [(key[0], one) for key, one in self.allowed.items() if key not in self.forgotten]
+        self.lost += [(key, one) for key, one in self.allowed.items() if key not in self.forgotten]
         self.allowed = allowed
         self.forgotten.update(self.allowed)
         self.standby = None
@@ -401,8 +401,9 @@ class TwoServers(RuleBasedStateMachine):
     @precondition(lambda self: self.lost)
     def take_back_what_another_one_may_never_have_had(self) -> None:
         """Take back a call that was charged before another server took the place of the database."""
-        server, asked = self.lost.pop()
-        self.servers[server].slices.take_back(asked, asked.at)
+        key, asked = self.lost.pop()
+        self.allowed.pop(key, None)
+        self.servers[key[0]].slices.take_back(asked, asked.at)
 
     def known(self) -> list[tuple[int, bytes]]:
         """Return the calls that their servers know."""
