@@ -15,7 +15,7 @@ from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.fence_pb2 import FENCED_BY_UNSPECIFIED, FencedBy
 from tests.machinery.servers.notes import READ, WRITE
 from tests.sessions.postgres.campaign.questions import Known, Question, said_by
-from tests.sessions.postgres.campaign.replicas import SUSPECT, Replica
+from tests.sessions.postgres.campaign.replicas import EXACT, SUSPECT, Replica
 from tests.sessions.postgres.campaign.wire import PATIENCE, Stubs, Wire, failure
 from tests.sessions.replicahistory import Kind, Operation, Result
 
@@ -49,8 +49,10 @@ class Calls(Wire):
             ]
         return [self.note(question.line(), made, one) for question, one in zip(questions, said, strict=True)]
 
-    def request(self, at: Replica, *, seconds: float, budget: int = -1, parent: Known | None = None) -> Known | None:
-        """Request a session; return it when it is known."""
+    def request(
+        self, at: Replica, *, seconds: float, budget: int = -1, term: str = EXACT, parent: Known | None = None
+    ) -> Known | None:
+        """Request a session, with a budget by the name of its term if there is one; return it when it is known."""
         request = session_pb2.RequestSessionRequest(
             user="alice",
             agent="coder",
@@ -58,7 +60,7 @@ class Calls(Wire):
             tool_patterns=["notes/*"],
             duration=_duration(seconds),
             parent_session_handle=parent.handle if parent is not None else "",
-            terms_json=json.dumps({"max_calls": budget}).encode() if budget >= 0 else b"",
+            terms_json=json.dumps({term: budget}).encode() if budget >= 0 else b"",
         )
         above = parent.id if parent is not None else ""
         # A request whose answer is lost names no session.

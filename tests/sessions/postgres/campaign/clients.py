@@ -12,7 +12,7 @@ from typing import Final
 from tests.machinery.servers.notes import READ, WRITE
 from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.questions import Heard, Known, Question
-from tests.sessions.postgres.campaign.replicas import Replica
+from tests.sessions.postgres.campaign.replicas import EXACT, SLICED, Replica
 from tests.sessions.replicahistory import Kind, Operation, Result
 
 _LIVE: Final = 10
@@ -166,7 +166,8 @@ class Client:
         parent = self._population.live(self._random) if self._random.random() < 0.25 else None
         seconds = self._random.choice((1.0, 2.0)) if self._random.random() < 0.1 else 3600.0
         budget = _BUDGET if parent is None and self._random.random() < 0.2 else -1
-        session = self._calls.request(self._at, seconds=seconds, budget=budget, parent=parent)
+        term = self._random.choice((EXACT, SLICED))
+        session = self._calls.request(self._at, seconds=seconds, budget=budget, term=term, parent=parent)
         if session is not None:
             self._population.wait(session)
             # Another client may be the one that approves it, or the first.

@@ -26,6 +26,9 @@ from tests.sessions.postgres.postgresserver import PostgresServer
 LEASE_SECONDS: Final = 0.6
 # What forbids writing.
 SUSPECT: Final = "suspect"
+# The terms of budgets: both limit all calls, and servers take one of the two in slices.
+EXACT: Final = "max_calls"
+SLICED: Final = "max_calls_of_destructive"
 
 _SUSPECTS = f"""
 @id("guardrails/suspects-{{number}}")
@@ -202,6 +205,6 @@ def _bundle(number: int) -> dict[str, bytes]:
         policies={"notes": EVERYTHING, "guardrails": _SUSPECTS.format(number=number)},
         tools={"notes": [tool(READ, properties, ["name"]), tool(WRITE, properties, ["name"])]},
         directory=DIRECTORY,
-        schema=with_terms("max_calls?: Long"),
+        schema=with_terms(f'{EXACT}?: Long, @slices("3") {SLICED}?: Long'),
         labels=(SUSPECT,),
     )
