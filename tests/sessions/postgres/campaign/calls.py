@@ -81,6 +81,7 @@ class Calls(Wire):
             digest=session.request_digest,
             budget=budget,
             parent=above,
+            depth=session.depth,
         )
 
     def approve(self, at: Replica, session: Known) -> Operation:

@@ -9,6 +9,7 @@ from contextlib import closing
 from threading import Event, Lock
 from typing import Final
 
+from pdp.limits import DEFAULT_LIMITS
 from tests.machinery.servers.notes import READ, WRITE
 from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.questions import Heard, Known, Question
@@ -164,6 +165,8 @@ class Client:
 
     def _open(self) -> None:
         parent = self._population.live(self._random) if self._random.random() < 0.25 else None
+        if parent is not None and parent.depth >= DEFAULT_LIMITS.delegation_depth:
+            parent = None
         seconds = self._random.choice((1.0, 2.0)) if self._random.random() < 0.1 else 3600.0
         budget = _BUDGET if parent is None and self._random.random() < 0.2 else -1
         term = self._random.choice((EXACT, SLICED))

@@ -21,6 +21,7 @@ class Known:
     digest: str
     budget: int
     parent: str
+    depth: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
