@@ -8,11 +8,14 @@ and a test holds every answer against that of the public function.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 import cedarpy
 from cedarpy import _internal
 
+# How an error begins; the group is the place of the policy in its set.
+ERRING_POLICY = re.compile(r"\Aerror while evaluating policy `policy(\d+)`")
 NO_ENTITIES = cedarpy.Entities.from_json_str("[]")
 
 

@@ -20,7 +20,7 @@ from pdp.foundation.threads import on_large_stack
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
 from pdp.model import Ask, Basis, Obligation, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
-from pdp.policy.binding import NO_ENTITIES, Answer, answer_of
+from pdp.policy.binding import ERRING_POLICY, NO_ENTITIES, Answer, answer_of
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
 from pdp.policy.inparts import PolicySets
@@ -36,7 +36,6 @@ MOST_PARSED = 40_000
 # The detail of a deny because a gateway would have to do more than an answer can hold.
 TOO_MANY_OBLIGATIONS = f"the permits ask for more than {MOST_OBLIGATIONS} obligations"
 
-_ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
 # The engine's messages quote values, so only the kind of error may be shown. The first matching pattern names it.
 _ERROR_CLASSES = (
     ("overflow", re.compile(r"integer overflow ")),
@@ -435,7 +434,7 @@ def _policy_set(policies: Iterable[PolicySource]) -> PolicySets:
 
 def _ruling(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:
     if answer.errors:
-        places = (int(m.group(1)) for error in answer.errors if (m := _ERRING_POLICY.match(error)))
+        places = (int(m.group(1)) for error in answer.errors if (m := ERRING_POLICY.match(error)))
         return _error((policies[place].id for place in places), "a policy could not be evaluated")
     if not answer.decided:
         return _error((), "the request does not fit the schema")
@@ -452,7 +451,7 @@ def _ruling(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:
 
 
 def _probe_answer(answer: Answer) -> ProbeAnswer:
-    found = [(match, text) for text in answer.errors if (match := _ERRING_POLICY.match(text))]
+    found = [(match, text) for text in answer.errors if (match := ERRING_POLICY.match(text))]
     return ProbeAnswer(
         matched=answer.decisive,
         errors={int(match.group(1)): _error_class(text[match.end() :].removeprefix(": ")) for match, text in found},

@@ -6,21 +6,18 @@ milliseconds, among them the one that answers what is remembered.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import cedarpy
 
-from pdp.policy.binding import Answer, answer_of
+from pdp.policy.binding import ERRING_POLICY, Answer, answer_of
 
 # The engine parses so many in about 5 ms, and answers about them in one.
 AT_A_TIME: Final = 400
 # For a thread that waits for the interpreter: it needs longer to wake than to be asked for nothing.
 _PAUSE_SECONDS: Final = 0.00005
-
-_ERRING_POLICY = re.compile(r"(?<=^error while evaluating policy `policy)\d+")
 
 
 class PolicySets(NamedTuple):
@@ -58,7 +55,12 @@ def _placed(answer: Answer, place: int) -> Answer:
         return answer
     return answer._replace(
         decisive=frozenset([place + one for one in answer.decisive]),
-        errors=tuple([_ERRING_POLICY.sub(lambda at: str(place + int(at[0])), error) for error in answer.errors]),
+        errors=tuple(
+            [
+                ERRING_POLICY.sub(lambda at: f"{at[0][: at.start(1)]}{place + int(at[1])}`", error)
+                for error in answer.errors
+            ]
+        ),
     )
 
 
