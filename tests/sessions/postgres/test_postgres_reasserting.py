@@ -51,11 +51,8 @@ def test_what_was_closed_is_closed_again_and_the_rest_lives_on(
     machine: Machine, loses: Callable[[Session], None]
 ) -> None:
     """Before any call is answered; a second time changes nothing."""
-    ended, live = living("ended"), living("live")
     with closing(machine.opened()) as store:
-        for one in (ended, live):
-            store.insert(one, wall_at=1000.0)
-        store.change_tree(ended.id, revoked, wall_at=1000.0)
+        ended, live = _ended_and_live(store)
         loses(ended)
         after = [_seen(store, one) for one in (ended, live)]
         loses(live)
@@ -224,11 +221,8 @@ def test_machines_that_were_all_started_again_write_again_what_they_had_closed(
     machine: Machine, loses: Callable[[Session], None]
 ) -> None:
     """From their disks."""
-    ended, live = living("ended"), living("live")
     with closing(machine.opened()) as store:
-        for one in (ended, live):
-            store.insert(one, wall_at=1000.0)
-        store.change_tree(ended.id, revoked, wall_at=1000.0)
+        ended, live = _ended_and_live(store)
     loses(ended)
     with closing(machine.opened()) as store:
         assert [SessionState.REVOKED, SessionState.ACTIVE] == [_seen(store, one).state for one in (ended, live)]
@@ -288,6 +282,15 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_closed(tmp_path: Path) -> 
     assert (freeze,) == freezes
     assert not one.revoked + other.revoked
     assert {(before, before + 4, 4)} == {(each.revision, each.known, each.lost) for each in one.told}
+
+
+def _ended_and_live(store: PostgresSessionStore) -> tuple[Session, Session]:
+    """Open two sessions, and end the first of them."""
+    ended, live = living("ended"), living("live")
+    for one in (ended, live):
+        store.insert(one, wall_at=1000.0)
+    store.change_tree(ended.id, revoked, wall_at=1000.0)
+    return ended, live
 
 
 def _seen(store: PostgresSessionStore, session: Session) -> Session:
