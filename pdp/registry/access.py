@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -21,6 +20,7 @@ from pdp.policy.tools.catalogue import CRITICAL
 from pdp.registry.accessreview import AccessReview, AccessView, review, view
 from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.events import presence
+from pdp.registry.outwaiting import outwaiting
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.scope import scope_of
 from pdp.registry.seeing import sees_all, sees_request, tenant_seen
@@ -135,7 +135,7 @@ class Approvals:
         now = self._now()
         self._visible(request_id, caller)
         deny = partial(access.deny, now=now, by=caller.id, reason=reason)
-        with self._outwaiting():
+        with outwaiting(self._requests()):
             denied = self._requests().answer(request_id, deny, write=write)
         self._observer.event(access_event(EventKind.ACCESS_DENIED, denied, at=now.wall_at, caller_id=caller.id))
         return AccessView(request=denied, state=denied.state)
@@ -170,7 +170,7 @@ class Approvals:
                 # Another has taken it back, and may not have been answered yet: this changes nothing, and is as safe.
                 self._requests().answer_all([selector.value], revoke)
                 return ()
-            with self._outwaiting():
+            with outwaiting(self._requests()):
                 revoked = self._requests().answer(selector.value, revoke, write=write)
             return self._revoked([revoked], caller, now)
         chain = self._sessions.get(selector.value)
@@ -255,15 +255,6 @@ class Approvals:
         for one in revoked:
             self._observer.event(access_event(EventKind.ACCESS_REVOKED, one, at=now.wall_at, caller_id=caller.id))
         return tuple(sorted(one.id for one in revoked))
-
-    @contextmanager
-    def _outwaiting(self) -> Iterator[None]:
-        """Have an error that says what became of a request be true also after a crash: who hears it counts on it."""
-        try:
-            yield
-        except WrongStateError:
-            self._requests().outwait()
-            raise
 
     def _rows(self, which: AccessFilter, before: Position | None = None) -> Iterator[AccessRequest]:
         read = partial(self._requests().select, which, limit=_STEP)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf, isfinite
@@ -38,6 +37,7 @@ from pdp.registry.budgets import BudgetState, budget_states
 from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
 from pdp.registry.narrowing import Narrowing, narrowed
+from pdp.registry.outwaiting import outwaiting
 from pdp.registry.past import past_of_agent, past_of_user
 from pdp.registry.policies import SessionPolicies, SessionQuestion
 from pdp.registry.review import ReviewedTool, review
@@ -317,7 +317,7 @@ class Registrar:
         require_approver(caller, "a session")
         now = self._now()
         chain = self._chain(session_id, caller)
-        with self._outwaiting():
+        with outwaiting(self._sessions):
             denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         with self._sessions.fencing():
             self._sessions.update([denied], wall_at=now.wall_at, write=write)
@@ -328,7 +328,7 @@ class Registrar:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
         now = self._now()
         chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
-        with self._outwaiting():
+        with outwaiting(self._sessions):
             _require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         with self._sessions.fencing():
@@ -537,7 +537,7 @@ class Registrar:
         if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
             raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
-        with self._outwaiting():
+        with outwaiting(self._sessions):
             scope = _kept_of(session, tool_patterns, now)
             narrowed = lifecycle.narrow(session, now, scope=scope, deadline=end, labels=labels)
         if narrowed is None:
@@ -738,16 +738,6 @@ class Registrar:
         if not chain or not sees(caller, chain[0]):
             raise NotFoundError("no such session")
         return chain
-
-    @contextmanager
-    def _outwaiting(self) -> Iterator[None]:
-        """Have an error that says what became of a session be true for all: who hears it counts on it."""
-        try:
-            yield
-        except WrongStateError:
-            # Another who has done it may not have been answered yet.
-            self._sessions.outwait()
-            raise
 
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant, caller: Caller) -> SessionView:
         view = self._summary(chain[0], now)
