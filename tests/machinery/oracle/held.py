@@ -146,12 +146,16 @@ def _said(asked: Any) -> list[str]:
             re.sub(r"=([0-9A-Fa-f]{2})", lambda one: chr(int(one[1], 16)), text),
         ]
         for word in re.findall(r"[\w+/-]{6,}", text, re.ASCII):
-            with suppress(ValueError):
-                more.append(bytes.fromhex(word).decode())
-            with suppress(ValueError):
-                more.append(b64decode(word.replace("-", "+").replace("_", "/") + "=" * (-len(word) % 4)).decode())
-        found += [one for one in more if one not in found and one.isprintable()]
+            more += [one for one in _coded(word) if one.isprintable()]
+        found += [one for one in dict.fromkeys(more) if one not in found]
     return found
+
+
+def _coded(word: str) -> Iterator[str]:
+    with suppress(ValueError):
+        yield bytes.fromhex(word).decode()
+    with suppress(ValueError):
+        yield b64decode(word.replace("-", "+").replace("_", "/") + "=" * (-len(word) % 4)).decode()
 
 
 def _texts(value: Any) -> Iterator[str]:
