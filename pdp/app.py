@@ -330,6 +330,7 @@ class App:
                 links=Links(settings.server.console_url),
                 fences=fences,
                 transport=settings.server.listener,
+                answers_left=telemetry.encode_ahead,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
             )

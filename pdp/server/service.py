@@ -101,8 +101,9 @@ class PDPServer:
     `observer` is notified of refusals on the transport's own thread, where it must not wait. Without a `searchable`
     record and a `segment_check`, `AuditService` answers that it is unavailable; `coverage` says what its answers lack.
     With `control` it serves what ends authority, and health, and nothing else. `share_port` lets several worker
-    processes listen on one port. `transport` is one of `serving.transports`. `check_seconds` is the interval of the
-    checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
+    processes listen on one port. `transport` is one of `serving.transports`. `answers_left` is called on the loop's
+    thread after the answers of each turn, and must not wait. `check_seconds` is the interval of the checks for health
+    watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class PDPServer:
         share_port: bool = False,
         control: bool = False,
         transport: str = GRPC,
+        answers_left: Callable[[], None] = lambda: None,
         check_seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._listener, self._control = listener, control
@@ -186,6 +188,7 @@ class PDPServer:
             clock=clock,
             awaited=awaited,
             idle=idle,
+            answers_left=answers_left,
         )
 
         def sweep() -> None:

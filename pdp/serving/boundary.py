@@ -81,6 +81,7 @@ class Boundary:
 
     `lanes` are the threads, `awaited` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
     nothing happens. `observer` is notified of refusals, also on the transport's own thread, so it must not wait.
+    `answers_left` is called there after each turn, once its answers have left: it must neither wait nor take long.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class Boundary:
         clock: Clock,
         awaited: Awaited,
         idle: IdleWatch,
+        answers_left: Callable[[], None] = lambda: None,
     ) -> None:
         self.routes = routes
+        self.answers_left = answers_left
         self._lanes = lanes
         self._authenticator = authenticator
         self._observer = observer

@@ -38,6 +38,7 @@ def build_telemetry(
         spans=parts.spans(),
         records=parts.records(),
         metrics=parts.metrics,
+        ahead=tuple(parts.ahead),
         # The metrics close last: their last report counts the last spans. The endpoint may be refused, and nobody would
         # stop a reporter that runs by then.
         closing=(tuple(parts.closing), (*parts.endpoint(), *parts.reporter())),
@@ -55,6 +56,7 @@ class _Parts:
         self._digest_key = digest_key
         self._resource = resource_of(_SERVICE, worker)
         self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
+        self.ahead: list[Callable[[], None]] = []
         self.closing: list[Closing] = []
         self.metrics = (
             None
@@ -108,6 +110,7 @@ class _Parts:
 
     def _queue(self, signal: Signal, what: str, encode: Callable[[Item], bytes], queue: QueueSettings) -> Sink:
         pipeline = Pipeline(what, encode, self._source, open_sender(self._settings.endpoints[signal]), queue)
+        self.ahead.append(pipeline.encode_ahead)
         self.closing.append(pipeline)
         if self.metrics is not None:
             self.metrics.watch_flow(signal, pipeline.flow)

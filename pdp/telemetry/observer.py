@@ -39,7 +39,8 @@ class Telemetry:
     """The observer that makes spans, log records and metrics. Pass None for a part that is not wanted.
 
     `spans` and `records` take decisions and events in the order in which they happen; they never wait and never raise.
-    The groups in `closing` are shut down one after the other, the members of a group at the same time.
+    `ahead` encode what waits to be sent, a moment each. The groups in `closing` are shut down one after the other, the
+    members of a group at the same time.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Telemetry:
         spans: Sink | None = None,
         records: Sink | None = None,
         metrics: Metrics | None = None,
+        ahead: tuple[Callable[[], None], ...] = (),
         closing: tuple[tuple[Closing, ...], ...] = (),
     ) -> None:
         self._spans = spans
         self._records = records
         self._metrics = metrics
+        self._ahead = ahead
         self._closing = closing
 
     @classmethod
@@ -88,6 +91,14 @@ class Telemetry:
         if self._records is not None:
             self._records(item)
         return decision
+
+    def encode_ahead(self) -> None:
+        """Encode some of what waits to be sent, for a millisecond at most. Never waits and never raises.
+
+        A thread that answers calls does this when it has answered, so that no other keeps the interpreter from it.
+        """
+        for encode in self._ahead:
+            encode()
 
     def event(self, event: Event) -> None:
         """Count an event; a refused request and a session decision also get a span.

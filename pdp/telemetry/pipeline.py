@@ -1,7 +1,8 @@
 """Carry decisions and events to a receiver: a bounded queue, and one thread that encodes and sends.
 
 An observer adds an item and goes on. When the queue is full, new items are dropped and counted: a slow or absent
-receiver costs only its own view.
+receiver costs only its own view. A thread with time to spare can encode ahead, so that the sending thread, which shares
+the interpreter with those that answer calls, does not keep it for a whole batch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -20,10 +21,13 @@ _LOG = logging.getLogger("pdp.telemetry")
 
 # Encoding holds the interpreter's lock; after this many items, the threads that answer calls get it for a moment.
 _STRETCH = 256
+# How long one call of `encode_ahead` goes on.
+_AHEAD_SECONDS = 0.0005
 _CLOSING_SECONDS = 1.0
 
 QUEUE_FULL = "queue_full"
 SHUT_DOWN = "already_shutdown"
+UNENCODED = "encoding_failed"
 
 REJECTED = "rejected"
 
@@ -82,14 +86,22 @@ class Pipeline(Generic[T]):
         source: Source,
         sender: Sender,
         settings: QueueSettings,
+        *,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
+        self._what = what
         self._encode = encode
         self._source = source
         self._sender = sender
         self._capacity = settings.capacity
         self._batch = min(settings.batch, settings.capacity)
         self._delay = settings.delay
+        self._now = now
         self._queue: deque[T] = deque()
+        # What was encoded ahead: older than all that is in the queue, and at most one batch.
+        self._encoded: deque[bytes] = deque()
+        # Held while items are taken from either, and while the encoder, which is for one thread at a time, works.
+        self._encoding = Lock()
         self._wake = Event()
         self._stopping = self._given_up = False
         self._lock = Lock()
@@ -102,19 +114,34 @@ class Pipeline(Generic[T]):
     def put(self, one: T) -> None:
         """Add one item. Never waits and never raises."""
         queue = self._queue
-        waiting = len(queue)
-        if waiting >= self._capacity or self._stopping:
+        if len(queue) + len(self._encoded) >= self._capacity or self._stopping:
             self._count(self._processed, SHUT_DOWN if self._stopping else QUEUE_FULL, 1)
             return
         queue.append(one)
-        if waiting + 1 >= self._batch and not self._wake.is_set():
+        # What was encoded ahead is not counted: whoever does that wakes the thread when it has.
+        if len(queue) >= self._batch and not self._wake.is_set():
+            self._wake.set()
+
+    def encode_ahead(self) -> None:
+        """Encode what waits, up to a batch, for half a millisecond at most. Never waits and never raises."""
+        if not self._queue or self._stopping or not self._encoding.acquire(blocking=False):
+            return
+        try:
+            end = self._now() + _AHEAD_SECONDS
+            while self._queue and len(self._encoded) < self._batch and self._now() < end:
+                if encoded := self._encode_next():
+                    self._encoded.append(encoded)
+        finally:
+            self._encoding.release()
+        if len(self._encoded) + len(self._queue) >= self._batch and not self._wake.is_set():
             self._wake.set()
 
     def flow(self) -> Flow:
         """Return the counts so far."""
         with self._lock:
             processed, exported = dict(self._processed), dict(self._exported)
-        return Flow(queued=len(self._queue), capacity=self._capacity, processed=processed, exported=exported)
+        queued = len(self._queue) + len(self._encoded)
+        return Flow(queued=queued, capacity=self._capacity, processed=processed, exported=exported)
 
     def shut_down(self, timeout: float) -> bool:
         """Take no more items and send those that wait.
@@ -128,8 +155,9 @@ class Pipeline(Generic[T]):
         in_time = not self._thread.is_alive()
         self._sender.close()
         self._thread.join(_CLOSING_SECONDS)
-        self._count(self._processed, SHUT_DOWN, len(self._queue))
+        self._count(self._processed, SHUT_DOWN, len(self._queue) + len(self._encoded))
         self._queue.clear()
+        self._encoded.clear()
         return in_time
 
     def _run(self) -> None:
@@ -141,25 +169,45 @@ class Pipeline(Generic[T]):
         self._send(least=1)
 
     def _send(self, least: int) -> None:
-        while len(self._queue) >= least and not self._given_up:
-            count = min(len(self._queue), self._batch)
-            problem, rejected = self._sender.send(self._request(count))
-            self._count(self._processed, "", count)
-            self._count(self._exported, problem, count - rejected)
-            self._count(self._exported, REJECTED, rejected)
-            # A shutdown does not wait for a receiver that takes nothing.
-            self._given_up = self._stopping and bool(problem)
-            self._trouble.say(problem or (REJECTED if rejected else ""))
+        while not self._given_up and (taken := self._take(least)):
+            parts = [part for part in taken if part]
+            if parts:
+                self._send_parts(parts)
 
-    def _request(self, count: int) -> bytes:
-        parts = []
-        for place in range(1, count + 1):
+    def _send_parts(self, parts: Sequence[bytes]) -> None:
+        problem, rejected = self._sender.send(self._source.request(parts))
+        self._count(self._processed, "", len(parts))
+        self._count(self._exported, problem, len(parts) - rejected)
+        self._count(self._exported, REJECTED, rejected)
+        # A shutdown does not wait for a receiver that takes nothing.
+        self._given_up = self._stopping and bool(problem)
+        self._trouble.say(problem or (REJECTED if rejected else ""))
+
+    def _take(self, least: int) -> list[bytes]:
+        """Return the oldest items, encoded: a batch or all that wait; none when fewer than `least` do."""
+        taken: list[bytes] = []
+        while len(taken) < self._batch:
+            with self._encoding:
+                waiting = len(self._encoded) + len(self._queue)
+                if waiting < least and not taken:
+                    return []
+                wanted = min(waiting, self._batch - len(taken), _STRETCH)
+                taken += [self._encoded.popleft() if self._encoded else self._encode_next() for _ in range(wanted)]
+            if not wanted:
+                break
+            time.sleep(0)
+        return taken
+
+    def _encode_next(self) -> bytes:
+        """Return the oldest item of the queue, encoded and framed; nothing, and count it, when it cannot be encoded."""
+        try:
             encoded = self._encode(self._queue.popleft())
-            if encoded:
-                parts.append(frame(encoded))
-            if place % _STRETCH == 0:
-                time.sleep(0)
-        return self._source.request(parts)
+        except Exception:  # noqa: BLE001 - an error of one item must not end the thread, or reach one that answers calls
+            if UNENCODED not in self._processed:
+                _LOG.exception("some %s cannot be encoded, and are dropped", self._what)
+            self._count(self._processed, UNENCODED, 1)
+            return b""
+        return frame(encoded) if encoded else b""
 
     def _count(self, counts: dict[str, int], key: str, number: int) -> None:
         if number:

@@ -238,6 +238,9 @@ def telemetry(_: Path) -> object:
         parent = TraceParent(traceparent=f"00-{number:032x}-{number:016x}-01", tracestate="a=" + f"{number:08}" * 60)
         decision = largest(number, cache_result=cache, duration_us=2.0 ** (number % 20), outcome=outcome, basis=basis)
         shown.decision(decision, parent)
+    # Until a batch of each is encoded ahead.
+    for waiting in (spans, records) * 500:
+        waiting.encode_ahead()
     return shown, stuck, metrics
 
 

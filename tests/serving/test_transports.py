@@ -114,6 +114,43 @@ def test_calls_end_with_the_server(running: Running) -> None:
     assert caught.value.code() in {Code.UNAVAILABLE, Code.CANCELLED}
 
 
+class Touched:
+    """A connection that notes when it sends what it has."""
+
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+
+    def turn(self) -> None:
+        """Send."""
+        self._done.append("answers")
+
+
+def test_what_was_put_off_is_done_when_answers_have_left() -> None:
+    """A turn reads, then makes its answers, then sends them; what fails afterwards concerns neither it nor the next."""
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("after")
+        raise ValueError("no concern of the loop")
+
+    loop = Loop(
+        [],
+        cast("Any", None),
+        turn_over=lambda: done.append("made"),
+        answers_left=fail,
+        most_links=1,
+        most_waiting=1,
+    )
+    loop.start()
+    for _ in range(2):
+        loop.run(lambda: loop.touch(cast("Any", Touched(done))))
+        wait_until(lambda: done[-1:] == ["after"] and "answers" in done)
+    loop.stop(0.0)
+
+    sent = [place for place, what in enumerate(done) if what == "answers"]
+    assert [["made", "answers", "after"]] * 2 == [done[place - 1 : place + 2] for place in sent]
+
+
 class Unread:
     """A connection whose peer has left bytes unread."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -20,6 +21,7 @@ from pdp.telemetry import names
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 from tests.machinery.ports import free_port
+from tests.machinery.servers.transports import chosen
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -58,7 +60,7 @@ class Service:
 
 
 @contextmanager
-def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> Iterator[Service]:
+def serving(folder: Path, *, prometheus_address: str = "", listener: str = "", **variables: str) -> Iterator[Service]:
     """Serve with these `OTEL_*` variables; what is sent has arrived when the block ends."""
     tools = [
         tool("read", {"what": {"type": "string"}}, ["what"]),
@@ -73,7 +75,7 @@ def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> 
     write_folder(folder / "policies", files)
     settings = Settings(
         data_dir=str(folder / "data"),
-        server=ServerSettings(address="127.0.0.1:0"),
+        server=ServerSettings(address="127.0.0.1:0", listener=cast("Any", listener or chosen())),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
         telemetry=TelemetrySettings(prometheus_address=prometheus_address),
         messages=MessageSettings(receivers_file=str(_receiver(folder))),

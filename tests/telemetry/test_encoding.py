@@ -187,7 +187,7 @@ def test_spans_have_the_bytes_of_the_sdk(found: list[wire.Span], source: tuple[d
     shown, name, version = source
     resource, scope = Resource(shown), _scope(name, version)
 
-    ours = wire.source(resource.attributes, name, version).request(wire.frame(wire.span(one)) for one in found)
+    ours = wire.source(resource.attributes, name, version).request([wire.frame(wire.span(one)) for one in found])
 
     assert _sdk_spans(*(readable_span(one, resource, scope) for one in found)) == ours
 
@@ -201,7 +201,7 @@ def test_log_records_have_the_bytes_of_the_sdk(
     shown, name, version = source
     resource, scope = Resource(shown), _scope(name, version)
 
-    ours = wire.source(resource.attributes, name, version).request(wire.frame(wire.log_record(one)) for one in found)
+    ours = wire.source(resource.attributes, name, version).request([wire.frame(wire.log_record(one)) for one in found])
 
     assert encode_logs([_sdk_record(one, resource, scope) for one in found]).SerializeToString() == ours
 

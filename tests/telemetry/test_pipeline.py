@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -59,10 +59,16 @@ def _encoded(name: str) -> bytes:
 
 @contextmanager
 def _pipeline(
-    receiver: Receiver, *, capacity: int = 100, batch: int = 3, delay: float = 60.0
+    receiver: Receiver,
+    *,
+    encode: Callable[[str], bytes] = _encoded,
+    now: Callable[[], float] = lambda: 0.0,
+    capacity: int = 100,
+    batch: int = 3,
+    delay: float = 60.0,
 ) -> Iterator[Pipeline[str]]:
     settings = QueueSettings(capacity=capacity, batch=batch, delay=delay)
-    pipeline = Pipeline("spans", _encoded, SOURCE, receiver, settings)
+    pipeline = Pipeline("spans", encode, SOURCE, receiver, settings, now=now)
     try:
         yield pipeline
     finally:
@@ -151,6 +157,130 @@ def test_what_a_receiver_does_not_want_is_counted() -> None:
     assert {"": 1, "rejected": 2} == pipeline.flow().exported
 
 
+def test_what_is_encoded_ahead_goes_in_order() -> None:
+    """What another thread has encoded is older than what waits, and is encoded once."""
+    receiver, encoded = Receiver(), list[str]()
+
+    def noted(name: str) -> bytes:
+        encoded.append(name)
+        return _encoded(name)
+
+    with _pipeline(receiver, encode=noted, batch=10) as pipeline:
+        pipeline.put("a")
+        pipeline.put("b")
+        pipeline.encode_ahead()
+        ahead = list(encoded)
+        pipeline.put("c")
+        queued = pipeline.flow().queued
+
+    assert (["a", "b"], 3, ["a", "b", "c"]) == (ahead, queued, encoded)
+    assert [["a", "b", "c"]] == receiver.arrived
+
+
+def test_a_batch_that_is_encoded_ahead_goes_at_once() -> None:
+    """Whoever has encoded the last of it wakes the thread, and not whoever has added it."""
+    receiver = Receiver()
+
+    with _pipeline(receiver) as pipeline:
+        for name in "abc":
+            pipeline.put(name)
+            pipeline.encode_ahead()
+
+        wait_until(lambda: receiver.arrived == [["a", "b", "c"]])
+
+
+def test_encoding_ahead_takes_a_moment() -> None:
+    """A thread that answers calls goes back to them, whatever waits; the rest is for the next time."""
+    encoded: list[str] = []
+    costly = _Costly(encoded)
+
+    with _pipeline(Receiver(), encode=costly, now=costly.now, batch=100) as pipeline:
+        for number in range(10):
+            pipeline.put(str(number))
+        pipeline.encode_ahead()
+        first = len(encoded)
+        pipeline.encode_ahead()
+
+        assert (3, 6) == (first, len(encoded))
+
+
+class _Costly:
+    """An encoder that takes a fifth of a millisecond for each item."""
+
+    def __init__(self, encoded: list[str]) -> None:
+        self._encoded = encoded
+
+    def __call__(self, name: str) -> bytes:
+        """Encode an item."""
+        self._encoded.append(name)
+        return _encoded(name)
+
+    def now(self) -> float:
+        """Return the time, which only encoding takes."""
+        return len(self._encoded) * 0.0002
+
+
+def test_no_more_than_a_batch_is_encoded_ahead() -> None:
+    """While the receiver hangs, what waits takes no more memory than without."""
+    receiver, encoded = Receiver(), list[str]()
+    receiver.held.clear()
+
+    def noted(name: str) -> bytes:
+        encoded.append(name)
+        return _encoded(name)
+
+    with _pipeline(receiver, encode=noted, capacity=6) as pipeline:
+        for number in range(3):
+            pipeline.put(str(number))
+        receiver.busy.wait(10.0)
+        for number in range(3, 12):
+            pipeline.put(str(number))
+            pipeline.encode_ahead()
+
+        assert (6, 6, {"queue_full": 3}) == (len(encoded), pipeline.flow().queued, pipeline.flow().processed)
+        receiver.held.set()
+
+
+def test_encoding_ahead_waits_for_nobody() -> None:
+    """While the pipeline's thread encodes, a thread that answers calls goes on without."""
+    receiver, began, go_on = Receiver(), Event(), Event()
+
+    def slow(name: str) -> bytes:
+        began.set()
+        assert go_on.wait(10.0)
+        return _encoded(name)
+
+    with _pipeline(receiver, encode=slow, batch=1) as pipeline:
+        pipeline.put("a")
+        assert began.wait(10.0)
+        pipeline.put("b")
+        pipeline.encode_ahead()
+        go_on.set()
+
+    assert [["a"], ["b"]] == receiver.arrived
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_cannot_be_encoded_is_counted(caplog: pytest.LogCaptureFixture, *, ahead: bool) -> None:
+    """It costs itself alone: neither the thread, nor one that encodes ahead, ends or raises; the log says it once."""
+    receiver = Receiver()
+
+    def careless(name: str) -> bytes:
+        return _encoded(name) if name.isalpha() else _encoded(str(int(name) // 0))
+
+    with caplog.at_level(logging.ERROR, "pdp.telemetry"), _pipeline(receiver, encode=careless) as pipeline:
+        for name in ("1", "a", "2", "3", "4", "5", "b"):
+            pipeline.put(name)
+            if ahead:
+                pipeline.encode_ahead()
+
+        assert pipeline.shut_down(timeout=10.0)
+
+    assert ["a", "b"] == [name for names in receiver.arrived for name in names]
+    assert {"": 2, "encoding_failed": 5} == pipeline.flow().processed
+    assert ["some spans cannot be encoded, and are dropped"] == caplog.messages
+
+
 def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:
     """A receiver that never answers cannot hold the process back; what was lost with it is counted."""
     receiver = Receiver()
@@ -171,7 +301,7 @@ def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:
 
 
 def test_threads_lose_nothing() -> None:
-    """Whatever many threads put down is sent once, also when the interpreter changes threads all the time."""
+    """What many threads add and encode is sent once, also when the interpreter changes threads all the time."""
     receiver = Receiver()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -188,6 +318,7 @@ def test_threads_lose_nothing() -> None:
 def _put_many(pipeline: Pipeline[str], number: int) -> None:
     for one in range(500):
         pipeline.put(f"{number}-{one}")
+        pipeline.encode_ahead()
 
 
 def test_what_comes_after_the_end_is_counted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from pdp.client import ToolCall
 from pdp.record import read_records
+from pdp.serving.transports import LOOP
 from pdp.telemetry import names
+from pdp.telemetry.encoder import Item, SpanEncoder
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 from tests.telemetry.service import PARENT, REPORTED, TRACE, TRACEPARENT, Service, everything, refused, serving
 
@@ -30,6 +33,27 @@ def test_one_span_and_one_log_record_for_each_of_10000_decisions(tmp_path: Path)
     kept = [record["id"] for record in records if record["kind"] == "decision"]
     assert 10_000 == len(set(answers))
     assert sorted(answers) == sorted(spans) == sorted(logs) == sorted(kept)
+
+
+def test_what_the_loop_decides_is_encoded_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every decision of the loop arrives once as a span and once as a log record, and its thread has encoded them."""
+    pytest.importorskip("ngh2", reason="`ngh2` is not installed: run `make`")
+    threads, encode = set[str](), SpanEncoder.__call__
+
+    def noted(encoder: SpanEncoder, item: Item) -> bytes:
+        threads.add(threading.current_thread().name)
+        return encode(encoder, item)
+
+    monkeypatch.setattr(SpanEncoder, "__call__", noted)
+    with OTLPReceiver() as receiver:
+        with serving(tmp_path, listener=LOOP, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as service:
+            answers = [service.session.authorize("desk", "read", {"what": "plan"}).decision_id for _ in range(100)]
+
+        spans = [attributes_of(span)["pdp.decision.id"] for span in receiver.spans if span.name == "pdp.authorize"]
+        logs = [attributes_of(record)["pdp.decision.id"] for record in receiver.logs]
+
+    assert sorted(answers) == sorted(spans) == sorted(logs)
+    assert "pdp-loop" in threads
 
 
 def test_answer_trace_log_and_record_name_the_same_span(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ Open = Callable[[socket.socket, str, "Loop", float], Link]
 class Loop:
     """A thread with the sockets of a listener. `opened` makes a link of a connection that was accepted.
 
-    `turn_over` is called when all that has come by now was read, before answers are sent.
+    `turn_over` is called when all that has come by now was read, before answers are sent, and `answers_left` after.
     All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
     """
 
@@ -41,12 +41,13 @@ class Loop:
         opened: Open,
         *,
         turn_over: Callable[[], None] = lambda: None,
+        answers_left: Callable[[], None] = lambda: None,
         most_links: int,
         most_waiting: int,
     ) -> None:
         self._listening = listening
         self._opened = opened
-        self._turn_over = turn_over
+        self._turn_over, self._answers_left = turn_over, answers_left
         self._most_links, self._most_waiting = most_links, most_waiting
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -143,6 +144,7 @@ class Loop:
             elif self._due:
                 self._end_late(now)
             self._send()
+            self._guarded(self._answers_left)
         self._release()
 
     def _turn(self) -> None:
