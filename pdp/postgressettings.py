@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pdp.decision.accessevents import access_event
 from pdp.model import Caller, Session, SessionState
 from pdp.observer import Event, EventKind
+from pdp.registry.calltokens import key_withdrawn_event
 from pdp.registry.events import closed_event
 from pdp.registry.freezing import freeze_event
 from pdp.sessions.access import AccessState
+from pdp.sessions.closings import AGAIN
 from pdp.sessions.fences import Fences
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
@@ -105,6 +107,8 @@ def _closed_again(closed: ClosedAgain, at: float) -> Iterator[Event]:
         yield freeze_event(EventKind.FREEZE_SET, freeze, at=at, caller_id=_AGAIN.id)
     for request in closed.requests:
         yield access_event(_NOES[request.state], request, at=at, caller_id=_AGAIN.id)
+    for key_id in closed.keys:
+        yield key_withdrawn_event(key_id, _AGAIN, at, reason=AGAIN, known=True)
 
 
 def _went_back(found: WentBack, at: float) -> Event:

@@ -135,7 +135,7 @@ class Approvals:
         now = self._now()
         self._visible(request_id, caller)
         deny = partial(access.deny, now=now, by=caller.id, reason=reason)
-        with outwaiting(self._requests()):
+        with outwaiting(self._requests(), request_id):
             denied = self._requests().answer(request_id, deny, write=write)
         self._observer.event(access_event(EventKind.ACCESS_DENIED, denied, at=now.wall_at, caller_id=caller.id))
         return AccessView(request=denied, state=denied.state)
@@ -170,7 +170,7 @@ class Approvals:
                 # Another has taken it back, and may not have been answered yet: this changes nothing, and is as safe.
                 self._requests().answer_all([selector.value], revoke)
                 return ()
-            with outwaiting(self._requests()):
+            with outwaiting(self._requests(), selector.value):
                 revoked = self._requests().answer(selector.value, revoke, write=write)
             return self._revoked([revoked], caller, now)
         chain = self._sessions.get(selector.value)
@@ -179,12 +179,13 @@ class Approvals:
         which = AccessFilter(
             tenant=caller.tenant,
             session_id=selector.value,
-            states=frozenset({AccessState.APPROVED}),
+            # Also what another has taken back, who may not have been answered yet: this answers for it.
+            states=frozenset({AccessState.APPROVED, AccessState.REVOKED}),
             ends_after=now.wall_at,
         )
-        approved = [request.id for request in self._rows(which)]
+        given = [request.id for request in self._rows(which)]
         # One of them can be used up, or expire, since it was read. Also without any, a commit makes safe what was read.
-        return self._revoked(self._requests().answer_all(approved, revoke, write=write), caller, now)
+        return self._revoked(self._requests().answer_all(given, revoke, write=write), caller, now)
 
     def get(self, request_id: str, *, caller: Caller) -> AccessReview:
         """Return one request, with what this caller may see of it."""

@@ -133,16 +133,7 @@ class CallTokens:
         """
         now = self._now()
         known = self._history.call_token_keys().withdraw(key_id, wall_at=now.wall_at, write=write)
-        facts = {"key_id": key_id, "reason": reason, "known": str(known).lower()}
-        self._observer.event(
-            Event(
-                kind=EventKind.CALL_TOKEN_KEY_WITHDRAWN,
-                at=now.wall_at,
-                caller_id=caller.id,
-                tenant=caller.tenant,
-                facts=facts,
-            )
-        )
+        self._observer.event(key_withdrawn_event(key_id, caller, now.wall_at, reason=reason, known=known))
         return known
 
     def _issued(self, decision: Decision, request: CallRequest, wanted: TokenRequest, caller: Caller) -> IssuedToken:
@@ -260,6 +251,13 @@ class CallTokens:
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def key_withdrawn_event(key_id: str, caller: Caller, at: float, *, reason: str, known: bool) -> Event:
+    """Return the event of a key that was withdrawn; it is not `known` when there was none."""
+    facts = {"key_id": key_id, "reason": reason, "known": str(known).lower()}
+    kind = EventKind.CALL_TOKEN_KEY_WITHDRAWN
+    return Event(kind=kind, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)
 
 
 def _token_id(decision: Decision, request: CallRequest, wanted: TokenRequest, caller: Caller) -> str:

@@ -317,7 +317,7 @@ class Registrar:
         require_approver(caller, "a session")
         now = self._now()
         chain = self._chain(session_id, caller)
-        with outwaiting(self._sessions):
+        with outwaiting(self._sessions, chain[0].id):
             denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         with self._sessions.fencing():
             self._sessions.update([denied], wall_at=now.wall_at, write=write)
@@ -328,7 +328,7 @@ class Registrar:
         """End a session and all below it. Raise `WrongStateError` when it is already over."""
         now = self._now()
         chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
-        with outwaiting(self._sessions):
+        with outwaiting(self._sessions, chain[0].id):
             _require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         with self._sessions.fencing():
@@ -537,7 +537,7 @@ class Registrar:
         if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
             raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
-        with outwaiting(self._sessions):
+        with outwaiting(self._sessions, chain[0].id):
             scope = _kept_of(session, tool_patterns, now)
             narrowed = lifecycle.narrow(session, now, scope=scope, deadline=end, labels=labels)
         if narrowed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from threading import Lock
@@ -68,14 +68,24 @@ class MemoryCallTokenKeys:
 class SQLCallTokenKeys:
     """The `CallTokenKeys` of a history in a file; a part of it, on the same connection.
 
-    `reading` answers, `publishing` makes a transaction, and `withdrawing` one that is on the disk when it returns.
+    `reading` answers, `publishing` makes a transaction, and `withdrawing` one that is on the disk when it returns, in
+    which `noted` is told of the keys.
     """
 
-    def __init__(self, connection: Statements, *, reading: Context, publishing: Context, withdrawing: Context) -> None:
+    def __init__(
+        self,
+        connection: Statements,
+        *,
+        reading: Context,
+        publishing: Context,
+        withdrawing: Context,
+        noted: Callable[[Collection[str]], None],
+    ) -> None:
         self._connection = connection
         self._reading = reading
         self._publishing = publishing
         self._withdrawing = withdrawing
+        self._noted = noted
         self._writes = SQLWrites(connection)
 
     def publish(self, key: PublishedKey) -> None:
@@ -104,7 +114,13 @@ class SQLCallTokenKeys:
             known = self._connection.changes() > 0
             if known:
                 self._writes.remember(write, (key_id,), wall_at=wall_at)
+                self._noted((key_id,))
             return known
+
+
+def is_withdrawn(connection: Statements, key_id: str) -> bool:
+    """Say whether there is a key that was withdrawn."""
+    return bool(connection.execute("SELECT withdrawn FROM call_token_keys WHERE id = ?", (key_id,)).get)
 
 
 def _key(id_: str, content: bytes, published_at: float, ends_at: float, withdrawn: int) -> PublishedKey:

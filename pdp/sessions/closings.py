@@ -26,18 +26,19 @@ AGAIN: Final = "written again after a failover"
 
 
 class Closing(StrEnum):
-    """What was noted: a session that is over or has less authority, a cut, a freeze, or a no to a call or approval."""
+    """What was noted of a session, a cut, a freeze, a no to a call or approval, or a key of call tokens."""
 
     OVER = "over"
     NARROWED = "narrowed"
     CUT = "cut"
     FROZEN = "frozen"
     REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """One closing of the session, freeze or access request with this id; a cut has none. `text` is JSON: how it was."""
+    """One closing of the session, freeze, request or key with this id; a cut has none. `text` is JSON: how it was."""
 
     closing: Closing
     id: str
@@ -76,6 +77,11 @@ def refused(request: AccessRequest) -> Note | None:
         return None
     facts = {"at": request.answered_at, "by": request.answered_by, "reason": request.reason}
     return _note(Closing.REFUSED, request.id, facts)
+
+
+def withdrawn(key_id: str) -> Note:
+    """Return the note of a key of call tokens that was withdrawn."""
+    return _note(Closing.WITHDRAWN, key_id, {})
 
 
 def cut_in(note: Note) -> Cut:

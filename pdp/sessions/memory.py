@@ -281,7 +281,7 @@ class MemorySessionStore:
         """Wait for nothing: all see a write when its method returns."""
         return nullcontext()
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when all see what was read: at once."""
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
@@ -117,7 +117,7 @@ class MemoryAccessRequests:
         with self._answering():
             return self._writes.find(write, wall_at=wall_at)
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:  # noqa: ARG002 - nothing is noted
         """Return at once: nothing is read that is not acknowledged."""
         with self._answering():
             pass

@@ -210,6 +210,11 @@ class PostgresSessionStore(SQLSessionStore):
         """Return how the lease of this machine stands; None where each read asks."""
         return self._standing
 
+    @property
+    def notes(self) -> bool:
+        """Say whether this machine notes what it closes, to write it again after a failover."""
+        return self._failover is not None and bool(self._failover.machine)
+
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change that this process knows of."""
         return self._acknowledged.revision
@@ -256,11 +261,15 @@ class PostgresSessionStore(SQLSessionStore):
                 # In a block within another one, that one waits.
                 self._wait_later(revision)
 
-    def outwait(self) -> None:
-        """Return when all see what was read. It asks nothing while no more was seen than the last time."""
+    def outwait(self, found: Sequence[str] = ()) -> None:
+        """Return when all see what was read. It asks nothing while no more was seen than the last time.
+
+        But it does so for sessions that are found over, where those are noted.
+        """
         labels = self._remembered.labels_read()
-        if self._acknowledged.seen > self._outwaited or labels > self._labels_outwaited:
-            self._outwait()
+        unnoted = bool(found) and self.notes
+        if unnoted or self._acknowledged.seen > self._outwaited or labels > self._labels_outwaited:
+            self._outwait(found)
             self._labels_outwaited = labels
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
@@ -277,7 +286,7 @@ class PostgresSessionStore(SQLSessionStore):
     ) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
         written = super().change_tree(session_id, change, wall_at=wall_at, write=write)
-        if not written and self._notes:
+        if self.notes and all(session.id != session_id for session in written):
             # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
             self._outwait((session_id,))
         return written
@@ -444,13 +453,8 @@ class PostgresSessionStore(SQLSessionStore):
         """
         with self._reading(), self._locked():
             known = self._latest()
-            closed = self._closed_before(found) if self._notes else []
+            closed = self._closed_before(found) if self.notes else []
         self._acknowledge(known, fenced=True, closed=closed)
-
-    @property
-    def _notes(self) -> bool:
-        """Say whether this machine notes what it closes."""
-        return self._failover is not None and bool(self._failover.machine)
 
     def _closed_before(self, ids: Sequence[str]) -> list[Note]:
         sessions = [session for one in ids if (session := self._reader.by_id(one)) is not None]
@@ -468,7 +472,7 @@ class PostgresSessionStore(SQLSessionStore):
         return tag
 
     def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
-        if self._notes:
+        if self.notes:
             self._closed += self._closed_by(sessions)
         return super()._replace(with_late_labels(self._connection, sessions))
 
@@ -484,7 +488,7 @@ class PostgresSessionStore(SQLSessionStore):
 
     def _keep_freeze(self, tenant: str, freeze: Freeze | None) -> None:
         # One whose lifting a first person has confirmed was noted when it was set.
-        if freeze is not None and not freeze.confirmed_by and self._notes:
+        if freeze is not None and not freeze.confirmed_by and self.notes:
             self._closed.append(frozen(freeze))
         super()._keep_freeze(tenant, freeze)
 

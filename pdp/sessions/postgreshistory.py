@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pdp.errors import PDPError, StoreUnavailableError
 from pdp.foundation.repeating import Repeater
-from pdp.sessions.access import AccessRequest
-from pdp.sessions.closings import Note, refused
+from pdp.sessions.calltokenkeys import is_withdrawn
+from pdp.sessions.closings import Note, refused, withdrawn
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
+from pdp.sessions.sqlaccess import request_on
 from pdp.sessions.sqlhistory import SQLSessionHistory
 from pdp.sessions.sqlslices import IDLE_SLICE_SECONDS, SQLSlices
 from pdp.sessions.values import Charge, Charged, Used
@@ -88,7 +89,7 @@ class PostgresSessionHistory(SQLSessionHistory):
         self._reader = connection(0.0)
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
-            super().__init__(writing, self._reader, tells=tells, noted=self._note_refused)
+            super().__init__(writing, self._reader, tells=tells)
             with self._connection.answering():
                 version = prepare_history(self._connection, tables)
                 self._counts.begin(wall_at())
@@ -209,10 +210,15 @@ class PostgresSessionHistory(SQLSessionHistory):
         if closed and self._beside is not None:
             self._beside.note_closed(closed, timeline)
 
-    def _note_refused(self, request: AccessRequest) -> None:
-        note = refused(request)
-        if note is not None:
-            self._closed.append(note)
+    def _note_closed(self, ids: Collection[str]) -> None:
+        if self._beside is None or not self._beside.notes:
+            return
+        for one in ids:
+            request = request_on(self._connection, one)
+            note = refused(request) if request else None
+            if is_withdrawn(self._connection, one):
+                note = withdrawn(one)
+            self._closed += [note] if note else []
 
     def _spending(self) -> AbstractContextManager[None]:
         return self._safely(_BEGIN_DURABLE)

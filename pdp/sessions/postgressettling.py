@@ -62,11 +62,12 @@ class WentBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedAgain:
-    """What was written again: the sessions and access requests as they are now, and the freezes."""
+    """What was written again: sessions and access requests as they are now, freezes, and keys of call tokens by id."""
 
     sessions: tuple[Session, ...] = ()
     freezes: tuple[Freeze, ...] = ()
     requests: tuple[AccessRequest, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,16 +136,25 @@ class Settling:
 
     def _write_again(self, store: SettlingStore, seen: Standing, file: ClosingsFile) -> None:
         noted = file.take(seen.timeline)
-        requests = self._refuse_again([note for _, note in noted.notes if note.closing is Closing.REFUSED])
         now = no_earlier(self.clock.now(), store.high_water_at())
+        requests, keys = self._write_again_beside([note for _, note in noted.notes], now.wall_at)
         closed = store.write_again(noted, wall_at=now.wall_at, seen=seen)
-        self.again(replace(closed, requests=requests))
+        self.again(replace(closed, requests=requests, keys=keys))
 
-    def _refuse_again(self, notes: Sequence[Note]) -> tuple[AccessRequest, ...]:
-        if not notes:
-            return ()
+    def _write_again_beside(
+        self, notes: Sequence[Note], wall_at: float
+    ) -> tuple[tuple[AccessRequest, ...], tuple[str, ...]]:
+        """Close again what is kept beside the sessions; return the access requests, and the ids of keys."""
+        noes = [note for note in notes if note.closing is Closing.REFUSED]
+        ids = {note.id for note in notes if note.closing is Closing.WITHDRAWN}
+        if not noes and not ids:
+            return (), ()
         with closing(self.history()) as history:
-            return history.access().answer_all({note.id for note in notes}, closings.refused_again(notes))
+            requests, keys = history.access(), history.call_token_keys()
+            lost = sorted(one for one in ids if (key := keys.get(one)) is not None and not key.withdrawn)
+            for one in lost:
+                keys.withdraw(one, wall_at=wall_at)
+            return requests.answer_all({note.id for note in noes}, closings.refused_again(noes)), tuple(lost)
 
 
 class SettlingStore(PostgresSessionStore):

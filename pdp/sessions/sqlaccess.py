@@ -7,7 +7,7 @@ be asked again, and a use that was lost could be made again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar
@@ -47,7 +47,7 @@ class SQLAccessRequests:
         writing: Callable[[], AbstractContextManager[None]],
         spending: Callable[[], AbstractContextManager[None]],
         wipe: Callable[[], None],
-        noted: Callable[[AccessRequest], None] | None,
+        noted: Callable[[Collection[str]], None],
         tells: bool,
         by_expiry: str = "",
     ) -> None:
@@ -121,9 +121,9 @@ class SQLAccessRequests:
             self._outwait(found)
         return found
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when all that was read is acknowledged."""
-        self._outwait()
+        self._outwait(found)
 
     def answer(
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
@@ -222,12 +222,10 @@ class SQLAccessRequests:
             self._outbox.add(map(request_expiry, due))
             return len(due)
 
-    def _outwait(self, found: Iterable[str] = ()) -> None:
+    def _outwait(self, found: Collection[str] = ()) -> None:
         # What was read can be of a commit that is not safe: one that comes later makes it so.
         with self._writing():
-            if self._noted is not None:
-                for request in filter(None, map(self._one, found)):
-                    self._noted(request)
+            self._noted(found)
 
     def _answered(self, answer: Callable[[], T]) -> T:
         try:
@@ -250,29 +248,27 @@ class SQLAccessRequests:
                 raise NotFoundError(f"no such access request: `{request_id}`")
             successor = change(stored)
             self._writes.remember(write, (request_id,), wall_at=successor.answered_at)
-            return self._replace(successor)
+            after = self._replace(successor)
+            self._noted((request_id,))
+            return after
 
     def _answer_all(
         self, request_ids: Collection[str], change: Callable[[AccessRequest], AccessRequest], write: Write | None
     ) -> tuple[AccessRequest, ...]:
         with self._writing():
             stored = [found for one in request_ids if (found := self._one(one)) is not None]
-            if self._noted is not None:
-                # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
-                for one in stored:
-                    self._noted(one)
             successors = access.answered(stored, change)
             if successors:
                 names = tuple(one.id for one in successors)
                 self._writes.remember(write, names, wall_at=successors[0].answered_at)
-            return tuple([self._replace(one) for one in successors])
+            after = tuple([self._replace(one) for one in successors])
+            # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
+            self._noted(request_ids)
+            return after
 
     def _replace(self, successor: AccessRequest) -> AccessRequest:
         kept = self._sealed(successor.id) if successor.state is AccessState.OPEN else None
-        after = self._write(successor, kept)
-        if self._noted is not None:
-            self._noted(after)
-        return after
+        return self._write(successor, kept)
 
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
         """Return the approvals of a session that may be used."""
@@ -299,8 +295,7 @@ class SQLAccessRequests:
         return Use(request, retry_digest, float(row[1]), str(row[2]))
 
     def _one(self, request_id: str) -> AccessRequest | None:
-        row = self._connection.execute("SELECT revision, content FROM access WHERE id = ?", (request_id,)).fetchone()
-        return None if row is None else _request(*row)
+        return request_on(self._connection, request_id)
 
     def _listed(self, conditions: Iterable[str], order: str, values: list[Any]) -> tuple[AccessRequest, ...]:
         where = " AND ".join(("TRUE", *conditions))
@@ -322,6 +317,12 @@ class SQLAccessRequests:
             self._outbox.add([request_event(AccessState(before) if before else None, after)])
         self._connection.execute(_WRITE, (*_row(after, kept), int(not self._outbox.tells)))
         return after
+
+
+def request_on(connection: Statements, request_id: str) -> AccessRequest | None:
+    """Return a request as it is stored; None when there is none."""
+    row = connection.execute("SELECT revision, content FROM access WHERE id = ?", (request_id,)).fetchone()
+    return None if row is None else _request(*row)
 
 
 def _where(which: AccessFilter) -> tuple[list[str], list[Any]]:

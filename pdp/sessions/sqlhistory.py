@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from pdp.clock import Instant
-from pdp.sessions.access import AccessRequest
 from pdp.sessions.calltokenkeys import SQLCallTokenKeys
 from pdp.sessions.history import require_same
 from pdp.sessions.sql import Statements
@@ -34,7 +33,7 @@ class SQLSessionHistory(ABC):
     """A `SessionHistory` on a connection for all and one that only reads.
 
     An engine says how each is held: `_reading` and `_answering` while it reads, and the others for one transaction.
-    With `tells` it has events of access requests; `noted` and `by_expiry` are for them, too.
+    With `tells` it has events of access requests; `by_expiry` is for them, too.
     """
 
     def __init__(
@@ -43,7 +42,6 @@ class SQLSessionHistory(ABC):
         reader: Statements,
         *,
         tells: bool,
-        noted: Callable[[AccessRequest], None] | None = None,
         by_expiry: str = "",
     ) -> None:
         self._connection = connection
@@ -57,12 +55,16 @@ class SQLSessionHistory(ABC):
             writing=self._durably,
             spending=self._spending,
             wipe=self._wipe,
-            noted=noted,
+            noted=self._note_closed,
             tells=tells,
             by_expiry=by_expiry,
         )
         self._call_token_keys = SQLCallTokenKeys(
-            connection, reading=self._answering, publishing=self._writing, withdrawing=self._durably
+            connection,
+            reading=self._answering,
+            publishing=self._writing,
+            withdrawing=self._durably,
+            noted=self._note_closed,
         )
 
     def key(self) -> bytes:
@@ -189,6 +191,13 @@ class SQLSessionHistory(ABC):
     @abstractmethod
     def _spending(self) -> AbstractContextManager[None]:
         """Make one that survives it, and takes nothing of what is reserved."""
+
+    @abstractmethod
+    def _note_closed(self, ids: Collection[str]) -> None:
+        """Note which of these access requests and keys are closed in the present transaction, where that can be lost.
+
+        It is noted before what the transaction has written, or found, is acknowledged.
+        """
 
     @abstractmethod
     def _wipe(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -97,7 +97,7 @@ class SQLiteSessionStore(SQLSessionStore):
         """Return the revision of the last acknowledged change."""
         return self._signal.acknowledged()
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when all see what was read: at once, since every process looks before it answers."""
 
     def close(self) -> None:

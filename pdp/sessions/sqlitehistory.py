@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -187,6 +187,9 @@ class SQLiteSessionHistory(SQLSessionHistory):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._connection.set_busy_timeout(round(self._busy_seconds * 1000))
+
+    def _note_closed(self, ids: Collection[str]) -> None:
+        pass
 
     @contextmanager
     def _removing(self) -> Iterator[None]:

@@ -360,7 +360,7 @@ class SQLSessionStore(ABC):
             return len(due)
 
     @abstractmethod
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when a call that begins afterwards, in any process, sees all that this process has read."""
 
     @abstractmethod

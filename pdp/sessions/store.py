@@ -273,10 +273,11 @@ class SessionLedger(Protocol):
         """
         ...
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when a call that begins afterwards, in any process, sees all that this process has read of sessions.
 
-        A read can see a write that is not acknowledged yet: whoever acknowledges more because of it calls this first.
+        A read can see a write that is not acknowledged yet: whoever acknowledges more because of it calls this first,
+        with the ids of the sessions that are `found` over, if that is what it says.
         """
         ...
 
@@ -366,7 +367,7 @@ class AccessRequests(Outbox, Protocol):
         """Return the id of the request whose answer is remembered, as in a `SessionWriter`; None when none is."""
         ...
 
-    def outwait(self) -> None:
+    def outwait(self, found: Sequence[str] = ()) -> None:
         """Return when all that was read of requests is acknowledged, as in a `SessionLedger`.
 
         A read can see an answer that its writer never hears of, because the machine may still lose it.

@@ -18,10 +18,11 @@ from pdp.sessions.closings import AGAIN
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.values import Cut
+from pdp.sessions.values import Cut, PublishedKey
 from pdp.sessions.writes import Write
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.stores.access import request
+from pdp.testing.stores.keykeeping import make_key
 from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
 from pdp.testing.waiting import wait_until
 from tests.machinery.oracle.opened import APPROVER, opened
@@ -181,6 +182,28 @@ def test_a_no_that_is_found_is_said_again_as_well(
 
     assert found[0] is not None
     assert AccessState.DENIED is found[0].state
+
+
+def test_a_key_is_withdrawn_again(machine: Machine, server: PostgresServer, loses: Callable[[Session], None]) -> None:
+    """No call token that it has signed counts any more."""
+    live, key = living("live"), make_key("a")
+    with (
+        closing(machine.opened()) as store,
+        closing(PostgresSessionHistory(machine.conninfo, **PATIENT, beside=store)) as history,
+        server.connect() as connection,
+    ):
+        store.insert(live, wall_at=1000.0)
+        keys = history.call_token_keys()
+        keys.publish(key)
+        keys.withdraw(key.id, wall_at=1000.0)
+        connection.execute("UPDATE pdp_history.call_token_keys SET withdrawn = 0")
+        loses(live)
+        _seen(store, live)
+        found: list[PublishedKey | None] = []
+        wait_until(lambda: can(lambda: found.append(keys.get(key.id))))
+
+    assert [replace(key, withdrawn=True)] == found
+    assert [key.id] == [one for closed in machine.again for one in closed.keys]
 
 
 def test_a_machine_that_is_absent_costs_what_is_live(
