@@ -75,11 +75,23 @@ class AuthorizationHandlers:
     def _answer_at_once(self, decided: Decided, decision: Decision) -> bytes:
         answer = calls.AuthorizeResponse()
         answer.batch_size = self._limits.batch_size
-        write_decision(decision, answer.decision)
-        if decision.reportable:
-            token = self._outcomes.token_at_once(decision, decided.snapshot.now.wall_at)
-            answer.decision.outcome_token = token
+        self._write_at_once(decided, decision, answer.decision)
         return answer.SerializeToString()
+
+    def finish_independent(self, decided: Sequence[Decided]) -> Sequence[calls.BatchAnswer] | None:
+        """Record decisions about calls of a batch, and return the answers; None when that has to be waited for."""
+        recorded = self._authorizer.record(decided)
+        return None if recorded is None else list(map(self._independent_answer, decided, recorded))
+
+    def _independent_answer(self, decided: Decided, decision: Decision) -> calls.BatchAnswer:
+        answer = calls.BatchAnswer(request_id=decision.request_id)
+        self._write_at_once(decided, decision, answer.decision)
+        return answer
+
+    def _write_at_once(self, decided: Decided, decision: Decision, message: decisions.Decision) -> None:
+        write_decision(decision, message)
+        if decision.reportable:
+            message.outcome_token = self._outcomes.token_at_once(decision, decided.snapshot.now.wall_at)
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
         """Decide about several calls on one snapshot."""
@@ -167,6 +179,7 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
     return Parts(
         of=handlers.independent_calls,
         handle=handlers.independent_call,
+        at_once=AtOnce(begin=handlers.begin_at_once, finish=handlers.finish_independent),
         refused=lambda request, refusal: calls.BatchAnswer(request_id=request.request_id, error=_error(refusal)),
         whole=lambda answers: calls.BatchAuthorizeResponse(answers=answers),
         headers=trace_headers,

@@ -1,4 +1,4 @@
-"""Calls that are answered on the transport's own thread: all that one turn of it brings, together."""
+"""Calls that are answered together because nothing holds them up: those of one turn of the transport, or of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pdp.serving.origin import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtOnce:
-    """How an RPC is answered where nothing has to be waited for. Neither function waits longer than a moment.
+    """How calls are answered where nothing has to be waited for. Neither function waits longer than a moment.
 
-    `begin` returns what it makes of a message; None for one that needs a thread. `finish` returns the answers to all
-    that was begun in a turn, in order; None when they need threads after all, and then nothing has come of them.
+    `begin` returns what it makes of a message; None for one that has to wait. `finish` returns the answers to all that
+    was begun, in order: as bytes for an RPC, as messages for the parts of one. None when they have to wait after all,
+    and then nothing has come of them.
     """
 
     begin: Callable[[Any, Origin], Any | None]
-    finish: Callable[[Sequence[Any]], Sequence[bytes] | None]
+    finish: Callable[[Sequence[Any]], Sequence[Any] | None]

@@ -301,20 +301,49 @@ class Boundary:
         return _work(call.route, call.caller, call.incoming.metadata, request, context)
 
     def _by_parts(self, call: _Call, parts: Parts, pieces: Sequence[Any], context: Context) -> bytes:
-        """Answer each part as if it had come by itself: one that is refused is told, and refuses no other."""
-        rpc, answers = call.route.rpc, []
+        """Answer each part as if it had come by itself; what waits for nothing is begun in turn and finished together.
+
+        A part that has to wait begins when all before it are finished.
+        """
+        rpc, metadata, at_once = call.route.rpc, call.incoming.metadata, parts.at_once
+        origin = Origin(caller=call.caller, parent=trace_parent(metadata))
+        answers: list[Any] = []
+        begun: list[tuple[Any, Any]] = []
         for piece in pieces:
             if not context.is_active():
                 # The caller has cancelled the call: it hears no answer, so nothing more is decided for it.
                 break
-            metadata = parts.headers(piece) or call.incoming.metadata
-            answer = self._attempt(rpc, metadata, _answer, parts.handle, call.caller, metadata, piece, context)
-            if isinstance(answer, Refusal):
-                self._tell(rpc, call.caller, metadata, answer, peer_address(context))
-                answer = parts.refused(piece, answer)
-            answers.append(answer)
+            made = self._attempt(rpc, metadata, _begin_part, at_once, piece, origin, context)
+            # The handler does again what has failed, and refuses the part.
+            if made is None or isinstance(made, Refusal):
+                answers += self._finish_parts(call, parts, begun, context)
+                answers.append(self._part(call, parts, piece, context))
+                begun = []
+            else:
+                begun.append((piece, made))
+        answers += self._finish_parts(call, parts, begun, context)
         whole: bytes = parts.whole(answers).SerializeToString()
         return whole
+
+    def _finish_parts(
+        self, call: _Call, parts: Parts, begun: Sequence[tuple[Any, Any]], context: Context
+    ) -> Sequence[Any]:
+        if not begun:
+            return ()
+        finish, made = parts.at_once.finish, [one for _, one in begun]
+        answers = self._attempt(call.route.rpc, call.incoming.metadata, finish, made)
+        if answers is None or isinstance(answers, Refusal):
+            return [self._part(call, parts, piece, context) for piece, _ in begun]
+        return answers
+
+    def _part(self, call: _Call, parts: Parts, piece: Any, context: Context) -> Any:  # noqa: ANN401 - a part, and its answer
+        """Answer a part by its handler: one that is refused is told, and refuses no other."""
+        rpc, metadata = call.route.rpc, parts.headers(piece) or call.incoming.metadata
+        answer = self._attempt(rpc, metadata, _answer, parts.handle, call.caller, metadata, piece, context)
+        if isinstance(answer, Refusal):
+            self._tell(rpc, call.caller, metadata, answer, peer_address(context))
+            return parts.refused(piece, answer)
+        return answer
 
     def _exchange(
         self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Context
@@ -515,9 +544,18 @@ def _answer(
     request: Any,  # noqa: ANN401 - the RPC's message, or a part of it
     context: Context,
 ) -> Any:  # noqa: ANN401 - the RPC's answer, or that to a part
+    _require_time(context)
+    return handle(request, Origin(caller=caller, parent=trace_parent(metadata)))
+
+
+def _begin_part(at_once: AtOnce, piece: Any, origin: Origin, context: Context) -> Any | None:  # noqa: ANN401 - a part, and what is begun of it
+    _require_time(context)
+    return at_once.begin(piece, origin)
+
+
+def _require_time(context: Context) -> None:
     if context.time_remaining() <= 0:
         raise DeadlinePassedError("the deadline has passed")
-    return handle(request, Origin(caller=caller, parent=trace_parent(metadata)))
 
 
 def _open_feed(call: _Call, wire: bytes, over: threading.Event) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pdp.identity.authentication import Metadata
+from pdp.serving.atonce import AtOnce
 from pdp.serving.origin import Origin
 from pdp.serving.status import Refusal
 
@@ -18,10 +19,13 @@ class Parts:
     `of` returns the parts of a message, or None for one that is answered as a whole. `handle` answers a part, `refused`
     makes the answer to one that was refused, and `whole` the message with all answers, in order. `headers` returns the
     trace headers of a part; without any, those of the call count.
+    `at_once` answers several parts that have to wait for nothing. It is given the origin of the message, and reads by
+    itself what a part says of its trace.
     """
 
     of: Callable[[Any], Sequence[Any] | None]
     handle: Callable[[Any, Origin], Any]
+    at_once: AtOnce
     refused: Callable[[Any, Refusal], Any]
     whole: Callable[[Iterable[Any]], Any]
     headers: Callable[[Any], Metadata]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import grpc
 import pytest
 
+from pdp.decision.authorizer import Decided
 from pdp.errors import StoreUnavailableError
 from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Decision
 from pdp.sessions.memory import MemorySessionStore
 from pdp.telemetry.names import SPAN_DECISION
 from pdp.testing.bundles import bundle_files, tool, with_terms
@@ -35,6 +38,13 @@ FILES = bundle_files(
     labels=["sent"],
     schema=with_terms("max_calls?: Long"),
 )
+# Calls of its tool wait for nothing.
+PLAIN = bundle_files(
+    policies={"mail": '@id("mail/all") permit (principal, action, resource);'},
+    tools={"mail": [tool("read")]},
+    overlays={"mail": "risk: read_only\n"},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
+)
 SERVICE = "/pdp.v1.AuthorizationService"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -49,6 +59,14 @@ def store() -> TroubledStore:
 def server(store: TroubledStore) -> Iterator[RunningServer]:
     """Return a running server."""
     with running_server(FILES, store=cast("Any", store)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[RunningServer]:
+    """Return a running server where no call waits: it has asked the policies before."""
+    with running_server(PLAIN) as running:
+        assert running.client("pep").authorize(_session(running), "mail", "read", {}).allowed
         yield running
 
 
@@ -85,17 +103,19 @@ Headers = tuple[tuple[str, str], ...]
 @pytest.fixture
 def ask(server: RunningServer, channel: grpc.Channel) -> Callable[..., list[BatchAnswer]]:
     """Return what asks about independent calls."""
-
-    def asking(*requests: AuthorizeRequest, headers: Headers = ()) -> list[BatchAnswer]:
-        message = BatchAuthorizeRequest(requests=requests, independent=True)
-        reply = BatchAuthorizeResponse.FromString(_send(server, channel, "BatchAuthorize", message, headers))
-        assert not reply.decisions
-        return list(reply.answers)
-
-    return asking
+    return partial(_ask, server, channel)
 
 
 Ask = Callable[..., list[BatchAnswer]]
+
+
+def _ask(
+    server: RunningServer, channel: grpc.Channel, *requests: AuthorizeRequest, headers: Headers = ()
+) -> list[BatchAnswer]:
+    message = BatchAuthorizeRequest(requests=requests, independent=True)
+    reply = BatchAuthorizeResponse.FromString(_send(server, channel, "BatchAuthorize", message, headers))
+    assert not reply.decisions
+    return list(reply.answers)
 
 
 def _send(server: RunningServer, channel: grpc.Channel, method: str, message: Any, headers: Headers = ()) -> bytes:
@@ -250,6 +270,31 @@ def test_a_retry_debits_nothing_twice(ask: Ask, server: RunningServer) -> None:
     ids = [answer.decision.decision_id for answer in first]
     assert (ids[::-1], ids[:1]) == tuple([one.decision.decision_id for one in answers] for answers in (again, alone))
     assert ["BASIS_PERMIT", "BASIS_BUDGET_EXHAUSTED"] == list(map(_said, rest))
+
+
+@pytest.mark.parametrize(("busy", "together"), [(False, [2, 1]), (True, [])])
+def test_what_waits_for_nothing_is_recorded_together(
+    plain: RunningServer, monkeypatch: pytest.MonkeyPatch, *, busy: bool, together: list[int]
+) -> None:
+    """Unless the record is busy: then each is decided anew, by itself. A call that waits does so after those before."""
+    handle, record, written = _session(plain), plain.embedded.authorizer.record, list[int]()
+
+    def recorded(decided: Sequence[Decided]) -> Sequence[Decision] | None:
+        if busy:
+            return None
+        written.append(len(decided))
+        return record(decided)
+
+    monkeypatch.setattr(plain.embedded.authorizer, "record", recorded)
+    calls = [_call(handle, request_id=f"a-{busy}"), _call(handle), _call("pdps_unknown"), _call(handle)]
+    with grpc.insecure_channel(plain.address) as channel:
+        answers = _ask(plain, channel, *calls)
+
+    assert ["BASIS_PERMIT", "BASIS_PERMIT", "BASIS_SESSION_NOT_FOUND", "BASIS_PERMIT"] == list(map(_said, answers))
+    assert together == written
+    assert [answer.decision.decision_id for answer in answers] == [
+        line["id"] for line in plain.evidence.decision_records[-4:]
+    ]
 
 
 @pytest.mark.parametrize("count", [0, DEFAULT_LIMITS.batch_size + 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -348,18 +348,17 @@ def test_nothing_is_done_after_the_deadline(serve: Serve) -> None:
 class Fading(Context):
     """A batch whose caller is gone, or whose deadline passes, after two of its calls."""
 
-    def __init__(self, *, cancelled: bool) -> None:
+    def __init__(self, asked: Sequence[object], *, cancelled: bool) -> None:
         super().__init__()
-        self._cancelled = cancelled
-        self._left = iter(range(2))
+        self._asked, self._cancelled = asked, cancelled
 
     def is_active(self) -> bool:
         """Say whether the caller still waits."""
-        return not self._cancelled or next(self._left, None) is not None
+        return not self._cancelled or len(self._asked) < 2
 
     def time_remaining(self) -> float:
         """Return what is left."""
-        return float(self._cancelled or next(self._left, None) is not None)
+        return float(self._cancelled or len(self._asked) < 2)
 
 
 @pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "too late"])
@@ -377,7 +376,7 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
 
     answer = BatchAuthorizeResponse.FromString(
-        boundary.unary(cast("Any", call), wire, cast("Any", Fading(cancelled=cancelled)))
+        boundary.unary(cast("Any", call), wire, cast("Any", Fading(listening.parents, cancelled=cancelled)))
     )
 
     late = Code.DEADLINE_EXCEEDED.value[0]
@@ -433,6 +432,9 @@ class Listening:
     def __init__(self, real: Authorizer) -> None:
         self._real = real
         self.parents: list[TraceParent] = []
+
+    def try_now(self, *_: Any, **__: Any) -> None:
+        """Decide nothing at once."""
 
     def authorize(self, *what: Any, parent: TraceParent, **more: Any) -> Any:
         """Keep the trace and decide."""
