@@ -3,6 +3,10 @@
 A note is on the disk before its closing is acknowledged. After a failover the machine writes all of them again; then
 it says so under the id of its file. A file that is lost or damaged begins anew with another id: so the machine of
 before is missed, and what it had noted is not taken for written again.
+
+Threads and processes note what they have closed in any order, since each does so after its commit. So notes are taken
+in the order of the changes that made them: what was frozen twice is frozen as it was last. And of the notes that are
+kept no more, the latest change counts, which need not be that of the last note.
 """
 
 from __future__ import annotations
@@ -60,7 +64,7 @@ CREATE INDEX IF NOT EXISTS notes_by_age ON notes (at);
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """All notes of a machine, each with the change that made the closing, in their order.
+    """All notes of a machine, each with the change that made the closing, in the order of these.
 
     `dropped` is the latest change whose notes are kept no more.
     """
@@ -129,9 +133,8 @@ class ClosingsFile:
     def _drop(self, now: float) -> None:
         last = self._connection.execute(_OLD, (now - KEPT_SECONDS, _MOST_NOTES)).get
         if last is not None:
-            position, *dropped = last
-            self._connection.execute("DELETE FROM notes WHERE position <= ?", (position,))
-            self._connection.execute(_DROPPED, dropped)
+            self._connection.execute(_DROPPED, (last,))
+            self._connection.execute("DELETE FROM notes WHERE position <= ?", (last,))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -183,9 +186,15 @@ def _known(revision: int, tag: str, timeline: str) -> Known:
 
 
 _KEEP: Final = "INSERT INTO notes (revision, tag, timeline, at, closing, id, text) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_NOTES: Final = "SELECT revision, tag, timeline, closing, id, text FROM notes ORDER BY position"
+_NOTES: Final = "SELECT revision, tag, timeline, closing, id, text FROM notes ORDER BY timeline, revision, position"
 _OLD: Final = """
-SELECT position, revision, tag, timeline FROM notes
+SELECT position FROM notes
 WHERE at <= ? OR position <= (SELECT max(position) FROM notes) - ? ORDER BY position DESC LIMIT 1
 """
-_DROPPED: Final = "UPDATE machine SET dropped_revision = ?, dropped_tag = ?, dropped_timeline = ?"
+_DROPPED: Final = """
+UPDATE machine SET (dropped_timeline, dropped_revision, dropped_tag) = (
+  SELECT timeline, revision, tag FROM notes WHERE position <= ?
+  UNION SELECT dropped_timeline, dropped_revision, dropped_tag FROM machine
+  ORDER BY timeline DESC, revision DESC, tag DESC LIMIT 1
+)
+"""

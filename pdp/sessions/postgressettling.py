@@ -208,7 +208,8 @@ class SettlingStore(PostgresSessionStore):
             sessions = self._apply(_NOTED, (ids,), closings.again(notes, at=wall_at), {})
             for cut in cuts:
                 sessions += self._apply(_CUT, (cut.tenant, cut.at, cut.user, cut.agent), closings.cut_again(cut), {})
-            freezes = tuple(filter(self._freeze_again, map(closings.freeze_in, lost)))
+            # The latest first: it has replaced the ones before.
+            freezes = tuple(filter(self._freeze_again, map(closings.freeze_in, reversed(lost))))
             self._outbox.add(freeze_event(None, freeze, at=wall_at) for freeze in freezes)
             whole = present.swept == present.timeline or not lacks(present, noted.dropped)
             self._connection.execute(_AGAIN, (noted.machine, present.timeline if whole else "", present.revision))

@@ -172,6 +172,31 @@ def test_notes_that_are_older_than_an_hour_are_dropped(path: Path) -> None:
     assert FIRST == noted.dropped
 
 
+def test_what_was_noted_late_is_taken_in_the_order_of_changes(file: ClosingsFile) -> None:
+    """A process can be stopped between its commit and its note."""
+    file.keep(SECOND, [over(ENDED)])
+    file.keep(FIRST, [over(REVOKED)])
+
+    assert [FIRST, SECOND] == [known for known, _ in file.take("00000002").notes]
+
+
+def test_the_latest_change_whose_notes_are_dropped_is_kept(path: Path) -> None:
+    """Whichever was noted last, and is dropped last: a server that lacks it may lack what the other has closed, too."""
+    at = [1000.0]
+    with closing(ClosingsFile(path, deployment="here", wall_at=lambda: at[0])) as file:
+        file.keep(SECOND, [over(ENDED)])
+        at[0] += 1.0
+        file.keep(FIRST, [over(ENDED)])
+        at[0] += KEPT_SECONDS - 1.0
+        file.keep(SECOND, [over(ENDED)])
+        at[0] += 1.0
+        file.keep(SECOND, [over(ENDED)])
+        noted = file.take("00000002")
+
+    assert [SECOND, SECOND] == [known for known, _ in noted.notes]
+    assert SECOND == noted.dropped
+
+
 def test_what_is_of_another_database_begins_anew(file: ClosingsFile, path: Path) -> None:
     """Under another id: so the machine of before is missed there."""
     file.keep(FIRST, [over(ENDED)])
