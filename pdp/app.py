@@ -463,9 +463,23 @@ class App:
     ) -> tuple[SessionStore, SessionHistory]:
         sessions = _open_store(settings, log, clock, fences)
         self._opened.callback(sessions.close)
+        self._complete_record(settings, log, sessions)
         history = _open_history(settings, sessions, lambda: no_earlier(clock.now(), sessions.high_water_at()))
         self._opened.callback(history.close)
         return sessions, history
+
+    def _complete_record(self, settings: Settings, log: DecisionLog, sessions: SessionStore) -> None:
+        """Record what processes before this one were killed before they recorded, and go on with that."""
+        if settings.sessions.store != "postgres":
+            return
+        from pdp.audit.completing import Completing  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.sessions.postgres import PostgresSessionStore  # noqa: PLC0415 - an extra brings its driver
+
+        assert isinstance(sessions, PostgresSessionStore)  # noqa: S101 - the settings say so
+        completing = Completing(sessions.unrecorded, log, every=settings.record.checkpoint_seconds)
+        # Before anything is answered: whoever asks what has become of a change finds it recorded.
+        completing.turn()
+        self._opened.enter_context(completing)
 
     def _open_replicas(self, settings: Settings, worker: int, sessions: SessionStore) -> PostgresReplicas | None:
         """Return the other servers on the same database; None where there can be none."""

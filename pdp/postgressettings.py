@@ -64,6 +64,7 @@ def open_postgres(
         conninfo,
         bundles_kept=settings.policies.kept,
         known_revision=log.store_revision,
+        record_chain=log.chain,
         lease=lease if sessions.lease_seconds else None,
         clock=clock,
         failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file, settings.closings_file),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -14,13 +14,14 @@ from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Peers
 from pdp.bundles.replicas import Replicas
 from pdp.bundles.unfit import unfit_sessions
-from pdp.clock import Clock, Instant, no_earlier
+from pdp.clock import Clock, no_earlier
 from pdp.errors import OverloadedError, UnavailableError
 from pdp.model import Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import BundleHistory, SessionLists
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import ActiveBundle, Expected
 from pdp.sessions.writes import Write
 
@@ -103,13 +104,15 @@ class Activations:
             def recaptured(session: Session) -> Session | None:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
-            with self._history.fencing():
+            unfit = 0 if active.same_as(before) else self.unfit_sessions(bundle)
+            account = _account(active, before, unfit, len(lacking))
+            with self._history.fencing(account):
                 changed = self._history.activate_bundle(
                     active, content, recaptured, captured=captured, expected=how.expected, write=how.write
                 )
                 if not active.same_as(before):
-                    facts = _facts(active, before, len(changed), self.unfit_sessions(bundle), len(lacking))
-                    self._tell(facts, active, changed, now)
+                    for event in account(changed):
+                        self._observer.event(event)
                     if how.on_lacking is not None:
                         how.on_lacking(lacking)
             return before is None or before.version != bundle.version
@@ -137,12 +140,17 @@ class Activations:
             _LOG.warning("a server answers nothing until it has loaded the bundle that is activated now: %s", one)
         return lacking
 
-    def _tell(self, facts: Mapping[str, str], active: ActiveBundle, changed: tuple[Session, ...], now: Instant) -> None:
-        self._observer.event(
-            Event(kind=EventKind.BUNDLE_ACTIVATED, at=now.wall_at, caller_id=active.activated_by, facts=facts)
-        )
-        for session in changed:
-            self._observer.event(_session_event(session, active.activated_by, now))
+
+def _account(active: ActiveBundle, before: ActiveBundle | None, unfit: int, lacking: int) -> Account:
+    """Return what says of an activation which bundle it was, and what has come of each session."""
+
+    def account(changed: Sequence[Session]) -> Iterator[Event]:
+        facts = _facts(active, before, len(changed), unfit, lacking)
+        at, by = active.activated_at, active.activated_by
+        yield Event(kind=EventKind.BUNDLE_ACTIVATED, at=at, caller_id=by, facts=facts)
+        yield from (_session_event(session, by, at) for session in changed)
+
+    return account
 
 
 def _facts(
@@ -162,8 +170,8 @@ def _facts(
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _session_event(session: Session, by: str, now: Instant) -> Event:
+def _session_event(session: Session, by: str, at: float) -> Event:
     revoked = session.state is SessionState.REVOKED
     kind = EventKind.SESSION_REVOKED if revoked else EventKind.SESSION_RECAPTURED
     facts = {"reason": session.reason} if revoked else {}
-    return Event.of_session(kind, session, at=now.wall_at, caller_id=by, facts=facts)
+    return Event.of_session(kind, session, at=at, caller_id=by, facts=facts)

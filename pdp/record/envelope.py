@@ -60,6 +60,13 @@ def place_of(line: bytes) -> Place | None:
     return Place(match[1].decode(), int(match[2]), match[3].decode()) if match else None
 
 
+def body_of(line: bytes) -> bytes:
+    """Return a line as it was before it was placed; as it is when it has no position."""
+    start = max(len(line) - _PLACE_CHARACTERS, 0)
+    match = _PLACE.search(line, start)
+    return line[: match.start()] if match else line
+
+
 def hash_of(line: bytes) -> str:
     """Return the hash of a line without its newline, as in the next record's `prev`."""
     return sha256(line).hexdigest()

@@ -146,6 +146,17 @@ class DecisionLog:
         return self._chain.path
 
     @property
+    def chain(self) -> str:
+        """Return the id of the chain that this process writes."""
+        return self._chain.id
+
+    @property
+    def written(self) -> int | None:
+        """Return the number of the latest record; None while others wait to be written before the next one."""
+        with self._changed:
+            return None if self._waiting else self._chain.seq
+
+    @property
     def healthy(self) -> bool:
         """Say whether the last attempts at writing, syncing and rotating all succeeded."""
         return not self._problems
@@ -212,6 +223,18 @@ class DecisionLog:
     def event(self, event: Event) -> None:
         """Record an event."""
         self._take(self._entries.event(event), urgent=event.kind in ENDING)
+
+    def event_late(self, events: Sequence[Event]) -> None:
+        """Record events that were to be recorded earlier; a `record.gap` says how many."""
+        for event in events:
+            self.event(event)
+        with self._changed:
+            late, lost = self._unreported
+            self._late, self._unreported = self._late + len(events), (late + len(events), lost)
+
+    def body_of(self, event: Event) -> bytes:
+        """Return an event as it is recorded, without its position."""
+        return self._entries.event(event)
 
     def tick(self) -> None:
         """Write waiting records, end an old segment, sign and sync. Runs every `checkpoint_seconds`."""

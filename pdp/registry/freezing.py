@@ -48,9 +48,10 @@ class Freezer:
         _require_may_freeze(tenant, caller)
         now = self._now()
         freeze = Freeze(id=new_freeze_id(), tenant=tenant, set_at=now.wall_at, set_by=caller.id, reason=reason)
-        with self._sessions.fencing():
+        event = freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id)
+        with self._sessions.fencing(lambda _: (event,)):
             self._sessions.freeze(freeze, write=write)
-            self._observer.event(freeze_event(EventKind.FREEZE_SET, freeze, at=now.wall_at, caller_id=caller.id))
+            self._observer.event(event)
         return freeze
 
     def lift(self, freeze_id: str, *, caller: Caller, write: Write | None = None) -> Freeze | None:
@@ -66,11 +67,18 @@ class Freezer:
         if not self._record_permits():
             raise UnavailableError("the record accepts no more entries; tenants can be frozen, but no freeze lifted")
         now = self._now()
-        change = lift(by=caller.id, at=now.wall_at)
-        with self._sessions.fencing():
-            left = self._sessions.change_freeze(freeze_id, change, wall_at=now.wall_at, write=write)
+        change, events = lift(by=caller.id, at=now.wall_at), list[Event]()
+
+        def lifted(stored: Freeze) -> Freeze | None:
+            left = change(stored)
             kind = EventKind.FREEZE_LIFTED if left is None else EventKind.FREEZE_LIFT_CONFIRMED
-            self._observer.event(freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id))
+            events[:] = [freeze_event(kind, left or freeze, at=now.wall_at, caller_id=caller.id)]
+            return left
+
+        with self._sessions.fencing(lambda _: events):
+            left = self._sessions.change_freeze(freeze_id, lifted, wall_at=now.wall_at, write=write)
+            for event in events:
+                self._observer.event(event)
         return left
 
     def written(self, write: Write) -> tuple[str, ...] | None:

@@ -59,6 +59,7 @@ from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
 from pdp.sessions.values import Change, Cut, SessionFilter
 from pdp.sessions.writes import Write
@@ -221,16 +222,15 @@ class Registrar:
                 no_later_than=earliest_end(parents, now),
             )
             draft = replace(approved, epoch=1)
-        with self._sessions.fencing():
+        events = [decided, *delegated, opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at)]
+        if parents:
+            events.append(opened_event(EventKind.SESSION_DELEGATED, draft, caller, now.wall_at))
+        if draft.state is SessionState.ACTIVE:
+            given = {"by": draft.approved_by, "bundle_version": bundle.version}
+            events.append(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
+        with self._sessions.fencing(lambda _: events):
             self._sessions.insert(draft, wall_at=now.wall_at, write=write)
-            for event in (decided, *delegated):
-                self._observer.event(event)
-            self._observer.event(opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at))
-            if parents:
-                self._observer.event(opened_event(EventKind.SESSION_DELEGATED, draft, caller, now.wall_at))
-            if draft.state is SessionState.ACTIVE:
-                given = {"by": draft.approved_by, "bundle_version": bundle.version}
-                self._observer.event(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
+            self._tell(events)
         self._capture_again(draft, bundle, now, caller)
         return self._view((draft, *parents), bundle, now, caller), handle
 
@@ -301,15 +301,14 @@ class Registrar:
             no_later_than=bound,
         )
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
-        event = approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller))
-        with self._sessions.fencing():
+        events = (decided, approved_event(wanted, whole, approved, caller, now.wall_at, **given, **presence(caller)))
+        with self._sessions.fencing(lambda _: events):
             try:
                 self._sessions.update([approved], wall_at=now.wall_at, write=write)
             except ConflictError:
                 _require_waiting(self._chain(session_id, caller)[0], now)
                 raise
-            self._observer.event(decided)
-            self._observer.event(event)
+            self._tell(events)
         return self._view((approved, *parents), bundle, now, caller)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller, write: Write | None = None) -> SessionView:
@@ -319,9 +318,10 @@ class Registrar:
         chain = self._chain(session_id, caller)
         with outwaiting(self._sessions, chain[0].id):
             denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
-        with self._sessions.fencing():
+        events = (opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at),)
+        with self._sessions.fencing(lambda _: events):
             self._sessions.update([denied], wall_at=now.wall_at, write=write)
-            self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
+            self._tell(events)
         return self._shown((denied, *chain[1:]), now, caller)
 
     def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
@@ -331,10 +331,9 @@ class Registrar:
         with outwaiting(self._sessions, chain[0].id):
             _require_live(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
-        with self._sessions.fencing():
-            changed = self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)
-            for session in changed:
-                self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
+        account = _closed(EventKind.SESSION_ENDED, caller, now)
+        with self._sessions.fencing(account):
+            self._tell(account(self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)))
         return self._shown(self._chain(chain[0].id, caller), now, caller)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
@@ -345,15 +344,17 @@ class Registrar:
         """
         now = self._now()
         change = lifecycle.revoke(now, by=caller.id, reason=reason)
+        account = _closed(EventKind.SESSION_REVOKED, caller, now)
         if selector.kind == "session":
             session = self._named(selector, caller)
-            with self._sessions.fencing():
+            with self._sessions.fencing(account):
                 changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
-                for session in changed:
-                    self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
+                self._tell(account(changed))
             return tuple(sorted(session.id for session in changed))
-        with self._sessions.fencing():
-            return self._revoke_many(_selected(selector, caller), change, reason, caller, now, write)
+        which = _selected(selector, caller)
+        cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
+        with self._sessions.fencing(account):
+            return self._revoke_many(which, cut, change, account, write)
 
     def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
         """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
@@ -366,16 +367,14 @@ class Registrar:
         return Revocable(count=count, newest=tuple(self._summary(session, now) for session in newest))
 
     def _revoke_many(
-        self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant, write: Write | None
+        self, which: SessionFilter, cut: Cut, change: Change, account: Account, write: Write | None
     ) -> tuple[str, ...]:
         """Revoke all at once by one row, then update each session: thousands take seconds."""
-        cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
         self._sessions.cut(cut)
         # Later requests are not included: otherwise a gateway that keeps requesting would keep this loop running.
-        live, ids = replace(which, ends_after=now.wall_at, requested_until=now.wall_at), list[str]()
-        while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
-            for session in changed:
-                self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
+        live, ids = replace(which, ends_after=cut.at, requested_until=cut.at), list[str]()
+        while changed := self._sessions.change_where(live, change, wall_at=cut.at, limit=_AT_ONCE):
+            self._tell(account(changed))
             ids += [session.id for session in changed]
         self._sessions.lift(cut, write=write, session_ids=tuple(sorted(ids)))
         return tuple(sorted(ids))
@@ -412,11 +411,10 @@ class Registrar:
             handle_digest=handle_digest(handle),
             sealed_key=sealed_for(session.id, handle, key),
         )
-        with self._sessions.fencing():
+        events = (Event.of_session(EventKind.SESSION_HANDLE_RENEWED, renewed, at=now.wall_at, caller_id=caller.id),)
+        with self._sessions.fencing(lambda _: events):
             self._sessions.renew_handle(renewed, wall_at=now.wall_at)
-            self._observer.event(
-                Event.of_session(EventKind.SESSION_HANDLE_RENEWED, renewed, at=now.wall_at, caller_id=caller.id)
-            )
+            self._tell(events)
         return self._view((renewed, *above), bundle, now, caller), handle
 
     def get(self, session_id: str, *, caller: Caller, least: Head | None = None) -> SessionView:
@@ -545,9 +543,10 @@ class Registrar:
             # and a machine that closes again what was closed counts it as its own.
             self._sessions.change_tree(session_id, _unchanged, wall_at=now.wall_at)
         else:
-            with self._sessions.fencing():
+            events = (narrowed_event(session, narrowed, caller, now.wall_at),)
+            with self._sessions.fencing(lambda _: events):
                 self._sessions.update([narrowed], wall_at=now.wall_at, write=write)
-                self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
+                self._tell(events)
         return self._shown((narrowed or session, *chain[1:]), now, caller)
 
     # Approvals.
@@ -774,8 +773,17 @@ class Registrar:
             self._observer.event(_expiry(session, now))
         return SessionView(session=session, state=state)
 
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._observer.event(event)
+
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _closed(kind: EventKind, caller: Caller, now: Instant) -> Account:
+    """Return what says of each session that it is over."""
+    return lambda sessions: [closed_event(kind, session, caller, now.wall_at) for session in sessions]
 
 
 def _expiry(session: Session, now: Instant) -> Event:

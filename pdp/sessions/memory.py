@@ -33,6 +33,7 @@ from pdp.sessions.succession import (
     require_unchanged,
     successors_of,
 )
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import (
     NOT_ITS_OWN,
     ActiveBundle,
@@ -277,7 +278,7 @@ class MemorySessionStore:
             require_unchanged(chain, self._chain(chain[0].id), self._freeze_of(chain[0].tenant))
             return chain_with(chain, self._write(successors_of(chain, labelled(labels, by=by)), wall_at))
 
-    def fencing(self) -> AbstractContextManager[None]:
+    def fencing(self, account: Account | None = None) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing is kept
         """Wait for nothing: all see a write when its method returns."""
         return nullcontext()
 

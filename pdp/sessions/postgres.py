@@ -26,6 +26,7 @@ from pdp.sessions.postgreslabels import LabelledReader, PostgresLabels, with_lat
 from pdp.sessions.postgreslease import LeaseRenewer
 from pdp.sessions.postgressteps import STEPS, Step, begin, latest, need
 from pdp.sessions.postgrestables import BEGIN, prepare_sessions
+from pdp.sessions.postgresunrecorded import PostgresUnrecorded
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
@@ -33,6 +34,7 @@ from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import ActiveBundle, Captured, Change, Cut, Expected
 from pdp.sessions.writes import Write
 
@@ -83,12 +85,14 @@ class PostgresSessionStore(SQLSessionStore):
     from before it, and `fences` are told of that. Two do not wait: `touch`, since the high-water mark can be as old as
     the lease; and `settle`, since labels are asked for at the primary. A write for a time far ahead of the clock of the
     database is refused, and so is a read by such a machine. Without `failover`, any server is used that takes writes.
-    `steps` are those that this program knows.
+    `steps` are those that this program knows. With `record_chain`, that of the record of this process, `unrecorded`
+    keeps what the record is to say of each change.
     """
 
     _connection: PostgresConnection
-    # What the present transaction closes.
+    # What the present transaction closes, and the sessions that it writes.
     _closed: list[Note]
+    _written: list[Session]
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class PostgresSessionStore(SQLSessionStore):
         clock: SharedClock | None = None,
         failover: FailoverTerms | None = None,
         steps: Sequence[Step] = STEPS,
+        record_chain: str = "",
     ) -> None:
         self._tables = tables = f"{namespace}_sessions"
         self._known_schema = latest(steps)
@@ -134,10 +139,8 @@ class PostgresSessionStore(SQLSessionStore):
         # Whether others can remember what the present transaction changes; and, on each thread, the revision that is
         # waited for when its block ends.
         self._noted, self._deferred = False, threading.local()
-        # No server can answer from before this revision.
-        self._outwaited = 0
-        # Labels that were read so often are safe.
-        self._labels_outwaited = 0
+        # No server can answer from before this revision, and labels that were read so often are safe.
+        self._outwaited, self._labels_outwaited = 0, 0
         self._renewer: LeaseRenewer | None = None
         self._failover: Failover | None = None
         self._standing: LeaseStanding | None = None
@@ -198,6 +201,7 @@ class PostgresSessionStore(SQLSessionStore):
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )
+        self.unrecorded = PostgresUnrecorded(writing, chain=record_chain, holding=self._reading)
         if waited_for:
             self._begin(version, revision)
         if self._failover is not None:
@@ -250,11 +254,12 @@ class PostgresSessionStore(SQLSessionStore):
             self._failover.keep_closed(notes, timeline)
 
     @contextmanager
-    def fencing(self) -> Iterator[None]:
+    def fencing(self, account: Account | None = None) -> Iterator[None]:
         """Wait once, when the `with` block ends, for those who do not know what it has written."""
         before, self._deferred.revision = self._deferred_revision(), 0
         try:
-            yield
+            with self.unrecorded.accounting(account):
+                yield
         finally:
             revision, self._deferred.revision = self._deferred.revision, before
             if revision:
@@ -363,7 +368,7 @@ class PostgresSessionStore(SQLSessionStore):
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved
         with self._reading():
-            self._revision, self._noted, self._closed = 0, False, []
+            self._revision, self._noted, self._closed, self._written = 0, False, [], []
             with self._connection.transaction(_BEGIN):
                 try:
                     yield
@@ -374,6 +379,7 @@ class PostgresSessionStore(SQLSessionStore):
                 if self._revision:
                     # No other process writes meanwhile, so the one before is the latest.
                     self._acknowledged.require(self._revision - 1, self._acknowledged.revision)
+                    self.unrecorded.keep(self._written)
                 known = self._latest()
             noted, closed = self._noted, self._closed
         # Others write meanwhile.
@@ -474,7 +480,9 @@ class PostgresSessionStore(SQLSessionStore):
     def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
         if self.notes:
             self._closed += self._closed_by(sessions)
-        return super()._replace(with_late_labels(self._connection, sessions))
+        written = super()._replace(with_late_labels(self._connection, sessions))
+        self._written += written
+        return written
 
     def _closed_by(self, sessions: Sequence[Session]) -> list[Note]:
         """Return the notes of what sessions that are about to be written close."""

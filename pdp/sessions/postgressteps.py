@@ -102,6 +102,18 @@ STEPS: Final[tuple[Step, ...]] = (
         additive=True,
         brings="`sessions.after_going_back: reassert`",
     ),
+    # What the record of each process is to say of its changes, until it has it on its disk. Programs of before keep
+    # nothing here.
+    Step(
+        statements="""
+        CREATE TABLE IF NOT EXISTS unrecorded (
+          id TEXT COLLATE "C" PRIMARY KEY,
+          chain TEXT COLLATE "C" NOT NULL,
+          events TEXT COLLATE "C" NOT NULL
+        );
+        """,
+        additive=True,
+    ),
 )
 # It is counted apart from that of SQLite.
 POSTGRES_SCHEMA_VERSION: Final = FIRST_VERSION + len(STEPS)

@@ -207,7 +207,7 @@ FIRST_META: Final = "INSERT INTO meta VALUES (1, ?, 0, 0, 0, '', 0, '', '', 0, 0
 REPLICA_TABLES: Final = frozenset(
     {
         *("deployment", "tags", "replicas", "confirmations", "labels", "timelines", "standing"),
-        *("source_turn", "bundle_servers", "preparing", "prepared", "steps", "closers", "slices"),
+        *("source_turn", "bundle_servers", "preparing", "prepared", "steps", "closers", "slices", "unrecorded"),
     }
 )
 TAGS_KEPT: Final = 1000

@@ -36,6 +36,7 @@ from pdp.sessions.succession import (
     successor_of,
     successors_of,
 )
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import (
     ActiveBundle,
     BundlePast,
@@ -108,7 +109,7 @@ class SQLSessionStore(ABC):
         """Return the latest wall time that was ever stored."""
         return self._watcher.high_water_at()
 
-    def fencing(self) -> AbstractContextManager[None]:
+    def fencing(self, account: Account | None = None) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing is kept
         """Wait for nothing: all see a write when its method returns. For engines whose writers wait for others."""
         return nullcontext()
 

@@ -23,6 +23,7 @@ from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskabl
 from pdp.sessions.freezes import Freeze, FreezeChange
 from pdp.sessions.lease import Lease
 from pdp.sessions.outbox import Outbox
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import (
     ActiveBundle,
     BundlePast,
@@ -64,11 +65,14 @@ class HighWaterMark(Protocol):
 class Fencing(Protocol):
     """When what is written is acknowledged."""
 
-    def fencing(self) -> AbstractContextManager[None]:
+    def fencing(self, account: Account | None = None) -> AbstractContextManager[None]:
         """Have all that this thread writes or outwaits in the `with` block be acknowledged when it ends, not before.
 
         What is written is stored when its method returns, so it can be recorded before the wait for those who do not
         know it yet, in which the process can be killed. When the block raises, what it has written stands.
+
+        `account` says what the block records of each transaction. A store can keep that with the change, for when the
+        process is killed before it has recorded it, or never learns that the change was made.
         """
         ...
 

@@ -419,7 +419,7 @@ def test_a_revocation_is_recorded_before_it_waits_for_others(pdp: Embedded, evid
     recorded: list[bool] = []
 
     @contextmanager
-    def fencing() -> Iterator[None]:
+    def fencing(_: object) -> Iterator[None]:
         yield
         found = [(one["kind"], one.get("session_id")) for one in evidence.records]
         recorded.append(("session.revoked", session_id) in found)

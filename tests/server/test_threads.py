@@ -42,6 +42,7 @@ ELSEWHERE = {
     "pdp-steps",  # the same
     "pdp-failover",  # the same
     "pdp-slices",  # the same
+    "pdp-completing",  # the same
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers

@@ -1,4 +1,4 @@
-"""Look through a history of several replicas for what must never be: the invariants I1 to I11.
+"""Look through a history of several replicas for what must never be: the invariants I1 to I12.
 
 A history is gone through twice: first for what was changed, what broke and what was recorded, and then for answers
 about calls, each of which is looked at by itself in order of time. So the time that it takes grows with the history,
@@ -20,12 +20,14 @@ from pdp.sessions.lease import CLOCK_RATE
 from tests.sessions.replicahistory import CUT, EVERYWHERE, Kind, Operation, Result
 from tests.sessions.replicaseen import CHANGES, CLOSING, Seen, Spans, Steps, by, span_of
 
+# What records say of a session that was closed, and of one that was approved.
+_TOLD: Final = (("ended", "revoked"), ("approved",))
 _CLOSED: Final = frozenset({"denied", "ended", "revoked", "expired"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What was promised: the length of a lease and three bounds, all in seconds.
+    """What was promised: the length of a lease and three bounds, all in seconds, and whether records `tell` of changes.
 
     `clock` is how far wall clocks may be apart, `fence` how much longer than a lease a change may be held back, and
     `settling` how long after the last fault all replicas must answer again.
@@ -35,6 +37,7 @@ class Terms:
     clock: float
     fence: float
     settling: float
+    tell: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +279,20 @@ def _one_by_one(seen: Seen, _: Terms) -> Found:
             yield read, f"more epochs than changes, `{most}`"
 
 
+def _each_change_is_told(seen: Seen, terms: Terms) -> Found:
+    """I12: a record says of each session that was closed that it was, and of each that was approved."""
+    told = by(seen.of_kind[Kind.TOLD], lambda one: one.name)
+    closed, approved = ({one.session for name in names for one in told.get(name, ())} for names in _TOLD)
+    given = {one.session for one in seen.acknowledged(Kind.APPROVE)}
+    for read in seen.of_kind[Kind.READ] if told and terms.tell else ():
+        if seen.may_be_lost(seen.requests[read.session]):
+            continue
+        if read.state in ("ended", "revoked") and read.session not in closed:
+            yield read, "no record says that the session was closed"
+        if read.session in given - approved:
+            yield read, "no record says that the session was approved"
+
+
 def _back_again(seen: Seen, terms: Terms) -> Found:
     """I9: some time after the last fault all replicas answer, and agree."""
     for one in seen.of_kind[Kind.CALM]:
@@ -332,6 +349,7 @@ _OTHERS: Final[tuple[tuple[str, Callable[[Seen, Terms], Found]], ...]] = (
     ("I4", _one_by_one),
     ("I9", _back_again),
     ("I10", _fenced_in_time),
+    ("I12", _each_change_is_told),
 )
 INVARIANTS: Final = frozenset(name for name, _ in (*_ANSWERS, *_CALLS, *_OTHERS))
 

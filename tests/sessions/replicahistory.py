@@ -17,7 +17,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """What was done. The last five are no calls of clients."""
+    """What was done. The last six are no calls of clients."""
 
     REQUEST = "request"
     APPROVE = "approve"
@@ -35,6 +35,8 @@ class Kind(StrEnum):
     READ = "read"
     # The record of a replica holds a decision.
     RECORDED = "recorded"
+    # The record of a replica says what has become of a session: the `name` of what it came to.
+    TOLD = "told"
     # The record of a replica says that the database has gone back to an older state, on the timeline of its `name`.
     WENT_BACK = "went back"
 

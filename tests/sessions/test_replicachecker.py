@@ -66,6 +66,12 @@ def read(**more: Any) -> Operation:
     return at(40.0, Kind.READ, **{**shown, **more})
 
 
+def told(name: str, session: str = "a") -> Operation:
+    """Return what a record says of a session."""
+    return at(40.0, Kind.TOLD, session, name=name)
+
+
+TOLD = told("approved")
 VIOLATIONS = [
     pytest.param("I1", [REVOKED, allow(10.2)], id="I1: an allow after a revocation"),
     pytest.param("I1", [REVOKED, allow(10.2, replica=2)], id="I1: at another replica"),
@@ -107,6 +113,8 @@ VIOLATIONS = [
         "I10", [at(10.0, Kind.REVOKE, fence_seconds=1.6, returned=12.0)], id="I10: a fence longer than a lease"
     ),
     pytest.param("I11", [*CHILD, LABELLED, allow(10.2, "b")], id="I11: an allow after the label that forbids it"),
+    pytest.param("I12", [*CHILD, told("approved", "b"), read()], id="I12: no record of an approval"),
+    pytest.param("I12", [REVOKED, TOLD, read(state="revoked", epoch=3)], id="I12: no record of a revocation"),
     pytest.param("I11", [*CHILD, LABELLED, allow(10.2)], id="I11: above the session that was labelled"),
 ]
 
@@ -181,6 +189,8 @@ def test_each_invariant_has_a_violation() -> None:
             [at(9.0, Kind.LABEL, tool="write"), NARROWED, allow(10.2, tool="read"), read(epoch=3)],
             id="a narrowing that changes nothing shows a label that the call does not depend on",
         ),
+        pytest.param([REVOKED, TOLD, told("ended"), read(state="revoked", epoch=3)], id="what was closed is recorded"),
+        pytest.param([*LOST_SOME, told("revoked", "b"), read(state="revoked")], id="no record of what is lost"),
         pytest.param([*CHILD, REVOKED, read(session="b", state="revoked", epoch=3)], id="a revocation counts below"),
     ],
 )

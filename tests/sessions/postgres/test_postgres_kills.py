@@ -11,13 +11,14 @@ import pytest
 from google.protobuf.message import Message
 
 from pdp.model import Role
+from pdp.record import read_records
 from pdp.testing.inprocess import write_folder
 from pdp.v1 import freeze_pb2, session_pb2
 from pdp.v1.freeze_pb2_grpc import FreezeServiceStub
 from pdp.v1.session_pb2_grpc import SessionServiceStub
 from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
-from tests.sessions.postgres.onpostgres import open_session
+from tests.sessions.postgres.onpostgres import open_session, run
 
 pytestmark = pytest.mark.replicas
 
@@ -54,12 +55,20 @@ def test_a_change_whose_server_was_killed_is_found_made(store: str, conninfo: st
     with ServerProcess(tmp_path, **settings) as server:
         frozen = [_send(server, FreezeServiceStub, "SetFreeze", freeze).freeze for _ in range(2)]
         listed = _send(server, FreezeServiceStub, "ListFreezes", freeze_pb2.ListFreezesRequest()).freezes
+    kinds = [record["kind"] for _, _, record in read_records(server.record_folder)]
+    _, told = run(tmp_path, "audit", "session", stored.session_id, store=store)
 
     assert (-9, grpc.StatusCode.UNAVAILABLE) == (ended, lost.value.code())
     assert [[stored.session_id]] * 2 == [list(one.session_ids) for one in again]
     # A request, an approval and the revocation.
     assert (session_pb2.SESSION_STATE_REVOKED, 3) == (stored.state, stored.epoch)
     assert list(listed) * 2 == frozen
+    if store == "postgres":
+        # Each of the two was killed before it had recorded its change: the next one has, once.
+        assert [1, 1] == [kinds.count("session.revoked"), kinds.count("freeze.set")]
+        assert [("session.revoked", "enough")] == [
+            (one["kind"], one["facts"]["reason"]) for one in told["entries"] if one["kind"] == "session.revoked"
+        ]
 
 
 def _send(server: ServerProcess, stub: Any, method: str, request: Message) -> Any:

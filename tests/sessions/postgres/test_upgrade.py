@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -129,7 +130,7 @@ def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Settin
     replaced: Mapping[int, Sequence[Replica]] = {1: setting.replicas[:2], 2: setting.replicas[2:]}
     found = []
 
-    def replace(number: int, faults: Faults) -> None:
+    def upgrade(number: int, faults: Faults) -> None:
         if number > 1:
             found.append(numbers(setting))
         for replica in replaced.get(number, ()):
@@ -137,12 +138,13 @@ def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Settin
 
     with closing(HistoryFile(folder / f"history-upgrade-{seed}.jsonl")) as history:
         choices = random.Random(seed)  # noqa: S311 - no secret
-        expected = campaign(setting, choices, history, rounds=2, seconds=SECONDS, first=replace)
-    seen = figures(history)
+        expected = campaign(setting, choices, history, rounds=2, seconds=SECONDS, first=upgrade)
+    # The program of before records nothing of a change after whose commit it was killed.
+    seen, terms = figures(history), replace(TERMS, tell=False)
     (folder / f"figures-upgrade-{seed}.md").write_text(f"{seen}\n", encoding="utf-8")
     print(seen, flush=True)  # noqa: T201 - the figures of the proof
 
-    assert [] == [str(one) for one in islice(violations(history, TERMS), 20)]
+    assert [] == [str(one) for one in islice(violations(history, terms), 20)]
     # Calls that come in the moment in which a server is ended in order.
     assert {"CANCELLED: CANCELLED"} >= {one.name for one in history if ":" in one.name}
     assert expected | {"replace"} <= seen.faults.keys()

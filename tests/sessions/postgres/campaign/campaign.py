@@ -13,6 +13,8 @@ from typing import Final
 from pdp.observer import EventKind
 from pdp.record import read_records
 from pdp.sessions.postgresfailover import SETTLING_SECONDS
+from pdp.testing.waiting import wait_until
+from tests.machinery.servers.server_process import PATIENCE
 from tests.sessions.postgres.campaign.calls import Calls
 from tests.sessions.postgres.campaign.clients import Client, Population
 from tests.sessions.postgres.campaign.ears import Ears
@@ -24,6 +26,8 @@ from tests.sessions.replicahistory import HistoryFile, Kind, Operation
 
 CLIENTS_OF_EACH: Final = 2
 TERMS: Final = Terms(lease=LEASE_SECONDS, clock=0.5, fence=2.0, settling=SETTLING_SECONDS + 10.0)
+_TOLD: Final = frozenset({EventKind.SESSION_APPROVED, EventKind.SESSION_ENDED, EventKind.SESSION_REVOKED})
+_UNRECORDED: Final = "SELECT count(*) FROM pdp_sessions.unrecorded"
 # How long clients go on when all answer again.
 _AFTERWARDS_SECONDS: Final = 1.0
 
@@ -46,6 +50,9 @@ def campaign(
     for number in range(1, rounds + 1):
         names |= _round(setting, choices, history, seconds=seconds, number=number, first=first)
     _read_all(setting.replicas, history)
+    with setting.cluster.primary.connect(dbname=setting.database) as connection:
+        # Each change goes from there once the record has on its disk what it came to.
+        wait_until(lambda: connection.execute(_UNRECORDED).fetchone() == (0,), seconds=PATIENCE)
     for one in _recorded(setting.replicas):
         history.note(one)
     return frozenset(names)
@@ -116,10 +123,13 @@ def _read_all(replicas: Sequence[Replica], history: HistoryFile) -> None:
 
 
 def _recorded(replicas: Sequence[Replica]) -> Iterator[Operation]:
-    """Yield each decision that replicas have recorded, and what they say of a database that has gone back."""
+    """Yield what replicas have recorded: decisions, what became of sessions, and a database that has gone back."""
     for replica in replicas:
         for _, _, record in read_records(replica.process.record_folder):
             if record["kind"] == "decision":
                 yield Operation(kind=Kind.RECORDED, decision=record["id"])
+            elif record["kind"] in _TOLD:
+                name = record["kind"].removeprefix("session.")
+                yield Operation(kind=Kind.TOLD, replica=replica.number, session=record["session_id"], name=name)
             elif record["kind"] == EventKind.STORE_WENT_BACK:
                 yield Operation(kind=Kind.WENT_BACK, replica=replica.number, name=record["facts"]["timeline"])

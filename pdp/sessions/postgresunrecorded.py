@@ -1,0 +1,126 @@
+"""Keep in PostgreSQL what the record of each process is to say of its changes, until the record has it on its disk.
+
+A row belongs to the chain of the record that its writer had. Whoever continues that chain knows that the writer is
+gone, because it holds the lock on the chain, and records what is left.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
+
+from pdp.model import Session
+from pdp.observer import Event
+from pdp.sessions.sql import Statements
+from pdp.sessions.unrecorded import Account, Unrecorded, events_from, events_text
+
+_KEEP: Final = "INSERT INTO unrecorded (id, chain, events) VALUES (?, ?, ?)"
+_CHAINS: Final = "SELECT DISTINCT chain FROM unrecorded WHERE chain != ?"
+_ADOPT: Final = "UPDATE unrecorded SET chain = ? WHERE chain = ANY(?)"
+_OWN: Final = "SELECT id, events FROM unrecorded WHERE chain = ?"
+_FORGET: Final = "DELETE FROM unrecorded WHERE id = ANY(?)"
+
+
+class PostgresUnrecorded:
+    """The rows of one process, on a connection of its store. Safe for threads.
+
+    `chain` is that of its record; where it is empty, nothing is kept. `holding` holds the connection for a statement.
+    All methods but `accounting`, `keep` and `recorded` raise what that raises.
+    """
+
+    def __init__(
+        self, connection: Statements, *, chain: str, holding: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._connection, self._chain, self._holding = connection, chain, holding
+        self._lock = threading.Lock()
+        # The rows that this process knows, and whether the record has what they say.
+        self._known: dict[str, bool] = {}
+        self._block = _Block()
+
+    @contextmanager
+    def accounting(self, account: Account | None) -> Iterator[None]:
+        """Keep what `account` says of each transaction of this thread in the `with` block.
+
+        When the block ends well, all of that was handed to the record. Without an account, that of a block around this
+        one counts.
+        """
+        if account is None or not self._chain:
+            yield
+            return
+        before, self._block.account, self._block.ids = (self._block.account, self._block.ids), account, []
+        try:
+            yield
+        except BaseException:
+            # What has come of it is not known: whatever is found is looked for in the record.
+            self._note(self._block.ids, recorded=None)
+            raise
+        else:
+            self._note(self._block.ids, recorded=True)
+        finally:
+            self._block.account, self._block.ids = before
+
+    def keep(self, written: Sequence[Session]) -> None:
+        """Write in the present transaction what the record is to say of it."""
+        events = tuple(self._block.account(written))
+        if events:
+            row = secrets.token_hex(16)
+            self._block.ids.append(row)
+            self._note([row], recorded=False)
+            self._connection.execute(_KEEP, (row, self._chain, events_text(events)))
+
+    def recorded(self) -> frozenset[str]:
+        """Return the rows whose events were handed to the record, and that are not forgotten."""
+        with self._lock:
+            return frozenset(row for row, recorded in self._known.items() if recorded)
+
+    def forget(self, rows: Collection[str]) -> None:
+        """Remove rows whose events the record has on its disk."""
+        if rows:
+            with self._holding():
+                self._connection.execute(_FORGET, (list(rows),))
+            self._note(rows, recorded=None)
+
+    def other_chains(self) -> tuple[str, ...]:
+        """Return the chains of other processes that have rows."""
+        with self._holding():
+            return tuple(str(chain) for (chain,) in self._connection.execute(_CHAINS, (self._chain,)))
+
+    def left(self, chains: Sequence[str]) -> tuple[Unrecorded, ...]:
+        """Return what no living process will record, and have it count as recorded.
+
+        That is what is left of these `chains`, whose processes are gone, of an earlier process with the chain of this
+        one, and of changes whose outcome this process has not learned.
+        """
+        with self._holding():
+            if chains:
+                self._connection.execute(_ADOPT, (self._chain, list(chains)))
+            rows = self._connection.execute(_OWN, (self._chain,)).fetchall()
+        with self._lock:
+            return tuple(Unrecorded(id=row, events=events_from(text)) for row, text in rows if row not in self._known)
+
+    def take(self, left: Iterable[Unrecorded]) -> None:
+        """Note that the record has got what was left."""
+        self._note([one.id for one in left], recorded=True)
+
+    def _note(self, rows: Iterable[str], *, recorded: bool | None) -> None:
+        with self._lock:
+            for row in rows:
+                if recorded is None:
+                    self._known.pop(row, None)
+                else:
+                    self._known[row] = recorded
+
+
+def _nothing(_: Sequence[Session]) -> Iterable[Event]:
+    return ()
+
+
+class _Block(threading.local):
+    """The present block of a thread: what says what the record is to say, and the rows that were written."""
+
+    def __init__(self) -> None:
+        self.account: Account = _nothing
+        self.ids: list[str] = []
