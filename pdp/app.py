@@ -244,7 +244,7 @@ class App:
         from pdp.record.segmentcheck import SegmentCheck  # noqa: PLC0415 - see above
         from pdp.server.links import Links  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
-        from pdp.starting import require, telemetry_of  # noqa: PLC0415 - see above
+        from pdp.starting import more_keys_of, require, telemetry_of  # noqa: PLC0415 - see above
         from pdp.telemetry.build import build_telemetry  # noqa: PLC0415 - see above
 
         require(settings, port_held=worker > 0)
@@ -318,7 +318,9 @@ class App:
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
                 searchable=searchable,
-                segment_check=SegmentCheck(log.folder, log.public_keys, shared=settings.record_shared),
+                segment_check=SegmentCheck(
+                    log.folder, log.public_keys | more_keys_of(settings), shared=settings.record_shared
+                ),
                 coverage=self._coverage(settings),
                 authenticator=self._identity.authenticator,
                 observer=self._sums(watchers, telemetry.refused),

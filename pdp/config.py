@@ -280,6 +280,11 @@ class RecordSettings:
     digest_key: str = _setting(
         "", "file of the key of digests in the log and in traces; empty means the one that `pdp init` makes"
     )
+    public_keys: str = _setting(
+        "",
+        "PEM file of more public keys that have signed parts of the log: those of other machines, and earlier ones of "
+        "this one",
+    )
     checkpoint_seconds: float = _setting(
         10.0, "seconds after which new entries of the log are signed and synced", minimum=0.1
     )

@@ -17,10 +17,10 @@ from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
-from pdp.foundation.ownership import read_own
+from pdp.foundation.ownership import read_own, require_own
 from pdp.identity.callers import read_callers
 from pdp.messagesettings import receivers_of
-from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
+from pdp.record.keys import DIGEST_KEY_BYTES, PublicKeys, SigningKey
 from pdp.serving.certificates import ServerCertificates
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.workers.port import SharedPort
@@ -85,6 +85,19 @@ def require_record_folder(settings: Settings) -> None:
         raise ConfigurationError(f"`{path}` is not a folder")
     if os.statvfs(path).f_flag & os.ST_RDONLY or not os.access(path, os.W_OK | os.X_OK):
         raise ConfigurationError(f"`{path}` cannot be written")
+
+
+def more_keys_of(settings: Settings) -> PublicKeys:
+    """Return the public keys, besides that of this machine, with which segments of the record are verified.
+
+    Raise `ConfigurationError` when they cannot be read.
+    """
+    path = settings.record.public_keys
+    if not path:
+        return PublicKeys(())
+    keys = PublicKeys.load([Path(path)])
+    require_own(Path(path), "anyone could vouch for records")
+    return keys
 
 
 def _guilty(need: Need, settings: Settings, problem: str) -> str:
@@ -196,6 +209,12 @@ NEEDS: tuple[Need, ...] = (
         settings=("record.signing_key",),
         require=_require_signing_key,
         remedy="put the key back, or move it away and run `pdp init`, which makes a new one",
+    ),
+    Need(
+        check="record",
+        settings=("record.public_keys",),
+        require=more_keys_of,
+        remedy="put the public keys of the other machines there, in PEM (`record-signing.pub.pem` of each `data_dir`)",
     ),
     Need(
         check="callers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 # Each signed text begins with this, so that no other text signed with the key can pass for a bundle.
 _PURPOSE = b"pdp bundle signature 1\n"
-_PUBLIC_KEY = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 # The length in signed bundles. An id only selects one of the configured keys.
 _KEY_ID_DIGITS = 32
 
@@ -96,7 +94,7 @@ def read_public_keys(pem: bytes) -> dict[str, PublicKey]:
     from pdp.foundation.keys import PublicKey  # noqa: PLC0415 - most servers need no signatures
 
     try:
-        keys = [PublicKey.read(text) for text in _PUBLIC_KEY.findall(pem)]
+        keys = PublicKey.read_all(pem)
     except ValueError:
         raise ConfigurationError("holds a key that is not an Ed25519 public key") from None
     if not keys:

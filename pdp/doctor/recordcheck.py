@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
+from pdp.config import Settings
 from pdp.doctor.finding import Deployment, Finding, fine, problem
 from pdp.errors import ConfigurationError, reason_of
 from pdp.record.anchors import Anchors
 from pdp.record.ends import chain_ends
 from pdp.record.keys import PublicKeys, SigningKey
+from pdp.starting import more_keys_of
 
 _CHECK: Final = "record"
 
@@ -19,9 +22,19 @@ def record(deployment: Deployment) -> Iterator[Finding]:
     """Check that the folder of the record can be written, and that for copies, if there is one."""
     folder, shared = deployment.settings.record_folder.absolute(), deployment.settings.record_shared
     yield fine(_CHECK, f"`{folder}` can be written" if folder.exists() else f"`{folder}` can be created")
+    yield from _more_keys(deployment.settings)
     if shared is not None and not os.access(shared, os.R_OK | os.W_OK | os.X_OK):
         found = f"`{shared}` is not there, or cannot be written: other servers answer without the records of this one"
         yield problem(_CHECK, found, "mount it, and let the server's user write there (`record.shared_folder`)")
+
+
+def _more_keys(settings: Settings) -> Iterator[Finding]:
+    # That they cannot be read is in the list of needs.
+    with suppress(ConfigurationError):
+        count = len(more_keys_of(settings))
+        if count:
+            keys = f"{count} more public key{'s' * (count > 1)}"
+            yield fine(_CHECK, f"segments are verified with {keys} (`{settings.record.public_keys}`)")
 
 
 def record_ends(deployment: Deployment) -> Iterator[Finding]:

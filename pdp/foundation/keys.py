@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
-from typing import Self
+from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+
+_PUBLIC_KEY: Final = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
 class PublicKey:
@@ -33,6 +36,11 @@ class PublicKey:
         if not isinstance(key, Ed25519PublicKey):
             raise ValueError("not an Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
         return cls(key)
+
+    @classmethod
+    def read_all(cls, pem: bytes) -> tuple[Self, ...]:
+        """Read all keys in PEM. Raise `ValueError` when one is not an Ed25519 key."""
+        return tuple(cls.read(text) for text in _PUBLIC_KEY.findall(pem))
 
     @property
     def pem(self) -> bytes:

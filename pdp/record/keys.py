@@ -70,8 +70,8 @@ class PublicKeys:
 
     @classmethod
     def load(cls, paths: Iterable[Path]) -> Self:
-        """Read PEM files of public keys. Raise `ConfigurationError`."""
-        return cls([_public_key(path) for path in paths])
+        """Read PEM files of one or more public keys each. Raise `ConfigurationError`."""
+        return cls([key for path in paths for key in _public_keys(path)])
 
     @classmethod
     def of(cls, *keys: SigningKey) -> Self:
@@ -90,6 +90,13 @@ class PublicKeys:
 
     def __contains__(self, key_id: object) -> bool:
         return key_id in self._keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __or__(self, other: PublicKeys) -> PublicKeys:
+        """Return all keys of both."""
+        return PublicKeys([*self._keys.values(), *other._keys.values()])
 
 
 def write_keys(folder: Path) -> tuple[Path, ...]:
@@ -110,10 +117,13 @@ def write_keys(folder: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _public_key(path: Path) -> PublicKey:
+def _public_keys(path: Path) -> tuple[PublicKey, ...]:
     try:
-        return PublicKey.read(path.read_bytes())
+        keys = PublicKey.read_all(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"cannot read the public key `{path}`: {reason_of(error)}") from None
     except ValueError:
-        raise ConfigurationError(f"`{path}` is not a PEM file of an Ed25519 public key") from None
+        keys = ()
+    if not keys:
+        raise ConfigurationError(f"`{path}` is not a PEM file of an Ed25519 public key")
+    return keys

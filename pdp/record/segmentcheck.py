@@ -55,7 +55,7 @@ class SegmentCheck:
         if copied and reader.unknown_key:
             raise WrongStateError(
                 f"`{name}` is of another machine, and the key `{reader.unknown_key}` that signed it is not known here: "
-                "run `pdp audit verify` with its public key"
+                "add its public key to `record.public_keys`, or run `pdp audit verify` with it"
             )
         return report
 

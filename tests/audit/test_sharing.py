@@ -158,6 +158,17 @@ def test_a_copy_can_be_verified_while_it_grows(writer: Writer, tmp_path: Path) -
     assert (3 + 1, ()) == (found.records, found.findings)
 
 
+def test_a_copy_of_another_machine_can_be_verified_with_its_key(writer: Writer, tmp_path: Path) -> None:
+    """Beside segments of this machine, whose key is another one."""
+    writer.decide()
+    writer.bring()
+    (tmp_path / "elsewhere").mkdir()
+    keys = PublicKeys.of(SigningKey.generate()) | PUBLIC
+    found = SegmentCheck(tmp_path / "elsewhere", keys, shared=writer.shared).verify(writer.log.path.name)
+
+    assert (3 + 1, ()) == (found.records, found.findings)
+
+
 def test_a_copy_that_an_unknown_key_has_signed_is_not_judged(writer: Writer, tmp_path: Path) -> None:
     """It is no changed record, and no good one either: whoever has the public key can tell."""
     writer.decide()

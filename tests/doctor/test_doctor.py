@@ -26,6 +26,7 @@ from pdp.doctor.examination import CHECKS
 from pdp.doctor.machine import LIBRARIES, engine, libraries
 from pdp.messages.queue import MessageQueue
 from pdp.messages.sorting import Message
+from pdp.record.keys import SigningKey
 from pdp.record.segments import segments_by_chain
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.clock import FakeClock
@@ -560,6 +561,14 @@ def test_a_folder_for_copies_of_the_record_that_is_not_there(place: Path) -> Non
 
     assert [("record", PROBLEM, True)] == [(check, level, "is not there" in found) for check, level, found, _ in absent]
     assert [] == ills(CHECKS["record"](deployment(place, flags)))
+
+
+def test_more_keys_of_records_are_counted(place: Path) -> None:
+    """All that are in the file."""
+    (place / "more.pem").write_bytes(b"".join(SigningKey.generate().public.pem for _ in range(2)))
+    found = [one.found for one in CHECKS["record"](deployment(place, {"record.public_keys": str(place / "more.pem")}))]
+
+    assert f"segments are verified with 2 more public keys (`{place / 'more.pem'}`)" in found
 
 
 def test_a_foreign_data_folder(place: Path) -> None:

@@ -131,6 +131,8 @@ ROWS = (
     Row("broken callers", "callers.file", write(".pdp/callers.yaml", b"a: {roles: [pep]}")),
     Row("no signing key", "record.signing_key", settings(PDP_RECORD__SIGNING_KEY="gone.pem")),
     Row("broken signing key", "record.signing_key", write(".pdp/record-signing.pem", b"x")),
+    Row("no more keys of records", "record.public_keys", settings(PDP_RECORD__PUBLIC_KEYS="gone.pem")),
+    Row("broken keys of records", "record.public_keys", write("more.pem", b"x", PDP_RECORD__PUBLIC_KEYS="more.pem")),
     Row("no digest key", "record.digest_key", settings(PDP_RECORD__DIGEST_KEY="gone.key")),
     Row("short digest key", "record.digest_key", write(".pdp/record.key", b"x")),
     Row("no public keys", "policies.public_keys", settings(PDP_POLICIES__PUBLIC_KEYS="gone.pem")),

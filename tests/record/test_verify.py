@@ -647,6 +647,15 @@ def test_a_wrong_public_key_is_refused(tmp_path: Path, content: bytes | None, me
         PublicKeys.load([file])
 
 
+def test_a_file_can_hold_several_public_keys(tmp_path: Path) -> None:
+    """Such as those of all machines."""
+    file, signers = tmp_path / "keys.pem", [SigningKey.generate() for _ in range(2)]
+    file.write_bytes(b"".join(one.public.pem for one in signers))
+    keys = PublicKeys.load([file])
+
+    assert [True, True, False] == [one.id in keys for one in (*signers, SIGNER)]
+
+
 @pytest.mark.parametrize("content", [None, b"nothing", SIGNER.public.pem])
 def test_a_wrong_signing_key_is_refused(tmp_path: Path, content: bytes | None) -> None:
     """A server without its signing key does not start."""

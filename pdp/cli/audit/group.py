@@ -43,7 +43,7 @@ for command in (tail, show, session, who_approved, executed_by, touched, revoke_
     required=True,
     multiple=True,
     type=click.Path(path_type=Path),
-    help="The public half of the key that signs the record; repeat the option for each earlier key.",
+    help="The public half of the key that signs the record, or several in a file; repeat the option for earlier keys.",
 )
 @click.option("--open-end", is_flag=True, help="Accept a chain that is not closed, as in a copy of a record in use.")
 @click.option("--missing-start", is_flag=True, help="Accept that the oldest segments are missing.")
