@@ -15,7 +15,7 @@ from pdp.serving.http2 import metadata
 from pdp.serving.http2.bounds import Bounds
 from pdp.serving.http2.engine import BrokenPeerError, Engine, Header
 from pdp.serving.http2.floods import Flood
-from pdp.serving.http2.requests import refused_by_http, request_of
+from pdp.serving.http2.requests import Requests
 from pdp.serving.http2.stream import Stream
 
 _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
@@ -53,6 +53,7 @@ class GRPCConnection:
         self._paths = paths
         self._bounds = bounds
         self._calls = calls
+        self._requests = Requests(bounds.header_bytes)
         self._streams: dict[int, Stream] = {}
         self._begun: list[Stream] = []
         self._heard: list[Stream] = []
@@ -202,18 +203,16 @@ class GRPCConnection:
 
     # What the engine tells.
 
-    def begun(self, stream: int, headers: Iterable[Header], *, ended: bool) -> None:
+    def begun(self, stream: int, headers: Sequence[Header], *, ended: bool) -> None:
         """Take the headers of a call, and refuse it if they are not those of gRPC."""
         if self.closing:
             return
-        listed = tuple(headers)
-        refused = refused_by_http(listed)
-        if refused is not None:
-            self._engine.respond(stream, refused, ends=True)
+        asked = self._requests.read(headers)
+        if asked.unlike_grpc is not None:
+            self._engine.respond(stream, asked.unlike_grpc, ends=True)
             if not ended:
                 self._engine.reset(stream, cancels=False)
             return
-        asked = request_of(listed, most_bytes=self._bounds.header_bytes)
         single = self._paths.get(asked.path)
         begun = self._streams[stream] = Stream(
             stream,

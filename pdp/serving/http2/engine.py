@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from pdp.errors import PDPError
@@ -17,7 +17,7 @@ class BrokenPeerError(PDPError):
 class Receiver(Protocol):
     """Is told what has come, in order. Streams are known by their numbers."""
 
-    def begun(self, stream: int, headers: Iterable[Header], *, ended: bool) -> None:
+    def begun(self, stream: int, headers: Sequence[Header], *, ended: bool) -> None:
         """Take the headers of a request; `ended` says that nothing follows them."""
         ...
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from grpc import StatusCode
 
@@ -16,47 +15,116 @@ from pdp.serving.http2.stream import Refused
 _CONTENT_TYPES: Final = frozenset({b"application/grpc", b"application/grpc+proto"})
 # Headers of the transport, which are there once.
 _ONCE: Final = frozenset({b"content-type", b"te", b"grpc-timeout", b"grpc-encoding"})
+_TIMEOUT: Final = b"grpc-timeout"
+# What a client sends in the same way with all calls of a method. INVARIANT: none of them is a secret.
+_USUAL: Final = frozenset(
+    {
+        b":authority",
+        b":method",
+        b":path",
+        b":scheme",
+        b"content-type",
+        b"grpc-accept-encoding",
+        b"grpc-encoding",
+        b"te",
+        b"user-agent",
+    }
+)
+# A connection remembers no more than this of them.
+_MOST_REMEMBERED: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What the headers of a call ask for. `timeout` is in seconds, and infinite for a caller that waits for ever."""
+class Request(NamedTuple):
+    """What the headers of a call ask for. `timeout` is in seconds, and infinite for a caller that waits for ever.
+
+    `unlike_grpc` is the answer of HTTP to what is no call of gRPC; nothing else counts then.
+    """
 
     path: str
     metadata: Metadata
     timeout: float
     refused: Refused | None
+    unlike_grpc: Sequence[Header] | None = None
 
 
-def refused_by_http(headers: Sequence[Header]) -> Sequence[Header] | None:
+class _Usual(NamedTuple):
+    """What the usual headers of a call say, and their size as HTTP/2 counts it."""
+
+    path: str
+    metadata: Metadata | None
+    unlike_grpc: Sequence[Header] | None
+    compressed: bool
+    size: int
+
+
+class Requests:
+    """Reads the headers of the calls on one connection; more than `most_bytes`, as HTTP/2 counts them, are refused.
+
+    The usual headers of a call before are remembered with what they say: a client sends the same ones, in the same
+    places, with each call.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        # The usual headers in their places, and None in those of the others, which never is what is sent.
+        self._seen: list[Header | None] = []
+        self._others = 0
+        self._usual = _usual([])
+
+    def read(self, headers: Sequence[Header]) -> Request:
+        """Return what a call of gRPC asks for."""
+        if len(headers) != len(self._seen):
+            return self._read_anew(headers)
+        own = [one for one, seen in zip(headers, self._seen, strict=True) if one != seen]
+        if len(own) != self._others or not _USUAL.isdisjoint([name for name, _ in own]):
+            return self._read_anew(headers)
+        return self._request(self._usual, own)
+
+    def _read_anew(self, headers: Sequence[Header]) -> Request:
+        usual = _usual([one for one in headers if one[0] in _USUAL])
+        own = [one for one in headers if one[0] not in _USUAL]
+        if usual.size <= _MOST_REMEMBERED:
+            self._seen = [one if one[0] in _USUAL else None for one in headers]
+            self._usual, self._others = usual, len(own)
+        return self._request(usual, own)
+
+    def _request(self, usual: _Usual, own: Sequence[Header]) -> Request:
+        timeouts = [value for name, value in own if name == _TIMEOUT]
+        unlike_grpc = usual.unlike_grpc or (((b":status", b"400"),) if len(timeouts) > 1 else None)
+        if unlike_grpc is not None:
+            return Request(usual.path, (), math.inf, None, unlike_grpc)
+        seconds = timeout_of(timeouts[0]) if timeouts else math.inf
+        found = metadata_of(own)
+        if usual.metadata is None or found is None or seconds is None:
+            refused = StatusCode.INTERNAL, "the metadata of the call is malformed"
+        elif usual.compressed:
+            refused = StatusCode.UNIMPLEMENTED, "compressed messages are not taken"
+        elif usual.size + size_of(own) > self._most_bytes:
+            refused = StatusCode.RESOURCE_EXHAUSTED, "the metadata of the call is too large"
+        else:
+            return Request(usual.path, usual.metadata + found, seconds, None)
+        return Request(usual.path, (), math.inf if seconds is None else seconds, refused)
+
+
+def _usual(listed: Sequence[Header]) -> _Usual:
+    fields = dict(listed)
+    return _Usual(
+        path=fields.get(b":path", b"").decode("ascii", "replace"),
+        metadata=metadata_of(listed),
+        unlike_grpc=_unlike_grpc(listed),
+        compressed=fields.get(b"grpc-encoding", b"identity") != b"identity",
+        size=size_of(listed),
+    )
+
+
+def _unlike_grpc(listed: Sequence[Header]) -> Sequence[Header] | None:
     """Return the answer of HTTP to what is no call of gRPC; None for one."""
-    fields = dict(headers)
+    fields = dict(listed)
     if fields.get(b":method") != b"POST":
         return ((b":status", b"405"), (b"allow", b"POST"))
     if fields.get(b"content-type") not in _CONTENT_TYPES:
         return ((b":status", b"415"),)
-    once = [name for name, _ in headers if name in _ONCE]
+    once = [name for name, _ in listed if name in _ONCE]
     if fields.get(b"te") != b"trailers" or len(set(once)) != len(once):
         return ((b":status", b"400"),)
     return None
-
-
-def request_of(headers: Sequence[Header], *, most_bytes: int) -> Request:
-    """Return what a call of gRPC asks for. More than `most_bytes`, as HTTP/2 counts them, are refused."""
-    fields = dict(headers)
-    timeout = fields.get(b"grpc-timeout")
-    seconds = math.inf if timeout is None else timeout_of(timeout)
-    found = metadata_of(headers)
-    refused: Refused | None = None
-    if found is None or seconds is None:
-        refused = StatusCode.INTERNAL, "the metadata of the call is malformed"
-    elif fields.get(b"grpc-encoding", b"identity") != b"identity":
-        refused = StatusCode.UNIMPLEMENTED, "compressed messages are not taken"
-    elif size_of(headers) > most_bytes:
-        refused = StatusCode.RESOURCE_EXHAUSTED, "the metadata of the call is too large"
-    return Request(
-        path=fields[b":path"].decode("ascii", "replace"),
-        metadata=found or (),
-        timeout=math.inf if seconds is None else seconds,
-        refused=refused,
-    )
