@@ -84,12 +84,12 @@ def main() -> int:
     return 0
 
 
-def draw(result: Result, folder: Path) -> Sequence[Path]:
-    """Write all pictures that the run has figures for into a folder, and return them."""
+def draw(result: Result, folder: Path, pictures: Sequence[Picture] | None = None) -> Sequence[Path]:
+    """Write the pictures that the run has figures for into a folder, and return them: without any, those below."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(_SETTINGS):
-        for picture in PICTURES:
+        for picture in PICTURES if pictures is None else pictures:
             drawn = Figure(layout="constrained")
             if picture.make(result, drawn):
                 for ending in ("svg", "png"):

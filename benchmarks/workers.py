@@ -58,7 +58,7 @@ def main() -> int:
                 found = []
                 for target, shared, workers in servers:
                     run_on(shared)
-                    found.append(asyncio.run(_measure(target, workload, many * workers, chosen.seconds)))
+                    found.append(asyncio.run(measure(target, workload, many * workers, chosen.seconds)))
                 rounds.append(found)
             _print_row(many, rounds)
     return 0
@@ -71,21 +71,20 @@ def run_on(shared: set[int]) -> None:
             os.sched_setaffinity(int(thread.name), shared)
 
 
-async def _measure(target: Target, workload: Workload, many: int, seconds: float) -> float:
-    """Return microseconds of CPU for each decision."""
+async def measure(target: Target, workload: Workload, many: int, seconds: float) -> float:
+    """Ask a server `many` questions at a time, over several connections; return µs of its CPU for each decision."""
     own = (("grpc.use_local_subchannel_pool", 1),)
     channels = [grpc.aio.insecure_channel(target.address, options=own) for _ in range(_CONNECTIONS)]
     supply = supplied(workload, ALL_HITS, lambda asked: target.dialect.encode(Shape.UNARY, asked), size=1)
     # Connections are open, and caches are warm.
     await asyncio.gather(*(_ask(channel, target, supply, 0.0, len(workload.repeated)) for channel in channels))
-    pids = processes(target.pid or 0)
-    before, end = sum(map(cpu_seconds, pids)), time.perf_counter() + seconds
+    before, end = spent(target), time.perf_counter() + seconds
     asking = (_ask(channels[one % _CONNECTIONS], target, supply, end) for one in range(many))
     asked = sum(await asyncio.gather(*asking))
-    spent = sum(map(cpu_seconds, pids)) - before
+    took = spent(target) - before
     for channel in channels:
         await channel.close()
-    return spent * 1e6 / asked
+    return took * 1e6 / asked
 
 
 async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked], end: float, least: int = 0) -> int:
@@ -97,6 +96,11 @@ async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked
         target.dialect.check(Shape.UNARY, answer, asked.questions)
         done += 1
     return done
+
+
+def spent(target: Target) -> float:
+    """Return the seconds of CPU of a server's process and of its workers so far."""
+    return sum(map(cpu_seconds, processes(target.pid or 0)))
 
 
 def processes(parent: int) -> list[int]:
