@@ -537,10 +537,13 @@ class App:
     def _purge(self, purge: Purge) -> None:
         def sweep() -> None:
             try:
+                finished = self.embedded.registrar.finish_revocations()
                 removed = purge.run(sweeper.pause)
             except PDPError as error:
                 _LOG.error("sessions that are over could not be removed: %s", error)
             else:
+                if finished:
+                    _LOG.warning("revoked %d sessions whose revocation a process had begun, and not finished", finished)
                 if removed:
                     _LOG.info("removed %d sessions that have been over for a long time", removed)
 

@@ -61,12 +61,14 @@ from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
-from pdp.sessions.values import Change, Cut, SessionFilter
+from pdp.sessions.values import Cut, SessionFilter
 from pdp.sessions.writes import Write
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
 _MOST_REVOCABLE = 100
+# Longer than it takes to revoke many sessions.
+_UNFINISHED_SECONDS = 60.0
 
 # The approver of a tool with this risk must have authenticated recently.
 _HIGH_RISK = "destructive"
@@ -343,10 +345,9 @@ class Registrar:
         `InvalidRequestError` when a caller of several tenants does not say of which one a user or agent is.
         """
         now = self._now()
-        change = lifecycle.revoke(now, by=caller.id, reason=reason)
         account = _closed(EventKind.SESSION_REVOKED, caller, now)
         if selector.kind == "session":
-            session = self._named(selector, caller)
+            session, change = self._named(selector, caller), lifecycle.revoke(now, by=caller.id, reason=reason)
             with self._sessions.fencing(account):
                 changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
                 self._tell(account(changed))
@@ -354,7 +355,24 @@ class Registrar:
         which = _selected(selector, caller)
         cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
         with self._sessions.fencing(account):
-            return self._revoke_many(which, cut, change, account, write)
+            # At once by one row, and then each session: thousands take seconds.
+            self._sessions.cut(cut)
+            return self._carry_out(cut, account, now, write)
+
+    def finish_revocations(self) -> int:
+        """Finish what processes began to revoke, and were killed; return how many sessions they had left.
+
+        All read these sessions as revoked already; now they are stored and recorded as that.
+        """
+        count, now_at = 0, self._now().wall_at
+        for cut in self._sessions.cuts():
+            if now_at - cut.at < _UNFINISHED_SECONDS:
+                continue
+            then = Instant(wall_at=cut.at, boot_at=0.0, boot_id="")
+            account = _closed(EventKind.SESSION_REVOKED, Caller(id=cut.by, kind="", roles=frozenset()), then)
+            with self._sessions.fencing(account):
+                count += len(self._carry_out(cut, account, then))
+        return count
 
     def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
         """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
@@ -366,13 +384,18 @@ class Registrar:
         count, newest = self._sessions.live_families(which, wall_at=now.wall_at, limit=_MOST_REVOCABLE)
         return Revocable(count=count, newest=tuple(self._summary(session, now) for session in newest))
 
-    def _revoke_many(
-        self, which: SessionFilter, cut: Cut, change: Change, account: Account, write: Write | None
-    ) -> tuple[str, ...]:
-        """Revoke all at once by one row, then update each session: thousands take seconds."""
-        self._sessions.cut(cut)
+    def _carry_out(self, cut: Cut, account: Account, now: Instant, write: Write | None = None) -> tuple[str, ...]:
+        """Revoke each session of a cut and all below them, and lift it; return their ids, sorted."""
         # Later requests are not included: otherwise a gateway that keeps requesting would keep this loop running.
-        live, ids = replace(which, ends_after=cut.at, requested_until=cut.at), list[str]()
+        live = SessionFilter(
+            tenant=cut.tenant,
+            user=cut.user,
+            agent=cut.agent,
+            states=LIVE,
+            ends_after=cut.at,
+            requested_until=cut.at,
+        )
+        change, ids = lifecycle.revoke(now, by=cut.by, reason=cut.reason), list[str]()
         while changed := self._sessions.change_where(live, change, wall_at=cut.at, limit=_AT_ONCE):
             self._tell(account(changed))
             ids += [session.id for session in changed]

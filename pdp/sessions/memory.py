@@ -204,6 +204,11 @@ class MemorySessionStore:
             self._write([], cut.at)
             self._note([""])
 
+    def cuts(self) -> tuple[Cut, ...]:
+        """Return the cuts that are not lifted."""
+        with self._open():
+            return tuple(self._cuts.values())
+
     def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
         """Remove a cut."""
         key = cut.tenant, cut.user, cut.agent

@@ -202,6 +202,11 @@ class SQLSessionStore(ABC):
         """Revoke any number of sessions at once."""
         self._ending(lambda: self._make_cut(cut))
 
+    def cuts(self) -> tuple[Cut, ...]:
+        """Return the cuts that are not lifted."""
+        with self._reading():
+            return cuts_on(self._connection)
+
     def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
         """Remove a cut."""
         values = (cut.tenant, cut.user, cut.agent, cut.at)

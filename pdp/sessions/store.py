@@ -238,6 +238,10 @@ class SessionWriter(Fencing, Protocol):
         """
         ...
 
+    def cuts(self) -> tuple[Cut, ...]:
+        """Return the cuts that are not lifted."""
+        ...
+
     def lift(self, cut: Cut, *, write: Write | None = None, session_ids: tuple[str, ...] = ()) -> None:
         """Remove a cut; the stored state of its sessions counts again.
 

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.clock import utc_text
 from pdp.errors import (
     BundleUnavailableError,
     InvalidRequestError,
@@ -699,3 +700,23 @@ def test_many_sessions_are_revoked_at_once(pdp: Embedded, evidence: Evidence) ->
     assert ["session_revoked"] * 7 == [basis(pdp, handle) for handle in handles]
     told = [one["session_id"] for one in evidence.records if one["kind"] == "session.revoked"]
     assert sorted(told) == list(revoked)
+
+
+def test_a_revocation_that_was_cut_short_is_finished(pdp: Embedded, clock: FakeClock, evidence: Evidence) -> None:
+    """A minute later, by whichever process looks first: each session is stored and recorded as it was revoked."""
+    for _ in range(5):
+        approved(pdp)
+    revoked_at = clock.now().wall_at
+    killed = patch.object(pdp.sessions, "change_where", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="enough", caller=APPROVER)
+    clock.advance(59.0)
+    early = pdp.registrar.finish_revocations()
+    clock.advance(1.0)
+    counts = [pdp.registrar.finish_revocations() for _ in range(2)]
+
+    told = [one for one in evidence.records if one["kind"] == "session.revoked"]
+    assert (0, [5, 0], ()) == (early, counts, pdp.sessions.cuts())
+    assert [(utc_text(revoked_at), APPROVER.id, "enough")] * 5 == [
+        (one["time"], one["caller_id"], one["facts"]["reason"]) for one in told
+    ]

@@ -446,6 +446,7 @@ class SessionWriterContract(StoreSuite):
         store.lift(first)
 
         assert store.get(session.id)[0].state is SessionState.REVOKED
+        assert store.cuts() == (replace(first, at=1002.0),)
 
     # Purging
 
