@@ -7,8 +7,9 @@ import asyncio
 from starlette.responses import Response
 
 from pdp.client import AsyncClient, PermissionDeniedError
+from pdp.client.fencing import Fence, fence_of
 from pdp.console.revoking import revoked_page
-from pdp.console.visits import Desk, Visit, see
+from pdp.console.visits import Desk, Visit
 from pdp.console.words import may
 from pdp.v1.freeze_pb2 import Freeze
 
@@ -32,16 +33,17 @@ class Freezes:
         tenant, reason, client = visit.form.one("tenant"), visit.form.one("reason"), self._desk.client
         if not reason:
             return await self._shown(visit, "say why, for the record")
-        await client.set_freeze(reason=reason, tenant=tenant, all_tenants=not tenant)
+        fences: list[Fence] = []
+        await client.set_freeze(reason=reason, tenant=tenant, all_tenants=not tenant, on_fence=fences.append)
         if tenant and visit.form.one("then") == "revoke":
             # INVARIANT: after the freeze, so that no session is requested between the two.
             return await revoked_page(self._desk, visit, reason, {"tenant": tenant})
-        return see("/freeze")
+        return self._desk.done(visit, "/freeze", fences[-1])
 
     async def lift(self, visit: Visit) -> Response:
         """Confirm that a freeze is to be lifted."""
-        await self._desk.client.lift_freeze(visit.form.one("freeze"))
-        return see("/freeze")
+        lifted = await self._desk.client.lift_freeze(visit.form.one("freeze"))
+        return self._desk.done(visit, "/freeze", fence_of(lifted))
 
     async def _shown(self, visit: Visit, problem: str) -> Response:
         client, caller = self._desk.client, visit.login.caller

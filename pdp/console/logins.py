@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MOST_LOGINS = 4096
 _MOST_DRAFTS = 16
+_MOST_FENCES = 8
 _SECRET_BYTES = 32
 
 
@@ -74,7 +75,8 @@ class Login:
     """One person in one browser.
 
     `form_token` is in every form of theirs, so that no other site can send one. `caller` is what the server knows of
-    the person. `drafts` hold what they chose of requests, for as long as they decide.
+    the person. `drafts` hold what they chose of requests, for as long as they decide, and `fences` what their last
+    changes have waited for.
     """
 
     caller: Caller
@@ -83,6 +85,7 @@ class Login:
     began_at: float
     used_at: float
     drafts: Recent[Draft] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
+    fences: Recent[str] = field(default_factory=lambda: Recent(_MOST_FENCES))
     streams: int = 0
     # When the person logged in because an approval wanted that, on the boot clock.
     proved_at: float = float("-inf")

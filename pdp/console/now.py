@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from pdp.client import InvalidRequestError
+from pdp.client.fencing import Fence
 from pdp.console.drafts import InvalidChoiceError, draft_of
 from pdp.console.freeze import freezes_of
 from pdp.console.onesession import session_page
 from pdp.console.paging import part_of
 from pdp.console.revoking import revoked_page
-from pdp.console.visits import Desk, Visit, see
+from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
 
 _BAD_REQUEST = 400
@@ -73,14 +74,18 @@ class Now:
         """Leave a live session fewer tools or an earlier end."""
         session_id = visit.request.path_params["session_id"]
         session = await self._desk.client.get_session(session_id)
+        fences: list[Fence] = []
         try:
             tools = draft_of(session, {"tool": visit.form.values.get("tool", ())}).tools
             await self._desk.client.narrow_session(
-                session_id, tools=tools, expires_at=self._end(visit.form.one("minutes"))
+                session_id,
+                tools=tools,
+                expires_at=self._end(visit.form.one("minutes")),
+                on_fence=fences.append,
             )
         except (InvalidChoiceError, InvalidRequestError) as error:
             return await session_page(self._desk, visit, session, status=_BAD_REQUEST, said=str(error))
-        return see(f"/sessions/{session_id}")
+        return self._desk.done(visit, f"/sessions/{session_id}", fences[-1])
 
     def _end(self, minutes: str) -> float | None:
         if not minutes:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from pdp.client import InvalidRequestError, WrongStateError
 from pdp.client.enumwords import session_state
+from pdp.client.fencing import Fence
 from pdp.client.reviewing import changes
 from pdp.console.drafts import EVERYTHING, Draft, InvalidChoiceError, draft_of
 from pdp.console.onesession import session_page
@@ -64,13 +65,13 @@ class Requests:
         draft = visit.login.drafts.get(name) if name else EVERYTHING
         if draft is None:
             return await self._form(visit, _FORGOTTEN)
-        digest = visit.form.one("digest")
+        digest, fences = visit.form.one("digest"), list[Fence]()
         try:
             # INVARIANT: the digest is of what the page showed; if anything has changed since, the server refuses.
             await self._desk.proven(
                 visit,
                 lambda id_token: self._desk.client.approve_session(
-                    session_id, request_digest=digest, id_token=id_token, **draft.asked
+                    session_id, request_digest=digest, id_token=id_token, on_fence=fences.append, **draft.asked
                 ),
             )
         except WrongStateError as error:
@@ -79,7 +80,7 @@ class Requests:
             back = f"/sessions/{session_id}" + (f"?{urlencode({'choice': name})}" if name else "")
             return self._entry.again(visit, error, back)
         visit.login.drafts.take(name)
-        return see(f"/sessions/{session_id}")
+        return self._desk.done(visit, f"/sessions/{session_id}", fences[-1])
 
     async def deny(self, visit: Visit) -> Response:
         """Refuse the request."""

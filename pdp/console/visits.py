@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -12,6 +14,7 @@ from starlette.routing import Route
 
 from pdp.client import AsyncClient, InvalidRequestError, PermissionDeniedError
 from pdp.client.broker import AsyncBrokerClient
+from pdp.client.fencing import Fence, fence_text
 from pdp.clock import Clock
 from pdp.console.connections import Connections
 from pdp.console.forms import Form
@@ -22,6 +25,9 @@ from pdp.console.shell import Place
 from pdp.v1.session_pb2 import ReviewSessionResponse
 
 SEE_OTHER = 303
+# In the address of a page: which change it follows. Only who has made that finds anything by it.
+_FENCE: Final = "done"
+_NAME_BYTES: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +104,18 @@ class Desk:
             raise UnprovenError(max_age, str(error)) from None
 
     def show(self, visit: Visit, template: str, status: int = 200, **given: object) -> Response:
-        """Return a page for a person."""
-        return self.pages.page(template, status, login=visit.login, **given)
+        """Return a page for a person; after a change it says what that has waited for."""
+        waited = visit.login.fences.get(visit.request.query_params.get(_FENCE, ""))
+        return self.pages.page(template, status, login=visit.login, waited=waited, **given)
+
+    def done(self, visit: Visit, path: str, fence: Fence) -> Response:
+        """Return the answer that leads to a page after a change, which says what the change has waited for."""
+        text = fence_text(fence)
+        if not text:
+            return see(path)
+        name = secrets.token_urlsafe(_NAME_BYTES)
+        visit.login.fences.keep(name, text)
+        return see(f"{path}?{urlencode({_FENCE: name})}")
 
     def problem(self, problem: Problem, detail: str = "", login: Login | None = None) -> Response:
         """Return the page of a problem; `login` is None for who has none."""

@@ -7,6 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from pdp.client import fencing
+from pdp.client.fencing import Fence
+from pdp.console import freeze
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.testing.inprocess import ONE_OF_EACH_ROLE, RunningServer, running_server
 from tests.console.desk import Browser, console, files, live, requested
@@ -58,6 +61,21 @@ def test_a_tenant_is_frozen_and_lifted_by_two_others(server: RunningServer, peop
 
     assert "Nothing is frozen." in eve.words
     assert server.client("pep").authorize(handle, "crm", "find_customer").allowed
+
+
+def test_a_freeze_says_what_it_has_waited_for(people: list[Browser], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does who lifts it."""
+    said = "This holds everywhere: a server did not confirm it; after 1.01 s none can answer from before it any more."
+    for module in (fencing, freeze):
+        monkeypatch.setattr(module, "fence_of", lambda _: Fence(by="waited", seconds=1.01))
+    ann, bob, *_ = people
+    ann.open("/freeze")
+    ann.send("/freeze", {"reason": "something is wrong"})
+    bob.open("/freeze")
+    before = bob.words
+    bob.send("/lift")
+
+    assert [True, False, True] == [said in words for words in (ann.words, before, bob.words)]
 
 
 def test_a_freeze_can_revoke_as_well(server: RunningServer, people: list[Browser]) -> None:

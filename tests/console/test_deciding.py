@@ -11,7 +11,7 @@ import pytest
 from pdp.client import fencing
 from pdp.client.fencing import Fence
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import Browser, console, live, requested
+from tests.console.desk import Browser, World, console, live, requested
 
 
 def state(server: RunningServer, session_id: str) -> Any:
@@ -330,6 +330,30 @@ def test_a_revocation_says_what_it_has_waited_for(
     person.send("/revoke", {"reason": "acts strangely"})
 
     assert "each of their calls is denied: every server confirmed it after 0.012 s." in person.words
+
+
+LESS = {"tool": ["crm/find_customer"], "minutes": "5"}
+
+
+@pytest.mark.parametrize("change", ["approve", "narrow"])
+def test_the_page_after_a_change_says_what_that_has_waited_for(
+    world: World, server: RunningServer, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Also when it is loaded again; the next page says nothing of it, nor that of another log-in."""
+    said = "This holds everywhere: every server confirmed it after 0.012 s."
+    session_id, _ = {"approve": requested, "narrow": live}[change](server)
+    monkeypatch.setattr(fencing, "fence_of", lambda _: Fence(by="confirmed", seconds=0.0123))
+    person, other = world.person(), world.person()
+    person.open(f"/sessions/{session_id}")
+    person.send(f"/sessions/{session_id}/{change}", {"narrow": LESS}.get(change))
+    assert person.page is not None
+    path = str(person.page.url.raw_path, "ascii")
+    after = [said in person.words, said in (person.open(path), person.words)[1]]
+    person.open(f"/sessions/{session_id}")
+    other.open(path)
+
+    assert [True, True] == after
+    assert said not in person.words + other.words
 
 
 def test_live_sessions_are_found_by_user_and_agent(person: Browser, server: RunningServer) -> None:
