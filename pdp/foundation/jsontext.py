@@ -276,7 +276,7 @@ def _check_string(text: str, limits: Limits) -> None:
 
 
 # Created once: `json.dumps` and `json.loads` with options would create one for each call.
-_text = json.JSONEncoder(ensure_ascii=False).encode
+_text = json.encoder.encode_basestring
 _DECODER, _MINTING_DECODER = (
     json.JSONDecoder(object_pairs_hook=hook, parse_float=Decimal, parse_constant=_refuse_constant)
     for hook in (_object, _any_object)
