@@ -44,29 +44,38 @@ def on_core(core: int | None) -> Iterator[None]:
 
 @contextmanager
 def module_process(
-    module: str, arguments: Sequence[str] = (), *, core: int | None, environment: Mapping[str, str] | None = None
+    module: str,
+    arguments: Sequence[str] = (),
+    *,
+    core: int | None,
+    environment: Mapping[str, str] | None = None,
+    errors: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[str]]:
     """Run a module of ours on a core while the `with` block runs.
 
     It ends by the end of its input or else by a signal. Files in the working directory are never imported.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
-    with running(command, core=core, environment=environment) as process:
+    with running(command, core=core, environment=environment, errors=errors) as process:
         yield process
 
 
 @contextmanager
 def running(
-    command: Sequence[str], *, core: int | None, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    core: int | None,
+    environment: Mapping[str, str] | None = None,
+    errors: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a command on a core while the `with` block runs."""
+    """Run a command on a core while the `with` block runs; `errors` says where its standard error goes."""
     with on_core(core):
         process = subprocess.Popen(  # noqa: S603 - our own modules, and a program that the user named
             command,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=errors,
             text=True,
         )
     try:
@@ -80,14 +89,14 @@ def running(
             process.communicate()
 
 
-def listening(process: subprocess.Popen[str], what: str) -> str:
-    """Return the address that a server prints once it listens.
+def listening(process: subprocess.Popen[str], what: str, *, says: str = _LISTENING) -> str:
+    """Return the address that a server prints after `says` once it listens.
 
     Raise `UnavailableError` when it ends instead.
     """
     for line in process.stdout or ():
-        if line.startswith(_LISTENING):
-            return line.removeprefix(_LISTENING).strip()
+        if line.startswith(says):
+            return line.removeprefix(says).strip()
     raise UnavailableError(f"`{what}` ended before it listened")
 
 

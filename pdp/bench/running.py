@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pdp.bench.doors import envoy_door
 from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.figures import Figures, milliseconds
@@ -19,8 +20,8 @@ from pdp.bench.frameload import frame_load
 from pdp.bench.inprocess import InProcess, Order, deciding
 from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
-from pdp.bench.plan import BARE, CONTROL, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
-from pdp.bench.processes import core_seconds, cores, cpu_seconds, on_core
+from pdp.bench.plan import BARE, CONTROL, DOOR, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
+from pdp.bench.processes import core_seconds, cores, on_core
 from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
 from pdp.bench.results import Finding, Result
@@ -168,10 +169,12 @@ def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManag
         yield bare_server(workload, resources.folder, core)
     if RECORDED in plan.setups:
         yield pdp_server(RECORDED, workload, resources.folder, core, {"OTEL_SDK_DISABLED": "true"})
+    everything = {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint}
     for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop")):
         if setup in plan.setups:
-            settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint}
-            yield pdp_server(setup, workload, resources.folder, core, settings, listener=listener)
+            yield pdp_server(setup, workload, resources.folder, core, everything, listener=listener)
+    if DOOR in plan.setups:
+        yield envoy_door(workload, resources.folder, core, everything)
     yield from (start(resources.folder, core) for start in plan.others)
 
 
@@ -208,7 +211,7 @@ class _Spent:
 
     @classmethod
     def until_now(cls, target: Target) -> _Spent:
-        return cls(server=cpu_seconds(target.pid), core=core_seconds(target.core), load=time.process_time())
+        return cls(server=target.cpu_seconds, core=core_seconds(target.core), load=time.process_time())
 
     def since(self, before: _Spent) -> _Spent:
         return _Spent(server=self.server - before.server, core=self.core - before.core, load=self.load - before.load)

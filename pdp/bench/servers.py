@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdp.bench.dialects import ControlDialect, Dialect, PDPDialect
 from pdp.bench.plan import BARE, CONTROL
-from pdp.bench.processes import listening, module_process
+from pdp.bench.processes import cpu_seconds, listening, module_process
 from pdp.bench.questions import Workload
 from pdp.client import Client
 
@@ -20,13 +20,22 @@ _NO_HANDLE = "pdps_" + "x" * 43
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A running server: its address, its process and core if they are known, and its dialect."""
+    """A running server: its address, its process and core if they are known, and its dialect.
+
+    `others` are further processes on its core without which it does not answer.
+    """
 
     name: str
     address: str
     pid: int | None
     core: int | None
     dialect: Dialect
+    others: tuple[int, ...] = ()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all its processes; NaN when not available."""
+        return sum(map(cpu_seconds, self.others), cpu_seconds(self.pid))
 
 
 @contextmanager
@@ -52,10 +61,15 @@ def pdp_server(
     By default it is one process. It speaks plain text, like the control and all others here: the comparison is about
     the work for a call.
     """
-    data = folder / name.replace(" ", "-").replace(",", "")
+    data = data_of(name, folder)
     flags = (f"--server-workers={workers}", f"--server-listener={listener}", "--policies-watch=false")
     with serving(data, folder / "policies", *flags, core=core, environment=environment) as (address, pid):
         yield _opened(name, address, pid, core, workload, data)
+
+
+def data_of(name: str, folder: Path) -> Path:
+    """Return the data folder of the server with a name."""
+    return folder / name.replace(" ", "-").replace(",", "")
 
 
 @contextmanager

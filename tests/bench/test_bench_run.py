@@ -19,7 +19,19 @@ from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.frameload import frame_load
 from pdp.bench.load import Sample
-from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CLIENT_SHAPES, CONTROL, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED
+from pdp.bench.plan import (
+    ALL_HITS,
+    ALL_MISSES,
+    BARE,
+    CLIENT_SHAPES,
+    CONTROL,
+    DOOR,
+    FULL,
+    FULL_LOOP,
+    LOOP,
+    OBSERVED,
+    RECORDED,
+)
 from pdp.bench.questions import Workload, arguments, generated_workload, question
 from pdp.bench.running import measured
 from pdp.bench.servers import Target, empty_handler, pdp_server
@@ -54,7 +66,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
             measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5), connections=(1, 2)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
-            setups=EVERY_SERVER[1:],
+            setups=[*EVERY_SERVER[1:], DOOR],
         ),
         lambda _, done, total: told.append((done, total)),
     )
@@ -62,9 +74,9 @@ def test_every_server_is_measured_in_every_shape() -> None:
     assert {
         "in process, hits": [LOOP, BARE, OBSERVED],
         "in process, 50% misses": [LOOP, BARE, OBSERVED],
-        "unary, hits, 2 at a time": EVERY_SERVER,
-        "unary, 50% misses, 2 at a time": EVERY_SERVER,
-        "unary, hits, 200 calls/s": EVERY_SERVER,
+        "unary, hits, 2 at a time": [*EVERY_SERVER, DOOR],
+        "unary, 50% misses, 2 at a time": [*EVERY_SERVER, DOOR],
+        "unary, hits, 200 calls/s": [*EVERY_SERVER, DOOR],
         "raw frames, hits, 2 at a time": EVERY_SERVER,
         "raw frames, 50% misses, 2 at a time": EVERY_SERVER,
         "raw frames, hits, 200 calls/s": EVERY_SERVER,

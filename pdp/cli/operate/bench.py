@@ -17,6 +17,7 @@ from pdp.bench.plan import (
     ALL_MISSES,
     BARE,
     CONNECTIONS,
+    DOOR,
     FULL,
     FULL_LOOP,
     LADDER,
@@ -42,7 +43,7 @@ from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
 _SHAPES = [shape.value for shape in Shape]
-_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP)
+_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP, DOOR)
 _BOUND = 0.2
 
 
