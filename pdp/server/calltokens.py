@@ -80,6 +80,8 @@ class CallTokenHandlers:
 
 def token_requests(request: calls.AuthorizeRequest, prefix: str = "") -> tuple[TokenRequest, ...]:
     """Return the call tokens that a PEP asks for with a call."""
+    if not request.call_tokens:
+        return ()
     if len(request.call_tokens) > _MOST_OF_CALL:
         raise InvalidRequestError(f"{prefix}call_tokens", f"more than {_MOST_OF_CALL}")
     return tuple(_wanted(f"{prefix}call_tokens[{index}].", one) for index, one in enumerate(request.call_tokens))

@@ -71,36 +71,37 @@ _CALL_STATUSES_BY_NUMBER = {number: status for status, number in _CALL_STATUSES.
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
-def call_request(request: calls.AuthorizeRequest, limits: Limits, prefix: str = "") -> CallRequest:
+def call_request(request: calls.AuthorizeRequest, limits: Limits) -> CallRequest:
     """Return the call that a PEP asks about. The agent's tool name and arguments are checked later."""
     if not request.HasField("call"):
-        raise InvalidRequestError(f"{prefix}call", "is required")
-    call = request.call
+        raise InvalidRequestError("call", "is required")
+    call, traceparent = request.call, request.traceparent
     return CallRequest(
         call=Call(
-            session_handle=require_id(f"{prefix}call.session_handle", call.session_handle),
-            server=require_server(f"{prefix}call.server", call.server),
+            session_handle=require_id("call.session_handle", call.session_handle),
+            server=require_server("call.server", call.server),
             tool=call.tool,
             arguments_json=call.arguments_json,
-            definition_digest=optional_digest(f"{prefix}call.definition_digest", call.definition_digest),
-            facts_json=require_size(
-                f"{prefix}call.facts_json", call.facts_json, limits.arguments_bytes, "arguments_bytes"
-            ),
+            definition_digest=optional_digest("call.definition_digest", call.definition_digest),
+            facts_json=require_size("call.facts_json", call.facts_json, limits.arguments_bytes, "arguments_bytes"),
         ),
-        request_id=optional_id(f"{prefix}request_id", request.request_id),
+        request_id=optional_id("request_id", request.request_id),
         # The model made this up, so it is text and not one of our ids.
-        tool_call_id=optional_text(f"{prefix}tool_call_id", request.tool_call_id, limits.text_characters),
-        parent=TraceParent(traceparent=request.traceparent, tracestate=request.tracestate)
-        if request.traceparent
-        else None,
-        least=optional_revision(f"{prefix}min_revision", request.min_revision),
+        tool_call_id=optional_text("tool_call_id", request.tool_call_id, limits.text_characters),
+        parent=TraceParent(traceparent=traceparent, tracestate=request.tracestate) if traceparent else None,
+        least=optional_revision("min_revision", request.min_revision),
     )
 
 
 def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple[CallRequest, ...]:
     """Return the calls of a batch; an invalid field in one of them refuses them all."""
-    batch = sized_batch(request, limits)
-    return tuple(call_request(one, limits, f"requests[{index}].") for index, one in enumerate(batch))
+    found = []
+    for index, one in enumerate(sized_batch(request, limits)):
+        try:
+            found.append(call_request(one, limits))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"requests[{index}].{error.attribute}", error.problem) from None
+    return tuple(found)
 
 
 def sized_batch(request: calls.BatchAuthorizeRequest, limits: Limits) -> Sequence[calls.AuthorizeRequest]:
