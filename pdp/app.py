@@ -445,6 +445,9 @@ class App:
             on_failure=telemetry.head_failed,
             copies=SharedCopies(log.folder, settings.record_shared) if settings.record_shared else None,
         )
+        # Before a call is answered, and not at the first checkpoint that is due.
+        log.tick()
+        noter.announce()
         # Ended after the log, so that it notes the end of the chain.
         self._opened.enter_context(noter)
         self._opened.callback(log.close)

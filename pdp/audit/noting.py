@@ -90,6 +90,12 @@ class HeadNoter(Repeater):
         self._left_behind: dict[str, Head] | None = None
         self.problem = ""
 
+    def announce(self) -> None:
+        """Note how far the record reaches, copied or not: from then on others name what they lack of it."""
+        reached = self._reached()
+        if reached is not None:
+            self._say(self._noted(reached, self._clock.now().wall_at))
+
     def stop(self) -> None:
         """Take no further turn, and note the end of the chain. The record of the process is closed before.
 

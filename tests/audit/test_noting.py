@@ -131,6 +131,17 @@ def test_a_shared_folder_that_hangs_keeps_no_server_from_stopping(
     assert "copies were not written in 0.05 seconds" in caplog.text
 
 
+def test_a_record_is_announced_before_it_is_copied(tmp_path: Path) -> None:
+    """Whoever is asked then knows of the machine, and that its records are not there yet."""
+    (tmp_path / "shared").mkdir()
+    machine = Machine(tmp_path, shared=tmp_path / "shared")
+    machine.log.tick()
+    machine.noter.announce()
+    machine.noter.turn()
+
+    assert [["there"], []] == [[part.replica for part in one.parts] for one in machine.seen]
+
+
 def test_what_cannot_be_copied_is_noted_and_lacking(tmp_path: Path) -> None:
     """The failure is counted and stays visible, and other servers see that they lack it."""
     machine = Machine(tmp_path, shared=tmp_path / "gone")

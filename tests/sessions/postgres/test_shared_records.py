@@ -65,6 +65,7 @@ class Both:
     here: Machine
     there: Machine
     heads: PostgresHeads
+    started: Callable[[str, float], Machine]
 
     def open_session(self) -> tuple[str, str]:
         """Open a session there and call in it; return its id and that of the decision, when it is answered here."""
@@ -93,13 +94,15 @@ def both(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> It
     write_folder(folder / "policies", notes_bundle())
     with ExitStack() as opened:
 
-        def started(name: str) -> Machine:
+        def started(name: str, checkpoint_seconds: float = 0.1) -> Machine:
             settings = Settings(
                 data_dir=str(folder / name),
                 server=ServerSettings(address="127.0.0.1:0", control_address=f"unix:{folder / name}.control"),
                 policies=PolicySettings(folder=str(folder / "policies"), watch=False),
                 sessions=SessionSettings(store="postgres", postgres_file=str(folder / "postgres")),
-                record=RecordSettings(checkpoint_seconds=0.1, replica=name, shared_folder=str(folder / "shared")),
+                record=RecordSettings(
+                    checkpoint_seconds=checkpoint_seconds, replica=name, shared_folder=str(folder / "shared")
+                ),
             )
             prepare(settings, development=True)
             app = build(settings)
@@ -108,7 +111,9 @@ def both(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> It
             return Machine(app=app, settings=settings, opened=opened.enter_context(ExitStack()))
 
         here, there = started("here"), started("there")
-        yield Both(here=here, there=there, heads=opened.enter_context(closing(PostgresHeads(conninfo))))
+        yield Both(
+            here=here, there=there, heads=opened.enter_context(closing(PostgresHeads(conninfo))), started=started
+        )
 
 
 @pytest.fixture
@@ -179,6 +184,20 @@ def test_nothing_is_revoked_while_records_are_lacking(lost: Both, source: tuple[
     assert SESSION_STATE_ACTIVE == state
     assert {session_id: "revoked"} == json.loads(told.stdout)["outcomes"]
     assert ["gone"] == [part["replica"] for part in json.loads(told.stdout)["lacking"]["parts"]]
+
+
+def test_a_machine_is_known_when_it_has_started(both: Both, server: PostgresServer) -> None:
+    """Before its first checkpoint is due: whoever lacks its records says so."""
+    late = both.started("late", 3600.0)
+    noted = {head.replica: head.chain for head in both.heads.read().heads}
+    late.app.stop()
+    # So that the others lack nothing, and verify with their own keys.
+    with server.connect(dbname="both_records") as connection:
+        connection.execute("DELETE FROM pdp_record.heads WHERE replica = 'late'")
+    for copy in Path(late.settings.record.shared_folder).glob(f"*{noted['late']}*"):
+        copy.unlink()
+
+    assert {"here", "there", "late"} == noted.keys()
 
 
 def test_health_shows_that_others_cannot_see_a_record(both: Both, server: PostgresServer) -> None:
