@@ -344,6 +344,36 @@ def test_people_can_go_on_with_what_there_is(
     assert not machine.told
 
 
+def test_a_machine_that_knows_more_than_the_one_that_restored_is_refused_until_it_has_done_so(
+    machine: Machine, server: PostgresServer, tmp_path: Path
+) -> None:
+    """It may not have been told, and then revokes what was opened since; the first one goes on afterwards."""
+    machine.replication = Replication.NONE
+    (tmp_path / "there").mkdir()
+    there, later = replace(machine, folder=tmp_path / "there"), living("later")
+    with closing(machine.opened()) as store:
+        store.touch(wall_at=1000.0)
+        restored = store.acknowledged()
+    with closing(there.opened()) as store:
+        for _ in range(3):
+            store.touch(wall_at=1000.0)
+    with server.connect() as connection:
+        connection.execute("SET search_path = pdp_sessions")
+        connection.execute("UPDATE meta SET revision = %s", (restored,))
+        connection.execute("DELETE FROM tags WHERE revision > %s", (restored,))
+    now = SystemClock().now()
+    accept(machine.conninfo, now=now, file=machine.folder / "acknowledged")
+    with closing(machine.opened()) as store:
+        store.insert(later, wall_at=1000.0)
+    with pytest.raises(StoreUnavailableError, match=r"lacks .* changes that it acknowledged"):
+        there.opened()
+    revoked_there = accept(machine.conninfo, now=now, file=there.folder / "acknowledged").revoked
+    with closing(there.opened()), closing(machine.opened()) as store:
+        state = store.view(later.handle_digest).chain[0].state
+
+    assert ([later.id], SessionState.REVOKED) == ([one.id for one in revoked_there], state)
+
+
 # A primary and its standbys
 
 
