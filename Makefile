@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs doors doors-long people credentials replicas replicas-demo replicas-long environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
+.PHONY: demo serve test proofs doors doors-long people credentials replicas replicas-demo replicas-long languages environments pictures long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 # Tests start hundreds of processes, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -36,8 +36,22 @@ test: $(VENV)/ready  ## run all tests except the proofs
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long" tests/proofs
 
-long: $(VENV)/ready  ## run the long proofs
+# Clients of other languages: Node's library is npm's, those of Go and Java and h2load are packages of Debian
+# (`golang-go`, `golang-google-grpc-dev`, `libgrpc-java`, `default-jdk-headless`, `nghttp2-client`).
+LANGUAGES := .venv-languages
+SPOKEN := tests/serving/languages
+$(LANGUAGES)/ready: $(wildcard $(SPOKEN)/*.json $(SPOKEN)/*.mjs $(SPOKEN)/*.go)
+	mkdir -p $(@D)
+	cp $(SPOKEN)/*.json $(SPOKEN)/*.mjs $(@D)
+	npm ci --silent --no-fund --no-audit --ignore-scripts --prefix $(@D)
+	GO111MODULE=off GOPATH=/usr/share/gocode go build -o $(@D)/client-go $(SPOKEN)/client.go
+	@touch $@
+
+long: $(VENV)/ready $(LANGUAGES)/ready  ## run the long proofs
 	$(BIN)/python -m pytest -m "long and not replicas" --timeout 0
+
+languages: $(VENV)/ready $(LANGUAGES)/ready  ## run clients of Node, Go, Java and Python, and h2load, against the loop
+	$(BIN)/python -m pytest -m long $(SPOKEN)
 
 # SECONDS=600 TARGETS=bundle: for how long, and what.
 SECONDS ?= 60
@@ -229,7 +243,7 @@ doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run 
 # The versions that both environments hold are those of the product's lock, but in the environments apart. The project
 # itself is not locked.
 lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a browser, need, with hashes
-	for folder in $(PROGRAMS) $(BROWSED) $(KEPT); do \
+	for folder in $(PROGRAMS) $(BROWSED) $(KEPT) $(SPOKEN); do \
 	  npm install --package-lock-only --omit-lockfile-registry-resolved --no-fund --no-audit --silent --prefix $$folder \
 	    || exit 1; \
 	done
@@ -247,4 +261,4 @@ lock-doors: $(TOOLS)/ready  ## lock what the tests of the doors, and those in a 
 	done
 
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(REPLICAS) $(OLDER) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(APART) $(CREWAI) $(PEOPLE) $(CREDENTIALS) $(REPLICAS) $(LANGUAGES) $(OLDER) $(TOOLS) $(DIST) build *.egg-info

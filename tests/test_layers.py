@@ -294,7 +294,7 @@ def test_tests_mirror_the_houses() -> None:
     houses = {name for names in FLOORS for name in names}
     folders = {".".join(path.parent.relative_to(TESTS).parts) for path in TESTS.rglob("test_*.py")}
 
-    apart = ("proofs", "doors.", "console.", "broker.", "sessions.")
+    apart = ("proofs", "doors.", "console.", "broker.", "sessions.", "serving.")
     assert {one for one in folders if one and not one.startswith(apart)} - houses == ABOUT_MORE
     assert [] == list((TESTS / "machinery").rglob("test_*.py"))
 
