@@ -49,11 +49,12 @@ LEAST_ANSWERS = 100
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
-    """Give three servers of before, on a database of their own."""
-    with replicated(VERSION, synchronous=False, alone=True) as cluster:
-        replicas = started(tmp_path, cluster.servers, DATABASE, 3, program=older())
-        yield Setting(replicas=replicas, cluster=cluster, database=DATABASE, replication="none")
+def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
+    """Give three servers of before, on a database of their own: alone, or one that fails over as the test says."""
+    replication = getattr(request, "param", "none")
+    with replicated(VERSION, synchronous=replication == "quorum", alone=replication == "none") as cluster:
+        replicas = started(tmp_path, cluster.servers, DATABASE, 3, replication=replication, program=older())
+        yield Setting(replicas=replicas, cluster=cluster, database=DATABASE, replication=replication)
         for replica in replicas:
             replica.close()
 
@@ -122,8 +123,12 @@ def ask(replica: Replica, session: Known, stopping: Event) -> list[Operation]:
     return history
 
 
+@pytest.mark.parametrize("setting", ["none", "quorum"], indirect=True)
 def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Setting, tmp_path: Path) -> None:
-    """Two servers are replaced while clients work, before things break; so is the last one, after a round beside it."""
+    """Two servers are replaced while clients work, before things break; so is the last one, after a round beside it.
+
+    Where a standby can take over, one does so between the first two as well.
+    """
     seed = int(os.environ.get("CAMPAIGN_SEED") or random.SystemRandom().randrange(2**32))
     print(f"CAMPAIGN_SEED={seed}")  # noqa: T201 - to repeat it
     folder = Path(os.environ.get("CAMPAIGN_FOLDER") or tmp_path)
@@ -135,13 +140,15 @@ def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Settin
             found.append(numbers(setting))
         for replica in replaced.get(number, ()):
             faults.replace(replica, THIS_PROGRAM)
+            if replica is setting.replicas[0] and setting.replication == "quorum":
+                faults.all()["failover"]("failover", replica)
 
-    with closing(HistoryFile(folder / f"history-upgrade-{seed}.jsonl")) as history:
+    with closing(HistoryFile(folder / f"history-upgrade-{setting.replication}-{seed}.jsonl")) as history:
         choices = random.Random(seed)  # noqa: S311 - no secret
         expected = campaign(setting, choices, history, rounds=2, seconds=SECONDS, first=upgrade)
     # The program of before records nothing of a change after whose commit it was killed.
     seen, terms = figures(history), replace(TERMS, tell=False)
-    (folder / f"figures-upgrade-{seed}.md").write_text(f"{seen}\n", encoding="utf-8")
+    (folder / f"figures-upgrade-{setting.replication}-{seed}.md").write_text(f"{seen}\n", encoding="utf-8")
     print(seen, flush=True)  # noqa: T201 - the figures of the proof
 
     assert [] == [str(one) for one in islice(violations(history, terms), 20)]
