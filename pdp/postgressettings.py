@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,20 +42,19 @@ def open_postgres(
         log.event(_went_back(found, clock.now().wall_at))
 
     def revoked(ended: tuple[Session, ...]) -> None:
-        at = clock.now().wall_at
-        for one in ended:
-            facts = {"reason": one.reason}
-            log.event(Event.of_session(EventKind.SESSION_REVOKED, one, at=at, caller_id=BY, facts=facts))
+        for event in _revoked(ended):
+            log.event(event)
 
     def again(closed: ClosedAgain) -> None:
         for event in _closed_again(closed, clock.now().wall_at):
             log.event(event)
 
     settling = Settling(
-        opened=lambda: SettlingStore(conninfo, **common),
+        opened=lambda: SettlingStore(conninfo, record_chain=log.chain, **common),
         history=lambda: PostgresSessionHistory(conninfo, tells=settings.tells, busy_seconds=busy_seconds),
         clock=clock,
         went_back=went_back,
+        account=_revoked,
         revoked=revoked,
         again=again,
     )
@@ -110,6 +109,12 @@ def _closed_again(closed: ClosedAgain, at: float) -> Iterator[Event]:
         yield access_event(_NOES[request.state], request, at=at, caller_id=_AGAIN.id)
     for key_id in closed.keys:
         yield key_withdrawn_event(key_id, _AGAIN, at, reason=AGAIN, known=True)
+
+
+def _revoked(ended: Sequence[Session]) -> Iterator[Event]:
+    for one in ended:
+        facts = {"reason": one.reason}
+        yield Event.of_session(EventKind.SESSION_REVOKED, one, at=one.ended_at, caller_id=BY, facts=facts)
 
 
 def _went_back(found: WentBack, at: float) -> Event:

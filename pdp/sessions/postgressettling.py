@@ -37,6 +37,7 @@ from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressteps import CLOSERS_VERSION
 from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import LIVE_SESSIONS
+from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import Change
 
 _LOG = logging.getLogger("pdp")
@@ -75,14 +76,15 @@ class Settling:
     """How a process settles a server, whose store `opened` returns, and `history` its history.
 
     `went_back` is told first of what may be lost, `again` of what this process has written again, and `revoked`
-    afterwards of the sessions that were revoked for it. What was closed is written again at once, and then other
-    machines have twice `seconds` for theirs.
+    afterwards of the sessions that were revoked for it, of which `account` says what is recorded. What was closed is
+    written again at once, and then other machines have twice `seconds` for theirs.
     """
 
     opened: Callable[[], SettlingStore]
     history: Callable[[], PostgresSessionHistory]
     clock: Clock
     went_back: Callable[[WentBack], None]
+    account: Account
     revoked: Callable[[tuple[Session, ...]], None]
     again: Callable[[ClosedAgain], None]
     seconds: float = SETTLING_SECONDS
@@ -126,13 +128,14 @@ class Settling:
         keeps = found is Finding.REPLACED or (failover.closings is not None and _all_closed(store, found, seen, known))
         change = None if keeps else lifecycle.revoke(now, by=BY, reason=_REASON)
         again = found is Finding.LACKS
-        kept, revoked = store.replace(
-            change, beyond=known.head.revision + 1, wall_at=now.wall_at, seen=seen, again=again
-        )
-        try:
-            failover.keep(kept)
-        finally:
-            self.revoked(revoked)
+        with store.fencing(self.account):
+            kept, revoked = store.replace(
+                change, beyond=known.head.revision + 1, wall_at=now.wall_at, seen=seen, again=again
+            )
+            try:
+                failover.keep(kept)
+            finally:
+                self.revoked(revoked)
 
     def _write_again(self, store: SettlingStore, seen: Standing, file: ClosingsFile) -> None:
         noted = file.take(seen.timeline)

@@ -54,6 +54,7 @@ class Machine:
             history=lambda: PostgresSessionHistory(self.conninfo, **self.options),
             clock=SystemClock(),
             went_back=went_back,
+            account=lambda _: (),
             revoked=lambda sessions: self.revoked.extend(one.id for one in sessions),
             again=self.again.append,
             seconds=self.settling_seconds,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,9 +19,13 @@ from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import verify
 from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresfailover import Replication
+from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.postgressettling import Settling, SettlingStore
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.machine import living
 from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.postgres.tcpproxy import Proxy
 
@@ -182,6 +187,34 @@ def test_what_was_not_made_is_not_recorded(started: Callable[..., Process], tmp_
     process.completing.turn()
 
     assert [] == revocations(tmp_path / "record")
+
+
+def test_what_a_failover_has_cost_is_recorded_by_the_next(
+    started: Callable[..., Process], takes_over: Callable[[], None], conninfo: str, tmp_path: Path
+) -> None:
+    """A process that revokes what is live, and is killed before it has recorded that."""
+    session, process = living("live"), started()
+    process.store.insert(session, wall_at=AT)
+    takes_over()
+    dies = Mock(side_effect=KeyboardInterrupt)
+    settling = Settling(
+        opened=lambda: SettlingStore(conninfo, **PATIENT, record_chain=process.log.chain),
+        history=lambda: PostgresSessionHistory(conninfo, **PATIENT),
+        clock=SystemClock(),
+        went_back=Mock(),
+        account=ended,
+        revoked=dies,
+        again=Mock(),
+        seconds=0.0,
+    )
+    terms = settling.terms(Replication.ASYNC, tmp_path / "acknowledged")
+    with pytest.raises(KeyboardInterrupt):
+        PostgresSessionStore(conninfo, **PATIENT, failover=terms)
+    process.end()
+    started()
+
+    assert [session.id] == [one.id for one in dies.call_args.args[0]]
+    assert [session.id] == revocations(tmp_path / "record")
 
 
 @pytest.mark.parametrize(("folder", "found"), [("record", [ROOT.id]), ("elsewhere", [])])
