@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instant:
-    """One reading of both clocks.
+class Instant(NamedTuple):
+    """One reading of both clocks: a tuple, since each decision makes up to three, and a tuple is made quickly.
 
     `wall_at` is unix seconds; `boot_at` is seconds since boot, sleep included; `boot_id` names the boot.
     """
@@ -36,11 +35,8 @@ class SystemClock:
 
     def now(self) -> Instant:
         """Return the present reading of both clocks."""
-        return Instant(
-            wall_at=time.time(),
-            boot_at=time.clock_gettime(_BOOT_CLOCK),
-            boot_id=self._boot_id,
-        )
+        # By position: with names, making one takes half as long again.
+        return Instant(time.time(), time.clock_gettime(_BOOT_CLOCK), self._boot_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +76,7 @@ class Deadline:
 
 def no_earlier(now: Instant, high_water_at: float) -> Instant:
     """Return the reading for deadlines: its wall clock is never below the high-water mark."""
-    return now if now.wall_at >= high_water_at else replace(now, wall_at=high_water_at)
+    return now if now.wall_at >= high_water_at else now._replace(wall_at=high_water_at)
 
 
 def utc_text(at: float) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
-from pdp.model import Caller, CallRequest, Head, Session
+from pdp.model import Call, Caller, CallRequest, Head, Session
 from pdp.policy.bundle import Bundle
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionReader
@@ -41,7 +41,7 @@ class Snapshot:
     def moved_to(self, at: float) -> Snapshot:
         """Return the snapshot at another time in unix seconds, later or earlier."""
         # Both clocks move together.
-        now = replace(self.now, wall_at=at, boot_at=self.now.boot_at + at - self.wall_at)
+        now = self.now._replace(wall_at=at, boot_at=self.now.boot_at + at - self.wall_at)
         return replace(self, now=now, wall_at=at)
 
 
@@ -75,14 +75,21 @@ class Snapshots:
 
         Labels can be missing that other calls have added, where the decision does not depend on them.
         """
-        return self._of_view(self._view((request,), (request.least,)), self._clock.now(), caller)
+        call = request.call
+        view = self._sessions.view(handle_digest(call.session_handle), request.least, labels=False)
+        bundle = self._bundle_for(view.bundle)
+        if _lacks_labels(view, bundle, call):
+            return self.of_handle(call.session_handle, caller, request.least)
+        return _taken(bundle, view, self._clock.now(), caller)
 
     def known(self, request: CallRequest, caller: Caller) -> Snapshot | None:
         """Return what `of_call` returns, if memory can tell at once; None where the store must be asked."""
-        view = self._sessions.known(handle_digest(request.call.session_handle), request.least)
-        if view is None or self._lacks_labels(view, (request,)):
+        call = request.call
+        view = self._sessions.known(handle_digest(call.session_handle), request.least)
+        if view is None:
             return None
-        return self._of_view(view, self._clock.now(), caller)
+        bundle = self._bundle_for(view.bundle)
+        return None if _lacks_labels(view, bundle, call) else _taken(bundle, view, self._clock.now(), caller)
 
     def of_calls(self, requests: Iterable[CallRequest], caller: Caller) -> dict[str, Snapshot]:
         """Return a snapshot as in `of_call` for the handle of each call, all with the same time and bundle.
@@ -113,46 +120,38 @@ class Snapshots:
         chain = self._sessions.get(session_id) if session_id else ()
         if chain:
             return self._of_view(self._sessions.view(chain[0].handle_digest, least), self._clock.now(), caller)
-        return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
+        nothing = StoreView(chain=(), bundle=None, high_water_at=self._sessions.high_water_at())
+        return _taken(self._current(), nothing, self._clock.now(), caller)
 
     def _view(self, requests: Sequence[CallRequest], least: Sequence[Head | None]) -> StoreView:
         """Return a view of the session of some calls, without labels unless one of them depends on these."""
         digest = handle_digest(requests[0].call.session_handle)
         view = [self._sessions.view(digest, known, labels=False) for known in least][-1]
-        return self._sessions.view(digest) if self._lacks_labels(view, requests) else view
-
-    def _lacks_labels(self, view: StoreView, requests: Sequence[CallRequest]) -> bool:
-        """Say whether a view has no labels, and one of some calls depends on them."""
-        if view.labelled or not view.chain:
-            return False
         bundle = self._bundle_for(view.bundle)
-        tools = [bundle.catalogue.tool(request.call.server, request.call.tool) for request in requests]
-        # INVARIANT: a label counts in each decision that begins after it was acknowledged.
-        return any(tool is not None and bundle.plan(tool).reads_labels for tool in tools)
+        lacking = any(_lacks_labels(view, bundle, request.call) for request in requests)
+        return self._sessions.view(digest) if lacking else view
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
-        bundle = self._bundle_for(view.bundle)
-        return _taken(bundle, view.chain, now, view.high_water_at, caller, view.bundle, view.freeze)
+        return _taken(self._bundle_for(view.bundle), view, now, caller)
 
 
-def _taken(
-    bundle: Bundle,
-    chain: tuple[Session, ...],
-    now: Instant,
-    high_water_at: float,
-    caller: Caller,
-    activation: ActiveBundle | None = None,
-    freeze: Freeze | None = None,
-) -> Snapshot:
+def _lacks_labels(view: StoreView, bundle: Bundle, call: Call) -> bool:
+    """Say whether a view has no labels, and the decision about a call depends on them."""
+    # INVARIANT: a label counts in each decision that begins after it was acknowledged.
+    return not view.labelled and bool(view.chain) and bundle.reads_labels(call)
+
+
+def _taken(bundle: Bundle, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
     # INVARIANT: a session that the caller may not ask about is the same as an unknown one. `Caller.may_ask_about`
     # without its call, which every decision would pay.
     bounds = caller.bounds
+    chain = view.chain
     seen = chain and (chain[0].tenant == caller.tenant if bounds is None else bounds.include(chain[0]))
     return Snapshot(
         bundle=bundle,
         chain=chain if seen else (),
-        now=no_earlier(now, high_water_at),
+        now=no_earlier(now, view.high_water_at),
         wall_at=now.wall_at,
-        activation=activation,
-        freeze=freeze,
+        activation=view.bundle,
+        freeze=view.freeze,
     )

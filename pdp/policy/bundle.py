@@ -13,7 +13,7 @@ import cedarpy
 
 from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.limits import Limits
-from pdp.model import NO_TERMS, Basis, Obligation, Outcome, Ruling, Session, Visibility
+from pdp.model import NO_TERMS, Basis, Call, Obligation, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.counting import CountedNames
 from pdp.policy.directory import Directory, Entity, Uid, entity, references, uid_json
@@ -201,6 +201,11 @@ class Bundle:
                 has_widening=bool(self.widening),
             ),
         )
+
+    def reads_labels(self, call: Call) -> bool:
+        """Say whether the decision about a call can depend on the labels of its sessions."""
+        tool = self.catalogue.tool(call.server, call.tool)
+        return tool is not None and self.plan(tool).reads_labels
 
     def groups_of(self, action: str) -> tuple[str, ...]:
         """Return an action and its groups: a scope that names one of these can match it."""

@@ -30,7 +30,7 @@ class SharedClock:
         now = self.machine.now()
         if not self.behind:
             return now
-        return Instant(wall_at=now.wall_at + self.behind, boot_at=now.boot_at, boot_id=now.boot_id)
+        return Instant(now.wall_at + self.behind, now.boot_at, now.boot_id)
 
     def compare(self, before: Instant, database_at: float) -> None:
         """Take in that the database showed a time after a reading of the machine's clock.

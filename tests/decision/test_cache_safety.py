@@ -121,7 +121,7 @@ def test_an_entry_ends_with_its_session(offset: float, *, alive: bool) -> None:
     ruling = Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT)
     cache.put(key, ruling, Deadline.after(now, 30.0), now)
 
-    for later in (replace(now, wall_at=1030.0 + offset), replace(now, boot_at=40.0 + offset)):
+    for later in (now._replace(wall_at=1030.0 + offset), now._replace(boot_at=40.0 + offset)):
         assert ([ruling] if alive else []) == [found.ruling for found in [cache.get(key, later)] if found]
 
 
@@ -132,9 +132,9 @@ def test_an_entry_made_after_a_reboot_ends_on_the_boot_clock() -> None:
     now = Instant(wall_at=1000.0, boot_at=0.0, boot_id="boot-2")
     cache.put(key, Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT), Deadline.after(before, 30.0), now)
 
-    assert cache.get(key, replace(now, boot_at=59.0)) is not None
-    assert cache.get(key, replace(now, boot_at=60.0)) is None
-    assert cache.get(key, replace(now, wall_at=1030.0)) is None
+    assert cache.get(key, now._replace(boot_at=59.0)) is not None
+    assert cache.get(key, now._replace(boot_at=60.0)) is None
+    assert cache.get(key, now._replace(wall_at=1030.0)) is None
 
 
 # What changed has another key.

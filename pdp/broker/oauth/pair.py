@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Self
 
 from pdp.broker.oauth.answers import Granted
@@ -51,7 +51,7 @@ class TokenPair:
         said = {
             "access": self.access.reveal().decode(),
             "refresh": self.refresh.reveal().decode() if self.refresh else None,
-            "asked": asdict(self.asked),
+            "asked": self.asked._asdict(),
             "seconds": self.seconds,
             "share": self.share,
         }

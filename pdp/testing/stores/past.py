@@ -150,7 +150,7 @@ class SessionHistoryContract(ResultValuesContract, CallTokenKeysContract):
         first = _charge(_debit(most=2), retry=b"call")
         late = replace(first, now=make_moment(1000.0 + RETRY_SECONDS))
         # A wall clock that was set back stands still until it is where it was.
-        set_back = replace(first, now=replace(first.now, boot_at=1000.0 + RETRY_SECONDS))
+        set_back = replace(first, now=first.now._replace(boot_at=1000.0 + RETRY_SECONDS))
 
         assert store.charge(first) == Charged(used=(1,), charged_at=1000.0)
         assert store.charge(_charge(_debit(most=2), retry=b"other")).used == (2,)

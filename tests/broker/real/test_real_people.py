@@ -46,7 +46,7 @@ def connected(folder: Path, provider: Provider, *, age: float = OVER, **source: 
     """Let alice connect, and return her connection with tokens of an age."""
     site, said, clock = Site(folder, SystemClock()), provider.connected(), SystemClock()
     now = clock.now()
-    asked = replace(now, wall_at=now.wall_at - age, boot_at=now.boot_at - age)
+    asked = now._replace(wall_at=now.wall_at - age, boot_at=now.boot_at - age)
     access, refresh = (Secret(said[name].encode()) for name in ("access_token", "refresh_token"))
     got = Granted(secret=access, seconds=said["expires_in"], refresh=refresh)
     site.connect(provider.peoples_source(**source), TokenPair.of(got, asked=asked, share=0.7), SECRET.encode())

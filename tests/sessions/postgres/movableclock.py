@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from pdp.clock import Instant, SystemClock
 
@@ -21,5 +20,5 @@ class MovableClock:
         """Return the present reading of both clocks."""
         self.on_reading()
         now = self._clock.now()
-        self.readings.append(replace(now, wall_at=now.wall_at + self.wall))
+        self.readings.append(now._replace(wall_at=now.wall_at + self.wall))
         return self.readings[-1]
