@@ -15,7 +15,7 @@ import cedarpy
 
 from pdp.errors import UnavailableError
 from pdp.foundation.jsontext import digest
-from pdp.foundation.quickcaches import GenerationCache
+from pdp.foundation.quickcaches import GenerationCache, SmallCache
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
 from pdp.model import Ask, Basis, Obligation, Outcome, Ruling, Visibility
@@ -32,6 +32,9 @@ from pdp.policy.view import HAS, View
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies for 500 tools, a tenth of
 # them for a whole risk group, the slices of all actions would hold 176,000 policies and take 900 MB.
 MOST_PARSED = 40_000
+
+# The rulings that are remembered of one slice, by the engine's answer.
+_MOST_RULINGS = 8
 
 # The detail of a deny because a gateway would have to do more than an answer can hold.
 TOO_MANY_OBLIGATIONS = f"the permits ask for more than {MOST_OBLIGATIONS} obligations"
@@ -189,6 +192,8 @@ class Slice:
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid = uid_json(("Action", action))
+        # By the answers without errors.
+        self._rulings: SmallCache[Answer, Ruling] = SmallCache(_MOST_RULINGS)
         self._stand_beside(directory)
 
     def with_directory(self, directory: Directory) -> Slice:
@@ -264,7 +269,10 @@ class Slice:
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
-        ruling = _ruling(answer, self.policies)
+        ruling = self._rulings.get(answer)
+        if ruling is None:
+            ruling = _ruling(answer, self.policies)
+            ruling = ruling if answer.errors else self._rulings.keep(answer, ruling)
         if not self._can_be_lifted(ruling):
             return ruling
         # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly

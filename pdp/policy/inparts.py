@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import cedarpy
 
-from pdp.policy.binding import ERRING_POLICY, Answer, answer_of
+from pdp.policy.binding import ERRING_POLICY, Answer, Policies
 
 # The engine parses so many in about 5 ms, and answers about them in one.
 AT_A_TIME: Final = 400
@@ -23,7 +23,7 @@ _PAUSE_SECONDS: Final = 0.00005
 class PolicySets(NamedTuple):
     """Parsed policies, `AT_A_TIME` in a set, each with the place of its first."""
 
-    sets: tuple[tuple[int, cedarpy.PolicySet], ...]
+    sets: tuple[tuple[int, Policies], ...]
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> PolicySets:
@@ -31,15 +31,16 @@ class PolicySets(NamedTuple):
         sets = []
         for place in range(0, max(len(texts), 1), AT_A_TIME):
             _let_others(place)
-            sets.append((place, cedarpy.PolicySet.from_str("\n".join(texts[place : place + AT_A_TIME]))))
+            parsed = cedarpy.PolicySet.from_str("\n".join(texts[place : place + AT_A_TIME]))
+            sets.append((place, Policies(parsed)))
         return cls(tuple(sets))
 
     def ask(self, request: dict[str, Any], entities: cedarpy.Entities, schema: cedarpy.Schema | None = None) -> Answer:
-        """Return the answer about all of them, as `answer_of` does. Raises what that raises."""
+        """Return the answer about all of them, as `Policies.ask` does. Raises what that raises."""
         answers = []
         for place, one in self.sets:
             _let_others(place)
-            answers.append(_placed(answer_of(request, one, entities, schema), place))
+            answers.append(_placed(one.ask(request, entities, schema), place))
         return answers[0] if len(answers) == 1 else _joined(answers)
 
 

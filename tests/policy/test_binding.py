@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cedarpy
 import pytest
 
 from pdp.decision.cache import DecisionCache
-from pdp.policy.binding import Answer, answer_of
+from pdp.policy import binding
+from pdp.policy.binding import Answer, Policies, answer_of
 from pdp.policy.directory import uid_json
 from pdp.policy.engine import Slice
 from pdp.testing.bundles import bundle_files, tool
@@ -56,12 +58,66 @@ def test_it_answers_as_the_public_function(changed: dict[str, Any], schema: ceda
     request = REQUEST | changed
     public = cedarpy.is_authorized(request, RULES, ENTITIES, schema)
 
-    assert answer_of(request, RULES, ENTITIES, schema) == Answer(
+    remembering = Policies(RULES)
+    answers = [
+        answer_of(request, RULES, ENTITIES, schema),
+        *(remembering.ask(request, ENTITIES, schema) for _ in range(2)),
+    ]
+
+    assert [answers[0]] * 3 == answers
+    assert answers[0] == Answer(
         decided=public.decision is not cedarpy.Decision.NoDecision,
         allowed=public.allowed,
         decisive=frozenset(int(reason.removeprefix("policy")) for reason in public.diagnostics.reasons),
         errors=tuple(public.diagnostics.errors),
     )
+
+
+def test_answers_are_remembered_by_what_they_say() -> None:
+    """Requests with different answers have their own, in whatever order they come."""
+    remembering = Policies(RULES)
+    requests = [REQUEST | {"context": f'{{"n": {number}}}'} for number in (1, 7, 50, 200, 7, 1, 200, 50)]
+
+    assert [remembering.ask(one, ENTITIES) for one in requests] == [answer_of(one, RULES, ENTITIES) for one in requests]
+
+
+def said(decision: str, after: str) -> str:
+    """Return an answer's text with something that follows its reasons."""
+    return f'{{"diagnostics":{{"reason":["policy0"],"errors":[]}},"decision":"{decision}",{after}}}'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "remembered"),
+    [
+        pytest.param(
+            said("Allow", '"metrics":{"micros":1}'), said("Allow", '"metrics":{"micros":22}'), True, id="numbers alone"
+        ),
+        pytest.param(
+            said("Allow", '"metrics":{"micros":1},"decision":"Allow"'),
+            said("Allow", '"metrics":{"micros":1},"decision":"Deny"'),
+            False,
+            id="something after the metrics",
+        ),
+        pytest.param(
+            said("Allow", '"metrics":{"of":{"micros":1}}'),
+            said("Allow", '"metrics":{"of":{"micros":1}}'),
+            False,
+            id="something in the metrics",
+        ),
+        pytest.param(said("Allow", '"more":1'), said("Allow", '"more":2'), False, id="no metrics"),
+    ],
+)
+def test_an_answer_of_another_form_is_read(
+    monkeypatch: pytest.MonkeyPatch, first: str, second: str, *, remembered: bool
+) -> None:
+    """Only what the engine says of its own work may differ between equal answers, and only numbers are that."""
+    texts = iter([first, second])
+    monkeypatch.setattr(binding, "_internal", SimpleNamespace(is_authorized=lambda *_: next(texts)))
+    remembering = Policies(RULES)
+    answers = [remembering.ask(REQUEST, ENTITIES) for _ in range(2)]
+
+    assert [json.loads(text)["decision"] == "Allow" for text in (first, second)] == [one.allowed for one in answers]
+    assert remembered == (answers[0] is answers[1])
 
 
 # What an agent and a caller can send that has a type of its own, or looks like it.
