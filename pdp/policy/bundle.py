@@ -102,7 +102,7 @@ class Bundle:
         # INVARIANT: a policy for any action, or for a group, is in the slice of each action that it can match.
         self._by_action = _by_action(parts.policies)
         self._stack = stack
-        self._session_schema = cedarpy.Schema.from_str(self._schema)
+        self._session_schema = cedarpy.Schema.from_str(self._schema, release_gil=True)
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
         self._plans: dict[str, Plan] = {}

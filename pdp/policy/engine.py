@@ -231,8 +231,9 @@ class Slice:
         found = self._kept.whole.get(self.action)
         if found is None:
             self._stack.require()
-            schema, policies = cedarpy.Schema.from_str(self._schema_text), _policy_set(self.policies)
-            found = Parsed(schema=schema, policies=policies)
+            # Others have the interpreter meanwhile, as they do while the policies are parsed.
+            schema = cedarpy.Schema.from_str(self._schema_text, release_gil=True)
+            found = Parsed(schema=schema, policies=_policy_set(self.policies))
             # The schema counts as one more policy.
             self._kept.whole.put(self.action, found, len(self.policies) + 1)
         return found
