@@ -20,6 +20,7 @@ _REASONS: Final = (
     (r"database \".*\" does not exist", "it has no such database"),
     (r"too many clients|too many connections|remaining connection slots", "it has no place for another connection"),
     (r"database system is (?:starting up|shutting down|not yet accepting)|in recovery mode", "it starts or stops"),
+    (r"unsupported startup parameter", "a pooler is in between, which does not take what connections ask for"),
     (r"session is read-only|server is in hot standby", "it only reads"),
 )
 

@@ -25,6 +25,7 @@ AT = 'connection to server at "10.1.2.3", port 5432 failed: '
         (f'{AT}FATAL:  database "secret" does not exist', "it has no such database"),
         (f"{AT}FATAL:  sorry, too many clients already", "it has no place for another connection"),
         (f"{AT}FATAL:  the database system is starting up", "it starts or stops"),
+        (f"{AT}FATAL:  unsupported startup parameter in options: secret", "a pooler is in between"),
         (f"{AT}session is read-only", "it only reads"),
         (f"{AT}FATAL:  Passwort-Authentifizierung fehlgeschlagen", ""),
     ],
