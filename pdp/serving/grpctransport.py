@@ -57,6 +57,7 @@ class GRPCTransport:
 
     def stop(self, grace: float) -> None:
         """Take no new calls, give open ones `grace` seconds, and wait until all have ended. Harmless when repeated."""
+        # What arrives before its client knows of the end, gRPC itself answers as `CANCELLED`: no handler sees it.
         self._server.stop(grace).wait()
 
     def wait(self, timeout: float | None) -> bool:

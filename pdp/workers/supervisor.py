@@ -39,8 +39,8 @@ class Patience:
     After `steady` of serving, a worker is replaced at once, and so after its first early end. After the next early end
     there is a pause of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row the server
     stops. A stopping worker has `closing` beyond the grace of its calls, to send telemetry and sync the record. A
-    worker that has been silent for `silent`, has used no core time and waits for neither a core nor a disk is stopped
-    or hangs, and is killed. Any other silent one may only get too little of the machine, and has `busy`.
+    worker that is silent, has used no core time for `silent` and waits for neither a core nor a disk is stopped or
+    hangs, and is killed. Any other silent one may only get too little of the machine, and has `busy`.
     """
 
     steady: float = 10.0
@@ -67,8 +67,10 @@ class _Slot:
     problem: str = ""
     deaths: int = 0
     next_at: float = 0.0
-    # When its last word came, and the core time that it had used by then.
+    # When its last word came.
     heard_at: float = 0.0
+    # Since when it has used no core time to speak of, and how much it had used by then.
+    idle_since: float = 0.0
     used: float = 0.0
 
 
@@ -194,21 +196,27 @@ class Supervisor:
                 continue
             if late:
                 self._heard(slot, slot.worker)
-            elif self._hangs(slot, slot.worker, now - slot.heard_at):
+            elif self._hangs(slot, slot.worker, now):
                 _LOG.error("%s has been silent for %d s: it is killed", slot.name, now - slot.heard_at)
                 slot.worker.kill()
                 self._heard(slot, slot.worker)
 
-    def _hangs(self, slot: _Slot, worker: WorkerProcess, silent: float) -> bool:
-        if silent < self._patience.silent:
+    def _hangs(self, slot: _Slot, worker: WorkerProcess, now: float) -> bool:
+        silent = now - slot.heard_at
+        if silent < self._patience.silent / 2:
             return False
+        # What it did between its last word and its stop is not taken for work that goes on. Where the system does not
+        # report core time, the comparison is false.
+        used = worker.cpu_seconds()
+        if not used - slot.used < _NOTHING_SECONDS:
+            slot.idle_since, slot.used = now, used
         if silent >= self._patience.busy:
             return True
-        # Where the system does not report core time, the comparison is false.
-        return worker.cpu_seconds() - slot.used < _NOTHING_SECONDS and not worker.waits_for_the_machine()
+        return now - slot.idle_since >= self._patience.silent and not worker.waits_for_the_machine()
 
     def _heard(self, slot: _Slot, worker: WorkerProcess) -> None:
-        slot.heard_at, slot.used = self._monotonic(), worker.cpu_seconds()
+        slot.heard_at = slot.idle_since = self._monotonic()
+        slot.used = worker.cpu_seconds()
 
     def _hear(self, slot: _Slot, worker: WorkerProcess) -> bool:
         """Handle the words of a worker; say whether it has ended."""

@@ -184,6 +184,24 @@ told()
     assert ["1-0"] == marks(tmp_path)
 
 
+def test_one_that_stops_right_after_work_is_replaced_as_soon(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """What a worker did between its last word and its stop is no sign that it is busy."""
+    script = """
+serve()
+round and end_test()
+while not round and time.process_time() < 0.5:
+    pass
+round or time.sleep(1000)
+told()
+"""
+    supervisor = supervise(script, count=1, patience=Patience(first=0.0, silent=1.0, busy=1000.0))
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert ["1-0", "1-1"] == marks(tmp_path)
+
+
 def test_one_that_waits_for_the_machine_has_more_time(supervise: Supervise, end: int, tmp_path: Path) -> None:
     """A worker that the kernel keeps from running is no worker that hangs, though it uses no core time."""
     # What starts a process waits, as for a disk, until that process has opened its files.
