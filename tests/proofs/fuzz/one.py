@@ -13,7 +13,7 @@ from pathlib import Path
 
 import atheris
 
-from tests.proofs.fuzz.table import TARGETS, target
+from tests.proofs.fuzz.table import TARGETS, Mutate, target
 
 # As many as threads that decide need, and more than libFuzzer's own has.
 _STACK_BYTES = 64 * 1024 * 1024
@@ -30,7 +30,8 @@ def main() -> None:
         Path(dictionary).write_text("".join(f'"{_escaped(word)}"\n' for word in words), encoding="ascii")
     # libFuzzer starts itself again to merge, through a shell.
     again = shlex.join([sys.executable, "-m", "tests.proofs.fuzz.one", name])
-    atheris.Setup([again, *flags], _chosen([one.run for one in found]))
+    mutator = _mutator(found[0].mutate) if len(found) == 1 and found[0].mutate else {}
+    atheris.Setup([again, *flags], _chosen([one.run for one in found]), **mutator)
     atheris.Fuzz()
 
 
@@ -38,6 +39,10 @@ def _chosen(runs: list[Callable[[bytes], None]]) -> Callable[[bytes], None]:
     if len(runs) == 1:
         return runs[0]
     return lambda data: runs[data[0] % len(runs)](data[1:]) if data else None
+
+
+def _mutator(mutate: Mutate) -> dict[str, Callable[[bytes, int, int], bytes]]:
+    return {"custom_mutator": lambda data, most, seed: mutate(data, most, seed, atheris.Mutate)}
 
 
 def _escaped(word: str) -> str:
