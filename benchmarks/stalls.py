@@ -1,0 +1,240 @@
+"""Measure remembered calls while others wait for something slow: `python -m benchmarks.stalls`.
+
+One server with `server.listener: loop` and everything on gets a thousand calls a second on a schedule, all of them
+remembered: with nothing else, then beside callers who wait for a store that another process has locked, beside callers
+whose policies take long, and while the disk of the record takes no sync. On the server's core, a control that does
+nothing wakes every millisecond; how late it wakes is the machine's own. Every answer is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+import grpc
+
+from benchmarks.stallserver import STALLED
+from benchmarks.wakes import Wakes, waking
+from pdp.bench.bundle import SERVER, generated_files
+from pdp.bench.dialects import PDPDialect
+from pdp.bench.figures import Figures
+from pdp.bench.plan import Measurement, Shape
+from pdp.bench.processes import cores, listening, on_core, running
+from pdp.bench.questions import Workload, generated_workload
+from pdp.bench.receiver import receiving
+from pdp.bench.running import measured
+from pdp.bench.servers import Target
+from pdp.client import Client
+from pdp.testing.inprocess import write_folder
+from pdp.v1.authorization_pb2 import AuthorizeRequest
+from pdp.v1.decision_pb2 import Call
+
+_RATE = 1000.0
+_CALLERS = 8
+_AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
+# Tools of the generated bundle that the measured calls do not use.
+_MANY, _MARKING = "b", "c"
+_OF_A_FILE = 2000
+_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The server, the folder of its data, and what its other callers send with each call."""
+
+    target: Target
+    data: Path
+    handle: str
+    token: str
+
+    @contextmanager
+    def asked(self, tool: str, item: Callable[[], str]) -> Iterator[None]:
+        """Have callers ask about a tool, one call after another each, until the `with` block ends."""
+        over = threading.Event()
+        with grpc.insecure_channel(self.target.address) as channel:
+            call = channel.unary_unary(_AUTHORIZE)
+            metadata = (("authorization", f"Bearer {self.token}"),)
+
+            def ask() -> None:
+                while not over.is_set():
+                    arguments = json.dumps({"item": item()}).encode()
+                    asked = Call(session_handle=self.handle, server=SERVER, tool=tool, arguments_json=arguments)
+                    wire = AuthorizeRequest(call=asked).SerializeToString()
+                    # What they are told, a deny or that the store is silent, is not what is measured.
+                    call.future(wire, metadata=metadata, timeout=_PATIENCE_SECONDS).exception()
+
+            threads = [threading.Thread(target=ask, name=f"caller-{number}") for number in range(_CALLERS)]
+            for thread in threads:
+                thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+
+
+class Row(NamedTuple):
+    """One measurement: the remembered calls, and the control beside them."""
+
+    calls: Figures
+    control: Wakes
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is repeated, in turns")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long one measurement lasts")
+    parser.add_argument("--policies", type=int, default=10_000, help="policies about the tool that takes long")
+    chosen = parser.parse_args()
+    found: dict[str, list[Row]] = {name: [] for name in _TROUBLES}
+    measurement = Measurement(shape=Shape.FRAMES, rate=_RATE)
+    workload = replace(generated_workload(), files=files(chosen.policies))
+    with ExitStack() as opened:
+        server_core, load_core = cores()
+        opened.enter_context(on_core(load_core))
+        world = opened.enter_context(_world(workload, server_core))
+        wakes = opened.enter_context(waking(server_core))
+        for turn in range(chosen.rounds + 1):
+            for name, trouble in _TROUBLES.items():
+                with trouble(world):
+                    wakes()
+                    calls = measured(world.target, measurement, workload, chosen.seconds)
+                    control = wakes()
+                # The first round fills caches, and parses the many policies.
+                if turn:
+                    found[name].append(Row(calls, control))
+            print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    _print_table(found)
+    return 0
+
+
+def files(policies: int) -> Mapping[str, bytes]:
+    """Return the generated bundle, with so many policies about one tool more, and a tool that adds a label."""
+    given = generated_files()
+    return given | {
+        **{f"many{place}.cedar": _never(place, policies) for place in range(0, policies, _OF_A_FILE)},
+        "bundle.yaml": given["bundle.yaml"] + b"labels: {marked: {meaning: was marked}}\n",
+        f"tools/{SERVER}.yaml": f"risk: read_only\ntools: {{{_MARKING}: {{adds_labels: [marked]}}}}\n".encode(),
+    }
+
+
+def _never(place: int, policies: int) -> bytes:
+    """Return the policies of one file, which begin with the one at a place: none matches any call."""
+    texts = [
+        f'@id("many{place}/{number}") forbid (principal, action == Action::"{SERVER}/{_MANY}", resource) '
+        f'when {{ context.input.item == "never-{number}" }};\n'
+        for number in range(place, min(policies, place + _OF_A_FILE))
+    ]
+    return "".join(texts).encode()
+
+
+@contextmanager
+def _world(workload: Workload, core: int | None) -> Iterator[World]:
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-bench-")))
+        write_folder(folder / "policies", workload.files)
+        data = folder / "data"
+        serve = ["serve", "--server-address=127.0.0.1:0", "--server-plaintext=true", "--server-listener=loop"]
+        # So often that some syncs are under way in each measurement.
+        serve += ["--record-checkpoint-seconds=0.2", "--policies-watch=false"]
+        serve += [f"--data-dir={data}", f"--policies-folder={folder / 'policies'}"]
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": opened.enter_context(receiving("take"))}
+        command = [sys.executable, "-m", "benchmarks.stallserver", str(data), *serve]
+        process = opened.enter_context(running(command, core=core, environment=environment))
+        address = listening(process, "pdp serve")
+        tokens = data / "tokens"
+        pep = opened.enter_context(Client(address, token_file=tokens / "pep.token", plaintext=True))
+        approver = opened.enter_context(Client(address, token_file=tokens / "approver.token", plaintext=True))
+        handles = []
+        # Theirs is another session: a label changes all answers of the session that has it.
+        for _ in range(2):
+            (asker,) = workload.askers
+            session = pep.request_session(
+                user=asker.user, agent=asker.agent, purpose="benchmark", tools=workload.tool_patterns, duration=7200
+            )
+            shown = session.session
+            approver.approve_session(shown.session_id, request_digest=shown.request_digest)
+            handles.append(session.session_handle)
+        token = (tokens / "pep.token").read_text(encoding="ascii").strip()
+        ours, theirs = handles
+        target = Target(name="loop", address=address, pid=process.pid, core=core, dialect=PDPDialect([ours], token))
+        yield World(target=target, data=data, handle=theirs, token=token)
+
+
+@contextmanager
+def _nothing(_: World) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _store_locked(world: World) -> Iterator[None]:
+    """Lock the store, as another process that writes for long does, while callers have labels to add."""
+    numbers = count()
+    other = apsw.Connection(str(world.data / "sessions.sqlite"))
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with world.asked(_MARKING, lambda: str(next(numbers))):
+            try:
+                yield
+            finally:
+                other.execute("ROLLBACK")
+    finally:
+        other.close()
+
+
+@contextmanager
+def _many_policies(world: World) -> Iterator[None]:
+    """Have callers ask what was never asked, about a tool with a large slice."""
+    numbers = count()
+    with world.asked(_MANY, lambda: f"fresh-{next(numbers)}"):
+        yield
+
+
+@contextmanager
+def _disk_stalled(world: World) -> Iterator[None]:
+    """Let no sync of the record end."""
+    stalled = world.data / STALLED
+    stalled.touch()
+    try:
+        yield
+    finally:
+        stalled.unlink()
+
+
+_TROUBLES: Mapping[str, Callable[[World], AbstractContextManager[None]]] = {
+    "nothing else": _nothing,
+    "the store is locked": _store_locked,
+    "new calls of the large slice": _many_policies,
+    "the disk takes no sync": _disk_stalled,
+}
+
+
+def _print_table(found: Mapping[str, list[Row]]) -> None:
+    print("| while | p50, ms | p99, ms | least and most | 99.9 % | the control's p99, ms | its longest |")
+    print("|---" * 7 + "|")
+    for name, rows in found.items():
+        p99 = [row.calls.p99 for row in rows]
+        middle = statistics.median
+        print(
+            f"| {name} | {middle(row.calls.p50 for row in rows):.2f} | {middle(p99):.2f} "
+            f"| {min(p99):.2f} to {max(p99):.2f} | {middle(row.calls.latencies[-1] for row in rows):.2f} "
+            f"| {middle(row.control.p99 for row in rows):.2f} | {max(row.control.longest for row in rows):.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
