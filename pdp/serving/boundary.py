@@ -109,7 +109,7 @@ class Boundary:
         watches = lanes[Lane.WATCHES].room.threads
         # What this turn of the transport has brought, and what was begun of it, by RPC.
         self._begun: dict[str, list[tuple[_Call, Any]]] = {}
-        self._turn_began = math.inf
+        self._turn_began, self._used_before = math.inf, 0.0
         self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
 
     def takes_calls(self) -> bool:
@@ -190,10 +190,14 @@ class Boundary:
 
         What a question to the policies takes also depends on the arguments, which agents choose.
         """
+        now = time.monotonic()
+        if self._turn_began == math.inf:
+            self._turn_began, self._used_before = now, time.thread_time()
+        # No thread uses more than has passed, and what it used costs a call of the system to ask.
+        if now - self._turn_began <= _LONGEST_TURN_SECONDS:
+            return False
         # Of this thread alone: while others have the interpreter, waiting for it is no reason to give them more work.
-        now = time.thread_time()
-        self._turn_began = min(self._turn_began, now)
-        return now - self._turn_began > _LONGEST_TURN_SECONDS
+        return time.thread_time() - self._used_before > _LONGEST_TURN_SECONDS
 
     def turn_over(self) -> None:
         """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""

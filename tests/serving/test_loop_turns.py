@@ -56,7 +56,7 @@ class Taking:
     """A boundary whose calls take as much of the processor as a test says."""
 
     def __init__(self, opened: ExitStack) -> None:
-        self.now, self.takes = 0.0, 0.0
+        self.now, self.used, self.takes, self.waits = 0.0, 0.0, 0.0, 0.0
         rpc = RPCS["/pdp.v1.AuthorizationService/Authorize"]
         at_once = AtOnce(begin=self.begin, finish=lambda begun: [b""] * len(begun))
         self.route = Route(rpc=rpc, handle=lambda *_: AuthorizeResponse(), upload_bytes=0, at_once=at_once)
@@ -79,8 +79,9 @@ class Taking:
         )
 
     def begin(self, request: AuthorizeRequest, _: object) -> str:
-        """Begin a call, which takes its time."""
-        self.now += self.takes
+        """Begin a call, which takes its time, and waits for other threads."""
+        self.used += self.takes
+        self.now += self.takes + self.waits
         return request.request_id
 
     def turn(self, *calls: Call) -> list[str]:
@@ -97,13 +98,21 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
     """Yield a boundary, whose thread takes no time but what its calls take."""
     with ExitStack() as opened:
         one = Taking(opened)
-        monkeypatch.setattr("pdp.serving.boundary.time.thread_time", lambda: one.now)
+        time = SimpleNamespace(monotonic=lambda: one.now, thread_time=lambda: one.used)
+        monkeypatch.setattr("pdp.serving.boundary.time", time)
         yield one
 
 
 def test_calls_of_a_long_turn_get_threads(taking: Taking) -> None:
     """Those that are quick in number can take long together: the calls of others do not wait for all of them."""
     taking.takes = 0.015
+
+    assert taking.turn(*[Call() for _ in range(4)]) == ["turn", "turn", "thread", "thread"]
+
+
+def test_a_turn_is_not_long_by_what_its_thread_waits_for(taking: Taking) -> None:
+    """While other threads have the interpreter, time passes that is no reason to give them more work."""
+    taking.takes, taking.waits = 0.015, 1.0
 
     assert taking.turn(*[Call() for _ in range(4)]) == ["turn", "turn", "thread", "thread"]
 
