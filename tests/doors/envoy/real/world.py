@@ -183,11 +183,18 @@ def configuration(changes: Mapping[str, str], *, door: int, backend: int, listen
 @contextmanager
 def running_envoy(folder: Path, *, door: int, backend: int, changes: Mapping[str, str] = MCP) -> Iterator[Envoy]:
     """Run Envoy while the `with` block runs, with changes to the configuration of the page."""
+    port = free_port()
+    with running_program(folder, configuration(changes, door=door, backend=backend, listener=port)) as log:
+        yield Envoy(port=port, log=log)
+
+
+@contextmanager
+def running_program(folder: Path, text: str) -> Iterator[Path]:
+    """Run Envoy on a configuration while the `with` block runs; return what it writes."""
     if not PROGRAM.exists():
         pytest.fail("Envoy is absent: run `make doors`")
-    port = free_port()
     written, log = folder / "envoy.yaml", folder / "envoy.log"
-    written.write_text(configuration(changes, door=door, backend=backend, listener=port), encoding="utf-8")
+    written.write_text(text, encoding="utf-8")
     with (
         log.open("wb") as out,
         subprocess.Popen(
@@ -207,6 +214,6 @@ def running_envoy(folder: Path, *, door: int, backend: int, changes: Mapping[str
             else:
                 pytest.fail("".join(said))
             threading.Thread(target=process.stderr.read, daemon=True).start()
-            yield Envoy(port=port, log=log)
+            yield log
         finally:
             process.terminate()
