@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
@@ -45,6 +46,8 @@ from tests.machinery.credentials.issuer import ISSUER
 
 HANDLE = "X-PDP-Session"
 ORIGIN = "https://door.example.org"
+# What is asked is in plain HTTP: without this each client would read all roots that the machine trusts.
+ROOTLESS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 RESOURCE = f"{ORIGIN}/mcp"
 SECRET = "tok-8e1f0a6c5b"  # noqa: S105 - of a test
 _DIRECTORY = """
@@ -203,7 +206,7 @@ class World:
     @asynccontextmanager
     async def client(self, era: str, handle: str, **more: Any) -> AsyncIterator[Client]:
         """Connect the real client of MCP."""
-        async with httpx2.AsyncClient(headers={HANDLE: handle} if handle else {}, timeout=60) as http:
+        async with httpx2.AsyncClient(headers={HANDLE: handle} if handle else {}, timeout=60, verify=ROOTLESS) as http:
             transport = streamable_http_client(self.url, http_client=http)
             async with Client(transport, mode=MODERN if era == MODERN else "legacy", **more) as client:
                 yield client
@@ -225,7 +228,7 @@ class World:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"accept": "application/json, text/event-stream", "content-type": "application/json", **(headers or {})}
         sent |= {HANDLE: handle} if handle else {}
-        async with httpx2.AsyncClient(timeout=60) as http:
+        async with httpx2.AsyncClient(timeout=60, verify=ROOTLESS) as http:
             return await http.post(self.url, content=content, headers=sent)
 
     async def waiting(self, session_id: str) -> str:
