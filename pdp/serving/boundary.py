@@ -8,7 +8,6 @@ needs none.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -16,41 +15,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any
 
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.identity.authentication import Authenticator, Metadata, Peer
 from pdp.model import Caller
-from pdp.observer import Event, EventKind, Observer
+from pdp.observer import Observer
 from pdp.serving import uploads
+from pdp.serving.answering import PartByPart, answer_of
 from pdp.serving.atonce import AtOnce
 from pdp.serving.awaiting import Awaited
 from pdp.serving.decoding import read
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool
-from pdp.serving.origin import ANONYMOUS, Origin, trace_id_of, trace_parent
+from pdp.serving.origin import ANONYMOUS, Origin, trace_parent
 from pdp.serving.parts import Parts
-from pdp.serving.refusedcredentials import RefusedCredentials, peer_address
+from pdp.serving.refusedcredentials import peer_address
+from pdp.serving.refusing import Refuser, attempt, refusal_for
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
-from pdp.serving.status import (
-    DeadlinePassedError,
-    NotHereError,
-    Refusal,
-    internal_error,
-    refusal_of,
-)
+from pdp.serving.status import NotHereError, Refusal
 from pdp.serving.transport import Context, Incoming
 from pdp.serving.watches import Watch
-
-_LOG = logging.getLogger("pdp.server")
 
 _LONGEST_ENTERING_SECONDS = 1.0
 # How much of the processor one turn may take on the transport's own thread before the rest of its calls get threads.
 _LONGEST_TURN_SECONDS = 0.02
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +90,9 @@ class Boundary:
         self.answers_left = answers_left
         self._lanes = lanes
         self._authenticator = authenticator
-        self._observer = observer
         self._clock = clock
         self._idle = idle
-        self._refused = RefusedCredentials(clock)
+        self._refuser = Refuser(observer, clock)
         self._entering_since = math.inf
         self._awaited = awaited
         watches = lanes[Lane.WATCHES].room.threads
@@ -127,15 +116,15 @@ class Boundary:
     def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on the transport's own thread."""
         rpc, metadata = route.rpc, incoming.metadata
-        caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.auth_context)
+        caller = attempt(rpc, metadata, self._identify, route, metadata, incoming.auth_context)
         if isinstance(caller, Refusal):
-            self._refuse(rpc, ANONYMOUS, incoming, caller)
+            self._refuser.refuse(rpc, ANONYMOUS, incoming, caller)
             return
         lane = self._lanes[rpc.lane_for(caller)]
         public = rpc.roles == PUBLIC
-        barred = None if public else self._attempt(rpc, metadata, _require_admission, rpc, caller, lane)
+        barred = None if public else attempt(rpc, metadata, _require_admission, rpc, caller, lane)
         if barred is not None:
-            self._refuse(rpc, caller, incoming, barred)
+            self._refuser.refuse(rpc, caller, incoming, barred)
         elif rpc.shape is Shape.EXCHANGE:
             lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
@@ -151,9 +140,9 @@ class Boundary:
             return
         full = None
         if rpc.roles == PUBLIC:
-            full = self._attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
+            full = attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
         if full is not None:
-            self._refuse(rpc, call.caller, call.incoming, full)
+            self._refuser.refuse(rpc, call.caller, call.incoming, full)
         elif rpc.shape is Shape.WATCH:
             self._watch(call, wire)
         else:
@@ -177,7 +166,7 @@ class Boundary:
         if at_once is None or not call.incoming.in_turns or self._turn_is_long():
             return False
         self._entering_since = time.monotonic()
-        begun = self._attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
+        begun = attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
         self._entering_since = math.inf
         # One of our threads does again what has failed, and refuses the call.
         if begun is None or isinstance(begun, Refusal):
@@ -212,7 +201,7 @@ class Boundary:
     def _finish_at_once(self, calls: Sequence[tuple[_Call, Any]]) -> None:
         first, begun = calls[0][0], [one for _, one in calls]
         finish: Any = first.route.at_once and first.route.at_once.finish
-        answers = self._attempt(first.route.rpc, first.incoming.metadata, finish, begun)
+        answers = attempt(first.route.rpc, first.incoming.metadata, finish, begun)
         if answers is None or isinstance(answers, Refusal):
             for call, _ in calls:
                 self._queue(call)
@@ -230,23 +219,25 @@ class Boundary:
             call.caller,
             call.incoming.begin(),
             admits=partial(self._still_admits, call),
-            refuse=lambda error: self._refuse(rpc, call.caller, call.incoming, _refusal(rpc, metadata, error)),
+            refuse=lambda error: self._refuser.refuse(
+                rpc, call.caller, call.incoming, refusal_for(rpc, metadata, error)
+            ),
             leave=partial(call.lane.leave, call.owner),
         )
-        refused = self._attempt(rpc, metadata, _begin_watch, call, wire, watch)
+        refused = attempt(rpc, metadata, _begin_watch, call, wire, watch)
         if refused is not None:
             watch.close()
-            self._refuse(rpc, call.caller, call.incoming, refused)
+            self._refuser.refuse(rpc, call.caller, call.incoming, refused)
 
     def _still_admits(self, call: _Call) -> bool:
         """Say whether a watch may go on: its caller may have been removed, or lost its role. End it if not."""
         rpc, metadata, incoming = call.route.rpc, call.incoming.metadata, call.incoming
-        caller = self._attempt(rpc, metadata, self._identify, call.route, metadata, incoming.auth_context)
-        barred = caller if isinstance(caller, Refusal) else self._attempt(rpc, metadata, _require_role, rpc, caller)
+        caller = attempt(rpc, metadata, self._identify, call.route, metadata, incoming.auth_context)
+        barred = caller if isinstance(caller, Refusal) else attempt(rpc, metadata, _require_role, rpc, caller)
         if barred is None and caller != call.caller:
-            barred = _refusal(rpc, metadata, PermissionDeniedError(f"`{call.caller.id}` is another caller now"))
+            barred = refusal_for(rpc, metadata, PermissionDeniedError(f"`{call.caller.id}` is another caller now"))
         if barred is not None:
-            self._refuse(rpc, call.caller, incoming, barred)
+            self._refuser.refuse(rpc, call.caller, incoming, barred)
         return barred is None
 
     def give_up(self, call: _Call, error: PDPError) -> None:
@@ -255,7 +246,7 @@ class Boundary:
         if rpc.roles != PUBLIC:
             call.lane.leave(call.owner)
         if not call.incoming.cancelled:
-            self._refuse(rpc, call.caller, call.incoming, _refusal(rpc, call.incoming.metadata, error))
+            self._refuser.refuse(rpc, call.caller, call.incoming, refusal_for(rpc, call.incoming.metadata, error))
 
     def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
         if route.elsewhere:
@@ -269,28 +260,20 @@ class Boundary:
     def _readmit(self, route: Route, metadata: Metadata, context: Context) -> Caller:
         """Return the caller, and end the RPC unless this caller may still call it."""
         rpc = route.rpc
-        caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
+        caller = attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
         if isinstance(caller, Refusal):
-            self._end(rpc, ANONYMOUS, metadata, caller, context)
-        barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
+            self._refuser.end(rpc, ANONYMOUS, metadata, caller, context)
+        barred = attempt(rpc, metadata, _require_role, rpc, caller)
         if barred is not None:
-            self._end(rpc, caller, metadata, barred, context)
+            self._refuser.end(rpc, caller, metadata, barred, context)
         return caller
-
-    def _refuse(self, rpc: RPC, caller: Caller, incoming: Incoming, refusal: Refusal) -> None:
-        """End a call at once, on this thread: its status is sent without waiting."""
-
-        def refuse(_: bytes, context: Context) -> NoReturn:
-            self._end(rpc, caller, incoming.metadata, refusal, context)
-
-        incoming.serve(refuse, b"")
 
     def unary(self, call: _Call, wire: bytes, context: Context) -> bytes:
         """Return the single answer to a call."""
         rpc, metadata = call.route.rpc, call.incoming.metadata
-        answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
+        answer = attempt(rpc, metadata, self._begin, call, wire, context)
         if isinstance(answer, Refusal):
-            self._end(rpc, call.caller, call.route.headers(wire) or metadata, answer, context)
+            self._refuser.end(rpc, call.caller, call.route.headers(wire) or metadata, answer, context)
         return answer
 
     def _begin(self, call: _Call, wire: bytes, context: Context) -> bytes:
@@ -301,53 +284,16 @@ class Boundary:
             )
         request, parts = _request(call, wire), call.route.parts
         if parts is not None and (pieces := parts.of(request)) is not None:
-            return self._by_parts(call, parts, pieces, context)
+            by_part = PartByPart(
+                rpc=call.route.rpc,
+                caller=call.caller,
+                metadata=call.incoming.metadata,
+                parts=parts,
+                context=context,
+                refuser=self._refuser,
+            )
+            return by_part.answer(pieces)
         return _work(call.route, call.caller, call.incoming.metadata, request, context)
-
-    def _by_parts(self, call: _Call, parts: Parts, pieces: Sequence[Any], context: Context) -> bytes:
-        """Answer each part as if it had come by itself; what waits for nothing is begun in turn and finished together.
-
-        A part that has to wait begins when all before it are finished.
-        """
-        rpc, metadata, at_once = call.route.rpc, call.incoming.metadata, parts.at_once
-        origin = Origin(caller=call.caller, parent=trace_parent(metadata))
-        answers: list[Any] = []
-        begun: list[tuple[Any, Any]] = []
-        for piece in pieces:
-            if not context.is_active():
-                # The caller has cancelled the call: it hears no answer, so nothing more is decided for it.
-                break
-            made = self._attempt(rpc, metadata, _begin_part, at_once, piece, origin, context)
-            # The handler does again what has failed, and refuses the part.
-            if made is None or isinstance(made, Refusal):
-                answers += self._finish_parts(call, parts, begun, context)
-                answers.append(self._part(call, parts, piece, context))
-                begun = []
-            else:
-                begun.append((piece, made))
-        answers += self._finish_parts(call, parts, begun, context)
-        whole: bytes = parts.whole(answers).SerializeToString()
-        return whole
-
-    def _finish_parts(
-        self, call: _Call, parts: Parts, begun: Sequence[tuple[Any, Any]], context: Context
-    ) -> Sequence[Any]:
-        if not begun:
-            return ()
-        finish, made = parts.at_once.finish, [one for _, one in begun]
-        answers = self._attempt(call.route.rpc, call.incoming.metadata, finish, made)
-        if answers is None or isinstance(answers, Refusal):
-            return [self._part(call, parts, piece, context) for piece, _ in begun]
-        return answers
-
-    def _part(self, call: _Call, parts: Parts, piece: Any, context: Context) -> Any:  # noqa: ANN401 - a part, and its answer
-        """Answer a part by its handler: one that is refused is told, and refuses no other."""
-        rpc, metadata = call.route.rpc, parts.headers(piece) or call.incoming.metadata
-        answer = self._attempt(rpc, metadata, _answer, parts.handle, call.caller, metadata, piece, context)
-        if isinstance(answer, Refusal):
-            self._tell(rpc, call.caller, metadata, answer, peer_address(context))
-            return parts.refused(piece, answer)
-        return answer
 
     def _exchange(
         self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Context
@@ -358,13 +304,13 @@ class Boundary:
                 touch()
                 # The caller may have been removed, or lost its role, since the stream was opened.
                 caller = self._readmit(route, metadata, context)
-                answer = self._attempt(rpc, metadata, _read_and_work, route, caller, metadata, wire, context)
+                answer = attempt(rpc, metadata, _read_and_work, route, caller, metadata, wire, context)
                 if not isinstance(answer, Refusal):
                     yield answer
                 elif route.in_band is None:
-                    self._end(rpc, caller, metadata, answer, context)
+                    self._refuser.end(rpc, caller, metadata, answer, context)
                 else:
-                    self._tell(rpc, caller, route.headers(wire) or metadata, answer, peer_address(context))
+                    self._refuser.tell(rpc, caller, route.headers(wire) or metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
     def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
@@ -382,43 +328,18 @@ class Boundary:
 
     def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
         rpc, metadata, caller = call.route.rpc, call.incoming.metadata, call.caller
-        answers = self._attempt(rpc, metadata, _open_feed, call, wire, feed.over)
+        answers = attempt(rpc, metadata, _open_feed, call, wire, feed.over)
         if isinstance(answers, Refusal):
-            self._end(rpc, caller, metadata, answers, context)
-        while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
+            self._refuser.end(rpc, caller, metadata, answers, context)
+        while (answer := attempt(rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
-                self._end(rpc, caller, metadata, answer, context)
+                self._refuser.end(rpc, caller, metadata, answer, context)
             # The caller may have been removed, or lost its role, since the feed was opened.
             if rpc.roles != PUBLIC and self._readmit(call.route, metadata, context) != caller:
                 return
             yield answer
         if feed.error is not None:
-            self._end(rpc, caller, metadata, _refusal(rpc, metadata, feed.error), context)
-
-    def _attempt(
-        self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
-    ) -> T | Refusal:
-        """Do some work; turn any error into a refusal, here and nowhere else."""
-        try:
-            return work(*args, **more)
-        except Exception as error:  # noqa: BLE001 - the one place that turns errors into statuses
-            return _refusal(rpc, metadata, error)
-
-    def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Context) -> NoReturn:
-        """End an RPC with a status. Never returns: the transport unwinds its handler with an exception of its own."""
-        self._tell(rpc, caller, metadata, refusal, peer_address(context))
-        context.set_trailing_metadata(refusal.trailing_metadata)
-        context.abort(refusal.code, refusal.details)
-
-    def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, peer: str) -> None:
-        self._refused.tell(rpc.name, refusal, peer)
-        facts = {"rpc": rpc.name, "status": refusal.code.name, "peer": peer}
-        facts |= {"field": refusal.field} if refusal.field else {}
-        facts |= Origin(caller=caller, parent=trace_parent(metadata)).trace
-        at = self._clock.now().wall_at
-        self._observer.event(
-            Event(kind=EventKind.REQUEST_REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)
-        )
+            self._refuser.end(rpc, caller, metadata, refusal_for(rpc, metadata, feed.error), context)
 
 
 class _Call:
@@ -499,16 +420,6 @@ def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
     lane.enter(caller.id)
 
 
-def _refusal(rpc: RPC, metadata: Metadata, error: Exception) -> Refusal:
-    """Return what the caller receives for an error, and log an unforeseen one."""
-    refusal = refusal_of(error)
-    if refusal is None:
-        trace_id = trace_id_of(trace_parent(metadata))
-        _LOG.error("%s failed (trace id %s)", rpc.name, trace_id, exc_info=error)
-        refusal = internal_error(trace_id)
-    return refusal
-
-
 def _require_role(rpc: RPC, caller: Caller) -> None:
     if rpc.roles != PUBLIC and caller.roles.isdisjoint(rpc.roles):
         raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
@@ -537,29 +448,8 @@ def _work(
     request: Any,  # noqa: ANN401 - the RPC's message, or the messages of an upload
     context: Context,
 ) -> bytes:
-    answer: bytes = _answer(route.handle, caller, metadata, request, context).SerializeToString()
-    return answer
-
-
-def _answer(
-    handle: Callable[[Any, Origin], Any],
-    caller: Caller,
-    metadata: Metadata,
-    request: Any,  # noqa: ANN401 - the RPC's message, or a part of it
-    context: Context,
-) -> Any:  # noqa: ANN401 - the RPC's answer, or that to a part
-    _require_time(context)
-    return handle(request, Origin(caller=caller, parent=trace_parent(metadata)))
-
-
-def _begin_part(at_once: AtOnce, piece: Any, origin: Origin, context: Context) -> Any | None:  # noqa: ANN401 - a part, and what is begun of it
-    _require_time(context)
-    return at_once.begin(piece, origin)
-
-
-def _require_time(context: Context) -> None:
-    if context.time_remaining() <= 0:
-        raise DeadlinePassedError("the deadline has passed")
+    made: bytes = answer_of(route.handle, caller, metadata, request, context).SerializeToString()
+    return made
 
 
 def _open_feed(call: _Call, wire: bytes, over: threading.Event) -> Iterator[Any]:
