@@ -1,11 +1,14 @@
 """The connections of the loop, as bad as their bounds admit: `python -m tests.census.loopconnections`.
 
-1,000 peers leave headers unended and fill the tables of their connections; then 64 MiB of answers are left unread.
+1,000 peers make a call, leave the headers of another unended and fill the tables of their connections; then 64 MiB of
+answers are left unread.
 """
 
 from __future__ import annotations
 
 import gc
+
+from grpc import StatusCode
 
 from pdp.bench import frames
 from pdp.bench.frames import frame
@@ -44,11 +47,16 @@ def _greeted(kept: _Kept) -> GRPCConnection:
 
 
 def _with_unended_headers() -> GRPCConnection:
-    connection = _greeted(_Kept())
+    kept = _Kept()
+    connection = _greeted(kept)
+    # As much as is remembered of the headers of a call.
+    connection.receive(whole(1, {"user-agent": "x" * 600}), 0.0)
+    connection.end(kept.calls.pop(), StatusCode.OK)
+    connection.outgoing()
     # Each is added to the table that both sides keep.
     remembered = b"".join(b"\x40" + text(b"name-%d" % number) + text(b"x" * 100) for number in range(30))
-    connection.receive(headers(1, more=[("own", b"x" * 7000)], flags=0), 0.0)
-    connection.receive(frame(frames.CONTINUATION, 0, 1, remembered), 0.0)
+    connection.receive(headers(3, more=[("own", b"x" * 7000)], flags=0), 0.0)
+    connection.receive(frame(frames.CONTINUATION, 0, 3, remembered), 0.0)
     if connection.closing:
         raise AssertionError("the headers are more than their bound")
     return connection
