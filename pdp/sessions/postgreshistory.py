@@ -36,8 +36,9 @@ _SOON: Final = "SET LOCAL synchronous_commit = off"
 _BEGIN: Final = f"BEGIN; {_SOON}; {_LOCK}"
 # What sessions of different trees take is written at the same time, since each commit waits for the disk. The lock ends
 # with its transaction, which the server ends when its holder has stopped. A move keeps others out of the table.
-_BEGIN_TREE: Final = "BEGIN; LOCK TABLE history IN ROW SHARE MODE"
-_LOCK_TREE: Final = "SELECT pg_advisory_xact_lock(CAST(? AS bigint))"
+_BEGIN_TREE: Final = (
+    "BEGIN; LOCK TABLE history IN ROW SHARE MODE; SELECT pg_advisory_xact_lock(CAST('{number}' AS bigint))"
+)
 
 
 class PostgresSessionHistory(SQLSessionHistory):
@@ -167,19 +168,13 @@ class PostgresSessionHistory(SQLSessionHistory):
         with self._lock, self._connection.answering():
             yield
 
-    @contextmanager
-    def _charging(self, tree_id: str) -> Iterator[None]:
+    def _charging(self, tree_id: str) -> AbstractContextManager[None]:
         # A budget is not exceeded either when the database has lost its last moments, or another one takes its place.
-        with self._safely(_BEGIN_TREE):
-            self._connection.execute(_LOCK_TREE, (_number_of(tree_id),))
-            yield
+        return self._safely(_begin_in_turn(tree_id))
 
-    @contextmanager
-    def _returning(self, tree_id: str) -> Iterator[None]:
+    def _returning(self, tree_id: str) -> AbstractContextManager[None]:
         # What is not given back in the end costs a call, and grants nothing.
-        with self._transaction(f"{_BEGIN_TREE}; {_SOON}"):
-            self._connection.execute(_LOCK_TREE, (_number_of(tree_id),))
-            yield
+        return self._transaction(f"{_begin_in_turn(tree_id)}; {_SOON}")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -231,6 +226,10 @@ def _no_timeline() -> None:
     return None
 
 
-def _number_of(tree_id: str) -> int:
-    """Return the number of the lock of a tree. Those of two trees can be the same: then they wait for each other."""
-    return int.from_bytes(hashlib.sha256(tree_id.encode()).digest()[:8], signed=True)
+def _begin_in_turn(tree_id: str) -> str:
+    """Return what begins a transaction in the turn of a tree, in one round trip.
+
+    The number of the lock can be that of another tree too: then the two wait for each other.
+    """
+    number = int.from_bytes(hashlib.sha256(tree_id.encode()).digest()[:8], signed=True)
+    return _BEGIN_TREE.format(number=number)
