@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from random import uniform
@@ -34,6 +34,7 @@ from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
 from pdp.observer import Recorder, TraceIds
+from pdp.policy.bundle import Bundle
 from pdp.policy.plan import Plan
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
@@ -127,17 +128,29 @@ class Authorizer:
         decision, _ = self._answer(snapshot, _Asked(request, facts, caller, request.parent or parent, started))
         return decision
 
-    def try_now(self, request: CallRequest, caller: Caller, *, parent: TraceParent = NO_PARENT) -> Decided | None:
+    def try_now(
+        self,
+        request: CallRequest,
+        caller: Caller,
+        *,
+        parent: TraceParent = NO_PARENT,
+        reportable_at_once: Callable[[Bundle], bool] = lambda _: True,
+    ) -> Decided | None:
         """Decide about one call as `authorize` does, if nothing has to be waited for; None otherwise.
 
         Only remembered rulings and quick questions to the policies are answered: nothing that asks the store, changes
-        something, or waits for other calls. The decision counts once it is recorded: see `record`.
+        something, or waits for other calls, and nothing that could be reported if `reportable_at_once` says no of its
+        bundle. The decision counts once it is recorded: see `record`.
         """
         started = perf_counter_ns()
         snapshot = self._snapshots.known(request, caller) if self._observer.takes_at_once else None
         if snapshot is None:
             return None
-        facts = caller_facts(snapshot.bundle, request.call, self._limits)
+        bundle = snapshot.bundle
+        # Before the decision, which would be remembered and made again.
+        if bundle.takes_reports and caller.sees_results and not reportable_at_once(bundle):
+            return None
+        facts = caller_facts(bundle, request.call, self._limits)
         asked = _Asked(request, facts, caller, request.parent or parent, started, waits=False)
         return self._decide(snapshot, asked)
 

@@ -62,10 +62,12 @@ class AuthorizationHandlers:
         # Signing a call token takes long.
         if token_requests(request):
             return None
-        decided = self._authorizer.try_now(call_request(request, self._limits), origin.caller, parent=origin.parent)
-        if decided is None or not decided.decision.reportable:
-            return decided
-        return decided if self._outcomes.gives_tokens_at_once(decided.snapshot.bundle) else None
+        return self._authorizer.try_now(
+            call_request(request, self._limits),
+            origin.caller,
+            parent=origin.parent,
+            reportable_at_once=self._outcomes.gives_tokens_at_once,
+        )
 
     def finish_at_once(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions, and return the answers; None when that has to be waited for."""

@@ -19,7 +19,7 @@ from pdp.errors import (
     WrongStateError,
 )
 from pdp.limits import MOST_LABELS
-from pdp.model import Basis, Call, Caller, CallRequest, CallStatus, Decision, Outcome, Role, Session
+from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, CallStatus, Decision, Outcome, Role, Session
 from pdp.observer import Event, EventKind
 from pdp.registry.outcomes import REPORT_SECONDS, OutcomeReport, Outcomes, Reported
 from pdp.registry.registrar import Selector
@@ -284,6 +284,16 @@ def test_a_token_is_the_same_at_once(pdp: Opened, seconds: float) -> None:
     assert (False, True) == (at_first, outcomes.gives_tokens_at_once(decided.snapshot.bundle))
     at_once = outcomes.token_at_once(decided.decision, decided.snapshot.now.wall_at)
     assert outcomes.token(decided.decision) == at_once != ""
+
+
+def test_what_has_no_token_at_once_is_not_decided_at_once(pdp: Opened) -> None:
+    """Or it would be remembered, and its decision, which is made anew, would pass for a repetition."""
+    _, handle = pdp.session("mail/*")
+    request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
+    authorizer, outcomes = pdp.embedded.authorizer, pdp.embedded.outcomes
+
+    assert authorizer.try_now(request, GATEWAY, reportable_at_once=outcomes.gives_tokens_at_once) is None
+    assert authorizer.authorize(request, GATEWAY).cache_result is CacheResult.MISS
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(REPORT_SECONDS - 0.01, True), (REPORT_SECONDS, False)])
