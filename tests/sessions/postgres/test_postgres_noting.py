@@ -390,7 +390,7 @@ KEEPS = (
 # What reads, opens, clears away or belongs to the process; and what is lost, as the page of deployment says: labels,
 # debits, uses, handles.
 CLOSES_NOTHING = {
-    SessionStore: "active_bundle bundle_content bundle_past changed close count_by_state count_live fencing find"
+    SessionStore: "active_bundle bundle_content bundle_past changed close count_by_state count_live cuts fencing find"
     " freezes get head high_water_at kept_bundles known lease live_families select untold view"
     " change_freeze insert lift renew_handle settle touch unfrozen forget_told note_expired purge",
     SessionHistory: "access call_token_keys close counts key used values"
