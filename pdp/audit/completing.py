@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,16 +16,18 @@ from pdp.errors import PDPError, reason_of
 from pdp.foundation.repeating import Repeater
 from pdp.observer import Event
 from pdp.record import DecisionLog
-from pdp.record.envelope import body_of
+from pdp.record.envelope import CHECKPOINT, body_of, parse_line
 from pdp.record.segments import lines_backwards, segments_by_chain
 from pdp.record.slot import held
 from pdp.sessions.unrecorded import Unrecorded
 
 _LOG = logging.getLogger("pdp.record")
 
-# How much earlier than the time of an event a line can say that it is, though it was written later: a change waits for
-# others, and clocks of machines differ.
+# How much earlier than the time of an event a checkpoint can say that it is, though it was written later: clocks of
+# machines differ.
 _EARLIER_SECONDS: Final = 60.0
+# What only few lines hold, so that few are parsed.
+_CHECKPOINT: Final = f'"kind":"{CHECKPOINT}"'.encode()
 
 
 class Changes(Protocol):
@@ -39,12 +41,8 @@ class Changes(Protocol):
         """Remove rows."""
         ...
 
-    def other_chains(self) -> tuple[str, ...]:
-        """Return the chains of other processes that have rows."""
-        ...
-
-    def left(self, chains: Sequence[str]) -> tuple[Unrecorded, ...]:
-        """Return what no living process will record, also of processes with these chains."""
+    def left(self, is_left: Callable[[str], bool]) -> tuple[Unrecorded, ...]:
+        """Return what no living process will record, also of processes whose chain is left."""
         ...
 
     def take(self, left: Iterable[Unrecorded]) -> None:
@@ -67,13 +65,14 @@ class Completing(Repeater):
 
     def turn(self) -> None:
         """Record what is left, and have the store forget what the record has on its disk."""
-        try:
-            self._complete()
-            self._forget()
-        except (PDPError, OSError) as error:
-            self._say(reason_of(error) if isinstance(error, OSError) else str(error))
-        else:
-            self._say("")
+        problem = ""
+        # Also while nothing can be completed, what is recorded is forgotten: it would grow without bound.
+        for part in (self._complete, self._forget):
+            try:
+                part()
+            except (PDPError, OSError) as error:
+                problem = problem or (reason_of(error) if isinstance(error, OSError) else str(error))
+        self._say(problem)
 
     def stop(self) -> None:
         """Take no further turn, and have the store forget what is recorded. The log is still open."""
@@ -82,7 +81,7 @@ class Completing(Repeater):
         self.turn()
 
     def _complete(self) -> None:
-        left = self._changes.left([one for one in self._changes.other_chains() if self._left_behind(one)])
+        left = self._changes.left(self._left_behind)
         if not left:
             return
         lacking = list(self._lacking([event for one in left for event in one.events]))
@@ -129,6 +128,17 @@ def _found(folder: Path, bodies: frozenset[bytes], *, since_at: float) -> frozen
             body = body_of(line)
             if body in bodies:
                 found.add(body)
-            elif (at := time_of(line)) is not None and at / 1e6 < since_at:
+                if len(found) == len(bodies):
+                    return frozenset(found)
+            elif (at := _signed_at(line)) is not None and at < since_at:
                 break
     return frozenset(found)
+
+
+def _signed_at(line: bytes) -> float | None:
+    """Return when a checkpoint was written, unix seconds; None for another line: an event can be older than its."""
+    record = parse_line(line) if _CHECKPOINT in line else None
+    if record is None or record.get("kind") != CHECKPOINT:
+        return None
+    at = time_of(line)
+    return None if at is None else at / 1e6

@@ -20,7 +20,8 @@ from pdp.sessions.unrecorded import Account, Unrecorded, events_from, events_tex
 _KEEP: Final = "INSERT INTO unrecorded (id, chain, events) VALUES (?, ?, ?)"
 _CHAINS: Final = "SELECT DISTINCT chain FROM unrecorded WHERE chain != ?"
 _ADOPT: Final = "UPDATE unrecorded SET chain = ? WHERE chain = ANY(?)"
-_OWN: Final = "SELECT id, events FROM unrecorded WHERE chain = ?"
+_OWN: Final = "SELECT id FROM unrecorded WHERE chain = ?"
+_EVENTS: Final = "SELECT id, events FROM unrecorded WHERE id = ANY(?)"
 _FORGET: Final = "DELETE FROM unrecorded WHERE id = ANY(?)"
 
 
@@ -83,23 +84,23 @@ class PostgresUnrecorded:
                 self._connection.execute(_FORGET, (list(rows),))
             self._note(rows, recorded=None)
 
-    def other_chains(self) -> tuple[str, ...]:
-        """Return the chains of other processes that have rows."""
-        with self._holding():
-            return tuple(str(chain) for (chain,) in self._connection.execute(_CHAINS, (self._chain,)))
-
-    def left(self, chains: Sequence[str]) -> tuple[Unrecorded, ...]:
+    def left(self, is_left: Callable[[str], bool]) -> tuple[Unrecorded, ...]:
         """Return what no living process will record, and have it count as recorded.
 
-        That is what is left of these `chains`, whose processes are gone, of an earlier process with the chain of this
-        one, and of changes whose outcome this process has not learned.
+        That is what is left of other chains whose process `is_left` says is gone, of an earlier process with the chain
+        of this one, and of changes whose outcome this process has not learned.
         """
         with self._holding():
-            if chains:
-                self._connection.execute(_ADOPT, (self._chain, list(chains)))
-            rows = self._connection.execute(_OWN, (self._chain,)).fetchall()
-        with self._lock:
-            return tuple(Unrecorded(id=row, events=events_from(text)) for row, text in rows if row not in self._known)
+            # Within one turn at the connection: a process that starts later takes a chain long after that.
+            others = [str(chain) for (chain,) in self._connection.execute(_CHAINS, (self._chain,))]
+            if behind := [chain for chain in others if is_left(chain)]:
+                self._connection.execute(_ADOPT, (self._chain, behind))
+            own = [str(row) for (row,) in self._connection.execute(_OWN, (self._chain,))]
+            with self._lock:
+                unknown = [row for row in own if row not in self._known]
+            # The known ones become many while the disk fails.
+            rows = self._connection.execute(_EVENTS, (unknown,)).fetchall() if unknown else ()
+        return tuple(Unrecorded(id=row, events=events_from(text)) for row, text in rows)
 
     def take(self, left: Iterable[Unrecorded]) -> None:
         """Note that the record has got what was left."""

@@ -135,6 +135,42 @@ def test_what_is_recorded_is_not_recorded_again(
     assert [ROOT.id] == revocations(tmp_path / "record")
 
 
+def test_what_stands_before_a_late_line_is_not_recorded_again(
+    started: Callable[..., Process], rows: Callable[[], int], tmp_path: Path
+) -> None:
+    """A line can say an earlier time than the ones before it, and the search goes on beyond it."""
+    first = started()
+    first.store.insert(ROOT, wall_at=AT)
+    first.revoke()
+    first.log.event_late([Event(kind=EventKind.FREEZE_SET, at=AT - 3600.0)])
+    kept = rows()
+    first.end()
+    started()
+
+    assert 1 == kept
+    assert [ROOT.id] == revocations(tmp_path / "record")
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other(
+    started: Callable[..., Process], server: PostgresServer, rows: Callable[[], int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows would grow in number for as long as the process lives; the log says that there is such a one."""
+    process = started()
+    process.store.insert(ROOT, wall_at=AT)
+    process.revoke()
+    with server.connect() as connection:
+        connection.execute("INSERT INTO pdp_sessions.unrecorded VALUES ('damaged', %s, '[1]')", (process.log.chain,))
+    before = rows()
+    for _ in range(2):
+        process.log.tick()
+        process.completing.turn()
+
+    assert (2, 1) == (before, rows())
+    assert ["the decision log may lack what changes of sessions have come to: a stored event is damaged"] == [
+        one.getMessage() for one in caplog.records if one.name == "pdp.record"
+    ]
+
+
 def test_it_is_kept_until_the_record_has_it_on_its_disk(
     started: Callable[..., Process], rows: Callable[[], int]
 ) -> None:
