@@ -24,6 +24,7 @@ from pdp.sessions.postgresreplicas import PostgresReplicas
 from pdp.sessions.postgressettling import BY, ClosedAgain, Settling, SettlingStore, WentBack
 from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.store import SessionStore
+from pdp.sessions.unrecorded import KnownRows
 from pdp.starting import postgres_of
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ def open_postgres(
 ) -> PostgresSessionStore:
     """Open the session store in PostgreSQL. Raise `StoreUnavailableError`, or `ConfigurationError`."""
     conninfo, sessions = postgres_of(settings), settings.sessions
-    common: dict[str, Any] = {"tells": settings.tells, "busy_seconds": busy_seconds, "fences": fences}
+    common: dict[str, Any] = {
+        "tells": settings.tells,
+        "busy_seconds": busy_seconds,
+        "fences": fences,
+        "known_rows": KnownRows(log.chain),
+    }
 
     def went_back(found: WentBack) -> None:
         log.event(_went_back(found, clock.now().wall_at))
@@ -50,7 +56,7 @@ def open_postgres(
             log.event(event)
 
     settling = Settling(
-        opened=lambda: SettlingStore(conninfo, record_chain=log.chain, **common),
+        opened=lambda: SettlingStore(conninfo, **common),
         history=lambda: PostgresSessionHistory(conninfo, tells=settings.tells, busy_seconds=busy_seconds),
         clock=clock,
         went_back=went_back,
@@ -63,7 +69,6 @@ def open_postgres(
         conninfo,
         bundles_kept=settings.policies.kept,
         known_revision=log.store_revision,
-        record_chain=log.chain,
         lease=lease if sessions.lease_seconds else None,
         clock=clock,
         failover=settling.terms(Replication(sessions.replication), settings.acknowledged_file, settings.closings_file),

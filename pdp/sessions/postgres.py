@@ -34,7 +34,7 @@ from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
-from pdp.sessions.unrecorded import Account
+from pdp.sessions.unrecorded import Account, KnownRows
 from pdp.sessions.values import ActiveBundle, Captured, Change, Cut, Expected
 from pdp.sessions.writes import Write
 
@@ -85,8 +85,8 @@ class PostgresSessionStore(SQLSessionStore):
     from before it, and `fences` are told of that. Two do not wait: `touch`, since the high-water mark can be as old as
     the lease; and `settle`, since labels are asked for at the primary. A write for a time far ahead of the clock of the
     database is refused, and so is a read by such a machine. Without `failover`, any server is used that takes writes.
-    `steps` are those that this program knows. With `record_chain`, that of the record of this process, `unrecorded`
-    keeps what the record is to say of each change.
+    `steps` are those that this program knows. With `known_rows`, `unrecorded` keeps what the record of this process is
+    to say of each change.
     """
 
     _connection: PostgresConnection
@@ -112,7 +112,7 @@ class PostgresSessionStore(SQLSessionStore):
         clock: SharedClock | None = None,
         failover: FailoverTerms | None = None,
         steps: Sequence[Step] = STEPS,
-        record_chain: str = "",
+        known_rows: KnownRows | None = None,
     ) -> None:
         self._tables = tables = f"{namespace}_sessions"
         self._known_schema = latest(steps)
@@ -201,7 +201,7 @@ class PostgresSessionStore(SQLSessionStore):
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )
-        self.unrecorded = PostgresUnrecorded(writing, chain=record_chain, holding=self._reading)
+        self.unrecorded = PostgresUnrecorded(writing, known=known_rows or KnownRows(), holding=self._reading)
         if waited_for:
             self._begin(version, revision)
         if self._failover is not None:

@@ -15,7 +15,7 @@ from typing import Final
 from pdp.model import Session
 from pdp.observer import Event
 from pdp.sessions.sql import Statements
-from pdp.sessions.unrecorded import Account, Unrecorded, events_from, events_text
+from pdp.sessions.unrecorded import Account, KnownRows, Unrecorded, events_from, events_text
 
 _KEEP: Final = "INSERT INTO unrecorded (id, chain, events) VALUES (?, ?, ?)"
 _CHAINS: Final = "SELECT DISTINCT chain FROM unrecorded WHERE chain != ?"
@@ -28,17 +28,14 @@ _FORGET: Final = "DELETE FROM unrecorded WHERE id = ANY(?)"
 class PostgresUnrecorded:
     """The rows of one process, on a connection of its store. Safe for threads.
 
-    `chain` is that of its record; where it is empty, nothing is kept. `holding` holds the connection for a statement.
-    All methods but `accounting`, `keep` and `recorded` raise what that raises.
+    `known` are those that it knows. `holding` holds the connection for some statements. All methods but `accounting`,
+    `keep` and `recorded` raise what that raises.
     """
 
     def __init__(
-        self, connection: Statements, *, chain: str, holding: Callable[[], AbstractContextManager[None]]
+        self, connection: Statements, *, known: KnownRows, holding: Callable[[], AbstractContextManager[None]]
     ) -> None:
-        self._connection, self._chain, self._holding = connection, chain, holding
-        self._lock = threading.Lock()
-        # The rows that this process knows, and whether the record has what they say.
-        self._known: dict[str, bool] = {}
+        self._connection, self._known, self._holding = connection, known, holding
         self._block = _Block()
 
     @contextmanager
@@ -48,7 +45,7 @@ class PostgresUnrecorded:
         When the block ends well, all of that was handed to the record. Without an account, that of a block around this
         one counts.
         """
-        if account is None or not self._chain:
+        if account is None or not self._known.chain:
             yield
             return
         before, self._block.account, self._block.ids = (self._block.account, self._block.ids), account, []
@@ -56,10 +53,10 @@ class PostgresUnrecorded:
             yield
         except BaseException:
             # What has come of it is not known: whatever is found is looked for in the record.
-            self._note(self._block.ids, recorded=None)
+            self._known.drop(self._block.ids)
             raise
         else:
-            self._note(self._block.ids, recorded=True)
+            self._known.note(self._block.ids, recorded=True)
         finally:
             self._block.account, self._block.ids = before
 
@@ -69,20 +66,19 @@ class PostgresUnrecorded:
         if events:
             row = secrets.token_hex(16)
             self._block.ids.append(row)
-            self._note([row], recorded=False)
-            self._connection.execute(_KEEP, (row, self._chain, events_text(events)))
+            self._known.note([row], recorded=False)
+            self._connection.execute(_KEEP, (row, self._known.chain, events_text(events)))
 
     def recorded(self) -> frozenset[str]:
         """Return the rows whose events were handed to the record, and that are not forgotten."""
-        with self._lock:
-            return frozenset(row for row, recorded in self._known.items() if recorded)
+        return self._known.recorded()
 
     def forget(self, rows: Collection[str]) -> None:
         """Remove rows whose events the record has on its disk."""
         if rows:
             with self._holding():
                 self._connection.execute(_FORGET, (list(rows),))
-            self._note(rows, recorded=None)
+            self._known.drop(rows)
 
     def left(self, is_left: Callable[[str], bool]) -> tuple[Unrecorded, ...]:
         """Return what no living process will record, and have it count as recorded.
@@ -92,27 +88,18 @@ class PostgresUnrecorded:
         """
         with self._holding():
             # Within one turn at the connection: a process that starts later takes a chain long after that.
-            others = [str(chain) for (chain,) in self._connection.execute(_CHAINS, (self._chain,))]
+            others = [str(chain) for (chain,) in self._connection.execute(_CHAINS, (self._known.chain,))]
             if behind := [chain for chain in others if is_left(chain)]:
-                self._connection.execute(_ADOPT, (self._chain, behind))
-            own = [str(row) for (row,) in self._connection.execute(_OWN, (self._chain,))]
-            with self._lock:
-                unknown = [row for row in own if row not in self._known]
+                self._connection.execute(_ADOPT, (self._known.chain, behind))
+            own = [str(row) for (row,) in self._connection.execute(_OWN, (self._known.chain,))]
             # The known ones become many while the disk fails.
+            unknown = self._known.unknown(own)
             rows = self._connection.execute(_EVENTS, (unknown,)).fetchall() if unknown else ()
         return tuple(Unrecorded(id=row, events=events_from(text)) for row, text in rows)
 
     def take(self, left: Iterable[Unrecorded]) -> None:
         """Note that the record has got what was left."""
-        self._note([one.id for one in left], recorded=True)
-
-    def _note(self, rows: Iterable[str], *, recorded: bool | None) -> None:
-        with self._lock:
-            for row in rows:
-                if recorded is None:
-                    self._known.pop(row, None)
-                else:
-                    self._known[row] = recorded
+        self._known.note([one.id for one in left], recorded=True)
 
 
 def _nothing(_: Sequence[Session]) -> Iterable[Event]:

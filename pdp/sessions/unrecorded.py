@@ -7,6 +7,7 @@ that line is to say is written in the transaction of the change: both are made, 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -25,6 +26,40 @@ class Unrecorded:
 
     id: str
     events: tuple[Event, ...]
+
+
+class KnownRows:
+    """What one process knows of its rows in the store: whether the record has what they say. Safe for threads.
+
+    `chain` is that of its record; where it is empty, nothing is kept. All stores of a process share it: what one has
+    written is not taken for left behind by another.
+    """
+
+    def __init__(self, chain: str = "") -> None:
+        self.chain = chain
+        self._lock = threading.Lock()
+        self._rows: dict[str, bool] = {}
+
+    def note(self, rows: Iterable[str], *, recorded: bool) -> None:
+        """Note rows, and whether their events were handed to the record."""
+        with self._lock:
+            self._rows.update(dict.fromkeys(rows, recorded))
+
+    def drop(self, rows: Iterable[str]) -> None:
+        """Know nothing of some rows any more."""
+        with self._lock:
+            for row in rows:
+                self._rows.pop(row, None)
+
+    def recorded(self) -> frozenset[str]:
+        """Return the rows whose events were handed to the record."""
+        with self._lock:
+            return frozenset(row for row, recorded in self._rows.items() if recorded)
+
+    def unknown(self, rows: Iterable[str]) -> list[str]:
+        """Return those of some rows that this process does not know."""
+        with self._lock:
+            return [row for row in rows if row not in self._rows]
 
 
 def events_text(events: Iterable[Event]) -> str:

@@ -22,6 +22,7 @@ from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressettling import Settling, SettlingStore
+from pdp.sessions.unrecorded import KnownRows
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
@@ -46,6 +47,7 @@ class Process:
     """A process with a record and a store."""
 
     log: DecisionLog
+    known: KnownRows
     store: PostgresSessionStore
     completing: Completing
 
@@ -78,10 +80,11 @@ def started(conninfo: str, tmp_path: Path) -> Iterator[Callable[..., Process]]:
         def start(folder: str = "record", at: str = conninfo) -> Process:
             log = DecisionLog(tmp_path / folder, key=b"k" * 32, signer=SIGNER)
             opened.callback(log.close)
-            store = opened.enter_context(closing(PostgresSessionStore(at, **PATIENT, record_chain=log.chain)))
+            known = KnownRows(log.chain)
+            store = opened.enter_context(closing(PostgresSessionStore(at, **PATIENT, known_rows=known)))
             completing = Completing(store.unrecorded, log, every=60.0)
             completing.turn()
-            return Process(log=log, store=store, completing=completing)
+            return Process(log=log, known=known, store=store, completing=completing)
 
         yield start
 
@@ -225,31 +228,58 @@ def test_what_was_not_made_is_not_recorded(started: Callable[..., Process], tmp_
     assert [] == revocations(tmp_path / "record")
 
 
+@pytest.fixture
+def fails_over(takes_over: Callable[[], None], conninfo: str, tmp_path: Path) -> Callable[..., None]:
+    """Give what has a process find another server, which costs a session; then it is told what was revoked."""
+
+    def failed_over(process: Process, session: Session, revoked: Callable[[tuple[Session, ...]], None]) -> None:
+        process.store.insert(session, wall_at=AT)
+        takes_over()
+        settling = Settling(
+            opened=lambda: SettlingStore(conninfo, **PATIENT, known_rows=process.known),
+            history=lambda: PostgresSessionHistory(conninfo, **PATIENT),
+            clock=SystemClock(),
+            went_back=Mock(),
+            account=ended,
+            revoked=revoked,
+            again=Mock(),
+            seconds=0.0,
+        )
+        terms = settling.terms(Replication.ASYNC, tmp_path / "acknowledged")
+        PostgresSessionStore(conninfo, **PATIENT, failover=terms).close()
+
+    return failed_over
+
+
 def test_what_a_failover_has_cost_is_recorded_by_the_next(
-    started: Callable[..., Process], takes_over: Callable[[], None], conninfo: str, tmp_path: Path
+    started: Callable[..., Process], fails_over: Callable[..., None], tmp_path: Path
 ) -> None:
     """A process that revokes what is live, and is killed before it has recorded that."""
-    session, process = living("live"), started()
-    process.store.insert(session, wall_at=AT)
-    takes_over()
-    dies = Mock(side_effect=KeyboardInterrupt)
-    settling = Settling(
-        opened=lambda: SettlingStore(conninfo, **PATIENT, record_chain=process.log.chain),
-        history=lambda: PostgresSessionHistory(conninfo, **PATIENT),
-        clock=SystemClock(),
-        went_back=Mock(),
-        account=ended,
-        revoked=dies,
-        again=Mock(),
-        seconds=0.0,
-    )
-    terms = settling.terms(Replication.ASYNC, tmp_path / "acknowledged")
+    session, process, dies = living("live"), started(), Mock(side_effect=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        PostgresSessionStore(conninfo, **PATIENT, failover=terms)
+        fails_over(process, session, dies)
     process.end()
     started()
 
     assert [session.id] == [one.id for one in dies.call_args.args[0]]
+    assert [session.id] == revocations(tmp_path / "record")
+
+
+def test_what_a_failover_has_cost_is_recorded_once(
+    started: Callable[..., Process], fails_over: Callable[..., None], tmp_path: Path
+) -> None:
+    """The process can complete its record after the commit, and before it has recorded it."""
+    session, process = living("live"), started()
+
+    def revoked(sessions: tuple[Session, ...]) -> None:
+        # The first turn may only find that the connection is lost.
+        for _ in range(2):
+            process.completing.turn()
+        for event in ended(sessions):
+            process.log.event(event)
+
+    fails_over(process, session, revoked)
+
     assert [session.id] == revocations(tmp_path / "record")
 
 
