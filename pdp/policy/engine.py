@@ -6,10 +6,11 @@ import copy
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import cedarpy
 
@@ -35,6 +36,9 @@ MOST_PARSED = 40_000
 
 # The rulings that are remembered of one slice, by the engine's answer.
 _MOST_RULINGS = 8
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 # The detail of a deny because a gateway would have to do more than an answer can hold.
 TOO_MANY_OBLIGATIONS = f"the permits ask for more than {MOST_OBLIGATIONS} obligations"
@@ -110,10 +114,14 @@ class Foreseen(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """The schema and policies of a slice, parsed by the engine."""
+    """The schema and policies of a slice, parsed by the engine, and the last rulings, by the answers without errors.
+
+    A ruling names all policies that it rests on. So rulings go with the policies, whose number is bounded.
+    """
 
     schema: cedarpy.Schema
     policies: PolicySets
+    rulings: SmallCache[Answer, Ruling] = field(default_factory=lambda: SmallCache(_MOST_RULINGS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +200,7 @@ class Slice:
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid = uid_json(("Action", action))
-        # By the answers without errors.
-        self._rulings: SmallCache[Answer, Ruling] = SmallCache(_MOST_RULINGS)
+        self._parsing = threading.Lock()
         self._stand_beside(directory)
 
     def with_directory(self, directory: Directory) -> Slice:
@@ -228,14 +235,27 @@ class Slice:
         return self._kept.whole.get(self.action) is not None
 
     def _parsed(self) -> Parsed:
-        found = self._kept.whole.get(self.action)
+        return self._once(self._kept.whole, self.action, self._parse)
+
+    def _parse(self) -> tuple[Parsed, int]:
+        # Others have the interpreter meanwhile, as they do while the policies are parsed.
+        schema = cedarpy.Schema.from_str(self._schema_text, release_gil=True)
+        return Parsed(schema=schema, policies=_policy_set(self.policies)), len(self.policies)
+
+    def _once(self, kept: GenerationCache[K, V], key: K, parse: Callable[[], tuple[V, int]]) -> V:
+        """Return what is kept; else parse it, and keep it by the number of its policies.
+
+        Threads that need it at the same time wait for one of them: they run while that one parses, and would all parse.
+        """
+        found = kept.get(key)
         if found is None:
             self._stack.require()
-            # Others have the interpreter meanwhile, as they do while the policies are parsed.
-            schema = cedarpy.Schema.from_str(self._schema_text, release_gil=True)
-            found = Parsed(schema=schema, policies=_policy_set(self.policies))
-            # The schema counts as one more policy.
-            self._kept.whole.put(self.action, found, len(self.policies) + 1)
+            with self._parsing:
+                found = kept.get(key)
+                if found is None:
+                    found, policies = parse()
+                    # One more, for what is beside the policies.
+                    kept.put(key, found, policies + 1)
         return found
 
     def beside(self, known: SessionEntities) -> SliceEntities:
@@ -270,10 +290,10 @@ class Slice:
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
-        ruling = self._rulings.get(answer)
+        ruling = parsed.rulings.get(answer)
         if ruling is None:
             ruling = _ruling(answer, self.policies)
-            ruling = ruling if answer.errors else self._rulings.keep(answer, ruling)
+            ruling = ruling if answer.errors else parsed.rulings.keep(answer, ruling)
         if not self._can_be_lifted(ruling):
             return ruling
         # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly
@@ -303,11 +323,11 @@ class Slice:
         return replace(ruling, basis=Basis.APPROVAL_REQUIRED, asks=asks, otherwise=otherwise)
 
     def _permits(self) -> _Permits:
-        found = self._kept.permits.get(self.action)
-        if found is None:
-            found = _Permits.of(self.policies)
-            self._kept.permits.put(self.action, found, len(found.policies) + 1)
-        return found
+        return self._once(self._kept.permits, self.action, self._parse_permits)
+
+    def _parse_permits(self) -> tuple[_Permits, int]:
+        found = _Permits.of(self.policies)
+        return found, len(found.policies)
 
     def probe(self, question: Question, beside: SliceEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
         """Return which of a set of permits match, under the schema and the entities that `ask` uses.
@@ -372,29 +392,29 @@ class Slice:
 
     def _known_part(self, *, mapped: bool) -> _KnownPart:
         # The key is the slice itself: with another directory, the known part may differ.
-        found = self._kept.known.get(self)
-        if found is None:
-            unknown = (
-                "context.input",
-                "context.opaque",
-                "context.caller",
-                "context.targets",
-                "context.counts",
-                "context.done",
-                *(("resource",) if mapped else ()),
-            )
-            reads = {policy.id: self._reads(policy) for policy in self.policies}
-            aside = {name for name, read in reads.items() if read is None or any(r.startswith(unknown) for r in read)}
-            policies = tuple(policy for policy in self.policies if policy.id not in aside)
-            found = _KnownPart(
-                policies=policies,
-                set=_policy_set(policies),
-                aside=frozenset(aside),
-                effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
-                permits=_Permits.of(policies) if any(policy.id in self._liftable for policy in policies) else None,
-            )
-            self._kept.known.put(self, found, len(policies) + 1)
-        return found
+        return self._once(self._kept.known, self, partial(self._parse_known_part, mapped=mapped))
+
+    def _parse_known_part(self, *, mapped: bool) -> tuple[_KnownPart, int]:
+        unknown = (
+            "context.input",
+            "context.opaque",
+            "context.caller",
+            "context.targets",
+            "context.counts",
+            "context.done",
+            *(("resource",) if mapped else ()),
+        )
+        reads = {policy.id: self._reads(policy) for policy in self.policies}
+        aside = {name for name, read in reads.items() if read is None or any(r.startswith(unknown) for r in read)}
+        policies = tuple(policy for policy in self.policies if policy.id not in aside)
+        found = _KnownPart(
+            policies=policies,
+            set=_policy_set(policies),
+            aside=frozenset(aside),
+            effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
+            permits=_Permits.of(policies) if any(policy.id in self._liftable for policy in policies) else None,
+        )
+        return found, len(policies)
 
     def _request(self, question: Question) -> dict[str, Any]:
         return {

@@ -30,8 +30,8 @@ _USUAL: Final = frozenset(
         b"user-agent",
     }
 )
-# A connection remembers no more than this of them.
-_MOST_REMEMBERED: Final = 1024
+# A connection remembers no more than this of them, with a place for each header of the call.
+_MOST_REMEMBERED, _PLACE_BYTES = 1024, 8
 
 
 class Request(NamedTuple):
@@ -83,7 +83,7 @@ class Requests:
     def _read_anew(self, headers: Sequence[Header]) -> Request:
         usual = _usual([one for one in headers if one[0] in _USUAL])
         own = [one for one in headers if one[0] not in _USUAL]
-        if usual.size <= _MOST_REMEMBERED:
+        if usual.size + _PLACE_BYTES * len(headers) <= _MOST_REMEMBERED:
             self._seen = [one if one[0] in _USUAL else None for one in headers]
             self._usual, self._others = usual, len(own)
         return self._request(usual, own)
