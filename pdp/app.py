@@ -539,19 +539,26 @@ class App:
 
     def _purge(self, purge: Purge) -> None:
         def sweep() -> None:
+            self._finish_revocations()
             try:
-                finished = self.embedded.registrar.finish_revocations()
                 removed = purge.run(sweeper.pause)
             except PDPError as error:
                 _LOG.error("sessions that are over could not be removed: %s", error)
             else:
-                if finished:
-                    _LOG.warning("revoked %d sessions whose revocation a process had begun, and not finished", finished)
                 if removed:
                     _LOG.info("removed %d sessions that have been over for a long time", removed)
 
         sweeper = Repeater("purge", sweep, every=_PURGE_SECONDS)
         self._opened.enter_context(sweeper)
+
+    def _finish_revocations(self) -> None:
+        try:
+            finished = self.embedded.registrar.finish_revocations()
+        except PDPError as error:
+            _LOG.error("a revocation that a process had begun could not be finished: %s", error)
+        else:
+            if finished:
+                _LOG.warning("revoked %d sessions whose revocation a process had begun, and not finished", finished)
 
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
