@@ -368,10 +368,9 @@ class Registrar:
         for cut in self._sessions.cuts():
             if now_at - cut.at < _UNFINISHED_SECONDS:
                 continue
-            then = Instant(wall_at=cut.at, boot_at=0.0, boot_id="")
-            account = _closed(EventKind.SESSION_REVOKED, Caller(id=cut.by, kind="", roles=frozenset()), then)
+            account = _closed(EventKind.SESSION_REVOKED, Caller(id=cut.by, kind="", roles=frozenset()), cut.made)
             with self._sessions.fencing(account):
-                count += len(self._carry_out(cut, account, then))
+                count += len(self._carry_out(cut, account, cut.made))
         return count
 
     def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
@@ -387,15 +386,8 @@ class Registrar:
     def _carry_out(self, cut: Cut, account: Account, now: Instant, write: Write | None = None) -> tuple[str, ...]:
         """Revoke each session of a cut and all below them, and lift it; return their ids, sorted."""
         # Later requests are not included: otherwise a gateway that keeps requesting would keep this loop running.
-        live = SessionFilter(
-            tenant=cut.tenant,
-            user=cut.user,
-            agent=cut.agent,
-            states=LIVE,
-            ends_after=cut.at,
-            requested_until=cut.at,
-        )
-        change, ids = lifecycle.revoke(now, by=cut.by, reason=cut.reason), list[str]()
+        live, ids = cut.live(), list[str]()
+        change = lifecycle.revoke(now, by=cut.by, reason=cut.reason)
         while changed := self._sessions.change_where(live, change, wall_at=cut.at, limit=_AT_ONCE):
             self._tell(account(changed))
             ids += [session.id for session in changed]

@@ -15,7 +15,7 @@ from pdp.sessions.database import require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze, FreezeChange, freeze_of, freeze_with_id, require_unfrozen
 from pdp.sessions.lease import Lease
-from pdp.sessions.lifecycle import LIVE, labelled
+from pdp.sessions.lifecycle import labelled
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
@@ -446,15 +446,7 @@ class SQLSessionStore(ABC):
             self._note(revision, [("cut", "")])
 
     def _tell_cut(self, cut: Cut) -> None:
-        which = SessionFilter(
-            tenant=cut.tenant,
-            user=cut.user,
-            agent=cut.agent,
-            states=LIVE,
-            ends_after=cut.at,
-            requested_until=cut.at,
-        )
-        condition, values = _condition(which)
+        condition, values = _condition(cut.live())
         count = int(self._connection.execute(_COUNT.format(condition), values).get)
         newest = self._reader.all(_SELECT.format(condition), (*values, FIRST_IDS))
         self._outbox.add([cut_event(cut, count, newest)])

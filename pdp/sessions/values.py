@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from pdp.clock import Instant
 from pdp.model import Head, Session, SessionState, ValueClass
 from pdp.sessions.freezes import Freeze
-from pdp.sessions.lifecycle import revoke
+from pdp.sessions.lifecycle import LIVE, revoke
 
 # What a store says of a change that it does not have.
 NOT_ITS_OWN: Final = "the session store has no such revision in its history: forget it, and read again what rests on it"
@@ -153,6 +153,22 @@ class Cut:
     by: str
     reason: str
 
+    @property
+    def made(self) -> Instant:
+        """The moment of this revocation, of a boot that nobody knows."""
+        return Instant(wall_at=self.at, boot_at=0.0, boot_id="")
+
+    def live(self) -> SessionFilter:
+        """Return the sessions that this revokes and that were live: later requests are not among them."""
+        return SessionFilter(
+            tenant=self.tenant,
+            user=self.user,
+            agent=self.agent,
+            states=LIVE,
+            ends_after=self.at,
+            requested_until=self.at,
+        )
+
     def covers(self, session: Session) -> bool:
         """Say whether a session is one of those that this revokes, if it was live."""
         named = self.user in ("", session.user) and self.agent in ("", session.agent)
@@ -162,8 +178,7 @@ class Cut:
         """Return the session after this revocation."""
         if not self.covers(session):
             return session
-        now = Instant(wall_at=self.at, boot_at=0.0, boot_id="")
-        return revoke(now, by=self.by, reason=self.reason)(session) or session
+        return revoke(self.made, by=self.by, reason=self.reason)(session) or session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
