@@ -6,12 +6,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.pictures import Picture, draw
+from benchmarks.pictures import Picture, Style, draw, draw_line
 from pdp.bench.figures import Figures, cpu, ratios, spread
 from pdp.bench.results import Result, read_result
 from pdp.cli.operate.benchview import between, number
@@ -68,19 +66,13 @@ AXES = (
 )
 
 
-class _Style(NamedTuple):
-    colour: str
-    mark: str
-    line: str
-
-
 # Of Okabe and Ito, as in the other pictures.
-_STYLES: Mapping[str, _Style] = {
-    "hit": _Style("#0072b2", "o", "-"),
-    "miss": _Style("#d55e00", "s", "--"),
-    "one worker": _Style("#009e73", "^", "-"),
-    "two workers": _Style("#cc79a7", "D", "--"),
-    "one worker, asked together": _Style("#e69f00", "v", ":"),
+_STYLES: Mapping[str, Style] = {
+    "hit": Style("#0072b2", "o", "-"),
+    "miss": Style("#d55e00", "s", "--"),
+    "one worker": Style("#009e73", "^", "-"),
+    "two workers": Style("#cc79a7", "D", "--"),
+    "one worker, asked together": Style("#e69f00", "v", ":"),
 }
 
 
@@ -127,7 +119,8 @@ def _growth(result: Result, drawn: Figure) -> bool:
     drawn.suptitle("CPU of one decision as what surrounds it grows, median of rounds, least to most", fontsize=12)
     for field, (axis, found) in zip(drawn.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for line in axis.lines:
-            _line(field, line, {size: rounds[line] for size, rounds in found.items() if line in rounds})
+            values = {size: spread(map(cpu, rounds[line])) for size, rounds in found.items() if line in rounds}
+            draw_line(field, _STYLES[line], line, values)
         field.set_xscale("log")
         field.set_xticks(list(found), [f"{size:,}" for size in found])
         field.minorticks_off()
@@ -137,22 +130,6 @@ def _growth(result: Result, drawn: Figure) -> bool:
         field.legend(fontsize=9)
         field.set_ylabel("µs of CPU for one decision")
     return True
-
-
-def _line(field: Axes, line: str, found: Mapping[int, Sequence[Figures]]) -> None:
-    style, values = _STYLES[line], [spread(map(cpu, rounds)) for rounds in found.values()]
-    field.errorbar(
-        list(found),
-        [one.median for one in values],
-        yerr=[[one.median - one.least for one in values], [one.most - one.median for one in values]],
-        color=style.colour,
-        marker=style.mark,
-        linestyle=style.line,
-        markersize=5,
-        capsize=3,
-        elinewidth=1,
-        label=line,
-    )
 
 
 GROWTH = Picture(

@@ -41,19 +41,21 @@ _SETTINGS: dict[RcKeyType, object] = {
 _LADDER = "raw frames, hits"
 
 
-class _Style(NamedTuple):
+class Style(NamedTuple):
+    """How the line of one server, or of one measurement, is drawn."""
+
     colour: str
     mark: str
     line: str
 
 
-_STYLES: Mapping[str, _Style] = {
-    CONTROL: _Style("#7f7f7f", "o", ":"),
-    BARE: _Style("#009e73", "^", "-"),
-    RECORDED: _Style("#56b4e9", "s", "-"),
-    FULL: _Style("#0072b2", "D", "-"),
-    FULL_LOOP: _Style("#cc79a7", "P", "-"),
-    CERBOS: _Style("#d55e00", "v", "--"),
+_STYLES: Mapping[str, Style] = {
+    CONTROL: Style("#7f7f7f", "o", ":"),
+    BARE: Style("#009e73", "^", "-"),
+    RECORDED: Style("#56b4e9", "s", "-"),
+    FULL: Style("#0072b2", "D", "-"),
+    FULL_LOOP: Style("#cc79a7", "P", "-"),
+    CERBOS: Style("#d55e00", "v", "--"),
 }
 # The servers whose bars have one part, and its hatch.
 _WHOLE: Mapping[str, str] = {FULL_LOOP: "...", CERBOS: "\\\\\\"}
@@ -157,22 +159,7 @@ def _throughput(result: Result, drawn: Figure) -> bool:
     axis = drawn.subplots()
     steps = sorted(ladder)
     for server in ladder[steps[0]].rounds:
-        style = _STYLES[server]
-        values = [ladder[step].value(server, rate) for step in steps]
-        below = [one.median - one.least for one in values]
-        above = [one.most - one.median for one in values]
-        axis.errorbar(
-            steps,
-            [one.median for one in values],
-            yerr=[below, above],
-            color=style.colour,
-            marker=style.mark,
-            linestyle=style.line,
-            markersize=5,
-            capsize=3,
-            elinewidth=1,
-            label=server,
-        )
+        draw_line(axis, _STYLES[server], server, {step: ladder[step].value(server, rate) for step in steps})
     axis.set_xscale("log", base=2)
     axis.set_xticks(steps, [str(step) for step in steps])
     axis.minorticks_off()
@@ -207,6 +194,23 @@ def _parts(result: Result, drawn: Figure) -> bool:
     axis.set_xlabel("µs of server CPU for one decision, median of rounds")
     _legend(drawn, axis, "", columns=3)
     return True
+
+
+def draw_line(axis: Axes, style: Style, label: str, values: Mapping[int, Spread]) -> None:
+    """Draw a line through medians, each with a bar from the least to the most."""
+    found = list(values.values())
+    axis.errorbar(
+        list(values),
+        [one.median for one in found],
+        yerr=[[one.median - one.least for one in found], [one.most - one.median for one in found]],
+        color=style.colour,
+        marker=style.mark,
+        linestyle=style.line,
+        markersize=5,
+        capsize=3,
+        elinewidth=1,
+        label=label,
+    )
 
 
 def _title(drawn: Figure, text: str, result: Result) -> None:
