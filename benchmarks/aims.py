@@ -20,6 +20,7 @@ from pdp.bench.plan import (
     FULL,
     FULL_LOOP,
     LOOP,
+    LOOP_TLS,
     OBSERVED,
     RATE,
     RECORDED,
@@ -227,6 +228,7 @@ _AIMS: Sequence[_Make] = (
     _beside(
         "loop, hit, p99 on a schedule", "ms", (_FRAMES_SCHEDULED, FULL_LOOP), (_FRAMES_SCHEDULED, CERBOS), p99, 0.4
     ),
+    _beside("loop, hit, CPU with TLS", "µs", (_FRAMES, LOOP_TLS), (_FRAMES, FULL_LOOP), cpu, 1.25),
     _beside("loop, miss, CPU", "µs", (_FRAMES_MISSES, FULL_LOOP), (_FRAMES_MISSES, CERBOS), cpu, 1.15),
     *[_together("CPU", "µs", callers, cpu, limit) for callers, limit in _TOGETHER.items()],
     *[_together("p50", "ms", callers, p50, _TOGETHER_LATENCY) for callers in _TOGETHER],

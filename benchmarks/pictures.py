@@ -19,7 +19,7 @@ from matplotlib.typing import RcKeyType
 
 from benchmarks.cerbos import CERBOS
 from pdp.bench.figures import PERCENTILES, Spread, cpu, rate, spread
-from pdp.bench.plan import BARE, CONTROL, FULL, FULL_LOOP, RECORDED
+from pdp.bench.plan import BARE, CONTROL, FULL, FULL_LOOP, LOOP_TLS, RECORDED
 from pdp.bench.results import BUSY, Finding, Result, read_result
 
 _DOTS_PER_INCH = 110
@@ -55,6 +55,7 @@ _STYLES: Mapping[str, Style] = {
     RECORDED: Style("#56b4e9", "s", "-"),
     FULL: Style("#0072b2", "D", "-"),
     FULL_LOOP: Style("#cc79a7", "P", "-"),
+    LOOP_TLS: Style("#cc79a7", "X", "--"),
     CERBOS: Style("#d55e00", "v", "--"),
 }
 # The servers whose bars have one part, and its hatch.

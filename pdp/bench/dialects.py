@@ -117,6 +117,14 @@ class PDPDialect:
             raise WrongAnswerError(f"the answer about `{question.server}/{question.tool}` is about other arguments")
 
 
+class FramesDialect(PDPDialect):
+    """Asks the PDP by raw frames alone."""
+
+    def path(self, shape: Shape) -> str | None:
+        """Return the method to call."""
+        return super().path(shape) if shape is Shape.FRAMES else None
+
+
 class ControlDialect(PDPDialect):
     """Asks the empty handler the same questions, and expects its one answer."""
 

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, count, islice
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from ssl import SSLContext, SSLWantReadError, SSLWantWriteError, create_default_context
 from time import perf_counter
 from typing import Final
 
@@ -24,6 +25,7 @@ from pdp.bench.frameconnection import PREFIX_BYTES, Exchange, FrameConnection
 from pdp.bench.load import AWAKE_SECONDS, Now, Sample, undisturbed
 from pdp.bench.plan import Measurement, Shape
 from pdp.bench.questions import Question, Workload
+from pdp.bench.servers import Target
 
 _PATIENCE_SECONDS: Final = 30.0
 _RECEIVED_BYTES: Final = 256 * 1024
@@ -33,18 +35,20 @@ _FRESH_A_SECOND: Final = 20_000
 
 
 @contextmanager
-def frame_load(
-    address: str, dialect: Dialect, measurement: Measurement, workload: Workload, seconds: float
-) -> Iterator[FrameLoad]:
+def frame_load(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Iterator[FrameLoad]:
     """Connect to a server, and yield a load whose calls are prepared."""
+    dialect = target.dialect
+    tls = create_default_context(cafile=target.authorities) if target.authorities else None
+    if tls:
+        tls.set_alpn_protocols(["h2"])
     supply = supplied(workload, measurement.misses, lambda asked: framed(dialect, asked), size=1)
     if measurement.misses:
         supply = chain([*islice(supply, round(_FRESH_A_SECOND * seconds))], supply)
     fields = (
         (":method", "POST"),
-        (":scheme", "http"),
+        (":scheme", "https" if tls else "http"),
         (":path", dialect.path(Shape.FRAMES) or ""),
-        (":authority", address),
+        (":authority", target.address),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
         *dialect.metadata,
@@ -54,7 +58,7 @@ def frame_load(
         selector = opened.enter_context(DefaultSelector())
         lines = []
         for _ in range(measurement.connections):
-            connected = opened.enter_context(_connected(address))
+            connected = opened.enter_context(_connected(target.address, tls))
             lines.append(_Line(connected, FrameConnection(fields, next_number), selector))
         yield FrameLoad(lines, selector, supply, Checks(dialect, every=len(workload.repeated)))
 
@@ -222,6 +226,9 @@ class _Line:
         """Return the calls that are answered by what the socket has."""
         try:
             data = self._socket.recv(_RECEIVED_BYTES)
+        except (BlockingIOError, SSLWantReadError):
+            # Only a part of what TLS sends at a time has come, or nothing of the connection's own.
+            return []
         except OSError as error:
             raise _broken(error) from None
         if not data:
@@ -231,17 +238,20 @@ class _Line:
     def _sent(self, data: bytes) -> int:
         try:
             return self._socket.send(data)
-        except BlockingIOError:
+        except (BlockingIOError, SSLWantWriteError):
             return 0
         except OSError as error:
             raise _broken(error) from None
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[socket.socket]:
+def _connected(address: str, tls: SSLContext | None) -> Iterator[socket.socket]:
     host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     try:
-        connected = socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS)
+        connected = socket.create_connection((host, int(port)), timeout=_PATIENCE_SECONDS)
+        if tls:
+            connected = tls.wrap_socket(connected, server_hostname=host)
     except OSError as error:
         raise _broken(error) from None
     with connected:

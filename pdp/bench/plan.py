@@ -16,6 +16,8 @@ RECORDED = "tracing off"
 FULL = "everything on"
 # The same with `server.listener: loop`.
 FULL_LOOP = "everything on, loop"
+# The same with TLS, asked by raw frames alone: all others speak plain text.
+LOOP_TLS = "everything on, loop, TLS"
 # Everything on, and a door before the server: that of Envoy, asked as Envoy asks it.
 DOOR = "everything on, door of Envoy"
 # In process, the control is Python code that parses and digests the same arguments.

@@ -20,7 +20,20 @@ from pdp.bench.frameload import frame_load
 from pdp.bench.inprocess import InProcess, Order, deciding
 from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
-from pdp.bench.plan import BARE, CONTROL, DOOR, FULL, FULL_LOOP, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
+from pdp.bench.plan import (
+    BARE,
+    CONTROL,
+    DOOR,
+    FULL,
+    FULL_LOOP,
+    LOOP,
+    LOOP_TLS,
+    OBSERVED,
+    RECORDED,
+    Effort,
+    Measurement,
+    Shape,
+)
 from pdp.bench.processes import core_seconds, cores, on_core
 from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
@@ -170,9 +183,10 @@ def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManag
     if RECORDED in plan.setups:
         yield pdp_server(RECORDED, workload, resources.folder, core, {"OTEL_SDK_DISABLED": "true"})
     everything = {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint}
-    for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop")):
+    for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop"), (LOOP_TLS, "loop")):
         if setup in plan.setups:
-            yield pdp_server(setup, workload, resources.folder, core, everything, listener=listener)
+            tls = setup == LOOP_TLS
+            yield pdp_server(setup, workload, resources.folder, core, everything, listener=listener, tls=tls)
     if DOOR in plan.setups:
         yield envoy_door(workload, resources.folder, core, everything)
     yield from (start(resources.folder, core) for start in plan.others)
@@ -220,7 +234,7 @@ class _Spent:
 def _asked_by_frames(
     target: Target, measurement: Measurement, workload: Workload, seconds: float
 ) -> tuple[Sample, _Spent]:
-    with frame_load(target.address, target.dialect, measurement, workload, seconds) as load:
+    with frame_load(target, measurement, workload, seconds) as load:
         load.ask_each(_once(measurement, workload))
         before = _Spent.until_now(target)
         return load.run(measurement, seconds), _Spent.until_now(target).since(before)

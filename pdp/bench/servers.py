@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdp.bench.dialects import ControlDialect, Dialect, PDPDialect
+from pdp.bench.dialects import ControlDialect, Dialect, FramesDialect, PDPDialect
 from pdp.bench.plan import BARE, CONTROL
 from pdp.bench.processes import cpu_seconds, listening, module_process
 from pdp.bench.questions import Workload
@@ -22,7 +22,8 @@ _NO_HANDLE = "pdps_" + "x" * 43
 class Target:
     """A running server: its address, its process and core if they are known, and its dialect.
 
-    `others` are further processes on its core without which it does not answer.
+    `others` are further processes on its core without which it does not answer. `authorities` is the file of those who
+    sign its certificate; None for a server that speaks plain text.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Target:
     core: int | None
     dialect: Dialect
     others: tuple[int, ...] = ()
+    authorities: Path | None = None
 
     @property
     def cpu_seconds(self) -> float:
@@ -55,16 +57,18 @@ def pdp_server(
     environment: Mapping[str, str],
     workers: int = 1,
     listener: str = "grpc",
+    *,
+    tls: bool = False,
 ) -> Iterator[Target]:
     """Run `pdp serve` on the policies in `folder/policies`; open a workload's sessions.
 
-    By default it is one process. It speaks plain text, like the control and all others here: the comparison is about
-    the work for a call.
+    By default it is one process that speaks plain text, like the control and all others here: the comparison is about
+    the work for a call. With `tls` it is asked by raw frames alone.
     """
     data = data_of(name, folder)
     flags = (f"--server-workers={workers}", f"--server-listener={listener}", "--policies-watch=false")
-    with serving(data, folder / "policies", *flags, core=core, environment=environment) as (address, pid):
-        yield _opened(name, address, pid, core, workload, data)
+    with serving(data, folder / "policies", *flags, core=core, environment=environment, tls=tls) as (address, pid):
+        yield _opened(name, address, pid, core, workload, data, tls=tls)
 
 
 def data_of(name: str, folder: Path) -> Path:
@@ -74,10 +78,15 @@ def data_of(name: str, folder: Path) -> Path:
 
 @contextmanager
 def serving(
-    data: Path, policies: Path, *flags: str, core: int | None, environment: Mapping[str, str] | None = None
+    data: Path,
+    policies: Path,
+    *flags: str,
+    core: int | None,
+    environment: Mapping[str, str] | None = None,
+    tls: bool = False,
 ) -> Iterator[tuple[str, int]]:
-    """Run `pdp serve` in plain text on a free loopback port; yield address and pid."""
-    usual = ["serve", "--server-address=127.0.0.1:0", "--server-plaintext=true"]
+    """Run `pdp serve` on a free loopback port, in plain text unless with `tls`; yield address and pid."""
+    usual = ["serve", "--server-address=127.0.0.1:0", f"--server-plaintext={'false' if tls else 'true'}"]
     usual += [f"--data-dir={data}", f"--policies-folder={policies}"]
     with module_process("pdp.cli", [*usual, *flags], core=core, environment=environment) as process:
         yield listening(process, "pdp serve"), process.pid
@@ -91,12 +100,14 @@ def bare_server(workload: Workload, folder: Path, core: int | None) -> Iterator[
         yield _opened(BARE, listening(process, BARE), process.pid, core, workload, data)
 
 
-def _opened(name: str, address: str, pid: int, core: int | None, workload: Workload, data: Path) -> Target:
-    tokens = data / "tokens"
+def _opened(
+    name: str, address: str, pid: int, core: int | None, workload: Workload, data: Path, *, tls: bool = False
+) -> Target:
+    tokens, authorities = data / "tokens", data / "tls" / "ca.pem" if tls else None
     handles = []
     with (
-        Client(address, token_file=tokens / "pep.token", plaintext=True) as pep,
-        Client(address, token_file=tokens / "approver.token", plaintext=True) as approver,
+        Client(address, token_file=tokens / "pep.token", plaintext=not tls, tls=authorities or False) as pep,
+        Client(address, token_file=tokens / "approver.token", plaintext=not tls, tls=authorities or False) as approver,
     ):
         for asker in workload.askers:
             opened = pep.request_session(
@@ -109,4 +120,5 @@ def _opened(name: str, address: str, pid: int, core: int | None, workload: Workl
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
             handles.append(opened.session_handle)
     token = (tokens / "pep.token").read_text(encoding="ascii").strip()
-    return Target(name=name, address=address, pid=pid, core=core, dialect=PDPDialect(handles, token))
+    dialect = FramesDialect(handles, token) if tls else PDPDialect(handles, token)
+    return Target(name=name, address=address, pid=pid, core=core, dialect=dialect, authorities=authorities)

@@ -11,9 +11,9 @@ from benchmarks.cerbos import CERBOS
 from benchmarks.pictures import draw
 from pdp.bench import Finding, Measurement, Result, Shape
 from pdp.bench.figures import Figures
-from pdp.bench.plan import ALL_MISSES, BARE, CONTROL, FULL, FULL_LOOP, RECORDED
+from pdp.bench.plan import ALL_MISSES, BARE, CONTROL, FULL, FULL_LOOP, LOOP_TLS, RECORDED
 
-SERVERS = (CONTROL, BARE, RECORDED, FULL, FULL_LOOP, CERBOS)
+SERVERS = (CONTROL, BARE, RECORDED, FULL, FULL_LOOP, LOOP_TLS, CERBOS)
 
 
 def result(*measurements: Measurement, others: float = 0.0) -> Result:

@@ -29,6 +29,7 @@ from pdp.bench.plan import (
     FULL,
     FULL_LOOP,
     LOOP,
+    LOOP_TLS,
     OBSERVED,
     RECORDED,
 )
@@ -66,7 +67,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
             measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5), connections=(1, 2)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
-            setups=[*EVERY_SERVER[1:], DOOR],
+            setups=[*EVERY_SERVER[1:], LOOP_TLS, DOOR],
         ),
         lambda _, done, total: told.append((done, total)),
     )
@@ -77,10 +78,10 @@ def test_every_server_is_measured_in_every_shape() -> None:
         "unary, hits, 2 at a time": [*EVERY_SERVER, DOOR],
         "unary, 50% misses, 2 at a time": [*EVERY_SERVER, DOOR],
         "unary, hits, 200 calls/s": [*EVERY_SERVER, DOOR],
-        "raw frames, hits, 2 at a time": EVERY_SERVER,
-        "raw frames, 50% misses, 2 at a time": EVERY_SERVER,
-        "raw frames, hits, 200 calls/s": EVERY_SERVER,
-        "raw frames, hits, 2 at a time, 2 connections": EVERY_SERVER,
+        "raw frames, hits, 2 at a time": [*EVERY_SERVER, LOOP_TLS],
+        "raw frames, 50% misses, 2 at a time": [*EVERY_SERVER, LOOP_TLS],
+        "raw frames, hits, 200 calls/s": [*EVERY_SERVER, LOOP_TLS],
+        "raw frames, hits, 2 at a time, 2 connections": [*EVERY_SERVER, LOOP_TLS],
         "stream, hits, 2 at a time": EVERY_SERVER,
         "client by itself, hits, 2 at a time": EVERY_SERVER[1:],
         "client together, hits, 2 at a time": EVERY_SERVER[1:],
@@ -145,7 +146,7 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
 def frames(target: Target, seconds: float, **measured: Any) -> Sample:
     """Ask by raw frames, with answers that are remembered."""
     workload, measurement = generated_workload(), Measurement(shape=Shape.FRAMES, connections=2, **measured)
-    with frame_load(target.address, target.dialect, measurement, workload, seconds) as load:
+    with frame_load(target, measurement, workload, seconds) as load:
         load.ask_each(len(workload.repeated))
         return load.run(measurement, seconds)
 

@@ -21,6 +21,7 @@ from pdp.bench.plan import (
     FULL,
     FULL_LOOP,
     LADDER,
+    LOOP_TLS,
     RATE,
     RECORDED,
     SHORT,
@@ -43,7 +44,7 @@ from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
 _SHAPES = [shape.value for shape in Shape]
-_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP, DOOR)
+_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP, LOOP_TLS, DOOR)
 _BOUND = 0.2
 
 
@@ -123,7 +124,7 @@ def bench(
         ),
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
         workload=open_workload(workload or "", policies or ""),
-        setups=setups or [one for one in _SETUPS if one != FULL_LOOP or find_spec("ngh2")],
+        setups=setups or [one for one in _SETUPS if one not in (FULL_LOOP, LOOP_TLS) or find_spec("ngh2")],
     )
     # Report an unreadable baseline before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
