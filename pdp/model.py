@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from pdp.clock import Deadline
+from pdp.quickvalues import quickly_made
 
 
 class _Word(Enum):
@@ -196,6 +197,7 @@ class Caller:
         return self.bounds is None or self.bounds.sees_results
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """Everything in one tool call that decides about it, as the PEP sent it.
@@ -228,6 +230,7 @@ class Head:
     tag: str
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
     """A call, and fields that do not affect the answer: equal calls have equal answers.
@@ -366,6 +369,7 @@ class Counted(NamedTuple):
         return {"counts": dict(self.counts), "done": list(self.done)}
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """The result for a call: the part of a decision that can be remembered.
@@ -409,6 +413,7 @@ class Ruling:
         return self.outcome is Outcome.ALLOW
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """The whole answer about one call. Session fields are empty for an unknown handle.

@@ -17,7 +17,7 @@ PACKAGE = TESTS.parent / "pdp"
 # A house imports itself and what is on the floors below; houses on one floor do not know each other.
 FLOORS = (
     # Words: frozen values, errors, time, limits, and what observers are told.
-    ("v1", "broker.v1", "__version__", "errors", "model", "clock", "limits", "observer"),
+    ("v1", "broker.v1", "__version__", "errors", "model", "clock", "limits", "observer", "quickvalues"),
     ("foundation", "calltokens"),
     ("policy.tools", "sessions", "record", "telemetry", "deployment", "identity"),
     ("policy", "serving"),
@@ -46,6 +46,7 @@ OF_THE_BROKER = (
     "pdp.clock",
     "pdp.limits",
     "pdp.observer",
+    "pdp.quickvalues",
     "pdp.v1",
     "pdp.foundation",
     "pdp.calltokens",

@@ -10,6 +10,7 @@ from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.model import Call, Caller, CallRequest, Head, Session
 from pdp.policy.bundle import Bundle
+from pdp.quickvalues import quickly_made
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.store import SessionReader
 from pdp.sessions.succession import chain_with
@@ -18,6 +19,7 @@ from pdp.sessions.values import ActiveBundle, StoreView
 _TRIES = 3
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The inputs of one decision: the bundle, the session with its ancestors (nearest first), and the time.

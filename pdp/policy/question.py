@@ -10,8 +10,10 @@ from typing import Any
 from pdp.model import Counted, Session, Targets
 from pdp.policy.directory import Uid
 from pdp.policy.view import EVERYTHING, View
+from pdp.quickvalues import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The facts that the policies of one action decide about, without what each session adds.

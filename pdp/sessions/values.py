@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from pdp.clock import Instant
 from pdp.model import Head, Session, SessionState, ValueClass
+from pdp.quickvalues import quickly_made
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.lifecycle import LIVE, revoke
 
@@ -94,6 +95,7 @@ class BundlePast:
     highest_number: int
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreView:
     """One consistent read of the store, for one decision.
