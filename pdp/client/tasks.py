@@ -53,6 +53,11 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
+def after_others(work: Callable[[], None]) -> None:
+    """Do `work` when the tasks that are ready now have had their turn."""
+    asyncio.get_running_loop().call_soon(work)
+
+
 async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
     """Connect, and say whether a server answers within `seconds`."""
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import queue
 import threading
 import time
@@ -43,6 +44,13 @@ def closable(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def turn() -> None:
     """Do nothing: no other thread waits for this one."""
+
+
+def after_others(work: Callable[[], None]) -> None:
+    """Do `work` when the threads that are ready now have had a chance to run."""
+    # A sleep of zero seconds gives up the interpreter, but not the core on which one of them would take it.
+    os.sched_yield()
+    work()
 
 
 def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -109,6 +109,17 @@ class Tasks:
 
         answers: list[Answer] = self._run(asked()).result(PATIENCE)
         return answers
+
+    def ask_again(self, *turns: Sequence[str]) -> Future[list[list[Answer]]]:
+        """Let tasks ask at once, each about its tools in turn without a pause."""
+
+        async def asked(tools: Sequence[str]) -> list[Answer]:
+            return [await self.client.ask(_call(tool)) for tool in tools]
+
+        async def all_asked() -> list[list[Answer]]:
+            return list(await asyncio.gather(*map(asked, turns)))
+
+        return self._run(all_asked())
 
     def reconnect(self) -> None:
         """Wait until the client is connected again."""
@@ -557,6 +568,21 @@ def test_tasks_that_ask_at_once_go_together(server: ScriptedServer, tasks: Tasks
     """None goes ahead."""
     assert all(answer.allowed for answer in tasks.ask_at_once("abcd"))
     assert ["(abcd)"] == _sent(server)
+
+
+def test_tasks_that_are_answered_ask_again_with_those_that_wait(
+    server: ScriptedServer, tasks: Tasks, holding: Holding
+) -> None:
+    """Otherwise what waits would go without them, and they would wait for it, each time anew."""
+    asked = tasks.ask_again(["hold", "b"], ["c", "d"])
+    assert holding.entered.wait(PATIENCE)
+    waiting = tasks.ask("a")
+    wait_until(lambda: _waiting(tasks) == 1)
+    holding.go_on.set()
+
+    assert [(True, True)] * 2 == [(first.allowed, second.allowed) for first, second in asked.result(PATIENCE)]
+    assert waiting.result(PATIENCE).allowed
+    assert ["(holdc)", "(abd)"] == _sent(server)
 
 
 def test_a_task_that_is_cancelled_leaves_the_others_alone(

@@ -118,7 +118,8 @@ class Together:
         for question, answer in zip(batch.questions, self._answers(batch, reply, error), strict=True):
             question.answer = answer
             question.signal.set()
-        self._go_on_after(batch, answered=error is None)
+        # Who is answered may ask again at once, and then goes together with what has waited.
+        threads.after_others(partial(self._go_on_after, batch, answered=error is None))
 
     def _answers(self, batch: Batch, reply: Any, error: BaseException | None) -> tuple[Any, ...]:  # noqa: ANN401 - gRPC has no types
         count = len(batch.questions)
