@@ -26,6 +26,8 @@ from tests.machinery.webserver import web_server
 
 pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
 
+FOR_AUTHORS = blocks(Path(__file__).parents[2] / "policies" / "README.md", "sh")
+
 
 @pytest.fixture
 def place(project_root: Path, tmp_path: Path) -> Path:
@@ -99,13 +101,14 @@ def test_embedded_python_runs(project_root: Path, place: Path) -> None:
     assert (0, "") == (done.returncode, done.stderr)
 
 
-def test_policies_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """The commands for policy authors run on a copy of the example, with its history."""
+@pytest.mark.parametrize("block", FOR_AUTHORS, ids=[block.partition("\n")[0] for block in FOR_AUTHORS])
+def test_policies_commands_run(place: Path, environment: dict[str, str], block: str) -> None:
+    """Each block of commands for policy authors runs on a fresh copy of the example, with its history."""
     for words in (["init", "--initial-branch", "main"], ["add", "."], ["commit", "--message", "x"]):
         author = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run(["git", "-C", str(place), *author, *words], check=True, capture_output=True)
 
-    done = run("\n".join(blocks(project_root / "policies" / "README.md", "sh")), place, environment)
+    done = run(block, place, environment)
 
     assert (0, "") == (done.returncode, done.stderr)
 
