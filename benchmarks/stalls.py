@@ -14,9 +14,9 @@ import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -51,36 +51,46 @@ _PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The server, the folder of its data, and what its other callers send with each call."""
+    """The server, the folder of its data, and what its other callers send with each call.
+
+    `session` opens a session and returns its handle; `handle` is that of one.
+    """
 
     target: Target
     data: Path
+    session: Callable[[], str]
     handle: str
     token: str
+    # Of the whole run: what was asked in an earlier round is remembered.
+    numbers: Iterator[int] = field(default_factory=count)
 
     @contextmanager
-    def asked(self, tool: str, item: Callable[[], str]) -> Iterator[None]:
-        """Have callers ask about a tool, one call after another each, until the `with` block ends."""
+    def asked(self, tool: str, handles: Sequence[str], freed: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Have callers ask about a tool until the `with` block ends: new calls of a session each, one after another.
+
+        `freed` is called then, before their last calls are waited for.
+        """
         over = threading.Event()
         with grpc.insecure_channel(self.target.address) as channel:
             call = channel.unary_unary(_AUTHORIZE)
             metadata = (("authorization", f"Bearer {self.token}"),)
 
-            def ask() -> None:
+            def ask(handle: str) -> None:
                 while not over.is_set():
-                    arguments = json.dumps({"item": item()}).encode()
-                    asked = Call(session_handle=self.handle, server=SERVER, tool=tool, arguments_json=arguments)
+                    arguments = json.dumps({"item": f"fresh-{next(self.numbers)}"}).encode()
+                    asked = Call(session_handle=handle, server=SERVER, tool=tool, arguments_json=arguments)
                     wire = AuthorizeRequest(call=asked).SerializeToString()
                     # What they are told, a deny or that the store is silent, is not what is measured.
                     call.future(wire, metadata=metadata, timeout=_PATIENCE_SECONDS).exception()
 
-            threads = [threading.Thread(target=ask, name=f"caller-{number}") for number in range(_CALLERS)]
+            threads = [threading.Thread(target=ask, args=(handle,)) for handle in handles]
             for thread in threads:
                 thread.start()
             try:
                 yield
             finally:
                 over.set()
+                freed()
                 for thread in threads:
                     thread.join()
 
@@ -159,20 +169,21 @@ def _world(workload: Workload, core: int | None) -> Iterator[World]:
         tokens = data / "tokens"
         pep = opened.enter_context(Client(address, token_file=tokens / "pep.token", plaintext=True))
         approver = opened.enter_context(Client(address, token_file=tokens / "approver.token", plaintext=True))
-        handles = []
-        # Theirs is another session: a label changes all answers of the session that has it.
-        for _ in range(2):
-            (asker,) = workload.askers
-            session = pep.request_session(
+        (asker,) = workload.askers
+
+        def session() -> str:
+            asked = pep.request_session(
                 user=asker.user, agent=asker.agent, purpose="benchmark", tools=workload.tool_patterns, duration=7200
             )
-            shown = session.session
+            shown = asked.session
             approver.approve_session(shown.session_id, request_digest=shown.request_digest)
-            handles.append(session.session_handle)
+            return asked.session_handle
+
         token = (tokens / "pep.token").read_text(encoding="ascii").strip()
-        ours, theirs = handles
-        target = Target(name="loop", address=address, pid=process.pid, core=core, dialect=PDPDialect([ours], token))
-        yield World(target=target, data=data, handle=theirs, token=token)
+        dialect = PDPDialect([session()], token)
+        target = Target(name="loop", address=address, pid=process.pid, core=core, dialect=dialect)
+        # Theirs is another session: a label changes all answers of the session that has it.
+        yield World(target=target, data=data, session=session, handle=session(), token=token)
 
 
 @contextmanager
@@ -182,25 +193,25 @@ def _nothing(_: World) -> Iterator[None]:
 
 @contextmanager
 def _store_locked(world: World) -> Iterator[None]:
-    """Lock the store, as another process that writes for long does, while callers have labels to add."""
-    numbers = count()
-    other = apsw.Connection(str(world.data / "sessions.sqlite"))
-    try:
+    """Lock the store, as another process that writes for long does, while callers add the first label of a session."""
+    handles = [world.session() for _ in range(_CALLERS)]
+    with closing(apsw.Connection(str(world.data / "sessions.sqlite"))) as other:
         other.execute("BEGIN IMMEDIATE")
-        with world.asked(_MARKING, lambda: str(next(numbers))):
-            try:
-                yield
-            finally:
-                other.execute("ROLLBACK")
-    finally:
-        other.close()
+        with world.asked(_MARKING, handles, freed=lambda: other.execute("ROLLBACK")):
+            yield
+
+
+@contextmanager
+def _threads_busy(world: World) -> Iterator[None]:
+    """Have callers ask what threads answer, as it may add a label, which their session has: they wait for nothing."""
+    with world.asked(_MARKING, [world.handle] * _CALLERS):
+        yield
 
 
 @contextmanager
 def _many_policies(world: World) -> Iterator[None]:
     """Have callers ask what was never asked, about a tool with a large slice."""
-    numbers = count()
-    with world.asked(_MANY, lambda: f"fresh-{next(numbers)}"):
+    with world.asked(_MANY, [world.handle] * _CALLERS):
         yield
 
 
@@ -218,6 +229,7 @@ def _disk_stalled(world: World) -> Iterator[None]:
 _TROUBLES: Mapping[str, Callable[[World], AbstractContextManager[None]]] = {
     "nothing else": _nothing,
     "the store is locked": _store_locked,
+    "new calls need threads": _threads_busy,
     "new calls of the large slice": _many_policies,
     "the disk takes no sync": _disk_stalled,
 }

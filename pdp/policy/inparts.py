@@ -2,10 +2,14 @@
 
 A slice can hold thousands of policies. Asked about together, they would hold up every other thread for tens of
 milliseconds, among them the one that answers what is remembered. While it parses, it lets go of the interpreter.
+
+Of a slice in several parts, one thread at a time asks. They share the interpreter, so together they would have their
+answers no sooner, and a thread that waits for the interpreter would wait for a part of each of them.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -14,8 +18,10 @@ import cedarpy
 
 from pdp.policy.binding import ERRING_POLICY, Answer, Policies
 
-# The engine answers about so many in about a millisecond.
+# The engine answers about so many in about half a millisecond. With half as many, the whole takes a seventh more.
 AT_A_TIME: Final = 400
+# INVARIANT: a thread that must not wait asks about slices in one part, and those need no turn.
+_TURN: Final = threading.Lock()
 # For a thread that waits for the interpreter: it needs longer to wake than to be asked for nothing.
 _PAUSE_SECONDS: Final = 0.00005
 
@@ -37,11 +43,14 @@ class PolicySets(NamedTuple):
 
     def ask(self, request: dict[str, Any], entities: cedarpy.Entities, schema: cedarpy.Schema | None = None) -> Answer:
         """Return the answer about all of them, as `Policies.ask` does. Raises what that raises."""
+        if len(self.sets) == 1:
+            return self.sets[0][1].ask(request, entities, schema)
         answers = []
         for place, one in self.sets:
-            _let_others(place)
-            answers.append(_placed(one.ask(request, entities, schema), place))
-        return answers[0] if len(answers) == 1 else _joined(answers)
+            with _TURN:
+                _let_others(place)
+                answers.append(_placed(one.ask(request, entities, schema), place))
+        return _joined(answers)
 
 
 def _let_others(place: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import cedarpy
 import pytest
@@ -12,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdp.policy import inparts
-from pdp.policy.binding import NO_ENTITIES, Answer
+from pdp.policy.binding import NO_ENTITIES, Answer, Policies
 from pdp.policy.inparts import PolicySets
+from tests.machinery.servers.running import PATIENCE
 
 KINDS = {
     "permits": "permit (principal, action, resource);",
@@ -90,3 +94,41 @@ def test_others_have_the_interpreter_while_policies_are_parsed(monkeypatch: pyte
     PolicySets.of([KINDS["permits"]] * (inparts.AT_A_TIME + 1))
 
     assert [True, True] == lets_go
+
+
+def test_one_thread_at_a_time_asks_about_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a thread that waits for the interpreter waits for one part, however many threads ask."""
+    asking, found = list[None](), list[int]()
+    ask = Policies.ask
+
+    def counted(*asked: Any) -> Answer:
+        asking.append(None)
+        for _ in range(20):
+            time.sleep(0)
+        found.append(len(asking))
+        asking.pop()
+        return ask(*asked)
+
+    monkeypatch.setattr(Policies, "ask", counted)
+    monkeypatch.setattr(inparts, "AT_A_TIME", 1)
+    sets = PolicySets.of([KINDS["permits"]] * 5)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: sets.ask(REQUEST, NO_ENTITIES), range(8)))
+
+    assert [1] * 40 == found
+    assert {frozenset(range(5))} == {one.decisive for one in answers}
+
+
+def test_a_slice_in_one_part_needs_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop asks about one while other threads ask about many parts."""
+    with ThreadPoolExecutor(1) as other:
+        small = PolicySets.of([KINDS["permits"]])
+        answers: list[Answer] = []
+
+        def pause(_: float) -> None:
+            answers.append(other.submit(small.ask, REQUEST, NO_ENTITIES).result(PATIENCE))
+
+        monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pause))
+        asked(["permits"] * 3, 1)
+
+    assert [True, True] == [one.allowed for one in answers]
