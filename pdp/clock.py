@@ -67,11 +67,13 @@ class Deadline:
         If one of them is of the present boot, it must be `self`. The clock of another boot has stopped: then only the
         wall clock of `other` counts, and both clocks of `self`.
         """
-        return Deadline(
-            wall_at=min(self.wall_at, other.wall_at),
-            boot_at=min(self.boot_at, other.boot_at) if self.boot_id == other.boot_id else self.boot_at,
-            boot_id=self.boot_id,
-        )
+        boot_at = min(self.boot_at, other.boot_at) if self.boot_id == other.boot_id else self.boot_at
+        # Mostly one of the two is the answer: making a third takes longer than to look.
+        if self.wall_at <= other.wall_at and self.boot_at == boot_at:
+            return self
+        if other.wall_at <= self.wall_at and other.boot_at == boot_at and other.boot_id == self.boot_id:
+            return other
+        return Deadline(wall_at=min(self.wall_at, other.wall_at), boot_at=boot_at, boot_id=self.boot_id)
 
 
 def no_earlier(now: Instant, high_water_at: float) -> Instant:

@@ -103,10 +103,15 @@ class DecisionCache:
 
 
 def _weight(key: Key, ruling: Ruling) -> int:
-    texts = sum(map(getsizeof, key)) + getsizeof(ruling.resource_id) + getsizeof(ruling.policies)
-    logged = sum(getsizeof(text) for _, text in ruling.logged_arguments) if ruling.logged_arguments else 0
-    sessions = sum(_SESSION_BYTES * len(part) for part in key if type(part) is tuple)
-    return _RULING_BYTES + sessions + texts + logged + getsizeof(ruling.obligations) + getsizeof(ruling.advice)
+    weight = _RULING_BYTES + getsizeof(ruling.resource_id) + getsizeof(ruling.policies)
+    weight += getsizeof(ruling.obligations) + getsizeof(ruling.advice)
+    for part in key:
+        weight += getsizeof(part)
+        if type(part) is tuple:
+            weight += _SESSION_BYTES * len(part)
+    for _, text in ruling.logged_arguments:
+        weight += getsizeof(text)
+    return weight
 
 
 class _Claim(NamedTuple):

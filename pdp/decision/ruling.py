@@ -25,8 +25,18 @@ from pdp.policy.tools.mapping import map_resource
 
 # A record is one line; of a longer value it holds only the length.
 _LOGGED_CHARACTERS = 512
-_FIELDS = tuple(field.name for field in fields(Ruling))
-_values_of = attrgetter(*_FIELDS)
+# What is of a call, and not of all calls that share its ruling; and all other fields of a ruling.
+_OF_A_CALL = (
+    "resource_type",
+    "resource_id",
+    "log_resource",
+    "logged_arguments",
+    "targets",
+    "counted",
+    "ancestor_counted",
+)
+_SHARED = tuple(field.name for field in fields(Ruling) if field.name not in _OF_A_CALL)
+_shared_of = attrgetter(*_SHARED)
 
 
 def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any]:
@@ -164,8 +174,9 @@ def of_this_call(ruling: Ruling, chain: Sequence[Session], tool: Tool, facts: Fa
         above = next(
             seen for session, seen in zip(chain, facts.counted, strict=True) if session.id == ruling.ancestor_id
         )
-    return _changed(
-        ruling,
+    # `dataclasses.replace` looks for the fields each time, and this runs for each call that is decided anew.
+    return Ruling(
+        **dict(zip(_SHARED, _shared_of(ruling), strict=True)),
         resource_type=facts.resource[0],
         resource_id=facts.resource[1],
         log_resource=tool.log_resource,
@@ -174,14 +185,6 @@ def of_this_call(ruling: Ruling, chain: Sequence[Session], tool: Tool, facts: Fa
         counted=facts.counted[0] if facts.counted else None,
         ancestor_counted=above,
     )
-
-
-def _changed(ruling: Ruling, **values: Any) -> Ruling:  # noqa: ANN401 - the values of any fields
-    """Return a ruling with other values.
-
-    `dataclasses.replace` looks for the fields each time, and this runs for each call that is decided anew.
-    """
-    return Ruling(**dict(zip(_FIELDS, _values_of(ruling), strict=True)) | values)
 
 
 def deny(basis: Basis, detail: str = "") -> Ruling:

@@ -441,8 +441,12 @@ class Slice:
 
     def _require_present(self, question: Question, known: SessionEntities) -> None:
         # INVARIANT: Cedar skips a hierarchy test on an absent entity without an error, forbids included.
-        wanted = {("User", question.user), ("Agent", question.agent), ("Session", question.session_id)}
-        if not wanted <= known.entities.keys():
+        there = known.entities
+        if not (
+            ("User", question.user) in there
+            and ("Agent", question.agent) in there
+            and ("Session", question.session_id) in there
+        ):
             raise AssertionError("user, agent and session must be among the entities")
 
 

@@ -28,6 +28,8 @@ _BYTES_FOR_A_VALUE = 16
 _MOST_TOLD = 3
 _LONGEST_PLACE = 200
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")
+# Made once: a union is made each time that it is named, for each value of each call.
+_NUMBERS = (int, Decimal)
 _PATTERNS = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES, dfa_size_limit=_PATTERN_BYTES)
 
 _DIALECT = re.compile(r"https?://json-schema\.org/draft(-04|-06|-07|/2019-09|/2020-12)/schema#?")
@@ -146,7 +148,7 @@ def _holds_long_number(value: object) -> bool:
             pending.extend(one.values())
         elif isinstance(one, list):
             pending.extend(one)
-        elif isinstance(one, int | Decimal) and is_too_long(one):
+        elif isinstance(one, _NUMBERS) and is_too_long(one):
             return True
     return False
 

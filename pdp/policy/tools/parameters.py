@@ -279,7 +279,7 @@ class RecordType:
             converted = self.value(arguments, hidden)
         except _UnfitError as error:
             raise InvalidArgumentsError(f"`${error.path}`: {error.rule}") from None
-        return converted, tuple(sorted(set(hidden)))
+        return converted, tuple(sorted(set(hidden))) if hidden else ()
 
     def value(self, found: object, hidden: list[Label], /) -> dict[str, object]:
         """Return the typed properties and add the labels of the others to `hidden`."""
