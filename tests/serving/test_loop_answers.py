@@ -16,6 +16,7 @@ import pytest
 
 from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
+from pdp.server.service import CALL_THREADS
 from pdp.serving.transports import LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool
@@ -47,6 +48,7 @@ class Asking:
 
     server: RunningServer
     path: Path
+    store: SQLiteSessionStore
     channel: grpc.Channel
     asked: list[str] = field(default_factory=list)
 
@@ -67,12 +69,13 @@ class Asking:
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
-    """Yield a server on the loop with a store on the disk, whose memory is trusted for long."""
+    """Yield a server on the loop with a store on the disk, whose memory is trusted for long, and waited for as long."""
     with ExitStack() as opened:
-        store = opened.enter_context(closing(SQLiteSessionStore(tmp_path / "s.db", trust_seconds=3600.0)))
+        unhurried = SQLiteSessionStore(tmp_path / "s.db", busy_seconds=PATIENCE, trust_seconds=3600.0)
+        store = opened.enter_context(closing(unhurried))
         server = opened.enter_context(running_server(FILES, transport=LOOP, store=store))
         channel = opened.enter_context(grpc.insecure_channel(server.address))
-        found = Asking(server, tmp_path / "s.db", channel)
+        found = Asking(server, tmp_path / "s.db", store, channel)
         authorize = server.embedded.authorizer.authorize
 
         def noted(request: CallRequest, caller: Caller, **more: Any) -> Decision:
@@ -88,24 +91,32 @@ def decision(call: Any) -> Any:
     return AuthorizeResponse.FromString(call.result()).decision
 
 
-def test_a_locked_store_holds_up_no_remembered_decision(asking: Asking) -> None:
+def test_a_locked_store_holds_up_no_remembered_decision(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads of the lane wait for it, and no call that is remembered needs one of them."""
-    waiting, remembered = [asking.session() for _ in range(5)], asking.session()
+    settle, settling = asking.store.settle, list[None]()
+
+    def noted(*given: Any, **more: Any) -> Any:
+        settling.append(None)
+        return settle(*given, **more)
+
+    monkeypatch.setattr(asking.store, "settle", noted)
+    waiting, remembered = [asking.session() for _ in range(CALL_THREADS)], asking.session()
     expected = decision(asking.ask(remembered, "read"))
     asking.asked.clear()
     with closing(apsw.Connection(str(asking.path))) as other:
         other.execute("BEGIN IMMEDIATE")
         held = [asking.ask(handle, "mark") for handle in waiting]
-        wait_until(lambda: len(asking.asked) >= 4)
+        # From here on they have read what they need, and only wait.
+        wait_until(lambda: len(settling) == len(held))
         answers = [decision(asking.ask(remembered, "read")) for _ in range(50)]
         done = [call.done() for call in held]
         other.execute("ROLLBACK")
 
     assert {len(expected.outcome_token)} == {len(one.outcome_token) for one in answers}
     assert {(OUTCOME_ALLOW, CACHE_RESULT_HIT)} == {(one.outcome, one.cache_result) for one in answers}
-    assert [False] * 5 == done
+    assert [False] * CALL_THREADS == done
     assert {OUTCOME_ALLOW} == {decision(call).outcome for call in held}
-    assert "read" not in asking.asked
+    assert ["mark"] * CALL_THREADS == asking.asked
 
 
 def test_many_policies_hold_up_no_remembered_decision(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
