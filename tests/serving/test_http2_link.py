@@ -66,7 +66,7 @@ class Wire:
         )
         self.link.turn()
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], None], _: Link) -> None:
         """Run work at once: there is one thread."""
         work()
 

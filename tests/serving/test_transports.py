@@ -92,6 +92,9 @@ def refuses(running: Running) -> bool:
         socket.create_connection(("127.0.0.1", running.server.port), timeout=PATIENCE).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        # It came before the end and was not accepted: the next one is refused.
+        return False
     return False
 
 

@@ -196,8 +196,7 @@ class GRPCConnection:
     def outgoing(self) -> bytes:
         """Return the bytes for the peer since the last time."""
         out = self._engine.outgoing()
-        if self._unread and not self.closing:
-            self._reset_what_is_read()
+        if self._unread and not self.closing and self._reset_what_is_read():
             out += self._engine.outgoing()
         return out
 
@@ -291,13 +290,13 @@ class GRPCConnection:
             self._engine.give(stream.id, stream.kept)
         stream.kept = 0
 
-    def _reset_what_is_read(self) -> None:
-        """Let go of answers that are taken; what still comes of a call that is answered is not wanted."""
-        for stream, (_, ended) in [*self._unread.items()]:
-            if not self._engine.queued(stream):
-                del self._unread[stream]
-                if not ended:
-                    self._engine.reset(stream, cancels=False)
+    def _reset_what_is_read(self) -> bool:
+        """Let go of answers that are taken, and of calls whose rest is not wanted then; say whether any was reset."""
+        taken = [stream for stream in self._unread if not self._engine.queued(stream)]
+        unended = [stream for stream in taken if not self._unread.pop(stream)[1]]
+        for stream in unended:
+            self._engine.reset(stream, cancels=False)
+        return bool(unended)
 
     def _tell(self) -> None:
         """Tell of what has come, in order; not of calls that are over before they are told of."""

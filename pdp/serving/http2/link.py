@@ -31,8 +31,8 @@ _AGAIN: Final = (BlockingIOError, InterruptedError)
 class Keeper(Protocol):
     """What a link needs of the loop that it is on."""
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Run work on the thread of the loop."""
+    def run(self, work: Callable[[], None], link: Link) -> None:
+        """Run work for a link on the thread of the loop, and `touch` the link."""
         ...
 
     def interest(self, link: Link, events: int) -> None:
@@ -79,7 +79,8 @@ class Link:
         self._bounds, self._times = bounds, times
         self._calls: dict[int, LoopCall] = {}
         self._out = memoryview(b"")
-        self._shaking = isinstance(sock, ssl.SSLSocket)
+        self._plain = not isinstance(sock, ssl.SSLSocket)
+        self._shaking = not self._plain
         self._began_at, self._heard_at, self._busy_at, self._moved_at = now, now, now, now
         self._ends_at = now + times.age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
         self._proof_ends_at = math.inf
@@ -105,12 +106,11 @@ class Link:
 
     def run(self, work: Callable[[], None]) -> None:
         """Run work for a call of this connection on the loop's thread, and send what it leaves."""
+        self._keeper.run(work, self)
 
-        def touched() -> None:
-            work()
-            self._keeper.touch(self)
-
-        self._keeper.run(touched)
+    def forget(self, call: LoopCall) -> None:
+        """Forget a call that is over."""
+        self._calls.pop(call.number, None)
 
     # What the connection tells.
 
@@ -155,7 +155,6 @@ class Link:
         except OSError:
             self.close()
             return
-        self._forget_over()
         if self.connection.closing and not len(self._out):
             self.close()
             return
@@ -224,7 +223,6 @@ class Link:
             return
         self.closed = True
         self.connection.close()
-        self._forget_over()
         self._keeper.gone(self)
         self.sock.close()
 
@@ -266,26 +264,29 @@ class Link:
                 return False
             self._heard_at, self._pinged_at = now, 0.0
             self.connection.receive(data, now)
-            for call in tuple(self._calls.values()):
-                call.read_now()
-            if not isinstance(self.sock, ssl.SSLSocket) and len(data) < _READ_BYTES:
+            if self._plain and len(data) < _READ_BYTES:
                 return False
         return True
 
     def _write(self) -> None:
-        while True:
-            if not len(self._out):
-                self._out = memoryview(self.connection.outgoing())
-                if not len(self._out):
-                    return
+        """Send what is left of before, and what the connection has now; tell calls what has been let through."""
+        if not self._flush():
+            return
+        self._out = memoryview(self.connection.outgoing())
+        if self._flush():
+            for call in tuple(self._calls.values()):
+                call.read_now()
+
+    def _flush(self) -> bool:
+        """Send what is written; say whether the socket has taken all of it."""
+        while len(self._out):
             try:
                 sent = self.sock.send(self._out)
             except (ssl.SSLWantWriteError, *_AGAIN):
-                return
+                return False
             self._sent += sent
             self._out = self._out[sent:]
-            for call in tuple(self._calls.values()):
-                call.read_now()
+        return True
 
     def _watch_reading(self, now: float) -> None:
         """End a connection whose peer does not take what it is sent."""
@@ -318,8 +319,3 @@ class Link:
             self.connection.ping()
         elif now - self._pinged_at >= self._times.ping_answer:
             self.close()
-
-    def _forget_over(self) -> None:
-        over = [stream for stream, call in self._calls.items() if call.over]
-        for stream in over:
-            del self._calls[stream]

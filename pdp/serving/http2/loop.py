@@ -55,7 +55,7 @@ class Loop:
         self._wake_write.settimeout(0.0)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         # INVARIANT: other threads append first and look at `_sleeping` then; the loop does both in the other order.
-        self._work: deque[Callable[[], None]] = deque()
+        self._work: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._sleeping = self._over = False
         self._links: set[Link] = set()
         self._again: set[Link] = set()
@@ -85,12 +85,12 @@ class Loop:
         elif not self._over:
             self._release()
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Run work on the loop's thread: at once on that thread, otherwise soon, and always in order."""
+    def run(self, work: Callable[[], None], link: Link | None = None) -> None:
+        """Run work on the loop's thread, and then touch a link: at once on that thread, otherwise soon, in order."""
         if threading.get_ident() == self._ident:
-            work()
+            self._work_now(work, link)
             return
-        self._work.append(work)
+        self._work.append((work, link))
         if self._over:
             # All calls are over: this tells whom it concerns.
             self._do_work()
@@ -251,7 +251,12 @@ class Loop:
     def _do_work(self) -> None:
         for _ in range(len(self._work)):
             with suppress(IndexError):
-                self._guarded(self._work.popleft())
+                self._guarded(partial(self._work_now, *self._work.popleft()))
+
+    def _work_now(self, work: Callable[[], None], link: Link | None) -> None:
+        work()
+        if link is not None:
+            self.touch(link)
 
     def _carefully(self, link: Link, work: Callable[[], object]) -> bool:
         """Do what a link has to do; an error in it ends the link alone."""

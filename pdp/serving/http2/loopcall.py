@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from grpc import StatusCode
 
-from pdp.identity.authentication import Metadata, Peer
+from pdp.identity.authentication import Peer
 from pdp.serving.http2.connection import GRPCConnection
 from pdp.serving.http2.stream import Stream
 from pdp.serving.transport import Behavior
@@ -29,6 +29,10 @@ class Place(Protocol):
 
     def run(self, work: Callable[[], None]) -> None:
         """Run work on the thread of the connection: at once on that thread, otherwise soon, and always in order."""
+        ...
+
+    def forget(self, call: LoopCall) -> None:
+        """Forget a call that is over, on the thread of the connection."""
         ...
 
 
@@ -54,10 +58,14 @@ class LoopCall:
         "_stream",
         "_then",
         "_trailing",
+        "metadata",
+        "number",
     )
+    in_turns: Final = True
 
     def __init__(self, place: Place, stream: Stream) -> None:
         self._place, self._stream = place, stream
+        self.number, self.metadata = stream.id, stream.metadata
         self._then: Callable[[bytes | None], None] | None = None
         # Guards the callbacks, which are None once the call is over.
         self._lock = threading.Lock()
@@ -71,19 +79,9 @@ class LoopCall:
     # How it begins.
 
     @property
-    def metadata(self) -> Metadata:
-        """Return what the caller sent with its message."""
-        return self._stream.metadata
-
-    @property
     def cancelled(self) -> bool:
         """Say whether the caller has left the call."""
         return self._left
-
-    @property
-    def in_turns(self) -> bool:
-        """Return True: the thread of the connection tells when its turn is over."""
-        return True
 
     def answer(self, wire: bytes) -> None:
         """Answer with one message. Raises nothing: the answers to other calls come after it."""
@@ -220,12 +218,14 @@ class LoopCall:
             self.left_now()
 
     def _over_now(self) -> None:
+        self._place.forget(self)
         self._set_idle()
         with self._lock:
             callbacks, self._callbacks = self._callbacks or (), None
         for callback in callbacks:
             self._told(callback)
-        self.heard_now()
+        if self._then is not None:
+            self.heard_now()
 
     def _told(self, tell: Callable[[], None]) -> bool:
         """Tell what works on the call; return False for an error in that, which is no concern of other calls."""

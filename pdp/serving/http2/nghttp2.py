@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 
 import ngh2
 
@@ -71,47 +70,63 @@ class NGHTTP2Engine:
 
     def respond(self, stream: int, headers: Iterable[Header], *, ends: bool = False) -> None:
         """Send the headers of an answer."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.send_response(stream, headers, end_stream=ends)
+        except ngh2.NGH2Error:
+            pass
 
     def send(self, stream: int, data: bytes) -> None:
         """Send a part of the body of an answer."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.send_data(stream, data)
+        except ngh2.NGH2Error:
+            pass
 
     def end(self, stream: int, trailers: Iterable[Header]) -> None:
         """End an answer with trailers, after its body."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.send_trailers(stream, trailers)
+        except ngh2.NGH2Error:
+            pass
 
     def reset(self, stream: int, *, cancels: bool) -> None:
         """End a stream after what was sent on it: the library would drop what it has not written yet."""
         self._write()
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.reset_stream(stream, _CANCEL if cancels else _NO_ERROR)
+        except ngh2.NGH2Error:
+            pass
 
     def give(self, stream: int, count: int) -> None:
         """Let the peer send as many bytes again."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.acknowledge_received_data(count, stream)
+        except ngh2.NGH2Error:
+            pass
 
     def ping(self) -> None:
         """Ask for a sign of life."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.ping()
+        except ngh2.NGH2Error:
+            pass
 
     def announce(self) -> None:
         """Send the first of the two GOAWAY that RFC 9113, section 6.8, advises: it names no last stream."""
-        with suppress(ngh2.NGH2Error):
+        try:
             self._connection.send_shutdown_notice()
+        except ngh2.NGH2Error:
+            pass
 
     def leave(self, *, at_once: bool) -> None:
         """Tell the peer to begin no more streams."""
-        with suppress(ngh2.NGH2Error):
+        try:
             if at_once:
                 self._connection.terminate_connection(_CALM)
             else:
                 self._connection.send_goaway(_NO_ERROR)
+        except ngh2.NGH2Error:
+            pass
 
     def outgoing(self) -> bytes:
         """Return the bytes for the peer since the last time."""
@@ -135,8 +150,11 @@ class NGHTTP2Engine:
 
     def _write(self) -> None:
         # What the library had to say before the connection broke, it says; then it has nothing more.
-        with suppress(ngh2.NGH2Error):
-            self._out += self._connection.data_to_send()
+        try:
+            if self._connection.want_write:
+                self._out += self._connection.data_to_send()
+        except ngh2.NGH2Error:
+            pass
 
     def _tell_why(self) -> None:
         """Write the GOAWAY that the binding leaves out when a bound of its own ends the connection."""

@@ -180,7 +180,7 @@ class _Server:
 
     # The keeper of the link.
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], None], _: Link) -> None:
         """Run work at once: there is one thread."""
         work()
 
