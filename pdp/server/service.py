@@ -102,8 +102,9 @@ class PDPServer:
     record and a `segment_check`, `AuditService` answers that it is unavailable; `coverage` says what its answers lack.
     With `control` it serves what ends authority, and health, and nothing else. `share_port` lets several worker
     processes listen on one port. `transport` is one of `serving.transports`. `answers_left` is called on the loop's
-    thread after the answers of each turn, and must not wait. `check_seconds` is the interval of the checks for health
-    watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
+    thread after the answers of each turn, and on the thread that has answered a batch; it must not wait.
+    `check_seconds` is the interval of the checks for health watchers and idle streams. Raise `ConfigurationError` when
+    it cannot listen.
     """
 
     def __init__(

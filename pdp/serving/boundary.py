@@ -71,7 +71,8 @@ class Boundary:
 
     `lanes` are the threads, `awaited` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
     nothing happens. `observer` is notified of refusals, also on the transport's own thread, so it must not wait.
-    `answers_left` is called there after each turn, once its answers have left: it must neither wait nor take long.
+    `answers_left` is called there after each turn, once its answers have left, and on the thread that has answered part
+    by part: it must neither wait nor take long.
     """
 
     def __init__(
@@ -396,6 +397,9 @@ class _Call:
         """Answer, on a thread of the lane."""
         answer = partial(self._boundary.feed, self, self.feed) if self.feed else partial(self._boundary.unary, self)
         self.incoming.serve(answer, self.wire)
+        if self.route.parts is not None:
+            # One call leaves too little to do for what it costs to begin.
+            self._boundary.answers_left()
 
 
 class _Feed:

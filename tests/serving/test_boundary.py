@@ -24,7 +24,7 @@ from pdp.model import Caller, Head, Role, TraceParent
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
-from pdp.serving.boundary import Boundary, Route
+from pdp.serving.boundary import Boundary, Route, _Call
 from pdp.serving.origin import trace_parent
 from pdp.serving.transports import LOOP
 from pdp.sessions.fences import Fences
@@ -382,6 +382,24 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     late = Code.DEADLINE_EXCEEDED.value[0]
     assert len(listening.parents) == 2
     assert [one.error.code for one in answer.answers] == ([0, 0] if cancelled else [0, 0, late, late])
+
+
+@pytest.mark.parametrize(
+    ("path", "done"), [(AUTHORIZE, ["answer"]), (BATCH, ["answer", "after"])], ids=["one call", "batch"]
+)
+def test_what_was_put_off_is_done_when_the_answers_of_a_batch_have_left(
+    serve: Serve, path: str, done: list[str]
+) -> None:
+    """The thread that has answered a batch has much to encode; after one call, it goes on to the next."""
+    boundary: Boundary = serve().server._boundary
+    found: list[str] = []
+    boundary.answers_left = lambda: found.append("after")
+    incoming = SimpleNamespace(serve=lambda *_: found.append("answer"))
+    caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
+
+    _Call(boundary, cast("Any", None), boundary.routes[path], cast("Any", None), caller, cast("Any", incoming)).run()
+
+    assert done == found
 
 
 def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embedded) -> None:
