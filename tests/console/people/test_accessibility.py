@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ _BROKEN = (
     "<p style='color: #bbb'>Pale</p><button style='width: 9px; height: 9px; padding: 0; border: 0'>a</button>"
     "<button style='width: 9px; height: 9px; padding: 0; border: 0'>b</button><input></main>"
 )
+_PALE_IN_THE_DARK = (
+    "<!doctype html><html lang=en><title>Pale</title><style>body { background: white }"
+    "@media (prefers-color-scheme: dark) and (max-width: 400px) { p { color: silver } }</style>"
+    "<main><h1>Pale</h1><p>Pale</p></main>"
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +73,14 @@ def browser() -> Iterator[Chrome]:
         yield driver
 
 
-def violations(driver: Chrome) -> dict[str, str]:
-    """Return the rules that the page breaks, each with the first element that does."""
+def bring(driver: Chrome) -> None:
+    """Bring the check into a page."""
     # By the debugger, since the page's own policy lets no script of others in.
     driver.execute_cdp_cmd("Runtime.evaluate", {"expression": _AXE.read_text(encoding="utf-8")})
+
+
+def violations(driver: Chrome) -> dict[str, str]:
+    """Return the rules that the page breaks as it looks now, each with the first element that does."""
     run = {"expression": f"axe.run({_RULES})", "awaitPromise": True, "returnByValue": True}
     result = driver.execute_cdp_cmd("Runtime.evaluate", run)["result"]["value"]
     return {one["id"]: one["nodes"][0]["html"] for one in result["violations"]}
@@ -79,22 +89,30 @@ def violations(driver: Chrome) -> dict[str, str]:
 def checked(driver: Chrome, addresses: dict[str, str]) -> list[tuple[str, int, str, str, str]]:
     """Return what every page breaks, in both colour schemes, and on a telephone and a screen."""
     found = []
-    for scheme in _SCHEMES:
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        for width in _WIDTHS:
+    for name, address in addresses.items():
+        driver.get(address)
+        bring(driver)
+        for scheme, width in product(_SCHEMES, _WIDTHS):
+            feature = {"name": "prefers-color-scheme", "value": scheme}
+            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
             resize(driver, width, 900)
-            for name, address in addresses.items():
-                driver.get(address)
-                found += [(scheme, width, name, *broken) for broken in violations(driver).items()]
+            found += [(scheme, width, name, *broken) for broken in violations(driver).items()]
     return found
 
 
 def test_the_check_sees_what_is_broken(browser: Chrome) -> None:
     """A page without what it needs breaks these rules, so a page that breaks none was looked at."""
     browser.get(f"data:text/html,{_BROKEN.replace('#', '%23')}")
+    bring(browser)
 
     assert {"image-alt", "color-contrast", "target-size", "label"} <= violations(browser).keys()
+
+
+def test_each_scheme_is_looked_at_in_each_width(browser: Chrome) -> None:
+    """What is broken only in the dark on a telephone is found there, and nowhere else."""
+    found = checked(browser, {"pale": f"data:text/html,{_PALE_IN_THE_DARK}"})
+
+    assert [("dark", 360, "pale", "color-contrast", "<p>Pale</p>")] == found
 
 
 def test_no_template_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
