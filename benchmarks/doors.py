@@ -10,37 +10,22 @@ It needs what `make .venv-doors/ready .venv-doors/envoy/ready` installs, and tak
 from __future__ import annotations
 
 import argparse
-import http.client
 import itertools
-import json
-import socket
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.mcpproxy import PDP, SERVER, Pipes, approve, pipe, running, served, write_policies
-from pdp.client import Client
+from benchmarks.doorsworld import PDP, Call, Posts, World, approve
 from tests.doors.envoy.real.world import running_envoy
-from tests.machinery.ports import free_port
 
 _ROOT = Path(__file__).parents[1]
 _OTHERS = (str(_ROOT / ".venv-doors" / "bin" / "python"), str(Path(__file__).parent / "otherproxies.py"))
-_META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-    "io.modelcontextprotocol/clientInfo": {"name": "small", "version": "1"},
-}
-_PATIENCE = 60.0
 _ENVOY_ROUTE = "check_settings:\n                                context_extensions: {server: git}"
-
-# Makes one call, the numbered one, and ends the program if it is not answered well.
-Call = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,119 +36,24 @@ class Group:
     ways: Mapping[str, Call]
 
 
-class Posts:
-    """One connection by HTTP to a server of MCP, in the era without a handshake."""
-
-    def __init__(self, port: int, handle: str = "", path: str = "/mcp") -> None:
-        _wait_for(port)
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE)
-        self._path = path
-        self._headers = {
-            "accept": "application/json, text/event-stream",
-            "content-type": "application/json",
-            "mcp-protocol-version": "2026-07-28",
-            "mcp-method": "tools/call",
-            "mcp-name": "echo",
-            "x-pdp-session": handle,
-        }
-
-    def call(self, number: int) -> None:
-        """Call the tool."""
-        params = {"name": "echo", "arguments": {"text": "the same"}, "_meta": _META}
-        said = self.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
-        if said["id"] != number or said["result"].get("isError"):
-            sys.exit(f"a wrong answer: {said}")
-
-    def send(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send JSON, and return the JSON of the answer, which may be an event."""
-        try:
-            answer = self._exchange(json.dumps(body))
-        except (BrokenPipeError, ConnectionResetError):
-            # While other ways were measured, the server has closed the connection.
-            self._connection.close()
-            answer = self._exchange(json.dumps(body))
-        text = answer.read().decode()
-        if answer.status != http.client.OK:
-            sys.exit(f"a wrong answer: {answer.status} {text}")
-        if not text.startswith("{"):
-            text = next(line for line in text.splitlines() if line.startswith("data: {"))[len("data: ") :]
-        said: dict[str, Any] = json.loads(text)
-        return said
-
-    def _exchange(self, body: str) -> http.client.HTTPResponse:
-        self._connection.request("POST", self._path, body, self._headers)
-        return self._connection.getresponse()
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    sys.exit(f"nothing listens at port {port}")
-
-
-class World:
-    """Everything that runs: the PDP, and a server over HTTP."""
-
-    def __init__(self, folder: Path, opened: ExitStack) -> None:
-        self.folder = folder
-        self.opened = opened
-        write_policies(folder / "policies", reports=False)
-        self.address = served(folder, opened)
-        backend = opened.enter_context(running(*SERVER, "--http", folder=folder))
-        self.backend = int(pipe(backend.stdout).readline())
-        self.url = f"http://127.0.0.1:{self.backend}/mcp"
-        with Client(self.address, data_dir=self.data, token_file=self.data / "tokens" / "pep.token") as gateway:
-            wish = gateway.request_session(user="alice", agent="coder", purpose="to measure", tools=["echo/*"])
-            self.handle = wish.session_handle
-        approve(self.address, self.data)
-
-    @property
-    def data(self) -> Path:
-        """Return the data folder of the PDP."""
-        return self.folder / ".pdp"
-
-    def pipes(self, *command: str) -> Call:
-        """Return calls over pipes, after the greeting."""
-        conversation = Pipes(self.opened.enter_context(running(*command, folder=self.folder)))
-        conversation.greet()
-        return lambda _: conversation.call_the_same()
-
-    def listening(self, *command: str) -> int:
-        """Run a program of ours or of others that is told its port, and return the port."""
-        port = free_port()
-        words = [word.replace("PORT", str(port)) for word in command]
-        self.opened.enter_context(running(*words, folder=self.folder))
-        return port
-
-    def asked(self) -> tuple[str, ...]:
-        """Return how a door reaches the PDP."""
-        return ("--address", self.address)
-
-
-def over_pipes(world: World) -> Group:
-    """Return the ways over pipes. A person approves the sessions of both proxies of ours."""
+def over_pipes(world: World) -> Iterator[Group]:
+    """Yield the ways over pipes. A person approves the sessions of both proxies of ours."""
     wish = ("--request", "to measure", "--user", "alice", "--agent", "coder", "--server", "echo")
     own = world.folder / "embedded"
-    asking = world.pipes(*PDP, "mcp", *wish, *world.asked(), "--", *SERVER)
+    asking = world.pipes(*PDP, "mcp", *wish, *world.asked(), "--", *world.server)
     approve(world.address, world.data)
-    embedded = world.pipes(*PDP, "mcp", *wish, "--embedded", "--data-dir", str(own), "--", *SERVER)
+    embedded = world.pipes(*PDP, "mcp", *wish, "--embedded", "--data-dir", str(own), "--", *world.server)
     approve(f"unix:{own / 'server.sock'}", own)
-    return Group(
-        name="over pipes",
-        ways={
-            "no door": world.pipes(*SERVER),
-            "`pdp mcp`": asking,
-            "`pdp mcp --embedded`": embedded,
-            "`mcp` SDK, asks nobody": world.pipes(*_OTHERS, "sdk", "pipes", *SERVER),
-            "FastMCP, asks nobody": world.pipes(*_OTHERS, "fastmcp", "pipes", *SERVER),
-        },
-    )
+    conversations = {
+        "no door": world.pipes(*world.server),
+        "`pdp mcp`": asking,
+        "`pdp mcp --embedded`": embedded,
+        "`mcp` SDK, asks nobody": world.pipes(*_OTHERS, "sdk", "pipes", *world.server),
+        "FastMCP, asks nobody": world.pipes(*_OTHERS, "fastmcp", "pipes", *world.server),
+    }
+    yield Group(name="over pipes", ways={name: one.call for name, one in conversations.items()})
+    # Nobody is asked about it.
+    yield Group(name="over pipes, a ping", ways={name: one.ping for name, one in conversations.items()})
 
 
 def over_http(world: World) -> Group:
@@ -260,10 +150,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.doors", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--requests", type=int, default=60, help="by each way, in each round")
+    parser.add_argument("--reports", action="store_true", help="with a bundle that wants to know what came of calls")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as opened:
-        world = World(Path(name), opened)
-        groups = [over_pipes(world), over_http(world), with_envoy(world), with_authzen(world)]
+        world = World(Path(name), opened, reports=arguments.reports)
+        groups = [*over_pipes(world), over_http(world)]
+        if not arguments.reports:
+            # These gateways do not tell what came of a call.
+            groups += [with_envoy(world), with_authzen(world)]
         rounds = measured(groups, arguments.rounds, arguments.requests)
     print(table(groups, rounds))
 

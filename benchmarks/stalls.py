@@ -29,11 +29,11 @@ from benchmarks.wakes import Wakes, waking
 from pdp.bench.bundle import SERVER, generated_files
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
+from pdp.bench.measuring import measured
 from pdp.bench.plan import Measurement, Shape
 from pdp.bench.processes import cores, listening, on_core, running
 from pdp.bench.questions import Workload, generated_workload
 from pdp.bench.receiver import receiving
-from pdp.bench.running import measured
 from pdp.bench.servers import Target
 from pdp.client import Client
 from pdp.testing.inprocess import write_folder

@@ -80,15 +80,33 @@ class EnvoyDialect:
 @contextmanager
 def envoy_door(workload: Workload, folder: Path, core: int | None, environment: Mapping[str, str]) -> Iterator[Target]:
     """Run a server and the door of Envoy before it, on the same core; the CPU is that of both."""
-    with pdp_server(DOOR, workload, folder, core, environment) as server:
+    command = ("door", "envoy", "--listen", "127.0.0.1:0")
+    with behind_door(DOOR, command, workload, folder, core, environment, says=_SERVING) as (both, handles, address):
+        yield replace(both, address=address, dialect=EnvoyDialect(handles))
+
+
+@contextmanager
+def behind_door(
+    name: str,
+    command: Sequence[str],
+    workload: Workload,
+    folder: Path,
+    core: int | None,
+    environment: Mapping[str, str],
+    *,
+    says: str,
+) -> Iterator[tuple[Target, Sequence[str], str]]:
+    """Run a server, and a command of `pdp` that is a door before it, on the same core.
+
+    Yield both as one, the handles of the sessions, and what the door prints after `says` once it listens.
+    """
+    with pdp_server(name, workload, folder, core, environment) as server:
         if not isinstance(server.dialect, PDPDialect):
             raise TypeError("this server is asked in its own words")
-        flags = ["--address", server.address, "--plaintext"]
-        flags += ["--token-file", str(data_of(DOOR, folder) / "tokens" / "pep.token")]
-        command = ["door", "envoy", "--listen", "127.0.0.1:0", *flags]
+        reached = ("--address", server.address, "--plaintext")
+        token = ("--token-file", str(data_of(name, folder) / "tokens" / "pep.token"))
         with module_process(
-            "pdp.cli", command, core=core, environment=environment, errors=subprocess.STDOUT
+            "pdp.cli", [*command, *reached, *token], core=core, environment=environment, errors=subprocess.STDOUT
         ) as process:
-            address = listening(process, "pdp door envoy", says=_SERVING)
-            dialect = EnvoyDialect(server.dialect.handles)
-            yield replace(server, address=address, dialect=dialect, others=(process.pid,))
+            said = listening(process, f"pdp {command[0]}", says=says)
+            yield replace(server, others=(process.pid,)), server.dialect.handles, said

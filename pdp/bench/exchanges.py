@@ -1,4 +1,4 @@
-"""One exchange with a server: unary, on a stream, a batch, or by the client library; each answer is checked."""
+"""One exchange with a server by gRPC: unary, on a stream, or a batch; each answer is checked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from pdp.bench.byclient import by_client
 from pdp.bench.callids import before_id, digits_of, traceparent
 from pdp.bench.dialects import Dialect
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.load import Answered, Ask
-from pdp.bench.plan import BATCH, CLIENT_SHAPES, Measurement, Shape
+from pdp.bench.plan import BATCH, Measurement, Shape
 from pdp.bench.questions import Question, Workload
 
 
@@ -27,11 +26,15 @@ class Asked(NamedTuple):
     questions: Sequence[Question]
     fresh: int
 
+    def answered(self, remembered: int) -> Answered:
+        """Return what came of it: so many of its answers were remembered."""
+        return Answered(decisions=len(self.questions), remembered=remembered, fresh=self.fresh)
+
 
 # By default a process shares connections, and a server's closed one would be used for the next server.
 # A server takes 32 by default; with more, several messages are in progress on one stream.
 _MOST_STREAMS = 16
-_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 @asynccontextmanager
@@ -43,15 +46,11 @@ async def exchanging(
     It raises `WrongAnswerError` for every error, too.
     """
     shape = measurement.shape
-    if shape in CLIENT_SHAPES:
-        async with by_client(address, dialect, measurement, workload) as ask:
-            yield ask
-        return
     supply = supplied(
         workload, measurement.misses, lambda questions: dialect.encode(shape, questions), size=size_of(shape)
     )
     path = dialect.path(shape)
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         if shape is Shape.STREAM:
             many = min(measurement.concurrency, _MOST_STREAMS)
             streams = [_Stream(channel.stream_stream(path)(metadata=dialect.metadata), dialect) for _ in range(many)]
@@ -73,8 +72,8 @@ async def exchanging(
             try:
                 answer = await method(wire, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                raise _unanswered(error) from error
-            return _answered(asked, dialect.check(shape, answer, asked.questions))
+                raise unanswered(error) from error
+            return asked.answered(dialect.check(shape, answer, asked.questions))
 
         yield ask
 
@@ -128,7 +127,7 @@ class _Stream:
             try:
                 await self._call.write(asked.wire)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                raise _unanswered(error) from error
+                raise unanswered(error) from error
         return await answered
 
     async def close(self) -> None:
@@ -144,7 +143,7 @@ class _Stream:
                 answer = await self._call.read()
                 failure = WrongAnswerError("the server ended the stream") if answer is grpc.aio.EOF else None
             except grpc.aio.AioRpcError as error:
-                failure = _unanswered(error)
+                failure = unanswered(error)
             if failure is not None:
                 for answered, _ in self._waiting:
                     if not answered.done():
@@ -157,14 +156,11 @@ class _Stream:
                 answered.set_exception(error)
             else:
                 if not answered.done():
-                    answered.set_result(_answered(asked, remembered))
+                    answered.set_result(asked.answered(remembered))
 
 
-def _answered(asked: Asked, remembered: int) -> Answered:
-    return Answered(decisions=len(asked.questions), remembered=remembered, fresh=asked.fresh)
-
-
-def _unanswered(error: Exception) -> WrongAnswerError:
+def unanswered(error: Exception) -> WrongAnswerError:
+    """Return the error for a call of gRPC that failed."""
     if isinstance(error, grpc.aio.AioRpcError):
         return WrongAnswerError(f"no answer: {error.code().name}, {error.details()}")
     return WrongAnswerError("no answer: the stream has ended")

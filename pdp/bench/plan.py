@@ -20,6 +20,15 @@ FULL_LOOP = "everything on, loop"
 LOOP_TLS = "everything on, loop, TLS"
 # Everything on, and a door before the server: that of Envoy, asked as Envoy asks it.
 DOOR = "everything on, door of Envoy"
+# The same with the door of MCP, which a client calls in the place of the tool server.
+MCP_DOOR = "everything on, door of MCP"
+# A tool server that is called without a door: the control of calls over MCP.
+TOOL_SERVER = "tool server alone"
+# Everything on, and a call of another system after the answer. The control has the key itself, and a broker has it
+# sealed, or holds an access token that it got for it, or adds it to a request that passes through.
+BROKER = "everything on, broker"
+OWN_KEY = "everything on, a key of its own"
+SEALED_KEY, HELD_TOKEN, ADDED_KEY = (f"{BROKER} with {what}" for what in ("a key", "an access token", "a proxy"))
 # In process, the control is Python code that parses and digests the same arguments.
 LOOP = "parse and digest"
 OBSERVED = "trace, metrics and record"
@@ -32,6 +41,7 @@ class Shape(Enum):
 
     Raw frames are unary calls too, by a load of our own that costs less than the client of gRPC. The client library
     sends each call by itself, or those that wait at the same time together, as it does by default.
+    A call over MCP, and a brokered one, is the whole call and not the question alone.
     """
 
     UNARY = "unary"
@@ -40,11 +50,16 @@ class Shape(Enum):
     BATCH = "batch"
     CLIENT_ALONE = "client by itself"
     CLIENT_TOGETHER = "client together"
+    MCP = "call over MCP"
+    BROKERED = "brokered call"
     IN_PROCESS = "in process"
 
 
 # Only this server has a client library.
 CLIENT_SHAPES = (Shape.CLIENT_ALONE, Shape.CLIENT_TOGETHER)
+# Only this setup is asked in such a way, beside a control of its own.
+SETUP_OF = {Shape.MCP: MCP_DOOR, Shape.BROKERED: BROKER}
+_CONTROLS = {Shape.IN_PROCESS: LOOP, Shape.MCP: TOOL_SERVER, Shape.BROKERED: OWN_KEY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +89,11 @@ class Measurement:
         if self.connections > 1:
             parts.append(f"{self.connections} connections")
         return ", ".join(part for part in parts if part)
+
+    @property
+    def control(self) -> str:
+        """Return the name of what all others are compared with."""
+        return _CONTROLS.get(self.shape, CONTROL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +125,9 @@ def planned(
 
     The ladder is climbed by unary calls, by raw frames and by the client library with the first mix; the other mixes
     use its middle step, and the client library does without them.
-    Streams use its first and its middle step, batches the first, and the open loop has unary calls and raw frames. Raw
-    frames climb the ladder again with each further number of `connections`, from the step on that has a call for each.
+    Streams, calls over MCP and brokered ones use its first and its middle step, batches the first, and the open loop
+    has unary calls and raw frames. Raw frames climb the ladder again with each further number of `connections`, from
+    the step on that has a call for each. Brokered calls are one call again and again, so no mix is theirs.
     """
     first, middle = ladder[0], ladder[len(ladder) // 2]
     listed: list[Measurement] = []
@@ -124,9 +145,12 @@ def planned(
             for step in ladder
             if step >= many > 1
         ]
-    if Shape.STREAM in shapes:
-        steps = dict.fromkeys((first, middle))
-        listed += [Measurement(shape=Shape.STREAM, concurrency=step, misses=mixes[0]) for step in steps]
+    for shape in (Shape.STREAM, Shape.MCP, Shape.BROKERED):
+        if shape in shapes:
+            mix = None if shape is Shape.BROKERED else mixes[0]
+            listed += [
+                Measurement(shape=shape, concurrency=step, misses=mix) for step in dict.fromkeys((first, middle))
+            ]
     for shape in CLIENT_SHAPES:
         if shape in shapes:
             listed += [Measurement(shape=shape, concurrency=step, misses=mixes[0]) for step in ladder]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,17 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pdp.bench.brokering import brokers
 from pdp.bench.doors import envoy_door
-from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
-from pdp.bench.figures import Figures, milliseconds
-from pdp.bench.frameload import frame_load
+from pdp.bench.figures import Figures
 from pdp.bench.inprocess import InProcess, Order, deciding
-from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
+from pdp.bench.mcpdoor import mcp_door, tool_server
+from pdp.bench.measuring import measured
 from pdp.bench.plan import (
     BARE,
-    CONTROL,
     DOOR,
     FULL,
     FULL_LOOP,
@@ -30,11 +26,12 @@ from pdp.bench.plan import (
     LOOP_TLS,
     OBSERVED,
     RECORDED,
+    SETUP_OF,
     Effort,
     Measurement,
     Shape,
 )
-from pdp.bench.processes import core_seconds, cores, on_core
+from pdp.bench.processes import cores, on_core
 from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
 from pdp.bench.results import Finding, Result
@@ -46,9 +43,6 @@ _HITS_A_SECOND, _MISSES_A_SECOND = 10_000, 2_000
 # More would overflow the queues of telemetry, and a dropped item costs nothing.
 _MOST_DECISIONS = 10_000
 _WARMING_SECONDS = 0.1
-# How far the share of remembered answers may differ from the intended one.
-_MIX_TOLERANCE = 0.05
-
 _WAYS = (LOOP, BARE, OBSERVED)
 
 Progress = Callable[[str, int, int], None]
@@ -59,7 +53,7 @@ Starting = Callable[[Path, int | None], AbstractContextManager[Target]]
 class Plan:
     """The plan of a run.
 
-    `setups` names the servers besides the control. `others` run further ones, each in a folder and on a core.
+    `setups` names the servers besides the controls. `others` run further ones, each in a folder and on a core.
     """
 
     measurements: Sequence[Measurement]
@@ -67,6 +61,16 @@ class Plan:
     workload: Workload
     setups: Sequence[str] = (BARE, RECORDED, FULL)
     others: Sequence[Starting] = ()
+
+    @property
+    def possible(self) -> Sequence[Measurement]:
+        """Return the measurements but those that ask a setup alone that is not there."""
+        return [one for one in self.measurements if SETUP_OF.get(one.shape) in {None, *self.setups}]
+
+    @property
+    def shapes(self) -> frozenset[Shape]:
+        """Return the shapes of what is measured."""
+        return frozenset(one.shape for one in self.possible)
 
 
 Measuring = Callable[[Plan, Progress], Result]
@@ -114,12 +118,9 @@ class _Bench:
 
     def __init__(self, plan: Plan, resources: _Resources, opened: ExitStack) -> None:
         self._plan = plan
-        shapes = {one.shape for one in plan.measurements}
-        self._targets: list[Target] = []
-        if shapes - {Shape.IN_PROCESS}:
-            self._targets += [opened.enter_context(one) for one in _servers(plan, resources)]
+        self._targets = [*_started(plan, resources, opened)]
         self._inside: InProcess | None = None
-        if Shape.IN_PROCESS in shapes:
+        if Shape.IN_PROCESS in plan.shapes:
             scratch = resources.folder / "in-process"
             scratch.mkdir()
             self._inside = opened.enter_context(
@@ -130,7 +131,7 @@ class _Bench:
 
     def measure(self, progress: Progress) -> list[Finding]:
         """Make all measurements in each round, after a warm-up round that does not count."""
-        effort, listed = self._plan.effort, self._plan.measurements
+        effort, listed = self._plan.effort, self._plan.possible
         rounds: list[dict[str, list[Figures]]] = [{} for _ in listed]
         total = len(listed) * (effort.rounds + 1)
         for turn in range(effort.rounds + 1):
@@ -143,7 +144,7 @@ class _Bench:
         return [
             Finding(
                 title=one.title,
-                control=LOOP if one.shape is Shape.IN_PROCESS else CONTROL,
+                control=one.control,
                 rounds={name: found[name] for name in self._names(one) if name in found},
             )
             for one, found in zip(listed, rounds, strict=True)
@@ -156,12 +157,12 @@ class _Bench:
         if measurement.shape is Shape.IN_PROCESS:
             yield from self._decide(measurement, seconds)
             return
+        asked = [target for target in self._targets if target.dialect.path(measurement.shape) is not None]
         # A server must not always follow the same heavy one: each round begins with another.
-        first = turn % len(self._targets)
-        for target in (*self._targets[first:], *self._targets[:first]):
-            if target.dialect.path(measurement.shape) is not None:
-                with _named(target.name, measurement):
-                    yield target.name, measured(target, measurement, self._plan.workload, seconds)
+        first = turn % len(asked)
+        for target in (*asked[first:], *asked[:first]):
+            with _named(target.name, measurement):
+                yield target.name, measured(target, measurement, self._plan.workload, seconds)
 
     def _decide(self, measurement: Measurement, seconds: float) -> Iterator[tuple[str, Figures]]:
         if self._inside is None:
@@ -175,113 +176,28 @@ class _Bench:
             yield way, Figures(cpu=cost)
 
 
-def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManager[Target]]:
-    workload, core = plan.workload, resources.server_core
-    yield empty_handler(workload, core)
-    if BARE in plan.setups:
-        yield bare_server(workload, resources.folder, core)
-    if RECORDED in plan.setups:
-        yield pdp_server(RECORDED, workload, resources.folder, core, {"OTEL_SDK_DISABLED": "true"})
+def _started(plan: Plan, resources: _Resources, opened: ExitStack) -> Iterator[Target]:
+    """Start the servers that are asked, and yield them."""
+    workload, folder, core, start = plan.workload, resources.folder, resources.server_core, opened.enter_context
     everything = {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint}
-    for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop"), (LOOP_TLS, "loop")):
-        if setup in plan.setups:
-            tls = setup == LOOP_TLS
-            yield pdp_server(setup, workload, resources.folder, core, everything, listener=listener, tls=tls)
-    if DOOR in plan.setups:
-        yield envoy_door(workload, resources.folder, core, everything)
-    yield from (start(resources.folder, core) for start in plan.others)
-
-
-def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
-    """Return the figures of one server, asked in one way.
-
-    Raise `WrongAnswerError`, also when the mix is not the intended one.
-    """
-    ask = _asked_by_frames if measurement.shape is Shape.FRAMES else _asked_by_grpc
-    with _hinted(measurement):
-        sample, spent = ask(target, measurement, workload, seconds)
-    share, meant = sample.remembered / sample.checked, 1 - sample.fresh / sample.checked
-    if target.dialect.cached and measurement.misses is not None and abs(share - meant) > _MIX_TOLERANCE:
-        raise WrongAnswerError(f"{meant:.0%} of the answers should have been remembered ones, and {share:.0%} were")
-    return Figures(
-        cpu=spent.server / sample.decisions * 1e6,
-        rate=sample.decisions / sample.elapsed,
-        latencies=milliseconds(sample.took),
-        remembered=share if target.dialect.cached else math.nan,
-        late=median_late(sample),
-        load=spent.load / sample.decisions * 1e6,
-        # The kernel counts a core's time in steps, so a short measurement can give more than the whole.
-        others=min(1.0, max(0.0, spent.core - spent.server) / sample.elapsed),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Spent:
-    """Seconds of CPU: of the server, of its core, and of this process, which is the load."""
-
-    server: float
-    core: float
-    load: float
-
-    @classmethod
-    def until_now(cls, target: Target) -> _Spent:
-        return cls(server=target.cpu_seconds, core=core_seconds(target.core), load=time.process_time())
-
-    def since(self, before: _Spent) -> _Spent:
-        return _Spent(server=self.server - before.server, core=self.core - before.core, load=self.load - before.load)
-
-
-def _asked_by_frames(
-    target: Target, measurement: Measurement, workload: Workload, seconds: float
-) -> tuple[Sample, _Spent]:
-    with frame_load(target, measurement, workload, seconds) as load:
-        load.ask_each(_once(measurement, workload))
-        before = _Spent.until_now(target)
-        return load.run(measurement, seconds), _Spent.until_now(target).since(before)
-
-
-def _asked_by_grpc(
-    target: Target, measurement: Measurement, workload: Workload, seconds: float
-) -> tuple[Sample, _Spent]:
-    async def asked() -> tuple[Sample, _Spent]:
-        async with exchanging(target.address, target.dialect, measurement, workload) as ask:
-            for _ in range(_once(measurement, workload)):
-                await ask()
-            before = _Spent.until_now(target)
-            return await _load(ask, measurement, seconds), _Spent.until_now(target).since(before)
-
-    return asyncio.run(asked())
-
-
-def _once(measurement: Measurement, workload: Workload) -> int:
-    """Return how many messages ask every repeated question once, so that its answer is remembered.
-
-    One, where the share of remembered answers is unknown, as it is for recorded calls.
-    """
-    return -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
-
-
-async def _load(ask: Ask, measurement: Measurement, seconds: float) -> Sample:
-    if measurement.rate is not None:
-        return await open_loop(ask, rate=measurement.rate, seconds=seconds)
-    return await closed_loop(ask, concurrency=measurement.concurrency, seconds=seconds)
-
-
-@contextmanager
-def _hinted(measurement: Measurement) -> Iterator[None]:
-    """Raise the first error of a loop, with what to do about it where that is known."""
-    try:
-        yield
-    except* WrongAnswerError as group:
-        found: BaseException = group
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        hint = (
-            "; if the machine cannot answer this many calls per second now, pass a lower `--rate`"
-            if measurement.rate
-            else ""
-        )
-        raise WrongAnswerError(f"{found}{hint}") from None
+    if plan.shapes - {Shape.IN_PROCESS, *SETUP_OF}:
+        yield start(empty_handler(workload, core))
+        if BARE in plan.setups:
+            yield start(bare_server(workload, folder, core))
+        if RECORDED in plan.setups:
+            yield start(pdp_server(RECORDED, workload, folder, core, {"OTEL_SDK_DISABLED": "true"}))
+        for setup, listener in ((FULL, "grpc"), (FULL_LOOP, "loop"), (LOOP_TLS, "loop")):
+            if setup in plan.setups:
+                options, tls = f"--server-listener={listener}", setup == LOOP_TLS
+                yield start(pdp_server(setup, workload, folder, core, everything, options, tls=tls))
+        if DOOR in plan.setups:
+            yield start(envoy_door(workload, folder, core, everything))
+        yield from (start(other(folder, core)) for other in plan.others)
+    if Shape.MCP in plan.shapes:
+        yield start(tool_server(workload, folder, core))
+        yield start(mcp_door(workload, folder, core, everything))
+    if Shape.BROKERED in plan.shapes:
+        yield from start(brokers(folder, core, everything))
 
 
 @contextmanager

@@ -55,18 +55,17 @@ def pdp_server(
     folder: Path,
     core: int | None,
     environment: Mapping[str, str],
+    *more: str,
     workers: int = 1,
-    listener: str = "grpc",
-    *,
     tls: bool = False,
 ) -> Iterator[Target]:
     """Run `pdp serve` on the policies in `folder/policies`; open a workload's sessions.
 
-    By default it is one process that speaks plain text, like the control and all others here: the comparison is about
-    the work for a call. With `tls` it is asked by raw frames alone.
+    `more` are further options. By default it is one process that speaks plain text, like the control and all others
+    here: the comparison is about the work for a call. With `tls` it is asked by raw frames alone.
     """
     data = data_of(name, folder)
-    flags = (f"--server-workers={workers}", f"--server-listener={listener}", "--policies-watch=false")
+    flags = (f"--server-workers={workers}", "--policies-watch=false", *more)
     with serving(data, folder / "policies", *flags, core=core, environment=environment, tls=tls) as (address, pid):
         yield _opened(name, address, pid, core, workload, data, tls=tls)
 

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from benchmarks.beside import main, run_beside
 from benchmarks.cerbos import CERBOS, CerbosDialect, cerbos_server, find_cerbos
 from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planned
+from pdp.bench.measuring import measured
 from pdp.bench.plan import CONTROL
 from pdp.bench.questions import generated_workload
-from pdp.bench.running import measured
 from pdp.errors import UnavailableError
 
 ALLOWED = b"\x12\x0f\x12\x0d\n\tread_item\x10\x01"

@@ -6,41 +6,54 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planned, run
+from pdp.bench import Effort, Measurement, Plan, Result, Shape, WrongAnswerError, planned, read_result, run
+from pdp.bench.brokered import BrokeredDialect, Call
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.frameload import frame_load
 from pdp.bench.load import Sample
+from pdp.bench.measuring import measured
 from pdp.bench.plan import (
+    ADDED_KEY,
     ALL_HITS,
     ALL_MISSES,
     BARE,
+    BROKER,
     CLIENT_SHAPES,
     CONTROL,
     DOOR,
     FULL,
     FULL_LOOP,
+    HELD_TOKEN,
     LOOP,
     LOOP_TLS,
+    MCP_DOOR,
     OBSERVED,
+    OWN_KEY,
     RECORDED,
+    SEALED_KEY,
+    TOOL_SERVER,
 )
-from pdp.bench.questions import Workload, arguments, generated_workload, question
-from pdp.bench.running import measured
+from pdp.bench.questions import Question, Workload, arguments, generated_workload, question
 from pdp.bench.servers import Target, empty_handler, pdp_server
+from pdp.cli.operate.bench import bench as command
 from pdp.cli.root import root
 from pdp.testing.inprocess import write_folder
 
 SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH, *CLIENT_SHAPES)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL, FULL_LOOP]
+SETUPS = (*EVERY_SERVER[1:], LOOP_TLS, DOOR, MCP_DOOR, BROKER)
+EMPTY = Result(at="", yardstick="", machine={}, effort="", workload="", remarks=(), findings=())
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +80,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
             measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5), connections=(1, 2)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
-            setups=[*EVERY_SERVER[1:], LOOP_TLS, DOOR],
+            setups=SETUPS,
         ),
         lambda _, done, total: told.append((done, total)),
     )
@@ -83,13 +96,15 @@ def test_every_server_is_measured_in_every_shape() -> None:
         "raw frames, hits, 200 calls/s": [*EVERY_SERVER, LOOP_TLS],
         "raw frames, hits, 2 at a time, 2 connections": [*EVERY_SERVER, LOOP_TLS],
         "stream, hits, 2 at a time": EVERY_SERVER,
+        "call over MCP, hits, 2 at a time": [TOOL_SERVER, MCP_DOOR],
+        "brokered call, 2 at a time": [OWN_KEY, SEALED_KEY, HELD_TOKEN, ADDED_KEY],
         "client by itself, hits, 2 at a time": EVERY_SERVER[1:],
         "client together, hits, 2 at a time": EVERY_SERVER[1:],
         "batch of 50, hits, 1 at a time": EVERY_SERVER,
     } == {one.title: list(one.rounds) for one in result.findings}
     assert {1} == {len(rounds) for one in result.findings for rounds in one.rounds.values()}
     assert all(figures.cpu > 0 for one in result.findings for rounds in one.rounds.values() for figures in rounds)
-    assert [(done, 26) for done in range(1, 27)] == told
+    assert [(done, 30) for done in range(1, 31)] == told
 
 
 @pytest.mark.parametrize("shape", SERVED)
@@ -141,6 +156,36 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
 
     with pytest.raises(WrongAnswerError, match=r"(?i:invalid_argument)|the stream answered with an error"):
         measure(server, shape, wrong)
+
+
+@asynccontextmanager
+async def badly(_: Question) -> AsyncIterator[Call]:
+    """Make calls that the other side answers with something else."""
+
+    async def call(_: str, __: bytes) -> bytes:
+        return b"{}"
+
+    yield call
+
+
+@pytest.mark.parametrize(
+    ("with_token", "problem"),
+    [(False, "the other side did not answer the call"), (True, "no call token: this server issues none")],
+)
+def test_a_brokered_call_that_is_not_made_ends_the_run(server: Target, *, with_token: bool, problem: str) -> None:
+    """It is not enough that the call is allowed: the other side must have done it, and for a broker with a token."""
+    workload = generated_workload()
+    assert isinstance(server.dialect, PDPDialect)
+    dialect = BrokeredDialect(
+        server.dialect.handles,
+        server.dialect.token,
+        question=workload.repeated[0],
+        calling=badly,
+        with_token=with_token,
+    )
+
+    with pytest.raises(WrongAnswerError, match=problem):
+        measure(replace(server, dialect=dialect), Shape.BROKERED, workload)
 
 
 def frames(target: Target, seconds: float, **measured: Any) -> Sample:
@@ -222,6 +267,10 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
         (["--compare", "nowhere.json"], "`nowhere.json`: no such file or directory"),
         (["--workload", "nowhere.jsonl"], "`nowhere.jsonl`: no such file or directory"),
         (["--policies", "policies"], "--policies needs --workload"),
+        (
+            ["--shape", "brokered call", "--setup", FULL],
+            f"`brokered call` is a way to ask `{BROKER}` alone: see --setup",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected: str) -> None:
@@ -229,3 +278,28 @@ def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected:
     done = CliRunner().invoke(root, ["bench", "--short", *arguments])
 
     assert (2, "", f"error: {expected}\n") == (done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("library", "setups", "extra"),
+    [("ngh2", [FULL_LOOP, LOOP_TLS], "loop"), ("httpcore2", [MCP_DOOR], "mcp"), ("uvicorn", [BROKER], "broker")],
+)
+def test_what_is_not_installed_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, library: str, setups: list[str], extra: str
+) -> None:
+    """A setup without its library is no row, but a remark; who asks for it by name is told at once."""
+    plans: list[Plan] = []
+
+    def measuring(plan: Plan, _: object) -> Result:
+        plans.append(plan)
+        return replace(EMPTY, remarks=["one"])
+
+    monkeypatch.setattr("pdp.cli.operate.bench.find_spec", lambda name: None if name == library else object())
+    problems = [f"`{setup}` cannot be measured: pip install 'agent-pdp[{extra}]'" for setup in setups]
+
+    click.Context(command).invoke(command, short=True, measuring=measuring, json_file=str(tmp_path / "result.json"))
+    named = CliRunner().invoke(root, ["bench", "--short", "--setup", setups[0]])
+
+    assert set(SETUPS) - set(setups) == set(plans[0].setups)
+    assert ["one", *problems] == read_result(tmp_path / "result.json").remarks
+    assert (2, f"error: {problems[0]}\n") == (named.exit_code, named.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from pdp.bench.plan import (
     ALL_HITS,
     ALL_MISSES,
     BARE,
+    BROKER,
     CONNECTIONS,
     DOOR,
     FULL,
     FULL_LOOP,
     LADDER,
     LOOP_TLS,
+    MCP_DOOR,
     RATE,
     RECORDED,
+    SETUP_OF,
     SHORT,
     SHORT_LADDER,
     USUAL,
@@ -35,6 +39,7 @@ from pdp.cli.operate.benchview import (
     CHANGE_COLUMNS,
     FINDING_COLUMNS,
     change_rows,
+    controls,
     finding_rows,
     lateness,
     own_cost,
@@ -42,9 +47,17 @@ from pdp.cli.operate.benchview import (
 )
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
+from pdp.foundation.extras import DISTRIBUTION
 
 _SHAPES = [shape.value for shape in Shape]
-_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP, LOOP_TLS, DOOR)
+_SETUPS = (BARE, RECORDED, FULL, FULL_LOOP, LOOP_TLS, DOOR, MCP_DOOR, BROKER)
+# What a setup needs besides: a library, and the extra that brings it.
+_NEEDED = {
+    FULL_LOOP: ("ngh2", "loop"),
+    LOOP_TLS: ("ngh2", "loop"),
+    MCP_DOOR: ("httpcore2", "mcp"),
+    BROKER: ("uvicorn", "broker"),
+}
 _BOUND = 0.2
 
 
@@ -101,7 +114,8 @@ def bench(
     """Measure this server beside one that decides nothing.
 
     Starts all servers itself, measures them in turns, checks every answer, and prints medians and ratios. Compare the
-    ratios; absolute figures hold only for this machine at this time.
+    ratios; absolute figures hold only for this machine at this time. A call over MCP is the whole call, beside the same
+    call without a door, and a brokered call is beside one with a key of the caller's own.
 
     Exit code 0: measured. 1: an answer was wrong, or a figure is worse than in the baseline by more than the bound.
     2: nothing could be measured.
@@ -112,6 +126,9 @@ def bench(
         raise click.UsageError(
             "--misses cannot be combined with --workload: recorded calls repeat as they were recorded"
         )
+    left_out = [_needed(one) for one in setups or _SETUPS if one in _NEEDED and not find_spec(_NEEDED[one][0])]
+    if setups and left_out:
+        raise click.UsageError(left_out[0])
     effort = SHORT if short else USUAL
     mixes: Sequence[float | None] = _shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES))
     plan = Plan(
@@ -124,8 +141,10 @@ def bench(
         ),
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
         workload=open_workload(workload or "", policies or ""),
-        setups=setups or [one for one in _SETUPS if one not in (FULL_LOOP, LOOP_TLS) or find_spec("ngh2")],
+        setups=setups or [one for one in _SETUPS if _needed(one) not in left_out],
     )
+    if not plan.possible:
+        raise click.UsageError(f"`{shapes[0]}` is a way to ask `{SETUP_OF[Shape(shapes[0])]}` alone: see --setup")
     # Report an unreadable baseline before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
     try:
@@ -134,6 +153,7 @@ def bench(
     except WrongAnswerError as error:
         click.echo(f"wrong: {error}", err=True)
         raise click.exceptions.Exit(NO) from None
+    result = replace(result, remarks=[*result.remarks, *left_out])
     if json_file:
         replace_file(Path(json_file), written(result))
     _show(result)
@@ -141,9 +161,16 @@ def bench(
         raise click.exceptions.Exit(NO)
 
 
+def _needed(setup: str) -> str:
+    """Return what to say of a setup whose library is not installed; empty for one that needs none."""
+    if setup not in _NEEDED:
+        return ""
+    return f"`{setup}` cannot be measured: pip install '{DISTRIBUTION}[{_NEEDED[setup][1]}]'"
+
+
 def _show(result: Result) -> None:
     about_load = (*quietness(result), *own_cost(result), *lateness(result))
-    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *about_load]
+    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *controls(result), *about_load]
     click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pdp.bench import Change, Result
 from pdp.bench.figures import Spread, cpu, p50, p99, rate, spread
+from pdp.bench.plan import CONTROL
 from pdp.bench.results import BUSY
 
 FINDING_COLUMNS = (
@@ -33,6 +34,15 @@ def quietness(result: Result) -> Iterator[str]:
         median, most = result.others.median, result.others.most
         yield f"other processes used {median:.0%} of the servers' core, {most:.0%} at most" + (
             ": throughput and latencies are those of a busy machine" if median > BUSY else ""
+        )
+
+
+def controls(result: Result) -> Iterator[str]:
+    """Yield the kinds of requests that have a control of their own: their ratios are like no others."""
+    own = {one.title.partition(",")[0]: one.control for one in result.findings if one.control != CONTROL}
+    if own:
+        yield "measurements with a control of their own, which compare with no others: " + ", ".join(
+            f"{kind} (`{control}`)" for kind, control in own.items()
         )
 
 
