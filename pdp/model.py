@@ -415,21 +415,13 @@ class Ruling:
 
 @quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """The whole answer about one call. Session fields are empty for an unknown handle.
+class Matter:
+    """What a decision is about: a call, its session, and the bundle. Decisions from memory about equal calls share it.
 
-    `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
-    empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
-    the call: it was allowed, the gateway sees results, and the bundle can make use of them. `labels_added` holds the
-    labels that this decision added to the session or to one above it, sorted; `debits` is what it took of budgets of
-    the session, `counted_as` the names under which the call is counted. `access_request_id` names the request to a
-    person about the call: of a deny, the one to wait for, until `access_ends_at` (unix seconds); of an allow, the one
-    whose approval was used. `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us`
-    microseconds.
+    Session fields are empty for an unknown handle, except for `tenant`, which is then the caller's. `catalogue_digest`
+    is of the tool's definition as the bundle holds it; empty when the tool is unknown.
     """
 
-    id: str
-    ruling: Ruling
     session_id: str
     session_epoch: int
     ancestor_ids: tuple[str, ...]
@@ -438,13 +430,32 @@ class Decision:
     tenant: str
     environment: str
     opened_by: str
-    caller: Caller
     server: str
     tool: str
     arguments_digest: str
-    definition_digest: str
     catalogue_digest: str
     bundle_version: str
+
+
+@quickly_made
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The whole answer about one call.
+
+    `definition_digest` is of the tool's definition as the PEP stated it; empty when it was not stated. `reportable`
+    says whether the gateway can report what came of the call: it was allowed, the gateway sees results, and the bundle
+    can make use of them. `labels_added` holds the labels that this decision added to the session or to one above it,
+    sorted; `debits` is what it took of budgets of the session, `counted_as` the names under which the call is counted.
+    `access_request_id` names the request to a person about the call: of a deny, the one to wait for, until
+    `access_ends_at` (unix seconds); of an allow, the one whose approval was used. `phases` holds (name, microseconds)
+    in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    """
+
+    id: str
+    matter: Matter
+    ruling: Ruling
+    definition_digest: str
+    caller: Caller
     cache_result: CacheResult
     decided_at: float
     duration_us: float

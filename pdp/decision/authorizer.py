@@ -32,7 +32,7 @@ from pdp.errors import (
 from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
+from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Matter, Outcome, Ruling, TraceParent
 from pdp.observer import Recorder, TraceIds
 from pdp.policy.bundle import Bundle
 from pdp.policy.plan import Plan
@@ -54,8 +54,16 @@ _LONGEST_PAUSE = 0.02
 _TURNS, _MOST_WAITING, _PATIENCE_SECONDS = 64, 256, 2.0
 
 
-# A ruling, whether it was remembered, and the counts that the policies saw.
-_Found = tuple[Ruling, CacheResult, SeenCounts | None]
+class _Found(NamedTuple):
+    """A ruling, whether it was remembered, and the counts that the policies saw.
+
+    `matter` is what the decision is about, where that was remembered with the ruling.
+    """
+
+    ruling: Ruling
+    looked_up: CacheResult
+    seen: SeenCounts | None = None
+    matter: Matter | None = None
 
 
 class _Asked(NamedTuple):
@@ -217,9 +225,9 @@ class Authorizer:
         if (plan.in_turn and tries_left is None) or (plan.settles and not asked.waits):
             return None
         found = self._ruling(snapshot, plan, asked)
-        if found is None or (found[0].asks and not asked.waits):
+        if found is None or (found.ruling.asks and not asked.waits):
             return None
-        ruling, looked_up, seen = found
+        ruling, looked_up, seen, matter = found
         # A call that a person can allow has an id of its own: a retry that is allowed later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if ruling.asks else ruling.outcome)
         times, settled = (asked.started, gated, perf_counter_ns()), None
@@ -233,7 +241,8 @@ class Authorizer:
                     return self._decide(anew, asked, left - 1)
                 settled = anew
         ids = (decision_id, *self._trace_ids(asked.parent, caller))
-        decision = _decision(ids, ruling, looked_up, snapshot, passed, request, caller, times)
+        matter = matter or _matter(snapshot, passed, request.call, caller)
+        decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times)
         if settled is None:
             return Decided(decision, ruling, decision.id, None, snapshot, asked)
         whole = _with_settled(decision, settled, times)
@@ -248,7 +257,8 @@ class Authorizer:
         tool = snapshot.bundle.catalogue.tool(request.call.server, request.call.tool)
         ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(asked.parent, caller))
         times = (asked.started, gated, perf_counter_ns())
-        decision = _decision(ids, ruling, CacheResult.NONE, snapshot, tool, request, caller, times)
+        matter = _matter(snapshot, tool, request.call, caller)
+        decision = _decision(ids, ruling, CacheResult.NONE, matter, snapshot, asked, times)
         return Decided(decision, ruling, decision.id, None, snapshot, asked)
 
     def _answer(self, snapshot: Snapshot, asked: _Asked) -> tuple[Decision, Snapshot]:
@@ -321,7 +331,7 @@ class Authorizer:
         place = plan.policies.reading.place_in_time(at)
         by_call = call_key(bundle.version, chain, call, caller, place) if plan.by_call else None
         if by_call and (found := self._cache.get(by_call, now)) is not None:
-            return found.ruling, CacheResult.HIT, None
+            return _Found(found.ruling, CacheResult.HIT, None, found.matter)
         if not (asked.waits or plan.types_quickly(call.arguments_json)):
             return None
         try:
@@ -329,7 +339,7 @@ class Authorizer:
             targets = seen_targets(bundle, chain, tool, find)
             seen = call_facts(tool, call, caller.id, asked.facts, self._limits, targets)
         except (InvalidJSONError, InvalidArgumentsError) as error:
-            return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE, None
+            return _Found(deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE)
         if plan.policies.reading.cacheable:
             return self._ruling_by_reading(snapshot, plan, asked, seen, place, by_call)
         return self._ruling_past_cache(snapshot, plan, asked, seen)
@@ -342,18 +352,20 @@ class Authorizer:
         by_reading = read_key(bundle.version, chain, asked.request.call, read, place)
         if (found := self._cache.get(by_reading, now)) is not None:
             ruling = of_this_call(found.ruling, chain, plan.tool, facts)
-            if by_call:
-                self._cache.put(by_call, ruling, found.end, now)
-            return ruling, CacheResult.HIT, None
+            if not by_call:
+                return _Found(ruling, CacheResult.HIT)
+            matter = _matter(snapshot, plan.tool, asked.request.call, asked.caller)
+            self._cache.put(by_call, ruling, found.end, now, matter)
+            return _Found(ruling, CacheResult.HIT, matter=matter)
         if not (asked.waits or plan.judges_quickly(sessions=len(chain))):
             return None
         general = judge_chain(bundle, chain, facts, at)
         ruling = of_this_call(general, chain, plan.tool, facts)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
-            return ruling, CacheResult.BYPASS, None
+            return _Found(ruling, CacheResult.BYPASS)
         # Most calls are never repeated to the byte: those that are get a key of their own with their first repetition.
         self._cache.put(by_reading, general, earliest_end(chain, now), now)
-        return ruling, CacheResult.MISS, None
+        return _Found(ruling, CacheResult.MISS)
 
     def _ruling_past_cache(self, snapshot: Snapshot, plan: Plan, asked: _Asked, facts: Facts) -> _Found | None:
         if not (asked.waits or plan.judges_quickly(sessions=len(snapshot.chain))):
@@ -363,10 +375,10 @@ class Authorizer:
             try:
                 seen = self._ledger.counts(snapshot, asked.request, asked.caller, names)
             except (UnavailableError, OverloadedError) as error:
-                return deny(Basis.LEDGER_UNAVAILABLE, str(error)), CacheResult.BYPASS, None
+                return _Found(deny(Basis.LEDGER_UNAVAILABLE, str(error)), CacheResult.BYPASS)
             facts, ruling = replace(facts, counted=seen.counted), seen.unknown
         ruling = ruling or judge_chain(snapshot.bundle, snapshot.chain, facts, snapshot.wall_at)
-        return of_this_call(ruling, snapshot.chain, plan.tool, facts), CacheResult.BYPASS, seen
+        return _Found(of_this_call(ruling, snapshot.chain, plan.tool, facts), CacheResult.BYPASS, seen)
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()
@@ -375,23 +387,10 @@ class Authorizer:
         return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
 
 
-def _decision(
-    ids: tuple[str, str, str],
-    ruling: Ruling,
-    looked_up: CacheResult,
-    snapshot: Snapshot,
-    tool: Tool | None,
-    request: CallRequest,
-    caller: Caller,
-    times: tuple[int, int, int],
-) -> Decision:
+def _matter(snapshot: Snapshot, tool: Tool | None, call: Call, caller: Caller) -> Matter:
+    """Return what a decision is about. INVARIANT: `call_key` determines all of it for a call that passed the gate."""
     own = snapshot.chain[0] if snapshot.chain else None
-    call, bundle = request.call, snapshot.bundle
-    decision_id, trace_id, span_id = ids
-    started, gated, ended = times
-    return Decision(
-        id=decision_id,
-        ruling=ruling,
+    return Matter(
         session_id=own.id if own else "",
         session_epoch=own.epoch if own else 0,
         ancestor_ids=own.ancestor_ids if own else (),
@@ -401,18 +400,37 @@ def _decision(
         tenant=own.tenant if own else caller.tenant,
         environment=own.environment if own else "",
         opened_by=own.opened_by if own else "",
-        caller=caller,
         server=call.server,
         tool=call.tool,
         arguments_digest=digest(call.arguments_json),
-        definition_digest=call.definition_digest,
         catalogue_digest=tool.definition_digest if tool else "",
-        bundle_version=bundle.version,
+        bundle_version=snapshot.bundle.version,
+    )
+
+
+def _decision(
+    ids: tuple[str, str, str],
+    ruling: Ruling,
+    looked_up: CacheResult,
+    matter: Matter,
+    snapshot: Snapshot,
+    asked: _Asked,
+    times: tuple[int, int, int],
+) -> Decision:
+    request, caller = asked.request, asked.caller
+    decision_id, trace_id, span_id = ids
+    started, gated, ended = times
+    return Decision(
+        id=decision_id,
+        matter=matter,
+        ruling=ruling,
+        definition_digest=request.call.definition_digest,
+        caller=caller,
         cache_result=looked_up,
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
-        reportable=bundle.takes_reports and ruling.allowed and caller.sees_results,
+        reportable=snapshot.bundle.takes_reports and ruling.allowed and caller.sees_results,
         phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import fields
 from operator import attrgetter
 from sys import getsizeof
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
 from pdp.foundation.lrucache import LRUCache
-from pdp.model import Call, Caller, Outcome, Ruling, Session
+from pdp.model import Call, Caller, Matter, Outcome, Ruling, Session
 
 Key = tuple[object, ...]
 
@@ -24,6 +25,7 @@ _LONGEST_IN_KEY = 1024
 # The bytes of a ruling with its key, its end and its entry in the table, without texts; and of a session in a key.
 _RULING_BYTES, _SESSION_BYTES = 768, 256
 MOST_RULING_BYTES = 64 * 1024 * 1024
+_values_of = attrgetter(*(field.name for field in fields(Matter)))
 
 
 def call_key(
@@ -33,7 +35,7 @@ def call_key(
 
     It holds every input of the policies, or what determines it. INVARIANT: a tuple of `str`, `bytes`, `int` and tuples
     of them. The bytes of arguments and facts determine their values; id and epoch of a session determine its content;
-    `place_in_time` is all that policies can see of the time.
+    `place_in_time` is all that policies can see of the time. So it determines what a decision is about, too.
     """
     return (
         "call",
@@ -68,11 +70,15 @@ def _content(text: bytes) -> bytes | tuple[bytes]:
 
 
 class Remembered(NamedTuple):
-    """A ruling, the time at which it ends, and its size in bytes with its key."""
+    """A ruling, the time at which it ends, and its size in bytes with its key.
+
+    `matter` is what the decisions are about; None under a key of `read_key`, which different calls share.
+    """
 
     ruling: Ruling
     end: Deadline
     weight: int
+    matter: Matter | None
 
 
 class DecisionCache:
@@ -91,18 +97,21 @@ class DecisionCache:
         entry = self._entries.get(key)
         return None if entry is None or entry.end.passed(now) else entry
 
-    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
-        """Remember a ruling until an end, at most `max_ttl` seconds from now."""
+    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant, matter: Matter | None = None) -> None:
+        """Remember a ruling until an end, at most `max_ttl` seconds from now.
+
+        Under a key of `call_key` also what the decisions are about.
+        """
         if self._size:
-            entry = Remembered(ruling, Deadline.after(now, self.max_ttl).earliest(end), _weight(key, ruling))
-            self._entries.keep(key, entry)
+            until = Deadline.after(now, self.max_ttl).earliest(end)
+            self._entries.keep(key, Remembered(ruling, until, _weight(key, ruling, matter), matter))
 
     def clear(self) -> None:
         """Forget everything. Answers are correct without it."""
         self._entries.clear()
 
 
-def _weight(key: Key, ruling: Ruling) -> int:
+def _weight(key: Key, ruling: Ruling, matter: Matter | None) -> int:
     weight = _RULING_BYTES + getsizeof(ruling.resource_id) + getsizeof(ruling.policies)
     weight += getsizeof(ruling.obligations) + getsizeof(ruling.advice)
     for part in key:
@@ -111,6 +120,8 @@ def _weight(key: Key, ruling: Ruling) -> int:
             weight += _SESSION_BYTES * len(part)
     for _, text in ruling.logged_arguments:
         weight += getsizeof(text)
+    if matter is not None:
+        weight += getsizeof(matter) + sum(map(getsizeof, _values_of(matter)))
     return weight
 
 

@@ -45,7 +45,7 @@ class ExpiryNotices:
     def _look_at(self, decision: Decision) -> None:
         ruling = decision.ruling
         if ruling.basis is Basis.SESSION_EXPIRED:
-            self._notice(decision, decision.session_id, decision.agent)
+            self._notice(decision, decision.matter.session_id, decision.matter.agent)
         elif ruling.ancestor_basis is Basis.SESSION_EXPIRED:
             # The decision does not name the ancestor's agent.
             self._notice(decision, ruling.ancestor_id, "")
@@ -62,9 +62,9 @@ class ExpiryNotices:
                 at=decision.decided_at,
                 caller_id=decision.caller.id,
                 session_id=session_id,
-                user=decision.user,
+                user=decision.matter.user,
                 agent=agent,
-                tenant=decision.tenant,
+                tenant=decision.matter.tenant,
             )
         )
 

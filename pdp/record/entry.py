@@ -10,44 +10,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _text
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
 from pdp.limits import MOST_POLICIES
-from pdp.model import CacheResult, Caller, Counted, Debited, Decision, Obligation, Ruling
+from pdp.model import CacheResult, Caller, Counted, Debited, Decision, Matter, Obligation, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
 _TEXT_CHARACTERS = 512
 # About 2 KiB each, but they hold text from agents.
 _MOST_FORMS, MOST_FORM_BYTES, _FORM_BYTES = 2048, 8 * 1024 * 1024, 1024
-# The values of a form other than ruling and caller.
-_IN_COMMON = attrgetter(
-    "session_id",
-    "session_epoch",
-    "ancestor_ids",
-    "user",
-    "agent",
-    "tenant",
-    "environment",
-    "opened_by",
-    "server",
-    "tool",
-    "arguments_digest",
-    "definition_digest",
-    "catalogue_digest",
-    "bundle_version",
-)
+# Matter, ruling and caller by their identity, and the digest that the PEP stated.
+_Key = tuple[int, int, int, str]
 
 
 class _Form(NamedTuple):
     """The common parts of the records of equal calls: the texts between the parts that differ.
 
-    `ruling` and `caller` are kept because the form is found by their identity.
+    `matter`, `ruling` and `caller` are kept because the form is found by their identity.
     """
 
+    matter: Matter
     ruling: Ruling
     caller: Caller
     to_duration: str
@@ -64,8 +49,8 @@ class Entries:
     """Writes bodies of records. Digests of values that must not be guessed are keyed with `key`. Safe for threads.
 
     `attributes` and `terms` name those whose values are shown; for any other a digest is written.
-    Every decision waits for its record. The common parts of equal calls are written once and kept: a remembered ruling
-    is the same object each time.
+    Every decision waits for its record. The common parts of equal calls are written once and kept: what a remembered
+    decision is about and its ruling are the same objects each time.
     """
 
     def __init__(
@@ -74,7 +59,7 @@ class Entries:
         self._key = key
         self._attributes = attributes
         self._terms = terms
-        self._forms: dict[tuple[object, ...], _Form] = {}
+        self._forms: dict[_Key, _Form] = {}
         self._form_bytes = 0
         self._second = (0, "1970-01-01T00:00:00")
 
@@ -118,20 +103,20 @@ class Entries:
         return {name: those for name, those in found.items() if those}
 
     def _form(self, decision: Decision) -> _Form:
-        ruling = decision.ruling
+        matter, ruling, caller = decision.matter, decision.ruling, decision.caller
         written_once = decision.labels_added or decision.debits or decision.access_request_id
         if decision.cache_result is not CacheResult.HIT or written_once:
             return _form_of(decision, self._key)
-        key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
+        key = (id(matter), id(ruling), id(caller), decision.definition_digest)
         form = self._forms.get(key)
         if form is None:
             form = _form_of(decision, self._key)
             self._keep(key, form)
         return form
 
-    def _keep(self, key: tuple[object, ...], form: _Form) -> None:
-        # The ruling is kept with its form, and holds much of the same text.
-        weight = _FORM_BYTES + 2 * sum(map(len, form[2:]))
+    def _keep(self, key: _Key, form: _Form) -> None:
+        # Matter and ruling are kept with their form, and hold much of the same text.
+        weight = _FORM_BYTES + 2 * sum(map(len, form[3:]))
         if len(self._forms) >= _MOST_FORMS or self._form_bytes + weight > MOST_FORM_BYTES:
             # The forms of calls that continue are written again, once each.
             self._forms, self._form_bytes = {}, 0
@@ -148,7 +133,7 @@ class Entries:
 
 
 def _form_of(decision: Decision, key: bytes) -> _Form:
-    ruling, caller = decision.ruling, decision.caller
+    matter, ruling, caller = decision.matter, decision.ruling, decision.caller
     if ruling.log_resource or not ruling.resource_id:
         resource = f'"resource_id":{_text(ruling.resource_id)}'
     else:
@@ -161,34 +146,35 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         targets = f'"targets":{_texts(ruling.targets.provenance)},'
         links = f'"links":{_texts(ruling.targets.links)},' if ruling.targets.links else ""
     return _Form(
+        matter=matter,
         ruling=ruling,
         caller=caller,
         to_duration=(
-            f'{{{_access(decision.access_request_id)}"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
-            f'{above}"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
+            f'{{{_access(decision.access_request_id)}"agent":{_text(matter.agent)},"ancestor_basis":"{ancestor_basis}",'
+            f'{above}"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(matter.ancestor_ids)},'
             f"{_arguments(ruling.logged_arguments)}"
-            f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
-            f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
+            f'"arguments_digest":{_text(keyed_digest(key, matter.arguments_digest))},"basis":"{ruling.basis.value}",'
+            f'"bundle_version":{_text(matter.bundle_version)},"cache":"{decision.cache_result.value}",'
             f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
-            f'"catalogue_digest":{_text(decision.catalogue_digest)},{counts}{_debits(decision.debits)}'
+            f'"catalogue_digest":{_text(matter.catalogue_digest)},{counts}{_debits(decision.debits)}'
             f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},{done}"duration_us":'
         ),
-        to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
+        to_id=f',"environment":{_text(matter.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
             f',"kind":"decision",{_labels(decision.labels_added)}{links}"obligations":{_obligations(ruling.obligations)},'
-            f'"opened_by":{_text(decision.opened_by)},'
+            f'"opened_by":{_text(matter.opened_by)},'
             f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},'
             f'{_lifted(ruling.policies_lifted)}"request_id":'
         ),
         to_span_id=(
             f',{resource},"resource_type":{_text(ruling.resource_type)},'
-            f'"server":{_text(decision.server[:_TEXT_CHARACTERS])},"session_epoch":{decision.session_epoch},'
-            f'"session_id":{_text(decision.session_id)},"span_id":'
+            f'"server":{_text(matter.server[:_TEXT_CHARACTERS])},"session_epoch":{matter.session_epoch},'
+            f'"session_id":{_text(matter.session_id)},"span_id":'
         ),
-        to_time=f',{targets}"tenant":{_text(decision.tenant)},"time":"',
-        to_tool_call_id=f'","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},"tool_call_id":',
+        to_time=f',{targets}"tenant":{_text(matter.tenant)},"time":"',
+        to_tool_call_id=f'","tool":{_text(matter.tool[:_TEXT_CHARACTERS])},"tool_call_id":',
         to_trace_id=',"trace_id":',
-        to_end=f',"user":{_text(decision.user)},"v":{VERSION}',
+        to_end=f',"user":{_text(matter.user)},"v":{VERSION}',
     )
 
 

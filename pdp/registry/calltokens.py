@@ -138,7 +138,7 @@ class CallTokens:
 
     def _issued(self, decision: Decision, request: CallRequest, wanted: TokenRequest, caller: Caller) -> IssuedToken:
         try:
-            snapshot = self._snapshots.of_session(decision.session_id, caller)
+            snapshot = self._snapshots.of_session(decision.matter.session_id, caller)
             claims = self._claims(decision, request, wanted, caller, snapshot)
             key, published = self._signing_key()
             token = key.signed(claims)
@@ -153,8 +153,8 @@ class CallTokens:
     ) -> CallClaims:
         if not self.issuer:
             raise _no_token("this server issues none: it has no `call_tokens.issuer`")
-        tool = snapshot.bundle.catalogue.tool(decision.server, decision.tool)
-        if not snapshot.chain or tool is None or snapshot.bundle.version != decision.bundle_version:
+        tool = snapshot.bundle.catalogue.tool(decision.matter.server, decision.matter.tool)
+        if not snapshot.chain or tool is None or snapshot.bundle.version != decision.matter.bundle_version:
             raise _no_token("the session or the bundle has changed since the decision; ask again")
         if snapshot.freeze is not None:
             raise _no_token(f"{snapshot.freeze.what} frozen since the decision")
@@ -172,21 +172,21 @@ class CallTokens:
             issued_at=issued_at,
             expires_at=expires_at,
             decision_id=decision.id,
-            session_id=decision.session_id,
-            session_epoch=decision.session_epoch,
-            ancestor_ids=decision.ancestor_ids,
-            user=decision.user,
-            agent=decision.agent,
-            tenant=decision.tenant,
-            environment=decision.environment,
-            server=decision.server,
-            tool=decision.tool,
-            definition_digest=decision.catalogue_digest,
+            session_id=decision.matter.session_id,
+            session_epoch=decision.matter.session_epoch,
+            ancestor_ids=decision.matter.ancestor_ids,
+            user=decision.matter.user,
+            agent=decision.matter.agent,
+            tenant=decision.matter.tenant,
+            environment=decision.matter.environment,
+            server=decision.matter.server,
+            tool=decision.matter.tool,
+            definition_digest=decision.matter.catalogue_digest,
             arguments_digest=arguments_digest(request.call.arguments_json, salt),
             salt=salt,
             resource_type=decision.ruling.resource_type,
             resource_id=_resource_id(decision),
-            bundle_version=decision.bundle_version,
+            bundle_version=decision.matter.bundle_version,
             presenter=wanted.presenter,
             # INVARIANT: the gate has compared it, by the same bundle, with what was approved.
             connection=tool.connection.kind if tool.connection else "",
@@ -267,10 +267,10 @@ def _token_id(decision: Decision, request: CallRequest, wanted: TokenRequest, ca
         caller.tenant,
         caller.id,
         request.request_id or decision.id,
-        decision.session_id,
-        decision.server,
-        decision.tool,
-        decision.arguments_digest,
+        decision.matter.session_id,
+        decision.matter.server,
+        decision.matter.tool,
+        decision.matter.arguments_digest,
         wanted.audience,
         [bound.certificate, bound.key] if bound else [],
     ]

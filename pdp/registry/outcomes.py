@@ -132,9 +132,9 @@ class Outcomes:
     def _token(self, decision: Decision, decided_at: float, reads: str) -> str:
         said = _Allowed(
             decision_id=decision.id,
-            session_id=decision.session_id,
+            session_id=decision.matter.session_id,
             action=_action(decision),
-            arguments_digest=decision.arguments_digest,
+            arguments_digest=decision.matter.arguments_digest,
             decided_at=str(int(decided_at * 1000)),
             reads=reads,
             counted_as=decision.counted_as,
@@ -151,7 +151,7 @@ class Outcomes:
         if not (decision.reportable and decision.allowed and bundle and bundle.takes_values):
             return None
         try:
-            chain = self._sessions.get(decision.session_id)
+            chain = self._sessions.get(decision.matter.session_id)
             key = key_of(chain[0], handle) if chain else b""
         except UnavailableError:
             return None
@@ -194,7 +194,7 @@ class Outcomes:
     def _bundle_of(self, decision: Decision) -> Bundle | None:
         """Return the bundle that has decided; None when another one is active now, which may trust other tools."""
         bundle = self._bundle()
-        return bundle if bundle.version == decision.bundle_version else None
+        return bundle if bundle.version == decision.matter.bundle_version else None
 
     def _label(
         self, allowed: _Allowed, labels: frozenset[str], chain: tuple[Session, ...], caller: Caller, now: Instant
@@ -268,7 +268,7 @@ class Outcomes:
 
 
 def _action(decision: Decision) -> str:
-    return f"{decision.server}/{decision.tool}"
+    return f"{decision.matter.server}/{decision.matter.tool}"
 
 
 def _said(report: OutcomeReport) -> list[Any]:

@@ -139,26 +139,26 @@ def write_reading(reading: ResultReading, message: decisions.ResultReading) -> N
 
 def write_decision(decision: Decision, message: decisions.Decision) -> None:
     """Write a decision for callers into an empty message, such as an answer's field, without a copy."""
-    ruling = decision.ruling
+    matter, ruling = decision.matter, decision.ruling
     message.decision_id = decision.id
     message.outcome = _OUTCOMES[ruling.outcome]
     message.basis = _BASES[ruling.basis]
     message.determining_policies.extend(ruling.policies[:MOST_POLICIES])
     if len(ruling.policies) > MOST_POLICIES:
         message.policies_left_out = len(ruling.policies) - MOST_POLICIES
-    message.session_id = decision.session_id
-    message.user = decision.user
-    message.agent = decision.agent
-    message.server = decision.server
-    message.tool = decision.tool
-    message.arguments_digest = decision.arguments_digest
-    message.bundle_version = decision.bundle_version
-    message.session_epoch = decision.session_epoch
+    message.session_id = matter.session_id
+    message.user = matter.user
+    message.agent = matter.agent
+    message.server = matter.server
+    message.tool = matter.tool
+    message.arguments_digest = matter.arguments_digest
+    message.bundle_version = matter.bundle_version
+    message.session_epoch = matter.session_epoch
     message.cache_result = _CACHE_RESULTS[decision.cache_result]
     write_timestamp(decision.decided_at, message.decide_time)
     message.trace_id = decision.trace_id
     message.span_id = decision.span_id
-    message.tenant = decision.tenant
+    message.tenant = matter.tenant
     message.duration_us = decision.duration_us
     if decision.labels_added:
         message.labels_added.extend(decision.labels_added)

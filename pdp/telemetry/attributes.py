@@ -43,15 +43,16 @@ def record_attributes(decision: Decision, digest_key: bytes) -> Attributes:
 
 def session_part(decision: Decision) -> Attributes:
     """Return the attributes that are the same for all calls of a caller in a session."""
+    matter = decision.matter
     return _shown(
         {
-            names.SESSION_ID: decision.session_id,
-            names.USER: decision.user,
-            names.AGENT: decision.agent,
-            names.SESSION_EPOCH: decision.session_epoch,
-            names.ANCESTORS: decision.ancestor_ids,
-            names.TENANT: decision.tenant,
-            names.ENVIRONMENT: decision.environment,
+            names.SESSION_ID: matter.session_id,
+            names.USER: matter.user,
+            names.AGENT: matter.agent,
+            names.SESSION_EPOCH: matter.session_epoch,
+            names.ANCESTORS: matter.ancestor_ids,
+            names.TENANT: matter.tenant,
+            names.ENVIRONMENT: matter.environment,
             names.CALLER_ID: decision.caller.id,
         }
     )
@@ -59,11 +60,12 @@ def session_part(decision: Decision) -> Attributes:
 
 def tool_part(decision: Decision) -> Attributes:
     """Return the attributes that are the same for all calls of a tool under a bundle."""
+    matter = decision.matter
     return _shown(
         {
-            names.TOOL: bounded(decision.tool),
-            names.SERVER: bounded(decision.server),
-            names.BUNDLE_VERSION: decision.bundle_version,
+            names.TOOL: bounded(matter.tool),
+            names.SERVER: bounded(matter.server),
+            names.BUNDLE_VERSION: matter.bundle_version,
         }
     )
 
@@ -114,7 +116,7 @@ def record_part(decision: Decision) -> Attributes:
     """Return the repeating attributes that only the log record has."""
     return _shown(
         {
-            names.OPENED_BY: decision.opened_by,
+            names.OPENED_BY: decision.matter.opened_by,
             names.DEFINITION_DIGEST: bounded(decision.definition_digest),
             names.DETAIL: decision.ruling.detail,
         }
@@ -123,7 +125,7 @@ def record_part(decision: Decision) -> Attributes:
 
 def digest_part(decision: Decision, digest_key: bytes) -> Attributes:
     """Return the digest of the arguments, which cannot be guessed without the key."""
-    return {names.ARGUMENTS_DIGEST: keyed_digest(digest_key, decision.arguments_digest)} if digest_key else {}
+    return {names.ARGUMENTS_DIGEST: keyed_digest(digest_key, decision.matter.arguments_digest)} if digest_key else {}
 
 
 def refusal_attributes(event: Event) -> Attributes:

@@ -171,7 +171,7 @@ class RecordEncoder:
         if self._limits.bites:
             return wire.log_record(decision_record(decision, self._digest_key, self._limits, self._now()))
         ruling = decision.ruling
-        key = (ruling.outcome, ruling.basis, decision.server, decision.tool)
+        key = (ruling.outcome, ruling.basis, decision.matter.server, decision.matter.tool)
         said = self._said.get(key) or self._said.keep(key, wire.said(*_severity(decision), _body(decision)))
         return b"".join(
             (
@@ -195,20 +195,20 @@ class _Parts:
 
     def shown(self, decision: Decision) -> bytes:
         """Return the encoded `decision_attributes`."""
-        ruling = decision.ruling
+        matter, ruling = decision.matter, decision.ruling
         # INVARIANT: a key holds everything that its part is made of, and begins with the part's name.
         session = (
             "session",
-            decision.session_id,
-            decision.session_epoch,
-            decision.user,
-            decision.agent,
-            decision.ancestor_ids,
-            decision.tenant,
-            decision.environment,
+            matter.session_id,
+            matter.session_epoch,
+            matter.user,
+            matter.agent,
+            matter.ancestor_ids,
+            matter.tenant,
+            matter.environment,
             decision.caller.id,
         )
-        tool = ("tool", decision.tool, decision.server, decision.bundle_version)
+        tool = ("tool", matter.tool, matter.server, matter.bundle_version)
         found = (
             "ruling",
             ruling.outcome,
@@ -233,9 +233,10 @@ class _Parts:
 
     def recorded(self, decision: Decision) -> bytes:
         """Return the encoded `record_attributes`."""
-        key = ("record", decision.opened_by, decision.definition_digest, decision.ruling.detail)
+        matter = decision.matter
+        key = ("record", matter.opened_by, decision.definition_digest, decision.ruling.detail)
         more = self._known.get(key) or self._learn(key, record_part(decision))
-        digest = keyed_digest(self._digest_key, decision.arguments_digest) if self._digest_key else ""
+        digest = keyed_digest(self._digest_key, matter.arguments_digest) if self._digest_key else ""
         return self.shown(decision) + more + self._text(names.ARGUMENTS_DIGEST, digest)
 
     def _call(self, decision: Decision) -> bytes:
@@ -306,5 +307,5 @@ def _severity(decision: Decision) -> tuple[int, str]:
 
 
 def _body(decision: Decision) -> str:
-    ruling = decision.ruling
-    return f"{ruling.outcome.value} {bounded(decision.server)}/{bounded(decision.tool)}: {ruling.basis.value}"
+    matter, ruling = decision.matter, decision.ruling
+    return f"{ruling.outcome.value} {bounded(matter.server)}/{bounded(matter.tool)}: {ruling.basis.value}"

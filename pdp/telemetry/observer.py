@@ -213,7 +213,7 @@ def _is_long(decision: Decision) -> bool:
     """Say whether a decision holds texts of an agent that are not shown in full."""
     ruling, most = decision.ruling, TEXT_CHARACTERS
     return (
-        len(decision.tool) > most
+        len(decision.matter.tool) > most
         or len(decision.tool_call_id) > most
         or len(ruling.resource_id) > most
         or bool(ruling.logged_arguments)
@@ -227,7 +227,7 @@ def _cut(decision: Decision) -> Decision:
     resource = ruling.resource_id[:TEXT_CHARACTERS] if ruling.log_resource else ruling.resource_id
     return replace(
         decision,
-        tool=decision.tool[:TEXT_CHARACTERS],
+        matter=replace(decision.matter, tool=decision.matter.tool[:TEXT_CHARACTERS]),
         tool_call_id=decision.tool_call_id[:TEXT_CHARACTERS],
         ruling=replace(ruling, resource_id=resource, logged_arguments=()),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,14 @@ def write(folder: Path, key: bytes = b"k" * 32) -> None:
     """Record a call for each id, each in a session of its own."""
     log = DecisionLog(folder, key=key, signer=SigningKey.generate())
     for place, (decision_id, logged) in enumerate(CALLS.items()):
-        decision = a_decision(id=decision_id, session_id=f"ses_{decision_id[4:]}", decided_at=START_AT + place)
-        ruling = replace(decision.ruling, logged_arguments=logged)
-        log.decision(replace(decision, ruling=ruling, tenant="b" if place % 2 else "a"), TraceParent())
+        decision = a_decision(
+            id=decision_id,
+            session_id=f"ses_{decision_id[4:]}",
+            tenant="b" if place % 2 else "a",
+            decided_at=START_AT + place,
+            logged_arguments=logged,
+        )
+        log.decision(decision, TraceParent())
     log.close()
 
 

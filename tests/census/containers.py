@@ -108,11 +108,11 @@ def rulings(_: Path) -> object:
     """Remember rulings whose keys and texts are as long as they may be."""
     cache = DecisionCache()
     for number in range(65_536):
-        ruling = largest(number).ruling
+        decided = largest(number, server=WIDE * 128, opened_by=f"{number:08}".ljust(128, "x"))
         sessions = tuple((f"ses_{number}_{above}".ljust(30, "x"), 1) for above in range(4))
         texts = (f"{number:08}".encode() * 128, f"{number:07}-".encode() * 128)
         key = ("call", f"sha256:{number:064}", sessions, (1, 2), "gateway", "files", WIDE * 128, *texts)
-        cache.put(key, ruling, FAR, NOW)
+        cache.put(key, decided.ruling, FAR, NOW, decided.matter)
     return cache
 
 

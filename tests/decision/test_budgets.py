@@ -102,7 +102,7 @@ def test_a_charge_changes_no_epoch_and_no_cache(pdp: Opened) -> None:
 
     assert [CacheResult.MISS, CacheResult.HIT, CacheResult.HIT, CacheResult.HIT] == [d.cache_result for d in decisions]
     assert [((BUDGET, 1),), ((BUDGET, 2),), ((BUDGET, 3),), ()] == [one.debits for one in decisions]
-    assert {2} == {one.session_epoch for one in decisions} == {pdp.stored(session_id).epoch}
+    assert {2} == {one.matter.session_epoch for one in decisions} == {pdp.stored(session_id).epoch}
     assert "budget_exhausted" == basis(decisions[3])
     assert f"too little is left of the budget `max_calls` of session `{session_id}`" == decisions[3].ruling.detail
 
@@ -196,7 +196,7 @@ def test_a_session_that_changes_meanwhile_is_decided_again(pdp: Opened, history:
     history.after = other_call
     decision = pdp.ask(handle, "mail/read")
 
-    assert ("permit", ((BUDGET, 1),), 3) == (basis(decision), decision.debits, decision.session_epoch)
+    assert ("permit", ((BUDGET, 1),), 3) == (basis(decision), decision.debits, decision.matter.session_epoch)
     assert (2, 1) == (history.charges, used(pdp, session_id))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
-from dataclasses import replace
+from dataclasses import astuple, replace
 from sys import getsizeof
 
 import pytest
@@ -15,6 +15,7 @@ from pdp.decision.ruling import deny
 from pdp.errors import RequestIdConflictError
 from pdp.foundation.lrucache import LRUCache
 from pdp.model import Basis, Call, Caller, Outcome
+from pdp.testing.decisions import a_decision
 from pdp.testing.stores.samples import make_session
 
 ALLOW, DENY = Outcome.ALLOW, Outcome.DENY
@@ -232,13 +233,15 @@ def test_rulings_are_bounded_in_bytes() -> None:
 def test_a_ruling_weighs_what_it_keeps() -> None:
     """Texts of key, resource and recorded arguments, 256 bytes for each session of the key, and 768 for the rest.
 
-    Obligations and advice count as lists, here empty: their texts are the bundle's.
+    Obligations and advice count as lists, here empty: their texts are the bundle's. What the decisions are about counts
+    with all its values.
     """
-    logged = (("name", "x" * 300), ("other", "y" * 20))
+    logged, matter = (("name", "x" * 300), ("other", "y" * 20)), a_decision().matter
+    rulings = (replace(RULING, policies=("a", "b"), resource_id="z"), replace(RULING, logged_arguments=logged), RULING)
     weights = []
-    for ruling in (replace(RULING, policies=("a", "b"), resource_id="z"), replace(RULING, logged_arguments=logged)):
+    for ruling in rulings:
         cache, key = DecisionCache(), ("text", (("s", 1), ("t", 2), ("u", 3)))
-        cache.put(key, ruling, FAR, NOW)
+        cache.put(key, ruling, FAR, NOW, matter if ruling is RULING else None)
         found = cache.get(key, NOW)
         assert found is not None
         weights.append(found.weight - sum(map(getsizeof, key)) - 3 * 256 - 768 - 2 * getsizeof(()))
@@ -246,6 +249,7 @@ def test_a_ruling_weighs_what_it_keeps() -> None:
     assert weights == [
         getsizeof("z") + getsizeof(("a", "b")),
         getsizeof("") + getsizeof(()) + getsizeof("x" * 300) + getsizeof("y" * 20),
+        getsizeof("") + getsizeof(RULING.policies) + getsizeof(matter) + sum(map(getsizeof, astuple(matter))),
     ]
 
 

@@ -16,7 +16,8 @@ import pytest
 from pdp.clock import Deadline, Instant
 from pdp.decision.cache import DecisionCache, Key
 from pdp.errors import NotFoundError, PDPError, PermissionDeniedError, WrongStateError
-from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, Role, Ruling, SessionState
+from pdp.foundation.jsontext import digest
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Matter, Outcome, Role, Ruling, SessionState
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, Opened, opened
@@ -179,6 +180,20 @@ def test_the_next_call_after_a_change_is_denied(
     assert basis == pdp.ask(handle, "shop/buy").ruling.basis.value
 
 
+def test_what_a_remembered_decision_is_about_is_what_a_new_one_is_about(pdp: Opened) -> None:
+    """Equal calls share it until their session changes, and no other call has it."""
+    session_id, handle = pdp.session("shop/*")
+    matters = [pdp.ask(handle, "shop/count", b'{"count":1}').matter for _ in range(3)]
+    other = [pdp.ask(handle, "shop/count", b'{"count":2}').matter for _ in range(3)]
+    narrowed(pdp, session_id, labels=("l",))
+    later = [pdp.ask(handle, "shop/count", b'{"count":1}').matter for _ in range(3)]
+
+    assert matters[0] is not matters[1] is matters[2]
+    assert {matters[0]} == {*matters}
+    assert {replace(matters[0], arguments_digest=digest(b'{"count":2}'))} == {*other}
+    assert {replace(matters[0], session_epoch=matters[0].session_epoch + 1)} == {*later}
+
+
 def narrowed(pdp: Opened, session_id: str, **wanted: Any) -> SessionView:
     """Narrow a session."""
     facts: dict[str, Any] = {"tool_patterns": (), "expires_at": None, "labels": ()}
@@ -192,9 +207,9 @@ class _SlowCache(DecisionCache):
         super().__init__()
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
+    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant, matter: Matter | None = None) -> None:
         self.meanwhile()
-        super().put(key, ruling, end, now)
+        super().put(key, ruling, end, now, matter)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_label_names_the_decision_that_added_it(pdp: Opened) -> None:
 
     assert [("seen",), ("untrusted",), ()] == [one.labels_added for one in (listed, read, again)]
     assert {"seen": listed.id, "untrusted": read.id} == pdp.stored(session_id).label_origins
-    assert [1 + 1, 3, 4] == [one.session_epoch for one in (listed, read, again)]
+    assert [1 + 1, 3, 4] == [one.matter.session_epoch for one in (listed, read, again)]
 
 
 def test_each_call_of_a_batch_sees_what_those_before_it_changed(pdp: Opened) -> None:
@@ -124,7 +124,7 @@ def test_a_session_that_changes_meanwhile_is_decided_again(pdp: Opened, store: S
     store.before = other_call
     decision = pdp.ask(handle, "mail/read")
 
-    assert ("permit", (), 3) == (basis(decision), decision.labels_added, decision.session_epoch)
+    assert ("permit", (), 3) == (basis(decision), decision.labels_added, decision.matter.session_epoch)
     assert {"untrusted": "dec_other", "seen": "dec_other"} == pdp.stored(session_id).label_origins
 
 

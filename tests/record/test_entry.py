@@ -246,7 +246,7 @@ def test_what_is_kept_is_bounded_in_bytes(more: int) -> None:
     entries, caller = Entries(KEY), a_decision().caller
     small = a_decision(cache_result=CacheResult.HIT, user="", caller=caller)
     room = 8 * 1024 * 1024 - 2 * weight_of(small)
-    large = replace(small, user="x" * (room // 2 + more))
+    large = replace(small, matter=replace(small.matter, user="x" * (room // 2 + more)))
     entries.decision(small)
     first = entries._form_bytes
     entries.decision(large)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pdp.errors import ConfigurationError
 from pdp.foundation.jsontext import keyed_digest
-from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, Ruling, TraceParent
+from pdp.model import Basis, CacheResult, Caller, Decision, Matter, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.entry import Entries
@@ -148,8 +148,8 @@ def test_the_whole_record_of_an_event(log: DecisionLog) -> None:
 
 def test_only_allowed_fields_are_written() -> None:
     """Of all texts in a decision, the record holds all but these."""
-    texts = {field.name: f"canary-{field.name}" for field in fields(Decision) if field.type == "str"}
-    texts |= {field.name: f"canary-{field.name}" for field in fields(Ruling) if field.type == "str"}
+    parts = (Decision, Matter, Ruling)
+    texts = {field.name: f"canary-{field.name}" for one in parts for field in fields(one) if field.type == "str"}
 
     line = Entries(KEY).decision(a_decision(**texts)).decode()
 
@@ -187,12 +187,17 @@ _RULINGS = st.builds(
     ancestor_basis=st.none() | st.sampled_from(Basis),
     detail=_TEXT,
 )
+_MATTERS = st.builds(
+    Matter,
+    **{field.name: _TEXT for field in fields(Matter) if field.type == "str"},
+    session_epoch=st.integers(0, 2**63),
+    ancestor_ids=_TEXTS,
+)
 _DECISIONS = st.builds(
     Decision,
     **{field.name: _TEXT for field in fields(Decision) if field.type == "str"},
+    matter=_MATTERS,
     ruling=_RULINGS,
-    session_epoch=st.integers(0, 2**63),
-    ancestor_ids=_TEXTS,
     caller=st.builds(Caller, id=_TEXT, kind=_TEXT, roles=st.frozensets(st.sampled_from(Role)), tenant=_TEXT),
     cache_result=st.sampled_from(CacheResult),
     decided_at=st.floats(0, 253_402_300_799),
@@ -211,13 +216,13 @@ def test_any_decision_is_one_line(decision: Decision) -> None:
     assert line.isascii()
     assert line.decode("ascii").isprintable()
     record = json.loads(line)
-    assert record["tool"] == decision.tool
+    assert record["tool"] == decision.matter.tool
     assert record["policies"] == list(decision.ruling.policies)
     assert record["detail"] == decision.ruling.detail
     assert record["basis"] == decision.ruling.basis.value
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Decision)])
+@pytest.mark.parametrize("field", [field.name for one in (Decision, Matter) for field in fields(one)])
 def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
     """What is kept of a record for equal calls never stands in the record of another call, whichever field differs."""
     entries, first = Entries(KEY), a_decision(cache_result=CacheResult.HIT)
@@ -228,11 +233,14 @@ def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
         float: 7.0,
         tuple: ("other",),
         Caller: replace(first.caller, id="other"),
+        Matter: replace(first.matter, tool="other"),
         Ruling: replace(first.ruling, policies=("other",)),
         CacheResult: CacheResult.BYPASS,
     }
-    value: Any = (("max_calls", 7),) if field == "debits" else other[type(getattr(first, field))]
-    second = replace(first, **{field: value})
+    held = first.matter if hasattr(first.matter, field) else first
+    value: Any = (("max_calls", 7),) if field == "debits" else other[type(getattr(held, field))]
+    changed: Any = replace(held, **{field: value})
+    second = changed if held is first else replace(first, matter=changed)
 
     written = [entries.decision(first), entries.decision(second), entries.decision(first)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.foundation.jsontext import keyed_digest
-from pdp.model import Basis, Caller, Decision, Outcome, Role, Ruling, TraceParent
+from pdp.model import Basis, Caller, Decision, Matter, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
@@ -102,8 +102,8 @@ def test_the_whole_attribute_set() -> None:
 
 def test_only_allowed_fields_are_shown() -> None:
     """Of all texts in a decision, a span shows those of the list and no other."""
-    texts = {field.name: f"canary-{field.name}" for field in fields(Decision) if field.type == "str"}
-    texts |= {field.name: f"canary-{field.name}" for field in fields(Ruling) if field.type == "str"}
+    parts = (Decision, Matter, Ruling)
+    texts = {field.name: f"canary-{field.name}" for one in parts for field in fields(one) if field.type == "str"}
     caller = Caller(id="canary-caller-id", kind="canary-caller-kind", roles=frozenset(), tenant="canary-caller-tenant")
 
     shown = str(_shown(Traced().span(a_decision(**texts, caller=caller))))
@@ -333,9 +333,9 @@ def test_what_waits_is_small() -> None:
 
     answered = [traced.telemetry.decision(decision, parent) for parent in parents]
 
-    assert [200_000] * 2 == [len(one.tool) for one in answered]
+    assert [200_000] * 2 == [len(one.matter.tool) for one in answered]
     waiting = [(shown, parent) for shown, parent in traced.items if isinstance(shown, Decision)]
-    assert [128] * 2 == [len(shown.tool) for shown, _ in waiting]
+    assert [128] * 2 == [len(shown.matter.tool) for shown, _ in waiting]
     assert [TraceParent(), TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01")] == [parent for _, parent in waiting]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pdp.clock import utc_text
@@ -51,7 +51,6 @@ class _Incident:
         self._live: list[_Session] = []
         self._count = 0
         self._at = START_AT
-        self._template = a_decision()
 
     def entries(self, count: int) -> Iterator[Decision | Event]:
         """Yield so many decisions and events in order of time, some at the same moment."""
@@ -162,20 +161,15 @@ class _Incident:
     def _decision(self, **changes: object) -> Decision:
         one, self._count = self._random, self._count + 1
         known: dict[str, object] = {"outcome": Outcome.DENY, "resource_type": "Repository"} | changes
-        return replace(
-            self._template,
+        return a_decision(
             id=f"dec_{self._count:026d}",
             decided_at=self._at,
             server=f"server-{one.randrange(6)}",
             tool=f"tool-{one.randrange(20)}",
             bundle_version=_BUNDLES[min(int((self._at - START_AT) / 400), 2)],
-            ruling=replace(
-                self._template.ruling,
-                resource_id=f"repository-{one.randrange(200)}" if known["resource_type"] else "",
-                log_resource=one.random() < 0.9,
-                **{name: known.pop(name) for name in ("outcome", "basis", "resource_type")},  # type: ignore[arg-type]  # by name
-            ),
-            **known,  # type: ignore[arg-type]  # by name
+            resource_id=f"repository-{one.randrange(200)}" if known["resource_type"] else "",
+            log_resource=one.random() < 0.9,
+            **known,
         )
 
 
