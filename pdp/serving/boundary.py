@@ -164,9 +164,10 @@ class Boundary:
     def _begins_at_once(self, call: _Call, wire: bytes) -> bool:
         """Begin the answer to a call on this thread; say whether that was possible without waiting."""
         at_once, rpc = call.route.at_once, call.route.rpc
-        if at_once is None or not call.incoming.in_turns or self._turn_is_long():
+        now = time.monotonic()
+        if at_once is None or not call.incoming.in_turns or self._turn_is_long(now):
             return False
-        self._entering_since = time.monotonic()
+        self._entering_since = now
         begun = attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
         self._entering_since = math.inf
         # One of our threads does again what has failed, and refuses the call.
@@ -175,12 +176,11 @@ class Boundary:
         self._begun.setdefault(rpc.method, []).append((call, begun))
         return True
 
-    def _turn_is_long(self) -> bool:
+    def _turn_is_long(self, now: float) -> bool:
         """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
 
         What a question to the policies takes also depends on the arguments, which agents choose.
         """
-        now = time.monotonic()
         if self._turn_began == math.inf:
             self._turn_began, self._used_before = now, time.thread_time()
         # No thread uses more than has passed, and what it used costs a call of the system to ask.

@@ -105,7 +105,7 @@ class GRPCConnection:
         if not stream.messages:
             return None
         message = stream.messages.popleft()
-        if not stream.messages:
+        if stream.kept and not stream.messages:
             self._give(stream)
         return message
 
@@ -242,7 +242,7 @@ class GRPCConnection:
         self._incoming += len(found.body) - before
         if refused is not None:
             self._refuse(found, *refused)
-        elif found.single or not found.messages:
+        elif found.kept and (found.single or not found.messages):
             self._give(found)
         if found.ready and not found.over and found.deadline_at <= self._now:
             self._refuse(found, *_LATE)
@@ -282,11 +282,12 @@ class GRPCConnection:
         self._incoming -= len(stream.body)
         stream.body.clear()
         stream.messages.clear()
-        self._give(stream)
+        if stream.kept:
+            self._give(stream)
         self._streams.pop(stream.id, None)
 
     def _give(self, stream: Stream) -> None:
-        if stream.kept and not self.closing:
+        if not self.closing:
             self._engine.give(stream.id, stream.kept)
         stream.kept = 0
 

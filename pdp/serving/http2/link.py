@@ -270,7 +270,7 @@ class Link:
 
     def _write(self) -> None:
         """Send what is left of before, and what the connection has now; tell calls what has been let through."""
-        if not self._flush():
+        if len(self._out) and not self._flush():
             return
         self._out = memoryview(self.connection.outgoing())
         if self._flush():

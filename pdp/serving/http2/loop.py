@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, ParamSpec
 
 from pdp.foundation.threads import start_on_large_stack
 from pdp.serving.http2.link import Link
@@ -25,6 +25,7 @@ _TICK_SECONDS: Final = 0.25
 # Connections that are taken in one turn.
 _ACCEPTS: Final = 64
 
+P = ParamSpec("P")
 Open = Callable[[socket.socket, str, "Loop", float], Link]
 
 
@@ -154,28 +155,29 @@ class Loop:
         found = self._selector.select(timeout)
         self._sleeping = False
         now = time.monotonic()
-        ready = {key.data: events for key, events in found if isinstance(key.data, Link)}
-        for link in self._again - ready.keys():
-            ready[link] = selectors.EVENT_READ
-        self._again = {
-            link for link, events in ready.items() if self._carefully(link, partial(link.ready, events, now))
-        }
+        ready = {key.data: events for key, events in found if key.data is not None}
+        again, self._again = self._again, set()
+        for link in again:
+            ready.setdefault(link, selectors.EVENT_READ)
+        for link, events in ready.items():
+            if self._carefully(link, link.ready, events, now):
+                self._again.add(link)
         for key, _ in found:
             if key.fileobj is self._wake_read:
                 self._wake_read.recv(4096)
-            elif key.fileobj in self._listening:
+            elif key.data is None:
                 self._take(key.fileobj, now)
         self._do_work()
 
     def _end_late(self, now: float) -> None:
         for link in [one for one, at in self._due.items() if at <= now]:
             del self._due[link]
-            self._carefully(link, partial(link.late, now))
+            self._carefully(link, link.late, now)
 
     def _tick(self, now: float) -> None:
         self._due.clear()
         for link in tuple(self._links):
-            self._carefully(link, partial(link.tick, now))
+            self._carefully(link, link.tick, now)
         while sum(link.waiting for link in self._links) > self._most_waiting:
             max(self._links, key=lambda link: link.waiting).close()
         if now >= self._ends_at:
@@ -202,7 +204,7 @@ class Loop:
                 _LOG.warning("no connection can be accepted now: %s", error)
                 self._accept(on=False)
                 return
-            self._guarded(partial(self._open, sock, peer, now))
+            self._guarded(self._open, sock, peer, now)
 
     def _open(self, sock: socket.socket, peer: object, now: float) -> None:
         if len(self._links) >= self._most_links:
@@ -251,25 +253,25 @@ class Loop:
     def _do_work(self) -> None:
         for _ in range(len(self._work)):
             with suppress(IndexError):
-                self._guarded(partial(self._work_now, *self._work.popleft()))
+                self._guarded(self._work_now, *self._work.popleft())
 
     def _work_now(self, work: Callable[[], None], link: Link | None) -> None:
         work()
         if link is not None:
             self.touch(link)
 
-    def _carefully(self, link: Link, work: Callable[[], object]) -> bool:
+    def _carefully(self, link: Link, work: Callable[P, object], *args: P.args, **more: P.kwargs) -> bool:
         """Do what a link has to do; an error in it ends the link alone."""
         try:
-            return bool(work())
+            return bool(work(*args, **more))
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a connection could not be served")
             link.close()
             return False
 
-    def _guarded(self, work: Callable[[], None]) -> None:
+    def _guarded(self, work: Callable[P, None], *args: P.args, **more: P.kwargs) -> None:
         try:
-            work()
+            work(*args, **more)
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a connection could not be served")
 

@@ -6,6 +6,7 @@ import binascii
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from pdp.serving.http2.engine import Header
@@ -21,9 +22,9 @@ _OF_TRANSPORT: Final = frozenset({b"content-type", b"te", b"grpc-timeout", b"grp
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
-def size_of(headers: Iterable[Header]) -> int:
+def size_of(headers: Sequence[Header]) -> int:
     """Return the size of headers as HTTP/2 counts it."""
-    return sum(len(name) + len(value) + _ENTRY_BYTES for name, value in headers)
+    return sum(map(len, chain.from_iterable(headers))) + _ENTRY_BYTES * len(headers)
 
 
 def timeout_of(value: bytes) -> float | None:

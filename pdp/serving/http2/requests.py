@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import compress
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from grpc import StatusCode
@@ -30,8 +32,9 @@ _USUAL: Final = frozenset(
         b"user-agent",
     }
 )
-# A connection remembers no more than this of them, with a place for each header of the call.
-_MOST_REMEMBERED, _PLACE_BYTES = 1024, 8
+# A connection remembers no more than this of them, with two places for each header of the call.
+_MOST_REMEMBERED, _PLACES_BYTES = 1024, 16
+_NAME: Final = itemgetter(0)
 
 
 class Request(NamedTuple):
@@ -66,27 +69,29 @@ class Requests:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        # The usual headers in their places, and None in those of the others, which never is what is sent.
-        self._seen: list[Header | None] = []
-        self._others = 0
+        self._usual_headers: list[Header] = []
+        # For each header of the call before, whether it was one of these, and whether it was not.
+        self._are_usual: list[bool] = []
+        self._are_own: list[bool] = []
         self._usual = _usual([])
 
     def read(self, headers: Sequence[Header]) -> Request:
         """Return what a call of gRPC asks for."""
-        if len(headers) != len(self._seen):
-            return self._read_anew(headers)
-        own = [one for one, seen in zip(headers, self._seen, strict=True) if one != seen]
-        if len(own) != self._others or not _USUAL.isdisjoint([name for name, _ in own]):
-            return self._read_anew(headers)
-        return self._request(self._usual, own)
+        if len(headers) == len(self._are_own) and [*compress(headers, self._are_usual)] == self._usual_headers:
+            own = [*compress(headers, self._are_own)]
+            if _USUAL.isdisjoint(map(_NAME, own)):
+                return self._request(self._usual, own)
+        return self._read_anew(headers)
 
     def _read_anew(self, headers: Sequence[Header]) -> Request:
-        usual = _usual([one for one in headers if one[0] in _USUAL])
-        own = [one for one in headers if one[0] not in _USUAL]
-        if usual.size + _PLACE_BYTES * len(headers) <= _MOST_REMEMBERED:
-            self._seen = [one if one[0] in _USUAL else None for one in headers]
-            self._usual, self._others = usual, len(own)
-        return self._request(usual, own)
+        are_usual = [name in _USUAL for name, _ in headers]
+        are_own = [not one for one in are_usual]
+        listed = [*compress(headers, are_usual)]
+        usual = _usual(listed)
+        if usual.size + _PLACES_BYTES * len(headers) <= _MOST_REMEMBERED:
+            self._usual_headers, self._usual = listed, usual
+            self._are_usual, self._are_own = are_usual, are_own
+        return self._request(usual, [*compress(headers, are_own)])
 
     def _request(self, usual: _Usual, own: Sequence[Header]) -> Request:
         timeouts = [value for name, value in own if name == _TIMEOUT]

@@ -56,8 +56,14 @@ class Stream:
         """Take a part of a message, and return how the call is refused if it breaks a rule."""
         self.kept += len(data)
         self.ended = ended
+        if _is_whole(data, most) and not self.body and not (self.single and self.messages):
+            self.messages.append(data[_PREFIX_BYTES:])
+            return None
+        self.body += data
+        return self._cut(most)
+
+    def _cut(self, most: int) -> Refused | None:
         body = self.body
-        body += data
         while len(body) >= _PREFIX_BYTES:
             length = int.from_bytes(body[1:_PREFIX_BYTES])
             if body[0]:
@@ -73,6 +79,12 @@ class Stream:
             del body[: length + _PREFIX_BYTES]
         if self.single and self.messages and body:
             return StatusCode.INTERNAL, "the call has more than one message"
-        if ended and body:
+        if self.ended and body:
             return StatusCode.INTERNAL, "the call has no whole message"
         return None
+
+
+def _is_whole(data: bytes, most: int) -> bool:
+    """Say whether this is one message that is not too long, and nothing else: so it almost always comes."""
+    length = len(data) - _PREFIX_BYTES
+    return 0 <= length <= most and data[:_PREFIX_BYTES] == length.to_bytes(_PREFIX_BYTES)
