@@ -80,15 +80,17 @@ class AuthorizationHandlers:
         self._write_at_once(decided, decision, answer.decision)
         return answer.SerializeToString()
 
-    def finish_independent(self, decided: Sequence[Decided]) -> Sequence[calls.BatchAnswer] | None:
+    def finish_independent(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions about calls of a batch, and return the answers; None when that has to be waited for."""
         recorded = self._authorizer.record(decided)
         return None if recorded is None else list(map(self._independent_answer, decided, recorded))
 
-    def _independent_answer(self, decided: Decided, decision: Decision) -> calls.BatchAnswer:
-        answer = calls.BatchAnswer(request_id=decision.request_id)
+    def _independent_answer(self, decided: Decided, decision: Decision) -> bytes:
+        whole = calls.BatchAuthorizeResponse()
+        answer = whole.answers.add()
+        answer.request_id = decision.request_id
         self._write_at_once(decided, decision, answer.decision)
-        return answer
+        return whole.SerializeToString()
 
     def _write_at_once(self, decided: Decided, decision: Decision, message: decisions.Decision) -> None:
         write_decision(decision, message)
@@ -183,7 +185,7 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
         handle=handlers.independent_call,
         at_once=AtOnce(begin=handlers.begin_at_once, finish=handlers.finish_independent),
         refused=lambda request, refusal: calls.BatchAnswer(request_id=request.request_id, error=_error(refusal)),
-        whole=lambda answers: calls.BatchAuthorizeResponse(answers=answers),
+        whole=lambda answer: calls.BatchAuthorizeResponse(answers=[answer]),
         headers=trace_headers,
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from pdp.identity.authentication import Metadata
 from pdp.model import Caller
-from pdp.serving.atonce import AtOnce
 from pdp.serving.origin import Origin, trace_parent
 from pdp.serving.parts import Parts
 from pdp.serving.refusedcredentials import peer_address
@@ -47,46 +46,49 @@ class PartByPart:
 
     def answer(self, pieces: Sequence[Any]) -> bytes:
         """Return the message with the answers to all parts, or to those before the caller cancelled the call."""
-        origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
-        answers: list[Any] = []
-        begun: list[tuple[Any, Any]] = []
-        for piece in pieces:
-            if not self.context.is_active():
-                # The caller has cancelled the call: it hears no answer, so nothing more is decided for it.
-                break
-            made = attempt(self.rpc, self.metadata, _begin, self.parts.at_once, piece, origin, self.context)
-            # The handler does again what has failed, and refuses the part.
-            if made is None or isinstance(made, Refusal):
-                answers += self._finish(begun)
-                answers.append(self._part(piece))
-                begun = []
-            else:
-                begun.append((piece, made))
-        answers += self._finish(begun)
-        whole: bytes = self.parts.whole(answers).SerializeToString()
-        return whole
+        pieces, answers = list(pieces), list[bytes]()
+        # When the caller has cancelled the call, it hears no answer, and so nothing more is decided for it.
+        while len(answers) < len(pieces) and self.context.is_active():
+            answers += self._at_once(pieces[len(answers) :])
+            if len(answers) < len(pieces) and self.context.is_active():
+                answers.append(self._part(pieces[len(answers)]))
+        # Messages that are written one after the other are one message, with the answers of all.
+        return b"".join(answers)
 
-    def _finish(self, begun: Sequence[tuple[Any, Any]]) -> Sequence[Any]:
+    def _at_once(self, pieces: Sequence[Any]) -> Sequence[bytes]:
+        """Answer the first parts, as far as they wait for nothing."""
+        begun: list[Any] = []
+        # The handler does again what has failed, and refuses the part.
+        attempt(self.rpc, self.metadata, self._begin, pieces, begun)
         if not begun:
             return ()
-        answers = attempt(self.rpc, self.metadata, self.parts.at_once.finish, [one for _, one in begun])
+        answers = attempt(self.rpc, self.metadata, self.parts.at_once.finish, begun)
         if answers is None or isinstance(answers, Refusal):
-            return [self._part(piece) for piece, _ in begun]
+            return list(map(self._part, pieces[: len(begun)]))
         return answers
 
-    def _part(self, piece: Any) -> Any:  # noqa: ANN401 - a part, and its answer
+    def _begin(self, pieces: Sequence[Any], begun: list[Any]) -> None:
+        """Begin parts in turn, until one has to wait, or the caller waits no longer."""
+        context, begin = self.context, self.parts.at_once.begin
+        origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
+        for piece in pieces:
+            if not context.is_active():
+                return
+            _require_time(context)
+            made = begin(piece, origin)
+            if made is None:
+                return
+            begun.append(made)
+
+    def _part(self, piece: Any) -> bytes:  # noqa: ANN401 - a part
         """Answer a part by its handler: one that is refused is told, and refuses no other."""
         metadata = self.parts.headers(piece) or self.metadata
         made = attempt(self.rpc, metadata, answer_of, self.parts.handle, self.caller, metadata, piece, self.context)
         if isinstance(made, Refusal):
             self.refuser.tell(self.rpc, self.caller, metadata, made, peer_address(self.context))
-            return self.parts.refused(piece, made)
-        return made
-
-
-def _begin(at_once: AtOnce, piece: Any, origin: Origin, context: Context) -> Any | None:  # noqa: ANN401 - a part, and what is begun of it
-    _require_time(context)
-    return at_once.begin(piece, origin)
+            made = self.parts.refused(piece, made)
+        whole: bytes = self.parts.whole(made).SerializeToString()
+        return whole
 
 
 def _require_time(context: Context) -> None:

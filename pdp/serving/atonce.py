@@ -14,9 +14,8 @@ class AtOnce:
     """How calls are answered where nothing has to be waited for. Neither function waits longer than a moment.
 
     `begin` returns what it makes of a message; None for one that has to wait. `finish` returns the answers to all that
-    was begun, in order: as bytes for an RPC, as messages for the parts of one. None when they have to wait after all,
-    and then nothing has come of them.
+    was begun, in order and as bytes; None when they have to wait after all, and then nothing has come of them.
     """
 
     begin: Callable[[Any, Origin], Any | None]
-    finish: Callable[[Sequence[Any]], Sequence[Any] | None]
+    finish: Callable[[Sequence[Any]], Sequence[bytes] | None]
