@@ -19,7 +19,6 @@ from mcp import Client
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer, running_server
-from tests.doors.mcp.conversation import PATIENCE
 from tests.doors.mcp.programs import conformanceserver
 from tests.doors.mcp.programs.installed import ENGINE, METHODS, NODE
 from tests.doors.mcp.webprocess import program, web_door
@@ -36,6 +35,8 @@ pytestmark = [
 _EVERYTHING, _SMALL = "everything", "small"
 # The revisions that each server speaks.
 RUNS = ((_EVERYTHING, "2025-11-25"), (_SMALL, "2025-11-25"), (_SMALL, "2026-07-28"))
+# For all scenarios of a run: on a busy machine they take a minute.
+_PACKAGE_SECONDS = 180
 # What the package notes on its way, and what is no check.
 _TRAFFIC = frozenset({"outgoing-request", "incoming-response", "incoming-sse-event", "stream-closed"})
 
@@ -132,7 +133,7 @@ async def _judged(url: str, revision: str, folder: Path, handle: str = "") -> di
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(_PACKAGE_SECONDS):
         await process.wait()
     seen: dict[str, Counter[Any]] = {}
     for file in output.glob("*/checks.json"):
