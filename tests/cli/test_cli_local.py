@@ -278,7 +278,7 @@ def test_table_of_commands_is_true(table: CommandTable, entries: Mapping[str, Co
     [
         (["--help"], ["cedarpy", "grpc", "yaml", "rich", "opentelemetry"], 0),
         (["version"], ["cedarpy", "grpc", "opentelemetry", "apsw"], 0),
-        (["init"], ["cedarpy", "opentelemetry", "apsw"], 0),
+        (["init"], ["cedarpy", "opentelemetry", "apsw", "rich"], 0),
         (["tools", "list", "--help"], ["grpc", "mcp", "opentelemetry"], 0),
         (["authorize", "a", "b"], ["cedarpy", "opentelemetry", "apsw", "mcp"], 2),
     ],

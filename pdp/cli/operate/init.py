@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import require_own
+from pdp.foundation.printable import visible_json
 from pdp.identity.callers import read_callers
 from pdp.identity.callersfile import digest_in, init_callers
 from pdp.record.keys import write_keys
@@ -33,7 +33,8 @@ def init(*, settings: Settings, development: bool, as_json: bool) -> None:
     """
     written = prepare(settings, development=development)
     if as_json:
-        print_json({"written": [str(path) for path in written]})
+        # Not by `print_json`: Rich beside it, which `pdp serve` and its workers would load, draws tables.
+        click.echo(visible_json({"written": [str(path) for path in written]}))
         return
     for path in written:
         click.echo(f"wrote {path}")
