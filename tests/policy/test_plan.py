@@ -6,6 +6,8 @@ import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.inparts import AT_A_TIME
+from pdp.policy.plan import QUICK_MICROSECONDS
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 
 POLICIES = """
@@ -22,10 +24,10 @@ tools: {send: {risk: mutating, targets: {to: address}}, label: {adds_labels: [re
 NAMES = ("plain", "timed", "send", "label", "seeing", "seen")
 
 
-def bundle_of(schema: str = SCHEMA) -> Bundle:
+def bundle_of(schema: str = SCHEMA, policies: str = POLICIES) -> Bundle:
     """Return a bundle with a tool of each kind."""
     files = bundle_files(
-        policies={"a": POLICIES},
+        policies={"a": policies},
         tools={"a": [tool(name, {"to": {"type": "string"}}) for name in NAMES]},
         overlays={"a": OVERLAY},
         directory="{users: {ada: {}}, agents: {coder: {ceiling: [a/*]}}}",
@@ -68,3 +70,12 @@ def test_a_bundle_with_other_policies_has_other_plans(bundle: Bundle) -> None:
 
     assert set(NAMES) == found(other, "by_call")
     assert {"label"} == found(other, "settles")
+
+
+def test_no_slice_in_several_parts_is_quick() -> None:
+    """The loop asks about what is quick, and must not wait for its turn at a part."""
+    short = "permit (principal, action, resource);"
+    many = bundle_of(policies="".join(f'@id("a/{number}") {short}' for number in range(AT_A_TIME + 1)))
+    plan = many.plan(many.catalogue.tools["a/plain"])
+
+    assert plan.microseconds > QUICK_MICROSECONDS
