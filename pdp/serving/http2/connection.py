@@ -6,7 +6,7 @@ Every bound of a peer is kept here, before a call reaches a thread or a queue. T
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from grpc import StatusCode
@@ -19,8 +19,9 @@ from pdp.serving.http2.requests import Requests
 from pdp.serving.http2.stream import Stream
 
 _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
+_WELL: Final[Sequence[Header]] = metadata.trailers(0)
 _LATE: Final = StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
-Trailers = Iterable[tuple[str, str | bytes]]
+Trailers = Sequence[tuple[str, str | bytes]]
 
 
 class Calls(Protocol):
@@ -125,7 +126,10 @@ class GRPCConnection:
         if stream.over:
             return
         self._controls.forget()
-        ended = metadata.trailers(int(code.value[0]), text, details)
+        if code is StatusCode.OK and not text and not details:
+            ended = _WELL
+        else:
+            ended = metadata.trailers(int(code.value[0]), text, details)
         if stream.answering:
             self._engine.end(stream.id, ended)
         else:
