@@ -67,10 +67,11 @@ from pdp.server.rpcs import (
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 from pdp.serving.awaiting import Awaited
-from pdp.serving.boundary import Boundary, Route
+from pdp.serving.boundary import Boundary
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.listener import Listener
+from pdp.serving.route import Route
 from pdp.serving.rpc import RPC, Lane
 from pdp.serving.transports import GRPC, transport_of
 from pdp.sessions.fences import Fences

@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,46 +23,21 @@ from pdp.model import Caller
 from pdp.observer import Observer
 from pdp.serving import uploads
 from pdp.serving.answering import PartByPart, answer_of
-from pdp.serving.atonce import AtOnce
 from pdp.serving.awaiting import Awaited
 from pdp.serving.decoding import read
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.origin import ANONYMOUS, Origin, trace_parent
-from pdp.serving.parts import Parts
 from pdp.serving.refusedcredentials import peer_address
 from pdp.serving.refusing import Refuser, attempt, refusal_for
+from pdp.serving.route import Route
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.serving.status import NotHereError, Refusal
 from pdp.serving.transport import Context, Incoming
+from pdp.serving.turns import HeldUp, Turns
 from pdp.serving.watches import Watch
 
 _LONGEST_ENTERING_SECONDS = 1.0
-# How much of the processor one turn may take on the transport's own thread before the rest of its calls get threads.
-_LONGEST_TURN_SECONDS = 0.02
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """How one RPC is served: the function that handles it, and how many bytes an upload can have in all.
-
-    A unary RPC that has waited for a thread longer than `longest_wait` seconds is refused.
-    An RPC that is `elsewhere` is not served at this address; the refusal says where to call it.
-    `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
-    `parts` says how a message is answered part by part; None for an RPC whose messages have no parts.
-    `at_once` says how a call is answered without a thread; None for an RPC that always has one.
-    `headers` reads the trace headers that a message has of its own; without any, those of the call count.
-    """
-
-    rpc: RPC
-    handle: Callable[..., Any]
-    upload_bytes: int
-    longest_wait: float = math.inf
-    in_band: Callable[[bytes, Refusal], bytes] | None = None
-    parts: Parts | None = None
-    at_once: AtOnce | None = None
-    headers: Callable[[bytes], Metadata] = lambda _: ()
-    elsewhere: bool = False
 
 
 class Boundary:
@@ -94,25 +68,27 @@ class Boundary:
         self._clock = clock
         self._idle = idle
         self._refuser = Refuser(observer, clock)
-        self._entering_since = math.inf
+        self._held_up = HeldUp()
+        self._turns = Turns(self._queue, self._held_up)
         self._awaited = awaited
         watches = lanes[Lane.WATCHES].room.threads
-        # What this turn of the transport has brought, and what was begun of it, by RPC.
-        self._begun: dict[str, list[tuple[_Call, Any]]] = {}
-        self._turn_began, self._used_before = math.inf, 0.0
         self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
 
     def takes_calls(self) -> bool:
         """Say whether the transport's own thread is free, not held up by a call."""
-        return time.monotonic() - self._entering_since < _LONGEST_ENTERING_SECONDS
+        return time.monotonic() - self._held_up.since < _LONGEST_ENTERING_SECONDS
 
     def enter(self, route: Route, incoming: Incoming) -> None:
         """Take a call that has begun, on the transport's own thread. Never waits."""
-        self._entering_since = time.monotonic()
+        self._held_up.since = time.monotonic()
         try:
             self._admit(route, incoming)
         finally:
-            self._entering_since = math.inf
+            self._held_up.since = math.inf
+
+    def turn_over(self) -> None:
+        """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
+        self._turns.over()
 
     def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on the transport's own thread."""
@@ -153,65 +129,13 @@ class Boundary:
                 # In other lanes a feed has been counted before, and has a thread.
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
-            if not self._begins_at_once(call, wire):
+            if not self._turns.begins(call):
                 self._queue(call)
 
     def _queue(self, call: _Call) -> None:
         """Hand a call over to the threads of its lane."""
         call.latest = self._clock.now().boot_at + call.route.longest_wait
         call.lane.put(call.owner, call.run)
-
-    def _begins_at_once(self, call: _Call, wire: bytes) -> bool:
-        """Begin the answer to a call on this thread; say whether that was possible without waiting."""
-        at_once, rpc = call.route.at_once, call.route.rpc
-        now = time.monotonic()
-        if at_once is None or not call.incoming.in_turns or self._turn_is_long(now):
-            return False
-        self._entering_since = now
-        begun = attempt(rpc, call.incoming.metadata, _begin_at_once, at_once, call, wire)
-        self._entering_since = math.inf
-        # One of our threads does again what has failed, and refuses the call.
-        if begun is None or isinstance(begun, Refusal):
-            return False
-        self._begun.setdefault(rpc.method, []).append((call, begun))
-        return True
-
-    def _turn_is_long(self, now: float) -> bool:
-        """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
-
-        What a question to the policies takes also depends on the arguments, which agents choose.
-        """
-        if self._turn_began == math.inf:
-            self._turn_began, self._used_before = now, time.thread_time()
-        # No thread uses more than has passed, and what it used costs a call of the system to ask.
-        if now - self._turn_began <= _LONGEST_TURN_SECONDS:
-            return False
-        # Of this thread alone: while others have the interpreter, waiting for it is no reason to give them more work.
-        return time.thread_time() - self._used_before > _LONGEST_TURN_SECONDS
-
-    def turn_over(self) -> None:
-        """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
-        turn, self._begun = self._begun, {}
-        self._turn_began = math.inf
-        for calls in turn.values():
-            # The disk can hold up the write of the record.
-            self._entering_since = time.monotonic()
-            self._finish_at_once(calls)
-            self._entering_since = math.inf
-
-    def _finish_at_once(self, calls: Sequence[tuple[_Call, Any]]) -> None:
-        first, begun = calls[0][0], [one for _, one in calls]
-        finish: Any = first.route.at_once and first.route.at_once.finish
-        answers = attempt(first.route.rpc, first.incoming.metadata, finish, begun)
-        if answers is None or isinstance(answers, Refusal):
-            for call, _ in calls:
-                self._queue(call)
-            return
-        # Before any is sent: an answer that cannot be must not leave those after it counted.
-        for call, _ in calls:
-            call.lane.leave(call.owner)
-        for (call, _), answer in zip(calls, answers, strict=True):
-            call.incoming.answer(answer)
 
     def _watch(self, call: _Call, wire: bytes) -> None:
         """Hand a watch over to its handler, which must not wait. On the transport's thread."""
@@ -434,11 +358,6 @@ def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - the RPC's messa
     if rpc.shape is Shape.UPLOAD:
         return uploads.receive(rpc.request, wire, call.incoming, most=call.route.upload_bytes)
     return read(rpc.request, wire)
-
-
-def _begin_at_once(at_once: AtOnce, call: _Call, wire: bytes) -> Any | None:  # noqa: ANN401 - what is begun is the RPC's
-    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
-    return at_once.begin(read(call.route.rpc.request, wire), origin)
 
 
 def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Context) -> bytes:

@@ -24,8 +24,9 @@ from pdp.model import Caller, Head, Role, TraceParent
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
-from pdp.serving.boundary import Boundary, Route, _Call
+from pdp.serving.boundary import Boundary, _Call
 from pdp.serving.origin import trace_parent
+from pdp.serving.route import Route
 from pdp.serving.transports import LOOP
 from pdp.sessions.fences import Fences
 from pdp.testing.waiting import wait_until

@@ -15,9 +15,10 @@ from pdp.observer import Event
 from pdp.server.rpcs import RPCS
 from pdp.serving.atonce import AtOnce
 from pdp.serving.awaiting import Awaited
-from pdp.serving.boundary import Boundary, Route
+from pdp.serving.boundary import Boundary
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
+from pdp.serving.route import Route
 from pdp.serving.rpc import Lane
 from pdp.serving.transport import Context
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
@@ -99,7 +100,7 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
     with ExitStack() as opened:
         one = Taking(opened)
         time = SimpleNamespace(monotonic=lambda: one.now, thread_time=lambda: one.used)
-        monkeypatch.setattr("pdp.serving.boundary.time", time)
+        monkeypatch.setattr("pdp.serving.turns.time", time)
         yield one
 
 

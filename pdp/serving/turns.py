@@ -1,0 +1,111 @@
+"""The turns of a transport's own thread: what calls begin in one is finished together, before its answers leave."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from pdp.model import Caller
+from pdp.serving.atonce import AtOnce
+from pdp.serving.decoding import read
+from pdp.serving.lanes import BoundedPool
+from pdp.serving.origin import Origin, trace_parent
+from pdp.serving.refusing import attempt
+from pdp.serving.route import Route
+from pdp.serving.status import Refusal
+from pdp.serving.transport import Incoming
+
+# How much of the processor one turn may take on the transport's own thread before the rest of its calls get threads.
+_LONGEST_SECONDS = 0.02
+
+
+class Arrived(Protocol):
+    """A call that was admitted and counted in its lane, and whose message has arrived."""
+
+    route: Route
+    lane: BoundedPool
+    caller: Caller
+    owner: str
+    incoming: Incoming
+    wire: bytes
+
+
+C = TypeVar("C", bound=Arrived)
+
+
+class HeldUp:
+    """Since when a call holds up the transport's own thread, as the monotonic clock says; infinity while none does."""
+
+    __slots__ = ("since",)
+
+    def __init__(self) -> None:
+        self.since = math.inf
+
+
+class Turns(Generic[C]):
+    """Answers calls on the transport's own thread, those of one turn together; `queue` hands a call to its lane."""
+
+    def __init__(self, queue: Callable[[C], None], held_up: HeldUp) -> None:
+        self._queue = queue
+        self._held_up = held_up
+        # What was begun in this turn, by RPC.
+        self._begun: dict[str, list[tuple[C, Any]]] = {}
+        self._began, self._used_before = math.inf, 0.0
+
+    def begins(self, call: C) -> bool:
+        """Begin the answer to a call; say whether that was possible without waiting."""
+        at_once, rpc = call.route.at_once, call.route.rpc
+        if at_once is None or not call.incoming.in_turns or self._is_long(now := time.monotonic()):
+            return False
+        self._held_up.since = now
+        begun = attempt(rpc, call.incoming.metadata, _begin, at_once, call)
+        self._held_up.since = math.inf
+        # One of our threads does again what has failed, and refuses the call.
+        if begun is None or isinstance(begun, Refusal):
+            return False
+        self._begun.setdefault(rpc.method, []).append((call, begun))
+        return True
+
+    def over(self) -> None:
+        """Answer what was begun in this turn."""
+        turn, self._begun = self._begun, {}
+        self._began = math.inf
+        for calls in turn.values():
+            # The disk can hold up the write of the record.
+            self._held_up.since = time.monotonic()
+            self._finish(calls)
+            self._held_up.since = math.inf
+
+    def _is_long(self, now: float) -> bool:
+        """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
+
+        What a question to the policies takes also depends on the arguments, which agents choose.
+        """
+        if self._began == math.inf:
+            self._began, self._used_before = now, time.thread_time()
+        # No thread uses more than has passed, and what it used costs a call of the system to ask.
+        if now - self._began <= _LONGEST_SECONDS:
+            return False
+        # Of this thread alone: while others have the interpreter, waiting for it is no reason to give them more work.
+        return time.thread_time() - self._used_before > _LONGEST_SECONDS
+
+    def _finish(self, calls: Sequence[tuple[C, Any]]) -> None:
+        first, begun = calls[0][0], [one for _, one in calls]
+        finish: Any = first.route.at_once and first.route.at_once.finish
+        answers = attempt(first.route.rpc, first.incoming.metadata, finish, begun)
+        if answers is None or isinstance(answers, Refusal):
+            for call, _ in calls:
+                self._queue(call)
+            return
+        # Before any is sent: an answer that cannot be must not leave those after it counted.
+        for call, _ in calls:
+            call.lane.leave(call.owner)
+        for (call, _), answer in zip(calls, answers, strict=True):
+            call.incoming.answer(answer)
+
+
+def _begin(at_once: AtOnce, call: Arrived) -> Any | None:  # noqa: ANN401 - what is begun is the RPC's
+    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
+    return at_once.begin(read(call.route.rpc.request, call.wire), origin)
