@@ -105,7 +105,7 @@ class Effort:
 
 
 USUAL = Effort(rounds=5, seconds=1.0)
-SHORT = Effort(rounds=3, seconds=0.3)
+SHORT = Effort(rounds=3, seconds=0.2)
 
 SHORT_LADDER = (16,)
 LADDER = (1, 4, 16, 64)

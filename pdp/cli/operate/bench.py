@@ -68,7 +68,7 @@ _BOUND = 0.2
     "--seconds",
     metavar="S",
     type=click.FloatRange(0.01, 60),
-    help="Duration of one measurement, in seconds. [1; short: 0.3]",
+    help="Duration of one measurement, in seconds. [1; short: 0.2]",
 )
 @click.option(
     "--shape", "shapes", type=click.Choice(_SHAPES), multiple=True, help="Measure only this kind of request. [all]"
