@@ -44,6 +44,7 @@ class Facts:
         return replace(self, context={**self.context, **targets, **counted})
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """One question to the engine. `context` is what policies can see of the context, or more, in Cedar's JSON."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from random import getrandbits
+from typing import NamedTuple
 
 from opentelemetry.trace import TraceState
 
 from pdp.model import Role, TraceParent
 
 # W3C Trace Context: version, trace id, parent id, flags, and what later versions may add.
-_TRACEPARENT = re.compile(r"((?!ff)[0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(r"((?!ff)[0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _TRACEPARENT_CHARACTERS = 512
 _TRACESTATE_KEY = r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
 _TRACESTATE_VALUE = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
@@ -22,8 +22,7 @@ _TRACESTATE_CHARACTERS = 512
 _SAMPLED = "01"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
+class Parent(NamedTuple):
     """A caller's span, as 32 and 16 hexadecimal digits; `trace_state` is empty when there is none."""
 
     trace_id: str
@@ -40,9 +39,13 @@ def read_parent(parent: TraceParent) -> Parent | None:
     if not text or len(text) > _TRACEPARENT_CHARACTERS:
         return None
     match = _TRACEPARENT.fullmatch(text)
-    if match is None or (match[1] == "00" and match[5]):
+    if match is None:
         return None
-    return Parent(trace_id=match[2], span_id=match[3], trace_state=_trace_state(parent.tracestate))
+    version, trace_id, span_id, more = match.groups()
+    if version == "00" and more:
+        return None
+    # By position, since it is made twice for each decision.
+    return Parent(trace_id, span_id, _trace_state(parent.tracestate))
 
 
 def below(parent: TraceParent) -> TraceParent:
