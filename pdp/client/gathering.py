@@ -75,14 +75,15 @@ class Gathering:
     """
 
     def __init__(self) -> None:
-        self._batch_size = 0
+        # None until the first answer says it: a client that begins with many calls at once must not flood the server.
+        self._batch_size: int | None = None
         self._apart_until = -math.inf
         self._quickest = math.inf
         self._queues: dict[Pairs, _Queue] = {}
 
     def is_open(self, now: float) -> bool:
-        """Say whether the server is known to take batches of independent calls."""
-        return self._most_calls(now) > 1
+        """Say whether calls can wait for each other: not if the server takes no batches of independent calls."""
+        return self._batch_size is None or self._most_calls(now) > 1
 
     def learn(self, batch_size: int) -> None:
         """Take note of how many independent calls the server takes in one batch; 0 for none."""
@@ -126,7 +127,7 @@ class Gathering:
         return batch if not batch.left and not batch.over else None
 
     def _most_calls(self, now: float) -> int:
-        return min(self._batch_size, MOST_CALLS) if now >= self._apart_until else 1
+        return min(self._batch_size or 1, MOST_CALLS) if now >= self._apart_until else 1
 
     def _taken(self, credentials: Pairs, now: float, *, overdue: bool = False) -> tuple[Batch, ...]:
         queue = self._queues.get(credentials)
@@ -136,8 +137,8 @@ class Gathering:
         queue.under_way = [batch for batch in queue.under_way if batch.ends_at > now]
         taken: list[Batch] = []
         waits_for_answer = not overdue and self._quickest <= SOON_SECONDS
-        while queue.waiting and len(queue.under_way) < MOST_UNDER_WAY:
-            count, full = queue.next_batch(max(1, self._most_calls(now)))
+        while queue.waiting and (len(queue.under_way) < MOST_UNDER_WAY or not self.is_open(now)):
+            count, full = queue.next_batch(self._most_calls(now))
             if waits_for_answer and not full and queue.under_way:
                 break
             # For what is late, no caller waits any more.

@@ -26,11 +26,12 @@ def _question(
 
 
 class Asked:
-    """A gathering at a server that takes batches, and a time that the test moves."""
+    """A gathering at a server that takes batches of a size, None for unknown, and a time that the test moves."""
 
-    def __init__(self, *, batch_size: int = 100) -> None:
+    def __init__(self, *, batch_size: int | None = 100) -> None:
         self.gathering = Gathering()
-        self.gathering.learn(batch_size)
+        if batch_size is not None:
+            self.gathering.learn(batch_size)
         self.now = 0.0
 
     def ask(self, *questions: Question) -> tuple[Batch, ...]:
@@ -77,7 +78,18 @@ def _names(batches: Iterable[Batch]) -> list[list[str]]:
 def test_only_a_server_that_says_so_gets_batches(batch_size: int, *, takes: bool) -> None:
     """A server that does not know independent calls, or takes one, is asked about each alone."""
     assert takes is Asked(batch_size=batch_size).gathering.is_open(0.0)
-    assert not Gathering().is_open(0.0)
+
+
+@pytest.mark.parametrize(("batch_size", "then"), [(100, [["e", "f", "g"]]), (0, [["e"], ["f"], ["g"]])])
+def test_a_server_that_is_not_known_yet_gets_few_calls(batch_size: int, then: list[list[str]]) -> None:
+    """Each alone; its first answer says how all that wait go."""
+    asked = Asked(batch_size=None)
+
+    gone = asked.ask(*map(_question, "abcdefg"))
+    asked.gathering.learn(batch_size)
+
+    assert [["a"], ["b"], ["c"], ["d"]] == _names(gone)
+    assert then == _names(asked.answered(gone[2], after=SLOW))
 
 
 def test_what_waits_goes_with_the_next_answer(near: Asked) -> None:

@@ -17,6 +17,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from pdp.client import Answer, AsyncClient, Client, ToolCall
+from pdp.client.gathering import MOST_UNDER_WAY
 from pdp.errors import ConfigurationError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import RunningServer, running_server
@@ -568,6 +569,16 @@ def test_tasks_that_ask_at_once_go_together(server: ScriptedServer, tasks: Tasks
     """None goes ahead."""
     assert all(answer.allowed for answer in tasks.ask_at_once("abcd"))
     assert ["(abcd)"] == _sent(server)
+
+
+def test_a_client_that_begins_with_many_calls_sends_few_messages(server: ScriptedServer, address: str) -> None:
+    """Before it knows that the server takes batches, it does not send each call at once."""
+    fresh = Tasks(address, timeout=PATIENCE)
+    answers = fresh.ask_at_once("abcdefghijklmnopqrstuvwxyz")
+    fresh.close()
+
+    assert all(answer.allowed for answer in answers)
+    assert len(_sent(server)) == MOST_UNDER_WAY + 1
 
 
 def test_tasks_that_are_answered_ask_again_with_those_that_wait(

@@ -20,7 +20,7 @@ class AsyncTogether:
     """Asks about calls for all tasks of one client.
 
     `authorize` and `batch_authorize` are the RPCs. When `off`, each call goes alone, as it does to a server that does
-    not say that it takes batches of independent calls.
+    not say that it takes batches of independent calls. Until the first answer tells, a few calls go alone.
     """
 
     def __init__(
