@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import NoReturn, TypeVar, TypeVarTuple
 
 from pdp.clock import Clock
 from pdp.identity.authentication import Metadata
@@ -19,7 +19,7 @@ from pdp.serving.transport import Context, Incoming
 _LOG = logging.getLogger("pdp.server")
 
 T = TypeVar("T")
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 
 
 class Refuser:
@@ -56,10 +56,10 @@ class Refuser:
         )
 
 
-def attempt(rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T | Refusal:
+def attempt(rpc: RPC, metadata: Metadata, work: Callable[[*Ts], T], *args: *Ts) -> T | Refusal:
     """Do some work; turn any error into a refusal, here and nowhere else."""
     try:
-        return work(*args, **more)
+        return work(*args)
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into statuses
         return refusal_for(rpc, metadata, error)
 

@@ -98,7 +98,8 @@ class GRPCConnection:
             self._engine.receive(data, self)
         except BrokenPeerError:
             self.close()
-        self._reset_what_is_read()
+        if self._unread:
+            self._reset_what_is_read()
         self._tell()
 
     def take(self, stream: Stream) -> bytes | None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, ParamSpec
+from typing import Final, TypeVarTuple
 
 from pdp.foundation.threads import start_on_large_stack
 from pdp.serving.http2.link import Link
@@ -25,7 +25,7 @@ _TICK_SECONDS: Final = 0.25
 # Connections that are taken in one turn.
 _ACCEPTS: Final = 64
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 Open = Callable[[socket.socket, str, "Loop", float], Link]
 
 
@@ -260,18 +260,18 @@ class Loop:
         if link is not None:
             self.touch(link)
 
-    def _carefully(self, link: Link, work: Callable[P, object], *args: P.args, **more: P.kwargs) -> bool:
+    def _carefully(self, link: Link, work: Callable[[*Ts], object], *args: *Ts) -> bool:
         """Do what a link has to do; an error in it ends the link alone."""
         try:
-            return bool(work(*args, **more))
+            return bool(work(*args))
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a connection could not be served")
             link.close()
             return False
 
-    def _guarded(self, work: Callable[P, None], *args: P.args, **more: P.kwargs) -> None:
+    def _guarded(self, work: Callable[[*Ts], None], *args: *Ts) -> None:
         try:
-            work(*args, **more)
+            work(*args)
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a connection could not be served")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeVarTuple
 
 from grpc import StatusCode
 
@@ -18,6 +18,8 @@ from pdp.serving.http2.stream import Stream
 from pdp.serving.transport import Behavior
 
 _LOG = logging.getLogger("pdp.server")
+
+Ts = TypeVarTuple("Ts")
 
 
 class Place(Protocol):
@@ -85,7 +87,7 @@ class LoopCall:
 
     def answer(self, wire: bytes) -> None:
         """Answer with one message. Raises nothing: the answers to other calls come after it."""
-        if not self._told(partial(self._end_now, wire)):
+        if not self._told(self._end_now, wire):
             self._told(self._cancel_now)
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
@@ -181,7 +183,7 @@ class LoopCall:
             return
         self._then = None
         message = None if stream.over else self._place.connection.take(stream)
-        if not self._told(partial(then, message)):
+        if not self._told(then, message):
             self.refuse(StatusCode.INTERNAL, "internal error")
 
     def left_now(self) -> None:
@@ -227,10 +229,10 @@ class LoopCall:
         if self._then is not None:
             self.heard_now()
 
-    def _told(self, tell: Callable[[], None]) -> bool:
+    def _told(self, tell: Callable[[*Ts], None], *args: *Ts) -> bool:
         """Tell what works on the call; return False for an error in that, which is no concern of other calls."""
         try:
-            tell()
+            tell(*args)
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a call to `%s` could not be told what has come of it", self._stream.path)
             return False
