@@ -66,6 +66,16 @@ class _Found(NamedTuple):
     matter: Matter | None = None
 
 
+class _Question(NamedTuple):
+    """What the policies are to be asked about a call.
+
+    Their ruling is remembered under `key`; None when it may not be.
+    """
+
+    facts: Facts
+    key: Key | None
+
+
 class _Asked(NamedTuple):
     """A call as it is decided, with the facts that its PEP vouches for. `started` is in nanoseconds.
 
@@ -92,6 +102,20 @@ class Decided(NamedTuple):
     settled: Settled | None
     snapshot: Snapshot
     asked: _Asked
+
+
+class Passed(NamedTuple):
+    """A call that the gate has passed: its ruling, or what the policies are to be asked about it.
+
+    `gated` and `looked_up` say when that was known, in nanoseconds.
+    """
+
+    snapshot: Snapshot
+    asked: _Asked
+    plan: Plan
+    found: _Found | _Question
+    gated: int
+    looked_up: int
 
 
 class Authorizer:
@@ -143,12 +167,12 @@ class Authorizer:
         *,
         parent: TraceParent = NO_PARENT,
         reportable_at_once: Callable[[Bundle], bool] = lambda _: True,
-    ) -> Decided | None:
-        """Decide about one call as `authorize` does, if nothing has to be waited for; None otherwise.
+    ) -> Passed | None:
+        """Begin to decide about one call as `authorize` does, if nothing has to be waited for; None otherwise.
 
         Only remembered rulings and quick questions to the policies are answered: nothing that asks the store, changes
         something, or waits for other calls, and nothing that could be reported if `reportable_at_once` says no of its
-        bundle. The decision counts once it is recorded: see `record`.
+        bundle. See `decide_now`.
         """
         started = perf_counter_ns()
         snapshot = self._snapshots.known(request, caller) if self._observer.takes_at_once else None
@@ -159,11 +183,22 @@ class Authorizer:
         if bundle.takes_reports and caller.sees_results and not reportable_at_once(bundle):
             return None
         facts = caller_facts(bundle, request.call, self._limits)
-        asked = _Asked(request, facts, caller, request.parent or parent, started, waits=False)
-        return self._decide(snapshot, asked)
+        passed = self._passed(snapshot, _Asked(request, facts, caller, request.parent or parent, started, waits=False))
+        return passed if isinstance(passed, Passed) else None
+
+    def decide_now(self, passed: Sequence[Passed]) -> list[Decided | None]:
+        """Decide about calls that `try_now` has begun; None for each that a person must be asked about.
+
+        The policies are asked about all before any decision is made: the engine does not fit into the processor's
+        nearest caches together with the rest. A decision counts once it is recorded: see `record`.
+        """
+        # Another call of the same turn may have asked what this one asks.
+        ruled = [self._ruled(one, again=place > 0) for place, one in enumerate(passed)]
+        both = zip(passed, ruled, strict=True)
+        return [None if found.ruling.asks else self._made(one, found, at) for one, (found, at) in both]
 
     def record(self, decided: Sequence[Decided]) -> Sequence[Decision] | None:
-        """Record what `try_now` has decided, all together, and return the decisions as they are recorded.
+        """Record what `decide_now` has decided, all together, and return the decisions as they are recorded.
 
         None, and none of them counts, when that has to be waited for.
         """
@@ -210,6 +245,7 @@ class Authorizer:
         return tool_listing(snapshot, caller, with_readings=with_readings)
 
     # The path of a decision: snapshot, gate, look up, judge, remember, settle, record.
+    # `_passed` goes up to the look-up, `_ruled` judges and remembers, and `_made` does the rest.
 
     def _decide(self, snapshot: Snapshot, asked: _Asked, tries_left: int | None = None) -> Decided | None:
         """Return the decision, which is not recorded yet, and the snapshot with what the call changed.
@@ -217,20 +253,40 @@ class Authorizer:
         `tries_left` says how often the call can be decided again; None while it has not had its turn. None for a call
         that must have its turn first, and for one that may not wait, but would have to.
         """
-        request, caller, passed = asked.request, asked.caller, gate(snapshot, asked.request.call, asked.caller.bounds)
+        passed = self._passed(snapshot, asked, tries_left)
+        return self._made(passed, *self._ruled(passed), tries_left) if isinstance(passed, Passed) else passed
+
+    def _passed(self, snapshot: Snapshot, asked: _Asked, tries_left: int | None = None) -> Passed | Decided | None:
+        """Have the gate pass a call, and look its ruling up; or return what `_decide` returns for it."""
+        tool = gate(snapshot, asked.request.call, asked.caller.bounds)
         gated = perf_counter_ns()
-        if isinstance(passed, Refusal):
-            return self._refused(snapshot, asked, passed.ruling, gated) if asked.waits else None
-        plan = snapshot.bundle.plan(passed)
+        if isinstance(tool, Refusal):
+            return self._refused(snapshot, asked, tool.ruling, gated) if asked.waits else None
+        plan = snapshot.bundle.plan(tool)
         if (plan.in_turn and tries_left is None) or (plan.settles and not asked.waits):
             return None
-        found = self._ruling(snapshot, plan, asked)
-        if found is None or (found.ruling.asks and not asked.waits):
-            return None
+        found = self._looked_up(snapshot, plan, asked)
+        return None if found is None else Passed(snapshot, asked, plan, found, gated, perf_counter_ns())
+
+    def _ruled(self, passed: Passed, *, again: bool = False) -> tuple[_Found, int]:
+        """Return the ruling of a call, and when it was there, in nanoseconds, without the time given to other calls.
+
+        `again` looks first whether it has been remembered since.
+        """
+        if not isinstance(passed.found, _Question):
+            return passed.found, passed.looked_up
+        began = perf_counter_ns()
+        found = (self._remembered(passed, passed.found) if again else None) or self._judged(passed, passed.found)
+        return found, passed.looked_up + perf_counter_ns() - began
+
+    def _made(self, passed: Passed, found: _Found, ruled: int, tries_left: int | None = None) -> Decided | None:
+        """Make the decision about a call from its ruling, which was there at a time in nanoseconds."""
+        snapshot, asked, plan = passed.snapshot, passed.asked, passed.plan
+        request, caller = asked.request, asked.caller
         ruling, looked_up, seen, matter = found
         # A call that a person can allow has an id of its own: a retry that is allowed later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if ruling.asks else ruling.outcome)
-        times, settled = (asked.started, gated, perf_counter_ns()), None
+        times, settled = (asked.started, passed.gated, ruled), None
         if plan.settles or ruling.asks:
             left = _TRIES_AGAIN if tries_left is None else tries_left
             try:
@@ -241,7 +297,7 @@ class Authorizer:
                     return self._decide(anew, asked, left - 1)
                 settled = anew
         ids = (decision_id, *self._trace_ids(asked.parent, caller))
-        matter = matter or _matter(snapshot, passed, request.call, caller)
+        matter = matter or _matter(snapshot, plan.tool, request.call, caller)
         decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times)
         if settled is None:
             return Decided(decision, ruling, decision.id, None, snapshot, asked)
@@ -318,17 +374,18 @@ class Authorizer:
         if answered.ruling is not decided.ruling and request.request_id:
             self._retries.part(decided.asked.caller.id, request.request_id)
 
-    def _ruling(self, snapshot: Snapshot, plan: Plan, asked: _Asked) -> _Found | None:
-        """Ask the cache, then the policies. INVARIANT: the gate has passed the call on the same snapshot.
+    def _looked_up(self, snapshot: Snapshot, plan: Plan, asked: _Asked) -> _Found | _Question | None:
+        """Ask the cache; return what to ask the policies if it has no ruling.
 
+        INVARIANT: the gate has passed the call on the same snapshot.
         The cache is asked for a call with the same bytes, then for one in which the policies can read the same. Where
         policies see the targets of calls, it is asked only for the latter, which holds where their names come from.
         Where they see counts, which are returned too, it is not asked. None for a call that may not wait, unless its
         ruling is remembered, or found quickly.
         """
-        bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
+        bundle, chain, now = snapshot.bundle, snapshot.chain, snapshot.now
         call, caller, tool = asked.request.call, asked.caller, plan.tool
-        place = plan.policies.reading.place_in_time(at)
+        place = plan.policies.reading.place_in_time(snapshot.wall_at)
         by_call = call_key(bundle.version, chain, call, caller, place) if plan.by_call else None
         if by_call and (found := self._cache.get(by_call, now)) is not None:
             return _Found(found.ruling, CacheResult.HIT, None, found.matter)
@@ -337,39 +394,47 @@ class Authorizer:
         try:
             find = names_in_results(self._history, chain, call.session_handle)
             targets = seen_targets(bundle, chain, tool, find)
-            seen = call_facts(tool, call, caller.id, asked.facts, self._limits, targets)
+            facts = call_facts(tool, call, caller.id, asked.facts, self._limits, targets)
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return _Found(deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE)
+        by_reading = None
         if plan.policies.reading.cacheable:
-            return self._ruling_by_reading(snapshot, plan, asked, seen, place, by_call)
-        return self._ruling_past_cache(snapshot, plan, asked, seen)
+            read = plan.policies.reading.part(facts.resource, facts.context, facts.targets)
+            by_reading = read_key(bundle.version, chain, call, read, place)
+            if (found := self._cache.get(by_reading, now)) is not None:
+                ruling = of_this_call(found.ruling, chain, tool, facts)
+                if not by_call:
+                    return _Found(ruling, CacheResult.HIT)
+                matter = _matter(snapshot, tool, call, caller)
+                self._cache.put(by_call, ruling, found.end, now, matter)
+                return _Found(ruling, CacheResult.HIT, matter=matter)
+        quickly = asked.waits or plan.judges_quickly(sessions=len(chain))
+        return _Question(facts, by_reading) if quickly else None
 
-    def _ruling_by_reading(
-        self, snapshot: Snapshot, plan: Plan, asked: _Asked, facts: Facts, place: tuple[int, ...], by_call: Key | None
-    ) -> _Found | None:
-        bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
-        read = plan.policies.reading.part(facts.resource, facts.context, facts.targets)
-        by_reading = read_key(bundle.version, chain, asked.request.call, read, place)
-        if (found := self._cache.get(by_reading, now)) is not None:
-            ruling = of_this_call(found.ruling, chain, plan.tool, facts)
-            if not by_call:
-                return _Found(ruling, CacheResult.HIT)
-            matter = _matter(snapshot, plan.tool, asked.request.call, asked.caller)
-            self._cache.put(by_call, ruling, found.end, now, matter)
-            return _Found(ruling, CacheResult.HIT, matter=matter)
-        if not (asked.waits or plan.judges_quickly(sessions=len(chain))):
+    def _remembered(self, passed: Passed, question: _Question) -> _Found | None:
+        """Return the ruling on a question, if it is remembered by now."""
+        found = self._cache.get(question.key, passed.snapshot.now) if question.key else None
+        if found is None:
             return None
-        general = judge_chain(bundle, chain, facts, at)
+        ruling = of_this_call(found.ruling, passed.snapshot.chain, passed.plan.tool, question.facts)
+        return _Found(ruling, CacheResult.HIT)
+
+    def _judged(self, passed: Passed, question: _Question) -> _Found:
+        """Ask the policies, and remember their ruling."""
+        snapshot, plan, facts = passed.snapshot, passed.plan, question.facts
+        if question.key is None:
+            return self._judged_past_cache(passed, facts)
+        chain, now = snapshot.chain, snapshot.now
+        general = judge_chain(snapshot.bundle, chain, facts, snapshot.wall_at)
         ruling = of_this_call(general, chain, plan.tool, facts)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
             return _Found(ruling, CacheResult.BYPASS)
         # Most calls are never repeated to the byte: those that are get a key of their own with their first repetition.
-        self._cache.put(by_reading, general, earliest_end(chain, now), now)
+        self._cache.put(question.key, general, earliest_end(chain, now), now)
         return _Found(ruling, CacheResult.MISS)
 
-    def _ruling_past_cache(self, snapshot: Snapshot, plan: Plan, asked: _Asked, facts: Facts) -> _Found | None:
-        if not (asked.waits or plan.judges_quickly(sessions=len(snapshot.chain))):
-            return None
+    def _judged_past_cache(self, passed: Passed, facts: Facts) -> _Found:
+        snapshot, asked, plan = passed.snapshot, passed.asked, passed.plan
         ruling, seen = None, None
         if names := plan.policies.counted:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
-from pdp.decision.authorizer import Authorizer, Decided
+from pdp.decision.authorizer import Authorizer, Decided, Passed
 from pdp.identity.authentication import Metadata
 from pdp.limits import Limits
 from pdp.model import Caller, CallRequest, Decision
@@ -57,8 +57,8 @@ class AuthorizationHandlers:
         self._decide(request, origin, answer.decision)
         return answer
 
-    def begin_at_once(self, request: calls.AuthorizeRequest, origin: Origin) -> Decided | None:
-        """Decide about one call, if nothing has to be waited for; None otherwise."""
+    def begin_at_once(self, request: calls.AuthorizeRequest, origin: Origin) -> Passed | None:
+        """Begin to decide about one call, if nothing has to be waited for; None otherwise."""
         # Signing a call token takes long.
         if token_requests(request):
             return None
@@ -68,6 +68,10 @@ class AuthorizationHandlers:
             parent=origin.parent,
             reportable_at_once=self._outcomes.gives_tokens_at_once,
         )
+
+    def go_on_at_once(self, passed: Sequence[Passed]) -> Sequence[Decided | None]:
+        """Decide about calls that were begun; None for each that has to wait after all."""
+        return self._authorizer.decide_now(passed)
 
     def finish_at_once(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions, and return the answers; None when that has to be waited for."""
@@ -183,7 +187,7 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
     return Parts(
         of=handlers.independent_calls,
         handle=handlers.independent_call,
-        at_once=AtOnce(begin=handlers.begin_at_once, finish=handlers.finish_independent),
+        at_once=AtOnce(begin=handlers.begin_at_once, go_on=handlers.go_on_at_once, finish=handlers.finish_independent),
         refused=lambda request, refusal: calls.BatchAnswer(request_id=request.request_id, error=_error(refusal)),
         whole=lambda answer: calls.BatchAuthorizeResponse(answers=[answer]),
         headers=trace_headers,
@@ -192,7 +196,7 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
 
 def calls_at_once(handlers: AuthorizationHandlers) -> AtOnce:
     """Return how `Authorize` is answered without a thread."""
-    return AtOnce(begin=handlers.begin_at_once, finish=handlers.finish_at_once)
+    return AtOnce(begin=handlers.begin_at_once, go_on=handlers.go_on_at_once, finish=handlers.finish_at_once)
 
 
 def trace_headers_of(method: str, wire: bytes) -> Metadata:

@@ -69,13 +69,15 @@ class PartByPart:
 
     def _begin(self, pieces: Sequence[Any], begun: list[Any]) -> None:
         """Begin parts in turn, until one has to wait, or the caller waits no longer."""
-        context, begin = self.context, self.parts.at_once.begin
+        context, at_once = self.context, self.parts.at_once
         origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
         for piece in pieces:
             if not context.is_active():
                 return
             _require_time(context)
-            made = begin(piece, origin)
+            looked_at = at_once.begin(piece, origin)
+            # Each by itself: no part is looked at before it is known that those before it need not wait.
+            made = None if looked_at is None else at_once.go_on([looked_at])[0]
             if made is None:
                 return
             begun.append(made)

@@ -11,11 +11,14 @@ from pdp.serving.origin import Origin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtOnce:
-    """How calls are answered where nothing has to be waited for. Neither function waits longer than a moment.
+    """How calls are answered where nothing has to be waited for. No function waits longer than a moment.
 
-    `begin` returns what it makes of a message; None for one that has to wait. `finish` returns the answers to all that
-    was begun, in order and as bytes; None when they have to wait after all, and then nothing has come of them.
+    `begin` returns what it makes of a message; None for one that has to wait. `go_on` does what takes longest, for
+    several calls that were begun, and returns what it makes of each; None for one that has to wait after all. `finish`
+    returns the answers to all of these, in order and as bytes; None when they have to wait after all, and then nothing
+    has come of them.
     """
 
     begin: Callable[[Any, Origin], Any | None]
+    go_on: Callable[[Sequence[Any]], Sequence[Any | None]]
     finish: Callable[[Sequence[Any]], Sequence[bytes] | None]

@@ -19,6 +19,9 @@ from pdp.serving.transport import Incoming
 
 # How much of the processor one turn may take on the transport's own thread before the rest of its calls get threads.
 _LONGEST_SECONDS = 0.02
+# How many calls go on together: with 4, deciding takes 0.84 of the time, with 16 it takes 0.77. What they take counts
+# for the turn only then.
+_TOGETHER = 16
 
 
 class Arrived(Protocol):
@@ -50,8 +53,9 @@ class Turns(Generic[C]):
     def __init__(self, queue: Callable[[C], None], held_up: HeldUp) -> None:
         self._queue = queue
         self._held_up = held_up
-        # What was begun in this turn, by RPC.
+        # What was begun in this turn, and what of that went on, by RPC.
         self._begun: dict[str, list[tuple[C, Any]]] = {}
+        self._gone_on: dict[str, list[tuple[C, Any]]] = {}
         self._began, self._used_before = math.inf, 0.0
 
     def begins(self, call: C) -> bool:
@@ -65,18 +69,39 @@ class Turns(Generic[C]):
         # One of our threads does again what has failed, and refuses the call.
         if begun is None or isinstance(begun, Refusal):
             return False
-        self._begun.setdefault(rpc.method, []).append((call, begun))
+        calls = self._begun.setdefault(rpc.method, [])
+        calls.append((call, begun))
+        if len(calls) >= _TOGETHER:
+            self._go_on(rpc.method)
         return True
 
     def over(self) -> None:
         """Answer what was begun in this turn."""
-        turn, self._begun = self._begun, {}
+        for method in tuple(self._begun):
+            self._go_on(method)
+        turn, self._gone_on = self._gone_on, {}
         self._began = math.inf
         for calls in turn.values():
             # The disk can hold up the write of the record.
             self._held_up.since = time.monotonic()
             self._finish(calls)
             self._held_up.since = math.inf
+
+    def _go_on(self, method: str) -> None:
+        """Go on with what was begun of the calls of an RPC."""
+        calls = self._begun.pop(method)
+        first, begun = calls[0][0], [one for _, one in calls]
+        go_on: Any = first.route.at_once and first.route.at_once.go_on
+        self._held_up.since = time.monotonic()
+        made = attempt(first.route.rpc, first.incoming.metadata, go_on, begun)
+        self._held_up.since = math.inf
+        for place, (call, _) in enumerate(calls):
+            # One of our threads does again what has failed, as in `begins`.
+            one = None if isinstance(made, Refusal) else made[place]
+            if one is None:
+                self._queue(call)
+            else:
+                self._gone_on.setdefault(method, []).append((call, one))
 
     def _is_long(self, now: float) -> bool:
         """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.

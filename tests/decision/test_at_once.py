@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
 
+from pdp.decision.authorizer import Decided
 from pdp.decision.observers import Observers
 from pdp.model import CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
 from pdp.observer import Event, Observed
@@ -85,9 +87,16 @@ def call(handle: str, name: str = "read", arguments: bytes = b'{"folder":"a"}', 
     return CallRequest(call=asked, request_id=request_id)
 
 
+def tried(pdp: Opened, *requests: CallRequest) -> list[Decided | None]:
+    """Return what is decided about calls that come together; None for each that has to wait."""
+    begun = [pdp.embedded.authorizer.try_now(request, GATEWAY) for request in requests]
+    decided = iter(pdp.embedded.authorizer.decide_now([one for one in begun if one is not None]))
+    return [None if one is None else next(decided) for one in begun]
+
+
 def at_once(pdp: Opened, request: CallRequest) -> Decision | None:
     """Return the recorded decision about a call that is decided at once, and None about any other."""
-    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    (decided,) = tried(pdp, request)
     if decided is None:
         return None
     recorded = pdp.embedded.authorizer.record([decided])
@@ -147,7 +156,7 @@ def test_what_waits_is_not_decided_at_once(
     request = what(pdp, session_id, handle)
     record.alone.clear()
 
-    assert pdp.embedded.authorizer.try_now(request, GATEWAY) is None
+    assert tried(pdp, request) == [None]
     assert (record.alone, record.together) == ([], [])
     assert pdp.embedded.authorizer.authorize(request, GATEWAY) == record.alone[0]
 
@@ -179,12 +188,46 @@ def test_decisions_are_recorded_together_in_their_order(pdp: Opened, record: Rec
     _, handle = pdp.session("mail/*")
     pdp.ask(handle, "mail/read", b'{"folder":"a"}')
     requests = [call(handle, request_id=f"r{number}") for number in range(3)]
-    decided = [one for request in requests if (one := pdp.embedded.authorizer.try_now(request, GATEWAY)) is not None]
+    decided = [one for one in tried(pdp, *requests) if one is not None]
     recorded = pdp.embedded.authorizer.record(decided)
 
     assert recorded is not None
     assert [["r0", "r1", "r2"]] == [[one.request_id for one in together] for together in record.together]
     assert record.together[0] == recorded
+
+
+def test_calls_that_come_together_are_decided_as_each_by_itself(pdp: Opened) -> None:
+    """The second of two equal ones finds what the first has asked, and a person is asked about none of them."""
+    _, handle = pdp.session("mail/*")
+    for name, arguments in (("read", b'{"folder":"a"}'), ("send", b'{"to":"a"}')):
+        pdp.ask(handle, f"mail/{name}", arguments)
+    found = tried(
+        pdp,
+        call(handle, "read", b'{"folder":"b"}'),
+        call(handle, "send", b'{"to":"boss"}'),
+        call(handle, "read", b'{"folder":"b"}'),
+        call(handle, "read", b'{"folder":1}'),
+        call(handle, "send", b'{"to":"b"}'),
+    )
+
+    assert [
+        (Outcome.ALLOW, CacheResult.MISS, ("mail/read",)),
+        None,
+        (Outcome.ALLOW, CacheResult.HIT, ("mail/read",)),
+        (Outcome.DENY, CacheResult.NONE, ()),
+        (Outcome.ALLOW, CacheResult.MISS, ("mail/send",)),
+    ] == [one and (one.ruling.outcome, one.decision.cache_result, one.ruling.policies) for one in found]
+
+
+def test_a_decision_does_not_last_as_long_as_those_that_come_with_it(pdp: Opened) -> None:
+    """Its phases are its own work, also where the policies were asked about others in between."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    began = perf_counter_ns()
+    found = tried(pdp, *[call(handle, "read", b'{"folder":"%d"}' % number) for number in range(20)])
+    took = (perf_counter_ns() - began) / 1000
+
+    assert took > sum(one.decision.duration_us for one in found if one is not None)
 
 
 def test_where_each_record_waits_nothing_is_decided_at_once(pdp: Opened, record: Recorder) -> None:
@@ -202,7 +245,7 @@ def test_a_busy_record_leaves_the_call_as_it_was(pdp: Opened, record: Recorder) 
     pdp.ask(handle, "mail/read", b'{"folder":"a"}')
     request = call(handle, request_id="r")
     record.busy = True
-    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    (decided,) = tried(pdp, request)
     assert decided is not None
     refused = pdp.embedded.authorizer.record([decided])
     again = pdp.embedded.authorizer.authorize(request, GATEWAY)

@@ -278,7 +278,9 @@ def test_a_token_is_the_same_at_once(pdp: Opened, seconds: float) -> None:
     outcomes.token(first)
     pdp.clock.step_wall(seconds)
     request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
-    decided = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    begun = pdp.embedded.authorizer.try_now(request, GATEWAY)
+    assert begun is not None
+    (decided,) = pdp.embedded.authorizer.decide_now([begun])
 
     assert decided is not None
     assert (False, True) == (at_first, outcomes.gives_tokens_at_once(decided.snapshot.bundle))

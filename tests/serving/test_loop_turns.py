@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.clock import SystemClock
+from pdp.errors import UnavailableError
 from pdp.model import Caller, Role
 from pdp.observer import Event
 from pdp.server.rpcs import RPCS
@@ -58,11 +59,12 @@ class Taking:
 
     def __init__(self, opened: ExitStack) -> None:
         self.now, self.used, self.takes, self.waits = 0.0, 0.0, 0.0, 0.0
+        self.takes_later, self.made, self.fails = 0.0, list[str | None](), False
         rpc = RPCS["/pdp.v1.AuthorizationService/Authorize"]
-        at_once = AtOnce(begin=self.begin, finish=lambda begun: [b""] * len(begun))
+        at_once = AtOnce(begin=self.begin, go_on=self.go_on, finish=lambda begun: [b""] * len(begun))
         self.route = Route(rpc=rpc, handle=lambda *_: AuthorizeResponse(), upload_bytes=0, at_once=at_once)
         self.lanes = {
-            lane: BoundedPool(lane.value, Room(threads=1, bound=8, share=8)) for lane in (Lane.CALLS, Lane.WATCHES)
+            lane: BoundedPool(lane.value, Room(threads=1, bound=32, share=32)) for lane in (Lane.CALLS, Lane.WATCHES)
         }
         for pool in self.lanes.values():
             opened.callback(pool.shutdown)
@@ -84,6 +86,14 @@ class Taking:
         self.used += self.takes
         self.now += self.takes + self.waits
         return request.request_id
+
+    def go_on(self, begun: Sequence[str]) -> Sequence[str | None]:
+        """Go on with calls, which take their time; make of them what a test says."""
+        self.used += self.takes_later * len(begun)
+        self.now += self.takes_later * len(begun)
+        if self.fails:
+            raise UnavailableError("not now")
+        return self.made or begun
 
     def turn(self, *calls: Call) -> list[str]:
         """Take calls in one turn; return who has answered each, once all are."""
@@ -127,3 +137,24 @@ def test_each_turn_has_its_own_time(taking: Taking) -> None:
         taking.boundary.turn_over()
 
     assert [call.answers for call in calls] == [["turn"]] * 4
+
+
+def test_what_calls_take_when_they_go_on_counts_for_the_turn(taking: Taking) -> None:
+    """So many go on together, and then the turn is long for those that come after them."""
+    taking.takes_later = 0.002
+
+    assert taking.turn(*[Call() for _ in range(18)]) == ["turn"] * 16 + ["thread"] * 2
+
+
+def test_a_call_that_has_to_wait_after_all_gets_a_thread(taking: Taking) -> None:
+    """Those that went on with it are answered by the turn."""
+    taking.made = ["r", None, "r"]
+
+    assert taking.turn(Call(), Call(), Call()) == ["turn", "thread", "turn"]
+
+
+def test_calls_that_cannot_go_on_get_threads(taking: Taking) -> None:
+    """These do again what has failed, and refuse what must be refused."""
+    taking.fails = True
+
+    assert taking.turn(Call(), Call()) == ["thread", "thread"]
