@@ -19,6 +19,7 @@ from pdp.bench.processes import listening, module_process
 from pdp.bench.questions import Question, Workload
 from pdp.bench.servers import Target
 from pdp.doors.mcp.answers import DECISION
+from pdp.doors.mcp.headers import encoded
 
 _REVISION = "2026-07-28"
 _META = {
@@ -56,7 +57,7 @@ class MCPDialect:
         (one,) = questions
         params = {"name": one.tool, "arguments": json.loads(one.arguments_json), "_meta": _META}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
-        own = {"host": self._address, "mcp-name": one.tool, "x-pdp-session": self._handles[one.asker]}
+        own = {"host": self._address, "mcp-name": encoded(one.tool), "x-pdp-session": self._handles[one.asker]}
         return request("POST", f"/{one.server}/mcp", {**_HEADERS, **own}, body)
 
     def check(self, shape: Shape, answer: bytes, questions: Sequence[Question]) -> int:  # noqa: ARG002 - there is one shape

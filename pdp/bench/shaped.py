@@ -68,9 +68,14 @@ def _policies(server: str, tools: Iterable[Definition]) -> Iterable[str]:
         yield f'{head} when {{ context.session.purpose == "{NEVER}-{number}" }};'
     for number, one in enumerate(tools):
         if parameter := first_text(one):
-            action = json.dumps(f"{server}/{one['name']}")
+            action = _quoted(f"{server}/{one['name']}")
             head = f'@id("{server}/argument-{number}") forbid (principal, action == Action::{action}, resource)'
-            yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{NEVER}" }};'
+            yield f'{head} when {{ context.input[{_quoted(parameter)}] == "{NEVER}" }};'
+
+
+def _quoted(text: str) -> str:
+    # Cedar has other escapes for what is not ASCII than JSON has.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def first_text(definition: Definition) -> str | None:

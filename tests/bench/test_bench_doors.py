@@ -127,6 +127,13 @@ def test_the_tool_server_answers_what_the_door_is_sent() -> None:
     assert {"host: 127.0.0.1:1", "mcp-name: t", "x-pdp-session: pdps_second"} <= {*lines}
 
 
+def test_the_header_of_a_tool_is_ascii() -> None:
+    """A name that a header cannot hold is written as MCP says."""
+    sent = MCP.encode(Shape.MCP, [question("s", "lösche", b"{}", allowed=True)])
+
+    assert b"\r\nmcp-name: =?base64?bMO2c2NoZQ==?=\r\n" in sent
+
+
 def bearer(secret: str) -> Mapping[str, str]:
     """Return the header of a secret."""
     return {"authorization": f"Bearer {secret}"}

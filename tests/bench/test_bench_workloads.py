@@ -97,6 +97,13 @@ def test_many_sessions_share_a_few(tmp_path: Path) -> None:
     assert workload.repeated[0].asker == workload.repeated[-1].asker
 
 
+def test_names_need_not_be_ascii(tmp_path: Path) -> None:
+    """Without policies of its own, a recorded call of any tool is allowed."""
+    (asked,) = open_workload(str(written(tmp_path, call(tool="lösche", arguments={"größe": "ü"})))).repeated
+
+    assert asked.allowed
+
+
 def test_policies_say_what_must_come_of_a_call(tmp_path: Path) -> None:
     """With a folder of policies the right answers are theirs, denies included."""
     write_folder(tmp_path / "policies", generated_files())
