@@ -76,5 +76,5 @@ print(sorted(ours))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.stderr == ""
-    ours = ["client", "clock", "errors", "foundation", "limits", "model", "v1"]
+    ours = ["client", "clock", "errors", "foundation", "limits", "model", "quickvalues", "v1"]
     assert done.stdout.strip() == str(ours)
