@@ -22,14 +22,12 @@ from pdp.record.envelope import VERSION, body, json_text
 _TEXT_CHARACTERS = 512
 # About 2 KiB each, but they hold text from agents.
 _MOST_FORMS, MOST_FORM_BYTES, _FORM_BYTES = 2048, 8 * 1024 * 1024, 1024
-# Matter, ruling and caller by their identity, and the digest that the PEP stated.
-_Key = tuple[int, int, int, str]
 
 
 class _Form(NamedTuple):
     """The common parts of the records of equal calls: the texts between the parts that differ.
 
-    `matter`, `ruling` and `caller` are kept because the form is found by their identity.
+    `matter`, `ruling` and `caller` are kept because the form is found by their identity, and by the stated digest.
     """
 
     matter: Matter
@@ -59,7 +57,7 @@ class Entries:
         self._key = key
         self._attributes = attributes
         self._terms = terms
-        self._forms: dict[_Key, _Form] = {}
+        self._forms: dict[tuple[int, int, int, str], _Form] = {}
         self._form_bytes = 0
         self._second = (0, "1970-01-01T00:00:00")
 
@@ -114,7 +112,7 @@ class Entries:
             self._keep(key, form)
         return form
 
-    def _keep(self, key: _Key, form: _Form) -> None:
+    def _keep(self, key: tuple[int, int, int, str], form: _Form) -> None:
         # Matter and ruling are kept with their form, and hold much of the same text.
         weight = _FORM_BYTES + 2 * sum(map(len, form[3:]))
         if len(self._forms) >= _MOST_FORMS or self._form_bytes + weight > MOST_FORM_BYTES:

@@ -37,10 +37,6 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "pdp.decision.cache": {
         "module: (object, ...) => (...,)": _TYPE,
         "module: (object, ...) => (object,)": _TYPE,
-        (
-            "_weight: …t in ruling.logged_arguments)) if ruling.logged_arguments else 0 => "
-            "…t in ruling.logged_arguments))"
-        ): _SLOWER,
     },
     "pdp.foundation.lrucache": {
         "module: 'V' => ''": _TYPE,
