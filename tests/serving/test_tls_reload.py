@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -19,6 +20,7 @@ from pdp.identity.callers import KnownCallers
 from pdp.limits import Limits
 from pdp.serving.certificates import ServerCertificates, TLSFiles
 from pdp.testing.clock import FakeClock
+from pdp.testing.waiting import wait_until
 from tests.machinery.credentials.authority import Authority, Identity
 from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call, connected
 
@@ -236,6 +238,10 @@ def test_rotation_under_load_fails_no_call(
                 steps[place] += 1
         return calls
 
+    def turned(before: list[int], callers: list[Future[int]]) -> bool:
+        moved = all(now >= was + 2 for now, was in zip(steps, before, strict=True))
+        return moved or any(caller.done() for caller in callers)
+
     def rotate(callers: list[Future[int]]) -> None:
         for turn in range(1, rotations + 1):
             new = authorities[turn]
@@ -244,8 +250,8 @@ def test_rotation_under_load_fails_no_call(
             trusted.append(new)
             before = list(steps)
             # Each caller makes connections of this turn before the next one begins.
-            while any(now < was + 2 for now, was in zip(steps, before, strict=True)):
-                assert not any(caller.done() for caller in callers)
+            wait_until(partial(turned, before, callers))
+            assert not any(caller.done() for caller in callers)
 
     with caplog.at_level(logging.INFO, "pdp.server"), ThreadPoolExecutor(threads) as pool:
         callers = [pool.submit(call, place) for place in range(threads)]
