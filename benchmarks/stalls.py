@@ -4,6 +4,9 @@ One server with `server.listener: loop` and everything on gets a thousand calls 
 remembered: with nothing else, then beside callers who wait for a store that another process has locked, beside callers
 whose policies take long, and while the disk of the record takes no sync. On the server's core, a control that does
 nothing wakes every millisecond; how late it wakes is the machine's own. Every answer is checked.
+
+Where other programs use the processor too, latencies are theirs. So the server also notes what its other threads take
+of the processor during each turn of the loop: as long waits the loop for them on a core that nothing else uses.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import statistics
 import sys
 import tempfile
 import threading
+import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,11 +29,11 @@ from typing import NamedTuple
 import apsw
 import grpc
 
-from benchmarks.stallserver import STALLED
+from benchmarks.stallserver import STALLED, TURNS
 from benchmarks.wakes import Wakes, waking
 from pdp.bench.bundle import SERVER, generated_files
 from pdp.bench.dialects import PDPDialect
-from pdp.bench.figures import Figures
+from pdp.bench.figures import Figures, percentile
 from pdp.bench.measuring import measured
 from pdp.bench.plan import Measurement, Shape
 from pdp.bench.processes import cores, listening, on_core, running
@@ -96,10 +101,12 @@ class World:
 
 
 class Row(NamedTuple):
-    """One measurement: the remembered calls, and the control beside them."""
+    """One measurement: the remembered calls, the control beside them, and its begin and end in monotonic seconds."""
 
     calls: Figures
     control: Wakes
+    began: float
+    ended: float
 
 
 def main() -> int:
@@ -121,14 +128,16 @@ def main() -> int:
             for name, trouble in _TROUBLES.items():
                 with trouble(world):
                     wakes()
+                    began = time.monotonic()
                     calls = measured(world.target, measurement, workload, chosen.seconds)
-                    control = wakes()
+                    control, ended = wakes(), time.monotonic()
                 # The first round fills caches, and parses the many policies.
                 if turn:
-                    found[name].append(Row(calls, control))
+                    found[name].append(Row(calls, control, began, ended))
             print(".", end="", flush=True, file=sys.stderr)
+        turns = _turns(world.data)
     print(file=sys.stderr)
-    _print_table(found)
+    _print_table(found, turns)
     return 0
 
 
@@ -235,16 +244,25 @@ _TROUBLES: Mapping[str, Callable[[World], AbstractContextManager[None]]] = {
 }
 
 
-def _print_table(found: Mapping[str, list[Row]]) -> None:
-    print("| while | p50, ms | p99, ms | least and most | 99.9 % | the control's p99, ms | its longest |")
-    print("|---" * 7 + "|")
+def _turns(data: Path) -> Sequence[tuple[float, float]]:
+    """Return when each turn of the loop ended, in monotonic seconds, and its wait for others, in milliseconds."""
+    numbers = array("d", (data / TURNS).read_bytes())
+    return [(ended, waited * 1000) for ended, waited in zip(numbers[::2], numbers[1::2], strict=True)]
+
+
+def _print_table(found: Mapping[str, list[Row]], turns: Sequence[tuple[float, float]]) -> None:
+    heads = ("while", "p50, ms", "p99, ms", "least and most", "99.9 %", "the control's p99, ms", "its longest")
+    print("|".join(["", *(f" {head} " for head in (*heads, "a turn waits for other threads, ms: p50", "p99")), ""]))
+    print("|---" * (len(heads) + 2) + "|")
     for name, rows in found.items():
         p99 = [row.calls.p99 for row in rows]
+        waits = sorted(wait for ended, wait in turns if any(row.began < ended < row.ended for row in rows))
         middle = statistics.median
         print(
             f"| {name} | {middle(row.calls.p50 for row in rows):.2f} | {middle(p99):.2f} "
             f"| {min(p99):.2f} to {max(p99):.2f} | {middle(row.calls.latencies[-1] for row in rows):.2f} "
-            f"| {middle(row.control.p99 for row in rows):.2f} | {max(row.control.longest for row in rows):.2f} |"
+            f"| {middle(row.control.p99 for row in rows):.2f} | {max(row.control.longest for row in rows):.2f} "
+            f"| {percentile(waits, 50.0):.2f} | {percentile(waits, 99.0):.2f} |"
         )
 
 
