@@ -26,6 +26,7 @@ from pdp.errors import (
     InvalidJSONError,
     InvalidRequestError,
     OverloadedError,
+    RequestIdConflictError,
     UnavailableError,
     UnknownRevisionError,
 )
@@ -187,7 +188,7 @@ class Authorizer:
         return passed if isinstance(passed, Passed) else None
 
     def decide_now(self, passed: Sequence[Passed]) -> list[Decided | None]:
-        """Decide about calls that `try_now` has begun; None for each that a person must be asked about.
+        """Decide about calls that `try_now` has begun; None for each that has to wait or must be refused after all.
 
         The policies are asked about all before any decision is made: the engine does not fit into the processor's
         nearest caches together with the rest. A decision counts once it is recorded: see `record`.
@@ -195,7 +196,7 @@ class Authorizer:
         # Another call of the same turn may have asked what this one asks.
         ruled = [self._ruled(one, again=place > 0) for place, one in enumerate(passed)]
         both = zip(passed, ruled, strict=True)
-        return [None if found.ruling.asks else self._made(one, found, at) for one, (found, at) in both]
+        return [self._made_now(one, found, at) for one, (found, at) in both]
 
     def record(self, decided: Sequence[Decided]) -> Sequence[Decision] | None:
         """Record what `decide_now` has decided, all together, and return the decisions as they are recorded.
@@ -278,6 +279,15 @@ class Authorizer:
         began = perf_counter_ns()
         found = (self._remembered(passed, passed.found) if again else None) or self._judged(passed, passed.found)
         return found, passed.looked_up + perf_counter_ns() - began
+
+    def _made_now(self, passed: Passed, found: _Found, ruled: int) -> Decided | None:
+        if found.ruling.asks:
+            return None
+        try:
+            return self._made(passed, found, ruled)
+        except RequestIdConflictError:
+            # A mistake of one caller must not send the calls of others to the threads.
+            return None
 
     def _made(self, passed: Passed, found: _Found, ruled: int, tries_left: int | None = None) -> Decided | None:
         """Make the decision about a call from its ruling, which was there at a time in nanoseconds."""

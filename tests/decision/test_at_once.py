@@ -219,6 +219,16 @@ def test_calls_that_come_together_are_decided_as_each_by_itself(pdp: Opened) -> 
     ] == [one and (one.ruling.outcome, one.decision.cache_result, one.ruling.policies) for one in found]
 
 
+def test_a_call_that_must_be_refused_leaves_those_that_come_with_it(pdp: Opened) -> None:
+    """A request id that was used for another call concerns no other call of the same turn."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    assert at_once(pdp, call(handle, request_id="r")) is not None
+    found = tried(pdp, call(handle), call(handle, "read", b'{"folder":"b"}', "r"), call(handle, request_id="r"))
+
+    assert [True, False, True] == [one is not None for one in found]
+
+
 def test_a_decision_does_not_last_as_long_as_those_that_come_with_it(pdp: Opened) -> None:
     """Its phases are its own work, also where the policies were asked about others in between."""
     _, handle = pdp.session("mail/*")
