@@ -135,7 +135,8 @@ class Boundary:
     def _queue(self, call: _Call) -> None:
         """Hand a call over to the threads of its lane."""
         call.latest = self._clock.now().boot_at + call.route.longest_wait
-        call.lane.put(call.owner, call.run)
+        # One call leaves too little to do for what it costs to begin.
+        call.lane.put(call.owner, call.run, self.answers_left if call.route.parts is not None else None)
 
     def _watch(self, call: _Call, wire: bytes) -> None:
         """Hand a watch over to its handler, which must not wait. On the transport's thread."""
@@ -321,9 +322,6 @@ class _Call:
         """Answer, on a thread of the lane."""
         answer = partial(self._boundary.feed, self, self.feed) if self.feed else partial(self._boundary.unary, self)
         self.incoming.serve(answer, self.wire)
-        if self.route.parts is not None:
-            # One call leaves too little to do for what it costs to begin.
-            self._boundary.answers_left()
 
 
 class _Feed:

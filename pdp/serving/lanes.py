@@ -21,8 +21,8 @@ _LOG = logging.getLogger("pdp.server")
 MOST_THREADS = 64
 
 
-# The id of the caller, or empty, and the work.
-_Task = tuple[str, Callable[[], None]]
+# The id of the caller, or empty, the work, and what comes afterwards.
+_Task = tuple[str, Callable[[], None], Callable[[], None] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +91,12 @@ class BoundedPool:
             else:
                 del self._open[owner]
 
-    def put(self, owner: str, work: Callable[[], None]) -> None:
-        """Queue a task that was entered, without waiting. Errors that escape from it are logged."""
-        task = owner, work
+    def put(self, owner: str, work: Callable[[], None], afterwards: Callable[[], None] | None = None) -> None:
+        """Queue a task that was entered, without waiting. Errors that escape from it are logged.
+
+        Its thread does `afterwards` once the task has left: its owner can have another one by then.
+        """
+        task = owner, work, afterwards
         if self._has_turn(task):
             self._tasks.put(task)
 
@@ -156,18 +159,25 @@ class BoundedPool:
 
     def _work(self, index: int) -> None:
         while index not in self._stuck and (task := self._tasks.get()) is not None:
-            owner, work = task
+            owner, work, afterwards = task
             self._since[index] = time.monotonic()
             try:
-                work()
-            except Exception:  # noqa: BLE001 - a thread that ends here would be missed by all later calls
-                _LOG.exception("a handler failed outside of its wrapper")
+                _do(work)
             finally:
                 self.leave(owner)
                 self._pass_turn(owner)
                 self._since[index] = math.inf
+            if afterwards is not None:
+                _do(afterwards)
             # What a call has held must not stay alive until the next one arrives.
-            del task, work
+            del task, work, afterwards
+
+
+def _do(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:  # noqa: BLE001 - a thread that ends here would be missed by all later calls
+        _LOG.exception("a handler failed outside of its wrapper")
 
 
 class _Turns:

@@ -396,11 +396,34 @@ def test_what_was_put_off_is_done_when_the_answers_of_a_batch_have_left(
     found: list[str] = []
     boundary.answers_left = lambda: found.append("after")
     incoming = SimpleNamespace(serve=lambda *_: found.append("answer"))
+    lane = SimpleNamespace(put=lambda _, *works: [work() for work in works if work is not None])
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 
-    _Call(boundary, cast("Any", None), boundary.routes[path], cast("Any", None), caller, cast("Any", incoming)).run()
+    boundary._queue(
+        _Call(boundary, cast("Any", None), boundary.routes[path], cast("Any", lane), caller, cast("Any", incoming))
+    )
 
     assert done == found
+
+
+def test_a_caller_whose_batch_was_answered_can_ask_again(serve: Serve) -> None:
+    """What the thread that has answered it encodes then is no open call of its caller, whose share can be one."""
+    running = serve(limits=Limits(concurrent_calls=2))
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def encode() -> None:
+        encoding.set()
+        assert go_on.wait(PATIENCE)
+
+    running.server._boundary.answers_left = encode
+    wire = BatchAuthorizeRequest(requests=[a_call()], independent=True).SerializeToString()
+    running.unary(BATCH, wire)
+    assert encoding.wait(PATIENCE)
+
+    try:
+        assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+    finally:
+        go_on.set()
 
 
 def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embedded) -> None:
