@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -426,20 +427,31 @@ def test_a_caller_whose_batch_was_answered_can_ask_again(serve: Serve) -> None:
         go_on.set()
 
 
+@pytest.fixture
+def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no thread take the place of one whose call takes long: the calls after it wait."""
+    monkeypatch.setattr("pdp.server.service._PATIENCE_SECONDS", math.inf)
+
+
+@pytest.mark.usefixtures("no_more_threads")
 def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embedded) -> None:
-    """A caller that gave up while its call waited for a thread leaves no decision behind."""
+    """A caller whose deadline passed while its call waited for a thread leaves no decision behind."""
+    seconds = 0.5
     with occupied(serve, embedded, calls=4, limits=Limits()) as (running, _):
-        late = running.channel.unary_unary(AUTHORIZE)
+        stub = running.channel.unary_unary(AUTHORIZE)
+        late = stub.future(a_call().SerializeToString(), metadata=running.credentials("pep"), timeout=seconds)
+        wait_until(lambda: running.open_calls == 5)
+        # The server's deadline is later than the caller's: it begins when the call arrives, and gRPC rounds it up.
+        over_at = time.monotonic() + 2 * seconds
 
-        with pytest.raises(grpc.RpcError) as caught:
-            late(a_call().SerializeToString(), metadata=running.credentials("pep"), timeout=0.05)
-
-        assert caught.value.code() is Code.DEADLINE_EXCEEDED
+        assert late.code() is Code.DEADLINE_EXCEEDED
+        wait_until(lambda: time.monotonic() > over_at)
 
     running.server.stop(PATIENCE)
     assert len(running.notes.decisions) == 4
 
 
+@pytest.mark.usefixtures("no_more_threads")
 def test_the_server_has_a_deadline_of_its_own(serve: Serve, embedded: Embedded) -> None:
     """A call whose turn comes too late is refused with advice and without a decision, although its caller has time."""
     with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=10)) as (running, _):
