@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -35,6 +35,9 @@ R = TypeVar("R")
 sleep = time.sleep
 Lock = threading.Lock
 Mutex = threading.Lock
+# A sleep of zero seconds gives up the interpreter, but not the core on which another thread would take it. Windows has
+# no other way.
+_give_way: Final[Callable[[], None]] = getattr(os, "sched_yield", partial(sleep, 0))
 
 
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -48,8 +51,7 @@ def turn() -> None:
 
 def after_others(work: Callable[[], None]) -> None:
     """Do `work` when the threads that are ready now have had a chance to run."""
-    # A sleep of zero seconds gives up the interpreter, but not the core on which one of them would take it.
-    os.sched_yield()
+    _give_way()
     work()
 
 

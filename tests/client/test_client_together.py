@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec, module_from_spec
 from typing import Any, Protocol
 
 import grpc
@@ -594,6 +596,19 @@ def test_tasks_that_are_answered_ask_again_with_those_that_wait(
     assert [(True, True)] * 2 == [(first.allowed, second.allowed) for first, second in asked.result(PATIENCE)]
     assert waiting.result(PATIENCE).allowed
     assert ["(holdc)", "(abd)"] == _sent(server)
+
+
+def test_what_has_waited_goes_where_threads_cannot_yield(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no `sched_yield`."""
+    monkeypatch.delattr(os, "sched_yield")
+    spec = find_spec("pdp.client.threads")
+    assert spec is not None
+    assert spec.loader is not None
+    there, gone = module_from_spec(spec), list[str]()
+    spec.loader.exec_module(there)
+    there.after_others(lambda: gone.append("what has waited"))
+
+    assert ["what has waited"] == gone
 
 
 def test_a_task_that_is_cancelled_leaves_the_others_alone(
