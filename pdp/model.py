@@ -476,6 +476,33 @@ class Decision:
         """Say whether the call may go ahead."""
         return self.ruling.outcome is Outcome.ALLOW
 
+    # Whose action it is, and which: programs that decide in their own process read these.
+
+    @property
+    def user(self) -> str:
+        """Return the user of the session."""
+        return self.matter.user
+
+    @property
+    def agent(self) -> str:
+        """Return the agent of the session."""
+        return self.matter.agent
+
+    @property
+    def session_id(self) -> str:
+        """Return the id of the session."""
+        return self.matter.session_id
+
+    @property
+    def server(self) -> str:
+        """Return the tool server that was to be called."""
+        return self.matter.server
+
+    @property
+    def tool(self) -> str:
+        """Return the tool that was to be called."""
+        return self.matter.tool
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceParent:

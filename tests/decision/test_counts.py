@@ -374,7 +374,7 @@ class Refusing:
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - as observers have it
         """Turn an allow around."""
-        if not decision.allowed or f"{decision.matter.server}/{decision.matter.tool}" != self.refuses:
+        if not decision.allowed or f"{decision.server}/{decision.matter.tool}" != self.refuses:
             return decision
         return replace(decision, ruling=Ruling(outcome=Outcome.DENY, basis=Basis.RECORD_UNAVAILABLE))
 

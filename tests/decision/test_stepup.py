@@ -160,7 +160,7 @@ def basis(decision: Decision) -> str:
 
 def approve(pdp: Opened, decision: Decision, uses: int = 1) -> AccessRequest:
     """Approve what a decision waits for."""
-    session = pdp.stored(decision.matter.session_id)
+    session = pdp.stored(decision.session_id)
     change = partial(access.approve, now=pdp.clock.now(), by="ann", session_end=session.deadline, uses=uses)
     return pdp.embedded.history.access().answer(decision.access_request_id, change)
 
@@ -297,14 +297,14 @@ def another_text(pdp: Opened, _: Decision) -> None:
 def narrow(pdp: Opened, decision: Decision) -> None:
     """Take the tool from the session."""
     pdp.embedded.registrar.narrow(
-        decision.matter.session_id, tool_patterns=("mail/read",), expires_at=None, labels=(), caller=APPROVER
+        decision.session_id, tool_patterns=("mail/read",), expires_at=None, labels=(), caller=APPROVER
     )
 
 
 def revoke_session(pdp: Opened, decision: Decision) -> None:
     """Revoke the session."""
     pdp.embedded.registrar.revoke(
-        Selector(kind="session", value=decision.matter.session_id), reason="r", caller=APPROVER
+        Selector(kind="session", value=decision.session_id), reason="r", caller=APPROVER
     )
 
 

@@ -216,7 +216,7 @@ def test_any_decision_is_one_line(decision: Decision) -> None:
     assert line.isascii()
     assert line.decode("ascii").isprintable()
     record = json.loads(line)
-    assert record["tool"] == decision.matter.tool
+    assert record["tool"] == decision.tool
     assert record["policies"] == list(decision.ruling.policies)
     assert record["detail"] == decision.ruling.detail
     assert record["basis"] == decision.ruling.basis.value

@@ -382,5 +382,5 @@ def test_a_reading_shows_no_key(pdp: Opened) -> None:
 
     assert "key" not in repr(found)
     assert found.key.hex() not in repr(
-        (decision, found, pdp.embedded.registrar.get(decision.matter.session_id, caller=APPROVER))
+        (decision, found, pdp.embedded.registrar.get(decision.session_id, caller=APPROVER))
     )

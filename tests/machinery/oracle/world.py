@@ -491,7 +491,7 @@ class World:
             decision = product.embedded.authorizer.authorize(request, caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
-        if explanation is not None and decision.matter.session_id:
+        if explanation is not None and decision.session_id:
             assert_explains(explanation, decision)
             self._counts["explained with counts"] += decision.ruling.counted is not None
         product.latest = decision

@@ -98,7 +98,7 @@ class EmbeddedWay:
         except PDPError as error:
             raise RefusedError(kinds_of(error), str(error)) from error
         # Explanations know nothing of what a gateway sees.
-        if decision.matter.session_id and not self.remembers and decision.ruling.basis is not Basis.RESULT_UNSEEN:
+        if decision.session_id and not self.remembers and decision.ruling.basis is not Basis.RESULT_UNSEEN:
             assert explanation is not None
             assert_explains(explanation, decision)
         if "result" in step.given:
@@ -245,7 +245,7 @@ class EmbeddedWay:
             allowed=decision.allowed,
             basis=ruling.basis.value,
             policies=ruling.policies,
-            session=self._sessions.named(decision.matter.session_id),
+            session=self._sessions.named(decision.session_id),
             ancestor=self._sessions.named(ruling.ancestor_id),
             ancestor_basis=ruling.ancestor_basis.value if ruling.ancestor_basis else "",
             labels_added=decision.labels_added,
@@ -255,8 +255,8 @@ class EmbeddedWay:
             lifted=ruling.policies_lifted,
             cache=decision.cache_result.value,
             debits=dict(decision.debits),
-            user=decision.matter.user,
-            agent=decision.matter.agent,
+            user=decision.user,
+            agent=decision.agent,
         )
 
 

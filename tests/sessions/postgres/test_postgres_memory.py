@@ -173,8 +173,8 @@ def test_a_label_that_another_server_has_added_is_added_once(two: Two) -> None:
     decisions = [here.ask(handle, "read"), there.ask(handle, "read"), there.ask(handle, "read")]
 
     assert [("untrusted",), (), ()] == [one.labels_added for one in decisions]
-    assert here.pdp.stored(decisions[0].matter.session_id) == there.pdp.stored(decisions[0].matter.session_id)
-    assert {"untrusted": decisions[0].id} == there.pdp.stored(decisions[0].matter.session_id).label_origins
+    assert here.pdp.stored(decisions[0].session_id) == there.pdp.stored(decisions[0].session_id)
+    assert {"untrusted": decisions[0].id} == there.pdp.stored(decisions[0].session_id).label_origins
 
 
 def test_a_label_takes_no_revision_and_waits_for_no_other(two: Two, server: PostgresServer) -> None:
@@ -418,7 +418,7 @@ def test_an_approval_is_used_at_one_server(two: Two) -> None:
     handle = opened_in(two)
     here, there = two
     asked = here.ask(handle, "delete")
-    session = here.pdp.stored(asked.matter.session_id)
+    session = here.pdp.stored(asked.session_id)
     change = partial(access.approve, now=here.pdp.clock.now(), by="ann", session_end=session.deadline)
     here.pdp.embedded.history.access().answer(asked.access_request_id, change)
     bases = [one.basis(handle, "delete", request) for one, request in ((there, "a"), (here, "a"), (here, "b"))]
