@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from random import uniform
 from time import perf_counter_ns, sleep
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pdp.clock import Instant
 from pdp.decision.accessevents import event_of
-from pdp.decision.cache import DecisionCache, Key, RequestMemory, call_key, read_key
-from pdp.decision.counts import SeenCounts
+from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
+from pdp.decision.judging import Asked, Found, Judge, Question, matter_of
 from pdp.decision.ledger import Ledger, Settled, unsettled
-from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call, seen_targets
+from pdp.decision.ruling import caller_facts, deny
 from pdp.decision.snapshot import Snapshot, Snapshots
-from pdp.decision.values import names_in_results
 from pdp.decision.visibility import ToolListing, tool_listing
 from pdp.errors import (
     ConflictError,
-    InvalidArgumentsError,
-    InvalidJSONError,
     InvalidRequestError,
     OverloadedError,
     RequestIdConflictError,
@@ -31,15 +28,11 @@ from pdp.errors import (
     UnknownRevisionError,
 )
 from pdp.foundation.ids import decision_ids
-from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Matter, Outcome, Ruling, TraceParent
 from pdp.observer import Recorder, TraceIds
 from pdp.policy.bundle import Bundle
 from pdp.policy.plan import Plan
-from pdp.policy.question import Facts
-from pdp.policy.tools.catalogue import Tool
-from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.turns import Turns
 
@@ -55,42 +48,6 @@ _LONGEST_PAUSE = 0.02
 _TURNS, _MOST_WAITING, _PATIENCE_SECONDS = 64, 256, 2.0
 
 
-class _Found(NamedTuple):
-    """A ruling, whether it was remembered, and the counts that the policies saw.
-
-    `matter` is what the decision is about, where that was remembered with the ruling.
-    """
-
-    ruling: Ruling
-    looked_up: CacheResult
-    seen: SeenCounts | None = None
-    matter: Matter | None = None
-
-
-class _Question(NamedTuple):
-    """What the policies are to be asked about a call.
-
-    Their ruling is remembered under `key`; None when it may not be.
-    """
-
-    facts: Facts
-    key: Key | None
-
-
-class _Asked(NamedTuple):
-    """A call as it is decided, with the facts that its PEP vouches for. `started` is in nanoseconds.
-
-    `waits` says whether the decision may wait: for the store, for other calls, or for policies that take long.
-    """
-
-    request: CallRequest
-    facts: Mapping[str, Any]
-    caller: Caller
-    parent: TraceParent
-    started: int
-    waits: bool = True
-
-
 class Decided(NamedTuple):
     """A decision that is not recorded yet, what the ledger wrote for it, and the snapshot with what the call changed.
 
@@ -102,7 +59,7 @@ class Decided(NamedTuple):
     claimed_id: str
     settled: Settled | None
     snapshot: Snapshot
-    asked: _Asked
+    asked: Asked
 
 
 class Passed(NamedTuple):
@@ -112,9 +69,9 @@ class Passed(NamedTuple):
     """
 
     snapshot: Snapshot
-    asked: _Asked
+    asked: Asked
     plan: Plan
-    found: _Found | _Question
+    found: Found | Question
     gated: int
     looked_up: int
 
@@ -138,10 +95,10 @@ class Authorizer:
     ) -> None:
         self._snapshots = snapshots
         self._ledger = ledger
-        self._history = history
         self._observer = observer
         self._trace_ids = trace_ids or _no_trace
-        self._cache = cache if cache is not None else DecisionCache()
+        remembers = cache if cache is not None else DecisionCache()
+        self._judge = Judge(cache=remembers, history=history, ledger=ledger, limits=limits)
         # Trees of sessions share them, so that their number is fixed.
         self._turns = tuple(Turns(most=_MOST_WAITING, seconds=_PATIENCE_SECONDS) for _ in range(_TURNS))
         self._retries = RequestMemory()
@@ -158,7 +115,7 @@ class Authorizer:
         started = perf_counter_ns()
         snapshot = self._snapshots.of_call(request, caller)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
-        decision, _ = self._answer(snapshot, _Asked(request, facts, caller, request.parent or parent, started))
+        decision, _ = self._answer(snapshot, Asked(request, facts, caller, request.parent or parent, started))
         return decision
 
     def try_now(
@@ -184,7 +141,7 @@ class Authorizer:
         if bundle.takes_reports and caller.sees_results and not reportable_at_once(bundle):
             return None
         facts = caller_facts(bundle, request.call, self._limits)
-        passed = self._passed(snapshot, _Asked(request, facts, caller, request.parent or parent, started, waits=False))
+        passed = self._passed(snapshot, Asked(request, facts, caller, request.parent or parent, started, waits=False))
         return passed if isinstance(passed, Passed) else None
 
     def decide_now(self, passed: Sequence[Passed]) -> list[Decided | None]:
@@ -228,7 +185,7 @@ class Authorizer:
         decisions = []
         for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
-            asked = _Asked(request, stated, caller, request.parent or parent, started)
+            asked = Asked(request, stated, caller, request.parent or parent, started)
             decision, after = self._answer(snapshot, asked)
             decisions.append(decision)
             if after is not snapshot:
@@ -248,7 +205,7 @@ class Authorizer:
     # The path of a decision: snapshot, gate, look up, judge, remember, settle, record.
     # `_passed` goes up to the look-up, `_ruled` judges and remembers, and `_made` does the rest.
 
-    def _decide(self, snapshot: Snapshot, asked: _Asked, tries_left: int | None = None) -> Decided | None:
+    def _decide(self, snapshot: Snapshot, asked: Asked, tries_left: int | None = None) -> Decided | None:
         """Return the decision, which is not recorded yet, and the snapshot with what the call changed.
 
         `tries_left` says how often the call can be decided again; None while it has not had its turn. None for a call
@@ -257,7 +214,7 @@ class Authorizer:
         passed = self._passed(snapshot, asked, tries_left)
         return self._made(passed, *self._ruled(passed), tries_left) if isinstance(passed, Passed) else passed
 
-    def _passed(self, snapshot: Snapshot, asked: _Asked, tries_left: int | None = None) -> Passed | Decided | None:
+    def _passed(self, snapshot: Snapshot, asked: Asked, tries_left: int | None = None) -> Passed | Decided | None:
         """Have the gate pass a call, and look its ruling up; or return what `_decide` returns for it."""
         tool = gate(snapshot, asked.request.call, asked.caller.bounds)
         gated = perf_counter_ns()
@@ -266,21 +223,21 @@ class Authorizer:
         plan = snapshot.bundle.plan(tool)
         if (plan.in_turn and tries_left is None) or (plan.settles and not asked.waits):
             return None
-        found = self._looked_up(snapshot, plan, asked)
+        found = self._judge.look_up(snapshot, plan, asked)
         return None if found is None else Passed(snapshot, asked, plan, found, gated, perf_counter_ns())
 
-    def _ruled(self, passed: Passed, *, again: bool = False) -> tuple[_Found, int]:
+    def _ruled(self, passed: Passed, *, again: bool = False) -> tuple[Found, int]:
         """Return the ruling of a call, and when it was there, in nanoseconds, without the time given to other calls.
 
-        `again` looks first whether it has been remembered since.
+        `again` says that it may have been remembered since.
         """
-        if not isinstance(passed.found, _Question):
+        if isinstance(passed.found, Found):
             return passed.found, passed.looked_up
         began = perf_counter_ns()
-        found = (self._remembered(passed, passed.found) if again else None) or self._judged(passed, passed.found)
+        found = self._judge.rule(passed.found, again=again)
         return found, passed.looked_up + perf_counter_ns() - began
 
-    def _made_now(self, passed: Passed, found: _Found, ruled: int) -> Decided | None:
+    def _made_now(self, passed: Passed, found: Found, ruled: int) -> Decided | None:
         if found.ruling.asks:
             return None
         try:
@@ -289,7 +246,7 @@ class Authorizer:
             # A mistake of one caller must not send the calls of others to the threads.
             return None
 
-    def _made(self, passed: Passed, found: _Found, ruled: int, tries_left: int | None = None) -> Decided | None:
+    def _made(self, passed: Passed, found: Found, ruled: int, tries_left: int | None = None) -> Decided | None:
         """Make the decision about a call from its ruling, which was there at a time in nanoseconds."""
         snapshot, asked, plan = passed.snapshot, passed.asked, passed.plan
         request, caller = asked.request, asked.caller
@@ -307,14 +264,14 @@ class Authorizer:
                     return self._decide(anew, asked, left - 1)
                 settled = anew
         ids = (decision_id, *self._trace_ids(asked.parent, caller))
-        matter = matter or _matter(snapshot, plan.tool, request.call, caller)
+        matter = matter or matter_of(snapshot, plan.tool, request.call, caller)
         decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times)
         if settled is None:
             return Decided(decision, ruling, decision.id, None, snapshot, asked)
         whole = _with_settled(decision, settled, times)
         return Decided(whole, ruling, decision.id, settled, settled.snapshot, asked)
 
-    def _refused(self, snapshot: Snapshot, asked: _Asked, ruling: Ruling, gated: int) -> Decided:
+    def _refused(self, snapshot: Snapshot, asked: Asked, ruling: Ruling, gated: int) -> Decided:
         """Deny a call about which no policy is asked.
 
         The deny has an id of its own: a retry that passes later is another decision.
@@ -323,16 +280,16 @@ class Authorizer:
         tool = snapshot.bundle.catalogue.tool(request.call.server, request.call.tool)
         ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(asked.parent, caller))
         times = (asked.started, gated, perf_counter_ns())
-        matter = _matter(snapshot, tool, request.call, caller)
+        matter = matter_of(snapshot, tool, request.call, caller)
         decision = _decision(ids, ruling, CacheResult.NONE, matter, snapshot, asked, times)
         return Decided(decision, ruling, decision.id, None, snapshot, asked)
 
-    def _answer(self, snapshot: Snapshot, asked: _Asked) -> tuple[Decision, Snapshot]:
+    def _answer(self, snapshot: Snapshot, asked: Asked) -> tuple[Decision, Snapshot]:
         """Decide about a call, in its turn if it must have one; return the recorded decision and the snapshot after."""
         decided = self._decide(snapshot, asked)
         return self._recorded(decided) if decided is not None else self._answer_in_turn(snapshot, asked)
 
-    def _answer_in_turn(self, snapshot: Snapshot, asked: _Asked) -> tuple[Decision, Snapshot]:
+    def _answer_in_turn(self, snapshot: Snapshot, asked: Asked) -> tuple[Decision, Snapshot]:
         """Decide about a call after those of its tree that came before: else the first changes the counts of all."""
         tries = _TRIES_AT_COUNTS if _sees_counts(snapshot, asked.request.call) else _TRIES_AGAIN
         with ExitStack() as turn:
@@ -384,103 +341,11 @@ class Authorizer:
         if answered.ruling is not decided.ruling and request.request_id:
             self._retries.part(decided.asked.caller.id, request.request_id)
 
-    def _looked_up(self, snapshot: Snapshot, plan: Plan, asked: _Asked) -> _Found | _Question | None:
-        """Ask the cache; return what to ask the policies if it has no ruling.
-
-        INVARIANT: the gate has passed the call on the same snapshot.
-        The cache is asked for a call with the same bytes, then for one in which the policies can read the same. Where
-        policies see the targets of calls, it is asked only for the latter, which holds where their names come from.
-        Where they see counts, which are returned too, it is not asked. None for a call that may not wait, unless its
-        ruling is remembered, or found quickly.
-        """
-        bundle, chain, now = snapshot.bundle, snapshot.chain, snapshot.now
-        call, caller, tool = asked.request.call, asked.caller, plan.tool
-        place = plan.policies.reading.place_in_time(snapshot.wall_at)
-        by_call = call_key(bundle.version, chain, call, caller, place) if plan.by_call else None
-        if by_call and (found := self._cache.get(by_call, now)) is not None:
-            return _Found(found.ruling, CacheResult.HIT, None, found.matter)
-        if not (asked.waits or plan.types_quickly(call.arguments_json)):
-            return None
-        try:
-            find = names_in_results(self._history, chain, call.session_handle)
-            targets = seen_targets(bundle, chain, tool, find)
-            facts = call_facts(tool, call, caller.id, asked.facts, self._limits, targets)
-        except (InvalidJSONError, InvalidArgumentsError) as error:
-            return _Found(deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE)
-        by_reading = None
-        if plan.policies.reading.cacheable:
-            read = plan.policies.reading.part(facts.resource, facts.context, facts.targets)
-            by_reading = read_key(bundle.version, chain, call, read, place)
-            if (found := self._cache.get(by_reading, now)) is not None:
-                ruling = of_this_call(found.ruling, chain, tool, facts)
-                if not by_call:
-                    return _Found(ruling, CacheResult.HIT)
-                matter = _matter(snapshot, tool, call, caller)
-                self._cache.put(by_call, ruling, found.end, now, matter)
-                return _Found(ruling, CacheResult.HIT, matter=matter)
-        quickly = asked.waits or plan.judges_quickly(sessions=len(chain))
-        return _Question(facts, by_reading) if quickly else None
-
-    def _remembered(self, passed: Passed, question: _Question) -> _Found | None:
-        """Return the ruling on a question, if it is remembered by now."""
-        found = self._cache.get(question.key, passed.snapshot.now) if question.key else None
-        if found is None:
-            return None
-        ruling = of_this_call(found.ruling, passed.snapshot.chain, passed.plan.tool, question.facts)
-        return _Found(ruling, CacheResult.HIT)
-
-    def _judged(self, passed: Passed, question: _Question) -> _Found:
-        """Ask the policies, and remember their ruling."""
-        snapshot, plan, facts = passed.snapshot, passed.plan, question.facts
-        if question.key is None:
-            return self._judged_past_cache(passed, facts)
-        chain, now = snapshot.chain, snapshot.now
-        general = judge_chain(snapshot.bundle, chain, facts, snapshot.wall_at)
-        ruling = of_this_call(general, chain, plan.tool, facts)
-        if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
-            return _Found(ruling, CacheResult.BYPASS)
-        # Most calls are never repeated to the byte: those that are get a key of their own with their first repetition.
-        self._cache.put(question.key, general, earliest_end(chain, now), now)
-        return _Found(ruling, CacheResult.MISS)
-
-    def _judged_past_cache(self, passed: Passed, facts: Facts) -> _Found:
-        snapshot, asked, plan = passed.snapshot, passed.asked, passed.plan
-        ruling, seen = None, None
-        if names := plan.policies.counted:
-            try:
-                seen = self._ledger.counts(snapshot, asked.request, asked.caller, names)
-            except (UnavailableError, OverloadedError) as error:
-                return _Found(deny(Basis.LEDGER_UNAVAILABLE, str(error)), CacheResult.BYPASS)
-            facts, ruling = replace(facts, counted=seen.counted), seen.unknown
-        ruling = ruling or judge_chain(snapshot.bundle, snapshot.chain, facts, snapshot.wall_at)
-        return _Found(of_this_call(ruling, snapshot.chain, plan.tool, facts), CacheResult.BYPASS, seen)
-
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()
         if not request.request_id:
             return fresh
         return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
-
-
-def _matter(snapshot: Snapshot, tool: Tool | None, call: Call, caller: Caller) -> Matter:
-    """Return what a decision is about. INVARIANT: `call_key` determines all of it for a call that passed the gate."""
-    own = snapshot.chain[0] if snapshot.chain else None
-    return Matter(
-        session_id=own.id if own else "",
-        session_epoch=own.epoch if own else 0,
-        ancestor_ids=own.ancestor_ids if own else (),
-        user=own.user if own else "",
-        agent=own.agent if own else "",
-        # The auditor of the caller's tenant sees a call with an unknown or foreign handle.
-        tenant=own.tenant if own else caller.tenant,
-        environment=own.environment if own else "",
-        opened_by=own.opened_by if own else "",
-        server=call.server,
-        tool=call.tool,
-        arguments_digest=digest(call.arguments_json),
-        catalogue_digest=tool.definition_digest if tool else "",
-        bundle_version=snapshot.bundle.version,
-    )
 
 
 def _decision(
@@ -489,7 +354,7 @@ def _decision(
     looked_up: CacheResult,
     matter: Matter,
     snapshot: Snapshot,
-    asked: _Asked,
+    asked: Asked,
     times: tuple[int, int, int],
 ) -> Decision:
     request, caller = asked.request, asked.caller

@@ -303,9 +303,7 @@ def narrow(pdp: Opened, decision: Decision) -> None:
 
 def revoke_session(pdp: Opened, decision: Decision) -> None:
     """Revoke the session."""
-    pdp.embedded.registrar.revoke(
-        Selector(kind="session", value=decision.session_id), reason="r", caller=APPROVER
-    )
+    pdp.embedded.registrar.revoke(Selector(kind="session", value=decision.session_id), reason="r", caller=APPROVER)
 
 
 def change_definition(pdp: Opened, _: Decision) -> None:
