@@ -208,6 +208,24 @@ def test_a_large_answer_to_a_peer_that_reads_is_sent(wire: Make) -> None:
     assert ((1 << 20) + 5, False) == (body, one.link.closed)
 
 
+def test_a_call_goes_on_while_others_fill_the_socket(wire: Make) -> None:
+    """A peer that reads all the time, but never all there is, has taken the message of a call some time."""
+    one = wire(bounds=Bounds(waiting_bytes=1 << 30)).greet()
+    one.send(whole(1) + whole(3), 0.0)
+    call = one.calls[0].begin()
+    one.answer(100_000)
+    call.send(b"message")
+    received = b""
+    for stream in range(5, 21, 2):
+        one.send(whole(stream), 0.0)
+        one.answer(50_000)
+        while one.link.waiting > 100_000:
+            received += one.peer.recv(1 << 13)
+            one.link.turn()
+
+    assert (True, True) == (b"message" in received, call.idle)
+
+
 def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
     """Otherwise it could have us say ever more."""
     one = wire().greet()

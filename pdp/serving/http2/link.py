@@ -273,9 +273,10 @@ class Link:
         if len(self._out) and not self._flush():
             return
         self._out = memoryview(self.connection.outgoing())
-        if self._flush():
-            for call in tuple(self._calls.values()):
-                call.read_now()
+        self._flush()
+        # Also while the socket is full: the answers to others can keep it so, however much the peer reads.
+        for call in tuple(self._calls.values()):
+            call.read_now()
 
     def _flush(self) -> bool:
         """Send what is written; say whether the socket has taken all of it."""
