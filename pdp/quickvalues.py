@@ -12,9 +12,10 @@ T = TypeVar("T")
 def quickly_made(frozen: type[T]) -> type[T]:
     """Give a frozen dataclass with slots and keyword-only fields an `__init__` that takes less than half the time.
 
-    Nothing else about it changes. That of `dataclasses` calls `object.__setattr__` for each field; here a new value is
-    of a twin class that is not frozen until its fields are set. Raise `TypeError` for a class that has no slots, that
-    has fields without a place in its `__init__` or with a default that is made anew, or that has a `__post_init__`.
+    Nothing else about it changes, but that no class can inherit from it. The `__init__` of `dataclasses` calls
+    `object.__setattr__` for each field; here a new value is of a twin class that is not frozen until its fields are
+    set. Raise `TypeError` for a class that has no slots, that has fields without a place in its `__init__` or with a
+    default that is made anew, or that has a `__post_init__`.
     """
     made: Any = frozen
     names = [one.name for one in fields(made)]
@@ -35,4 +36,10 @@ def quickly_made(frozen: type[T]) -> type[T]:
     init = namespace["__init__"]
     init.__kwdefaults__ = made.__init__.__kwdefaults__
     made.__init__ = update_wrapper(init, made.__init__)
+    made.__init_subclass__ = classmethod(_refuse)
     return frozen
+
+
+def _refuse(inheriting: type) -> None:
+    # Its values would be of the class itself: they change their class with the last step of `__init__`.
+    raise TypeError(f"no class can inherit from one whose values are made quickly: `{inheriting.__qualname__}`")

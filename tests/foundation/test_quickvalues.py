@@ -118,3 +118,11 @@ def test_a_class_that_needs_more_is_refused(unfit: Any) -> None:
     """A class whose `__init__` does more than set its fields is refused when it is defined."""
     with pytest.raises(TypeError, match="cannot be made quickly"):
         quickly_made(unfit())
+
+
+def test_no_class_inherits_from_it() -> None:
+    """A class that inherits its `__init__` would have values of the class above it."""
+    with pytest.raises(TypeError, match="no class can inherit"):
+
+        class _Below(_Quick):
+            __slots__ = ()
