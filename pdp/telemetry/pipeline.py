@@ -176,11 +176,11 @@ class Pipeline(Generic[T]):
 
     def _send_parts(self, parts: Sequence[bytes]) -> None:
         problem, rejected = self._sender.send(self._source.request(parts))
+        # A shutdown does not wait for a receiver that takes nothing.
+        self._given_up = self._stopping and bool(problem)
         self._count(self._processed, "", len(parts))
         self._count(self._exported, problem, len(parts) - rejected)
         self._count(self._exported, REJECTED, rejected)
-        # A shutdown does not wait for a receiver that takes nothing.
-        self._given_up = self._stopping and bool(problem)
         self._trouble.say(problem or (REJECTED if rejected else ""))
 
     def _take(self, least: int) -> list[bytes]:

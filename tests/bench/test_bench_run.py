@@ -71,6 +71,7 @@ def measure(target: Target, shape: Shape, workload: Workload, misses: float = AL
     return measured(target, measurement, workload, seconds=0.01)
 
 
+@pytest.mark.timeout(600)
 def test_every_server_is_measured_in_every_shape() -> None:
     """A run has figures for each server, in each round, whichever way it is asked."""
     told: list[tuple[int, int]] = []

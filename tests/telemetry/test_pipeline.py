@@ -136,7 +136,7 @@ def test_what_is_not_taken_is_counted_by_reason() -> None:
     with _pipeline(receiver) as pipeline:
         for number in range(4):
             pipeline.put(str(number))
-        wait_until(lambda: pipeline.flow().queued == 1)
+        wait_until(lambda: pipeline.flow().exported == {"UNAVAILABLE": 3})
         pipeline.shut_down(timeout=10.0)
 
     assert {"": 1, "UNAVAILABLE": 3} == pipeline.flow().exported
