@@ -211,6 +211,13 @@ def test_raw_frames_keep_so_many_under_way(server: Target) -> None:
     assert 5 == frames(server, 0.0, concurrency=5).decisions
 
 
+def test_callers_who_ask_again_at_once_are_refused_nothing(server: Target) -> None:
+    """What the server has answered and not yet put away takes no place of what a connection may have open."""
+    measurement = Measurement(shape=Shape.UNARY, concurrency=64)
+
+    assert measured(server, measurement, generated_workload(), seconds=1.5).rate > 0
+
+
 def test_a_question_larger_than_a_window_is_asked_whole() -> None:
     """What a server's windows do not take yet waits until it makes them larger; no byte is lost."""
     right = generated_workload()

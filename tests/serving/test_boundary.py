@@ -293,7 +293,7 @@ def test_many_calls_wait_for_their_turn(serve: Serve, transport: str) -> None:
         pytest.skip("the loop has no queue of its own: calls wait on their connections")
     most, beyond = 3000, 10
     hanging = Hanging()
-    running = serve(authenticator=hanging, limits=Limits(connection_calls=2 * most))
+    running = serve(authenticator=hanging, limits=Limits(connection_calls=most))
     grpc.channel_ready_future(running.channel).result(PATIENCE)
     ask = running.channel.unary_unary(AUTHORIZE)
     calls = [ask.future(b"", timeout=PATIENCE) for _ in range(most + beyond)]
