@@ -247,7 +247,8 @@ _TROUBLES: Mapping[str, Callable[[World], AbstractContextManager[None]]] = {
 def _turns(data: Path) -> Sequence[tuple[float, float]]:
     """Return when each turn of the loop ended, in monotonic seconds, and its wait for others, in milliseconds."""
     numbers = array("d", (data / TURNS).read_bytes())
-    return [(ended, waited * 1000) for ended, waited in zip(numbers[::2], numbers[1::2], strict=True)]
+    # Of two clocks that are read one after the other, the later can be ahead by a hair.
+    return [(ended, max(0.0, waited) * 1000) for ended, waited in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 def _print_table(found: Mapping[str, list[Row]], turns: Sequence[tuple[float, float]]) -> None:
