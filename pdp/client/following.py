@@ -6,15 +6,23 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from pdp.client.enumwords import session_state
-from pdp.v1.session_pb2 import SESSION_STATE_ACTIVE, Session, SessionChange, WatchSessionsResponse
+from pdp.v1.session_pb2 import (
+    SESSION_STATE_ACTIVE,
+    SESSION_STATE_REQUESTED,
+    Session,
+    SessionChange,
+    WatchSessionsResponse,
+)
 
 # Of so many sessions it is known how they are; of others it is read again.
 _MOST_KNOWN = 1024
+# A session whose call was allowed has been approved: a server that says that it is requested is behind.
+_GOES_ON = frozenset({SESSION_STATE_ACTIVE, SESSION_STATE_REQUESTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """How a session is: `why` it is over, empty while it is active, and when it expires, in unix seconds of the server.
+    """How a session is: `why` it is over, empty while it is not, and when it expires, in unix seconds of the server.
 
     `tenant` is empty while only changes have told of it.
     """
@@ -27,11 +35,10 @@ class Known:
     @classmethod
     def of(cls, session: Session | SessionChange) -> Self:
         """Return what a session, or a message about its change, says."""
-        # INVARIANT: any state but this one is an end, also one that is not known here.
-        active = session.state == SESSION_STATE_ACTIVE
+        # INVARIANT: any state but these is an end, also one that is not known here.
         return cls(
             epoch=session.epoch,
-            why="" if active else f"its session is {session_state(session)}",
+            why="" if session.state in _GOES_ON else f"its session is {session_state(session)}",
             expires_at=session.expire_time.ToMicroseconds() / 1e6 if session.HasField("expire_time") else 0.0,
             tenant=session.tenant if isinstance(session, Session) else "",
         )

@@ -29,6 +29,7 @@ from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import (
     SESSION_STATE_ACTIVE,
     SESSION_STATE_EXPIRED,
+    SESSION_STATE_REQUESTED,
     SESSION_STATE_REVOKED,
     Session,
     SessionChange,
@@ -385,6 +386,7 @@ def changed(epoch: int, state: SessionState = SESSION_STATE_ACTIVE, ends_at: int
     [
         pytest.param([], "", id="nothing is known"),
         pytest.param([changed(2)], "", id="active"),
+        pytest.param([changed(1, SESSION_STATE_REQUESTED)], "", id="news from before the call was allowed"),
         pytest.param([changed(2), changed(3, SESSION_STATE_REVOKED)], "its session is revoked", id="revoked"),
         pytest.param([changed(3, SESSION_STATE_REVOKED), changed(2)], "its session is revoked", id="old news"),
         pytest.param([changed(2, cast("Any", 99))], "its session is unknown", id="a state of a later server"),
