@@ -87,7 +87,7 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),
-        # It counts a call until its thread has let go of it; by then a caller who has the answer may have asked again.
+        # gRPC counts a call until its thread has let go of it; who has the answer may have asked again by then.
         ("grpc.max_concurrent_streams", 2 * limits.connection_calls),
         ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
