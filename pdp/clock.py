@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -36,7 +38,7 @@ class SystemClock:
     def now(self) -> Instant:
         """Return the present reading of both clocks."""
         # By position: with names, making one takes half as long again.
-        return Instant(time.time(), time.clock_gettime(_BOOT_CLOCK), self._boot_id)
+        return Instant(time.time(), _boot_clock(), self._boot_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +89,16 @@ def utc_text(at: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
 
 
-# Darwin has no CLOCK_BOOTTIME; its monotonic clock continues during sleep.
-_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+def _clock_since_boot() -> Callable[[], float]:
+    """Return what reads the seconds since boot, sleep included."""
+    if not hasattr(time, "clock_gettime"):
+        # On Windows. Elsewhere this clock may stop during sleep.
+        return time.monotonic
+    # Darwin has no CLOCK_BOOTTIME; there, CLOCK_MONOTONIC continues during sleep.
+    return partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+_boot_clock = _clock_since_boot()
 
 
 def _boot_id() -> str:
@@ -96,4 +106,4 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         # Without a boot id, the wall-clock time of the boot, to the minute, distinguishes boots.
-        return f"boot-{round((time.time() - time.clock_gettime(_BOOT_CLOCK)) / 60)}"
+        return f"boot-{round((time.time() - _boot_clock()) / 60)}"

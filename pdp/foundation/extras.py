@@ -1,4 +1,4 @@
-"""Find the extra of the distribution that brings a library missing from the small installation."""
+"""Say what brings a module that is missing: an extra of the distribution, or another system."""
 
 from __future__ import annotations
 
@@ -39,9 +39,14 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "uvicorn": "authzen",
 }
 
+# Parts of Python that Windows lacks. What decides, serves or keeps files needs them; what asks a server does not.
+UNIX_ONLY: Final = frozenset({"fcntl", "grp", "pwd", "resource", "termios"})
+
 
 def missing(error: ImportError) -> str | None:
-    """Return the missing library and the extra that brings it, in one line; None when no extra does."""
+    """Return what is missing and what brings it, in one line; None when neither an extra nor a system does."""
+    if error.name in UNIX_ONLY:
+        return "this needs Linux or macOS, or a container or WSL on Windows; `pdp.client` asks a server from there"
     for library, extra in EXTRA_OF.items():
         if f"{error.name}.".startswith(f"{library}."):
             return f"`{library}` is not installed: pip install '{DISTRIBUTION}[{extra}]'"

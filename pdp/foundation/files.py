@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import tempfile
@@ -101,6 +100,8 @@ def sync_folder(folder: Path) -> None:
 
 def lock_file(path: Path) -> int | None:
     """Open a file and lock it while this process keeps it open. Return None when another has the lock."""
+    import fcntl  # noqa: PLC0415 - not every system has it
+
     descriptor = open_private(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

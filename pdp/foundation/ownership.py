@@ -1,11 +1,13 @@
-"""Check who can change a file: other users of the machine must not be able to change what the server trusts."""
+"""Check who can change a file: other users of the machine must not be able to change what is trusted.
+
+Windows has no owners and modes that could be asked for. There, a file is one's own in the user's profile folder, which
+Windows makes for this user and administrators alone.
+"""
 
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import NamedTuple
 
 from pdp.errors import ConfigurationError, reason_of
 
+# Not on Windows.
+_HAS_OWNERS = hasattr(os, "geteuid")
 _ROOT = 0
 # Smaller ids are system accounts, by the convention of all distributions.
 _FIRST_PERSON = 1000
@@ -29,6 +33,9 @@ def require_own(path: Path, danger: str) -> None:
     otherwise. Two cases are as safe: a folder with the sticky bit, such as `/tmp`, where all users can write and
     each entry stays its owner's; and a group that has this user alone.
     """
+    if not _HAS_OWNERS:
+        _require_in_profile(path, danger)
+        return
     for step in _way_to(path):
         if problem := _problem(step):
             where = "" if step.path == path else f", on the way to `{path}`"
@@ -39,8 +46,10 @@ def require_own_socket(path: Path, danger: str) -> None:
     """Raise `ConfigurationError` unless only this user and root can put a socket there.
 
     Raise `OSError` without a folder. A socket goes when its server ends, so for its folder the sticky bit does not
-    help: another user could put one there.
+    help: another user could put one there. Where files have no owners, each socket is refused.
     """
+    if not _HAS_OWNERS:
+        raise ConfigurationError(f"nothing on this system says who can put a socket at `{path}`: {danger}; use TLS")
     require_own(path if path.exists() else path.parent, danger)
     folder = path.resolve().parent
     step = _Step(folder, folder.lstat())
@@ -74,8 +83,11 @@ def read_secret(path: Path, danger: str, *, most: int) -> str:
 def is_exposed(status: os.stat_result) -> bool:
     """Say whether others than its owner can read or change a secret.
 
-    A group may read a file of root: services that do not run as root get their secrets so.
+    A group may read a file of root: services that do not run as root get their secrets so. Where files have no owners,
+    nothing is found here, and what `require_own` demands keeps them from others.
     """
+    if not _HAS_OWNERS:
+        return False
     group = status.st_mode & stat.S_IRWXG
     exposed_to_group = bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
     return bool(status.st_mode & stat.S_IRWXO) or exposed_to_group
@@ -83,6 +95,8 @@ def is_exposed(status: os.stat_result) -> bool:
 
 def user_name(user_id: int) -> str:
     """Return the name of a user, or the number of one without a name."""
+    import pwd  # noqa: PLC0415 - not every system has it
+
     try:
         return pwd.getpwuid(user_id).pw_name
     except KeyError:
@@ -92,6 +106,17 @@ def user_name(user_id: int) -> str:
 def local_user() -> str:
     """Return who runs this process, as a record names somebody whom no server knows."""
     return f"local:{user_name(os.geteuid())}"
+
+
+def _require_in_profile(path: Path, danger: str) -> None:
+    """Raise `ConfigurationError` unless a path, and what is there, are in the profile folder."""
+    home = Path.home().resolve()
+    target = path.resolve(strict=True)
+    # Another user must not be able to turn a link on the way round. Windows drops `..` before it follows links.
+    named = Path(os.path.normpath(path.absolute()))
+    for place in (named, target):
+        if not place.is_relative_to(home):
+            raise ConfigurationError(f"others may be able to write to `{place}`: {danger}; move it into `{home}`")
 
 
 class _Step(NamedTuple):
@@ -155,6 +180,9 @@ def _is_alone(step: _Step) -> bool:
     if _has_access_list(step.path):
         # Then the group bits are only an upper limit for the users in the list.
         return False
+    import grp  # noqa: PLC0415 - not every system has it
+    import pwd  # noqa: PLC0415 - the same
+
     user, root, number = user_name(os.geteuid()), user_name(_ROOT), step.status.st_gid
     # A group lists its added members, not the users whose primary group it is. On some systems accounts such as `sync`
     # have root's group as primary; no person logs in as one of these.
