@@ -66,7 +66,7 @@ from pdp.server.rpcs import (
 )
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
-from pdp.serving.awaiting import Awaited
+from pdp.serving.begun import BegunCalls
 from pdp.serving.boundary import Boundary
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
@@ -84,9 +84,8 @@ CALL_THREADS = 4
 LIMITS_OF_LANES: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
 # The room for the framing of a bundle's files in an upload.
 _BUNDLE_FACTOR = 2
-# The memory for one caller's messages that have begun to arrive and are incomplete. A small message arrives with its
-# call, before the next call is taken.
-_AWAITED_BYTES = 16 * 1024 * 1024
+# The memory for messages without credentials that have begun to arrive and are incomplete.
+_UNKNOWN_BYTES = 16 * 1024 * 1024
 _CHECK_SECONDS = 1.0
 # Calls and probes take milliseconds. One that takes this long is waiting for a locked store, and others must not wait
 # for it.
@@ -176,26 +175,21 @@ class PDPServer:
         }
         self._pools = tuple(lanes.values())
         idle = IdleWatch(clock, limit=limits.stream_idle_seconds)
-        awaited = Awaited(
-            clock,
-            limit=limits.message_seconds,
-            most=max(1, _AWAITED_BYTES // limits.message_bytes),
-            what="calls wait for their message",
-        )
+        begun = BegunCalls(clock, limit=limits.message_seconds, unknown=max(1, _UNKNOWN_BYTES // limits.message_bytes))
         self._boundary = Boundary(
             _routes(services, limits, fences or Fences(), following.head, control=control),
             lanes,
             authenticator=authenticator,
             observer=observer,
             clock=clock,
-            awaited=awaited,
+            begun=begun,
             idle=idle,
             answers_left=answers_left,
         )
 
         def sweep() -> None:
             idle.sweep()
-            awaited.sweep()
+            begun.sweep()
 
         self._sweeper = Repeater("sweep", sweep, every=check_seconds)
         self._transport = serving(listener, self._boundary, limits, share_port=share_port)

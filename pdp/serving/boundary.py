@@ -23,8 +23,9 @@ from pdp.model import Caller
 from pdp.observer import Observer
 from pdp.serving import uploads
 from pdp.serving.answering import PartByPart, answer_of
-from pdp.serving.awaiting import Awaited
+from pdp.serving.begun import BegunCalls, Group
 from pdp.serving.decoding import read
+from pdp.serving.feeds import Feed, OpenFeeds
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.origin import ANONYMOUS, Origin, trace_parent
@@ -43,7 +44,7 @@ _LONGEST_ENTERING_SECONDS = 1.0
 class Boundary:
     """Takes the calls of a transport: serves the routes that it is given, and nothing else.
 
-    `lanes` are the threads, `awaited` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
+    `lanes` are the threads, `begun` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
     nothing happens. `observer` is notified of refusals, also on the transport's own thread, so it must not wait.
     `answers_left` is called there after each turn, once its answers have left, and on the thread that has answered part
     by part: it must neither wait nor take long.
@@ -57,7 +58,7 @@ class Boundary:
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
-        awaited: Awaited,
+        begun: BegunCalls,
         idle: IdleWatch,
         answers_left: Callable[[], None] = lambda: None,
     ) -> None:
@@ -70,9 +71,8 @@ class Boundary:
         self._refuser = Refuser(observer, clock)
         self._held_up = HeldUp()
         self._turns = Turns(self._queue, self._held_up)
-        self._awaited = awaited
-        watches = lanes[Lane.WATCHES].room.threads
-        self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
+        self._begun = begun
+        self._feeds = OpenFeeds(lanes[Lane.WATCHES].room.threads)
 
     def takes_calls(self) -> bool:
         """Say whether the transport's own thread is free, not held up by a call."""
@@ -99,15 +99,13 @@ class Boundary:
             return
         lane = self._lanes[rpc.lane_for(caller)]
         public = rpc.roles == PUBLIC
-        barred = None if public else attempt(rpc, metadata, _require_admission, rpc, caller, lane)
+        barred = None if public else attempt(rpc, metadata, self._require_admission, rpc, caller, lane)
         if barred is not None:
             self._refuser.refuse(rpc, caller, incoming, barred)
         elif rpc.shape is Shape.EXCHANGE:
             lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
-            call = _Call(self, self._awaited, route, lane, caller, incoming)
-            incoming.receive(call.arrived)
-            call.wait()
+            self._begun.begin(_Call(self, self._begun, route, lane, caller, incoming))
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
         """Queue a call whose message has arrived; None means that there is none. On the transport's thread."""
@@ -125,7 +123,7 @@ class Boundary:
         else:
             call.wire = wire
             if rpc.shape is Shape.FEED:
-                call.feed = _Feed()
+                call.feed = Feed()
                 # In other lanes a feed has been counted before, and has a thread.
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
@@ -173,6 +171,10 @@ class Boundary:
             call.lane.leave(call.owner)
         if not call.incoming.cancelled:
             self._refuser.refuse(rpc, call.caller, call.incoming, refusal_for(rpc, call.incoming.metadata, error))
+
+    def _require_admission(self, rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
+        _require_role(rpc, caller)
+        self._begun.enter(lane, caller.id)
 
     def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
         if route.elsewhere:
@@ -239,7 +241,7 @@ class Boundary:
                     self._refuser.tell(rpc, caller, route.headers(wire) or metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
-    def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
+    def feed(self, call: _Call, feed: Feed, wire: bytes, context: Context) -> Iterator[bytes]:
         """Yield the answers to a call until it is over."""
         try:
             if not context.add_callback(feed.over.set):
@@ -250,9 +252,9 @@ class Boundary:
                     yield answer
                     touch()
         finally:
-            self._feeds.take(feed)
+            self._feeds.discard(feed)
 
-    def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Context) -> Iterator[bytes]:
+    def _answers(self, call: _Call, feed: Feed, wire: bytes, context: Context) -> Iterator[bytes]:
         rpc, metadata, caller = call.route.rpc, call.incoming.metadata, call.caller
         answers = attempt(rpc, metadata, _open_feed, call, wire, feed.over)
         if isinstance(answers, Refusal):
@@ -272,10 +274,9 @@ class _Call:
     """A call with one message: it waits first for the message and then for a thread."""
 
     __slots__ = (
-        "_awaited",
+        "_begun",
         "_boundary",
         "_has_arrived",
-        "_waits",
         "caller",
         "feed",
         "incoming",
@@ -283,35 +284,39 @@ class _Call:
         "latest",
         "owner",
         "route",
+        "waits",
         "wire",
     )
 
     def __init__(
-        self,
-        boundary: Boundary,
-        awaited: Awaited,
-        route: Route,
-        lane: BoundedPool,
-        caller: Caller,
-        incoming: Incoming,
+        self, boundary: Boundary, begun: BegunCalls, route: Route, lane: BoundedPool, caller: Caller, incoming: Incoming
     ) -> None:
-        self._boundary, self._awaited = boundary, awaited
+        self._boundary, self._begun = boundary, begun
         self.route, self.lane, self.caller, self.incoming = route, lane, caller, incoming
         self.owner = caller.id
         self.wire, self.latest = b"", 0.0
-        self._has_arrived = self._waits = False
-        self.feed: _Feed | None = None
+        self._has_arrived = self.waits = False
+        self.feed: Feed | None = None
 
-    def wait(self) -> None:
-        """Wait for the message, unless it came with the call. On the transport's thread, as `arrived`."""
-        if not self._has_arrived:
-            self._waits = True
-            self._awaited.add(self)
+    @property
+    def group(self) -> Group:
+        """Return its lane and its caller; empty without credentials."""
+        return (self.lane, self.owner) if self.owner else ()
+
+    @property
+    def here(self) -> bool:
+        """Say whether the message came with the call."""
+        return self.incoming.here
+
+    def ask(self) -> bool:
+        """Ask for the message; say whether it has come at once."""
+        self.incoming.receive(self.arrived)
+        return self._has_arrived
 
     def arrived(self, wire: bytes | None) -> None:
-        """Go on with the message, or None for no message, unless it is too late."""
+        """Go on with the message, or None for no message, unless it is too late. On the transport's thread."""
         self._has_arrived = True
-        if not self._waits or self._awaited.take(self):
+        if not self.waits or self._begun.take(self):
             self._boundary.arrived(self, wire)
 
     def give_up(self, error: PDPError) -> None:
@@ -322,28 +327,6 @@ class _Call:
         """Answer, on a thread of the lane."""
         answer = partial(self._boundary.feed, self, self.feed) if self.feed else partial(self._boundary.unary, self)
         self.incoming.serve(answer, self.wire)
-
-
-class _Feed:
-    """A call with many answers, until it is over."""
-
-    __slots__ = ("error", "over")
-
-    owner = ""
-
-    def __init__(self) -> None:
-        self.over = threading.Event()
-        self.error: PDPError | None = None
-
-    def give_up(self, error: PDPError) -> None:
-        """End with an error, on the thread that answers."""
-        self.error = error
-        self.over.set()
-
-
-def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
-    _require_role(rpc, caller)
-    lane.enter(caller.id)
 
 
 def _require_role(rpc: RPC, caller: Caller) -> None:

@@ -68,6 +68,11 @@ class BoundedPool:
         if room.patience < math.inf:
             self._checker.start()
 
+    @property
+    def full(self) -> bool:
+        """Say whether nobody can enter a task now."""
+        return self._total >= self.room.bound
+
     def enter(self, owner: str) -> None:
         """Count a task that will be put here. Raise `OverloadedError` when there is no room."""
         with self._counting:

@@ -66,7 +66,7 @@ def test_calls_that_are_begun_and_not_sent(tmp_path: Path) -> None:
 
     with served(tmp_path) as service, service.channel() as channel:
         metadata = (("authorization", f"Bearer {token(service)}"),)
-        begun = [channel.stream_stream(_AUTHORIZE)(nothing(), metadata=metadata) for _ in range(60)]
+        begun = [channel.stream_stream(_AUTHORIZE)(nothing(), metadata=metadata) for _ in range(30)]
         during = service.seen(service.open())
         still_begun = [call.is_active() for call in begun]
         over.set()

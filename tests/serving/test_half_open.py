@@ -1,4 +1,4 @@
-"""Calls that are begun and not sent: they hold no thread, end after a few seconds, and take no more than a share."""
+"""Calls whose message comes later, or not at all: they hold no thread, end soon, and take no more than a share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pdp.errors import ConfigurationError
 from pdp.limits import Limits
 from pdp.serving import incoming
 from pdp.serving.incoming import require_known_grpc
+from pdp.serving.transports import LOOP
 from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import RevokeSessionsRequest, RevokeSessionsResponse
 from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call, retry_info
@@ -82,15 +83,51 @@ def handler_threads() -> int:
 
 def open_calls(running: Running) -> int:
     """Return how many calls the server has open that wait for their message."""
-    return len(running.server._boundary._awaited)
+    return len(running.server._boundary._begun)
+
+
+@pytest.fixture
+def burst() -> Iterator[Callable[[Running, int], tuple[list[Any], threading.Event]]]:
+    """Return what begins calls on one connection, and sends all their messages once it is told to."""
+    channels = list[grpc.Channel]()
+
+    def start(running: Running, count: int) -> tuple[list[Any], threading.Event]:
+        told = threading.Event()
+
+        def late() -> Iterator[bytes]:
+            told.wait(PATIENCE)
+            yield a_call().SerializeToString()
+
+        channels.append(grpc.insecure_channel(running.server.address))
+        ask, metadata = channels[-1].stream_unary(AUTHORIZE), running.credentials("pep")
+        return [ask.future(late(), metadata=metadata, timeout=PATIENCE) for _ in range(count)], told
+
+    yield start
+    for channel in channels:
+        channel.close()
+
+
+def test_a_burst_of_a_client_is_answered(
+    serve: Serve, burst: Callable[[Running, int], tuple[list[Any], threading.Event]], transport: str
+) -> None:
+    """As many calls as a connection takes are answered, although their messages come after all of them have begun."""
+    running = serve()
+    calls, told = burst(running, 200)
+    wait_until(lambda: open_calls(running) == (100 if transport == LOOP else 200))
+
+    told.set()
+
+    assert {call.code() for call in calls} == {Code.OK}
+    assert open_calls(running) == 0
+    assert not running.server._boundary._begun._groups
 
 
 def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     """However many a gateway begins, the calls of others and a revocation go on; then each is told why it ends."""
     running = serve(limits=Limits(message_seconds=5))
     before = handler_threads()
-    begun = begin(running, AUTHORIZE, "pep", 60)
-    wait_until(lambda: open_calls(running) == 60)
+    begun = begin(running, AUTHORIZE, "pep", 30)
+    wait_until(lambda: open_calls(running) == 30)
 
     during = running.unary(AUTHORIZE, a_call().SerializeToString())
     revoked = running.unary(REVOKE, RevokeSessionsRequest(user="alice", reason="x").SerializeToString(), "admin")
@@ -106,21 +143,58 @@ def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     wait_until(lambda: open_calls(running) == 0)
 
 
-def test_one_more_ends_the_oldest_of_its_caller(serve: Serve, begin: Begin) -> None:
-    """What a caller begins and does not send takes so many bytes and no more; its whole calls are answered."""
-    running = serve(limits=Limits(message_bytes=4 * 1024 * 1024))
+def test_what_is_not_sent_gives_way_to_whole_calls(serve: Serve, begin: Begin) -> None:
+    """A caller is asked for so many messages at a time; after a second, its whole calls are answered in their place."""
+    running = serve()
     others = begin(running, GET_SESSION, "admin", 1)
-    begun = begin(running, AUTHORIZE, "pep", 100)
-    wait_until(lambda: sum(call.done() for call in begun) == 96)
+    begun = begin(running, AUTHORIZE, "pep", 32)
+    wait_until(lambda: open_calls(running) == 33)
+    running.clock.advance(1)
 
     whole = [running.unary(AUTHORIZE, a_call().SerializeToString()) for _ in range(3)]
 
     assert all(whole)
     assert not others[0].done()
-    assert {(call.code(), call.details()) for call in begun if call.done()} == {
-        (Code.RESOURCE_EXHAUSTED, "more than 4 calls wait for their message; try again")
+    assert {(call.code(), call.details()) for call in begun if call.done()} <= {
+        (Code.RESOURCE_EXHAUSTED, "more than 32 calls wait for their message; try again")
     }
-    assert open_calls(running) <= 5
+
+
+def test_a_crowd_that_sends_nothing_is_gone_after_two_seconds(serve: Serve, begin: Begin) -> None:
+    """Of many calls without a message a few are asked at a time; those that are not asked within a second end."""
+    running = serve()
+    begun = begin(running, AUTHORIZE, "pep", 150)
+    wait_until(lambda: open_calls(running) == 150)
+    running.clock.advance(1)
+    wait_until(lambda: open_calls(running) == 32)
+
+    running.clock.advance(1)
+    whole = running.unary(AUTHORIZE, a_call().SerializeToString())
+    wait_until(lambda: any(call.done() for call in begun))
+
+    assert whole
+    assert {(call.code(), call.details()) for call in begun if call.done()} == {
+        (Code.RESOURCE_EXHAUSTED, "more than 32 calls wait for their message; try again")
+    }
+
+
+def test_a_lane_that_is_full_of_them_is_open_to_others(serve: Serve, begin: Begin) -> None:
+    """If those who send nothing have all of a lane, whoever has most calls there loses one to each new call."""
+    running = serve(limits=Limits(concurrent_calls=140))
+    begun = begin(running, AUTHORIZE, "pep", 70)
+    wait_until(lambda: open_calls(running) == 70)
+    begun += begin(running, GET_SESSION, "admin", 69)
+    wait_until(lambda: open_calls(running) == 139)
+    begin(running, GET_SESSION, "approver", 1)
+    wait_until(lambda: open_calls(running) == 140)
+
+    answers = [running.unary("/pdp.v1.SessionService/ListSessions", b"", "approver") for _ in range(3)]
+    wait_until(lambda: any(call.done() for call in begun))
+
+    assert answers == [b""] * 3
+    assert {(call.code(), call.details()) for call in begun if call.done()} == {
+        (Code.RESOURCE_EXHAUSTED, "more than 64 calls wait for their message; try again")
+    }
 
 
 def test_they_take_no_more_than_a_share(serve: Serve, begin: Begin) -> None:

@@ -163,6 +163,22 @@ def test_the_length_of_a_message_is_checked_before_the_message_is_kept() -> None
     assert ("8", True, 0) == ((one := peer.ended()[1]).status[0], one.reset, peer.connection.in_progress)
 
 
+def test_a_message_that_nobody_asks_for_is_small() -> None:
+    """While other calls of its caller are asked, a call may send what gRPC's window would let through, and no more."""
+    peer = Peer(unasked_bytes=1000)
+    peer.send(headers(1) + headers(3))
+    peer.calls.open[1].asked = False
+
+    peer.send(b"".join(data(stream, b"\0" + (2000).to_bytes(4) + bytes(900), ended=False) for stream in (1, 3)))
+    within = peer.ended()
+    peer.send(b"".join(data(stream, bytes(200), ended=False) for stream in (1, 3)))
+
+    assert not within
+    assert {stream: one.status for stream, one in peer.ended().items()} == {
+        1: ("8", "too many messages have begun and not ended")
+    }
+
+
 def test_messages_that_do_not_end_take_no_more_than_their_bound() -> None:
     """The oldest one is refused, and the others can still be completed."""
     peer = Peer(incoming_bytes=2500)

@@ -15,7 +15,7 @@ from pdp.model import Caller, Role
 from pdp.observer import Event
 from pdp.server.rpcs import RPCS
 from pdp.serving.atonce import AtOnce
-from pdp.serving.awaiting import Awaited
+from pdp.serving.begun import BegunCalls
 from pdp.serving.boundary import Boundary
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
@@ -31,7 +31,7 @@ class Call:
     """A call whose message came with it, and how it was answered."""
 
     metadata = ()
-    in_turns = True
+    here = in_turns = True
     cancelled = False
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Taking:
             ),
             observer=SimpleNamespace(event=self.noted.append),
             clock=clock,
-            awaited=Awaited(clock, limit=60.0, most=8, what="calls wait"),
+            begun=BegunCalls(clock, limit=60.0, unknown=8),
             idle=IdleWatch(clock, limit=60.0),
         )
 

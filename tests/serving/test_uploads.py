@@ -189,7 +189,7 @@ def test_uploads_that_are_taken_back_do_no_harm(running: Running, unfinished: An
     """One that is over before its thread asks for the next message is over once, and the server goes on."""
     first, second = unfinished(running), unfinished(running)
     wait_until(lambda: running.open_calls == 2)
-    wait_until(lambda: len(running.server._boundary._awaited) == 0)
+    wait_until(lambda: len(running.server._boundary._begun) == 0)
     second.call.cancel()
     wait_until(lambda: running.open_calls == 1)
     first.end()

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class Bounds:
     """The bounds of one connection; times are seconds.
 
-    `incoming_bytes` are those of messages that have begun and not ended. A peer that leaves more than `waiting_bytes`
+    `incoming_bytes` are those of messages that have begun and not ended, `unasked_bytes` those of one for which nobody
+    has asked, as much as the window of gRPC's own server lets through. A peer that leaves more than `waiting_bytes`
     unread must take some of them each `waiting_seconds`, and all of an answer `reading_seconds` after it ended. More
     than `resets`, or `controls` (pings and settings while nothing is answered), in `flood_seconds` end a connection.
     """
 
     message_bytes: int = 256 * 1024
     incoming_bytes: int = 1024 * 1024
+    unasked_bytes: int = 64 * 1024
     header_bytes: int = 8 * 1024
     streams: int = 100
     resets: int = 200

@@ -20,6 +20,7 @@ from pdp.serving.http2.stream import Stream
 
 _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 _WELL: Final[Sequence[Header]] = metadata.trailers(0)
+_TOO_MANY: Final = StatusCode.RESOURCE_EXHAUSTED, "too many messages have begun and not ended"
 _LATE: Final = StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
 Trailers = Sequence[tuple[str, str | bytes]]
 
@@ -245,6 +246,9 @@ class GRPCConnection:
         before = len(found.body)
         refused = found.take(data, ended=ended, most=self._bounds.message_bytes)
         self._incoming += len(found.body) - before
+        unasked = found.told and found.single and not found.asked
+        if refused is None and unasked and len(found.body) > self._bounds.unasked_bytes:
+            refused = _TOO_MANY
         if refused is not None:
             self._refuse(found, *refused)
         elif found.kept and (found.single or not found.messages):
@@ -255,7 +259,7 @@ class GRPCConnection:
             self._heard.append(found)
         while self._incoming > self._bounds.incoming_bytes:
             oldest = next(one for one in self._streams.values() if one.body)
-            self._refuse(oldest, StatusCode.RESOURCE_EXHAUSTED, "too many messages have begun and not ended")
+            self._refuse(oldest, *_TOO_MANY)
 
     def over(self, stream: int, *, reset: bool) -> None:
         """Forget a call: it was answered in full, or its caller has left, or has had the library reset it."""

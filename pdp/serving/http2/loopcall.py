@@ -85,6 +85,11 @@ class LoopCall:
         """Say whether the caller has left the call."""
         return self._left
 
+    @property
+    def here(self) -> bool:
+        """Say whether its message has come."""
+        return self._stream.ready
+
     def answer(self, wire: bytes) -> None:
         """Answer with one message. Raises nothing: the answers to other calls come after it."""
         if not self._told(self._end_now, wire):
@@ -94,6 +99,7 @@ class LoopCall:
         """Call `then` with the next message, or None without one, on the thread of the connection."""
 
         def take() -> None:
+            self._stream.asked = True
             self._then = then
             self.heard_now()
 

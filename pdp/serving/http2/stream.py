@@ -18,11 +18,12 @@ class Stream:
     """A call. Only the thread of its connection may use it.
 
     `single` says that it has just one message, which is taken when it is known that no other follows. `kept` are bytes
-    that have come and for which the peer may send no others yet.
+    that have come and for which the peer may send no others yet. `asked` says that a message is waited for.
     """
 
     __slots__ = (
         "answering",
+        "asked",
         "body",
         "deadline_at",
         "ended",
@@ -45,7 +46,7 @@ class Stream:
         self.body = bytearray()
         self.messages: deque[bytes] = deque()
         self.kept = 0
-        self.ended = self.answering = self.over = self.told = False
+        self.ended = self.answering = self.asked = self.over = self.told = False
 
     @property
     def ready(self) -> bool:

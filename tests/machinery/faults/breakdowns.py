@@ -155,7 +155,7 @@ ROWS: Mapping[str, Row] = {
             f"{_CLIENTS}::test_calls_that_are_begun_and_not_sent",
             "tests/serving/test_half_open.py::test_they_hold_no_thread_and_end",
             "tests/serving/test_half_open.py::test_they_take_no_more_than_a_share",
-            "tests/serving/test_half_open.py::test_one_more_ends_the_oldest_of_its_caller",
+            "tests/serving/test_half_open.py::test_what_is_not_sent_gives_way_to_whole_calls",
         ),
     ),
     "the server is flooded, with credentials or without": Row(

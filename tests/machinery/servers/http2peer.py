@@ -42,8 +42,9 @@ class Taken:
         self.connection: GRPCConnection
 
     def begun(self, stream: Stream) -> None:
-        """Keep a call."""
+        """Keep a call, and ask for its message."""
         self.open[stream.id] = stream
+        stream.asked = True
 
     def heard(self, stream: Stream) -> None:
         """Take a message."""
