@@ -65,12 +65,14 @@ class Decided(NamedTuple):
 class Passed(NamedTuple):
     """A call that the gate has passed: its ruling, or what the policies are to be asked about it.
 
-    `gated` and `looked_up` say when that was known, in nanoseconds.
+    `settles` says whether the ledger settles it if it is allowed. `gated` and `looked_up` say when that was known, in
+    nanoseconds.
     """
 
     snapshot: Snapshot
     asked: Asked
     plan: Plan
+    settles: bool
     found: Found | Question
     gated: int
     looked_up: int
@@ -221,10 +223,11 @@ class Authorizer:
         if isinstance(tool, Refusal):
             return self._refused(snapshot, asked, tool.ruling, gated) if asked.waits else None
         plan = snapshot.bundle.plan(tool)
-        if (plan.in_turn and tries_left is None) or (plan.settles and not asked.waits):
+        settles = self._ledger.settles(snapshot, plan)
+        if (plan.in_turn and tries_left is None) or (settles and not asked.waits):
             return None
         found = self._judge.look_up(snapshot, plan, asked)
-        return None if found is None else Passed(snapshot, asked, plan, found, gated, perf_counter_ns())
+        return None if found is None else Passed(snapshot, asked, plan, settles, found, gated, perf_counter_ns())
 
     def _ruled(self, passed: Passed, *, again: bool = False) -> tuple[Found, int]:
         """Return the ruling of a call, and when it was there, in nanoseconds, without the time given to other calls.
@@ -254,7 +257,7 @@ class Authorizer:
         # A call that a person can allow has an id of its own: a retry that is allowed later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if ruling.asks else ruling.outcome)
         times, settled = (asked.started, passed.gated, ruled), None
-        if plan.settles or ruling.asks:
+        if passed.settles or ruling.asks:
             left = _TRIES_AGAIN if tries_left is None else tries_left
             try:
                 settled = self._ledger.settle(snapshot, request, caller, ruling, decision_id, seen)

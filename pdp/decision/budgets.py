@@ -13,6 +13,7 @@ from pdp.foundation.jsontext import parse_object
 from pdp.limits import Limits
 from pdp.model import Basis, Caller, CallRequest, Ruling
 from pdp.policy.budgets import MOST, Budget, budgets_of, units
+from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import Addend, Charge, Count, Debit, Used
 
@@ -26,6 +27,19 @@ class Owed(NamedTuple):
     place: int
     budget: Budget
     debit: Debit
+
+
+def owes(snapshot: Snapshot, tool: Tool, budgets: Callable[[str], tuple[Budget, ...]]) -> bool:
+    """Say whether an allowed call of a tool takes anything, of the budgets of its session or of those above it.
+
+    `budgets` returns those of some terms.
+    """
+    # A comprehension would cost as much as the rest: this runs for each call.
+    for session in snapshot.chain:
+        for budget in budgets(session.terms_json):
+            if budget.counts(tool):
+                return True
+    return False
 
 
 def owed_by(

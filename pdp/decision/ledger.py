@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from pdp.decision.budgets import NONE_SEEN, Owed, charge_of, exhausted, owed_by, uncountable
+from pdp.decision.budgets import NONE_SEEN, Owed, charge_of, exhausted, owed_by, owes, uncountable
 from pdp.decision.counts import SeenCounts, seen_counts
 from pdp.decision.ruling import deny, lifted
 from pdp.decision.snapshot import Snapshot
@@ -18,6 +18,7 @@ from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
 from pdp.model import Basis, Call, Caller, CallRequest, Debited, Ruling
 from pdp.policy.budgets import BudgetMemory
 from pdp.policy.counting import CountedNames
+from pdp.policy.plan import Plan
 from pdp.sessions.access import AccessRequest, Use
 from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
 from pdp.sessions.succession import require_unchanged
@@ -61,6 +62,10 @@ class Ledger:
     def counts(self, snapshot: Snapshot, request: CallRequest, caller: Caller, names: CountedNames) -> SeenCounts:
         """Return the counts that policies see of a call, for `settle`. Raises what `SessionHistory.counts` raises."""
         return seen_counts(snapshot, request, caller, names, self._history)
+
+    def settles(self, snapshot: Snapshot, plan: Plan) -> bool:
+        """Say whether an allowed call can change anything: if not, there is nothing to settle."""
+        return plan.settles or (snapshot.bundle.has_budgets and owes(snapshot, plan.tool, self._budgets.of))
 
     def settle(
         self,
@@ -119,7 +124,7 @@ class Ledger:
         waiting: Waiting | None,
     ) -> Settled | None:
         """Charge, use the approval of a call that waits for one, then add labels; None when there is nothing of it."""
-        owed = owed_by(snapshot, request, self._limits, self._budgets.of) if snapshot.bundle.has_budgets else ()
+        owed = owed_by(snapshot, request, self._limits, self._budgets.of)
         if not owed and seen is None and request.call.action not in snapshot.bundle.counted_as:
             return self._use(waiting, snapshot, request.call, ruling, decision_id)
         if (refused := uncountable(owed, snapshot)) is not None:

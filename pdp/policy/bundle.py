@@ -197,7 +197,6 @@ class Bundle:
                 tool,
                 self.slice(action),
                 counted_as=self.counted_as.get(action, ()),
-                has_budgets=self.has_budgets,
                 has_widening=bool(self.widening),
             ),
         )

@@ -23,9 +23,9 @@ class Plan:
 
     `policies` are those that can match them. `by_call` says whether an answer may be remembered by the bytes of a call:
     they determine all that policies read of it. `in_turn` says whether the calls of a tree of sessions are decided one
-    after another, since one changes what the next sees. `settles` says whether an allowed call can change anything, and
-    `reads_labels` whether the decision can depend on the labels of its sessions. A question to the policies about one
-    session takes about so many `microseconds`.
+    after another, since one changes what the next sees. `settles` says whether an allowed call can change something,
+    other than budgets, and `reads_labels` whether the decision can depend on the labels of its sessions. A question to
+    the policies about one session takes about so many `microseconds`.
     """
 
     tool: Tool
@@ -45,9 +45,7 @@ class Plan:
         return sessions * self.microseconds < QUICK_MICROSECONDS and self.policies.is_parsed
 
     @classmethod
-    def of(
-        cls, tool: Tool, policies: Slice, *, counted_as: Collection[str], has_budgets: bool, has_widening: bool
-    ) -> Plan:
+    def of(cls, tool: Tool, policies: Slice, *, counted_as: Collection[str], has_widening: bool) -> Plan:
         """Return the plan of a tool; `counted_as` holds the names under which its calls are counted.
 
         `has_widening` says whether a bundle has labels that widen: each decision looks whether they were approved.
@@ -58,7 +56,7 @@ class Plan:
             policies=policies,
             by_call=policies.reading.cacheable and not policies.sees_targets,
             in_turn=in_turn,
-            settles=in_turn or has_budgets or bool(tool.adds_labels),
+            settles=in_turn or bool(tool.adds_labels),
             reads_labels=policies.reading.labels or has_widening,
             microseconds=_SESSION_MICROSECONDS
             + _POLICY_MICROSECONDS * len(policies.policies)

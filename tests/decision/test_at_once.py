@@ -12,9 +12,10 @@ import pytest
 
 from pdp.decision.authorizer import Decided
 from pdp.decision.observers import Observers
-from pdp.model import CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
 from pdp.observer import Event, Observed
-from pdp.testing.bundles import bundle_files, tool
+from pdp.policy.budgets import UNITS
+from pdp.testing.bundles import bundle_files, tool, with_terms
 from tests.machinery.oracle.opened import GATEWAY, Opened, opened
 
 MANY = "\n".join(
@@ -41,6 +42,8 @@ FILES = bundle_files(
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
     manifest="labels: {marked: {meaning: was marked}}",
 )
+
+RISKS = b"risk: mutating\ntools: {read: {risk: read_only}, pay: {sums: cents}}\n"
 
 
 class Recorder:
@@ -126,6 +129,60 @@ def test_a_quick_question_is_asked_at_once_and_remembered(pdp: Opened) -> None:
     assert second is not None
     assert third is not None
     assert [CacheResult.MISS, CacheResult.HIT] == [second.cache_result, third.cache_result]
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Iterator[Opened]:
+    """Return a PDP whose sessions can have budgets, which count all calls, those that change something, or sums."""
+    schema = with_terms("max_calls?: Long, max_calls_of_mutating?: Long, max_sum?: Long")
+    with opened(tmp_path, {**FILES, "schema.cedarschema": schema.encode(), "tools/mail.yaml": RISKS}) as one:
+        yield one
+
+
+@pytest.mark.parametrize("terms", [b"", b'{"max_calls_of_mutating":1}', b'{"max_sum":1}'])
+def test_a_call_that_owes_nothing_is_decided_at_once(limited: Opened, terms: bytes) -> None:
+    """Of no budget of its session, nor of one above it: what would be settled is the same, and is nothing."""
+    session_id, handle = limited.session("mail/*", may_delegate=True, terms_json=terms)
+    _, below = limited.request("mail/*", parent_session_handle=handle, terms_json=terms)
+    for one in (handle, below):
+        waited, found = limited.ask(one, "mail/read", b'{"folder":"a"}'), at_once(limited, call(one))
+
+        assert found is not None
+        assert CacheResult.HIT is found.cache_result
+        assert (waited.matter, waited.ruling, waited.debits) == (found.matter, found.ruling, found.debits)
+    assert {} == limited.embedded.history.used(session_id)
+
+
+@pytest.mark.parametrize(
+    ("terms", "unit", "name", "arguments"),
+    [
+        (b'{"max_calls":2}', 1, "read", b'{"folder":"a"}'),
+        (b'{"max_calls_of_mutating":2}', 1, "send", b'{"to":"a"}'),
+        (b'{"max_sum":2}', UNITS, "pay", b'{"cents":1}'),
+    ],
+)
+def test_a_call_that_owes_has_to_wait(limited: Opened, terms: bytes, unit: int, name: str, arguments: bytes) -> None:
+    """Whether the budget is that of its session or of one above it."""
+    session_id, handle = limited.session("mail/*", may_delegate=True, terms_json=terms)
+    _, below = limited.request("mail/*", parent_session_handle=handle, terms_json=terms)
+    for one in (handle, below):
+        limited.ask(one, f"mail/{name}", arguments)
+
+        assert tried(limited, call(one, name, arguments)) == [None]
+    assert [2] == [one.used // unit for one in limited.embedded.history.used(session_id).values()]
+
+
+def test_what_a_new_bundle_counts_has_to_wait(limited: Opened) -> None:
+    """A budget counts a tool from the moment on when the bundle puts it into its group."""
+    _, handle = limited.session("mail/*", terms_json=b'{"max_calls_of_mutating":1}')
+    limited.ask(handle, "mail/read", b'{"folder":"a"}')
+    before = tried(limited, call(handle))
+    limited.reload({"tools/mail.yaml": RISKS.replace(b"read_only", b"mutating")})
+    limited.ask(handle, "mail/read", b'{"folder":"a"}')
+
+    assert before != [None]
+    assert tried(limited, call(handle)) == [None]
+    assert Basis.BUDGET_EXHAUSTED is limited.ask(handle, "mail/read", b'{"folder":"a"}').ruling.basis
 
 
 def ended(pdp: Opened, session_id: str, handle: str) -> CallRequest:

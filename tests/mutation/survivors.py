@@ -28,8 +28,16 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "pdp.decision.ledger": {
         "Ledger._step_up: raise AssertionError('the use of an approval is settled') => pass": _SETTLED,
         (
-            "Ledger._allow: …elf._limits, self._budgets.of) if snapshot.bundle.has_budgets else () => "
-            "…elf._limits, self._budgets.of)"
+            "Ledger.settles: snapshot.bundle.has_budgets and owes(snapshot, plan.tool, sel… => "
+            "snapshot.bundle.has_budgets or owes(snapshot, plan.tool, sel…"
+        ): _SLOWER,
+        (
+            "Ledger.settles: snapshot.bundle.has_budgets and owes(snapshot, plan.tool, self… => "
+            "owes(snapshot, plan.tool, self…"
+        ): _SLOWER,
+        (
+            "Ledger.settles: snapshot.bundle.has_budgets and owes(snapshot, plan.tool, self._budgets.of) => "
+            "snapshot.bundle.has_budgets"
         ): _SLOWER,
         "_own: zip(owed, charged.used, strict=True) => zip(owed, charged.used)": _PAIRS,
         "_own: True => False": _PAIRS,

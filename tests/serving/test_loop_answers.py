@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,16 +14,18 @@ import apsw
 import grpc
 import pytest
 
+from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
 from pdp.server.service import CALL_THREADS
-from pdp.serving.transports import LOOP
+from pdp.serving.transports import GRPC, LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.bundles import bundle_files, tool
+from pdp.sessions.values import Used
+from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
-from pdp.v1.decision_pb2 import CACHE_RESULT_HIT, OUTCOME_ALLOW, Call
+from pdp.v1.decision_pb2 import CACHE_RESULT_HIT, OUTCOME_ALLOW, OUTCOME_DENY, Call
 from tests.machinery.servers.running import PATIENCE
 
 pytest.importorskip("ngh2", reason="`ngh2` is not installed: run `make`")
@@ -40,6 +42,12 @@ FILES = bundle_files(
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
     manifest="labels: {marked: {meaning: was marked}}",
 )
+# Where sessions can have budgets, which count all calls or those that change something.
+BUDGETED = {
+    **FILES,
+    "tools/mail.yaml": b"risk: mutating\ntools: {read: {risk: read_only}}\n",
+    "schema.cedarschema": with_terms("max_calls?: Long, max_calls_of_mutating?: Long").encode(),
+}
 
 
 @dataclass(slots=True)
@@ -52,10 +60,10 @@ class Asking:
     channel: grpc.Channel
     asked: list[str] = field(default_factory=list)
 
-    def session(self) -> str:
+    def session(self, **terms: int) -> str:
         """Open an approved session; return its handle."""
         pep, approver = self.server.client("pep"), self.server.client("approver")
-        opened = pep.request_session(user="alice", agent="coder", purpose="p", tools=["mail/*"])
+        opened = pep.request_session(user="alice", agent="coder", purpose="p", tools=["mail/*"], terms=terms or None)
         approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
         return opened.session_handle
 
@@ -69,13 +77,22 @@ class Asking:
 
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
-    """Yield a server on the loop with a store on the disk, whose memory is trusted for long, and waited for as long."""
+    """Yield a server on the loop."""
+    with serving(tmp_path / "s.db", monkeypatch) as found:
+        yield found
+
+
+@contextmanager
+def serving(
+    path: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, bytes] = FILES, transport: str = LOOP
+) -> Iterator[Asking]:
+    """Serve with a store on the disk, whose memory is trusted for long, and waited for as long."""
     with ExitStack() as opened:
-        unhurried = SQLiteSessionStore(tmp_path / "s.db", busy_seconds=PATIENCE, trust_seconds=3600.0)
+        unhurried = SQLiteSessionStore(path, busy_seconds=PATIENCE, trust_seconds=3600.0)
         store = opened.enter_context(closing(unhurried))
-        server = opened.enter_context(running_server(FILES, transport=LOOP, store=store))
+        server = opened.enter_context(running_server(files, transport=transport, store=store))
         channel = opened.enter_context(grpc.insecure_channel(server.address))
-        found = Asking(server, tmp_path / "s.db", store, channel)
+        found = Asking(server, path, store, channel)
         authorize = server.embedded.authorizer.authorize
 
         def noted(request: CallRequest, caller: Caller, **more: Any) -> Decision:
@@ -179,3 +196,25 @@ def test_every_answer_of_the_loop_is_recorded(asking: Asking) -> None:
     assert ["read"] == asking.asked
     assert asked < {record["id"] for record in evidence.decision_records}
     assert len(evidence.decision_records) == len(evidence.decision_spans) == 51
+
+
+def test_budgets_are_the_same_on_both_listeners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that takes of a budget has a thread. Others are answered by the loop, and take nothing there either."""
+    told = {}
+    for transport in (GRPC, LOOP):
+        with serving(tmp_path / f"{transport}.db", monkeypatch, BUDGETED, transport) as asking:
+            sessions = asking.session(), asking.session(max_calls_of_mutating=1), asking.session(max_calls=3)
+            # The first call reads the session, and the first of a tool parses its policies.
+            for handle, name in [(sessions[0], "mark"), *[(one, "read") for one in sessions]]:
+                decision(asking.ask(handle, name))
+            asking.asked.clear()
+            calls = [(handle, name) for handle in sessions for name in ("read", "mark", "mark", "read")]
+            answers = [decision(asking.ask(handle, name)) for handle, name in calls]
+            history, store = asking.server.embedded.history, asking.server.embedded.sessions
+            rows = [history.used(store.view(handle_digest(one)).chain[0].id) for one in sessions]
+            told[transport] = ([(one.outcome, one.basis, one.cache_result) for one in answers], rows)
+
+    assert told[GRPC] == told[LOOP]
+    assert [{}, {"max_calls_of_mutating": Used(1, 0)}, {"max_calls": Used(3, 0)}] == told[LOOP][1]
+    assert [OUTCOME_DENY] * 3 == [one[0] for one in told[LOOP][0] if one[0] != OUTCOME_ALLOW]
+    assert ["mark", "mark", "read", "mark", "mark", "read"] == asking.asked
