@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,6 +36,24 @@ class Asked(NamedTuple):
 # A server takes 32 by default; with more, several messages are in progress on one stream.
 _MOST_STREAMS = 16
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
+# A stall of the machine has many calls begin at once on one connection. gRPC's own server then refuses some before it
+# looks at them, which clients have to expect; the time until they are answered counts.
+_ASKED_AGAIN = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.01s",
+                    "maxBackoff": "0.1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": [grpc.StatusCode.UNAVAILABLE.name],
+                },
+            }
+        ]
+    }
+)
 
 
 @asynccontextmanager
@@ -50,7 +69,8 @@ async def exchanging(
         workload, measurement.misses, lambda questions: dialect.encode(shape, questions), size=size_of(shape)
     )
     path = dialect.path(shape)
-    async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
+    options = (*OPTIONS, ("grpc.service_config", _ASKED_AGAIN))
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
         if shape is Shape.STREAM:
             many = min(measurement.concurrency, _MOST_STREAMS)
             streams = [_Stream(channel.stream_stream(path)(metadata=dialect.metadata), dialect) for _ in range(many)]

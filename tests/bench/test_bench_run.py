@@ -212,8 +212,8 @@ def test_raw_frames_keep_so_many_under_way(server: Target) -> None:
 
 
 def test_callers_who_ask_again_at_once_are_refused_nothing(server: Target) -> None:
-    """What the server has answered and not yet put away takes no place of what a connection may have open."""
-    measurement = Measurement(shape=Shape.UNARY, concurrency=64)
+    """What a server refuses before it looks at it, because the connection has too many open, is asked again."""
+    measurement = Measurement(shape=Shape.UNARY, concurrency=160)
 
     assert measured(server, measurement, generated_workload(), seconds=1.5).rate > 0
 
