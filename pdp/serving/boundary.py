@@ -197,8 +197,11 @@ class Boundary:
         return caller
 
     def unary(self, call: _Call, wire: bytes, context: Context) -> bytes:
-        """Return the single answer to a call."""
+        """Return the single answer to a call; nothing comes of one whose caller left before it had its thread."""
         rpc, metadata = call.route.rpc, call.incoming.metadata
+        # What came too late is refused below, and told.
+        if not context.is_active() and not rpc.done_anyway and context.time_remaining() > 0:
+            return b""
         answer = attempt(rpc, metadata, self._begin, call, wire, context)
         if isinstance(answer, Refusal):
             self._refuser.end(rpc, call.caller, call.route.headers(wire) or metadata, answer, context)

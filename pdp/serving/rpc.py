@@ -58,6 +58,9 @@ class Lane(Enum):
     WATCHES = "watches"
 
 
+# What ends authority, and what a call has shown, counts even if whoever sent it has left in the meantime.
+_DONE_ANYWAY: Final = frozenset({Lane.ENDING, Lane.ACTIVATION, Lane.REPORTS})
+
 # A caller with the role of a gateway does not enter these, whatever its other roles are, but the lanes beside them.
 _OF_GATEWAYS: Final[Mapping[Lane, Lane]] = MappingProxyType(
     {
@@ -96,6 +99,11 @@ class RPC:
     def lane_for(self, caller: Caller) -> Lane:
         """Return the lane in which a call of this caller is served."""
         return _OF_GATEWAYS.get(self.lane, self.lane) if Role.PEP in caller.roles else self.lane
+
+    @property
+    def done_anyway(self) -> bool:
+        """Say whether it is done for a caller that has cancelled the call before it was begun."""
+        return self.lane in _DONE_ANYWAY
 
     @property
     def handler(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from pdp.app import Embedded
 from pdp.audit import Search
@@ -313,6 +314,10 @@ class Context:
     def __init__(self) -> None:
         self.ended: list[Any] = []
 
+    def is_active(self) -> bool:
+        """Say that the call was ended."""
+        return False
+
     def time_remaining(self) -> float:
         """Return what is left."""
         return 0.0
@@ -449,6 +454,43 @@ def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embed
 
     running.server.stop(PATIENCE)
     assert len(running.notes.decisions) == 4
+
+
+@pytest.mark.usefixtures("no_more_threads")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (AUTHORIZE, a_call()),
+        (BATCH, BatchAuthorizeRequest(requests=[a_call()] * 2)),
+        (BATCH, BatchAuthorizeRequest(requests=[a_call()] * 2, independent=True)),
+    ],
+    ids=["one call", "batch", "batch of independent calls"],
+)
+def test_a_call_that_was_cancelled_before_its_turn_is_not_decided(
+    serve: Serve, embedded: Embedded, path: str, message: Message
+) -> None:
+    """A caller that has left while its call waited for a thread leaves no decision behind, and no refusal."""
+    wire = message.SerializeToString()
+    with occupied(serve, embedded, calls=4, limits=Limits()) as (running, _):
+        ask = running.channel.unary_unary(path)
+        left = ask.future(wire, metadata=running.credentials("pep"), timeout=PATIENCE)
+        wait_until(lambda: running.open_calls == 5)
+
+        left.cancel()
+        wait_until(lambda: running.open_calls == 4)
+
+    running.server.stop(PATIENCE)
+    assert len(running.notes.decisions) == 4
+    assert not [event for event in running.notes.events if event.kind == "request.refused"]
+    assert running.server._pools[0]._open == {}
+
+
+def test_what_ends_authority_is_done_for_a_caller_that_has_left() -> None:
+    """A revocation, and a report of what a call has shown, count once they have come."""
+    done = {rpc.method for rpc in RPCS.values() if rpc.done_anyway}
+
+    assert {"RevokeSessions", "EndSession", "SetFreeze", "DenyCall", "ReportOutcome", "ActivateBundle"} <= done
+    assert done.isdisjoint({"Authorize", "BatchAuthorize", "ApproveSession", "ApproveCall", "RequestSession"})
 
 
 @pytest.mark.usefixtures("no_more_threads")
