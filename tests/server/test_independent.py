@@ -228,7 +228,7 @@ def test_a_failure_of_the_ledger_denies_one_call(ask: Ask, store: TroubledStore,
 
 
 def test_a_store_that_is_away_for_a_moment_fails_one_call(ask: Ask, store: TroubledStore, handle: str) -> None:
-    """Each call reads its session itself; the one that cannot hears when to ask again."""
+    """Each call that changes something reads its session itself; the one that cannot hears when to ask again."""
     views = iter([False, True, False])
 
     def second(method: str) -> None:
@@ -236,7 +236,7 @@ def test_a_store_that_is_away_for_a_moment_fails_one_call(ask: Ask, store: Troub
             raise StoreUnavailableError("the store is away")
 
     store.before = second
-    answers = ask(_call(handle), _call(handle), _call(handle))
+    answers = ask(*[_call(handle, "send")] * 3)
 
     assert ["BASIS_PERMIT", "STORE_UNAVAILABLE", "BASIS_PERMIT"] == list(map(_said, answers))
     assert answers[1].error.retry_delay.ToMilliseconds() > 0
@@ -254,7 +254,7 @@ def test_each_call_sees_the_store_as_it_is_then(
             server.client("pep").end_session(other)
 
     store.before = end_other
-    answers = ask(_call(other), _call(other), _call(handle))
+    answers = ask(_call(other, "send"), _call(other, "send"), _call(handle))
 
     assert ["BASIS_PERMIT", "BASIS_SESSION_ENDED", "BASIS_PERMIT"] == list(map(_said, answers))
 
