@@ -470,7 +470,7 @@ def without_bundle(name: str, found: Any) -> Any:
     """Take the bundle out of what the store says, as after `TroubledStore.after`."""
     if name == "active_bundle":
         return None
-    return replace(found, bundle=None) if name == "view" else found
+    return replace(found, bundle=None) if name in {"view", "known"} and found is not None else found
 
 
 @contextmanager
