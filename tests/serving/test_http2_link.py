@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import selectors
 import socket
 import ssl
@@ -234,6 +235,17 @@ def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
     one.answer(1 << 20)
 
     assert (READ, selectors.EVENT_WRITE) == (before, one.events)
+
+
+def test_bytes_that_take_long_leave_others_their_turn(wire: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of one byte do: what else has come waits for the next turn."""
+    one, passed, taken = wire().greet(), itertools.count(), list[int]()
+    monkeypatch.setattr("pdp.serving.http2.link.time.monotonic", lambda: float(next(passed)))
+    monkeypatch.setattr(one.link.connection, "receive", lambda data, _: taken.append(len(data)))
+    one.peer.send(bytes(3 * 16_384))
+    more = [one.link.ready(READ, 0.0) for _ in range(4)]
+
+    assert ([16_384] * 3, [True, True, True, False]) == (taken, more)
 
 
 def test_what_a_peer_has_us_say_is_bounded(wire: Make) -> None:
