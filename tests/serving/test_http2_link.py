@@ -287,15 +287,20 @@ def test_an_old_connection_ends_in_two_steps(wire: Make) -> None:
 
 
 def test_an_old_connection_does_not_wait_for_ever(wire: Make) -> None:
-    """A call that is still open after the grace is taken as over."""
+    """A call that is still open after the grace is taken as over, and its caller hears why: it has done no wrong."""
     one = wire(replace(TIMES, grace=60.0)).greet()
     one.send(whole(1), 0.0)
     for now in (1000.0, 1001.0, 1059.9):
         one.tick(now)
     before = one.calls[0].cancelled
-    one.tick(1060.0)
+    one.link.tick(1060.0)
+    one.link.turn()
+    told = {part.kind: part for part in one.frames()}
+    ended = dict(read_block(told[frames.HEADERS].payload))
 
     assert (False, True, True) == (before, one.calls[0].cancelled, one.link.closed)
+    assert ("14", "max connection age") == (ended["grpc-status"], ended["grpc-message"])
+    assert frames.GOAWAY not in told
 
 
 def test_an_idle_connection_ends(wire: Make) -> None:

@@ -22,6 +22,8 @@ _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"
 _WELL: Final[Sequence[Header]] = metadata.trailers(0)
 _TOO_MANY: Final = StatusCode.RESOURCE_EXHAUSTED, "too many messages have begun and not ended"
 _LATE: Final = StatusCode.DEADLINE_EXCEEDED, "the deadline has passed"
+# In the words of gRPC, so that clients read the same whichever transport they meet.
+_AGED: Final = StatusCode.UNAVAILABLE, "max connection age"
 Trailers = Sequence[tuple[str, str | bytes]]
 
 
@@ -190,6 +192,12 @@ class GRPCConnection:
         if not self.closing:
             self._engine.leave(at_once=True)
             self.close()
+
+    def end_aged(self) -> None:
+        """End the calls that are still open on a connection that was to end, and the connection."""
+        for stream in [*self._streams.values()]:
+            self._refuse(stream, *_AGED)
+        self.close()
 
     def close(self) -> None:
         """Forget all calls."""

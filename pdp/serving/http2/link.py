@@ -318,7 +318,7 @@ class Link:
         if self._left_at and not self.connection.in_progress and not self._calls and not self.waiting:
             self.connection.close()
         elif now - self._announced_at >= times.grace:
-            self.connection.leave()
+            self.connection.end_aged()
 
     def _ask(self, now: float) -> None:
         if not self._pinged_at:
