@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -75,8 +75,7 @@ class AuthorizationHandlers:
 
     def finish_at_once(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions, and return the answers; None when that has to be waited for."""
-        recorded = self._authorizer.record(decided)
-        return None if recorded is None else list(map(self._answer_at_once, decided, recorded))
+        return self._finished(decided, self._answer_at_once)
 
     def _answer_at_once(self, decided: Decided, decision: Decision) -> bytes:
         answer = calls.AuthorizeResponse()
@@ -86,8 +85,7 @@ class AuthorizationHandlers:
 
     def finish_independent(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions about calls of a batch, and return the answers; None when that has to be waited for."""
-        recorded = self._authorizer.record(decided)
-        return None if recorded is None else list(map(self._independent_answer, decided, recorded))
+        return self._finished(decided, self._independent_answer)
 
     def _independent_answer(self, decided: Decided, decision: Decision) -> bytes:
         whole = calls.BatchAuthorizeResponse()
@@ -95,6 +93,17 @@ class AuthorizationHandlers:
         answer.request_id = decision.request_id
         self._write_at_once(decided, decision, answer.decision)
         return whole.SerializeToString()
+
+    def _finished(
+        self, decided: Sequence[Decided], answer: Callable[[Decided, Decision], bytes]
+    ) -> Sequence[bytes] | None:
+        # Before the record: when an answer cannot be written, threads do all of this again, and record it.
+        answers = [answer(one, one.decision) for one in decided]
+        recorded = self._authorizer.record(decided)
+        if recorded is None:
+            return None
+        made = zip(decided, recorded, answers, strict=True)
+        return [written if decision is one.decision else answer(one, decision) for one, decision, written in made]
 
     def _write_at_once(self, decided: Decided, decision: Decision, message: decisions.Decision) -> None:
         write_decision(decision, message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ import pytest
 from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
+from pdp.server import authorization
+from pdp.server.messages import write_decision
 from pdp.server.service import CALL_THREADS
 from pdp.serving.transports import GRPC, LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -218,3 +221,24 @@ def test_budgets_are_the_same_on_both_listeners(tmp_path: Path, monkeypatch: pyt
     assert [{}, {"max_calls_of_mutating": Used(1, 0)}, {"max_calls": Used(3, 0)}] == told[LOOP][1]
     assert [OUTCOME_DENY] * 3 == [one[0] for one in told[LOOP][0] if one[0] != OUTCOME_ALLOW]
     assert ["mark", "mark", "read", "mark", "mark", "read"] == asking.asked
+
+
+def test_an_answer_that_cannot_be_written_has_no_other_recorded_twice(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads answer anew what came with it: nothing has come of that before."""
+    handle = asking.session()
+    decision(asking.ask(handle, "read"))
+    failing = iter([True])
+
+    def write(made: Decision, message: Any) -> None:
+        if next(failing, False):
+            raise RuntimeError("an error that nobody foresaw")
+        write_decision(made, message)
+
+    monkeypatch.setattr(authorization, "write_decision", write)
+    answers = [decision(call) for call in [asking.ask(handle, "read") for _ in range(16)]]
+    recorded = Counter(record["id"] for record in asking.server.evidence.decision_records[1:])
+
+    assert Counter(one.decision_id for one in answers) == recorded
+    assert {OUTCOME_ALLOW} == {one.outcome for one in answers}
