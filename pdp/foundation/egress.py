@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Final, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pdp.errors import ConfigurationError
@@ -115,7 +117,7 @@ class Egress:
         """Send a request and return what `take` makes of the answer. Raise `EgressError`."""
         if self._closed:
             raise NotReachedError("is no longer asked")
-        exchange = self._exchange = _Exchange(self._whole_seconds)
+        exchange = self._exchange = _Exchange(self._step_seconds, self._whole_seconds)
         failed: type[EgressError] = NotReachedError
         try:
             connection = self._connection(exchange)
@@ -137,24 +139,24 @@ class Egress:
     def _connection(self, exchange: _Exchange) -> http.client.HTTPConnection:
         parts, host = self._parts, _host(self._parts)
         if parts.scheme != "https":
-            plain = http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
-            plain.sock = exchange.hold(self._connected(plain, exchange))
+            plain = http.client.HTTPConnection(host, parts.port)
+            plain.sock = exchange.wired(self._connected(plain, exchange))
             return plain
         trusted = self._roots.context()
-        connection = http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
+        connection = http.client.HTTPSConnection(host, parts.port, context=trusted)
         connected = exchange.hold(self._connected(connection, exchange))
-        connection.sock = exchange.hold(trusted.wrap_socket(connected, server_hostname=host))
+        connection.sock = exchange.wired(trusted.wrap_socket(connected, server_hostname=host))
         return connection
 
     def _connected(self, connection: http.client.HTTPConnection, exchange: _Exchange) -> socket.socket:
         """Connect to the first address that answers, of those that were checked: a name is resolved once."""
         host, refused = connection.host, OSError()
-        addresses = exchange.addresses_of(host, connection.port)
-        self._require_allowed(host, addresses)
-        for address in addresses:
-            exchange.require_open()
+        places = exchange.places_of(host, connection.port)
+        self._require_allowed(host, [place.address for place in places])
+        for place in places:
+            seconds = exchange.left()
             try:
-                return socket.create_connection((address, connection.port), self._step_seconds)
+                return place.connected(seconds)
             except OSError as error:
                 refused = error
         raise refused
@@ -201,51 +203,121 @@ def pieces_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
         raise EgressError(f"stopped after {size} of {announced} bytes")
 
 
+class _Place(NamedTuple):
+    """Where a host can be reached: its address, in the form of its family."""
+
+    family: int
+    where: tuple[Any, ...]
+
+    @property
+    def address(self) -> str:
+        return str(self.where[0])
+
+    def connected(self, seconds: float) -> socket.socket:
+        """Connect within some seconds. Raise `OSError`."""
+        connected = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            connected.settimeout(seconds)
+            # The body goes after the headers: it is not to wait until they are acknowledged.
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.connect(self.where)
+        except BaseException:
+            connected.close()
+            raise
+        return connected
+
+
+class _Wire:
+    """A connection as the library of HTTP uses it. `left` says how long the next step may take, and may raise.
+
+    The exchange closes the socket, not the library.
+    """
+
+    def __init__(self, connected: socket.socket, left: Callable[[], float]) -> None:
+        self._connected, self._left = connected, left
+
+    def sendall(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:
+            self._connected.settimeout(self._left())
+            rest = rest[self._connected.send(rest) :]
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reader(self._connected, self._left))
+
+    def close(self) -> None:
+        return
+
+
+class _Reader(io.RawIOBase):
+    def __init__(self, connected: socket.socket, left: Callable[[], float]) -> None:
+        self._connected, self._left = connected, left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - what can be written into
+        self._connected.settimeout(self._left())
+        return self._connected.recv_into(buffer)
+
+
 class _Exchange:
     """One connection, which ends after `whole_seconds` whatever the server does."""
 
-    def __init__(self, whole_seconds: float) -> None:
+    def __init__(self, step_seconds: float, whole_seconds: float) -> None:
+        self._step_seconds, self._ends_at = step_seconds, time.monotonic() + whole_seconds
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(whole_seconds, self._expire)
-        self._timer.name, self._timer.daemon = "pdp-fetch-end", True
         # What the resolver found or raised, or that nobody waits for it any longer.
-        self._resolved: SimpleQueue[list[str] | OSError] = SimpleQueue()
+        self._resolved: SimpleQueue[list[_Place] | OSError] = SimpleQueue()
         self._aborted = False
-        self.late = False
-        self._timer.start()
 
-    def addresses_of(self, host: str, port: int | None) -> list[str]:
-        """Return the addresses of a host. Raise `OSError`.
+    @property
+    def late(self) -> bool:
+        """Say whether its time is over."""
+        return time.monotonic() >= self._ends_at
+
+    def left(self) -> float:
+        """Return how many seconds the next step may take. Raise `TimeoutError` when the exchange has ended."""
+        seconds = min(self._step_seconds, self._ends_at - time.monotonic())
+        if self._aborted or seconds <= 0:
+            raise TimeoutError
+        return seconds
+
+    def places_of(self, host: str, port: int | None) -> list[_Place]:
+        """Return where a host is. Raise `OSError`.
 
         The system's resolver has no limit that a program could set, and can take minutes. It runs on a thread of its
         own, which is left to itself when the exchange ends.
         """
+        if _is_address(host):
+            return _places(host, port, socket.AI_NUMERICHOST)
 
         def resolve() -> None:
             try:
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                self._resolved.put(list(dict.fromkeys(str(where[0]) for *_, where in found)))
+                self._resolved.put(_places(host, port))
             except (OSError, UnicodeError) as error:
                 self._resolved.put(error if isinstance(error, OSError) else socket.gaierror())
 
         threading.Thread(target=resolve, name="pdp-resolve", daemon=True).start()
-        found = self._resolved.get()
+        try:
+            found = self._resolved.get(timeout=self._ends_at - time.monotonic())
+        except (Empty, ValueError):
+            raise TimeoutError from None
         if isinstance(found, OSError):
             raise found
         return found
 
-    def require_open(self) -> None:
-        """Raise `TimeoutError` when the exchange has ended."""
-        if self._aborted:
-            raise TimeoutError
-
     def hold(self, connected: Socket) -> Socket:
-        """Remember the socket, so that it can be shut down: the connection releases it before the body is read."""
+        """Remember the socket, so that it can be shut down while the body is read."""
         self._socket = connected
         # INVARIANT: either this code or `abort` sees what the other has done.
-        self.require_open()
+        connected.settimeout(self.left())
         return connected
+
+    def wired(self, connected: socket.socket) -> Any:  # noqa: ANN401 - the library wants a socket
+        """Hold a socket, and return it as the library of HTTP uses it."""
+        return _Wire(self.hold(connected), self.left)
 
     def begin(
         self,
@@ -268,15 +340,23 @@ class _Exchange:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def end(self) -> None:
-        self._timer.cancel()
         if self._connection is not None:
             self._connection.close()
-        elif self._socket is not None:
+        if self._socket is not None:
             self._socket.close()
 
-    def _expire(self) -> None:
-        self.late = True
-        self.abort()
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _places(host: str, port: int | None, flags: int = 0) -> list[_Place]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return list(dict.fromkeys(_Place(family, where) for family, *_, where in found))
 
 
 def _host(parts: SplitResult) -> str:

@@ -95,18 +95,28 @@ def test_no_further_address_is_tried_after_the_end(monkeypatch: pytest.MonkeyPat
     """A name with many addresses that do not answer takes no longer than one with a single address."""
     egress, tried = Egress("http://many.example:9/x"), []
 
-    def connect(address: tuple[str, int], _: float) -> socket.socket:
-        tried.append(address)
+    def connect(_: socket.socket, where: tuple[str, int]) -> None:
+        tried.append(where)
         egress.close()
         raise TimeoutError
 
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"93.184.216.{last}", 9)) for last in range(34, 37)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
     with pytest.raises(EgressError, match="did not answer in time"):
         egress.ask("GET", {}, lambda answer: answer.status)
 
     assert [("93.184.216.34", 9)] == tried
+
+
+def test_an_address_is_asked_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked up, and whoever waits keeps the time."""
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail(f"{thread.name} began"))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        egress = Egress(f"http://127.0.0.1:{silent.getsockname()[1]}/x", whole_seconds=0.05)
+        with pytest.raises(EgressError, match="did not answer in time"):
+            egress.ask("GET", {}, lambda answer: answer.status)
 
 
 def test_a_host_that_is_no_name_cannot_be_found() -> None:

@@ -52,7 +52,6 @@ ELSEWHERE = {
     "pdp-store-look",  # once the loop has answered a call
     "pdp-catch-up",
     "pdp-telemetry-end",
-    "pdp-fetch-end",
     "pdp-resolve",
     "pdp-child-end",
     "pdp-large-stack",  # soon over
