@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from pdp.foundation.database import Database
 from pdp.foundation.sqlite import set_pragmas
 
 
@@ -18,3 +19,23 @@ def test_each_pragma_is_set(tmp_path: Path) -> None:
         assert ["wal", 0, -4711] == [
             connection.execute(f"PRAGMA {name}").get for name in ("journal_mode", "synchronous", "cache_size")
         ]
+
+
+def test_a_statement_is_prepared_once(tmp_path: Path) -> None:
+    """And not anew for each value of a parameter that a plan could depend on."""
+    schema = "CREATE TABLE one (id TEXT PRIMARY KEY) STRICT; CREATE TABLE two (id TEXT PRIMARY KEY) STRICT"
+    database = Database(tmp_path / "file", schema, name="file", danger="")
+    prepared: list[int] = []
+    with closing(database), database.reading() as connection:
+
+        def noted(operation: int, *_: str | None) -> int:
+            prepared.append(operation)
+            return apsw.SQLITE_OK
+
+        connection.authorizer = noted
+        for value in ("first", "second"):
+            prepared.clear()
+            joined = "SELECT one.id FROM one LEFT JOIN two ON two.id = one.id WHERE one.id = ?"
+            connection.execute(joined, (value,)).fetchall()
+
+    assert prepared == []
