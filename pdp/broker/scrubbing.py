@@ -89,8 +89,12 @@ class Scrubber:
 
 def forms(secret: bytes) -> tuple[bytes, ...]:
     """Return the forms of a secret that are looked for, none of which begins with another; none for a short secret."""
-    found = {form for word in _words(secret) for form in _forms(word)}
-    return tuple(sorted(one for one in found if not any(one != other and one.startswith(other) for other in found)))
+    kept: list[bytes] = []
+    # What begins with another form is behind it in this order, and nothing else is between the two.
+    for one in sorted({form for word in _words(secret) for form in _forms(word)}):
+        if not kept or not one.startswith(kept[-1]):
+            kept.append(one)
+    return tuple(kept)
 
 
 def _words(secret: bytes) -> Iterator[bytes]:
@@ -111,15 +115,15 @@ def _forms(word: bytes) -> Iterator[bytes]:
     yield from (word.hex().encode(), word.hex().upper().encode())
     escaped = quote(word, safe="").encode()
     yield from (escaped, _lower_escapes(escaped), quote(word).encode())
-    everything = "".join(f"%{byte:02X}" for byte in word).encode()
-    yield from (everything, everything.lower())
+    everything = b"%" + word.hex("%").encode()
+    yield from (everything.upper(), everything)
     text = word.decode("utf-8", "replace")
     quoted = json.dumps(text)[1:-1]
     yield from (quoted.encode(), quoted.replace("/", "\\/").encode())
-    units = memoryview(text.encode("utf-16-be"))
-    for letters in ("04x", "04X"):
-        yield "".join(f"\\u{int.from_bytes(units[at : at + 2]):{letters}}" for at in range(0, len(units), 2)).encode()
-    yield from ("".join(f"\\x{byte:02x}" for byte in word).encode(), html.escape(text).encode())
+    units = text.encode("utf-16-be").hex("u", 2)
+    for digits in (units, units.upper().replace("U", "u")):
+        yield b"\\u" + digits.replace("u", "\\u").encode()
+    yield from (b"\\x" + word.hex("x").replace("x", "\\x").encode(), html.escape(text).encode())
     yield from (text.encode("utf-16-le"), text.encode("utf-16-be"))
 
 
