@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pdp.broker.rules import LOCAL, ServerRules
 from pdp.broker.words import Connection, Mode, Secret
 from pdp.calltokens.claims import CallClaims, Presenter
-from pdp.calltokens.keys import claims_of, key_named_by
+from pdp.calltokens.keys import claims_by
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Keys, Verifier
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
@@ -168,7 +168,7 @@ class Admission:
     def _signed(self, token: str) -> CallClaims | None:
         """Return what a refused token states, if its signature is good: else anyone could write into the record."""
         try:
-            return claims_of(token, self._keys.key(key_named_by(token)))
+            return claims_by(token, self._keys.key)
         except CallTokenRefusedError:
             return None
 

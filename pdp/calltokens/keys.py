@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Self
 
@@ -27,6 +28,8 @@ from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 
 _KEY_BYTES: Final = 32
 _PARTS: Final = 3
+# Of public keys, what is made of each; more than a deployment has workers.
+_MOST_KNOWN: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +41,7 @@ class PublicCallKey:
     @property
     def id(self) -> str:
         """Return the thumbprint, which tokens name as `kid`."""
-        members = {"crv": "Ed25519", "kty": "OKP", "x": encoded(self.content)}
-        return encoded(sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
+        return _thumbprint_of(self.content)
 
     @property
     def jwk(self) -> dict[str, str]:
@@ -50,7 +52,7 @@ class PublicCallKey:
     def signed(self, message: bytes, signature: bytes) -> bool:
         """Say whether a signature of a message is by this key."""
         try:
-            Ed25519PublicKey.from_public_bytes(self.content).verify(signature, message)
+            _verifying(self.content).verify(signature, message)
         except InvalidSignature:
             return False
         return True
@@ -61,11 +63,10 @@ class CallKey:
     """A key that signs call tokens. It is made in memory, and never leaves it."""
 
     private: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate, repr=False)
+    public: PublicCallKey = field(init=False)
 
-    @property
-    def public(self) -> PublicCallKey:
-        """Return the public half."""
-        return PublicCallKey(content=self.private.public_key().public_bytes_raw())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "public", PublicCallKey(content=self.private.public_key().public_bytes_raw()))
 
     def signed(self, claims: CallClaims) -> str:
         """Return a call token. Raise `CallTokenRefusedError` when it would be too long."""
@@ -105,9 +106,18 @@ def token_id_of(token: str) -> str:
     return found
 
 
+def claims_by(token: str, key_of: Callable[[str], PublicCallKey]) -> CallClaims:
+    """Return what a token states, once its form and its signature are checked by the key with the id that it names."""
+    parts = _Parts.of(token)
+    return _claims(parts, key_of(parts.key_id))
+
+
 def claims_of(token: str, key: PublicCallKey) -> CallClaims:
     """Return what a token states, once its form and its signature by this key are checked."""
-    parts = _Parts.of(token)
+    return _claims(_Parts.of(token), key)
+
+
+def _claims(parts: _Parts, key: PublicCallKey) -> CallClaims:
     if parts.key_id != key.id or not key.signed(parts.message, parts.signature):
         raise CallTokenRefusedError(Reason.SIGNATURE, "the signature is not by the named key")
     return read(parts.content)
@@ -139,6 +149,17 @@ class _Parts:
             content=decoded(parts[1]),
             signature=decoded(parts[2]),
         )
+
+
+@lru_cache(_MOST_KNOWN)
+def _thumbprint_of(content: bytes) -> str:
+    members = {"crv": "Ed25519", "kty": "OKP", "x": encoded(content)}
+    return encoded(sha256(json.dumps(members, separators=(",", ":")).encode()).digest())
+
+
+@lru_cache(_MOST_KNOWN)
+def _verifying(content: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(content)
 
 
 def _key(said: object) -> PublicCallKey | None:

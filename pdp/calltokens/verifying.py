@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import MOST_SECONDS, CallClaims, Presenter
-from pdp.calltokens.keys import PublicCallKey, claims_of, key_named_by
+from pdp.calltokens.keys import PublicCallKey, claims_by
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import Uses
 
@@ -135,7 +135,7 @@ class Verifier:
 
     def _presented(self, token: str, presenter: Presenter | None) -> CallClaims:
         # The order matters: nothing is looked up before the signature, and nothing is used up by what is refused.
-        claims = claims_of(token, self._keys.key(key_named_by(token)))
+        claims = claims_by(token, self._keys.key)
         self._require_addressed(claims)
         self._require_now(claims)
         require_presenter(claims, presenter)
