@@ -13,6 +13,7 @@ from pdp.model import Caller, CallRequest, Decision
 from pdp.registry.calltokens import CallTokens, TokenRequest
 from pdp.registry.outcomes import Outcomes
 from pdp.server.calltokens import token_requests, write_tokens
+from pdp.server.decisionmessages import DecisionMessages
 from pdp.server.fields import require_id
 from pdp.server.links import NO_LINKS, Links
 from pdp.server.messages import (
@@ -22,7 +23,6 @@ from pdp.server.messages import (
     reading_message,
     sized_batch,
     visibility_number,
-    write_decision,
     write_reading,
 )
 from pdp.serving.atonce import AtOnce
@@ -49,6 +49,7 @@ class AuthorizationHandlers:
         self._tokens = tokens
         self._limits = limits
         self._links = links
+        self._messages = DecisionMessages()
 
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
@@ -106,7 +107,7 @@ class AuthorizationHandlers:
         return [written if decision is one.decision else answer(one, decision) for one, decision, written in made]
 
     def _write_at_once(self, decided: Decided, decision: Decision, message: decisions.Decision) -> None:
-        write_decision(decision, message)
+        self._messages.write(decision, message)
         if decision.reportable:
             message.outcome_token = self._outcomes.token_at_once(decision, decided.snapshot.now.wall_at)
 
@@ -173,7 +174,7 @@ class AuthorizationHandlers:
         caller: Caller,
         message: decisions.Decision,
     ) -> None:
-        write_decision(decision, message)
+        self._messages.write(decision, message)
         if decision.access_request_id:
             message.access_request.link = self._links.to_access_request(decision.access_request_id)
         if decision.reportable:

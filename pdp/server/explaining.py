@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pdp.decision.explainer import Explainer, SupposedSession
 from pdp.decision.explanation import Explanation, SessionExplanation, nearest_permits
 from pdp.errors import InvalidRequestError
 from pdp.limits import MOST_AT_ONCE, Limits
-from pdp.model import Basis, Call, Outcome
+from pdp.model import Basis, Call
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
+from pdp.server.decisionmessages import BASES, OUTCOMES, numbers, obligation_message
 from pdp.server.fields import (
     moment_of,
     optional_digest,
@@ -23,18 +21,13 @@ from pdp.server.fields import (
     require_text,
     timestamp,
 )
-from pdp.server.messages import obligation_message
 from pdp.serving.origin import Origin
-from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
 
 # The caller id that `pdp init` gives the one gateway it creates.
 GATEWAY = "pep"
 
-# The generated stubs give numbers no common type.
-_OUTCOMES: Mapping[Outcome, Any] = {one: decisions.Outcome.Value(f"OUTCOME_{one.name}") for one in Outcome}
-_BASES: Mapping[Basis, Any] = {one: decisions.Basis.Value(f"BASIS_{one.name}") for one in Basis}
-_VALUES: Mapping[Value, Any] = {one: explanations.ConditionValue.Value(f"CONDITION_VALUE_{one.name}") for one in Value}
+_VALUES = numbers(Value, explanations.ConditionValue, "CONDITION_VALUE_")
 
 
 def explain(
@@ -68,8 +61,8 @@ def explanation_message(explanation: Explanation) -> explanations.ExplainRespons
     ruling = explanation.ruling
     return explanations.ExplainResponse(
         summary=explanation.summary,
-        outcome=_OUTCOMES[ruling.outcome],
-        basis=_BASES[ruling.basis],
+        outcome=OUTCOMES[ruling.outcome],
+        basis=BASES[ruling.basis],
         refusal=explanation.refusal,
         problem=explanation.problem,
         opaque=explanation.opaque,
@@ -108,8 +101,8 @@ def _session(one: SessionExplanation) -> explanations.SessionExplanation:
         session_id=one.session.id if one.session.handle_digest else "",
         user=one.session.user,
         agent=one.session.agent,
-        outcome=_OUTCOMES[one.ruling.outcome],
-        basis=_BASES[one.ruling.basis],
+        outcome=OUTCOMES[one.ruling.outcome],
+        basis=BASES[one.ruling.basis],
         policies=[_policy(result, determining=result.policy.id in rests_on) for result in one.policies],
         nearest_permits=[result.policy.id for result in nearest_permits(one.policies)]
         if one.ruling.basis is Basis.DEFAULT_DENY

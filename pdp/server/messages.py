@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
-from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, MOST_POLICIES_OF_TOOL, Limits
+from pdp.limits import MOST_AT_ONCE, MOST_POLICIES_OF_TOOL, Limits
 from pdp.model import (
-    Basis,
-    CacheResult,
     Call,
     CallRequest,
     CallStatus,
-    Decision,
-    Obligation,
-    Outcome,
     Session,
     SessionState,
     TraceParent,
@@ -31,6 +23,7 @@ from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues, ResultReading, require_digests
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool
+from pdp.server.decisionmessages import numbers
 from pdp.server.fields import (
     optional_digest,
     optional_id,
@@ -44,7 +37,6 @@ from pdp.server.fields import (
     require_text,
     seconds_of,
     timestamp,
-    write_timestamp,
 )
 from pdp.server.revisions import optional_revision
 from pdp.serving.status import duration
@@ -53,20 +45,10 @@ from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import reading_pb2 as readings
 from pdp.v1 import session_pb2 as sessions
 
-E = TypeVar("E", bound=Enum)
-
-
-def _numbers(words: type[E], api: Any, prefix: str) -> Mapping[E, Any]:  # noqa: ANN401 - the generated stubs give numbers no common type
-    return {word: api.Value(prefix + word.name) for word in words}
-
-
-_OUTCOMES = _numbers(Outcome, decisions.Outcome, "OUTCOME_")
-_BASES = _numbers(Basis, decisions.Basis, "BASIS_")
-_CACHE_RESULTS = _numbers(CacheResult, decisions.CacheResult, "CACHE_RESULT_")
-_VISIBILITIES = _numbers(Visibility, calls.Visibility, "VISIBILITY_")
-_CACHE_CLASSES = _numbers(CacheClass, readings.CacheClass, "CACHE_CLASS_")
-_STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
-_CALL_STATUSES = _numbers(CallStatus, calls.CallStatus, "CALL_STATUS_")
+_VISIBILITIES = numbers(Visibility, calls.Visibility, "VISIBILITY_")
+_CACHE_CLASSES = numbers(CacheClass, readings.CacheClass, "CACHE_CLASS_")
+_STATES = numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
+_CALL_STATUSES = numbers(CallStatus, calls.CallStatus, "CALL_STATUS_")
 _CALL_STATUSES_BY_NUMBER = {number: status for status, number in _CALL_STATUSES.items()}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
@@ -135,52 +117,6 @@ def write_reading(reading: ResultReading, message: decisions.ResultReading) -> N
     message.trusted = reading.trusted
     message.issues.extend(reading.issues)
     message.kinds.extend(reading.kinds)
-
-
-def write_decision(decision: Decision, message: decisions.Decision) -> None:
-    """Write a decision for callers into an empty message, such as an answer's field, without a copy."""
-    matter, ruling = decision.matter, decision.ruling
-    message.decision_id = decision.id
-    message.outcome = _OUTCOMES[ruling.outcome]
-    message.basis = _BASES[ruling.basis]
-    message.determining_policies.extend(ruling.policies[:MOST_POLICIES])
-    if len(ruling.policies) > MOST_POLICIES:
-        message.policies_left_out = len(ruling.policies) - MOST_POLICIES
-    message.session_id = matter.session_id
-    message.user = matter.user
-    message.agent = matter.agent
-    message.server = matter.server
-    message.tool = matter.tool
-    message.arguments_digest = matter.arguments_digest
-    message.bundle_version = matter.bundle_version
-    message.session_epoch = matter.session_epoch
-    message.cache_result = _CACHE_RESULTS[decision.cache_result]
-    write_timestamp(decision.decided_at, message.decide_time)
-    message.trace_id = decision.trace_id
-    message.span_id = decision.span_id
-    message.tenant = matter.tenant
-    message.duration_us = decision.duration_us
-    if decision.labels_added:
-        message.labels_added.extend(decision.labels_added)
-    if ruling.policies_lifted:
-        message.policies_lifted.extend(ruling.policies_lifted)
-    if decision.access_request_id:
-        message.access_request.id = decision.access_request_id
-    if decision.access_ends_at:
-        write_timestamp(decision.access_ends_at, message.access_request.expire_time)
-    if ruling.obligations:
-        message.obligations.extend(map(obligation_message, ruling.obligations))
-    if not ruling.allowed:
-        message.advice.extend(advice(ruling))
-    if ruling.ancestor_id:
-        message.ancestor_session_id = ruling.ancestor_id
-    if ruling.ancestor_basis is not None:
-        message.ancestor_basis = _BASES[ruling.ancestor_basis]
-
-
-def obligation_message(obligation: Obligation) -> decisions.Obligation:
-    """Return an obligation as a message of the API."""
-    return decisions.Obligation(id=obligation.id, parameters_json=obligation.parameters_json.encode("utf-8"))
 
 
 def visibility_number(seen: Visibility) -> calls.Visibility:

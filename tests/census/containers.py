@@ -40,6 +40,7 @@ from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
 from pdp.registry.outcomes import _MOST_RECORDED
+from pdp.server.decisionmessages import DecisionMessages
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from pdp.sessions.rows import row_of, session_of
 from pdp.sessions.watching import RecentSessions
@@ -51,6 +52,7 @@ from pdp.telemetry.pipeline import Pipeline, QueueSettings, Sent
 from pdp.telemetry.wire import Source
 from pdp.testing.decisions import a_decision
 from pdp.testing.stores.samples import make_session
+from pdp.v1 import decision_pb2
 
 MIB = 1024 * 1024
 KEY = b"k" * 32
@@ -219,6 +221,14 @@ def forms(_: Path) -> object:
     return entries
 
 
+def answers(_: Path) -> object:
+    """Write answers by remembered rulings with the longest texts."""
+    messages = DecisionMessages()
+    for number in range(3000):
+        messages.write(largest(number, cache_result=CacheResult.HIT), decision_pb2.Decision())
+    return messages
+
+
 def telemetry(_: Path) -> object:
     """Let decisions wait for a receiver that takes none, and learn as many parts as are remembered."""
     limits, stuck = AttributeLimits(), _Stuck()
@@ -281,6 +291,7 @@ CONTAINERS = (
     Container(keeps="ids of sessions that have expired", bound="65,536", most=12, fill=notices),
     Container(keeps="records that wait for the disk", bound="16 MiB, 10,000", most=20, fill=late_records),
     Container(keeps="forms of records of remembered answers", bound="8 MiB, 2,048", most=12, fill=forms),
+    Container(keeps="what answers to equal calls have in common", bound="2 MiB, 2,048", most=4, fill=answers),
     Container(
         keeps="what waits to be sent as telemetry, and what repeats of it, encoded",
         bound="16,384 decisions, 12,288 parts; texts cut to 128 characters",

@@ -11,7 +11,7 @@ from pdp.limits import MOST_POLICIES
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.registrar import SessionRequest
-from pdp.server.messages import write_decision
+from pdp.server.decisionmessages import DecisionMessages
 from pdp.telemetry.attributes import decision_attributes
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.decisions import a_decision
@@ -55,7 +55,7 @@ def test_policies_are_named_up_to_a_number(tmp_path: Path) -> None:
     [recorded] = [one for one in records if one["kind"] == "decision"]
     [_, said] = [one["facts"] for one in records if one["kind"] == "session.decided"]
     answer = decision_pb2.Decision()
-    write_decision(decision, answer)
+    DecisionMessages().write(decision, answer)
     shown: dict[str, Any] = decision_attributes(decision, b"")
 
     named = IDS[:MOST_POLICIES]
@@ -69,7 +69,7 @@ def test_policies_are_named_up_to_a_number(tmp_path: Path) -> None:
 def test_nothing_is_counted_that_is_named() -> None:
     """With as many policies as are named, answer and span have no count."""
     decision, answer = a_decision(policies=tuple(IDS[:MOST_POLICIES])), decision_pb2.Decision()
-    write_decision(decision, answer)
+    DecisionMessages().write(decision, answer)
 
     assert 0 == answer.policies_left_out
     assert "pdp.policies_left_out" not in decision_attributes(decision, b"")

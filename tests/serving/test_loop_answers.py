@@ -18,8 +18,7 @@ import pytest
 from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
-from pdp.server import authorization
-from pdp.server.messages import write_decision
+from pdp.server.decisionmessages import DecisionMessages
 from pdp.server.service import CALL_THREADS
 from pdp.serving.transports import GRPC, LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -231,12 +230,14 @@ def test_an_answer_that_cannot_be_written_has_no_other_recorded_twice(
     decision(asking.ask(handle, "read"))
     failing = iter([True])
 
-    def write(made: Decision, message: Any) -> None:
+    write_well = DecisionMessages.write
+
+    def write(messages: DecisionMessages, made: Decision, message: Any) -> None:
         if next(failing, False):
             raise RuntimeError("an error that nobody foresaw")
-        write_decision(made, message)
+        write_well(messages, made, message)
 
-    monkeypatch.setattr(authorization, "write_decision", write)
+    monkeypatch.setattr(DecisionMessages, "write", write)
     answers = [decision(call) for call in [asking.ask(handle, "read") for _ in range(16)]]
     recorded = Counter(record["id"] for record in asking.server.evidence.decision_records[1:])
 
