@@ -504,6 +504,7 @@ class Decision:
         return self.matter.tool
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceParent:
     """The position of a decision in the caller's trace: W3C `traceparent` and `tracestate`, as received."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 
 from pdp.identity.authentication import Metadata
 from pdp.model import Caller, Role, TraceParent
+from pdp.quickvalues import quickly_made
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
@@ -15,8 +17,10 @@ _PARENT_IDS = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-
 
 # The caller of a public RPC, or one that has not been identified yet. It has no role.
 ANONYMOUS = Caller(id="", kind="public", roles=frozenset(), tenant="")
+_NO_TRACE = TraceParent()
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """The caller of a request and its trace headers."""
@@ -34,8 +38,14 @@ class Origin:
 
 def trace_parent(metadata: Metadata) -> TraceParent:
     """Return the trace headers of an RPC. A header that occurs twice is ignored: a trace decides nothing."""
-    traceparent = _single(metadata, "traceparent")
-    return TraceParent(traceparent=traceparent, tracestate=_single(metadata, "tracestate") if traceparent else "")
+    found = dict(metadata)
+    if len(found) < len(metadata):
+        times = Counter(name for name, _ in metadata)
+        found = {name: value for name, value in metadata if times[name] == 1}
+    traceparent, tracestate = found.get("traceparent", ""), found.get("tracestate", "")
+    if not isinstance(traceparent, str) or not isinstance(tracestate, str) or not traceparent:
+        return _NO_TRACE
+    return TraceParent(traceparent=traceparent, tracestate=tracestate)
 
 
 def trace_id_of(parent: TraceParent) -> str:
@@ -51,8 +61,3 @@ def parent_ids(parent: TraceParent) -> str:
     """
     match = _PARENT_IDS.match(parent.traceparent)
     return match[0] if match else ""
-
-
-def _single(metadata: Metadata, name: str) -> str:
-    values = [value for key, value in metadata if key == name]
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else ""

@@ -13,7 +13,6 @@ from pdp.serving.http2.engine import Header
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_TEXT: Final = re.compile(rb"[\x20-\x7e]*")
 _ENTRY_BYTES: Final = 32
 _BINARY: Final = b"-bin"
 # What belongs to the transport, and is no metadata of a caller.
@@ -44,10 +43,12 @@ def metadata_of(headers: Sequence[Header]) -> Metadata | None:
             if decoded is None:
                 return None
             found.extend((name.decode("ascii"), one) for one in decoded)
-        elif _TEXT.fullmatch(value):
-            found.append((name.decode("ascii"), value.decode("ascii")))
         else:
-            return None
+            # What is not ASCII does not become ASCII by this, and raises nothing.
+            text = value.decode("latin-1")
+            if not (text.isascii() and text.isprintable()):
+                return None
+            found.append((name.decode("ascii"), text))
     return tuple(found)
 
 
