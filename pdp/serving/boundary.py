@@ -105,7 +105,12 @@ class Boundary:
         elif rpc.shape is Shape.EXCHANGE:
             lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
-            self._begun.begin(_Call(self, self._begun, route, lane, caller, incoming))
+            call = _Call(self, self._begun, route, lane, caller, incoming)
+            wire = incoming.at_hand()
+            if wire is not None:
+                self.arrived(call, wire)
+            else:
+                self._begun.begin(call)
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
         """Queue a call whose message has arrived; None means that there is none. On the transport's thread."""

@@ -92,6 +92,9 @@ class GRPCIncoming:
         """Return what TLS has proved about the peer."""
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}
 
+    def at_hand(self) -> None:
+        """Return None: gRPC tells of each message later."""
+
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Call `then` with the next message, or None without one, on gRPC's own thread.
 

@@ -109,6 +109,10 @@ class Incoming(Protocol):
         """Return what TLS has proved about the peer; empty without a client's certificate."""
         ...
 
+    def at_hand(self) -> bytes | None:
+        """Return the message if it came with the call, as the call begins; None for one to `receive`."""
+        ...
+
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Call `then` with the next message, or None without one, on the transport's own thread.
 

@@ -38,6 +38,8 @@ class Arrived(Protocol):
 
 
 C = TypeVar("C", bound=Arrived)
+# Calls of one RPC, and what was made of each.
+Together = tuple[list[C], list[Any]]
 
 
 class HeldUp:
@@ -56,8 +58,8 @@ class Turns(Generic[C]):
         self._queue = queue
         self._held_up = held_up
         # What was begun in this turn, and what of that went on, by RPC.
-        self._begun: dict[str, list[tuple[C, Any]]] = {}
-        self._gone_on: dict[str, list[tuple[C, Any]]] = {}
+        self._begun: dict[str, Together[C]] = {}
+        self._gone_on: dict[str, Together[C]] = {}
         self._began, self._used_before = math.inf, 0.0
 
     def begins(self, call: C) -> bool:
@@ -71,8 +73,9 @@ class Turns(Generic[C]):
         # One of our threads does again what has failed, and refuses the call.
         if begun is None or isinstance(begun, Refusal):
             return False
-        calls = self._begun.setdefault(rpc.method, [])
-        calls.append((call, begun))
+        calls, all_begun = self._begun.setdefault(rpc.method, ([], []))
+        calls.append(call)
+        all_begun.append(begun)
         if len(calls) >= _TOGETHER:
             self._go_on(rpc.method)
         return True
@@ -83,24 +86,29 @@ class Turns(Generic[C]):
             self._go_on(method)
         turn, self._gone_on = self._gone_on, {}
         self._began = math.inf
-        for calls in turn.values():
+        for calls, made in turn.values():
             # The disk can hold up the write of the record.
             self._held_up.since = time.monotonic()
-            self._finish(calls)
+            self._finish(calls, made)
             self._held_up.since = math.inf
 
     def _go_on(self, method: str) -> None:
         """Go on with what was begun of the calls of an RPC."""
-        calls = self._begun.pop(method)
+        calls, begun = self._begun.pop(method)
         self._held_up.since = time.monotonic()
-        made = _done_together(calls, _GO_ON)
+        made = _done_together(calls, begun, _GO_ON)
         self._held_up.since = math.inf
-        for place, (call, _) in enumerate(calls):
-            one = made[place] if made is not None else None
+        if made is None:
+            made = [None] * len(calls)
+        going, gone_on = self._gone_on.get(method, ([], []))
+        for call, one in zip(calls, made, strict=True):
             if one is None:
                 self._queue(call)
             else:
-                self._gone_on.setdefault(method, []).append((call, one))
+                going.append(call)
+                gone_on.append(one)
+        if going:
+            self._gone_on[method] = going, gone_on
 
     def _is_long(self, now: float) -> bool:
         """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
@@ -115,23 +123,25 @@ class Turns(Generic[C]):
         # Of this thread alone: while others have the interpreter, waiting for it is no reason to give them more work.
         return time.thread_time() - self._used_before > _LONGEST_SECONDS
 
-    def _finish(self, calls: Sequence[tuple[C, Any]]) -> None:
-        answers = _done_together(calls, _FINISH)
+    def _finish(self, calls: Sequence[C], made: Sequence[Any]) -> None:
+        answers = _done_together(calls, made, _FINISH)
         if answers is None:
-            for call, _ in calls:
+            for call in calls:
                 self._queue(call)
             return
         # Before any is sent: an answer that cannot be must not leave those after it counted.
-        for call, _ in calls:
+        for call in calls:
             call.lane.leave(call.owner)
-        for (call, _), answer in zip(calls, answers, strict=True):
+        for call, answer in zip(calls, answers, strict=True):
             call.incoming.answer(answer)
 
 
-def _done_together(calls: Sequence[tuple[Arrived, Any]], step: Callable[[Route], Any]) -> Sequence[Any] | None:
+def _done_together(
+    calls: Sequence[Arrived], begun: Sequence[Any], step: Callable[[Route], Any]
+) -> Sequence[Any] | None:
     """Do a step for calls of one RPC; None when it has failed: one of our threads does it again, as in `begins`."""
-    first = calls[0][0]
-    made = attempt(first.route.rpc, first.incoming.metadata, step(first.route), [one for _, one in calls])
+    first = calls[0]
+    made = attempt(first.route.rpc, first.incoming.metadata, step(first.route), begun)
     return None if isinstance(made, Refusal) else made
 
 

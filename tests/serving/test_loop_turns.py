@@ -41,9 +41,9 @@ class Call:
         """Prove nothing."""
         return {}
 
-    def receive(self, then: Callable[[bytes | None], None]) -> None:
-        """Tell of the message."""
-        then(AuthorizeRequest(request_id="r").SerializeToString())
+    def at_hand(self) -> bytes:
+        """Give the message."""
+        return AuthorizeRequest(request_id="r").SerializeToString()
 
     def answer(self, _: bytes) -> None:
         """Be answered by the turn."""

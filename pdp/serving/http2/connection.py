@@ -16,7 +16,7 @@ from pdp.serving.http2.bounds import Bounds
 from pdp.serving.http2.engine import BrokenPeerError, Engine, Header
 from pdp.serving.http2.floods import Flood
 from pdp.serving.http2.requests import Requests
-from pdp.serving.http2.stream import Stream
+from pdp.serving.http2.stream import PREFIX_BYTES, Stream
 
 _ANSWERED: Final[Sequence[Header]] = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 _WELL: Final[Sequence[Header]] = metadata.trailers(0)
@@ -69,6 +69,8 @@ class GRPCConnection:
         self._taken_at = -math.inf
         self._resets = Flood(bounds.resets, bounds.flood_seconds)
         self._controls = Flood(bounds.controls, bounds.flood_seconds)
+        # Whether anything was answered since the last of them: then they count anew.
+        self._has_answered = False
         self._now = 0.0
         self.greeted = self.closing = False
 
@@ -118,18 +120,20 @@ class GRPCConnection:
         """Send a message of an answer; nothing is sent to a caller that has left."""
         if stream.over:
             return
-        self._controls.forget()
+        self._has_answered = True
         if not stream.answering:
             stream.answering = True
             self._engine.respond(stream.id, _ANSWERED)
-        self._engine.send(stream.id, b"\x00" + len(message).to_bytes(4) + message)
-        self._sent += len(message) + 5
+        # A byte that says that it is not compressed, and four for its length.
+        framed = len(message).to_bytes(PREFIX_BYTES) + message
+        self._engine.send(stream.id, framed)
+        self._sent += len(framed)
 
     def end(self, stream: Stream, code: StatusCode, text: str = "", details: Trailers = ()) -> None:
         """End a call with a status; `details` go out with it."""
         if stream.over:
             return
-        self._controls.forget()
+        self._has_answered = True
         if code is StatusCode.OK and not text and not details:
             ended = _WELL
         else:
@@ -139,7 +143,7 @@ class GRPCConnection:
         else:
             self._engine.respond(stream.id, (*_ANSWERED, *ended), ends=True)
         self._forget(stream)
-        if not stream.ended or self._engine.queued(stream.id):
+        if stream.answering or not stream.ended:
             self._unread[stream.id] = self._now, stream.ended
 
     def cancel(self, stream: Stream) -> None:
@@ -261,10 +265,11 @@ class GRPCConnection:
             self._refuse(found, *refused)
         elif found.kept and (found.single or not found.messages):
             self._give(found)
-        if found.ready and not found.over and found.deadline_at <= self._now:
-            self._refuse(found, *_LATE)
-        elif found.ready:
-            self._heard.append(found)
+        if found.ready and not found.over:
+            if found.deadline_at <= self._now:
+                self._refuse(found, *_LATE)
+            else:
+                self._heard.append(found)
         while self._incoming > self._bounds.incoming_bytes:
             oldest = next(one for one in self._streams.values() if one.body)
             self._refuse(oldest, *_TOO_MANY)
@@ -281,6 +286,9 @@ class GRPCConnection:
     def controlled(self) -> None:
         """Count a ping, or settings, which are the first that a peer sends."""
         self.greeted = True
+        if self._has_answered:
+            self._has_answered = False
+            self._controls.forget()
         if self._controls.is_too_much(self._now):
             self.leave()
 
@@ -310,7 +318,8 @@ class GRPCConnection:
 
     def _reset_what_is_read(self) -> bool:
         """Let go of answers that are taken, and of calls whose rest is not wanted then; say whether any was reset."""
-        taken = [stream for stream in self._unread if not self._engine.queued(stream)]
+        waiting = self._engine.waiting
+        taken = [stream for stream in self._unread if not waiting or not self._engine.queued(stream)]
         unended = [stream for stream in taken if not self._unread.pop(stream)[1]]
         for stream in unended:
             self._engine.reset(stream, cancels=False)

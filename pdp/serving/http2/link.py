@@ -8,6 +8,7 @@ import random
 import selectors
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -77,6 +78,7 @@ class Link:
         self.sock = sock
         self.address = address
         self.proof: Peer = {}
+        self.callbacks = threading.Lock()
         self.connection = connection(self)
         self._keeper, self._enter, self._proved = keeper, enter, proved
         self._bounds, self._times = bounds, times
@@ -162,8 +164,10 @@ class Link:
             self.close()
             return
         blocked = self._want_write or len(self._out) > 0
-        events = selectors.EVENT_READ if self._unsent <= _MOST_UNSENT and not self.connection.closing else 0
-        events |= selectors.EVENT_WRITE if blocked else 0
+        events = selectors.EVENT_WRITE if blocked else 0
+        # What is not blocked has left nothing unsent.
+        if not self.connection.closing and (not blocked or self._unsent <= _MOST_UNSENT):
+            events |= selectors.EVENT_READ
         if events != self._events:
             self._events = events
             self._keeper.interest(self, events)

@@ -150,24 +150,28 @@ class Loop:
 
     def _turn(self) -> None:
         self._sleeping = True
-        wakes_at = min(self._due.values(), default=self._next_tick)
+        wakes_at = min(self._due.values()) if self._due else self._next_tick
         timeout = 0.0 if self._work or self._again else max(0.0, wakes_at - time.monotonic())
         found = self._selector.select(timeout)
         self._sleeping = False
         now = time.monotonic()
-        ready = {key.data: events for key, events in found if key.data is not None}
         again, self._again = self._again, set()
-        for link in again:
-            ready.setdefault(link, selectors.EVENT_READ)
-        for link, events in ready.items():
-            if self._carefully(link, link.ready, events, now):
-                self._again.add(link)
-        for key, _ in found:
-            if key.fileobj is self._wake_read:
+        for key, events in found:
+            if key.data is not None:
+                again.discard(key.data)
+                self._serve(key.data, events, now)
+            elif key.fileobj is self._wake_read:
                 self._wake_read.recv(4096)
-            elif key.data is None:
+            else:
                 self._take(key.fileobj, now)
-        self._do_work()
+        for link in again:
+            self._serve(link, selectors.EVENT_READ, now)
+        if self._work:
+            self._do_work()
+
+    def _serve(self, link: Link, events: int, now: float) -> None:
+        if self._carefully(link, link.ready, events, now):
+            self._again.add(link)
 
     def _end_late(self, now: float) -> None:
         for link in [one for one, at in self._due.items() if at <= now]:

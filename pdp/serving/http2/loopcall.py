@@ -21,6 +21,8 @@ _LOG = logging.getLogger("pdp.server")
 
 Ts = TypeVarTuple("Ts")
 
+_WELL: Final = StatusCode.OK, ""
+
 
 class Place(Protocol):
     """Where a call comes from: a connection and the thread that serves it."""
@@ -28,6 +30,8 @@ class Place(Protocol):
     connection: GRPCConnection
     address: str
     proof: Peer
+    # Guards the callbacks of its calls.
+    callbacks: threading.Lock
 
     def run(self, work: Callable[[], None]) -> None:
         """Run work on the thread of the connection: at once on that thread, otherwise soon, and always in order."""
@@ -54,7 +58,6 @@ class LoopCall:
         "_ended",
         "_idle",
         "_left",
-        "_lock",
         "_place",
         "_status",
         "_stream",
@@ -69,13 +72,12 @@ class LoopCall:
         self._place, self._stream = place, stream
         self.number, self.metadata = stream.id, stream.metadata
         self._then: Callable[[bytes | None], None] | None = None
-        # Guards the callbacks, which are None once the call is over.
-        self._lock = threading.Lock()
+        # They are None once the call is over.
         self._callbacks: list[Callable[[], None]] | None = []
         # Made with the first of several answers: most calls have one, and it costs a microsecond.
         self._idle: threading.Event | None = None
         self._left = self._ended = False
-        self._status = StatusCode.OK, ""
+        self._status = _WELL
         self._trailing: Sequence[tuple[str, str | bytes]] = ()
 
     # How it begins.
@@ -94,6 +96,10 @@ class LoopCall:
         """Answer with one message. Raises nothing: the answers to other calls come after it."""
         if not self._told(self._end_now, wire):
             self._told(self._cancel_now)
+
+    def at_hand(self) -> bytes | None:
+        """Return the message if it came with the call, on the thread of the connection; None for one to `receive`."""
+        return self._place.connection.take(self._stream) if self._stream.ready else None
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
         """Call `then` with the next message, or None without one, on the thread of the connection."""
@@ -146,7 +152,7 @@ class LoopCall:
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called when the call is over; return False when it already is."""
-        with self._lock:
+        with self._place.callbacks:
             if self._callbacks is None:
                 return False
             self._callbacks.append(callback)
@@ -213,11 +219,13 @@ class LoopCall:
             self._place.connection.send(self._stream, wire)
 
     def _end_now(self, wire: bytes | None = None) -> None:
-        if not self._stream.over:
+        stream, connection = self._stream, self._place.connection
+        if not stream.over:
             self._ended = True
             if wire is not None:
-                self._place.connection.send(self._stream, wire)
-            self._place.connection.end(self._stream, *self._status, self._trailing)
+                connection.send(stream, wire)
+            code, text = self._status
+            connection.end(stream, code, text, self._trailing)
             self._over_now()
 
     def _cancel_now(self) -> None:
@@ -228,7 +236,7 @@ class LoopCall:
     def _over_now(self) -> None:
         self._place.forget(self)
         self._set_idle()
-        with self._lock:
+        with self._place.callbacks:
             callbacks, self._callbacks = self._callbacks or (), None
         for callback in callbacks:
             self._told(callback)

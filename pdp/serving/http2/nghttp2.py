@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import ngh2
+from ngh2 import DataReceived, RequestReceived, StreamClosed
 
 from pdp.serving.http2.bounds import Bounds
 from pdp.serving.http2.engine import BrokenPeerError, Header, Receiver
@@ -50,15 +51,16 @@ class NGHTTP2Engine:
             self._tell_why()
             raise BrokenPeerError(f"HTTP/2 was broken: {error}") from None
         for event in events:
-            if isinstance(event, ngh2.DataReceived):
+            # The first three come with each call.
+            if isinstance(event, DataReceived):
                 receiver.came(event.stream_id, event.data, ended=event.end_stream)
-            elif isinstance(event, ngh2.RequestReceived):
+            elif isinstance(event, RequestReceived):
                 self._last_stream = event.stream_id
                 receiver.begun(event.stream_id, event.headers, ended=event.end_stream)
+            elif isinstance(event, StreamClosed):
+                receiver.over(event.stream_id, reset=False)
             elif isinstance(event, ngh2.StreamReset):
                 receiver.over(event.stream_id, reset=True)
-            elif isinstance(event, ngh2.StreamClosed):
-                receiver.over(event.stream_id, reset=False)
             elif isinstance(event, ngh2.TrailersReceived):
                 receiver.came(event.stream_id, b"", ended=True)
             elif isinstance(event, ngh2.PingReceived | ngh2.SettingsReceived):

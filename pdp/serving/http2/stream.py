@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from pdp.serving.http2.metadata import Metadata
 
-_PREFIX_BYTES: Final = 5
+PREFIX_BYTES: Final = 5
 
 Refused = tuple[StatusCode, str]
 
@@ -58,26 +58,26 @@ class Stream:
         self.kept += len(data)
         self.ended = ended
         if _is_whole(data, most) and not self.body and not (self.single and self.messages):
-            self.messages.append(data[_PREFIX_BYTES:])
+            self.messages.append(data[PREFIX_BYTES:])
             return None
         self.body += data
         return self._cut(most)
 
     def _cut(self, most: int) -> Refused | None:
         body = self.body
-        while len(body) >= _PREFIX_BYTES:
-            length = int.from_bytes(body[1:_PREFIX_BYTES])
+        while len(body) >= PREFIX_BYTES:
+            length = int.from_bytes(body[1:PREFIX_BYTES])
             if body[0]:
                 return StatusCode.INTERNAL, "the message is compressed, and does not say how"
             if length > most:
                 # In the words of gRPC, so that clients read the same whichever transport they meet.
                 return StatusCode.RESOURCE_EXHAUSTED, f"SERVER: Received message larger than max ({length} vs. {most})"
-            if self.single and (self.messages or len(body) > length + _PREFIX_BYTES):
+            if self.single and (self.messages or len(body) > length + PREFIX_BYTES):
                 return StatusCode.INTERNAL, "the call has more than one message"
-            if len(body) < length + _PREFIX_BYTES:
+            if len(body) < length + PREFIX_BYTES:
                 break
-            self.messages.append(bytes(body[_PREFIX_BYTES : length + _PREFIX_BYTES]))
-            del body[: length + _PREFIX_BYTES]
+            self.messages.append(bytes(body[PREFIX_BYTES : length + PREFIX_BYTES]))
+            del body[: length + PREFIX_BYTES]
         if self.single and self.messages and body:
             return StatusCode.INTERNAL, "the call has more than one message"
         if self.ended and body:
@@ -87,5 +87,5 @@ class Stream:
 
 def _is_whole(data: bytes, most: int) -> bool:
     """Say whether this is one message that is not too long, and nothing else: so it almost always comes."""
-    length = len(data) - _PREFIX_BYTES
-    return 0 <= length <= most and data[:_PREFIX_BYTES] == length.to_bytes(_PREFIX_BYTES)
+    length = len(data) - PREFIX_BYTES
+    return 0 <= length <= most and data[:PREFIX_BYTES] == length.to_bytes(PREFIX_BYTES)
