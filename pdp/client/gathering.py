@@ -1,6 +1,7 @@
 """Which calls wait, and which go to the server together: pure, and shared by both clients.
 
-A call goes at once while no other is under way. What waits meanwhile goes together as soon as an answer comes.
+A call goes at once while no other is under way. What waits meanwhile goes together as soon as an answer comes. To a
+server that is far away several messages are under way, each with an equal part of the calls.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ MOST_UNDER_WAY = 4
 # A call waits so long for the answer to another one, in seconds, and not at all while answers take longer: then its own
 # way to the server costs more than asking together saves.
 SOON_SECONDS = 0.002
+# What a call of a batch takes a server, in seconds: what is left of the time of an answer is the way.
+_DECIDING_SECONDS = 0.00015
 # By how much the time of the quickest answer grows with each later one: that a server was near once is forgotten after
 # a hundred answers.
 _FORGETTING = 1.05
+# The same for the shortest way: a server that is busy is as near as before, and is found far away after 400 answers.
+_FORGETTING_WAY = 1.005
 # How long calls go alone after something has refused a batch as a whole.
 _APART_SECONDS = 60.0
 
@@ -78,7 +83,7 @@ class Gathering:
         # None until the first answer says it: a client that begins with many calls at once must not flood the server.
         self._batch_size: int | None = None
         self._apart_until = -math.inf
-        self._quickest = math.inf
+        self._quickest = self._shortest_way = math.inf
         self._queues: dict[Pairs, _Queue] = {}
 
     def is_open(self, now: float) -> bool:
@@ -108,7 +113,10 @@ class Gathering:
         """Take note that a batch is no longer under way, and return what goes now."""
         batch.over = True
         if answered:
-            self._quickest = min(now - batch.began_at, self._quickest * _FORGETTING)
+            took = now - batch.began_at
+            self._quickest = min(took, self._quickest * _FORGETTING)
+            way = took - len(batch.questions) * _DECIDING_SECONDS
+            self._shortest_way = min(max(way, 0.0), self._shortest_way * _FORGETTING_WAY)
         credentials = batch.questions[0].credentials
         queue = self._queues.get(credentials)
         if queue is not None and batch in queue.under_way:
@@ -126,6 +134,11 @@ class Gathering:
         batch.left -= 1
         return batch if not batch.left and not batch.over else None
 
+    @property
+    def _is_far(self) -> bool:
+        """Say whether the way to the server takes long, whatever the server does there."""
+        return SOON_SECONDS < self._shortest_way < math.inf
+
     def _most_calls(self, now: float) -> int:
         return min(self._batch_size or 1, MOST_CALLS) if now >= self._apart_until else 1
 
@@ -138,7 +151,10 @@ class Gathering:
         taken: list[Batch] = []
         waits_for_answer = not overdue and self._quickest <= SOON_SECONDS
         while queue.waiting and (len(queue.under_way) < MOST_UNDER_WAY or not self.is_open(now)):
-            count, full = queue.next_batch(self._most_calls(now))
+            most_calls = self._most_calls(now)
+            if self._is_far:
+                most_calls = min(most_calls, queue.share)
+            count, full = queue.next_batch(most_calls)
             if waits_for_answer and not full and queue.under_way:
                 break
             # For what is late, no caller waits any more.
@@ -166,6 +182,11 @@ class _Queue:
     def __init__(self) -> None:
         self.waiting: deque[Question] = deque()
         self.under_way: list[Batch] = []
+
+    @property
+    def share(self) -> int:
+        """Return how many questions each batch has if all that are open are under way at once, in equal parts."""
+        return math.ceil((len(self.waiting) + sum(batch.left for batch in self.under_way)) / MOST_UNDER_WAY)
 
     def next_batch(self, most_calls: int) -> tuple[int, bool]:
         """Return how many questions the next batch takes, and whether it is full. One too large goes alone."""

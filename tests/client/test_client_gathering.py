@@ -38,6 +38,13 @@ class Asked:
         """Let questions wait one after the other, and return what went."""
         return tuple(batch for question in questions for batch in self._entered(question))
 
+    def ask_at_once(self, names: str, *, deadline: float = 2.0) -> tuple[Batch, ...]:
+        """Let questions wait together, and return what went."""
+        questions = [_question(name, deadline=deadline) for name in names]
+        for question in questions:
+            self.gathering.enter(question)
+        return self.gathering.due(questions[0], self.now)
+
     def overdue(self, question: Question) -> tuple[Batch, ...]:
         """Return what goes because a question has waited long enough."""
         return self.gathering.due(question, self.now, overdue=True)
@@ -80,7 +87,7 @@ def test_only_a_server_that_says_so_gets_batches(batch_size: int, *, takes: bool
     assert takes is Asked(batch_size=batch_size).gathering.is_open(0.0)
 
 
-@pytest.mark.parametrize(("batch_size", "then"), [(100, [["e", "f", "g"]]), (0, [["e"], ["f"], ["g"]])])
+@pytest.mark.parametrize(("batch_size", "then"), [(100, [["e", "f"]]), (0, [["e"], ["f"], ["g"]])])
 def test_a_server_that_is_not_known_yet_gets_few_calls(batch_size: int, then: list[list[str]]) -> None:
     """Each alone; its first answer says how all that wait go."""
     asked = Asked(batch_size=None)
@@ -147,6 +154,28 @@ def test_far_away_calls_do_not_wait_for_one_answer(far: Asked) -> None:
 
     assert [["a"], ["b"], ["c"], ["d"]] == _names(gone)
     assert [["e", "f"]] == _names(far.answered(gone[1], after=SLOW))
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [("abcd", [["a"], ["b"], ["c"], ["d"]]), ("abcdef", [["a", "b"], ["c", "d"], ["e", "f"]])],
+)
+def test_far_away_what_waits_goes_in_parts(far: Asked, names: str, parts: list[list[str]]) -> None:
+    """Otherwise all callers would wait for each other, and then for the way, again and again."""
+    assert parts == _names(far.ask_at_once(names))
+
+
+def test_a_server_that_is_busy_is_not_far_away(near: Asked) -> None:
+    """An answer about many calls takes long, and so do all for a while: one message costs the server least."""
+    busy, many = Asked(), "x" * 60
+    (batch,) = busy.ask_at_once(many)
+    busy.answered(batch, after=len(many) * 0.00015)
+    for _ in range(100):
+        (batch,) = near.ask(_question(deadline=1e9))
+        near.answered(batch, after=SLOW)
+
+    assert [["a", "b", "c", "d"]] == _names(busy.ask_at_once("abcd"))
+    assert [["a", "b", "c", "d"]] == _names(near.ask_at_once("abcd", deadline=1e9))
 
 
 def test_a_way_that_was_quick_once_is_forgotten(near: Asked) -> None:
