@@ -1,7 +1,8 @@
 """Caches of a limited size, for values that can be computed again.
 
-A look-up costs the same as in a dictionary: `SmallCache` forgets everything at once, and `GenerationCache` roughly the
-least recently used values. `pdp.foundation.lrucache` forgets exactly those, and its look-ups cost more.
+A look-up costs the same as in a dictionary: `SmallCache` and `WeighedCache` forget everything at once, and
+`GenerationCache` roughly the least recently used values. `pdp.foundation.lrucache` forgets exactly those, and its
+look-ups cost more.
 """
 
 from __future__ import annotations
@@ -27,6 +28,26 @@ class SmallCache(dict[K, V]):
         if len(self) >= self._most:
             self.clear()
         self[key] = value
+        return value
+
+
+class WeighedCache(dict[K, V]):
+    """At most `most` values that weigh at most `most_bytes` together; one more empties it first."""
+
+    __slots__ = ("_bytes", "_most", "_most_bytes")
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        super().__init__()
+        self._most, self._most_bytes = most, most_bytes
+        self._bytes = 0
+
+    def keep(self, key: K, value: V, weight: int) -> V:
+        """Keep a value that is not kept yet, and return it."""
+        if len(self) >= self._most or self._bytes + weight > self._most_bytes:
+            self.clear()
+            self._bytes = 0
+        self[key] = value
+        self._bytes += weight
         return value
 
 

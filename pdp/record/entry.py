@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
+from pdp.foundation.quickcaches import WeighedCache
 from pdp.limits import MOST_POLICIES
 from pdp.model import CacheResult, Caller, Counted, Debited, Decision, Matter, Obligation, Ruling
 from pdp.observer import Event
@@ -57,8 +58,7 @@ class Entries:
         self._key = key
         self._attributes = attributes
         self._terms = terms
-        self._forms: dict[tuple[int, int, int, str], _Form] = {}
-        self._form_bytes = 0
+        self._forms: WeighedCache[tuple[int, int, int, str], _Form] = WeighedCache(_MOST_FORMS, MOST_FORM_BYTES)
         self._second = (0, "1970-01-01T00:00:00")
 
     def decision(self, decision: Decision) -> bytes:
@@ -109,17 +109,9 @@ class Entries:
         form = self._forms.get(key)
         if form is None:
             form = _form_of(decision, self._key)
-            self._keep(key, form)
+            # Matter and ruling are kept with their form, and hold much of the same text.
+            self._forms.keep(key, form, _FORM_BYTES + 2 * sum(map(len, form[3:])))
         return form
-
-    def _keep(self, key: tuple[int, int, int, str], form: _Form) -> None:
-        # Matter and ruling are kept with their form, and hold much of the same text.
-        weight = _FORM_BYTES + 2 * sum(map(len, form[3:]))
-        if len(self._forms) >= _MOST_FORMS or self._form_bytes + weight > MOST_FORM_BYTES:
-            # The forms of calls that continue are written again, once each.
-            self._forms, self._form_bytes = {}, 0
-        self._forms[key] = form
-        self._form_bytes += weight
 
     def _time(self, at: float) -> str:
         microseconds = round(at * 1_000_000)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from pdp.foundation.jsontext import keyed_digest
-from pdp.foundation.quickcaches import SmallCache
-from pdp.model import Basis, Decision, TraceParent
+from pdp.foundation.quickcaches import SmallCache, WeighedCache
+from pdp.model import Basis, CacheResult, Caller, Decision, Matter, Ruling, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names, wire
 from pdp.telemetry.attributes import (
@@ -34,6 +35,17 @@ from pdp.telemetry.parent import Parent, is_believed, new_span_id, new_trace_id,
 Item = tuple[Decision | Event, TraceParent]
 
 _REMEMBERED = 4096
+# About 2 KiB each, but they hold text from agents.
+_MOST_FORMS, _MOST_FORM_BYTES, _FORM_BYTES = 2048, 2 * 1024 * 1024, 1024
+_TEXTS = (
+    names.DECISION_ID,
+    names.RESOURCE_ID,
+    names.RESOURCE_DIGEST,
+    names.TOOL_CALL_ID,
+    names.REQUEST_ID,
+    names.ACCESS_REQUEST,
+    names.ARGUMENTS_DIGEST,
+)
 INFO, WARN = (9, "INFO"), (13, "WARN")
 # An operator should act on these; any other deny is an answer.
 _WARNED = frozenset({Basis.POLICY_ERROR, Basis.RECORD_UNAVAILABLE})
@@ -138,6 +150,7 @@ class SpanEncoder:
         if self._limits.bites or (above is not None and not is_believed(decided.caller.roles)):
             return wire.span(decision_span(decided, parent, self._digest_key, self._limits))
         start, end = times(decided)
+        form = self._parts.form(decided)
         return b"".join(
             (
                 b"\x0a\x10",
@@ -147,7 +160,8 @@ class SpanEncoder:
                 b"" if above is None else wire.below(above.trace_state, above.span_id),
                 self._name,
                 wire.interval(start, end),
-                self._parts.shown(decided),
+                form.shared,
+                *self._parts.of_call(decided, form),
                 self._tails[above is not None],
             )
         )
@@ -160,8 +174,8 @@ class RecordEncoder:
         self._digest_key = digest_key
         self._limits = limits
         self._now = now
-        self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key)
-        self._said: SmallCache[tuple[object, ...], bytes] = SmallCache(_REMEMBERED)
+        self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key, recorded=True)
+        self._event = wire.happened(names.EVENT_DECISION)
 
     def __call__(self, item: Item) -> bytes:
         """Return an encoded log record; empty for an item that is not a decision."""
@@ -170,31 +184,106 @@ class RecordEncoder:
             return b""
         if self._limits.bites:
             return wire.log_record(decision_record(decision, self._digest_key, self._limits, self._now()))
-        ruling = decision.ruling
-        key = (ruling.outcome, ruling.basis, decision.matter.server, decision.matter.tool)
-        said = self._said.get(key) or self._said.keep(key, wire.said(*_severity(decision), _body(decision)))
+        form = self._parts.form(decision)
         return b"".join(
             (
                 wire.instant(nanoseconds(decision.decided_at)),
-                said,
-                self._parts.recorded(decision),
-                wire.log_tail(0, decision.trace_id, decision.span_id, self._now(), names.EVENT_DECISION),
+                form.said,
+                form.shared,
+                *self._parts.of_call(decision, form),
+                form.recorded,
+                wire.log_tail(0, decision.trace_id, decision.span_id, self._now(), self._event),
             )
         )
 
 
-class _Parts:
-    """Encoded attributes of decisions, each after one tag; repeating parts are remembered."""
+class _Form(NamedTuple):
+    """What the spans, or the log records, of decisions about equal calls share, encoded.
 
-    def __init__(self, tag: bytes, digest_key: bytes) -> None:
+    `shared` comes before the decision's own id, and `resource` after it. Only log records have `said`, which is their
+    severity and text, and `recorded`, their last attributes. `matter`, `ruling` and `caller` are kept because the form
+    is found by their identity.
+    """
+
+    matter: Matter
+    ruling: Ruling
+    caller: Caller
+    shared: bytes
+    resource: bytes
+    said: bytes = b""
+    recorded: bytes = b""
+
+
+class _Parts:
+    """Encoded attributes of decisions, each after one tag; repeating parts are remembered.
+
+    What a remembered decision is about and its ruling are the same objects each time: these find a form at once. With
+    `recorded` it holds what only log records have.
+    """
+
+    def __init__(self, tag: bytes, digest_key: bytes, *, recorded: bool = False) -> None:
         self._tag = tag
         self._digest_key = digest_key
+        self._recorded = recorded
+        self._forms: WeighedCache[tuple[object, ...], _Form] = WeighedCache(_MOST_FORMS, _MOST_FORM_BYTES)
         self._known: SmallCache[tuple[object, ...], bytes] = SmallCache(_REMEMBERED)
-        self._text_heads: dict[tuple[str, int], bytes] = {}
         self._number_heads: dict[str, bytes] = {}
+        self._texts = {name: _text_writer(tag, name) for name in _TEXTS}
 
-    def shown(self, decision: Decision) -> bytes:
-        """Return the encoded `decision_attributes`."""
+    def form(self, decision: Decision) -> _Form:
+        """Return what decisions about equal calls share."""
+        matter, ruling, caller = decision.matter, decision.ruling, decision.caller
+        key = (id(matter), id(ruling), id(caller), decision.definition_digest, decision.cache_result)
+        form = self._forms.get(key)
+        if form is None:
+            form = self._form_of(decision)
+            if decision.cache_result is CacheResult.HIT:
+                # Matter and ruling are kept with their form, and hold much of the same text.
+                self._forms.keep(key, form, _FORM_BYTES + 2 * sum(map(len, form[3:])))
+        return form
+
+    def of_call(self, decision: Decision, form: _Form) -> list[bytes]:
+        """Return the encoded `call_part`."""
+        texts = self._texts
+        parts = [
+            texts[names.DECISION_ID](decision.id),
+            form.resource,
+            texts[names.TOOL_CALL_ID](bounded(decision.tool_call_id)),
+            texts[names.REQUEST_ID](bounded(decision.request_id)),
+        ]
+        if decision.labels_added:
+            parts.append(wire.attributes(self._tag, {names.LABELS_ADDED: decision.labels_added}))
+        if decision.debits:
+            taken = tuple([name for name, _ in decision.debits])
+            parts.append(wire.attributes(self._tag, {names.DEBITS: taken}))
+        if decision.ruling.policies_lifted:
+            parts.append(wire.attributes(self._tag, {names.POLICIES_LIFTED: decision.ruling.policies_lifted}))
+        if decision.access_request_id:
+            parts.append(texts[names.ACCESS_REQUEST](decision.access_request_id))
+        for phase, microseconds in decision.phases:
+            head = self._number_heads.get(phase)
+            if head is None:
+                head = self._number_heads[phase] = wire.number_attribute(self._tag, phase_name(phase))
+            parts += (head, wire.double(microseconds))
+        return parts
+
+    def _form_of(self, decision: Decision) -> _Form:
+        matter, ruling = decision.matter, decision.ruling
+        shared = self._shared(decision)
+        if ruling.log_resource or not ruling.resource_id:
+            resource = self._texts[names.RESOURCE_ID](bounded(ruling.resource_id))
+        else:
+            resource = self._digest(names.RESOURCE_DIGEST, ruling.resource_id)
+        if not self._recorded:
+            return _Form(matter, ruling, decision.caller, shared, resource)
+        key = ("record", matter.opened_by, decision.definition_digest, ruling.detail)
+        more = self._known.get(key) or self._learn(key, record_part(decision))
+        recorded = more + self._digest(names.ARGUMENTS_DIGEST, matter.arguments_digest)
+        said = wire.said(*_severity(decision), _body(decision))
+        return _Form(matter, ruling, decision.caller, shared, resource, said, recorded)
+
+    def _shared(self, decision: Decision) -> bytes:
+        """Return the encoded `session_part`, `tool_part` and `ruling_part`."""
         matter, ruling = decision.matter, decision.ruling
         # INVARIANT: a key holds everything that its part is made of, and begins with the part's name.
         session = (
@@ -227,61 +316,31 @@ class _Parts:
                 known.get(session) or self._learn(session, session_part(decision)),
                 known.get(tool) or self._learn(tool, tool_part(decision)),
                 known.get(found) or self._learn(found, ruling_part(decision)),
-                self._call(decision),
             )
         )
 
-    def recorded(self, decision: Decision) -> bytes:
-        """Return the encoded `record_attributes`."""
-        matter = decision.matter
-        key = ("record", matter.opened_by, decision.definition_digest, decision.ruling.detail)
-        more = self._known.get(key) or self._learn(key, record_part(decision))
-        digest = keyed_digest(self._digest_key, matter.arguments_digest) if self._digest_key else ""
-        return self.shown(decision) + more + self._text(names.ARGUMENTS_DIGEST, digest)
-
-    def _call(self, decision: Decision) -> bytes:
-        """Return the encoded `call_part`."""
-        ruling = decision.ruling
-        shown = hidden = ""
-        if ruling.resource_id and ruling.log_resource:
-            shown = bounded(ruling.resource_id)
-        elif ruling.resource_id and self._digest_key:
-            hidden = keyed_digest(self._digest_key, ruling.resource_id)
-        parts = [
-            self._text(names.DECISION_ID, decision.id),
-            self._text(names.RESOURCE_ID, shown),
-            self._text(names.RESOURCE_DIGEST, hidden),
-            self._text(names.TOOL_CALL_ID, bounded(decision.tool_call_id) if decision.tool_call_id else ""),
-            self._text(names.REQUEST_ID, bounded(decision.request_id) if decision.request_id else ""),
-        ]
-        if decision.labels_added:
-            parts.append(wire.attributes(self._tag, {names.LABELS_ADDED: decision.labels_added}))
-        if decision.debits:
-            taken = tuple([name for name, _ in decision.debits])
-            parts.append(wire.attributes(self._tag, {names.DEBITS: taken}))
-        if ruling.policies_lifted:
-            parts.append(wire.attributes(self._tag, {names.POLICIES_LIFTED: ruling.policies_lifted}))
-        if decision.access_request_id:
-            parts.append(self._text(names.ACCESS_REQUEST, decision.access_request_id))
-        for phase, microseconds in decision.phases:
-            head = self._number_heads.get(phase)
-            if head is None:
-                head = self._number_heads[phase] = wire.number_attribute(self._tag, phase_name(phase))
-            parts += (head, wire.double(microseconds))
-        return b"".join(parts)
-
-    def _text(self, name: str, value: str) -> bytes:
-        if not value:
-            return b""
-        raw = value.encode("utf-8", "replace")
-        key = (name, len(raw))
-        head = self._text_heads.get(key)
-        if head is None:
-            head = self._text_heads[key] = wire.text_attribute(self._tag, name, len(raw))
-        return head + raw
+    def _digest(self, name: str, text: str) -> bytes:
+        """Return an attribute with the digest of a text, which cannot be guessed; nothing without a key."""
+        return self._texts[name](keyed_digest(self._digest_key, text)) if self._digest_key else b""
 
     def _learn(self, key: tuple[object, ...], part: Attributes) -> bytes:
         return self._known.keep(key, wire.attributes(self._tag, part))
+
+
+def _text_writer(tag: bytes, name: str) -> Callable[[str], bytes]:
+    """Return what encodes a text as the attribute with a name, and an empty text as nothing."""
+    heads: dict[int, bytes] = {}
+
+    def write(value: str) -> bytes:
+        if not value:
+            return b""
+        raw = value.encode("utf-8", "replace")
+        head = heads.get(len(raw))
+        if head is None:
+            head = heads[len(raw)] = wire.text_attribute(tag, name, len(raw))
+        return head + raw
+
+    return write
 
 
 def times(decision: Decision) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from typing import Any
 
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**63 - 1
 _HAS_REMOTE, _IS_REMOTE = 0x100, 0x200
-_SAMPLED = 1
 _SERVER_KIND = 2
 _ERROR_STATUS = 2
 _LARGE = 0x80
@@ -26,6 +25,8 @@ _MEMBER = b"\x0a"
 _DOUBLE = struct.Struct("<d")
 _FIXED64 = struct.Struct("<Q")
 _FIXED32 = struct.Struct("<I")
+_SAMPLED_FLAGS = b"\x45" + _FIXED32.pack(1)
+_INTERVAL = struct.Struct("<cQcQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,9 @@ def named(name: str) -> bytes:
 
 def interval(start: int, end: int) -> bytes:
     """Return when a span began and ended."""
+    # As everywhere, a 0 is left out.
+    if start and end:
+        return _INTERVAL.pack(b"\x39", start, b"\x41", end)
     return _fixed64(b"\x39", start) + _fixed64(b"\x41", end)
 
 
@@ -131,7 +135,7 @@ def span_tail(
 def log_record(one: LogRecord) -> bytes:
     """Return an encoded log record."""
     head = instant(one.at) + said(one.severity, one.severity_text, one.body)
-    tail = log_tail(one.dropped_attributes, one.trace_id, one.span_id, one.observed_at, one.event)
+    tail = log_tail(one.dropped_attributes, one.trace_id, one.span_id, one.observed_at, happened(one.event))
     return head + attributes(LOG_ATTRIBUTE, one.attributes) + tail
 
 
@@ -145,13 +149,16 @@ def said(severity: int, severity_text: str, body: str) -> bytes:
     return _number(b"\x10", severity) + text(b"\x1a", severity_text) + field(b"\x2a", _value(body))
 
 
-def log_tail(dropped: int, trace_id: str, span_id: str, observed_at: int, event: str) -> bytes:
-    """Return the bytes after a log record's attributes."""
-    flags = b"\x45" + _FIXED32.pack(_SAMPLED) if span_id else b""
-    ids = (b"\x4a\x10" + bytes.fromhex(trace_id) if trace_id else b"") + (
-        b"\x52\x08" + bytes.fromhex(span_id) if span_id else b""
-    )
-    return _number(b"\x38", dropped) + flags + ids + _fixed64(b"\x59", observed_at) + text(b"\x62", event)
+def log_tail(dropped: int, trace_id: str, span_id: str, observed_at: int, event: bytes) -> bytes:
+    """Return the bytes after a log record's attributes; `event` is what `happened` returns."""
+    trace = b"\x4a\x10" + bytes.fromhex(trace_id) if trace_id else b""
+    flags, span = (_SAMPLED_FLAGS, b"\x52\x08" + bytes.fromhex(span_id)) if span_id else (b"", b"")
+    return _number(b"\x38", dropped) + flags + trace + span + _fixed64(b"\x59", observed_at) + event
+
+
+def happened(event: str) -> bytes:
+    """Return the name of a log record's event, which is its last field."""
+    return text(b"\x62", event)
 
 
 def attributes(tag: bytes, found: Mapping[str, Any]) -> bytes:

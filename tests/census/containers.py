@@ -214,11 +214,15 @@ def late_records(folder: Path) -> object:
 
 
 def forms(_: Path) -> object:
-    """Write records of remembered rulings with the longest texts."""
-    entries = Entries(KEY)
+    """Write records, spans and log records of remembered rulings with the longest texts."""
+    entries, limits = Entries(KEY), AttributeLimits()
+    encoders = SpanEncoder(KEY, limits), RecordEncoder(KEY, limits)
     for number in range(3000):
         entries.decision(largest(number, cache_result=CacheResult.HIT))
-    return entries
+        for encode in encoders:
+            # Of equal texts, so that parts that repeat are one each: these are kept with what waits to be sent.
+            encode((largest(0, cache_result=CacheResult.HIT), NO_PARENT))
+    return entries, encoders
 
 
 def answers(_: Path) -> object:
@@ -290,12 +294,17 @@ CONTAINERS = (
     Container(keeps="budgets of sessions", bound="1 MiB", most=2, fill=budgets),
     Container(keeps="ids of sessions that have expired", bound="65,536", most=12, fill=notices),
     Container(keeps="records that wait for the disk", bound="16 MiB, 10,000", most=20, fill=late_records),
-    Container(keeps="forms of records of remembered answers", bound="8 MiB, 2,048", most=12, fill=forms),
+    Container(
+        keeps="forms of records, spans and log records of remembered answers",
+        bound="8 MiB and twice 2 MiB, 2,048 of each",
+        most=16,
+        fill=forms,
+    ),
     Container(keeps="what answers to equal calls have in common", bound="2 MiB, 2,048", most=4, fill=answers),
     Container(
         keeps="what waits to be sent as telemetry, and what repeats of it, encoded",
-        bound="16,384 decisions, 12,288 parts; texts cut to 128 characters",
-        most=96,
+        bound="16,384 decisions, 8,192 parts; texts cut to 128 characters",
+        most=92,
         fill=telemetry,
     ),
     Container(keeps="sums of refusals", bound="256 kinds, one event each", most=2, fill=refusals),

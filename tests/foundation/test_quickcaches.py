@@ -10,7 +10,7 @@ import cedarpy
 import pytest
 
 from pdp.app import open_embedded
-from pdp.foundation.quickcaches import GenerationCache, SmallCache
+from pdp.foundation.quickcaches import GenerationCache, SmallCache, WeighedCache
 from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine
 from pdp.registry.registrar import SessionRequest
@@ -157,3 +157,17 @@ def test_few_begin_anew() -> None:
     assert [few.keep(number, str(number)) for number in (1, 2, 3)] == ["1", "2", "3"]
     assert few == {3: "3"}
     assert SmallCache.get is dict.get
+
+
+def test_few_and_light_begin_anew() -> None:
+    """One more than there may be, or one that is too heavy with the others, is kept alone."""
+    few: WeighedCache[int, str] = WeighedCache(2, 10)
+
+    assert [few.keep(number, str(number), weight=3) for number in (1, 2, 3)] == ["1", "2", "3"]
+    assert few == {3: "3"}
+    few.keep(4, "4", weight=7)
+    assert few == {3: "3", 4: "4"}
+    few.keep(5, "5", weight=4)
+    few.keep(6, "6", weight=7)
+    assert few == {6: "6"}
+    assert WeighedCache.get is dict.get

@@ -248,12 +248,12 @@ def test_what_is_kept_is_bounded_in_bytes(more: int) -> None:
     room = 8 * 1024 * 1024 - 2 * weight_of(small)
     large = replace(small, matter=replace(small.matter, user="x" * (room // 2 + more)))
     entries.decision(small)
-    first = entries._form_bytes
+    first = entries._forms._bytes
     entries.decision(large)
 
     assert weight_of(small) == first
     kept = (1, weight_of(large)) if more else (2, 8 * 1024 * 1024)
-    assert kept == (len(entries._forms), entries._form_bytes)
+    assert kept == (len(entries._forms), entries._forms._bytes)
 
 
 def test_lists_are_written_whole() -> None:

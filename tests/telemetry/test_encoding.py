@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -29,8 +30,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, CacheResult, Caller, Decision, Obligation, Outcome, Role, TraceParent
-from pdp.telemetry import wire
+from pdp.telemetry import encoder, wire
 from pdp.telemetry.attributes import decision_attributes
 from pdp.telemetry.encoder import (
     Item,
@@ -224,6 +226,28 @@ def test_remembering_changes_no_log_record(items: list[tuple[Decision, TracePare
     expected = [wire.log_record(decision_record(decision, KEY, limit, NOW)) for decision, _ in items * 2]
 
     assert expected == [encode(item) for item in items * 2]
+
+
+@pytest.mark.parametrize(
+    ("found", "digests"), [({"cache_result": CacheResult.HIT}, 1), ({"cache_result": CacheResult.MISS}, 3)], ids=str
+)
+def test_what_remembered_decisions_share_is_encoded_once(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], digests: int
+) -> None:
+    """It is found by the objects that they share; any other decision's are its own, and are not kept."""
+    encode, made, first = RecordEncoder(KEY, AttributeLimits(), now=lambda: NOW), list[str](), a_decision(**found)
+
+    def noting(key: bytes, text: str) -> str:
+        made.append(text)
+        return keyed_digest(key, text)
+
+    monkeypatch.setattr(encoder, "keyed_digest", noting)
+
+    for number in range(3):
+        encode((replace(first, id=f"dec_{number}"), NO_PARENT))
+
+    assert digests == len(made)
+    assert (digests == 1) == bool(encode._parts._forms)
 
 
 class _Ids(IdGenerator):
