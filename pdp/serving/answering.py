@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from pdp.identity.authentication import Metadata
@@ -15,6 +16,9 @@ from pdp.serving.refusing import Refuser, attempt
 from pdp.serving.rpc import RPC
 from pdp.serving.status import DeadlinePassedError, Refusal
 from pdp.serving.transport import Context
+
+# How many parts go on together, as in the turns of a transport.
+_TOGETHER = 16
 
 
 def answer_of(
@@ -69,18 +73,27 @@ class PartByPart:
 
     def _begin(self, pieces: Sequence[Any], begun: list[Any]) -> None:
         """Begin parts in turn, until one has to wait, or the caller waits no longer."""
-        context, at_once = self.context, self.parts.at_once
         origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
+        for first in range(0, len(pieces), _TOGETHER):
+            some, looked_at = pieces[first : first + _TOGETHER], list[Any]()
+            try:
+                self._look_at(some, origin, looked_at)
+            finally:
+                # What was looked at after a part that has to wait is looked at again after it, which can change it.
+                begun += takewhile(_is_made, self.parts.at_once.go_on(looked_at))
+            if len(begun) < first + len(some):
+                return
+
+    def _look_at(self, pieces: Sequence[Any], origin: Origin, looked_at: list[Any]) -> None:
+        context, begin = self.context, self.parts.at_once.begin
         for piece in pieces:
             if not context.is_active():
                 return
             _require_time(context)
-            looked_at = at_once.begin(piece, origin)
-            # Each by itself: no part is looked at before it is known that those before it need not wait.
-            made = None if looked_at is None else at_once.go_on([looked_at])[0]
-            if made is None:
+            one = begin(piece, origin)
+            if one is None:
                 return
-            begun.append(made)
+            looked_at.append(one)
 
     def _part(self, piece: Any) -> bytes:  # noqa: ANN401 - a part
         """Answer a part by its handler: one that is refused is told, and refuses no other."""
@@ -91,6 +104,10 @@ class PartByPart:
             made = self.parts.refused(piece, made)
         whole: bytes = self.parts.whole(made).SerializeToString()
         return whole
+
+
+def _is_made(made: Any | None) -> bool:  # noqa: ANN401 - what is made of a part is the RPC's
+    return made is not None
 
 
 def _require_time(context: Context) -> None:

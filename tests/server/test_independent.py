@@ -297,6 +297,24 @@ def test_what_waits_for_nothing_is_recorded_together(
     ]
 
 
+@pytest.mark.parametrize("other", ["pdps_unknown", "not an id"], ids=["waits", "refused"])
+def test_calls_of_a_batch_go_on_together(plain: RunningServer, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    """Up to sixteen at a time, and those before one that has to wait, or is refused, apart from those after it."""
+    handle, authorizer, sizes = _session(plain), plain.embedded.authorizer, list[tuple[str, int]]()
+
+    def noting(name: str, step: Callable[[Sequence[Any]], Any], calls: Sequence[Any]) -> object:
+        sizes.append((name, len(calls)))
+        return step(calls)
+
+    for name in ("decide_now", "record"):
+        monkeypatch.setattr(authorizer, name, partial(noting, name, getattr(authorizer, name)))
+    with grpc.insecure_channel(plain.address) as channel:
+        answers = _ask(plain, channel, *[_call(handle)] * 18, _call(other), *[_call(handle)] * 2)
+
+    assert [("decide_now", 16), ("decide_now", 2), ("record", 18), ("decide_now", 2), ("record", 2)] == sizes
+    assert ["BASIS_PERMIT"] * 18 + ["BASIS_PERMIT"] * 2 == list(map(_said, answers[:18] + answers[19:]))
+
+
 @pytest.mark.parametrize("count", [0, DEFAULT_LIMITS.batch_size + 1])
 def test_a_batch_has_a_size(server: RunningServer, channel: grpc.Channel, count: int) -> None:
     """None of the calls is decided when there are too many; a server says how many it takes."""
