@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import OrderedDict
 from dataclasses import fields
 from operator import attrgetter
 from sys import getsizeof
@@ -131,7 +132,7 @@ class _Claim(NamedTuple):
     asked: bytes
     outcome: Outcome | None
     decision_id: str
-    end: Deadline
+    at: Instant
 
 
 class RequestMemory:
@@ -141,8 +142,9 @@ class RequestMemory:
     """
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
-        self._ttl = ttl
-        self._claims: LRUCache[_Claim] = LRUCache(size)
+        self._size, self._ttl = size, ttl
+        # The least recently used first. `LRUCache` weighs what it keeps, and takes longer for it.
+        self._claims: OrderedDict[tuple[str, str], _Claim] = OrderedDict()
         self._lock = threading.Lock()
 
     def claim(
@@ -153,26 +155,31 @@ class RequestMemory:
         Otherwise return `fresh_id`; always for an outcome of None, and then no other try shares the id.
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
-        asked = _asked(call)
+        key, asked = (caller_id, request_id), _asked(call)
         with self._lock:
-            last = self._claims.get((caller_id, request_id))
-            if last is not None and not last.end.passed(now):
-                if last.asked != asked:
-                    raise RequestIdConflictError("the request id was used for another call; use a fresh one")
-                if outcome is None:
-                    return fresh_id
-                if last.outcome is outcome:
-                    return last.decision_id
-            end = Deadline.after(now, self._ttl)
-            self._claims.keep((caller_id, request_id), _Claim(asked, outcome, fresh_id, end))
+            last = self._claims.get(key)
+            if last is not None:
+                self._claims.move_to_end(key)
+                # Most ids come once: the end is worked out for those that come again.
+                if not Deadline.after(last.at, self._ttl).passed(now):
+                    if last.asked != asked:
+                        raise RequestIdConflictError("the request id was used for another call; use a fresh one")
+                    if outcome is None:
+                        return fresh_id
+                    if last.outcome is outcome:
+                        return last.decision_id
+            self._claims[key] = _Claim(asked, outcome, fresh_id, now)
+            if len(self._claims) > self._size:
+                self._claims.popitem(last=False)
         return fresh_id
 
     def part(self, caller_id: str, request_id: str) -> None:
         """Let no later try share the decision id, since its answer differs from the claimed outcome."""
+        key = caller_id, request_id
         with self._lock:
-            last = self._claims.get((caller_id, request_id))
+            last = self._claims.get(key)
             if last is not None:
-                self._claims.keep((caller_id, request_id), last._replace(outcome=None))
+                self._claims[key] = last._replace(outcome=None)
 
 
 def _asked(call: Call) -> bytes:

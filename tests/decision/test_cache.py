@@ -182,7 +182,7 @@ def test_what_moves_between_the_fields_of_a_call_makes_another_call() -> None:
     """Texts that read the same one after the other do not: the bytes are pinned, with where each field ends."""
     memory = RequestMemory()
     memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
-    [(claim, _)] = memory._claims._values.values()
+    [claim] = memory._claims.values()
 
     assert hashlib.sha256(b"1 1 1 1 2 habd{}[]").digest() == claim.asked
 
@@ -196,7 +196,7 @@ def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", ALLOW, NOW)
     assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", ALLOW, NOW)
     assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", ALLOW, NOW)
-    assert {32} == {len(claim.asked) for claim, _ in memory._claims._values.values()}
+    assert {32} == {len(claim.asked) for claim in memory._claims.values()}
 
 
 @pytest.mark.parametrize("name", ["tool", "server", "session_handle", "definition_digest"])
