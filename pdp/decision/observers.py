@@ -31,9 +31,7 @@ class Observers:
 
     def decisions(self, observed: Sequence[Observed]) -> Sequence[Decision] | None:
         """Pass decisions through all observers; None when the record would make them wait."""
-        decisions: Sequence[Decision] | None = [decision for decision, _ in observed]
-        if self._record is not None:
-            decisions = self._record.decisions(observed)
+        decisions = [one for one, _ in observed] if self._record is None else self._record.decisions(observed)
         if decisions is None:
             return None
         for observer in self._others:
