@@ -10,12 +10,12 @@ answers no sooner, and a thread that waits for the interpreter would wait for a 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import cedarpy
 
+from pdp.foundation.rightofway import give_way
 from pdp.policy.binding import ERRING_POLICY, Answer, Policies
 
 # The engine answers about so many in a quarter of a millisecond, and the loop can wait for that at each call of the
@@ -23,8 +23,6 @@ from pdp.policy.binding import ERRING_POLICY, Answer, Policies
 AT_A_TIME: Final = 200
 # INVARIANT: a thread that must not wait asks about slices in one part, and those need no turn.
 _TURN: Final = threading.Lock()
-# For a thread that waits for the interpreter: it needs longer to wake than to be asked for nothing.
-_PAUSE_SECONDS: Final = 0.00005
 
 
 class PolicySets(NamedTuple):
@@ -49,15 +47,10 @@ class PolicySets(NamedTuple):
         answers = []
         for place, one in self.sets:
             with _TURN:
-                _let_others(place)
+                if place:
+                    give_way()
                 answers.append(_placed(one.ask(request, entities, schema), place))
         return _joined(answers)
-
-
-def _let_others(place: int) -> None:
-    """Let go of the interpreter before a part that is not the first."""
-    if place:
-        time.sleep(_PAUSE_SECONDS)
 
 
 def _placed(answer: Answer, place: int) -> Answer:

@@ -18,6 +18,7 @@ from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
 from pdp.errors import ConfigurationError
 from pdp.foundation.repeating import Repeater
+from pdp.foundation.rightofway import RightOfWay
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Head
@@ -168,8 +169,15 @@ class PDPServer:
             described = ReflectionHandlers((*services, REFLECTION, OLD_REFLECTION))
             services |= {REFLECTION: described, OLD_REFLECTION: described}
         serving = transport_of(transport)
+        way = RightOfWay()
         lanes = {
-            lane: BoundedPool(lane.value, room, limit=LIMITS_OF_LANES.get(lane, ""))
+            lane: BoundedPool(
+                lane.value,
+                room,
+                limit=LIMITS_OF_LANES.get(lane, ""),
+                # What ends authority gives way to nothing.
+                way=way if lane is Lane.CALLS else None,
+            )
             for lane, room in rooms(limits, call_threads=call_threads).items()
             if lane in CONTROL or not control
         }
@@ -185,6 +193,7 @@ class PDPServer:
             begun=begun,
             idle=idle,
             answers_left=answers_left,
+            way=way,
         )
 
         def sweep() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
+from pdp.foundation.rightofway import RightOfWay
 from pdp.identity.authentication import Authenticator, Metadata, Peer
 from pdp.model import Caller
 from pdp.observer import Observer
@@ -47,7 +48,7 @@ class Boundary:
     `lanes` are the threads, `begun` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
     nothing happens. `observer` is notified of refusals, also on the transport's own thread, so it must not wait.
     `answers_left` is called there after each turn, once its answers have left, and on the thread that has answered part
-    by part: it must neither wait nor take long.
+    by part: it must neither wait nor take long. Turns have the right of `way`: its tasks begin between them.
     """
 
     def __init__(
@@ -61,16 +62,17 @@ class Boundary:
         begun: BegunCalls,
         idle: IdleWatch,
         answers_left: Callable[[], None] = lambda: None,
+        way: RightOfWay | None = None,
     ) -> None:
         self.routes = routes
-        self.answers_left = answers_left
+        self.answers_left = self._turn_left = answers_left
         self._lanes = lanes
         self._authenticator = authenticator
         self._clock = clock
         self._idle = idle
         self._refuser = Refuser(observer, clock)
         self._held_up = HeldUp()
-        self._turns = Turns(self._queue, self._held_up)
+        self._turns = Turns(self._queue, self._held_up, way or RightOfWay())
         self._begun = begun
         self._feeds = OpenFeeds(lanes[Lane.WATCHES].room.threads)
 
@@ -89,6 +91,11 @@ class Boundary:
     def turn_over(self) -> None:
         """Answer what was begun in a turn, on the transport's own thread; call this before its answers leave."""
         self._turns.over()
+
+    def turn_left(self) -> None:
+        """End a turn, on the transport's own thread; call this once its answers have left."""
+        self._turns.left()
+        self._turn_left()
 
     def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on the transport's own thread."""

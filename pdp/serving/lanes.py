@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 from pdp.errors import OverloadedError
 from pdp.foundation.repeating import Repeater
+from pdp.foundation.rightofway import RightOfWay
 from pdp.foundation.threads import start_on_large_stack
 
 _LOG = logging.getLogger("pdp.server")
@@ -46,12 +48,13 @@ class BoundedPool:
 
     `put` does not refuse: `enter` a task first; after `put` the task leaves by itself when it has run. The pool has its
     own queue and threads, because futures and their locks cost a quarter of a call. `limit` names in a refusal the
-    limit that applies.
+    limit that applies. Each task gives way to the turns of `way`, if there is one.
     """
 
-    def __init__(self, name: str, room: Room, *, limit: str = "") -> None:
+    def __init__(self, name: str, room: Room, *, limit: str = "", way: RightOfWay | None = None) -> None:
         self.room = room
         self._name, self._limit = name, limit or f"lane `{name}`"
+        self._run: Callable[[Callable[[], None]], None] = way.run if way is not None else _run
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         # Guards the three counts.
         self._counting = threading.Lock()
@@ -167,7 +170,7 @@ class BoundedPool:
             owner, work, afterwards = task
             self._since[index] = time.monotonic()
             try:
-                _do(work)
+                _do(partial(self._run, work))
             finally:
                 self.leave(owner)
                 self._pass_turn(owner)
@@ -176,6 +179,10 @@ class BoundedPool:
                 _do(afterwards)
             # What a call has held must not stay alive until the next one arrives.
             del task, work, afterwards
+
+
+def _run(work: Callable[[], None]) -> None:
+    work()
 
 
 def _do(work: Callable[[], None]) -> None:

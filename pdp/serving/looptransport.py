@@ -70,7 +70,7 @@ class LoopTransport:
             self._listening,
             self._open,
             turn_over=self._boundary.turn_over,
-            answers_left=self._boundary.answers_left,
+            answers_left=self._boundary.turn_left,
             most_links=self._limits.connections,
             most_waiting=self._most_waiting,
         )

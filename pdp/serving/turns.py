@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
+from pdp.foundation.rightofway import RightOfWay
 from pdp.model import Caller
 from pdp.serving.atonce import AtOnce
 from pdp.serving.decoding import read
@@ -52,11 +53,15 @@ class HeldUp:
 
 
 class Turns(Generic[C]):
-    """Answers calls on the transport's own thread, those of one turn together; `queue` hands a call to its lane."""
+    """Answers calls on the transport's own thread, those of one turn together; `queue` hands a call to its lane.
 
-    def __init__(self, queue: Callable[[C], None], held_up: HeldUp) -> None:
+    From the first of them until `left`, the turn has the right of `way`.
+    """
+
+    def __init__(self, queue: Callable[[C], None], held_up: HeldUp, way: RightOfWay) -> None:
         self._queue = queue
         self._held_up = held_up
+        self._way = way
         # What was begun in this turn, and what of that went on, by RPC.
         self._begun: dict[str, Together[C]] = {}
         self._gone_on: dict[str, Together[C]] = {}
@@ -73,6 +78,7 @@ class Turns(Generic[C]):
         # One of our threads does again what has failed, and refuses the call.
         if begun is None or isinstance(begun, Refusal):
             return False
+        self._way.take()
         calls, all_begun = self._begun.setdefault(rpc.method, ([], []))
         calls.append(call)
         all_begun.append(begun)
@@ -91,6 +97,10 @@ class Turns(Generic[C]):
             self._held_up.since = time.monotonic()
             self._finish(calls, made)
             self._held_up.since = math.inf
+
+    def left(self) -> None:
+        """End a turn whose answers have left."""
+        self._way.release()
 
     def _go_on(self, method: str) -> None:
         """Go on with what was begun of the calls of an RPC."""

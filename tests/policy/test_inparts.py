@@ -73,8 +73,8 @@ def test_a_request_that_no_part_takes_is_not_decided() -> None:
 
 def test_others_have_their_turn_between_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """When policies are asked; a slice of the usual size has one part, and no pause."""
-    pauses: list[float] = []
-    monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pauses.append))
+    pauses: list[None] = []
+    monkeypatch.setattr(inparts, "give_way", lambda: pauses.append(None))
     sets = PolicySets.of([KINDS["permits"]] * (2 * inparts.AT_A_TIME + 1))
     sets.ask(REQUEST, NO_ENTITIES)
     asked(["permits"] * 3, 3)
@@ -125,10 +125,10 @@ def test_a_slice_in_one_part_needs_no_turn(monkeypatch: pytest.MonkeyPatch) -> N
         small = PolicySets.of([KINDS["permits"]])
         answers: list[Answer] = []
 
-        def pause(_: float) -> None:
+        def pause() -> None:
             answers.append(other.submit(small.ask, REQUEST, NO_ENTITIES).result(PATIENCE))
 
-        monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(inparts, "give_way", pause)
         asked(["permits"] * 3, 1)
 
     assert [True, True] == [one.allowed for one in answers]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -142,12 +141,12 @@ def test_many_policies_hold_up_no_remembered_decision(asking: Asking, monkeypatc
     """Between the parts of a slice, the thread that asks about it keeps nothing that an answer of the loop needs."""
     paused, go_on = threading.Event(), threading.Event()
 
-    def pause(_: float) -> None:
+    def pause() -> None:
         paused.set()
         assert go_on.wait(PATIENCE)
 
     monkeypatch.setattr(inparts, "AT_A_TIME", 1)
-    monkeypatch.setattr(inparts, "time", SimpleNamespace(sleep=pause))
+    monkeypatch.setattr(inparts, "give_way", pause)
     handle = asking.session()
     decision(asking.ask(handle, "read"))
     asking.asked.clear()

@@ -11,6 +11,7 @@ import pytest
 
 from pdp.clock import SystemClock
 from pdp.errors import UnavailableError
+from pdp.foundation.rightofway import RightOfWay
 from pdp.model import Caller, Role
 from pdp.observer import Event
 from pdp.server.rpcs import RPCS
@@ -22,7 +23,9 @@ from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.route import Route
 from pdp.serving.rpc import Lane
 from pdp.serving.transport import Context
+from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
+from tests.machinery.servers.running import PATIENCE
 
 CALLER = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 
@@ -60,11 +63,14 @@ class Taking:
     def __init__(self, opened: ExitStack) -> None:
         self.now, self.used, self.takes, self.waits = 0.0, 0.0, 0.0, 0.0
         self.takes_later, self.made, self.fails = 0.0, list[str | None](), False
+        self.fails_at_once = False
         rpc = RPCS["/pdp.v1.AuthorizationService/Authorize"]
         at_once = AtOnce(begin=self.begin, go_on=self.go_on, finish=lambda begun: [b""] * len(begun))
         self.route = Route(rpc=rpc, handle=lambda *_: AuthorizeResponse(), upload_bytes=0, at_once=at_once)
+        self.way = RightOfWay(PATIENCE)
         self.lanes = {
-            lane: BoundedPool(lane.value, Room(threads=1, bound=32, share=32)) for lane in (Lane.CALLS, Lane.WATCHES)
+            lane: BoundedPool(lane.value, Room(threads=1, bound=32, share=32), way=self.way)
+            for lane in (Lane.CALLS, Lane.WATCHES)
         }
         for pool in self.lanes.values():
             opened.callback(pool.shutdown)
@@ -79,12 +85,15 @@ class Taking:
             clock=clock,
             begun=BegunCalls(clock, limit=60.0, unknown=8),
             idle=IdleWatch(clock, limit=60.0),
+            way=self.way,
         )
 
     def begin(self, request: AuthorizeRequest, _: object) -> str:
         """Begin a call, which takes its time, and waits for other threads."""
         self.used += self.takes
         self.now += self.takes + self.waits
+        if self.fails_at_once:
+            raise UnavailableError("not now")
         return request.request_id
 
     def go_on(self, begun: Sequence[str]) -> Sequence[str | None]:
@@ -100,6 +109,7 @@ class Taking:
         for call in calls:
             self.boundary.enter(self.route, call)  # type: ignore[arg-type]
         self.boundary.turn_over()
+        self.boundary.turn_left()
         self.lanes[Lane.CALLS].shutdown()
         return [answer for call in calls for answer in call.answers]
 
@@ -158,3 +168,28 @@ def test_calls_that_cannot_go_on_get_threads(taking: Taking) -> None:
     taking.fails = True
 
     assert taking.turn(Call(), Call()) == ["thread", "thread"]
+
+
+def test_calls_get_threads_when_the_answers_of_a_turn_have_left(taking: Taking) -> None:
+    """Threads share the interpreter with the loop: what they compute meanwhile would hold up these answers."""
+    taking.takes = 0.021
+    at_once, later = Call(), Call()
+    for call in (at_once, later):
+        taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
+    wait_until(lambda: len(taking.way._waiting) == 1)
+    taking.boundary.turn_over()
+    answered = [*at_once.answers, *later.answers]
+    taking.boundary.turn_left()
+    wait_until(lambda: bool(later.answers))
+
+    assert answered == ["turn"]
+    assert later.answers == ["thread"]
+
+
+def test_calls_wait_for_no_turn_that_answers_nothing(taking: Taking) -> None:
+    """Where all calls get threads, these begin as soon as they come."""
+    taking.fails_at_once, call = True, Call()
+    taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
+    wait_until(lambda: bool(call.answers))
+
+    assert call.answers == ["thread"]
