@@ -37,11 +37,6 @@ class BegunCall(Protocol):
         """Return with which others it is counted."""
         ...
 
-    @property
-    def here(self) -> bool:
-        """Say whether its message has come already."""
-        ...
-
     def ask(self) -> bool:
         """Ask for the message; say whether it has come at once. A call that waits is taken out before it goes on."""
         ...
@@ -99,7 +94,7 @@ class BegunCalls:
 
     def begin(self, call: BegunCall) -> None:
         """Ask for the message of a call, now or in its turn. On the transport's own thread alone."""
-        if not call.here and not self._has_turn(call.group):
+        if not self._has_turn(call.group):
             self._put_off(call)
         elif not call.ask():
             call.waits = True

@@ -318,11 +318,6 @@ class _Call:
         """Return its lane and its caller; empty without credentials."""
         return (self.lane, self.owner) if self.owner else ()
 
-    @property
-    def here(self) -> bool:
-        """Say whether the message came with the call."""
-        return self.incoming.here
-
     def ask(self) -> bool:
         """Ask for the message; say whether it has come at once."""
         self.incoming.receive(self.arrived)

@@ -75,11 +75,6 @@ class GRPCIncoming:
         return self._state.client is _CANCELLED
 
     @property
-    def here(self) -> bool:
-        """Return False: gRPC tells only of what is received."""
-        return False
-
-    @property
     def in_turns(self) -> bool:
         """Return False: gRPC's own thread has a small stack, and takes calls one by one."""
         return False

@@ -92,11 +92,6 @@ class Incoming(Protocol):
         ...
 
     @property
-    def here(self) -> bool:
-        """Say whether its message has come, so that it is received at once; False where that is not known."""
-        ...
-
-    @property
     def in_turns(self) -> bool:
         """Say whether the transport's own thread can answer it: it has a large stack, and tells when a turn is over."""
         ...

@@ -87,11 +87,6 @@ class LoopCall:
         """Say whether the caller has left the call."""
         return self._left
 
-    @property
-    def here(self) -> bool:
-        """Say whether its message has come."""
-        return self._stream.ready
-
     def answer(self, wire: bytes) -> None:
         """Answer with one message. Raises nothing: the answers to other calls come after it."""
         if not self._told(self._end_now, wire):
