@@ -174,11 +174,11 @@ class BegunCalls:
         return call
 
     def _makes_room(self, lane: BoundedPool, owner: str) -> bool:
-        """End a call of the caller itself, or, if nobody can enter, of the one of whom most wait."""
+        """End a call of the caller itself, or, if it has less than its share, of the one of whom most wait."""
         with self._lock:
-            own = self._groups.get((lane, owner), _Calls())
-            others = [calls for group, calls in self._groups.items() if group and group[0] is lane] if lane.full else []
-            most = own if len(own) > _MANY else max(others, key=len, default=own)
+            most = self._groups.get((lane, owner), _Calls())
+            if len(most) <= _MANY and lane.has_share(owner):
+                most = max((calls for group, calls in self._groups.items() if lane in group), key=len, default=most)
             oldest = most.oldest() if len(most) > _MANY else None
         return oldest is not None and self._end(oldest, _too_many(_MANY))
 

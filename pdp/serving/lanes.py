@@ -71,10 +71,9 @@ class BoundedPool:
         if room.patience < math.inf:
             self._checker.start()
 
-    @property
-    def full(self) -> bool:
-        """Say whether nobody can enter a task now."""
-        return self._total >= self.room.bound
+    def has_share(self, owner: str) -> bool:
+        """Say whether an owner has less than its share, and can enter a task unless the pool is full."""
+        return self._open.get(owner, 0) < self.room.share
 
     def enter(self, owner: str) -> None:
         """Count a task that will be put here. Raise `OverloadedError` when there is no room."""
