@@ -143,8 +143,10 @@ class BegunCalls:
             if calls is None or len(calls.asked) < most:
                 return True
             first, (_, asked_at) = next(iter(calls.asked.items()))
-        tired = not group or asked_at <= self._clock.now().boot_at - _PATIENCE_SECONDS
-        return tired and self._end(first, _too_many(most))
+        if group and asked_at > self._clock.now().boot_at - _PATIENCE_SECONDS:
+            return False
+        # Without credentials none waits for a turn. If another thread has just taken the first out, there is room, too.
+        return self._end(first, _too_many(most)) or not group
 
     def _put_off(self, call: BegunCall) -> None:
         call.waits = True

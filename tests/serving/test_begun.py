@@ -55,3 +55,19 @@ def test_a_caller_with_its_whole_share_ends_no_call_of_others() -> None:
     begun.enter(lane, "third")
 
     assert (0, 1) == (lost, sum(call.over for call in waiting))
+
+
+def test_a_call_without_credentials_never_waits_for_its_turn() -> None:
+    """Not even if the one that was to end for it ends by itself just then."""
+    begun = BegunCalls(FakeClock(), limit=5.0, unknown=1)
+    first, second = Silent(()), Silent(())
+    begun.begin(first)
+
+    def ends() -> None:
+        first.seen = lambda: None
+        assert begun.take(first)
+
+    first.seen = ends
+    begun.begin(second)
+
+    assert (False, True) == (first.over, second.asked)
