@@ -80,7 +80,7 @@ class Database:
         connection = self._connection
         connection.set_busy_timeout(round(_BUSY_SECONDS * 1000))
         use_log(connection, _BUSY_SECONDS)
-        # Else each statement with a parameter is prepared anew whenever its value has changed.
+        # Else a statement whose plan could depend on a parameter is prepared anew whenever its value has changed.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         # Deleted rows are overwritten: SQLite would leave them in free pages.
         set_pragmas(
