@@ -146,16 +146,26 @@ class Authorizer:
         passed = self._passed(snapshot, Asked(request, facts, caller, request.parent or parent, started, waits=False))
         return passed if isinstance(passed, Passed) else None
 
-    def decide_now(self, passed: Sequence[Passed]) -> list[Decided | None]:
+    def decide_now(self, passed: Sequence[Passed], *, in_order: bool = False) -> list[Decided | None]:
         """Decide about calls that `try_now` has begun; None for each that has to wait or must be refused after all.
+
+        If they are `in_order`, return the decisions before the first of these: nothing is done for the calls after it.
 
         The policies are asked about all before any decision is made: the engine does not fit into the processor's
         nearest caches together with the rest. A decision counts once it is recorded: see `record`.
         """
-        # Another call of the same turn may have asked what this one asks.
-        ruled = [self._ruled(one, again=place > 0) for place, one in enumerate(passed)]
-        both = zip(passed, ruled, strict=True)
-        return [self._made_now(one, found, at) for one, (found, at) in both]
+        ruled = list[tuple[Found, int]]()
+        for one in passed:
+            # Another call of the same turn may have asked what this one asks.
+            ruled.append(self._ruled(one, again=bool(ruled)))
+            if in_order and ruled[-1][0].ruling.asks:
+                break
+        made = list[Decided | None]()
+        for one, (found, at) in zip(passed, ruled, strict=not in_order):
+            made.append(self._made_now(one, found, at))
+            if in_order and made[-1] is None:
+                return made[:-1]
+        return made
 
     def record(self, decided: Sequence[Decided]) -> Sequence[Decision] | None:
         """Record what `decide_now` has decided, all together, and return the decisions as they are recorded.

@@ -74,6 +74,10 @@ class AuthorizationHandlers:
         """Decide about calls that were begun; None for each that has to wait after all."""
         return self._authorizer.decide_now(passed)
 
+    def go_on_in_order(self, passed: Sequence[Passed]) -> Sequence[Decided | None]:
+        """Decide about calls of a batch that were begun, up to the first that has to wait after all."""
+        return self._authorizer.decide_now(passed, in_order=True)
+
     def finish_at_once(self, decided: Sequence[Decided]) -> Sequence[bytes] | None:
         """Record decisions, and return the answers; None when that has to be waited for."""
         return self._finished(decided, self._answer_at_once)
@@ -197,7 +201,7 @@ def independent_parts(handlers: AuthorizationHandlers) -> Parts:
     return Parts(
         of=handlers.independent_calls,
         handle=handlers.independent_call,
-        at_once=AtOnce(begin=handlers.begin_at_once, go_on=handlers.go_on_at_once, finish=handlers.finish_independent),
+        at_once=AtOnce(begin=handlers.begin_at_once, go_on=handlers.go_on_in_order, finish=handlers.finish_independent),
         refused=lambda request, refusal: calls.BatchAnswer(request_id=request.request_id, error=_error(refusal)),
         whole=lambda answer: calls.BatchAuthorizeResponse(answers=[answer]),
         headers=trace_headers,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from pdp.identity.authentication import Metadata
@@ -17,7 +16,7 @@ from pdp.serving.rpc import RPC
 from pdp.serving.status import DeadlinePassedError, Refusal
 from pdp.serving.transport import Context
 
-# How many parts go on together, as in the turns of a transport.
+# How many parts go on together at most, as in the turns of a transport.
 _TOGETHER = 16
 
 
@@ -50,20 +49,22 @@ class PartByPart:
 
     def answer(self, pieces: Sequence[Any]) -> bytes:
         """Return the message with the answers to all parts, or to those before the caller cancelled the call."""
-        pieces, answers = list(pieces), list[bytes]()
+        pieces, answers, together = list(pieces), list[bytes](), _TOGETHER
         # When the caller has cancelled the call, it hears no answer, and so nothing more is decided for it.
         while len(answers) < len(pieces) and self.context.is_active():
-            answers += self._at_once(pieces[len(answers) :])
+            answers += self._at_once(pieces[len(answers) :], together)
             if len(answers) < len(pieces) and self.context.is_active():
                 answers.append(self._part(pieces[len(answers)]))
+            # What was looked at after a part that had to wait is looked at again: not all of it for each of many.
+            together = 1
         # Messages that are written one after the other are one message, with the answers of all.
         return b"".join(answers)
 
-    def _at_once(self, pieces: Sequence[Any]) -> Sequence[bytes]:
+    def _at_once(self, pieces: Sequence[Any], together: int) -> Sequence[bytes]:
         """Answer the first parts, as far as they wait for nothing."""
         begun: list[Any] = []
         # The handler does again what has failed, and refuses the part.
-        attempt(self.rpc, self.metadata, self._begin, pieces, begun)
+        attempt(self.rpc, self.metadata, self._begin, pieces, begun, together)
         if not begun:
             return ()
         answers = attempt(self.rpc, self.metadata, self.parts.at_once.finish, begun)
@@ -71,18 +72,23 @@ class PartByPart:
             return list(map(self._part, pieces[: len(begun)]))
         return answers
 
-    def _begin(self, pieces: Sequence[Any], begun: list[Any]) -> None:
-        """Begin parts in turn, until one has to wait, or the caller waits no longer."""
+    def _begin(self, pieces: Sequence[Any], begun: list[Any], together: int) -> None:
+        """Begin parts in turn, until one has to wait, or the caller waits no longer.
+
+        `together` go on together at first, and then twice as many each time.
+        """
         origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
-        for first in range(0, len(pieces), _TOGETHER):
-            some, looked_at = pieces[first : first + _TOGETHER], list[Any]()
+        while len(begun) < len(pieces):
+            some, looked_at = pieces[len(begun) : len(begun) + together], list[Any]()
+            wanted = len(begun) + len(some)
             try:
                 self._look_at(some, origin, looked_at)
             finally:
                 # What was looked at after a part that has to wait is looked at again after it, which can change it.
-                begun += takewhile(_is_made, self.parts.at_once.go_on(looked_at))
-            if len(begun) < first + len(some):
+                begun += self.parts.at_once.go_on(looked_at)
+            if len(begun) < wanted:
                 return
+            together = min(2 * together, _TOGETHER)
 
     def _look_at(self, pieces: Sequence[Any], origin: Origin, looked_at: list[Any]) -> None:
         context, begin = self.context, self.parts.at_once.begin
@@ -104,10 +110,6 @@ class PartByPart:
             made = self.parts.refused(piece, made)
         whole: bytes = self.parts.whole(made).SerializeToString()
         return whole
-
-
-def _is_made(made: Any | None) -> bool:  # noqa: ANN401 - what is made of a part is the RPC's
-    return made is not None
 
 
 def _require_time(context: Context) -> None:

@@ -14,7 +14,8 @@ class AtOnce:
     """How calls are answered where nothing has to be waited for. No function waits longer than a moment.
 
     `begin` returns what it makes of a message; None for one that has to wait. `go_on` does what takes longest, for
-    several calls that were begun, and returns what it makes of each; None for one that has to wait after all. `finish`
+    several calls that were begun, and returns what it makes of each; None for one that has to wait after all. For parts
+    of a message, which are in order, it returns what it makes of those before the first that has to wait. `finish`
     returns the answers to all of these, in order and as bytes; None when they have to wait after all, and then nothing
     has come of them.
     """

@@ -45,6 +45,16 @@ PLAIN = bundle_files(
     overlays={"mail": "risk: read_only\n"},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
 )
+# A person must allow each call of one of its tools.
+ASKING = bundle_files(
+    policies={
+        "mail": '@id("mail/all") permit (principal, action, resource);'
+        '@id("mail/ask") @step_up("may it?") forbid (principal, action == Action::"mail/send", resource);'
+    },
+    tools={"mail": [tool("read"), tool("send")]},
+    overlays={"mail": "risk: read_only\n"},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: ['mail/*']}}}",
+)
 SERVICE = "/pdp.v1.AuthorizationService"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -67,6 +77,15 @@ def plain() -> Iterator[RunningServer]:
     """Return a running server where no call waits: it has asked the policies before."""
     with running_server(PLAIN) as running:
         assert running.client("pep").authorize(_session(running), "mail", "read", {}).allowed
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asking() -> Iterator[RunningServer]:
+    """Return a running server where a person must allow some calls: it has asked the policies before."""
+    with running_server(ASKING) as running:
+        for name in ("read", "send"):
+            running.client("pep").authorize(_session(running), "mail", name, {})
         yield running
 
 
@@ -302,17 +321,50 @@ def test_calls_of_a_batch_go_on_together(plain: RunningServer, monkeypatch: pyte
     """Up to sixteen at a time, and those before one that has to wait, or is refused, apart from those after it."""
     handle, authorizer, sizes = _session(plain), plain.embedded.authorizer, list[tuple[str, int]]()
 
-    def noting(name: str, step: Callable[[Sequence[Any]], Any], calls: Sequence[Any]) -> object:
+    def noting(name: str, step: Callable[..., Any], calls: Sequence[Any], **more: Any) -> object:
         sizes.append((name, len(calls)))
-        return step(calls)
+        return step(calls, **more)
 
     for name in ("decide_now", "record"):
         monkeypatch.setattr(authorizer, name, partial(noting, name, getattr(authorizer, name)))
     with grpc.insecure_channel(plain.address) as channel:
         answers = _ask(plain, channel, *[_call(handle)] * 18, _call(other), *[_call(handle)] * 2)
 
-    assert [("decide_now", 16), ("decide_now", 2), ("record", 18), ("decide_now", 2), ("record", 2)] == sizes
+    decided, recorded = [16, 2, 1, 1], [18, 2]
+    assert decided == [size for name, size in sizes if name == "decide_now"]
+    assert recorded == [size for name, size in sizes if name == "record"]
     assert ["BASIS_PERMIT"] * 18 + ["BASIS_PERMIT"] * 2 == list(map(_said, answers[:18] + answers[19:]))
+
+
+def test_what_comes_after_a_call_that_waits_is_not_decided_before_it(asking: RunningServer) -> None:
+    """Not even its request id is taken: the first of two different calls has it."""
+    handle = _session(asking)
+    with grpc.insecure_channel(asking.address) as channel:
+        answers = _ask(asking, channel, *[_call(handle, name, request_id="r-1") for name in ("send", "read", "send")])
+
+    assert ["BASIS_APPROVAL_REQUIRED", "REQUEST_ID_CONFLICT", "BASIS_APPROVAL_REQUIRED"] == list(map(_said, answers))
+
+
+@pytest.mark.parametrize(
+    ("names", "ruled", "looked_up"), [(["send"] * 20, 40, 55), (["send", "read"] * 10, 30, 60)], ids=["all", "half"]
+)
+def test_calls_that_wait_cost_little_more_together(
+    asking: RunningServer, monkeypatch: pytest.MonkeyPatch, names: list[str], ruled: int, looked_up: int
+) -> None:
+    """The policies are asked twice about each of these, and once about the others."""
+    handle, judge, counted = _session(asking), asking.embedded.authorizer._judge, list[str]()
+
+    def counting(name: str, step: Callable[..., Any], *given: Any, **more: Any) -> object:
+        counted.append(name)
+        return step(*given, **more)
+
+    for name in ("look_up", "rule"):
+        monkeypatch.setattr(judge, name, partial(counting, name, getattr(judge, name)))
+    with grpc.insecure_channel(asking.address) as channel:
+        _ask(asking, channel, *[_call(handle, name) for name in names])
+
+    assert ruled >= counted.count("rule")
+    assert looked_up >= counted.count("look_up")
 
 
 @pytest.mark.parametrize("count", [0, DEFAULT_LIMITS.batch_size + 1])
