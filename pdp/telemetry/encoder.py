@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from sys import getsizeof
 from typing import NamedTuple
 
 from pdp.foundation.jsontext import keyed_digest
@@ -238,8 +239,7 @@ class _Parts:
         if form is None:
             form = self._form_of(decision)
             if decision.cache_result is CacheResult.HIT:
-                # Matter and ruling are kept with their form, and hold much of the same text.
-                self._forms.keep(key, form, _FORM_BYTES + 2 * sum(map(len, form[3:])))
+                self._forms.keep(key, form, _weight(form))
         return form
 
     def of_call(self, decision: Decision, form: _Form) -> list[bytes]:
@@ -325,6 +325,13 @@ class _Parts:
 
     def _learn(self, key: tuple[object, ...], part: Attributes) -> bytes:
         return self._known.keep(key, wire.attributes(self._tag, part))
+
+
+def _weight(form: _Form) -> int:
+    """Return about how many bytes a form takes."""
+    # Matter and ruling are kept with their form, and hold much of the same text; these it has cut, or not at all.
+    uncut = (form.ruling.resource_id, *(text for _, text in form.ruling.logged_arguments))
+    return _FORM_BYTES + 2 * sum(map(len, form[3:])) + sum(map(getsizeof, uncut))
 
 
 def _text_writer(tag: bytes, name: str) -> Callable[[str], bytes]:

@@ -250,6 +250,17 @@ def test_what_remembered_decisions_share_is_encoded_once(
     assert (digests == 1) == bool(encode._parts._forms)
 
 
+@pytest.mark.parametrize("encoder_of", [SpanEncoder, RecordEncoder])
+def test_texts_that_are_not_encoded_are_weighed_too(encoder_of: Any) -> None:
+    """What is remembered keeps them alive, and an agent chooses them."""
+    encode = encoder_of(KEY, AttributeLimits())
+    texts = {"resource_id": "r" * 600_000, "logged_arguments": (("a", "t" * 600_000),)}
+    for _ in range(2):
+        encode((a_decision(cache_result=CacheResult.HIT, log_resource=False, **texts), NO_PARENT))
+
+    assert 1 == len(encode._parts._forms)
+
+
 class _Ids(IdGenerator):
     """Gives the ids of a decision to the span that the SDK makes."""
 
