@@ -26,6 +26,8 @@ _DECIDING_SECONDS = 0.00015
 _FORGETTING = 1.05
 # The same for the shortest way: a server that is busy is as near as before, and is found far away after 400 answers.
 _FORGETTING_WAY = 1.005
+# No way counts as shorter, in seconds, or its time could not grow again.
+_SHORTEST_WAY = SOON_SECONDS / 10
 # How long calls go alone after something has refused a batch as a whole.
 _APART_SECONDS = 60.0
 
@@ -116,7 +118,7 @@ class Gathering:
             took = now - batch.began_at
             self._quickest = min(took, self._quickest * _FORGETTING)
             way = took - len(batch.questions) * _DECIDING_SECONDS
-            self._shortest_way = min(max(way, 0.0), self._shortest_way * _FORGETTING_WAY)
+            self._shortest_way = min(max(way, _SHORTEST_WAY), self._shortest_way * _FORGETTING_WAY)
         credentials = batch.questions[0].credentials
         queue = self._queues.get(credentials)
         if queue is not None and batch in queue.under_way:

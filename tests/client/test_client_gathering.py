@@ -178,6 +178,17 @@ def test_a_server_that_is_busy_is_not_far_away(near: Asked) -> None:
     assert [["a", "b", "c", "d"]] == _names(near.ask_at_once("abcd", deadline=1e9))
 
 
+def test_a_server_that_was_quicker_than_expected_can_be_far_away(near: Asked) -> None:
+    """It has answered many calls in less time than they are taken to need; then another one takes its place."""
+    (batch,) = near.ask_at_once("x" * 60)
+    near.answered(batch, after=60 * 0.00005)
+    for _ in range(500):
+        (batch,) = near.ask(_question(deadline=1e9))
+        near.answered(batch, after=SLOW)
+
+    assert [["a"], ["b"], ["c"], ["d"]] == _names(near.ask_at_once("abcd", deadline=1e9))
+
+
 def test_a_way_that_was_quick_once_is_forgotten(near: Asked) -> None:
     """What counts is how long answers take lately."""
     for _ in range(100):
