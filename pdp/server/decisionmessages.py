@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from sys import getsizeof
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pdp.decision.advice import advice
@@ -48,11 +49,19 @@ class DecisionMessages:
         self._kept_bytes = 0
 
     def write(self, decision: Decision, message: decisions.Decision) -> None:
-        """Write a decision into an empty message, such as an answer's field, without a copy."""
-        if decision.cache_result is CacheResult.HIT:
-            message.MergeFromString(self._common(decision.matter, decision.ruling))
+        """Write a decision into a message, such as an answer's field, without a copy.
+
+        INVARIANT: the message is empty. What it holds before the decision's own fields is kept for other answers.
+        """
+        matter, ruling = decision.matter, decision.ruling
+        remembered = decision.cache_result is CacheResult.HIT
+        kept = self._kept.get((id(matter), id(ruling))) if remembered else None
+        if kept is not None:
+            message.MergeFromString(kept.written)
         else:
-            _write_common(decision.matter, decision.ruling, message)
+            _write_common(matter, ruling, message)
+            if remembered:
+                self._keep(_Common(matter, ruling, message.SerializeToString()))
         message.decision_id = decision.id
         message.cache_result = _CACHE_RESULTS[decision.cache_result]
         write_timestamp(decision.decided_at, message.decide_time)
@@ -66,23 +75,16 @@ class DecisionMessages:
         if decision.access_ends_at:
             write_timestamp(decision.access_ends_at, message.access_request.expire_time)
 
-    def _common(self, matter: Matter, ruling: Ruling) -> bytes:
-        found = self._kept.get((id(matter), id(ruling)))
-        return found.written if found is not None else self._keep(matter, ruling)
-
-    def _keep(self, matter: Matter, ruling: Ruling) -> bytes:
-        message = decisions.Decision()
-        _write_common(matter, ruling, message)
-        written = message.SerializeToString()
+    def _keep(self, common: _Common) -> None:
+        matter, ruling, written = common
         # The two are kept with it, and hold much of the same text.
         held = (ruling.resource_id, ruling.detail, *(value for _, value in ruling.logged_arguments), *ruling.policies)
-        weight = _KEPT_BYTES + 2 * len(written) + sum(map(len, held))
+        weight = _KEPT_BYTES + 2 * len(written) + sum(map(getsizeof, held))
         if len(self._kept) >= _MOST_KEPT or self._kept_bytes + weight > MOST_KEPT_BYTES:
             # What calls that continue have in common is written again, once each.
             self._kept, self._kept_bytes = {}, 0
-        self._kept[id(matter), id(ruling)] = _Common(matter, ruling, written)
+        self._kept[id(matter), id(ruling)] = common
         self._kept_bytes += weight
-        return written
 
 
 def _write_common(matter: Matter, ruling: Ruling, message: decisions.Decision) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from sys import getsizeof
 
 import pytest
 
@@ -50,9 +51,10 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisionmessages, "MOST_KEPT_BYTES", 100_000)
     messages, most = DecisionMessages(), 0
     for number in range(200):
-        ruling = replace(ALLOW, logged_arguments=(("text", "x" * (10_000 if number % 2 else 10)),))
+        # One character in four bytes has all others of its text take as many.
+        ruling = replace(ALLOW, resource_id="x" * (2500 if number % 2 else 10) + "\U0001f600")
         written(messages, replace(ALLOWED, ruling=ruling))
-        held = sum(len(value) for one in messages._kept.values() for _, value in one.ruling.logged_arguments)
+        held = sum(getsizeof(one.ruling.resource_id) for one in messages._kept.values())
         most = max(most, held + 1024 * len(messages._kept))
 
     assert 50_000 < most <= 100_000
