@@ -8,6 +8,7 @@ from sys import getsizeof
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pdp.decision.advice import advice
+from pdp.foundation.quickcaches import WeighedCache
 from pdp.limits import MOST_POLICIES
 from pdp.model import Basis, CacheResult, Decision, Matter, Obligation, Outcome, Ruling
 from pdp.server.fields import write_timestamp
@@ -45,8 +46,7 @@ class DecisionMessages:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int], _Common] = {}
-        self._kept_bytes = 0
+        self._kept: WeighedCache[tuple[int, int], _Common] = WeighedCache(_MOST_KEPT, MOST_KEPT_BYTES)
 
     def write(self, decision: Decision, message: decisions.Decision) -> None:
         """Write a decision into a message, such as an answer's field, without a copy.
@@ -80,11 +80,7 @@ class DecisionMessages:
         # The two are kept with it, and hold much of the same text.
         held = (ruling.resource_id, ruling.detail, *(value for _, value in ruling.logged_arguments), *ruling.policies)
         weight = _KEPT_BYTES + 2 * len(written) + sum(map(getsizeof, held))
-        if len(self._kept) >= _MOST_KEPT or self._kept_bytes + weight > MOST_KEPT_BYTES:
-            # What calls that continue have in common is written again, once each.
-            self._kept, self._kept_bytes = {}, 0
-        self._kept[id(matter), id(ruling)] = common
-        self._kept_bytes += weight
+        self._kept.keep((id(matter), id(ruling)), common, weight)
 
 
 def _write_common(matter: Matter, ruling: Ruling, message: decisions.Decision) -> None:
