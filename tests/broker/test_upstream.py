@@ -170,7 +170,7 @@ def test_a_name_that_leads_to_a_private_address_is_not_asked(later: list[str], m
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in later]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
-    monkeypatch.setattr(socket, "create_connection", lambda *where: dialled.append(where))
+    monkeypatch.setattr(socket.socket, "connect", lambda _, where: dialled.append(where))
     egress = Egress("https://api.example.com/x", private_hosts=())
 
     with pytest.raises(NotAskedError, match="is at the private address"):
@@ -187,12 +187,12 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_dialled(monkeypatch:
     def resolved(*_: object, **__: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in answers.pop(0)]
 
-    def connect(where: tuple[str, int], _: float) -> socket.socket:
+    def connect(_: socket.socket, where: tuple[str, int]) -> None:
         dialled.append(where[0])
         raise ConnectionRefusedError
 
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
-    monkeypatch.setattr(socket, "create_connection", connect)
+    monkeypatch.setattr(socket.socket, "connect", connect)
     egress = Egress("https://api.example.com/x", private_hosts=())
 
     with pytest.raises(Exception, match="cannot be reached"):
