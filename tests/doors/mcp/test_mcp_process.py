@@ -242,7 +242,8 @@ def test_a_client_that_reads_nothing_more_does_not_keep_the_proxy(door: Callable
     assert it.process.stdin is not None
     it.process.stdin.close()
 
-    assert 0 == it.process.wait(PATIENCE)
+    # A server that still writes by then is ended by a signal.
+    assert it.process.wait(PATIENCE) in {0, -signal.SIGTERM & 0xFF}
 
 
 def test_a_flood_of_the_server_is_not_kept(door: Callable[..., Door]) -> None:
