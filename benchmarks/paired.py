@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from benchmarks.inturns import SHOWN, quartiles
 from pdp.bench.figures import Figures
 from pdp.bench.measuring import measured
 from pdp.bench.plan import ALL_MISSES, Measurement, Shape
@@ -25,14 +26,7 @@ from pdp.bench.receiver import receiving
 from pdp.bench.servers import pdp_server
 from pdp.testing.inprocess import write_folder
 
-# In this order, so that the first two of each round have the same neighbours.
 _OTHER, _THIS, _AGAIN = "the other", "this", "the other again"
-_FIGURES: Final[Sequence[tuple[str, Callable[[Figures], float]]]] = (
-    ("CPU, µs", lambda found: found.cpu),
-    ("calls/s", lambda found: found.rate),
-    ("p50, ms", lambda found: found.p50),
-    ("p99, ms", lambda found: found.p99),
-)
 _MEASUREMENTS: Final = {
     "16": Measurement(shape=Shape.FRAMES, concurrency=16),
     "apart": Measurement(shape=Shape.FRAMES, concurrency=16, connections=16),
@@ -95,18 +89,12 @@ def _print_table(asked: Sequence[Measurement], found: Sequence[dict[str, list[Fi
     print("| | figure | the other | this | this to the other: quartiles | the other again to itself |")
     print("|---|---|---|---|---|---|")
     for measurement, figures in zip(asked, found, strict=True):
-        for name, figure in _FIGURES:
-            other, this, again = ([figure(one) for one in figures[which]] for which in (_OTHER, _THIS, _AGAIN))
+        other, this, again = (figures[name] for name in (_OTHER, _THIS, _AGAIN))
+        for name, what in SHOWN:
             print(
-                f"| {measurement.title} | {name} | {quantiles(other)[1]:.3g} | {quantiles(this)[1]:.3g} "
-                f"| {_ratios(this, other)} | {_ratios(again, other)} |"
+                f"| {measurement.title} | {name} | {median(map(what, other)):.3g} | {median(map(what, this)):.3g} "
+                f"| {quartiles(this, other, what)} | {quartiles(again, other, what)} |"
             )
-
-
-def _ratios(measured: Sequence[float], control: Sequence[float]) -> str:
-    """Return the quartiles of the ratios, round by round."""
-    low, middle, high = quantiles(one / other for one, other in zip(measured, control, strict=True))
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Final
 
+from benchmarks.inturns import SHOWN, quartiles
 from pdp.bench.figures import Figures
 from pdp.bench.measuring import measured
 from pdp.bench.plan import Measurement, Shape
@@ -23,13 +23,6 @@ from pdp.bench.questions import generated_workload
 from pdp.bench.receiver import receiving
 from pdp.bench.servers import pdp_server
 from pdp.testing.inprocess import write_folder
-
-_FIGURES: Final[Sequence[tuple[str, Callable[[Figures], float]]]] = (
-    ("CPU, µs", lambda found: found.cpu),
-    ("calls/s", lambda found: found.rate),
-    ("p50, ms", lambda found: found.p50),
-    ("p99, ms", lambda found: found.p99),
-)
 
 
 def main() -> int:
@@ -81,14 +74,11 @@ def _print_table(callers: Sequence[int], found: dict[tuple[int, Shape], list[Fig
     print("| callers | figure | each by itself | together | ratio: quartiles |")
     print("|---|---|---|---|---|")
     for many in callers:
-        for name, figure in _FIGURES:
-            alone, together = (
-                [figure(one) for one in found[many, shape]] for shape in (Shape.CLIENT_ALONE, Shape.CLIENT_TOGETHER)
-            )
-            low, middle, high = quantiles(one / other for one, other in zip(together, alone, strict=True))
+        alone, together = (found[many, shape] for shape in (Shape.CLIENT_ALONE, Shape.CLIENT_TOGETHER))
+        for name, what in SHOWN:
             print(
-                f"| {many} | {name} | {median(alone):.3g} | {median(together):.3g} "
-                f"| {middle:.3f} ({low:.3f} to {high:.3f}) |"
+                f"| {many} | {name} | {median(map(what, alone)):.3g} | {median(map(what, together)):.3g} "
+                f"| {quartiles(together, alone, what)} |"
             )
 
 
