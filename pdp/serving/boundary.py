@@ -65,7 +65,7 @@ class Boundary:
         way: RightOfWay | None = None,
     ) -> None:
         self.routes = routes
-        self.answers_left = self._turn_left = answers_left
+        self.answers_left = answers_left
         self._lanes = lanes
         self._authenticator = authenticator
         self._clock = clock
@@ -95,7 +95,7 @@ class Boundary:
     def turn_left(self) -> None:
         """End a turn, on the transport's own thread; call this once its answers have left."""
         self._turns.left()
-        self._turn_left()
+        self.answers_left()
 
     def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on the transport's own thread."""
