@@ -244,6 +244,7 @@ def test_on_a_full_disk_one_message_does_not_become_many(
     with sending(make_receiver(tmp_path, server.url), sessions=store) as sender:
         wait_until(sender.sends)
         with closing(apsw.Connection(str(path))) as connection:
+            connection.set_busy_timeout(30_000)  # the sender writes now and then too
             connection.execute("CREATE TRIGGER full BEFORE DELETE ON messages BEGIN SELECT RAISE(ABORT, ''); END")
             store.insert(waiting("a"), wall_at=1000.0)
             wait_until(lambda: len(server.taken) == 1)

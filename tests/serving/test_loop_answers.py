@@ -122,6 +122,7 @@ def test_a_locked_store_holds_up_no_remembered_decision(asking: Asking, monkeypa
     expected = decision(asking.ask(remembered, "read"))
     asking.asked.clear()
     with closing(apsw.Connection(str(asking.path))) as other:
+        other.set_busy_timeout(30_000)  # the server writes now and then too
         other.execute("BEGIN IMMEDIATE")
         held = [asking.ask(handle, "mark") for handle in waiting]
         # From here on they have read what they need, and only wait.
