@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.aims import AIM_COLUMNS, aim_rows
 from benchmarks.pictures import PICTURES, draw
 from pdp.bench import Result, read_result
-from pdp.cli.operate.benchview import FINDING_COLUMNS, controls, finding_rows, lateness, own_cost, quietness
+from pdp.cli.operate.benchview import FINDING_COLUMNS, controls, finding_rows, lateness, own_cost, quietness, refusals
 
 PAGE = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results: written by `make bench` -->\n", "<!-- end of results -->\n"
@@ -36,7 +36,8 @@ def rendered(result: Result) -> str:
 def _lines(result: Result) -> Iterator[str]:
     machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     yield ""
-    remarks = "; ".join([*result.remarks, *controls(result), *quietness(result), *own_cost(result), *lateness(result)])
+    about_load = (*quietness(result), *own_cost(result), *lateness(result), *refusals(result))
+    remarks = "; ".join([*result.remarks, *controls(result), *about_load])
     yield f"Measured {result.at[:10]}: {result.effort}; {remarks}."
     yield f"The machine: {machine}."
     yield "\nThe aims:\n"

@@ -20,7 +20,8 @@ class Figures:
     for each decision. `remembered` is the share of answers, from 0 to 1, that came from the decision cache. `late` is
     the median delay of an open loop's calls, in milliseconds after their time. `load` is µs of the load's CPU for each
     decision. `others` is the share of the server's
-    core that neither the server nor the kernel's network used: other work of the machine.
+    core that neither the server nor the kernel's network used: other work of the machine. `again` is how often raw
+    frames asked a call again.
     """
 
     cpu: float = math.nan
@@ -30,6 +31,7 @@ class Figures:
     late: float = math.nan
     load: float = math.nan
     others: float = math.nan
+    again: int = 0
 
     @property
     def p50(self) -> float:

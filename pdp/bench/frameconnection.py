@@ -31,16 +31,17 @@ _CODES: Final = {str(code.value[0]): code.name for code in grpc.StatusCode}
 
 
 class Exchange:
-    """One call: what was asked, when it began, and as much of the answer as has come.
+    """One call: what was asked, when it began, how often it was refused, and as much of the answer as has come.
 
     `asked.wire` is the call's message in gRPC's frame, but for the digits that both end with.
     """
 
-    __slots__ = ("answer", "asked", "begun", "headed")
+    __slots__ = ("answer", "asked", "begun", "headed", "refused")
 
     def __init__(self, asked: Asked, begun: float) -> None:
         self.asked = asked
         self.begun = begun
+        self.refused = 0
         self.headed = False
         self.answer = b""
 
@@ -70,6 +71,7 @@ class FrameConnection:
         self._next_stream = 1
         self._open: dict[int, Exchange] = {}
         self._queue: deque[Exchange] = deque()
+        self._refused: list[Exchange] = []
         # The rest of the body and the stream's own window, for each stream that waits for one.
         self._unsent: dict[int, tuple[bytes, int]] = {}
         self._reader = FrameReader()
@@ -85,7 +87,7 @@ class FrameConnection:
 
     @property
     def in_progress(self) -> int:
-        """Return how many calls have no answer yet, those that wait included."""
+        """Return how many calls have no answer yet, those that wait included, but those that were refused."""
         return len(self._open) + len(self._queue)
 
     def ask(self, exchange: Exchange) -> None:
@@ -115,6 +117,11 @@ class FrameConnection:
             self._begin()
         return answered
 
+    def refused(self) -> list[Exchange]:
+        """Return the calls that the server refused before it looked at them, since the last time: ask them again."""
+        refused, self._refused = self._refused, []
+        return refused
+
     def _take_other(self, one: Frame, answered: list[Exchange]) -> None:
         if one.kind == frames.CONTINUATION:
             self._take_continued(one, answered)
@@ -125,12 +132,19 @@ class FrameConnection:
         elif one.kind == frames.PING and not one.flags & frames.ACK:
             self._out.append(frame(frames.PING, frames.ACK, 0, one.payload))
         elif one.kind == frames.RST_STREAM and one.stream in self._open:
-            raise WrongAnswerError(f"no answer: the server reset a call with {frames.error_name(one.payload)}")
+            self._take_reset(one.stream, frames.error_name(one.payload))
         elif one.kind == frames.GOAWAY:
             error, said = frames.error_name(one.payload[4:8]), one.payload[8:].decode("ascii", "replace")
             raise WrongAnswerError(f"the server ended the connection with {error}" + (f": {said}" if said else ""))
         elif one.kind == frames.PUSH_PROMISE:
             raise WrongAnswerError("the server pushed a stream, which it was told not to")
+
+    def _take_reset(self, stream: int, error: str) -> None:
+        # RFC 9113, section 8.7: such a call was not begun, and is safe to be asked again. No other error says so.
+        if error != frames.REFUSED or self._open[stream].headed:
+            raise WrongAnswerError(f"no answer: the server reset a call with {error}")
+        self._unsent.pop(stream, None)
+        self._refused.append(self._open.pop(stream))
 
     def _take_data(self, one: Frame) -> None:
         exchange = self._open.get(one.stream)

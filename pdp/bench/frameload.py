@@ -2,15 +2,16 @@
 
 Calls are prepared beforehand and go over one connection or several, with one thread and without gRPC. Each answer must
 have a length that right answers to its question have had; one in four, and each of another length, is decoded and
-compared.
+compared. A call that the server refuses unread is asked again, a few times and after a pause, and its time runs on.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain, count, islice
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from ssl import SSLContext, SSLWantReadError, SSLWantWriteError, create_default_context
@@ -30,6 +31,10 @@ from pdp.bench.servers import Target
 _PATIENCE_SECONDS: Final = 30.0
 _RECEIVED_BYTES: Final = 256 * 1024
 _CHECKED_EVERY: Final = 4
+# A stall has many calls open at once on one connection, and gRPC's own server then refuses some unread. Asked again at
+# once, they are refused again while the stall lasts: a second is longer than most, and many times what a call takes.
+PAUSE_SECONDS: Final = 0.01
+_MOST_REFUSALS: Final = 100
 # How many calls that were never made before are prepared for each second: more than a server has answered.
 _FRESH_A_SECOND: Final = 20_000
 
@@ -86,6 +91,9 @@ class FrameLoad:
         self._checks = checks
         self._now = now
         self._in_progress = 0
+        # What was refused, by when it is asked again, and how often that was done.
+        self._refused: deque[tuple[float, _Line, Exchange]] = deque()
+        self._again = 0
         # The connections that may have something to send.
         self._touched = {*lines}
 
@@ -101,10 +109,13 @@ class FrameLoad:
     def run(self, measurement: Measurement, seconds: float) -> Sample:
         """Run the loop of a measurement."""
         self._checks.begin()
+        self._again = 0
         with undisturbed():
             if measurement.rate is not None:
-                return self._open_loop(measurement.rate, seconds)
-            return self._closed_loop(measurement.concurrency, seconds)
+                sample = self._open_loop(measurement.rate, seconds)
+            else:
+                sample = self._closed_loop(measurement.concurrency, seconds)
+        return replace(sample, again=self._again)
 
     def _closed_loop(self, concurrency: int, seconds: float) -> Sample:
         took: list[float] = []
@@ -148,6 +159,8 @@ class FrameLoad:
 
     def _answered(self, seconds: float, *, patient: bool = False) -> Iterator[tuple[_Line, list[Exchange]]]:
         """Send what there is to send, wait for bytes, and yield the calls that they answer; `patient` allows none."""
+        if self._refused:
+            seconds, patient = min(seconds, self._ask_again()), True
         for line in self._touched:
             line.send()
         self._touched.clear()
@@ -158,8 +171,28 @@ class FrameLoad:
             self._touched.add(key.data)
             if events & EVENT_READ:
                 answered = key.data.receive()
+                self._take_refused(key.data)
                 self._in_progress -= len(answered)
                 yield key.data, answered
+
+    def _take_refused(self, line: _Line) -> None:
+        for one in line.connection.refused():
+            one.refused += 1
+            if one.refused > _MOST_REFUSALS:
+                raise WrongAnswerError(f"no answer: the server refused a call {one.refused} times")
+            self._refused.append((self._now() + PAUSE_SECONDS, line, one))
+
+    def _ask_again(self) -> float:
+        """Ask again what was refused and is due. Return how long the next one may wait, in seconds."""
+        while self._refused:
+            due, line, one = self._refused[0]
+            if (left := due - self._now()) > 0:
+                return left
+            self._refused.popleft()
+            self._again += 1
+            line.connection.ask(one)
+            self._touched.add(line)
+        return _PATIENCE_SECONDS
 
 
 class Checks:

@@ -15,6 +15,9 @@ HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE = 1,
 # What counts until a peer's settings say otherwise. No peer may send larger frames than it was told to.
 USUAL_TABLE, USUAL_WINDOW, MOST_FRAME = 4096, 65_535, 16_384
 
+# The error of a call that the server has not begun.
+REFUSED: Final = "REFUSED_STREAM"
+
 _HEAD: Final = struct.Struct(">BHBBI")
 _HEAD_BYTES: Final = 9
 _SETTING: Final = struct.Struct(">HI")
@@ -22,7 +25,7 @@ _LAST_31_BITS: Final = 0x7FFF_FFFF
 _PRIORITY_BYTES: Final = 5
 _ERRORS: Final = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT", "STREAM_CLOSED",
-    "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
+    "FRAME_SIZE_ERROR", REFUSED, "CANCEL", "COMPRESSION_ERROR", "CONNECT_ERROR", "ENHANCE_YOUR_CALM",
     "INADEQUATE_SECURITY", "HTTP_1_1_REQUIRED",
 )  # fmt: skip
 

@@ -32,7 +32,8 @@ class Answered:
 class Sample:
     """The measurements of a loop. Times are seconds; `late` is the delay of each call of an open loop.
 
-    Of `decisions`, `checked` were decoded, and `remembered` and `fresh` count only those.
+    Of `decisions`, `checked` were decoded, and `remembered` and `fresh` count only those. `again` is how often a call
+    was asked again because the server had refused it unread; gRPC's client does not say how often it did so.
     """
 
     took: Sequence[float]
@@ -42,6 +43,7 @@ class Sample:
     fresh: int
     elapsed: float
     late: Sequence[float] = ()
+    again: int = 0
 
 
 # Asks, and raises `WrongAnswerError` when the answer is wrong.

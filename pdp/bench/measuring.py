@@ -51,6 +51,7 @@ def measured(target: Target, measurement: Measurement, workload: Workload, secon
         latencies=milliseconds(sample.took),
         remembered=share if target.dialect.cached else math.nan,
         late=median_late(sample),
+        again=sample.again,
         load=spent.load / sample.decisions * 1e6,
         # The kernel counts a core's time in steps, so a short measurement can give more than the whole.
         others=min(1.0, max(0.0, spent.core - spent.server) / sample.elapsed),

@@ -121,7 +121,8 @@ def read_result(file: Path) -> Result:
 def _plain(figures: Figures) -> dict[str, Any]:
     # JSON has no NaN: unknown values are left out.
     known = {name: round(getattr(figures, name), 4) for name in _KNOWN if not math.isnan(getattr(figures, name))}
-    return {**known, "latencies": [round(one, 4) for one in figures.latencies]}
+    again = {"again": figures.again} if figures.again else {}
+    return {**known, **again, "latencies": [round(one, 4) for one in figures.latencies]}
 
 
 def _figures(row: Mapping[str, Any]) -> Figures:

@@ -196,7 +196,11 @@ def test_a_server_can_go_on_sending(monkeypatch: pytest.MonkeyPatch) -> None:
             "ended the connection with ENHANCE_YOUR_CALM: too many",
         ),
         (frame(frames.GOAWAY, 0, 0, b"\0\0\0\x01\0\0\0\0"), "ended the connection with NO_ERROR"),
-        (frame(frames.RST_STREAM, 0, 1, b"\0\0\0\x07"), "reset a call with REFUSED_STREAM"),
+        (frame(frames.RST_STREAM, 0, 1, b"\0\0\0\x08"), "reset a call with CANCEL"),
+        (
+            frame(frames.HEADERS, frames.END_HEADERS, 1, OK) + frame(frames.RST_STREAM, 0, 1, b"\0\0\0\x07"),
+            "reset a call with REFUSED_STREAM",
+        ),
         (frame(frames.RST_STREAM, 0, 1, b"\0\0\1\0"), "reset a call with error 256"),
         (
             frame(frames.HEADERS, ENDED, 1, OK + STATUS[:-1] + b"\x018" + b"\x00\x0cgrpc-message\x0cwait%20it%21"),
@@ -229,6 +233,23 @@ def test_what_is_no_answer_ends_the_run(data: bytes, expected: str) -> None:
 
     with pytest.raises(WrongAnswerError, match=expected):
         connection.receive(data)
+
+
+def test_a_refused_call_can_be_asked_again() -> None:
+    """It is given back once, what waited of its body is forgotten, and asked again it is a call like any other."""
+    connection = connected({frames.INITIAL_WINDOW_SIZE: 10})
+    (exchange,) = asked(connection, b"question")
+    connection.outgoing()
+
+    assert [] == connection.receive(frame(frames.RST_STREAM, 0, 1, b"\0\0\0\x07"))
+    assert ([exchange], [], 0) == (connection.refused(), connection.refused(), connection.in_progress)
+
+    connection.receive(frames.window_frame(1, 100))
+    connection.ask(exchange)
+    assert [(3, b"question00")] == data_to(connection)
+    connection.receive(frames.window_frame(3, 100))
+    connection.outgoing()
+    assert [exchange] == connection.receive(answered(3))
 
 
 def test_a_call_that_was_answered_may_be_reset() -> None:

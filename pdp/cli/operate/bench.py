@@ -44,6 +44,7 @@ from pdp.cli.operate.benchview import (
     lateness,
     own_cost,
     quietness,
+    refusals,
 )
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
@@ -169,7 +170,7 @@ def _needed(setup: str) -> str:
 
 
 def _show(result: Result) -> None:
-    about_load = (*quietness(result), *own_cost(result), *lateness(result))
+    about_load = (*quietness(result), *own_cost(result), *lateness(result), *refusals(result))
     head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *controls(result), *about_load]
     click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))

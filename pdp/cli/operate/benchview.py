@@ -55,6 +55,14 @@ def lateness(result: Result) -> Iterator[str]:
                 yield f"{finding.title}, {server}: half of the calls started at least {late.median:.1f} ms late"
 
 
+def refusals(result: Result) -> Iterator[str]:
+    """Yield how many calls were asked again because the server had refused them unread, if any."""
+    for finding in result.findings:
+        for server, rounds in finding.rounds.items():
+            if again := sum(one.again for one in rounds):
+                yield f"{finding.title}, {server}: refused calls were asked again {again} times, and their time ran on"
+
+
 def own_cost(result: Result) -> Iterator[str]:
     """Yield the load's own CPU for each kind of request, where it is known: what costs a server less, it cannot see."""
     costs: dict[str, list[float]] = {}
