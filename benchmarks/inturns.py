@@ -12,6 +12,9 @@ SHOWN: Final[Sequence[tuple[str, What]]] = (("CPU, µs", cpu), ("calls/s", rate)
 
 
 def quartiles(measured: Sequence[Figures], control: Sequence[Figures], what: What) -> str:
-    """Return the median of the ratios, and the other quartiles in brackets. There must be two rounds or more."""
-    low, middle, high = quantiles(what(one) / what(other) for one, other in zip(measured, control, strict=True))
+    """Return the median of the ratios, and the other quartiles in brackets; of one round, its ratio alone."""
+    ratios = [what(one) / what(other) for one, other in zip(measured, control, strict=True)]
+    if len(ratios) == 1:
+        return f"{ratios[0]:.3f}"
+    low, middle, high = quantiles(ratios)
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"

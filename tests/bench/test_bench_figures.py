@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from pdp.bench.figures import Figures, Spread, milliseconds, percentile, ratios, spread
+from benchmarks.inturns import quartiles
+from pdp.bench.figures import Figures, Spread, cpu, milliseconds, percentile, ratios, spread
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,14 @@ def test_ratios_are_taken_round_by_round() -> None:
     control = [Figures(cpu=10.0), Figures(cpu=100.0), Figures(cpu=10.0)]
 
     assert Spread(median=2.0, least=2.0, most=2.2) == ratios(rounds, control, lambda one: one.cpu)
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [([30.0], "3.000"), ([30.0, 10.0], "2.000 (0.500 to 3.500)"), ([10.0, 20.0, 30.0], "2.000 (1.000 to 3.000)")],
+)
+def test_ratios_in_turns_have_quartiles_where_there_are_several(measured: list[float], expected: str) -> None:
+    """One round has a ratio and no spread."""
+    control = [Figures(cpu=10.0)] * len(measured)
+
+    assert expected == quartiles([Figures(cpu=one) for one in measured], control, cpu)
