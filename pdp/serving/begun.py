@@ -41,6 +41,10 @@ class BegunCall(Protocol):
         """Ask for the message; say whether it has come at once. A call that waits is taken out before it goes on."""
         ...
 
+    def follow(self) -> None:
+        """Be taken out from now on once its caller has left. A call that is asked hears of that anyway."""
+        ...
+
     def give_up(self, error: PDPError) -> None:
         """End with an error, without waiting."""
         ...
@@ -154,6 +158,7 @@ class BegunCalls:
             calls = self._groups.setdefault(call.group, _Calls())
             calls.unasked[call] = self._clock.now().boot_at
             surplus = calls.oldest() if len(calls) > _MOST else None
+        call.follow()
         if surplus is not None:
             self._end(surplus, _too_many(_MOST))
 

@@ -178,11 +178,15 @@ class Boundary:
 
     def give_up(self, call: _Call, error: PDPError) -> None:
         """End a call whose message does not arrive."""
+        self.abandon(call)
         rpc = call.route.rpc
-        if rpc.roles != PUBLIC:
-            call.lane.leave(call.owner)
         if not call.incoming.cancelled:
             self._refuser.refuse(rpc, call.caller, call.incoming, refusal_for(rpc, call.incoming.metadata, error))
+
+    def abandon(self, call: _Call) -> None:
+        """Give the place of a call back that waited for its message."""
+        if call.route.rpc.roles != PUBLIC:
+            call.lane.leave(call.owner)
 
     def _require_admission(self, rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
         _require_role(rpc, caller)
@@ -328,6 +332,15 @@ class _Call:
         self._has_arrived = True
         if not self.waits or self._begun.take(self):
             self._boundary.arrived(self, wire)
+
+    def follow(self) -> None:
+        """Leave its place from now on once its caller has left."""
+        if not self.incoming.add_callback(self._left):
+            self._left()
+
+    def _left(self) -> None:
+        if self._begun.take(self):
+            self._boundary.abandon(self)
 
     def give_up(self, error: PDPError) -> None:
         """End without a message."""

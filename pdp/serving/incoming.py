@@ -113,6 +113,15 @@ class GRPCIncoming:
         if not active:
             then(None)
 
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called on gRPC's own thread when the call is over; return False when it already is."""
+        state = self._state
+        with state.condition:
+            if state.callbacks is None:
+                return False
+            state.callbacks.append(callback)
+            return True
+
     def begin(self) -> GRPCOutgoing:
         """Begin to answer with messages that are sent without waiting."""
         return GRPCOutgoing(self._event, self._state)

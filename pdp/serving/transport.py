@@ -115,6 +115,13 @@ class Incoming(Protocol):
         """
         ...
 
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called on the transport's own thread when the call is over; return False when it already is.
+
+        It is then never called.
+        """
+        ...
+
     def begin(self) -> Outgoing:
         """Begin to answer with messages that are sent without waiting."""
         ...

@@ -31,6 +31,9 @@ class Silent:
         self.asked = True
         return False
 
+    def follow(self) -> None:
+        """Stay: its caller does."""
+
     def give_up(self, _: PDPError) -> None:
         """Leave its lane."""
         self.over = True

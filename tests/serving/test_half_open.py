@@ -15,6 +15,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from pdp.errors import ConfigurationError
 from pdp.limits import Limits
 from pdp.serving import incoming
+from pdp.serving.begun import ASKED
 from pdp.serving.incoming import require_known_grpc
 from pdp.serving.transports import LOOP
 from pdp.testing.waiting import wait_until
@@ -276,6 +277,21 @@ def test_a_cancelled_call_leaves_its_place(serve: Serve, begin: Begin) -> None:
 
     assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
     assert running.server._pools[0]._open in ({}, {"pep": 1})
+
+
+def test_a_cancelled_call_that_waits_for_its_turn_leaves_its_place(serve: Serve, begin: Begin) -> None:
+    """At once, and not when its turn comes: those before it send nothing, and no time passes here."""
+    running = serve(limits=Limits(concurrent_calls=120))
+    begin(running, AUTHORIZE, "pep", ASKED)
+    wait_until(lambda: open_calls(running) == ASKED)
+    waiting = begin(running, AUTHORIZE, "pep", 20)
+    wait_until(lambda: open_calls(running) == ASKED + 20)
+
+    for call in waiting:
+        call.cancel()
+    wait_until(lambda: open_calls(running) == ASKED)
+
+    assert {"pep": ASKED} == running.server._pools[0]._open
 
 
 def test_another_grpc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
