@@ -444,8 +444,10 @@ class Decision:
 
     `definition_digest` is of the tool's definition as the PEP stated it; empty when it was not stated. `reportable`
     says whether the gateway can report what came of the call: it was allowed, the gateway sees results, and the bundle
-    can make use of them. `labels_added` holds the labels that this decision added to the session or to one above it,
-    sorted; `debits` is what it took of budgets of the session, `counted_as` the names under which the call is counted.
+    can make use of them. `recurs` says that `matter` and `ruling` are the same objects in each decision about an equal
+    call, for as long as these are remembered: its `cache_result` is a hit. `labels_added` holds the labels that this
+    decision added to the session or to one above it, sorted; `debits` is what it took of budgets of the session,
+    `counted_as` the names under which the call is counted.
     `access_request_id` names the request to a person about the call: of a deny, the one to wait for, until
     `access_ends_at` (unix seconds); of an allow, the one whose approval was used. `phases` holds (name, microseconds)
     in order. `decided_at` is unix seconds, `duration_us` microseconds.
@@ -460,6 +462,7 @@ class Decision:
     decided_at: float
     duration_us: float
     reportable: bool = False
+    recurs: bool = False
     labels_added: tuple[str, ...] = ()
     debits: Debited = ()
     access_request_id: str = ""

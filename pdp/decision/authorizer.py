@@ -277,8 +277,9 @@ class Authorizer:
                     return self._decide(anew, asked, left - 1)
                 settled = anew
         ids = (decision_id, *self._trace_ids(asked.parent, caller))
+        recurs = matter is not None
         matter = matter or matter_of(snapshot, plan.tool, request.call, caller)
-        decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times)
+        decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times, recurs=recurs)
         if settled is None:
             return Decided(decision, ruling, decision.id, None, snapshot, asked)
         whole = _with_settled(decision, settled, times)
@@ -369,6 +370,8 @@ def _decision(
     snapshot: Snapshot,
     asked: Asked,
     times: tuple[int, int, int],
+    *,
+    recurs: bool = False,
 ) -> Decision:
     request, caller = asked.request, asked.caller
     decision_id, trace_id, span_id = ids
@@ -384,6 +387,7 @@ def _decision(
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
         reportable=snapshot.bundle.takes_reports and ruling.allowed and caller.sees_results,
+        recurs=recurs,
         phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,

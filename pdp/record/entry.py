@@ -16,7 +16,7 @@ from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
 from pdp.foundation.quickcaches import WeighedCache
 from pdp.limits import MOST_POLICIES
-from pdp.model import CacheResult, Caller, Counted, Debited, Decision, Matter, Obligation, Ruling
+from pdp.model import Caller, Counted, Debited, Decision, Matter, Obligation, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
@@ -103,7 +103,7 @@ class Entries:
     def _form(self, decision: Decision) -> _Form:
         matter, ruling, caller = decision.matter, decision.ruling, decision.caller
         written_once = decision.labels_added or decision.debits or decision.access_request_id
-        if decision.cache_result is not CacheResult.HIT or written_once:
+        if written_once or not decision.recurs:
             return _form_of(decision, self._key)
         key = (id(matter), id(ruling), id(caller), decision.definition_digest)
         form = self._forms.get(key)

@@ -41,7 +41,7 @@ class _Common(NamedTuple):
 class DecisionMessages:
     """Writes decisions for callers. Safe for threads.
 
-    What a remembered decision is about and its ruling are the same objects each time: what an answer says of them is
+    What a decision that recurs is about and its ruling are the same objects each time: what an answer says of them is
     kept, as bytes.
     """
 
@@ -54,13 +54,12 @@ class DecisionMessages:
         INVARIANT: the message is empty. What it holds before the decision's own fields is kept for other answers.
         """
         matter, ruling = decision.matter, decision.ruling
-        remembered = decision.cache_result is CacheResult.HIT
-        kept = self._kept.get((id(matter), id(ruling))) if remembered else None
+        kept = self._kept.get((id(matter), id(ruling))) if decision.recurs else None
         if kept is not None:
             message.MergeFromString(kept.written)
         else:
             _write_common(matter, ruling, message)
-            if remembered:
+            if decision.recurs:
                 self._keep(_Common(matter, ruling, message.SerializeToString()))
         message.decision_id = decision.id
         message.cache_result = _CACHE_RESULTS[decision.cache_result]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pdp.foundation.jsontext import keyed_digest
 from pdp.foundation.quickcaches import SmallCache, WeighedCache
-from pdp.model import Basis, CacheResult, Caller, Decision, Matter, Ruling, TraceParent
+from pdp.model import Basis, Caller, Decision, Matter, Ruling, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names, wire
 from pdp.telemetry.attributes import (
@@ -218,7 +218,7 @@ class _Form(NamedTuple):
 class _Parts:
     """Encoded attributes of decisions, each after one tag; repeating parts are remembered.
 
-    What a remembered decision is about and its ruling are the same objects each time: these find a form at once. With
+    What a decision that recurs is about and its ruling are the same objects each time: these find a form at once. With
     `recorded` it holds what only log records have.
     """
 
@@ -234,11 +234,12 @@ class _Parts:
     def form(self, decision: Decision) -> _Form:
         """Return what decisions about equal calls share."""
         matter, ruling, caller = decision.matter, decision.ruling, decision.caller
-        key = (id(matter), id(ruling), id(caller), decision.definition_digest, decision.cache_result)
+        key = (id(matter), id(ruling), id(caller), decision.definition_digest)
         form = self._forms.get(key)
         if form is None:
             form = self._form_of(decision)
-            if decision.cache_result is CacheResult.HIT:
+            # Others are found by objects that no later decision has, and would only take the place of those that are.
+            if decision.recurs:
                 self._forms.keep(key, form, _weight(form))
         return form
 

@@ -218,10 +218,10 @@ def forms(_: Path) -> object:
     entries, limits = Entries(KEY), AttributeLimits()
     encoders = SpanEncoder(KEY, limits), RecordEncoder(KEY, limits)
     for number in range(3000):
-        entries.decision(largest(number, cache_result=CacheResult.HIT))
+        entries.decision(largest(number, cache_result=CacheResult.HIT, recurs=True))
         for encode in encoders:
             # Of equal texts, so that parts that repeat are one each: these are kept with what waits to be sent.
-            encode((largest(0, cache_result=CacheResult.HIT), NO_PARENT))
+            encode((largest(0, cache_result=CacheResult.HIT, recurs=True), NO_PARENT))
     return entries, encoders
 
 
@@ -229,7 +229,7 @@ def answers(_: Path) -> object:
     """Write answers by remembered rulings with the longest texts."""
     messages = DecisionMessages()
     for number in range(3000):
-        messages.write(largest(number, cache_result=CacheResult.HIT), decision_pb2.Decision())
+        messages.write(largest(number, cache_result=CacheResult.HIT, recurs=True), decision_pb2.Decision())
     return messages
 
 

@@ -69,6 +69,19 @@ def test_no_key_holds_only_the_call_where_policies_see_targets(pdp: Opened, monk
     assert ["read", "read", "read", "call"] == [key[0] for key in keys]
 
 
+def test_only_what_is_found_by_the_call_recurs(pdp: Opened) -> None:
+    """Its matter and ruling are those of the next equal call; where policies see targets they are always new ones."""
+    _, handle = pdp.session("mail/*")
+
+    seen, unseen = ([ask(pdp, handle, name, "a@x.com") for _ in range(3)] for name in ("send", "file"))
+
+    assert [(CacheResult.MISS, False), (CacheResult.HIT, False), (CacheResult.HIT, False)] == [
+        (one.cache_result, one.recurs) for one in seen
+    ]
+    assert [False, True, True] == [one.recurs for one in unseen]
+    assert (True, True) == (unseen[1].matter is unseen[2].matter, unseen[1].ruling is unseen[2].ruling)
+
+
 def test_nothing_is_looked_for_where_no_policy_sees_it(pdp: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Targets cost only the calls whose policies ask for them."""
 

@@ -42,7 +42,9 @@ def test_labels_that_a_call_added_are_written() -> None:
     entries = Entries(KEY)
     ruling, caller = a_decision().ruling, a_decision().caller
     bare, added = (
-        replace(a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, labels_added=labels)
+        replace(
+            a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, recurs=True, labels_added=labels
+        )
         for labels in ((), ("seen", "untrusted"))
     )
 
@@ -69,7 +71,7 @@ def test_what_a_call_took_of_budgets_is_written() -> None:
     entries = Entries(KEY)
     ruling, caller = a_decision().ruling, a_decision().caller
     bare, charged = (
-        replace(a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, debits=debits)
+        replace(a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, recurs=True, debits=debits)
         for debits in ((), (("max_calls", 3), ("max_sum", "12.5000")))
     )
 
@@ -228,7 +230,7 @@ def test_only_what_was_remembered_is_kept() -> None:
     for result in (CacheResult.NONE, CacheResult.MISS, CacheResult.BYPASS):
         record_of(entries, cache_result=result)
     before = len(entries._forms)
-    record_of(entries, cache_result=CacheResult.HIT)
+    record_of(entries, cache_result=CacheResult.HIT, recurs=True)
 
     assert (0, 1) == (before, len(entries._forms))
 
@@ -244,7 +246,7 @@ def weight_of(decision: Decision) -> int:
 def test_what_is_kept_is_bounded_in_bytes(more: int) -> None:
     """Forms of 8 MiB are kept; the one that would exceed them begins anew, and counts for itself."""
     entries, caller = Entries(KEY), a_decision().caller
-    small = a_decision(cache_result=CacheResult.HIT, user="", caller=caller)
+    small = a_decision(cache_result=CacheResult.HIT, recurs=True, user="", caller=caller)
     room = 8 * 1024 * 1024 - 2 * weight_of(small)
     large = replace(small, matter=replace(small.matter, user="x" * (room // 2 + more)))
     entries.decision(small)

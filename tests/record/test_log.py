@@ -225,7 +225,7 @@ def test_any_decision_is_one_line(decision: Decision) -> None:
 @pytest.mark.parametrize("field", [field.name for one in (Decision, Matter) for field in fields(one)])
 def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
     """What is kept of a record for equal calls never stands in the record of another call, whichever field differs."""
-    entries, first = Entries(KEY), a_decision(cache_result=CacheResult.HIT)
+    entries, first = Entries(KEY), a_decision(cache_result=CacheResult.HIT, recurs=True)
     other: dict[type, Any] = {
         str: "other",
         bool: True,
@@ -241,6 +241,8 @@ def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
     value: Any = (("max_calls", 7),) if field == "debits" else other[type(getattr(held, field))]
     changed: Any = replace(held, **{field: value})
     second = changed if held is first else replace(first, matter=changed)
+    # Only what is remembered recurs.
+    second = replace(second, recurs=second.cache_result is CacheResult.HIT)
 
     written = [entries.decision(first), entries.decision(second), entries.decision(first)]
 
@@ -253,7 +255,7 @@ def test_what_is_kept_for_equal_calls_is_bounded() -> None:
 
     kept = []
     for number in range(5000):
-        entries.decision(a_decision(cache_result=CacheResult.HIT, tool=f"tool_{number}"))
+        entries.decision(a_decision(cache_result=CacheResult.HIT, recurs=True, tool=f"tool_{number}"))
         kept.append(len(entries._forms))
 
     assert [2048, 1] == kept[2047:2049]

@@ -21,7 +21,7 @@ def written(messages: DecisionMessages, decision: Decision) -> bytes:
     return message.SerializeToString()
 
 
-ALLOWED = a_decision(cache_result=CacheResult.HIT)
+ALLOWED = a_decision(cache_result=CacheResult.HIT, recurs=True)
 ALLOW, MATTER = ALLOWED.ruling, ALLOWED.matter
 OTHERS = (
     replace(ALLOW, obligations=(Obligation(id="mask", parameters_json="{}"),), policies_lifted=("a/b", "a/c")),

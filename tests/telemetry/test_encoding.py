@@ -129,6 +129,7 @@ decisions = st.builds(
     catalogue_digest=words,
     bundle_version=words,
     cache_result=st.sampled_from(CacheResult),
+    recurs=st.booleans(),
     decided_at=st.floats(1_000, 4e9),
     duration_us=st.floats(0, 1e7),
     phases=st.just(()) | st.tuples(*(st.tuples(st.just(one), st.floats(0, 1e7)) for one in ("gate", "policy"))),
@@ -229,9 +230,15 @@ def test_remembering_changes_no_log_record(items: list[tuple[Decision, TracePare
 
 
 @pytest.mark.parametrize(
-    ("found", "digests"), [({"cache_result": CacheResult.HIT}, 1), ({"cache_result": CacheResult.MISS}, 3)], ids=str
+    ("found", "digests"),
+    [
+        ({"cache_result": CacheResult.HIT, "recurs": True}, 1),
+        ({"cache_result": CacheResult.HIT}, 3),
+        ({"cache_result": CacheResult.MISS}, 3),
+    ],
+    ids=str,
 )
-def test_what_remembered_decisions_share_is_encoded_once(
+def test_what_decisions_that_recur_share_is_encoded_once(
     monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], digests: int
 ) -> None:
     """It is found by the objects that they share; any other decision's are its own, and are not kept."""
@@ -256,7 +263,7 @@ def test_texts_that_are_not_encoded_are_weighed_too(encoder_of: Any) -> None:
     encode = encoder_of(KEY, AttributeLimits())
     texts = {"resource_id": "r" * 600_000, "logged_arguments": (("a", "t" * 600_000),)}
     for _ in range(2):
-        encode((a_decision(cache_result=CacheResult.HIT, log_resource=False, **texts), NO_PARENT))
+        encode((a_decision(recurs=True, log_resource=False, **texts), NO_PARENT))
 
     assert 1 == len(encode._parts._forms)
 
