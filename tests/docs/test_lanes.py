@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from math import ceil
+from pathlib import Path
+
+from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role
 from pdp.server.rpcs import RPCS
-from pdp.serving.rpc import Lane
+from pdp.server.service import rooms
+from pdp.serving.rpc import PUBLIC, Lane
 from tests.docs.lanes import PAGE, written
 
 
@@ -21,3 +26,17 @@ def test_no_gateway_enters_a_lane_that_ends_its_authority() -> None:
     entered = {rpc.lane_for(Caller(id="any", kind="token", roles=role)) for rpc in RPCS.values() for role in roles}
 
     assert entered.isdisjoint({Lane.ENDING, Lane.ACTIVATION})
+
+
+def test_what_grpc_reads_ahead_is_counted_in_every_lane_of_a_gateway(project_root: Path) -> None:
+    """The page of operators names the sum for the shares that one gateway has, 64 KiB for each call."""
+    gateway = Caller(id="any", kind="token", roles=frozenset({Role.PEP}))
+    lanes = {rpc.lane_for(gateway) for rpc in RPCS.values() if rpc.roles != PUBLIC and Role.PEP in rpc.roles}
+    shares = {lane: room.share for lane, room in rooms(DEFAULT_LIMITS, call_threads=4).items() if lane in lanes}
+    watches = shares.pop(Lane.SESSION_WATCHES)
+
+    said = (
+        f"{ceil(sum(shares.values()) / 16)} MiB in all shares of a gateway, and {watches // 16} MiB more in its watches"
+    )
+
+    assert said in (project_root / "pdp" / "deployment" / "README.md").read_text(encoding="utf-8")
