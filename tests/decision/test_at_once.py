@@ -15,6 +15,8 @@ from pdp.decision.observers import Observers
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
 from pdp.observer import Event, Observed
 from pdp.policy.budgets import UNITS
+from pdp.record import DecisionLog, SigningKey
+from pdp.telemetry.observer import Telemetry
 from pdp.testing.bundles import bundle_files, tool, with_terms
 from tests.machinery.oracle.opened import GATEWAY, Opened, opened
 
@@ -251,6 +253,23 @@ def test_decisions_are_recorded_together_in_their_order(pdp: Opened, record: Rec
     assert recorded is not None
     assert [["r0", "r1", "r2"]] == [[one.request_id for one in together] for together in record.together]
     assert record.together[0] == recorded
+
+
+def test_record_and_telemetry_give_a_turn_back_as_it_was(tmp_path: Path) -> None:
+    """So no answer has to be written anew after the record, where a failure would have the turn recorded twice."""
+    log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.generate())
+    telemetry = Telemetry(spans=list[object]().append, records=list[object]().append)
+    watchers = Observers(telemetry, record=log)
+    with opened(tmp_path / "policies", FILES, observer=watchers, trace_ids=telemetry.trace_ids) as pdp:
+        _, handle = pdp.session("mail/*")
+        pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+        decided = [one for one in tried(pdp, *[call(handle) for _ in range(3)]) if one is not None]
+        recorded = pdp.embedded.authorizer.record(decided)
+    log.close()
+
+    assert recorded is not None
+    assert [True] * 3 == [one is other.decision for one, other in zip(recorded, decided, strict=True)]
+    assert all(one.trace_id and one.span_id for one in recorded)
 
 
 def test_calls_that_come_together_are_decided_as_each_by_itself(pdp: Opened) -> None:
