@@ -40,6 +40,8 @@ _LARGEST_BYTES = 256 * 1024 - 16
 # The most attempts of a management call.
 MANAGEMENT_TRIES = 4
 _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
+# Before each further try of what gRPC has dropped unread: where too many wait, the next one may be dropped as well.
+_DROPPED_PAUSES = (0.05, 0.2, 0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,16 +169,20 @@ def judge_stream(
     return judge(prepared, response.decision, known_obligations)
 
 
-def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
-    """Return the seconds to wait before the one retry, or None for no retry.
+def retry_pause(error: grpc.RpcError, remaining: float, *, retries: int) -> float | None:
+    """Return the seconds to wait before a call is asked again, or None for no retry.
 
-    There is none when it would not help or come too late. `remaining` is the rest of the call's deadline, in seconds.
+    There is none when it would not help or come too late. What a server answers is asked once more, and what is
+    cancelled without its word three times. `remaining` is the rest of the call's deadline, in seconds, and `retries` is
+    how often it was asked again before.
     """
     if error.code() not in _RETRYABLE:
         return None
     stated = _stated_pause(error)
-    pause = _PAUSE_SECONDS if stated is None else stated
-    return pause if pause < remaining else None
+    pauses: tuple[float, ...] = (_PAUSE_SECONDS if stated is None else stated,)
+    if stated is None and error.code() is grpc.StatusCode.CANCELLED:
+        pauses = _DROPPED_PAUSES
+    return pauses[retries] if retries < len(pauses) and pauses[retries] < remaining else None
 
 
 def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool, told_by_id: bool = False) -> float | None:

@@ -1,4 +1,4 @@
-"""One retry with the same request id, when the server asks for it and the deadline allows it."""
+"""Retries with the same request id, when the server asks for one and the deadline allows it."""
 
 from __future__ import annotations
 
@@ -121,6 +121,21 @@ def test_there_is_only_one_retry(server: ScriptedServer, address: str, ask: Ask)
     answer = ask(address, pauses)
 
     assert (answer.allowed, answer.error, len(server.requests)) == (False, "resource_exhausted: busy", 2)
+
+
+@every_way
+@pytest.mark.parametrize(("times", "allowed"), [(3, True), (4, False)])
+def test_what_is_cancelled_without_a_word_is_asked_three_times_more(
+    server: ScriptedServer, address: str, ask: Ask, times: int, *, allowed: bool
+) -> None:
+    """So gRPC's own server drops calls unread while too many wait; the next ones are as likely to be dropped."""
+    pauses: list[float] = []
+    _fail(server, times, grpc.StatusCode.CANCELLED, None)
+
+    answer = ask(address, pauses)
+
+    assert (answer.allowed, pauses) == (allowed, [0.05, 0.2, 0.8])
+    assert _request_ids(server) == [answer.request_id] * 4
 
 
 @every_way

@@ -67,12 +67,12 @@ class Calls:
         self._channel.close()
 
     def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
-        """Ask about one call, together with others that are asked about now; retry once where that helps."""
+        """Ask about one call, together with others that are asked about now; retry where that helps."""
         credentials, trace = self._connection.metadata(), self._trace(traceparent, tracestate)
         return self._decide(partial(self._together.ask, request, credentials, trace))
 
     def batch_authorize(self, request: BatchAuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Ask about several calls; retry once where that helps."""
+        """Ask about several calls; retry where that helps."""
         metadata = self._metadata(traceparent, tracestate)
 
         def ask(deadline: float) -> Any:  # noqa: ANN401 - gRPC has no types
@@ -81,17 +81,18 @@ class Calls:
         return self._decide(ask)
 
     def _decide(self, ask: Callable[[float], Any]) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Ask by a deadline, and once more where that helps."""
-        deadline = self._clock() + self._timeout
-        try:
-            return ask(deadline)
-        except grpc.RpcError as error:
-            pause = retry_pause(error, deadline - self._clock())
-            if pause is None:
-                raise
-        self._sleep(pause)
-        # The same request with the same id: the server answers it once, even if it arrives twice.
-        return ask(deadline)
+        """Ask by a deadline, and again where that helps."""
+        deadline, retries = self._clock() + self._timeout, 0
+        while True:
+            try:
+                # The same request with the same id: the server answers it once, even if it arrives twice.
+                return ask(deadline)
+            except grpc.RpcError as error:
+                pause = retry_pause(error, deadline - self._clock(), retries=retries)
+                if pause is None:
+                    raise
+            self._sleep(pause)
+            retries += 1
 
     def exchange(self, traceparent: str, tracestate: str) -> threads.Exchange:
         """Begin a stream of questions about calls."""

@@ -17,8 +17,9 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 
 _ACK = 1
 _FRAME_HEAD = 9
 _NO_ERROR, _CANCEL = 0, 8
-# What gRPC says of calls that it does not show to the server: too many wait already, or are open on the connection.
-_CODES = {_CANCEL: "dropped", 7: "refused by gRPC", 11: "refused by gRPC"}
+# What gRPC says of calls that it does not show to the server: too many are open on the connection, or wait already.
+_CODES = {7: "refused by gRPC", 11: "refused by gRPC"}
+_DROPPED = b"\x0bgrpc-status\x011"
 # How many calls a flood writes at a time, and when it needs another connection.
 _AT_ONCE = 50
 _LAST_STREAM = 1_000_000
@@ -239,7 +240,7 @@ class _Frames:
         if kind == _DATA:
             self._served.add(stream)
         elif kind == _HEADERS and flags & _END_STREAM:
-            self._ended["served" if stream in self._served else "refused"] += 1
+            self._ended["dropped" if _DROPPED in payload else "served" if stream in self._served else "refused"] += 1
             self._served.discard(stream)
         elif kind == _RST_STREAM and (code := int.from_bytes(payload)) != _NO_ERROR:
             self._ended[_CODES.get(code, f"reset with {code}")] += 1
