@@ -18,6 +18,7 @@ from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.options import SettingsCommand, with_settings
 from pdp.cli.root import ERROR, error_lines
 from pdp.config import LogSettings, Settings, describe
+from pdp.foundation.garbage import keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores
 
@@ -88,6 +89,7 @@ def _serve_alone(settings: Settings, received: int) -> None:
 
     keep_memory_private()
     app = build(settings)
+    keep_what_there_is()
     app.start()
     click.echo(f"listening on {app.address}")
     obey(app, received)

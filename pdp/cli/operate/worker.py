@@ -18,6 +18,7 @@ from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.operate.serve import obey
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.root import ERROR, error_lines
+from pdp.foundation.garbage import keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.foundation.repeating import Repeater
 from pdp.workers.cores import pin
@@ -63,6 +64,7 @@ def main() -> None:
         from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
 
         app = build(job.settings, worker=job.number, control=job.control, peers=peers)
+        keep_what_there_is()
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":
