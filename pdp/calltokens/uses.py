@@ -70,7 +70,7 @@ class FileUses:
         path: Path,
         *,
         wall: Callable[[], float] = time.time,
-        boot_id: Callable[[], str] = lambda: _BOOT_ID.read_text().strip(),
+        boot_id: Callable[[], str] | None = None,
     ) -> None:
         self._lock = Lock()
         # Whoever can write it can make a used token good again.
@@ -81,7 +81,7 @@ class FileUses:
         self._use_log()
         self._connection.execute("PRAGMA synchronous=OFF")
         self._connection.executescript(_SCHEMA)
-        self._began_at = self._begun(boot_id(), wall())
+        self._began_at = self._begun((boot_id or _boot_id)(), wall())
 
     def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
         """Use a token up."""
@@ -120,6 +120,18 @@ class FileUses:
             self._connection.execute("DELETE FROM began WHERE boot_id != ?", (boot_id,))
             self._connection.execute("INSERT INTO began VALUES (?, ?) ON CONFLICT DO NOTHING", (boot_id, now))
             return float(self._connection.execute("SELECT at FROM began").fetchone()[0])
+
+
+def _boot_id() -> str:
+    """Name the present boot of the machine, as `pdp.clock` does."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        # Where there is no such file, the minute of the boot names it. For another minute the memory begins anew, which
+        # forgets nothing and only refuses more. Of the clocks, these continue while the machine sleeps.
+        continues = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+        since_boot = time.monotonic() if continues is None else time.clock_gettime(continues)
+        return f"boot-{round((time.time() - since_boot) / 60)}"
 
 
 def _require_later(claims: CallClaims, began_at: float, skew: float) -> None:

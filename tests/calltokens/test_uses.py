@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.calltokens import uses
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses, MemoryUses, Uses
 from tests.machinery.calltokens import CLAIMS, NOW
@@ -117,3 +118,17 @@ def test_only_its_owner_can_change_the_file(tmp_path: Path) -> None:
     in_a_file(tmp_path)
 
     assert 0 == (tmp_path / "uses.sqlite").stat().st_mode & 0o077
+
+
+def test_a_machine_without_a_boot_id_has_a_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named by the time of its boot, so that processes that begin one after the other share the memory."""
+    monkeypatch.setattr(uses, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("time.clock_gettime", lambda _: 1_000.0)
+    monkeypatch.setattr("time.time", lambda: NOW)
+    walls = NOW - 60, NOW
+    with closing(FileUses(tmp_path / "uses", wall=lambda: walls[0])) as first:
+        before = used(first)
+        with closing(FileUses(tmp_path / "uses", wall=lambda: walls[1])) as second:
+            after = used(second), used(second, id="another")
+
+    assert (None, (Reason.USED, None)) == (before, after)
