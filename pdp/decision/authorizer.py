@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from random import uniform
@@ -122,29 +122,36 @@ class Authorizer:
 
     def try_now(
         self,
-        request: CallRequest,
+        requests: Iterable[CallRequest],
         caller: Caller,
         *,
         parent: TraceParent = NO_PARENT,
         reportable_at_once: Callable[[Bundle], bool] = lambda _: True,
-    ) -> Passed | None:
-        """Begin to decide about one call as `authorize` does, if nothing has to be waited for; None otherwise.
+    ) -> Iterator[Passed]:
+        """Begin to decide about calls as `authorize` does, up to the first for which something has to be waited for.
 
         Only remembered rulings and quick questions to the policies are answered: nothing that asks the store, changes
         something, or waits for other calls, and nothing that could be reported if `reportable_at_once` says no of its
         bundle. See `decide_now`.
         """
-        started = perf_counter_ns()
-        snapshot = self._snapshots.known(request, caller) if self._observer.takes_at_once else None
-        if snapshot is None:
-            return None
-        bundle = snapshot.bundle
-        # Before the decision, which would be remembered and made again.
-        if bundle.takes_reports and caller.sees_results and not reportable_at_once(bundle):
-            return None
-        facts = caller_facts(bundle, request.call, self._limits)
-        passed = self._passed(snapshot, Asked(request, facts, caller, request.parent or parent, started, waits=False))
-        return passed if isinstance(passed, Passed) else None
+        if not self._observer.takes_at_once:
+            return
+        known = self._snapshots.known(caller)
+        for request in requests:
+            started = perf_counter_ns()
+            snapshot = known(request)
+            if snapshot is None:
+                return
+            bundle = snapshot.bundle
+            # Before the decision, which would be remembered and made again.
+            if bundle.takes_reports and caller.sees_results and not reportable_at_once(bundle):
+                return
+            facts = caller_facts(bundle, request.call, self._limits)
+            asked = Asked(request, facts, caller, request.parent or parent, started, waits=False)
+            passed = self._passed(snapshot, asked)
+            if not isinstance(passed, Passed):
+                return
+            yield passed
 
     def decide_now(self, passed: Sequence[Passed], *, in_order: bool = False) -> list[Decided | None]:
         """Decide about calls that `try_now` has begun; None for each that has to wait or must be refused after all.

@@ -84,14 +84,26 @@ class Snapshots:
             return self.of_handle(call.session_handle, caller, request.least)
         return _taken(bundle, view, self._clock.now(), caller)
 
-    def known(self, request: CallRequest, caller: Caller) -> Snapshot | None:
-        """Return what `of_call` returns, if memory can tell at once; None where the store must be asked."""
-        call = request.call
-        view = self._sessions.known(handle_digest(call.session_handle), request.least)
-        if view is None:
-            return None
-        bundle = self._bundle_for(view.bundle)
-        return None if _lacks_labels(view, bundle, call) else _taken(bundle, view, self._clock.now(), caller)
+    def known(self, caller: Caller) -> Callable[[CallRequest], Snapshot | None]:
+        """Return what returns, for a call, what `of_call` does if memory can tell at once; None for the store's.
+
+        Calls of one session get one snapshot, as in a batch. INVARIANT: use it for calls that have come already, before
+        any of them changes something, and within a moment: then each has a snapshot that is younger than the call.
+        """
+        taken: dict[tuple[str, Head | None], tuple[StoreView, Snapshot]] = {}
+
+        def known(request: CallRequest) -> Snapshot | None:
+            key = request.call.session_handle, request.least
+            found = taken.get(key)
+            if found is None:
+                view = self._sessions.known(handle_digest(key[0]), request.least)
+                if view is None:
+                    return None
+                found = taken[key] = view, self._of_view(view, self._clock.now(), caller)
+            view, snapshot = found
+            return None if _lacks_labels(view, snapshot.bundle, request.call) else snapshot
+
+        return known
 
     def of_calls(self, requests: Iterable[CallRequest], caller: Caller) -> dict[str, Snapshot]:
         """Return a snapshot as in `of_call` for the handle of each call, all with the same time and bundle.

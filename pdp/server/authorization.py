@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -58,17 +58,21 @@ class AuthorizationHandlers:
         self._decide(request, origin, answer.decision)
         return answer
 
-    def begin_at_once(self, request: calls.AuthorizeRequest, origin: Origin) -> Passed | None:
-        """Begin to decide about one call, if nothing has to be waited for; None otherwise."""
-        # Signing a call token takes long.
-        if token_requests(request):
-            return None
+    def begin_at_once(self, requests: Iterable[calls.AuthorizeRequest], origin: Origin) -> Iterator[Passed]:
+        """Begin to decide about calls, up to the first for which something has to be waited for."""
         return self._authorizer.try_now(
-            call_request(request, self._limits),
+            self._without_tokens(requests),
             origin.caller,
             parent=origin.parent,
             reportable_at_once=self._outcomes.gives_tokens_at_once,
         )
+
+    def _without_tokens(self, requests: Iterable[calls.AuthorizeRequest]) -> Iterator[CallRequest]:
+        """Yield what is asked, up to the first that asks for a call token: signing one takes long."""
+        for request in requests:
+            if token_requests(request):
+                return
+            yield call_request(request, self._limits)
 
     def go_on_at_once(self, passed: Sequence[Passed]) -> Sequence[Decided | None]:
         """Decide about calls that were begun; None for each that has to wait after all."""

@@ -77,29 +77,21 @@ class PartByPart:
 
         `together` go on together at first, and then twice as many each time.
         """
-        origin = Origin(caller=self.caller, parent=trace_parent(self.metadata))
-        while len(begun) < len(pieces):
+        origin, at_once = Origin(caller=self.caller, parent=trace_parent(self.metadata)), self.parts.at_once
+        while len(begun) < len(pieces) and self.context.is_active():
+            _require_time(self.context)
             some, looked_at = pieces[len(begun) : len(begun) + together], list[Any]()
             wanted = len(begun) + len(some)
             try:
-                self._look_at(some, origin, looked_at)
+                # One by one: what was begun before one that is refused stays.
+                for one in at_once.begin(some, origin):
+                    looked_at.append(one)
             finally:
                 # What was looked at after a part that has to wait is looked at again after it, which can change it.
-                begun += self.parts.at_once.go_on(looked_at)
+                begun += at_once.go_on(looked_at)
             if len(begun) < wanted:
                 return
             together = min(2 * together, _TOGETHER)
-
-    def _look_at(self, pieces: Sequence[Any], origin: Origin, looked_at: list[Any]) -> None:
-        context, begin = self.context, self.parts.at_once.begin
-        for piece in pieces:
-            if not context.is_active():
-                return
-            _require_time(context)
-            one = begin(piece, origin)
-            if one is None:
-                return
-            looked_at.append(one)
 
     def _part(self, piece: Any) -> bytes:  # noqa: ANN401 - a part
         """Answer a part by its handler: one that is refused is told, and refuses no other."""

@@ -157,4 +157,4 @@ def _done_together(
 
 def _begin(at_once: AtOnce, call: Arrived) -> Any | None:  # noqa: ANN401 - what is begun is the RPC's
     origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
-    return at_once.begin(read(call.route.rpc.request, call.wire), origin)
+    return next(at_once.begin((read(call.route.rpc.request, call.wire),), origin), None)

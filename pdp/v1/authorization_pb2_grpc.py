@@ -77,7 +77,8 @@ class AuthorizationServiceServicer:
         """Decides about up to 100 calls on one snapshot of bundle and store; answers come in the order of the calls.
 
         Each call sees what the calls before it changed, such as a label. A call that changes its session while somebody
-        else does is decided again on a new snapshot. Calls that are `independent` are decided on a snapshot each.
+        else does is decided again on a new snapshot. Each `independent` call is decided on a snapshot that is younger than
+        the batch; calls of a session that change nothing can share one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

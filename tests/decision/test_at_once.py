@@ -94,7 +94,7 @@ def call(handle: str, name: str = "read", arguments: bytes = b'{"folder":"a"}', 
 
 def tried(pdp: Opened, *requests: CallRequest) -> list[Decided | None]:
     """Return what is decided about calls that come together; None for each that has to wait."""
-    begun = [pdp.embedded.authorizer.try_now(request, GATEWAY) for request in requests]
+    begun = [next(pdp.embedded.authorizer.try_now([request], GATEWAY), None) for request in requests]
     decided = iter(pdp.embedded.authorizer.decide_now([one for one in begun if one is not None]))
     return [None if one is None else next(decided) for one in begun]
 
@@ -322,7 +322,31 @@ def test_where_each_record_waits_nothing_is_decided_at_once(pdp: Opened, record:
     pdp.ask(handle, "mail/read", b'{"folder":"a"}')
     record.takes_at_once = False
 
-    assert pdp.embedded.authorizer.try_now(call(handle), GATEWAY) is None
+    assert list(pdp.embedded.authorizer.try_now([call(handle)], GATEWAY)) == []
+
+
+def test_calls_that_come_together_have_one_snapshot_for_each_session(pdp: Opened) -> None:
+    """It is taken when they come, so the next calls have another one."""
+    (_, first), (_, second) = pdp.session("mail/*"), pdp.session("mail/*")
+    pdp.ask(first, "mail/read", b'{"folder":"a"}')
+    pdp.ask(second, "mail/read", b'{"folder":"a"}')
+    came, next_came = (
+        [one.snapshot for one in pdp.embedded.authorizer.try_now(map(call, handles), GATEWAY)]
+        for handles in ((first, second, first), (first,))
+    )
+
+    assert [0, 1, 0] == [came.index(one) for one in came]
+    assert came[0] is came[2]
+    assert came[0] is not next_came[0]
+
+
+def test_what_waits_ends_what_begins_at_once(pdp: Opened) -> None:
+    """No call is begun after it, since it may change what that sees."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    waits = call(handle, "mark", b"")
+
+    assert len(list(pdp.embedded.authorizer.try_now([call(handle), waits, call(handle)], GATEWAY))) == 1
 
 
 def test_a_busy_record_leaves_the_call_as_it_was(pdp: Opened, record: Recorder) -> None:

@@ -278,9 +278,8 @@ def test_a_token_is_the_same_at_once(pdp: Opened, seconds: float) -> None:
     outcomes.token(first)
     pdp.clock.step_wall(seconds)
     request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
-    begun = pdp.embedded.authorizer.try_now(request, GATEWAY)
-    assert begun is not None
-    (decided,) = pdp.embedded.authorizer.decide_now([begun])
+    begun = list(pdp.embedded.authorizer.try_now([request], GATEWAY))
+    (decided,) = pdp.embedded.authorizer.decide_now(begun)
 
     assert decided is not None
     assert (False, True) == (at_first, outcomes.gives_tokens_at_once(decided.snapshot.bundle))
@@ -294,7 +293,7 @@ def test_what_has_no_token_at_once_is_not_decided_at_once(pdp: Opened) -> None:
     request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
     authorizer, outcomes = pdp.embedded.authorizer, pdp.embedded.outcomes
 
-    assert authorizer.try_now(request, GATEWAY, reportable_at_once=outcomes.gives_tokens_at_once) is None
+    assert list(authorizer.try_now([request], GATEWAY, reportable_at_once=outcomes.gives_tokens_at_once)) == []
     assert authorizer.authorize(request, GATEWAY).cache_result is CacheResult.MISS
 
 

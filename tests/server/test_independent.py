@@ -278,6 +278,23 @@ def test_each_call_sees_the_store_as_it_is_then(
     assert ["BASIS_PERMIT", "BASIS_SESSION_ENDED", "BASIS_PERMIT"] == list(map(_said, answers))
 
 
+def test_what_follows_a_call_that_waits_sees_what_was_done_meanwhile(
+    ask: Ask, server: RunningServer, store: TroubledStore, handle: str
+) -> None:
+    """A revocation that was acknowledged holds for what goes on after it, although some calls share a snapshot."""
+    assert all(one.decision.basis == BASIS_PERMIT for one in ask(*[_call(handle)] * 3))
+
+    def revoke(method: str) -> None:
+        if method == "settle":
+            store.before = lambda _: None
+            server.client("admin").revoke_sessions(reason="for a test", user="alice")
+
+    store.before = revoke
+    answers = ask(_call(handle), _call(handle), _call(handle, "send"), _call(handle), _call(handle))
+
+    assert ["BASIS_PERMIT"] * 2 + ["BASIS_SESSION_REVOKED"] * 3 == list(map(_said, answers))
+
+
 def test_a_retry_debits_nothing_twice(ask: Ask, server: RunningServer) -> None:
     """The same calls again, in a batch or alone, take nothing more of a budget, and keep their decision ids."""
     handle = _session(server, max_calls=3)

@@ -531,8 +531,9 @@ class Listening:
         self._real = real
         self.parents: list[TraceParent] = []
 
-    def try_now(self, *_: Any, **__: Any) -> None:
+    def try_now(self, *_: Any, **__: Any) -> Iterator[Any]:
         """Decide nothing at once."""
+        return iter(())
 
     def authorize(self, *what: Any, parent: TraceParent, **more: Any) -> Any:
         """Keep the trace and decide."""

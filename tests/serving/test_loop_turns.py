@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -88,13 +88,14 @@ class Taking:
             way=self.way,
         )
 
-    def begin(self, request: AuthorizeRequest, _: object) -> str:
-        """Begin a call, which takes its time, and waits for other threads."""
-        self.used += self.takes
-        self.now += self.takes + self.waits
-        if self.fails_at_once:
-            raise UnavailableError("not now")
-        return request.request_id
+    def begin(self, requests: Iterable[AuthorizeRequest], _: object) -> Iterator[str]:
+        """Begin calls, each of which takes its time, and waits for other threads."""
+        for request in requests:
+            self.used += self.takes
+            self.now += self.takes + self.waits
+            if self.fails_at_once:
+                raise UnavailableError("not now")
+            yield request.request_id
 
     def go_on(self, begun: Sequence[str]) -> Sequence[str | None]:
         """Go on with calls, which take their time; make of them what a test says."""

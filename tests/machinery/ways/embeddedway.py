@@ -112,8 +112,8 @@ class EmbeddedWay:
     def _decision(self, request: CallRequest, caller: Caller) -> Decision:
         """Decide at once where that is possible and rulings are remembered, as a server on the loop does."""
         authorizer = self._pdp.authorizer
-        begun = authorizer.try_now(request, caller) if self.remembers else None
-        (decided,) = authorizer.decide_now([begun]) if begun is not None else (None,)
+        begun = list(authorizer.try_now([request], caller)) if self.remembers else []
+        (decided,) = authorizer.decide_now(begun) or (None,)
         if decided is None:
             return authorizer.authorize(request, caller)
         recorded = authorizer.record([decided])
