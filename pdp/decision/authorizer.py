@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from random import uniform
 from time import perf_counter_ns, sleep
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from pdp.decision.gate import gate
 from pdp.decision.gatewords import Refusal
 from pdp.decision.judging import Asked, Found, Judge, Question, matter_of
 from pdp.decision.ledger import Ledger, Settled, unsettled
+from pdp.decision.making import decision_of, with_settled
 from pdp.decision.ruling import caller_facts, deny
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.decision.visibility import ToolListing, tool_listing
@@ -29,7 +29,7 @@ from pdp.errors import (
 )
 from pdp.foundation.ids import decision_ids
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Matter, Outcome, Ruling, TraceParent
+from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
 from pdp.observer import Recorder, TraceIds
 from pdp.policy.bundle import Bundle
 from pdp.policy.plan import Plan
@@ -190,7 +190,8 @@ class Authorizer:
     ) -> tuple[Decision, ...]:
         """Decide about several calls on one snapshot, in order. Raises what `authorize` raises.
 
-        Each call sees what the calls before it changed.
+        Each call sees what the calls before it changed. What changes nothing is recorded together, before anything that
+        comes after it.
         """
         started = perf_counter_ns()
         snapshots = self._snapshots.of_calls(requests, caller)
@@ -201,16 +202,31 @@ class Authorizer:
                 facts.append(caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits))
             except InvalidRequestError as error:
                 raise InvalidRequestError(f"requests[{index}].{error.attribute}", error.problem) from None
-        decisions = []
-        for request, stated in zip(requests, facts, strict=True):
-            snapshot = snapshots[request.call.session_handle]
-            asked = Asked(request, stated, caller, request.parent or parent, started)
-            decision, after = self._answer(snapshot, asked)
-            decisions.append(decision)
-            if after is not snapshot:
-                # Other sessions of the batch can have the same ancestors.
-                snapshots = {handle: one.after(after) for handle, one in snapshots.items()}
-            started = perf_counter_ns()
+        decisions, unrecorded, ids = list[Decision](), list[Decided](), set[str]()
+        try:
+            for request, stated in zip(requests, facts, strict=True):
+                if request.request_id in ids:
+                    # A retry: whether it shares the id of an earlier decision depends on the record of that.
+                    decisions += self._recorded_together(unrecorded)
+                elif request.request_id:
+                    ids.add(request.request_id)
+                snapshot = snapshots[request.call.session_handle]
+                asked = Asked(request, stated, caller, request.parent or parent, started)
+                decided = self._decide(snapshot, asked)
+                if decided is not None and decided.settled is None:
+                    unrecorded.append(decided)
+                    after = decided.snapshot
+                else:
+                    decisions += self._recorded_together(unrecorded)
+                    decision, after = self._answered(decided, snapshot, asked)
+                    decisions.append(decision)
+                if after is not snapshot:
+                    # Other sessions of the batch can have the same ancestors.
+                    snapshots = {handle: one.after(after) for handle, one in snapshots.items()}
+                started = perf_counter_ns()
+        finally:
+            # Also when a call refuses the batch: those before it were decided.
+            decisions += self._recorded_together(unrecorded)
         return tuple(decisions)
 
     def list_tools(self, session_handle: str, caller: Caller, *, with_readings: bool = False) -> ToolListing:
@@ -286,10 +302,10 @@ class Authorizer:
         ids = (decision_id, *self._trace_ids(asked.parent, caller))
         recurs = matter is not None
         matter = matter or matter_of(snapshot, plan.tool, request.call, caller)
-        decision = _decision(ids, ruling, looked_up, matter, snapshot, asked, times, recurs=recurs)
+        decision = decision_of(ids, ruling, looked_up, matter, snapshot, asked, times, recurs=recurs)
         if settled is None:
             return Decided(decision, ruling, decision.id, None, snapshot, asked)
-        whole = _with_settled(decision, settled, times)
+        whole = with_settled(decision, settled, times)
         return Decided(whole, ruling, decision.id, settled, settled.snapshot, asked)
 
     def _refused(self, snapshot: Snapshot, asked: Asked, ruling: Ruling, gated: int) -> Decided:
@@ -302,12 +318,15 @@ class Authorizer:
         ids = (self._decision_id(request, caller, snapshot.now, None), *self._trace_ids(asked.parent, caller))
         times = (asked.started, gated, perf_counter_ns())
         matter = matter_of(snapshot, tool, request.call, caller)
-        decision = _decision(ids, ruling, CacheResult.NONE, matter, snapshot, asked, times)
+        decision = decision_of(ids, ruling, CacheResult.NONE, matter, snapshot, asked, times)
         return Decided(decision, ruling, decision.id, None, snapshot, asked)
 
     def _answer(self, snapshot: Snapshot, asked: Asked) -> tuple[Decision, Snapshot]:
         """Decide about a call, in its turn if it must have one; return the recorded decision and the snapshot after."""
-        decided = self._decide(snapshot, asked)
+        return self._answered(self._decide(snapshot, asked), snapshot, asked)
+
+    def _answered(self, decided: Decided | None, snapshot: Snapshot, asked: Asked) -> tuple[Decision, Snapshot]:
+        """Record what `_decide` returned for a call, or decide about it in its turn; return what `_answer` does."""
         return self._recorded(decided) if decided is not None else self._answer_in_turn(snapshot, asked)
 
     def _answer_in_turn(self, snapshot: Snapshot, asked: Asked) -> tuple[Decision, Snapshot]:
@@ -356,6 +375,12 @@ class Authorizer:
             self._ledger.undo(settled)
         return answered, decided.snapshot
 
+    def _recorded_together(self, unrecorded: list[Decided]) -> Sequence[Decision]:
+        """Record decisions about calls that have changed nothing, in one write if possible, and empty the list."""
+        decided, unrecorded[:] = tuple(unrecorded), ()
+        recorded = self.record(decided) if decided else ()
+        return [self._recorded(one)[0] for one in decided] if recorded is None else recorded
+
     def _part_from_retries(self, decided: Decided, answered: Decision) -> None:
         """Let no retry share the id of a decision that became another one after its ruling."""
         request = decided.asked.request
@@ -367,59 +392,6 @@ class Authorizer:
         if not request.request_id:
             return fresh
         return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
-
-
-def _decision(
-    ids: tuple[str, str, str],
-    ruling: Ruling,
-    looked_up: CacheResult,
-    matter: Matter,
-    snapshot: Snapshot,
-    asked: Asked,
-    times: tuple[int, int, int],
-    *,
-    recurs: bool = False,
-) -> Decision:
-    request, caller = asked.request, asked.caller
-    decision_id, trace_id, span_id = ids
-    started, gated, ended = times
-    return Decision(
-        id=decision_id,
-        matter=matter,
-        ruling=ruling,
-        definition_digest=request.call.definition_digest,
-        caller=caller,
-        cache_result=looked_up,
-        decided_at=snapshot.wall_at,
-        # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
-        duration_us=(ended - started) / 1000,
-        reportable=snapshot.bundle.takes_reports and ruling.allowed and caller.sees_results,
-        recurs=recurs,
-        phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
-        request_id=request.request_id,
-        tool_call_id=request.tool_call_id,
-        trace_id=trace_id,
-        span_id=span_id,
-    )
-
-
-def _with_settled(decision: Decision, settled: Settled, times: tuple[int, int, int]) -> Decision:
-    """Return a decision with what the ledger made of it."""
-    (started, _, ruled), ended = times, perf_counter_ns()
-    ruling, access = settled.ruling, settled.access
-    return replace(
-        decision,
-        id=settled.use.decision_id if settled.use is not None else decision.id,
-        ruling=ruling,
-        duration_us=(ended - started) / 1000,
-        reportable=settled.snapshot.bundle.takes_reports and ruling.allowed and decision.caller.sees_results,
-        labels_added=settled.labels_added,
-        debits=settled.debits,
-        access_request_id=access.id if access else "",
-        access_ends_at=access.deadline.wall_at if access and not ruling.allowed else 0.0,
-        counted_as=settled.counted_as,
-        phases=(*decision.phases, ("ledger", (ended - ruled) / 1000)),
-    )
 
 
 def _sees_counts(snapshot: Snapshot, call: Call) -> bool:

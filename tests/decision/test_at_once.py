@@ -12,6 +12,7 @@ import pytest
 
 from pdp.decision.authorizer import Decided
 from pdp.decision.observers import Observers
+from pdp.errors import RequestIdConflictError
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
 from pdp.observer import Event, Observed
 from pdp.policy.budgets import UNITS
@@ -347,6 +348,37 @@ def test_what_waits_ends_what_begins_at_once(pdp: Opened) -> None:
     waits = call(handle, "mark", b"")
 
     assert len(list(pdp.embedded.authorizer.try_now([call(handle), waits, call(handle)], GATEWAY))) == 1
+
+
+def test_what_a_batch_does_not_change_is_recorded_together(pdp: Opened, record: Recorder) -> None:
+    """In order: before what changes something, and before a retry, whose id depends on the record."""
+    _, handle = pdp.session("mail/*")
+    asks = call(handle, "send", b'{"to":"boss"}')
+    calls = [call(handle), call(handle), asks, call(handle, request_id="r")]
+    decisions = pdp.embedded.authorizer.batch([*calls, call(handle, request_id="r"), call(handle)], GATEWAY)
+
+    assert [[*decisions[:2]], [decisions[3]], [*decisions[4:]]] == record.together
+    assert [decisions[2]] == record.alone
+    assert decisions[3].id == decisions[4].id
+
+
+def test_a_busy_record_takes_a_batch_one_by_one(pdp: Opened, record: Recorder) -> None:
+    """A batch can wait for it."""
+    _, handle = pdp.session("mail/*")
+    record.busy = True
+    decisions = pdp.embedded.authorizer.batch([call(handle), call(handle)], GATEWAY)
+
+    assert [*decisions] == record.alone
+
+
+def test_what_was_decided_before_a_batch_was_refused_is_recorded(pdp: Opened, record: Recorder) -> None:
+    """The call that refuses it has the request id of another one."""
+    _, handle = pdp.session("mail/*")
+    other = call(handle, arguments=b'{"folder":"b"}', request_id="r")
+    with pytest.raises(RequestIdConflictError):
+        pdp.embedded.authorizer.batch([call(handle, request_id="r"), call(handle), other], GATEWAY)
+
+    assert ["r", ""] == [one.request_id for group in record.together for one in group]
 
 
 def test_a_busy_record_leaves_the_call_as_it_was(pdp: Opened, record: Recorder) -> None:
