@@ -164,7 +164,7 @@ def names_of_sessions(_: Path) -> object:
     """Look for targets of each kind in sessions with the longest purposes and terms."""
     found = Provenances((), Directory())
     # Seven of these fill what is kept.
-    for number in range(64):
+    for number in range(16):
         targets = [f"{one:03}" for one in range(2500)]
         purpose = f"{number:05}" + WIDE * (DEFAULT_LIMITS.purpose_characters - 5)
         session = make_session(f"{number:05}", purpose=purpose, terms_json=json.dumps({"targets": targets}))
@@ -178,7 +178,7 @@ def names_that_users_know(_: Path) -> object:
     # One list for all: the directory is the bundle's, and not counted here.
     attributes = {"contacts": [f"{one:03}" for one in range(2500)]}
     # Two of these fill what is kept.
-    users = [("User", f"{number:05}") for number in range(20)]
+    users = [("User", f"{number:05}") for number in range(6)]
     entities = {uid: Entity(uid=uid, json={"attrs": attributes}, refers_to=frozenset()) for uid in users}
     found = Provenances(("contacts",), Directory(entities=entities))
     for _kind, name in users:
