@@ -43,7 +43,7 @@ def title(case: Case) -> str:
     return f"{case.theme}: {case.name}"
 
 
-each_case = pytest.mark.parametrize("case", CASES, ids=title)
+each_case = pytest.mark.parametrize("case", CASES, ids=title, scope="module")
 
 
 @each_case
@@ -75,7 +75,7 @@ def test_the_server_gives_every_answer_however_it_is_asked() -> None:
     assert set(product(often, HOW)) <= {(answer_to(step), ASKED[step.place]) for step in CALLS}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.beyond_oracle], ids=title)
+@pytest.mark.parametrize("case", [case for case in CASES if not case.beyond_oracle], ids=title, scope="module")
 def test_through_the_oracle(case: Case) -> None:
     """Code that shares nothing with the product comes to the same answers."""
     run(case, OracleWay(case))
