@@ -8,10 +8,11 @@ compared. A call that the server refuses unread is asked again, a few times and 
 from __future__ import annotations
 
 import socket
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from heapq import heappop, heappush
 from itertools import chain, count, islice
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from ssl import SSLContext, SSLWantReadError, SSLWantWriteError, create_default_context
@@ -32,9 +33,11 @@ _PATIENCE_SECONDS: Final = 30.0
 _RECEIVED_BYTES: Final = 256 * 1024
 _CHECKED_EVERY: Final = 4
 # A stall has many calls open at once on one connection, and gRPC's own server then refuses some unread. Asked again at
-# once, they are refused again while the stall lasts: a second is longer than most, and many times what a call takes.
+# once, they would be refused again, and cost the server what it needs to catch up. Each pause is twice the one before,
+# as with gRPC's client; all of them are two seconds, which is longer than most stalls.
 PAUSE_SECONDS: Final = 0.01
-_MOST_REFUSALS: Final = 100
+_LONGEST_PAUSE_SECONDS: Final = 0.1
+_MOST_REFUSALS: Final = 22
 # How many calls that were never made before are prepared for each second: more than a server has answered.
 _FRESH_A_SECOND: Final = 20_000
 
@@ -91,8 +94,9 @@ class FrameLoad:
         self._checks = checks
         self._now = now
         self._in_progress = 0
-        # What was refused, by when it is asked again, and how often that was done.
-        self._refused: deque[tuple[float, _Line, Exchange]] = deque()
+        # What was refused, the first to be asked again first, and how often that was done.
+        self._refused: list[tuple[float, int, _Line, Exchange]] = []
+        self._refusals = count()
         self._again = 0
         # The connections that may have something to send.
         self._touched = {*lines}
@@ -180,15 +184,16 @@ class FrameLoad:
             one.refused += 1
             if one.refused > _MOST_REFUSALS:
                 raise WrongAnswerError(f"no answer: the server refused a call {one.refused} times")
-            self._refused.append((self._now() + PAUSE_SECONDS, line, one))
+            pause = min(PAUSE_SECONDS * 2 ** (one.refused - 1), _LONGEST_PAUSE_SECONDS)
+            heappush(self._refused, (self._now() + pause, next(self._refusals), line, one))
 
     def _ask_again(self) -> float:
         """Ask again what was refused and is due. Return how long the next one may wait, in seconds."""
         while self._refused:
-            due, line, one = self._refused[0]
+            due, _, line, one = self._refused[0]
             if (left := due - self._now()) > 0:
                 return left
-            self._refused.popleft()
+            heappop(self._refused)
             self._again += 1
             line.connection.ask(one)
             self._touched.add(line)
