@@ -17,6 +17,8 @@ from pdp.telemetry.wire import Span, source, span
 from pdp.testing.waiting import wait_until
 
 SOURCE = source({"service.name": "pdp"}, "pdp", "1")
+# So many are encoded ahead together.
+_TOGETHER = "abcdefgh"
 
 
 class Receiver:
@@ -165,16 +167,33 @@ def test_what_is_encoded_ahead_goes_in_order() -> None:
         encoded.append(name)
         return _encoded(name)
 
-    with _pipeline(receiver, encode=noted, batch=10) as pipeline:
-        pipeline.put("a")
-        pipeline.put("b")
+    with _pipeline(receiver, encode=noted, batch=100) as pipeline:
+        for name in _TOGETHER:
+            pipeline.put(name)
         pipeline.encode_ahead()
         ahead = list(encoded)
-        pipeline.put("c")
+        pipeline.put("later")
         queued = pipeline.flow().queued
 
-    assert (["a", "b"], 3, ["a", "b", "c"]) == (ahead, queued, encoded)
-    assert [["a", "b", "c"]] == receiver.arrived
+    assert ([*_TOGETHER], 9, [*_TOGETHER, "later"]) == (ahead, queued, encoded)
+    assert [[*_TOGETHER, "later"]] == receiver.arrived
+
+
+def test_a_few_are_not_encoded_ahead() -> None:
+    """One by one they would take twice the time of the thread that answers calls; they are sent all the same."""
+    receiver, encoded = Receiver(), list[str]()
+
+    def noted(name: str) -> bytes:
+        encoded.append(name)
+        return _encoded(name)
+
+    with _pipeline(receiver, encode=noted, batch=100) as pipeline:
+        for name in _TOGETHER[1:]:
+            pipeline.put(name)
+            pipeline.encode_ahead()
+        ahead = list(encoded)
+
+    assert ([], [[*_TOGETHER[1:]]]) == (ahead, receiver.arrived)
 
 
 def test_a_batch_that_is_encoded_ahead_goes_at_once() -> None:
@@ -195,7 +214,7 @@ def test_encoding_ahead_takes_a_moment() -> None:
     costly = _Costly(encoded)
 
     with _pipeline(Receiver(), encode=costly, now=costly.now, batch=100) as pipeline:
-        for number in range(10):
+        for number in range(40):
             pipeline.put(str(number))
         pipeline.encode_ahead()
         first = len(encoded)
