@@ -42,7 +42,8 @@ class RightOfWay:
         """End a turn, if there is one."""
         if self._taken:
             self._taken = False
-            self._next()
+            if self._waiting:
+                self._next()
 
     def run(self, work: Callable[[], None]) -> None:
         """Run work that gives way. Raises what that raises."""

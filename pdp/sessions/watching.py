@@ -70,10 +70,9 @@ class RecentSessions(LRUCache[bytes, Session]):
         """Return a session and its ancestors if all of them are remembered."""
         if key is None:
             return ()
-        return self._chain(self.get(key) if isinstance(key, bytes) else self.by_id(key))
-
-    def _chain(self, session: Session | None) -> Chain | None:
-        if session is None:
+        try:
+            session = self[key if isinstance(key, bytes) else self._digests[key]]
+        except KeyError:
             return None
         chain = [session]
         for ancestor_id in session.ancestor_ids:

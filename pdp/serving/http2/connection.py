@@ -318,12 +318,15 @@ class GRPCConnection:
 
     def _reset_what_is_read(self) -> bool:
         """Let go of answers that are taken, and of calls whose rest is not wanted then; say whether any was reset."""
-        waiting = self._engine.waiting
-        taken = [stream for stream in self._unread if not waiting or not self._engine.queued(stream)]
-        unended = [stream for stream in taken if not self._unread.pop(stream)[1]]
-        for stream in unended:
-            self._engine.reset(stream, cancels=False)
-        return bool(unended)
+        waiting, reset = self._engine.waiting, False
+        for stream, (_, ended) in tuple(self._unread.items()):
+            if waiting and self._engine.queued(stream):
+                continue
+            del self._unread[stream]
+            if not ended:
+                self._engine.reset(stream, cancels=False)
+                reset = True
+        return reset
 
     def _tell(self) -> None:
         """Tell of what has come, in order; not of calls that are over before they are told of."""

@@ -143,7 +143,7 @@ class Link:
         try:
             if self._shaking and not self._shake(now):
                 return False
-            return self._read(now)
+            return bool(self._events & selectors.EVENT_READ) and self._read(now)
         except _AGAIN:
             return False
         except OSError:
@@ -258,8 +258,6 @@ class Link:
     def _read(self, now: float) -> bool:
         until = time.monotonic() + _READING_SECONDS
         for _ in range(_READS):
-            if self.closed or self.connection.closing or self._unsent > _MOST_UNSENT:
-                return False
             try:
                 data = self.sock.recv(_READ_BYTES)
             except (ssl.SSLWantReadError, *_AGAIN):
@@ -273,6 +271,8 @@ class Link:
             self._heard_at, self._pinged_at = now, 0.0
             self.connection.receive(data, now)
             if self._plain and len(data) < _READ_BYTES:
+                return False
+            if self.closed or self.connection.closing or self._unsent > _MOST_UNSENT:
                 return False
             if time.monotonic() > until:
                 break
