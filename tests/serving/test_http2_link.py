@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import selectors
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from pdp.bench.frames import FrameReader, frame
 from pdp.bench.hpack import read_block
 from pdp.serving.http2.bounds import Bounds, Times
 from pdp.serving.http2.connection import GRPCConnection
-from pdp.serving.http2.link import Link
+from pdp.serving.http2.link import READ, WRITE, Link
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.nghttp2 import NGHTTP2Engine
 from pdp.serving.http2.tls import TLSContexts
@@ -28,7 +27,6 @@ from pdp.serving.transport import Context
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.servers.http2frames import PATH, headers, whole
 
-READ = selectors.EVENT_READ
 # No jitter: a connection is as old as it is.
 TIMES = Times(age=1000.0, idle=2000.0)
 
@@ -234,7 +232,7 @@ def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
     one.send(whole(1), 0.0)
     one.answer(1 << 20)
 
-    assert (READ, selectors.EVENT_WRITE) == (before, one.events)
+    assert (READ, WRITE) == (before, one.events)
 
 
 def test_bytes_that_take_long_leave_others_their_turn(wire: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +257,7 @@ def test_what_a_peer_has_us_say_is_bounded(wire: Make) -> None:
         one.send(refused + frame(frames.PING, 0, 0, bytes(8)) * 90, 0.0)
         stream += 100
 
-    assert (selectors.EVENT_WRITE, False) == (one.events, one.link.connection.closing)
+    assert (WRITE, False) == (one.events, one.link.connection.closing)
     assert 256 * 1024 < one.link.waiting < 512 * 1024
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-import selectors
+import select
 import socket
 import ssl
 import threading
@@ -21,6 +21,9 @@ from pdp.serving.http2.stream import Stream
 
 _LOG = logging.getLogger("pdp.server")
 
+# What to wait for, as `poll` has it, and epoll too.
+READ: Final = select.POLLIN
+WRITE: Final = select.POLLOUT
 _READ_BYTES: Final = 16 * 1024
 # Reads of one connection in a turn of the loop, and after how many seconds it makes no more, so that the others have
 # theirs: frames of one byte take a hundred times as long as the same bytes in one frame.
@@ -137,13 +140,13 @@ class Link:
 
     def ready(self, events: int, now: float) -> bool:
         """Read what has come; return True when there is more to read at once."""
-        if events & selectors.EVENT_WRITE:
+        if events & ~READ:
             self._want_write = False
         self._keeper.touch(self)
         try:
             if self._shaking and not self._shake(now):
                 return False
-            return bool(self._events & selectors.EVENT_READ) and self._read(now)
+            return bool(self._events & READ) and self._read(now)
         except _AGAIN:
             return False
         except OSError:
@@ -164,10 +167,10 @@ class Link:
             self.close()
             return
         blocked = self._want_write or len(self._out) > 0
-        events = selectors.EVENT_WRITE if blocked else 0
+        events = WRITE if blocked else 0
         # What is not blocked has left nothing unsent.
         if not self.connection.closing and (not blocked or self._unsent <= _MOST_UNSENT):
-            events |= selectors.EVENT_READ
+            events |= READ
         if events != self._events:
             self._events = events
             self._keeper.interest(self, events)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-import selectors
+import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
@@ -17,9 +18,15 @@ from functools import partial
 from typing import Final, TypeVarTuple
 
 from pdp.foundation.threads import start_on_large_stack
-from pdp.serving.http2.link import Link
+from pdp.serving.http2.link import READ, Link
 
 _LOG = logging.getLogger("pdp.server")
+
+# `selectors` would take twice the time, with each turn. Only epoll counts in seconds.
+if sys.platform == "linux":
+    _Poller, _SECOND = select.epoll, 1
+else:
+    _Poller, _SECOND = select.poll, 1000
 
 _TICK_SECONDS: Final = 0.25
 # Connections that are taken in one turn.
@@ -50,11 +57,13 @@ class Loop:
         self._opened = opened
         self._turn_over, self._answers_left = turn_over, answers_left
         self._most_links, self._most_waiting = most_links, most_waiting
-        self._selector = selectors.DefaultSelector()
+        self._poller = _Poller()
+        # By the number of their sockets: what is waited for.
+        self._watched: dict[int, Link | socket.socket] = {}
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.settimeout(0.0)
         self._wake_write.settimeout(0.0)
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._watch(self._wake_read, self._wake_read, READ)
         # INVARIANT: other threads append first and look at `_sleeping` then; the loop does both in the other order.
         self._work: deque[tuple[Callable[[], None], Link | None]] = deque()
         self._sleeping = self._over = False
@@ -105,14 +114,7 @@ class Loop:
 
     def interest(self, link: Link, events: int) -> None:
         """Wait for these events of a link's socket."""
-        known = link.sock in self._selector.get_map()
-        if not events:
-            if known:
-                self._selector.unregister(link.sock)
-        elif known:
-            self._selector.modify(link.sock, events, link)
-        else:
-            self._selector.register(link.sock, events, link)
+        self._watch(link.sock, link, events)
 
     def touch(self, link: Link) -> None:
         """Have a link send what it has at the end of this turn."""
@@ -130,6 +132,17 @@ class Loop:
         self._links.discard(link)
         self._again.discard(link)
         self._touched.pop(link, None)
+
+    def _watch(self, sock: socket.socket, of: Link | socket.socket, events: int) -> None:
+        number = sock.fileno()
+        if not events:
+            if self._watched.pop(number, None) is not None:
+                self._poller.unregister(number)
+        elif number in self._watched:
+            self._poller.modify(number, events)
+        else:
+            self._poller.register(number, events)
+            self._watched[number] = of
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
@@ -152,20 +165,21 @@ class Loop:
         self._sleeping = True
         wakes_at = min(self._due.values()) if self._due else self._next_tick
         timeout = 0.0 if self._work or self._again else max(0.0, wakes_at - time.monotonic())
-        found = self._selector.select(timeout)
+        found = self._poller.poll(timeout * _SECOND)
         self._sleeping = False
         now = time.monotonic()
         again, self._again = self._again, set()
-        for key, events in found:
-            if key.data is not None:
-                again.discard(key.data)
-                self._serve(key.data, events, now)
-            elif key.fileobj is self._wake_read:
+        for number, events in found:
+            of = self._watched.get(number)
+            if isinstance(of, Link):
+                again.discard(of)
+                self._serve(of, events, now)
+            elif of is self._wake_read:
                 self._wake_read.recv(4096)
-            else:
-                self._take(key.fileobj, now)
+            elif of is not None:
+                self._take(of, now)
         for link in again:
-            self._serve(link, selectors.EVENT_READ, now)
+            self._serve(link, READ, now)
         if self._work:
             self._do_work()
 
@@ -196,8 +210,7 @@ class Loop:
             for link in touched:
                 self._carefully(link, link.turn)
 
-    def _take(self, listening: object, now: float) -> None:
-        assert isinstance(listening, socket.socket)  # noqa: S101 - only these are registered without a link
+    def _take(self, listening: socket.socket, now: float) -> None:
         for _ in range(_ACCEPTS):
             try:
                 sock, peer = listening.accept()
@@ -230,10 +243,7 @@ class Loop:
             return
         self._accepts = on
         for sock in self._listening:
-            if on:
-                self._selector.register(sock, selectors.EVENT_READ)
-            else:
-                self._selector.unregister(sock)
+            self._watch(sock, sock, READ if on else 0)
 
     def _drain(self, grace: float) -> None:
         self._accept(on=False)
@@ -250,7 +260,7 @@ class Loop:
     def _release(self) -> None:
         self._over = True
         self._do_work()
-        self._selector.close()
+        del self._poller
         self._wake_read.close()
         self._wake_write.close()
 
