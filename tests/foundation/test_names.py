@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -128,10 +128,10 @@ def test_links_are_found(text: str, expected: list[str | None]) -> None:
 def test_long_texts_take_little_time(part: str) -> None:
     """A text of the most characters that an argument can have is read in a fraction of a second."""
     text = part * (32768 // len(part))
-    started = perf_counter()
+    started = process_time()
     found = list(links(text))
 
-    assert perf_counter() - started < 1
+    assert process_time() - started < 1
     assert len(found) <= len(text)
 
 
