@@ -129,15 +129,16 @@ class Pipeline(Generic[T]):
 
         A few items are left for later, or for the thread.
         """
-        if len(self._queue) < self._together or self._stopping or not self._encoding.acquire(blocking=False):
-            return
-        try:
-            end = self._now() + _AHEAD_SECONDS
-            while self._queue and len(self._encoded) < self._batch and self._now() < end:
-                if encoded := self._encode_next():
-                    self._encoded.append(encoded)
-        finally:
-            self._encoding.release()
+        enough = len(self._queue) >= self._together and not self._stopping
+        if enough and self._encoding.acquire(blocking=False):
+            try:
+                end = self._now() + _AHEAD_SECONDS
+                while self._queue and len(self._encoded) < self._batch and self._now() < end:
+                    if encoded := self._encode_next():
+                        self._encoded.append(encoded)
+            finally:
+                self._encoding.release()
+        # Also a few can fill the batch, and with it the queue.
         if len(self._encoded) + len(self._queue) >= self._batch and not self._wake.is_set():
             self._wake.set()
 

@@ -208,6 +208,19 @@ def test_a_batch_that_is_encoded_ahead_goes_at_once() -> None:
         wait_until(lambda: receiver.arrived == [["a", "b", "c"]])
 
 
+@pytest.mark.parametrize("capacity", [10, 100])
+def test_a_few_that_fill_a_batch_go_with_it_at_once(capacity: int) -> None:
+    """They are too few to be encoded ahead, and with what was they are a batch, or all that the queue takes."""
+    receiver = Receiver()
+
+    with _pipeline(receiver, capacity=capacity, batch=10) as pipeline:
+        for name in (*_TOGETHER, "i", "j"):
+            pipeline.put(name)
+            pipeline.encode_ahead()
+
+        wait_until(lambda: receiver.arrived == [[*_TOGETHER, "i", "j"]])
+
+
 def test_encoding_ahead_takes_a_moment() -> None:
     """A thread that answers calls goes back to them, whatever waits; the rest is for the next time."""
     encoded: list[str] = []
