@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -233,6 +233,28 @@ def test_nothing_is_read_from_a_peer_that_does_not_read(wire: Make) -> None:
     one.answer(1 << 20)
 
     assert (READ, WRITE) == (before, one.events)
+
+
+def test_nothing_is_read_while_tls_has_to_write_first(wire: Make) -> None:
+    """Its peer could have new keys be made without end and read none of the answers: the loop waits for its reading."""
+    one = wire().greet()
+    socket_of_link = one.link.sock
+    one.link.sock = cast(socket.socket, _Wanting())
+    one.send(frame(frames.PING, 0, 0, bytes(8)), 0.0)
+    wanting = one.events
+    one.link.sock = socket_of_link
+    one.link.ready(WRITE, 0.0)
+    one.link.turn()
+
+    assert (WRITE, READ) == (wanting, one.events)
+
+
+class _Wanting:
+    """A socket by TLS that can read only when it has written."""
+
+    def recv(self, _: int) -> bytes:
+        """Say so."""
+        raise ssl.SSLWantWriteError
 
 
 def test_bytes_that_take_long_leave_others_their_turn(wire: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,8 +168,9 @@ class Link:
             return
         blocked = self._want_write or len(self._out) > 0
         events = WRITE if blocked else 0
-        # What is not blocked has left nothing unsent.
-        if not self.connection.closing and (not blocked or self._unsent <= _MOST_UNSENT):
+        # What is not blocked has left nothing unsent. While TLS has to write first, nothing that has come can be read,
+        # and the loop would turn and turn for it.
+        if not (self._want_write or self.connection.closing) and (not blocked or self._unsent <= _MOST_UNSENT):
             events |= READ
         if events != self._events:
             self._events = events
