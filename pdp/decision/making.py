@@ -60,6 +60,7 @@ def with_settled(decision: Decision, settled: Settled, times: tuple[int, int, in
         ruling=ruling,
         duration_us=(ended - started) / 1000,
         reportable=settled.snapshot.bundle.takes_reports and ruling.allowed and decision.caller.sees_results,
+        recurs=decision.recurs and ruling is decision.ruling,
         labels_added=settled.labels_added,
         debits=settled.debits,
         access_request_id=access.id if access else "",

@@ -577,4 +577,4 @@ def withheld(decision: Decision) -> Decision:
         obligations=(),
         detail="the decision cannot be recorded, and without a record nothing is allowed",
     )
-    return replace(decision, ruling=ruling)
+    return replace(decision, ruling=ruling, recurs=False)

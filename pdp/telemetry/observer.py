@@ -230,6 +230,7 @@ def _cut(decision: Decision) -> Decision:
         matter=replace(decision.matter, tool=decision.matter.tool[:TEXT_CHARACTERS]),
         tool_call_id=decision.tool_call_id[:TEXT_CHARACTERS],
         ruling=replace(ruling, resource_id=resource, logged_arguments=()),
+        recurs=False,
     )
 
 

@@ -175,6 +175,16 @@ def test_a_call_that_owes_has_to_wait(limited: Opened, terms: bytes, unit: int, 
     assert [2] == [one.used // unit for one in limited.embedded.history.used(session_id).values()]
 
 
+def test_what_the_ledger_makes_of_a_call_does_not_recur(limited: Opened) -> None:
+    """Each deny for a budget that is used up has a ruling of its own; an allow has the one that is remembered."""
+    _, handle = limited.session("mail/*", terms_json=b'{"max_calls":4}')
+    asked = [limited.ask(handle, "mail/read", b'{"folder":"a"}') for _ in range(6)]
+
+    assert [False, True, True, True, False, False] == [one.recurs for one in asked]
+    assert asked[2].ruling is asked[3].ruling
+    assert [CacheResult.HIT] * 2 == [one.cache_result for one in asked[4:]]
+
+
 def test_what_a_new_bundle_counts_has_to_wait(limited: Opened) -> None:
     """A budget counts a tool from the moment on when the bundle puts it into its group."""
     _, handle = limited.session("mail/*", terms_json=b'{"max_calls_of_mutating":1}')

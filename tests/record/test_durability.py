@@ -104,10 +104,10 @@ def test_written_does_not_wait_for_the_disk(written: Subject) -> None:
 
 
 def test_an_allow_that_is_turned_around_asks_for_nothing() -> None:
-    """A deny has no obligations."""
-    asked = a_decision(obligations=(Obligation("notice", "{}"),))
+    """A deny has no obligations, and its ruling is its own."""
+    denied = withheld(a_decision(obligations=(Obligation("notice", "{}"),), recurs=True))
 
-    assert () == withheld(asked).ruling.obligations
+    assert ((), False) == (denied.ruling.obligations, denied.recurs)
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, BROKEN])

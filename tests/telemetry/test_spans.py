@@ -325,7 +325,7 @@ def test_a_trace_without_a_span_gets_both() -> None:
 
 def test_what_waits_is_small() -> None:
     """A tool's name or a header of any length is cut before it waits, so that a full queue has a bound in bytes."""
-    traced, decision = Traced(), a_decision(tool="x" * 200_000)
+    traced, decision = Traced(), a_decision(tool="x" * 200_000, recurs=True)
     parents = [
         TraceParent(traceparent="00-" + "x" * 8000),
         TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="v=" + "1" * 8000),
@@ -335,7 +335,7 @@ def test_what_waits_is_small() -> None:
 
     assert [200_000] * 2 == [len(one.matter.tool) for one in answered]
     waiting = [(shown, parent) for shown, parent in traced.items if isinstance(shown, Decision)]
-    assert [128] * 2 == [len(shown.matter.tool) for shown, _ in waiting]
+    assert [(128, False)] * 2 == [(len(shown.matter.tool), shown.recurs) for shown, _ in waiting]
     assert [TraceParent(), TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01")] == [parent for _, parent in waiting]
 
 
