@@ -20,6 +20,7 @@ from pdp.serving.http2.loop import Loop
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.nghttp2 import NGHTTP2Engine
 from pdp.serving.http2.tls import TLSContexts, proved
+from pdp.serving.http2.tlssocket import TLSSocket
 from pdp.serving.listener import Listener
 from pdp.serving.rpc import Shape
 
@@ -99,10 +100,8 @@ class LoopTransport:
         return self._loop.open_calls if self._loop is not None else 0
 
     def _open(self, sock: socket.socket, address: str, loop: Loop, now: float) -> Link:
-        if self._contexts is not None:
-            sock = self._contexts.current().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         return Link(
-            sock,
+            sock if self._contexts is None else TLSSocket(sock, self._contexts.current()),
             address,
             keeper=loop,
             connection=partial(GRPCConnection, NGHTTP2Engine, self._paths, self._bounds),

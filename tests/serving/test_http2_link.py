@@ -23,6 +23,7 @@ from pdp.serving.http2.link import READ, WRITE, Link
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.nghttp2 import NGHTTP2Engine
 from pdp.serving.http2.tls import TLSContexts
+from pdp.serving.http2.tlssocket import TLSSocket
 from pdp.serving.transport import Context
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.servers.http2frames import PATH, headers, whole
@@ -50,10 +51,8 @@ class Wire:
         self.events = 0
         self.late_at: list[float] = []
         self.reader = FrameReader()
-        if secured is not None:
-            ours = secured.wrap_socket(ours, server_side=True, do_handshake_on_connect=False)
         self.link = Link(
-            ours,
+            TLSSocket(ours, secured) if secured is not None else ours,
             "ipv4:127.0.0.1:1",
             keeper=self,
             connection=partial(GRPCConnection, NGHTTP2Engine, {PATH: True}, bounds),

@@ -18,13 +18,14 @@ from pdp.serving.http2.bounds import Bounds, Times
 from pdp.serving.http2.connection import GRPCConnection
 from pdp.serving.http2.loopcall import LoopCall
 from pdp.serving.http2.stream import Stream
+from pdp.serving.http2.tlssocket import RECORD_BYTES, TLSSocket
 
 _LOG = logging.getLogger("pdp.server")
 
 # What to wait for, as `poll` has it, and epoll too.
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
-_READ_BYTES: Final = 16 * 1024
+_READ_BYTES: Final = RECORD_BYTES
 # Reads of one connection in a turn of the loop, and after how many seconds it makes no more, so that the others have
 # theirs: frames of one byte take a hundred times as long as the same bytes in one frame.
 _READS: Final = 32
@@ -67,13 +68,13 @@ class Link:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: socket.socket | TLSSocket,
         address: str,
         *,
         keeper: Keeper,
         connection: Callable[[Link], GRPCConnection],
         enter: Enter,
-        proved: Callable[[ssl.SSLSocket], tuple[Peer, float]],
+        proved: Callable[[TLSSocket], tuple[Peer, float]],
         bounds: Bounds,
         times: Times,
         now: float,
@@ -87,7 +88,7 @@ class Link:
         self._bounds, self._times = bounds, times
         self._calls: dict[int, LoopCall] = {}
         self._out = memoryview(b"")
-        self._plain = not isinstance(sock, ssl.SSLSocket)
+        self._plain = not isinstance(sock, TLSSocket)
         self._shaking = not self._plain
         self._began_at, self._heard_at, self._busy_at, self._moved_at = now, now, now, now
         self._ends_at = now + times.age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
@@ -239,7 +240,7 @@ class Link:
 
     def _shake(self, now: float) -> bool:
         sock = self.sock
-        assert isinstance(sock, ssl.SSLSocket)  # noqa: S101 - only such a one shakes hands
+        assert isinstance(sock, TLSSocket)  # noqa: S101 - only such a one shakes hands
         try:
             sock.do_handshake()
         except ssl.SSLWantReadError:

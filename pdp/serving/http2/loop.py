@@ -19,6 +19,7 @@ from typing import Final, TypeVarTuple
 
 from pdp.foundation.threads import start_on_large_stack
 from pdp.serving.http2.link import READ, Link
+from pdp.serving.http2.tlssocket import TLSSocket
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -133,7 +134,7 @@ class Loop:
         self._again.discard(link)
         self._touched.pop(link, None)
 
-    def _watch(self, sock: socket.socket, of: Link | socket.socket, events: int) -> None:
+    def _watch(self, sock: socket.socket | TLSSocket, of: Link | socket.socket, events: int) -> None:
         number = sock.fileno()
         if not events:
             if self._watched.pop(number, None) is not None:

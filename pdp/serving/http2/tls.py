@@ -10,6 +10,7 @@ from typing import Any
 from pdp.errors import ConfigurationError
 from pdp.identity.authentication import Peer
 from pdp.serving.certificates import Material, ServerCertificates, TLSFiles, read_all
+from pdp.serving.http2.tlssocket import TLSSocket
 
 # Those of gRPC's own server, for TLS 1.2; TLS 1.3 has its own.
 _CIPHERS = (
@@ -55,7 +56,7 @@ class TLSContexts:
         return context
 
 
-def proved(sock: ssl.SSLSocket) -> tuple[Peer, float]:
+def proved(sock: TLSSocket) -> tuple[Peer, float]:
     """Return what a handshake has proved, in the form of a gRPC context, and for how many seconds it holds."""
     encoded = sock.getpeercert(binary_form=True)
     found = sock.getpeercert()
