@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import httpx2
@@ -250,7 +251,9 @@ def believing(folder: Path, jwt: JWTSettings, clock: FakeClock) -> Iterator[tupl
     with settings.callers_file.open("a", encoding="utf-8") as file:
         for person in ("ann", "bob", "alice"):
             file.write(f"{person}: {{jwt_subject: '{person}@example.org', roles: [approver]}}\n")
-    app = build(settings, clock=clock)
+    # A test may set the clock ahead and back: time that the server has written down meanwhile would not go back, too.
+    with patch("pdp.app._HEARTBEAT_SECONDS", 3600.0):
+        app = build(settings, clock=clock)
     app.start()
     try:
         yield settings, app.address
