@@ -113,7 +113,7 @@ class FrameConnection:
                 self._take_data(one)
             else:
                 self._take_other(one, answered)
-        if answered and self._queue:
+        if self._queue and (answered or self._refused):
             self._begin()
         return answered
 
