@@ -11,6 +11,11 @@ import ssl
 from typing import Any, Final
 
 _HEAD_BYTES: Final = 5
+# The kind of a record, in its first byte. In TLS 1.3 all that is encrypted says that it is data.
+_CIPHER_CHANGED: Final = 20
+_HANDSHAKE: Final = 22
+# The last of a handshake of TLS 1.2, which is encrypted, has 40.
+_MOST_LAST: Final = 64
 # How much is given to TLS, or taken from it, at a time: its buffers stay as large as they ever were.
 _PART_BYTES: Final = 4 * 1024
 # What a record can hold.
@@ -28,7 +33,7 @@ class TLSSocket:
         self._sock = sock
         self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._came, self._goes, server_side=True)
-        self._shaken = False
+        self._changed = self._shaken = False
         # INVARIANT: TLS has at most a part of one record that it has not read, so that all else that has come is known
         # to who waits for the socket.
         self._head, self._missing = b"", 0
@@ -110,6 +115,8 @@ class TLSSocket:
                 return True
             self._missing = int.from_bytes(self._head[3:])
         if self._missing:
+            # Also when it is asked for again, since the handshake may have had to write first.
+            self._refuse_renegotiation(self._head[0])
             # Who claims to send more than a record can hold is refused after a part.
             came = self._sock.recv(min(self._missing, _PART_BYTES))
             if not came:
@@ -119,6 +126,19 @@ class TLSSocket:
         if not self._missing:
             self._head = b""
         return True
+
+    def _refuse_renegotiation(self, kind: int) -> None:
+        """Raise `OSError` for a record that can ask for a new handshake, which HTTP/2 forbids.
+
+        OpenSSL would refuse each of the 4,096 that one record can hold, also behind the last of the first handshake.
+        """
+        if kind == _HANDSHAKE:
+            # `version` tells nothing before the end of the handshake.
+            last = self._changed and (self._tls.cipher() or ("", ""))[1] == "TLSv1.2"
+            if self._shaken or (last and self._missing > _MOST_LAST):
+                raise ConnectionAbortedError
+        elif kind == _CIPHER_CHANGED:
+            self._changed = True
 
     def _flush(self) -> bool:
         """Send what is written; say whether the socket has taken all of it."""
