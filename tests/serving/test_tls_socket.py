@@ -7,6 +7,7 @@ import ctypes
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -142,6 +143,15 @@ def test_the_end_is_told(peer: Peer, *, told: bool) -> None:
         peer.sock.close()
 
     assert b"" == peer.server.recv(RECORD_BYTES)
+
+
+def test_a_closed_socket_keeps_nothing_of_tls(peer: Peer) -> None:
+    """Its connection is found by the garbage collector alone, perhaps much later; that took 36 KB more of memory."""
+    tls = weakref.ref(peer.server._tls)
+    before = tls() is None
+    peer.server.close()
+
+    assert (False, True) == (before, tls() is None)
 
 
 @pytest.mark.parametrize(("size", "left"), [(64, False), (65, True)])

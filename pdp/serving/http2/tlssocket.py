@@ -48,7 +48,13 @@ class TLSSocket:
 
     def close(self) -> None:
         """Close the socket."""
-        self._sock.close()
+        if self.fileno() != -1:
+            self._sock.close()
+            # Who had it may be kept until the garbage collector finds it.
+            del self._tls
+            self._shaken = False
+            self._came = self._goes = ssl.MemoryBIO()
+            self._left = memoryview(b"")
 
     def do_handshake(self) -> None:
         """Go on with the handshake by one record."""
