@@ -27,6 +27,7 @@ pytestmark = pytest.mark.doors
 
 PATIENCE = 60
 AT_ONE_TIME = 3
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +263,16 @@ def test_clients_and_servers_see_the_same(tmp_path: Path) -> None:
         direct = list(pool.map(lambda pair: run(pair, "direct", []), PAIRS))
         catalogue = {name: _tools(one) for (_, name), one in zip(PAIRS, direct, strict=True)}
         with allowing(catalogue, tmp_path) as before:
-            proxied = list(pool.map(lambda pair: run(pair, "proxied", before(pair[1])), PAIRS))
+
+            def proxied_like(pair: tuple[str, str], one: Run) -> Run:
+                # A client that gives an answer up on a slow machine asks otherwise than before: then all of it is anew.
+                for number in range(TRIES):
+                    other = run(pair, f"proxied {number}", before(pair[1]))
+                    if other.from_client == one.from_client:
+                        break
+                return other
+
+            proxied = list(pool.map(proxied_like, PAIRS, direct))
 
     used: set[str] = set()
     for (_, name), one, other in zip(PAIRS, direct, proxied, strict=True):
