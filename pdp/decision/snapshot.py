@@ -85,7 +85,7 @@ class Snapshots:
         return _taken(bundle, view, self._clock.now(), caller)
 
     def known(self, caller: Caller) -> Callable[[CallRequest], Snapshot | None]:
-        """Return what returns, for a call, what `of_call` does if memory can tell at once; None for the store's.
+        """Return a function that does for a call what `of_call` does, or returns None where the store must be asked.
 
         Calls of one session get one snapshot, as in a batch. INVARIANT: use it for calls that have come already, before
         any of them changes something, and within a moment: then each has a snapshot that is younger than the call.
