@@ -65,8 +65,7 @@ class TLSSocket:
                 self._tls.do_handshake()
                 self._shaken = True
         finally:
-            flushed = self._flush()
-            if not flushed:
+            if not self._flush():
                 raise ssl.SSLWantWriteError
 
     def selected_alpn_protocol(self) -> str | None:
