@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from pdp.broker.proxy import ProxyFace
 from pdp.calltokens.claims import Presenter
 from tests.broker.worlds import ARGUMENTS, SECRET, Got, World, request, token, world
 from tests.machinery.calltokens import PRESENTER
+from tests.machinery.servers.running import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -252,10 +252,10 @@ def test_a_stream_of_events_is_handed_on_at_once(here: World) -> None:
 def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> None:
     """By which the upstream learns that nobody waits any more."""
     before, released = here.upstream.pieces, threading.Event()
-    asking = threading.Event()
+    begun = threading.Event()
 
     def never() -> Iterator[bytes]:
-        asking.set()
+        # Shorter than the broker waits for an upstream: who is not cut off ends the answer whole.
         released.wait(20)
         yield b"x"
 
@@ -266,11 +266,11 @@ def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> N
     async def receive() -> Any:
         if messages:
             return messages.pop()
-        await asyncio.to_thread(asking.wait, 10)
+        await asyncio.to_thread(begun.wait, PATIENCE)
         return {"type": "http.disconnect"}
 
     async def send(_: Any) -> None:
-        pass
+        begun.set()
 
     scope = {
         "type": "http",
@@ -279,7 +279,6 @@ def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> N
         "query_string": b"",
         "headers": [(b"pdp-call-token", token().encode())],
     }
-    began = time.monotonic()
     try:
         with pytest.raises(ConnectionAbortedError):
             asyncio.run(face(scope, receive, send))
@@ -288,5 +287,4 @@ def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> N
         here.upstream.pieces = before
         face.close()
 
-    assert time.monotonic() - began < 10
     assert "broken" == here.record.events[-1].facts["outcome"]

@@ -19,6 +19,7 @@ from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
 from pdp.server.decisionmessages import DecisionMessages
 from pdp.server.service import CALL_THREADS
+from pdp.serving import turns
 from pdp.serving.transports import GRPC, LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.values import Used
@@ -87,7 +88,11 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asking]:
 def serving(
     path: Path, monkeypatch: pytest.MonkeyPatch, files: Mapping[str, bytes] = FILES, transport: str = LOOP
 ) -> Iterator[Asking]:
-    """Serve with a store on the disk, whose memory is trusted for long, and waited for as long."""
+    """Serve with a store on the disk, whose memory is trusted for long, and waited for as long.
+
+    A turn of the loop never takes so long that the rest of its calls get threads, however slow the machine.
+    """
+    monkeypatch.setattr(turns, "_LONGEST_SECONDS", PATIENCE)
     with ExitStack() as opened:
         unhurried = SQLiteSessionStore(path, busy_seconds=PATIENCE, trust_seconds=3600.0)
         store = opened.enter_context(closing(unhurried))
