@@ -15,11 +15,13 @@ import pytest
 
 from pdp.app import Embedded
 from pdp.client import Answer
+from pdp.clock import Instant
 from pdp.decision.stepup import UNASKED
 from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.limits import Limits
 from pdp.model import Ask, Caller, Role
+from pdp.serving.rpc import Lane
 from pdp.sessions.access import (
     MOST_NOES,
     MOST_OPEN_OF_CALLER,
@@ -30,6 +32,7 @@ from pdp.sessions.access import (
 )
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import running_server
+from pdp.testing.waiting import wait_until
 from pdp.v1.access_pb2 import (
     ACCESS_STATE_APPROVED,
     ACCESS_STATE_DENIED,
@@ -421,11 +424,20 @@ forbid (principal, action == Action::"git/log", resource) when { context.input.r
 """
 
 
+class Passing(FakeClock):
+    """A clock by which no two moments are the same."""
+
+    def now(self) -> Instant:
+        """Return the current reading of both clocks, a little later than the one before."""
+        self.advance(0.001)
+        return super().now()
+
+
 @pytest.fixture
 def asking() -> Iterator[tuple[Desk, str]]:
     """Serve a bundle in which a rule asks a person; return the desk, and the handle of a session."""
     files = files_of(changed(BUNDLE, {"policies": {"asking": STEPPING_UP}, "directory": {"users": LEADS}}))
-    with running_server(files, callers=CALLERS) as server:
+    with running_server(files, callers=CALLERS, clock=Passing()) as server:
         opened = server.client("gateway").request_session(user="ada", agent="coder", purpose="x", tools=["git/*"])
         shown = opened.session
         server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
@@ -473,9 +485,15 @@ def test_a_no_counts_for_the_session(asking: tuple[Desk, str]) -> None:
     lead = desk.server.client("lead")
     waits = in_the_attic(desk, handle).access_request_id
 
-    threading.Timer(0.1, lambda: lead.deny_call(waits, reason="leave it")).start()
+    def deny() -> None:
+        wait_until(lambda: open_watches(desk) == 1)
+        lead.deny_call(waits, reason="leave it")
+
+    person = threading.Thread(target=deny)
+    person.start()
     refused = in_the_attic(desk, handle, wait=PATIENCE)
     later = in_the_attic(desk, handle)
+    person.join(PATIENCE)
 
     assert refused.advice[0].startswith("a person refused this call (`leave it`)")
     assert ("forbid", False) == (later.basis, later.waits)
@@ -579,6 +597,14 @@ def watch(desk: Desk) -> Iterator[Callable[..., Watching]]:
     yield start
     for one in opened:
         one.close()
+    # The next test has the whole share of each caller.
+    wait_until(lambda: open_watches(desk) == 0)
+
+
+def open_watches(desk: Desk) -> int:
+    """Return how many watches a server has open."""
+    lanes = desk.server._server._boundary._lanes
+    return sum(lanes[lane]._total for lane in (Lane.ACCESS_WATCHES, Lane.GATEWAY_ACCESS_WATCHES))
 
 
 def test_a_watch_shows_what_waits_and_then_each_change(desk: Desk, watch: Callable[..., Watching]) -> None:
@@ -692,7 +718,8 @@ def test_a_watch_says_that_it_lives_and_ends_with_its_caller(serve: Serve, clock
         def present(self, caller: Caller, _: object) -> Caller:
             return caller
 
-    running = serve(authenticator=Changing())
+    # However fast time passes here, the watch is not idle.
+    running = serve(authenticator=Changing(), limits=Limits(stream_idle_seconds=1e9))
     call = running.channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
     answers = call(b"", timeout=PATIENCE)
     next(answers)
@@ -735,7 +762,8 @@ def test_a_watch_that_nobody_reads_ends(serve: Serve, embedded: Embedded, clock:
 
 def _watched(channel: grpc.Channel, running: Running) -> Any:
     call = channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
-    return call(b"", metadata=running.credentials("approver"), timeout=PATIENCE)
+    # Those that are not read are to end by the server's time.
+    return call(b"", metadata=running.credentials("approver"), timeout=10 * PATIENCE)
 
 
 def _answers(watched: Any) -> bool:

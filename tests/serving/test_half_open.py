@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -77,9 +78,9 @@ def as_time_passes(running: Running, seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def handler_threads() -> int:
-    """Return how many threads the lanes have."""
-    return sum(thread.name.startswith("pdp-") for thread in threading.enumerate())
+def busy_threads(running: Running) -> int:
+    """Return how many threads of the lanes have something to do."""
+    return sum(since < math.inf for pool in running.server._pools for since in pool._since)
 
 
 def open_calls(running: Running) -> int:
@@ -126,19 +127,19 @@ def test_a_burst_of_a_client_is_answered(
 def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     """However many a gateway begins, the calls of others and a revocation go on; then each is told why it ends."""
     running = serve(limits=Limits(message_seconds=5))
-    before = handler_threads()
     begun = begin(running, AUTHORIZE, "pep", 30)
     wait_until(lambda: open_calls(running) == 30)
 
     during = running.unary(AUTHORIZE, a_call().SerializeToString())
     revoked = running.unary(REVOKE, RevokeSessionsRequest(user="alice", reason="x").SerializeToString(), "admin")
-    threads = handler_threads()
+    wait_until(lambda: busy_threads(running) == 0)
+    waiting = open_calls(running)
     with as_time_passes(running, 6):
         ends = {(call.code(), call.details()) for call in begun}
 
     assert during != b""
     assert not RevokeSessionsResponse.FromString(revoked).session_ids
-    assert threads == before
+    assert waiting == 30
     assert ends == {(Code.DEADLINE_EXCEEDED, "the message did not arrive in time (limit `message_seconds`)")}
     assert running.notes.refusal().facts["status"] == "DEADLINE_EXCEEDED"
     wait_until(lambda: open_calls(running) == 0)
@@ -289,9 +290,9 @@ def test_a_cancelled_call_that_waits_for_its_turn_leaves_its_place(serve: Serve,
 
     for call in waiting:
         call.cancel()
-    wait_until(lambda: open_calls(running) == ASKED)
+    wait_until(lambda: running.server._pools[0]._open == {"pep": ASKED})
 
-    assert {"pep": ASKED} == running.server._pools[0]._open
+    assert open_calls(running) == ASKED
 
 
 def test_another_grpc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,7 @@ def test_an_upload_that_does_not_go_on_ends(serve: Serve, unfinished: Any, monke
         Code.DEADLINE_EXCEEDED,
         "the messages did not arrive within 0.5 s",
     )
+    monkeypatch.setattr(uploads, "MOST_SECONDS", PATIENCE)
     assert upload(running, CHECK, [b""]) != b""
 
 
