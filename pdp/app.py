@@ -520,7 +520,7 @@ class App:
         self._opened.callback(notices.close)
         sums = RefusalSums(notices, count=count)
         self._opened.callback(sums.flush)
-        self._opened.enter_context(Repeater("refusals", sums.flush, every=SUM_SECONDS))
+        self._opened.enter_context(Repeater("refusals", sums.flush, every=SUM_SECONDS, at_once=False))
         return sums
 
     def _renew_certificate(self, folder: Path) -> None:
