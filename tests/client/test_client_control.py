@@ -26,9 +26,17 @@ from pdp.client.operations import (
 )
 from pdp.model import Role
 from pdp.server.rpcs import CONTROL, RPCS
+from tests.machinery.servers.running import PATIENCE
 from tests.machinery.servers.served import Served, served
 
 Revoke = Callable[[Served, str, str], tuple[str, ...]]
+
+
+@pytest.fixture(autouse=True)
+def _reached_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients wait for the control address: on a busy machine the product's times can pass."""
+    for name in ("REACH_SECONDS", "_ANSWER_SECONDS"):
+        monkeypatch.setattr(way, name, PATIENCE)
 
 
 @pytest.fixture

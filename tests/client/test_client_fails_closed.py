@@ -25,6 +25,7 @@ from pdp.v1.authorization_pb2 import (
     StreamError,
 )
 from pdp.v1.decision_pb2 import Decision
+from tests.machinery.servers.running import PATIENCE
 
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
@@ -468,7 +469,7 @@ def test_a_stream_that_falters_is_denied_until_it_is_opened_anew(
     server.scripts["AuthorizeStream"] = partial(script, server)
 
     # The one that is late never answers the first question: who asked waits in vain.
-    timeout = 0.5 if script is _is_one_answer_late else 30.0
+    timeout = 0.5 if script is _is_one_answer_late else PATIENCE
     faulty = _ask_stream(ask, address, [CALL, CALL, CALL], timeout=timeout)
     server.scripts["AuthorizeStream"] = honest
     anew = _ask_stream(ask, address, [CALL])
@@ -559,9 +560,9 @@ def test_closing_an_async_client_denies_what_is_under_way(server: ScriptedServer
     arrived = _hang_after_arrival(server)
 
     async def run() -> Answer:
-        client = _async_client(address, timeout=30.0)
+        client = _async_client(address, timeout=PATIENCE)
         asking = asyncio.create_task(client.ask(CALL))
-        await asyncio.to_thread(arrived.wait, 10)
+        assert await asyncio.to_thread(arrived.wait, PATIENCE)
         await client.close()
         return await asking
 
@@ -576,9 +577,9 @@ def test_a_cancelled_task_stays_cancelled(server: ScriptedServer, address: str, 
     arrived = _hang_after_arrival(server)
 
     async def run() -> list[bool]:
-        async with _async_client(address, timeout=30.0) as client, client.stream() as stream:
+        async with _async_client(address, timeout=PATIENCE) as client, client.stream() as stream:
             asking = asyncio.create_task(stream.ask(CALL) if streaming else client.ask(CALL))
-            await asyncio.to_thread(arrived.wait, 10)
+            assert await asyncio.to_thread(arrived.wait, PATIENCE)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
@@ -591,7 +592,7 @@ def test_a_cancelled_task_stays_cancelled(server: ScriptedServer, address: str, 
 def test_threads_share_a_stream(server: ScriptedServer, address: str) -> None:
     """Each thread gets the answer to its own call."""
     calls = [ToolCall(session_handle="pdps_secret", server="files", tool=f"tool{n}") for n in range(40)]
-    with _client(address, timeout=10.0) as client, client.stream() as stream, ThreadPoolExecutor(4) as pool:
+    with _client(address, timeout=PATIENCE) as client, client.stream() as stream, ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(stream.ask, calls))
 
     assert [(answer.tool, answer.allowed) for answer in answers] == [(f"tool{n}", True) for n in range(40)]
@@ -643,7 +644,7 @@ def _ask_batch(kind: type, address: str, calls: list[ToolCall]) -> tuple[Answer,
     return asyncio.run(run())
 
 
-def _ask_stream(kind: type, address: str, calls: list[ToolCall], *, timeout: float = 30.0) -> list[Answer]:
+def _ask_stream(kind: type, address: str, calls: list[ToolCall], *, timeout: float = PATIENCE) -> list[Answer]:
     if kind is Client:
         with _client(address, timeout=timeout) as client, client.stream() as stream:
             return [stream.ask(call) for call in calls]

@@ -17,6 +17,7 @@ from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 from tests.machinery.rpcs.services import SERVICES
 from tests.machinery.rpcs.table import OWN
+from tests.machinery.servers.running import PATIENCE
 
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
@@ -232,7 +233,7 @@ def test_closing_an_async_client_fails_what_is_under_way(server: ScriptedServer,
     async def run() -> None:
         client = AsyncClient(address)
         asking = asyncio.create_task(client.get_session("ses_1"))
-        await asyncio.to_thread(arrived.wait, 10)
+        assert await asyncio.to_thread(arrived.wait, PATIENCE)
         await client.close()
         await asking
 

@@ -19,6 +19,7 @@ from pdp.client import Answer, AsyncClient, Client, OverloadedError, PDPClientEr
 from pdp.v1.decision_pb2 import Decision
 from pdp.v1.policy_pb2 import CheckBundleResponse
 from pdp.v1.session_pb2 import RevokeSessionsResponse
+from tests.machinery.servers.running import PATIENCE
 
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
@@ -170,7 +171,7 @@ def test_a_deadline_that_passes_during_the_pause_is_a_deny(server: ScriptedServe
     now = [0.0]
 
     def sleep(_: float) -> None:
-        now[0] += 10.0
+        now[0] += 2 * PATIENCE
 
     _fail(server, 1, grpc.StatusCode.UNAVAILABLE, None)
     with Client(address, clock=lambda: now[0], sleep=sleep) as client:
@@ -267,7 +268,7 @@ def test_closing_the_client_ends_a_management_call(server: ScriptedServer, addre
 
     def hang(_: Any, __: Any) -> RevokeSessionsResponse:
         begun.set()
-        answered.wait(10)
+        answered.wait(PATIENCE)
         return RevokeSessionsResponse()
 
     server.scripts["RevokeSessions"] = hang
@@ -281,9 +282,9 @@ def test_closing_the_client_ends_a_management_call(server: ScriptedServer, addre
 
     thread = Thread(target=revoke)
     thread.start()
-    begun.wait(10)
+    assert begun.wait(PATIENCE)
     client.close()
-    thread.join(10)
+    thread.join(PATIENCE)
     answered.set()
 
     assert [PDPClientError] == [type(error) for error in failures]

@@ -22,6 +22,7 @@ from pdp.client import (
 from pdp.v1 import decision_pb2, session_pb2
 from pdp.v1.decision_pb2 import Decision
 from pdp.v1.session_pb2 import Session
+from tests.machinery.servers.running import PATIENCE
 
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
@@ -220,7 +221,7 @@ def test_a_cancelled_task_ends_its_session(server: ScriptedServer, address: str)
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(hold())
-        await asyncio.wait_for(inside.wait(), 10)
+        await asyncio.wait_for(inside.wait(), PATIENCE)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

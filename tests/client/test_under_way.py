@@ -48,6 +48,13 @@ FILES = bundle_files(
 )
 
 
+@pytest.fixture(autouse=True)
+def _read_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients wait for what they read of a session: on a busy machine the product's time can pass."""
+    for client in ("aio", "sync"):
+        monkeypatch.setattr(f"pdp.client.{client}.underway._READ_SECONDS", PATIENCE)
+
+
 @pytest.fixture
 def server() -> Iterator[RunningServer]:
     """Return a running server with two gateways."""
