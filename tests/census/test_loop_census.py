@@ -20,7 +20,7 @@ def test_the_connections_of_the_loop_take_what_its_page_says() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     taken = [float(line) for line in measured.stdout.split()]
 

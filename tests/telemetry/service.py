@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,9 +19,11 @@ from pdp.client.connection import Connection
 from pdp.config import MessageSettings, PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.errors import BundleError
 from pdp.telemetry import names
+from pdp.telemetry.observer import Telemetry
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 from tests.machinery.ports import free_port
+from tests.machinery.servers.running import PATIENCE
 from tests.machinery.servers.transports import chosen
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -84,6 +87,8 @@ def serving(folder: Path, *, prometheus_address: str = "", listener: str = "", *
     with pytest.MonkeyPatch.context() as environment:
         for name, value in variables.items():
             environment.setenv(name, value)
+        # On a busy machine, what waits at the end takes longer to be sent than the product gives it.
+        environment.setattr(Telemetry, "shutdown", partialmethod(Telemetry.shutdown, timeout=PATIENCE))
         app = build(settings)
     app.start()
     tokens = settings.tokens_folder

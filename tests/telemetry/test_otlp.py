@@ -22,6 +22,7 @@ from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.settings import TelemetrySettings
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
+from tests.machinery.servers.running import PATIENCE
 
 NO_PARENT = TraceParent()
 
@@ -71,7 +72,7 @@ def test_spans_arrive_while_the_server_runs(receiver: OTLPReceiver, monkeypatch:
 
     telemetry.decision(a_decision(), NO_PARENT)
 
-    assert receiver.wait_for(lambda: len(receiver.spans) == 1)
+    assert receiver.wait_for(lambda: len(receiver.spans) == 1, PATIENCE)
     telemetry.shutdown()
 
 

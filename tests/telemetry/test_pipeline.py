@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pdp.telemetry.pipeline import Flow, Pipeline, QueueSettings, Sent
 from pdp.telemetry.wire import Span, source, span
 from pdp.testing.waiting import wait_until
+from tests.machinery.servers.running import PATIENCE
 
 SOURCE = source({"service.name": "pdp"}, "pdp", "1")
 # So many are encoded ahead together.
@@ -74,7 +75,7 @@ def _pipeline(
     try:
         yield pipeline
     finally:
-        pipeline.shut_down(timeout=10.0)
+        pipeline.shut_down(timeout=PATIENCE)
 
 
 def test_a_full_batch_goes_at_once() -> None:
@@ -106,7 +107,7 @@ def test_shutting_down_sends_what_waits() -> None:
     with _pipeline(receiver) as pipeline:
         pipeline.put("a")
         pipeline.put("b")
-        assert pipeline.shut_down(timeout=10.0)
+        assert pipeline.shut_down(timeout=PATIENCE)
 
     assert [["a", "b"]] == receiver.arrived
     assert receiver.hurried
@@ -120,7 +121,7 @@ def test_a_full_queue_drops_what_comes_and_counts_it() -> None:
     with _pipeline(receiver, capacity=4, batch=2) as pipeline:
         for number in range(2):
             pipeline.put(str(number))
-        receiver.busy.wait(10.0)
+        assert receiver.busy.wait(PATIENCE)
         for number in range(2, 20):
             pipeline.put(str(number))
 
@@ -139,7 +140,7 @@ def test_what_is_not_taken_is_counted_by_reason() -> None:
         for number in range(4):
             pipeline.put(str(number))
         wait_until(lambda: pipeline.flow().exported == {"UNAVAILABLE": 3})
-        pipeline.shut_down(timeout=10.0)
+        pipeline.shut_down(timeout=PATIENCE)
 
     assert {"": 1, "UNAVAILABLE": 3} == pipeline.flow().exported
     assert {"": 4} == pipeline.flow().processed
@@ -154,7 +155,7 @@ def test_what_a_receiver_does_not_want_is_counted() -> None:
         for number in range(3):
             pipeline.put(str(number))
         wait_until(lambda: len(receiver.arrived) == 1)
-        pipeline.shut_down(timeout=10.0)
+        pipeline.shut_down(timeout=PATIENCE)
 
     assert {"": 1, "rejected": 2} == pipeline.flow().exported
 
@@ -264,7 +265,7 @@ def test_no_more_than_a_batch_is_encoded_ahead() -> None:
     with _pipeline(receiver, encode=noted, capacity=6) as pipeline:
         for number in range(3):
             pipeline.put(str(number))
-        receiver.busy.wait(10.0)
+        assert receiver.busy.wait(PATIENCE)
         for number in range(3, 12):
             pipeline.put(str(number))
             pipeline.encode_ahead()
@@ -279,12 +280,12 @@ def test_encoding_ahead_waits_for_nobody() -> None:
 
     def slow(name: str) -> bytes:
         began.set()
-        assert go_on.wait(10.0)
+        assert go_on.wait(PATIENCE)
         return _encoded(name)
 
     with _pipeline(receiver, encode=slow, batch=1) as pipeline:
         pipeline.put("a")
-        assert began.wait(10.0)
+        assert began.wait(PATIENCE)
         pipeline.put("b")
         pipeline.encode_ahead()
         go_on.set()
@@ -306,7 +307,7 @@ def test_what_cannot_be_encoded_is_counted(caplog: pytest.LogCaptureFixture, *, 
             if ahead:
                 pipeline.encode_ahead()
 
-        assert pipeline.shut_down(timeout=10.0)
+        assert pipeline.shut_down(timeout=PATIENCE)
 
     assert ["a", "b"] == [name for names in receiver.arrived for name in names]
     assert {"": 2, "encoding_failed": 5} == pipeline.flow().processed
@@ -321,7 +322,7 @@ def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:
     with _pipeline(receiver, batch=2) as pipeline:
         for number in range(5):
             pipeline.put(str(number))
-        receiver.busy.wait(10.0)
+        assert receiver.busy.wait(PATIENCE)
 
         assert not pipeline.shut_down(timeout=0.05)
 
@@ -356,7 +357,7 @@ def _put_many(pipeline: Pipeline[str], number: int) -> None:
 def test_what_comes_after_the_end_is_counted() -> None:
     """Putting something down never raises, not even at the end."""
     with _pipeline(Receiver()) as pipeline:
-        pipeline.shut_down(timeout=10.0)
+        pipeline.shut_down(timeout=PATIENCE)
 
         pipeline.put("late")
 

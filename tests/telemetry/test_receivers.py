@@ -57,6 +57,7 @@ def test_every_decision_is_answered_and_recorded(tmp_path: Path, trouble: str) -
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": receiver.endpoint,
             "OTEL_EXPORTER_OTLP_TIMEOUT": "200",
+            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "60000",
             "OTEL_BSP_MAX_QUEUE_SIZE": "600",
             "OTEL_BLRP_MAX_QUEUE_SIZE": "600",
         }

@@ -15,6 +15,7 @@ from pdp.serving.transports import LOOP
 from pdp.telemetry import names
 from pdp.telemetry.encoder import Item, SpanEncoder
 from pdp.testing.otlp import OTLPReceiver, attributes_of
+from tests.machinery.servers.running import PATIENCE
 from tests.telemetry.service import PARENT, REPORTED, TRACE, TRACEPARENT, Service, everything, refused, serving
 
 
@@ -96,7 +97,7 @@ def test_every_metric_of_the_table_is_sent(tmp_path: Path) -> None:
         with serving(tmp_path, **variables) as service:
             everything(service)
             # At the end the store is closed before the last report, which then says nothing of sessions.
-            assert receiver.wait_for(lambda: {"pdp.sessions", "pdp.messages.sent"} <= set(receiver.metrics))
+            assert receiver.wait_for(lambda: {"pdp.sessions", "pdp.messages.sent"} <= set(receiver.metrics), PATIENCE)
 
     sent = receiver.metrics
     assert {metric.name for metric in REPORTED} == set(sent)

@@ -154,7 +154,10 @@ def test_certificates(tmp_path: Path, protocol: str) -> None:
     known = {"certificate": certificate, "client_certificate": certificate, "client_key": key}
     with _site(certificate, key) as site, _grpc_receiver(b"", certificate, key) as port:
         address = f"https://localhost:{site.server_port if protocol == 'http/protobuf' else port}"
-        senders = [open_sender(_endpoint(protocol, address, timeout=2000, **more)) for more in (known, {})]
+        senders = [
+            open_sender(_endpoint(protocol, address, timeout=timeout, **more))
+            for timeout, more in ((60_000, known), (2000, {}))
+        ]
 
         problems = [sender.send(REQUEST).problem for sender in senders]
         for sender in senders:
@@ -198,7 +201,7 @@ def test_closing_ends_what_is_being_sent() -> None:
         sending.start()
         connection, _ = silent.accept()
         sender.close()
-        sending.join(20.0)
+        sending.join(60.0)
         connection.close()
 
     assert problems in (["CANCELLED"], ["closed"])
@@ -312,7 +315,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 def _endpoint(protocol: str, place: int | str, **more: Any) -> Endpoint:
     url = f"http://127.0.0.1:{place}" if isinstance(place, int) else place
-    environ = {f"{OTLP}PROTOCOL": protocol, f"{OTLP}ENDPOINT": url}
+    environ = {f"{OTLP}PROTOCOL": protocol, f"{OTLP}ENDPOINT": url, f"{OTLP}TIMEOUT": "60000"}
     return read_endpoint(environ | {f"{OTLP}{name.upper()}": str(value) for name, value in more.items()}, "traces")
 
 
