@@ -15,9 +15,9 @@ from pdp.errors import OverloadedError, PDPError
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.status import MessageLateError
 
-# How many calls of a caller are asked at a time in a lane, and how many wait there, those included. No share of a lane
-# that ends authority is larger than the first: there no call waits to be asked.
-ASKED, _MOST = 32, 256
+# How many calls of a caller are asked at a time in a lane. As many wait as are in its share of the lane: their messages
+# can lie unread in a socket. No share of a lane that ends authority is larger: there no call waits to be asked.
+ASKED = 32
 # A caller of whom more than this wait loses the oldest to a call for which the lane has no room.
 _MANY = 64
 # A call that is asked for so long ends for one that waits to be asked; of these, those end that have waited as long.
@@ -155,12 +155,8 @@ class BegunCalls:
     def _put_off(self, call: BegunCall) -> None:
         call.waits = True
         with self._lock:
-            calls = self._groups.setdefault(call.group, _Calls())
-            calls.unasked[call] = self._clock.now().boot_at
-            surplus = calls.oldest() if len(calls) > _MOST else None
+            self._groups.setdefault(call.group, _Calls()).unasked[call] = self._clock.now().boot_at
         call.follow()
-        if surplus is not None:
-            self._end(surplus, _too_many(_MOST))
 
     def _ask(self, calls: _Calls) -> None:
         """Ask calls in their turn, as many as may be asked."""

@@ -90,7 +90,7 @@ def open_calls(running: Running) -> int:
 
 @pytest.fixture
 def burst() -> Iterator[Callable[[Running, int], tuple[list[Any], threading.Event]]]:
-    """Return what begins calls on one connection, and sends all their messages once it is told to."""
+    """Return what begins calls on one connection each time, and sends their messages once it is told to."""
     channels = list[grpc.Channel]()
 
     def start(running: Running, count: int) -> tuple[list[Any], threading.Event]:
@@ -100,7 +100,8 @@ def burst() -> Iterator[Callable[[Running, int], tuple[list[Any], threading.Even
             told.wait(PATIENCE)
             yield a_call().SerializeToString()
 
-        channels.append(grpc.insecure_channel(running.server.address))
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        channels.append(grpc.insecure_channel(running.server.address, options=options))
         ask, metadata = channels[-1].stream_unary(AUTHORIZE), running.credentials("pep")
         return [ask.future(late(), metadata=metadata, timeout=PATIENCE) for _ in range(count)], told
 
@@ -122,6 +123,21 @@ def test_a_burst_of_a_client_is_answered(
     assert {call.code() for call in calls} == {Code.OK}
     assert open_calls(running) == 0
     assert not running.server._boundary._begun._groups
+
+
+def test_a_burst_of_a_whole_share_is_answered(
+    serve: Serve, burst: Callable[[Running, int], tuple[list[Any], threading.Event]]
+) -> None:
+    """A caller has as many calls as are in its share, on any number of connections, before their messages come."""
+    running = serve(limits=Limits(concurrent_calls=600, wait_seconds=PATIENCE))
+    bursts = [burst(running, 75) for _ in range(4)]
+    wait_until(lambda: open_calls(running) == 300)
+
+    for _, told in bursts:
+        told.set()
+
+    assert {call.code() for calls, _ in bursts for call in calls} == {Code.OK}
+    assert open_calls(running) == 0
 
 
 def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
@@ -162,11 +178,12 @@ def test_what_is_not_sent_gives_way_to_whole_calls(serve: Serve, begin: Begin) -
     }
 
 
-def test_a_crowd_that_sends_nothing_is_gone_after_two_seconds(serve: Serve, begin: Begin) -> None:
+@pytest.mark.parametrize("count", [150, 400])
+def test_a_crowd_that_sends_nothing_is_gone_after_two_seconds(serve: Serve, begin: Begin, count: int) -> None:
     """Of many calls without a message a few are asked at a time; those that are not asked within a second end."""
-    running = serve()
-    begun = begin(running, AUTHORIZE, "pep", 150)
-    wait_until(lambda: open_calls(running) == 150)
+    running = serve(limits=Limits(concurrent_calls=2 * count))
+    begun = begin(running, AUTHORIZE, "pep", count)
+    wait_until(lambda: open_calls(running) == count)
     running.clock.advance(1)
     wait_until(lambda: open_calls(running) == 32)
 

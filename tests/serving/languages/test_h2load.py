@@ -25,14 +25,17 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    """Return a server on the loop that has room for as many calls at once."""
+    """Return a server on the loop that has room for as many calls of one caller at once.
+
+    A client asks again as soon as it is answered, and a thread counts a call for a moment longer.
+    """
     files = bundle_files(
         policies={"git": '@id("git/all") permit (principal, action, resource);'},
         tools={"git": [tool("log")]},
         overlays={"git": "risk: read_only"},
         directory="{users: {alice: {}}, agents: {coder: {ceiling: ['git/*']}}}",
     )
-    limits = Limits(concurrent_calls=2 * CONNECTIONS * AT_A_TIME, wait_seconds=60.0)
+    limits = Limits(concurrent_calls=3 * CONNECTIONS * AT_A_TIME, wait_seconds=60.0)
     with running_server(files, limits=limits, transport=LOOP) as running:
         yield running
 
