@@ -1,7 +1,7 @@
 """The connections of the loop, as bad as their bounds admit: `python -m tests.census.loopconnections`.
 
-1,000 peers make a call, leave the headers of another unended and fill the tables of their connections; then 64 MiB of
-answers are left unread.
+1,000 peers make a call, leave as many refused calls unended as wait, and the headers of another, and fill the tables of
+their connections; then 64 MiB of answers are left unread.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pdp.serving.http2.stream import Stream
 from pdp.serving.looptransport import WAITING_BYTES
 from tests.census.containers import MIB, resident, say
 from tests.machinery.servers.http2frames import PATH, headers, text, whole
+
+# The stream whose headers do not end: after a call that is answered, and those that are refused.
+_LAST = 3 + 2 * Bounds().refused
 
 
 class _Kept:
@@ -52,13 +55,20 @@ def _with_unended_headers() -> GRPCConnection:
     # As much as is remembered of the headers of a call.
     connection.receive(whole(1, {"user-agent": "x" * 600}), 0.0)
     connection.end(kept.calls.pop(), StatusCode.OK)
+    for stream in range(3, _LAST, 2):
+        connection.receive(headers(stream), 0.0)
+        # Details of its own, as large as those of most refusals.
+        details = [("grpc-status-details-bin", stream.to_bytes(256))]
+        connection.end(kept.calls.pop(), StatusCode.UNAUTHENTICATED, "the call has no token", details)
     connection.outgoing()
     # Each is added to the table that both sides keep.
     remembered = b"".join(b"\x40" + text(b"name-%d" % number) + text(b"x" * 100) for number in range(30))
-    connection.receive(headers(3, more=[("own", b"x" * 7000)], flags=0), 0.0)
-    connection.receive(frame(frames.CONTINUATION, 0, 3, remembered), 0.0)
+    connection.receive(headers(_LAST, more=[("own", b"x" * 7000)], flags=0), 0.0)
+    connection.receive(frame(frames.CONTINUATION, 0, _LAST, remembered), 0.0)
     if connection.closing:
         raise AssertionError("the headers are more than their bound")
+    if connection.in_progress != Bounds().refused:
+        raise AssertionError("the refusals do not wait")
     return connection
 
 

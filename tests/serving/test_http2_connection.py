@@ -117,7 +117,7 @@ def test_a_refusal_has_its_text_and_details() -> None:
 )
 def test_what_is_no_call_of_grpc_is_refused_by_http(sent: bytes, expected: str) -> None:
     """Method, content type and `te` are exactly those of gRPC, and headers of the transport are there once."""
-    peer = Peer()
+    peer = Peer(refused=0)
 
     assert [] == peer.send(sent)
     assert (expected, True) == ((ended := peer.ended()[1]).headers[":status"], ended.reset)
@@ -148,7 +148,7 @@ def test_what_is_no_call_of_grpc_is_refused_by_http(sent: bytes, expected: str) 
 )
 def test_what_breaks_a_rule_of_grpc_is_refused(sent: bytes, status: str, text: str) -> None:
     """The call ends with a status and the rest of it is not wanted; the connection goes on."""
-    peer = Peer()
+    peer = Peer(refused=0)
 
     assert [] == peer.send(sent)
     assert {1: (status, text)} == {stream: one.status for stream, one in peer.ended().items()}
@@ -157,7 +157,7 @@ def test_what_breaks_a_rule_of_grpc_is_refused(sent: bytes, status: str, text: s
 
 def test_the_length_of_a_message_is_checked_before_the_message_is_kept() -> None:
     """Of a message that is too large, five bytes are enough to refuse it."""
-    peer = Peer(message_bytes=1000)
+    peer = Peer(message_bytes=1000, refused=0)
     peer.send(headers(1) + data(1, (1001).to_bytes(5), ended=False))
 
     assert ("8", True, 0) == ((one := peer.ended()[1]).status[0], one.reset, peer.connection.in_progress)
@@ -165,7 +165,7 @@ def test_the_length_of_a_message_is_checked_before_the_message_is_kept() -> None
 
 def test_a_message_that_nobody_asks_for_is_small() -> None:
     """While other calls of its caller are asked, a call may send what gRPC's window would let through, and no more."""
-    peer = Peer(unasked_bytes=1000)
+    peer = Peer(unasked_bytes=1000, refused=0)
     peer.send(headers(1) + headers(3))
     peer.calls.open[1].asked = False
 
@@ -181,7 +181,7 @@ def test_a_message_that_nobody_asks_for_is_small() -> None:
 
 def test_messages_that_do_not_end_take_no_more_than_their_bound() -> None:
     """The oldest one is refused, and the others can still be completed."""
-    peer = Peer(incoming_bytes=2500)
+    peer = Peer(incoming_bytes=2500, refused=0)
     for stream in (1, 3, 5):
         peer.send(headers(stream) + data(stream, message(b"x" * 1000)[:-1], ended=False))
 
@@ -204,7 +204,7 @@ def test_a_call_without_time_is_not_told_of() -> None:
 
 def test_a_call_ends_at_its_deadline() -> None:
     """Whether its message has come or not; what works on it can stop."""
-    peer = Peer()
+    peer = Peer(refused=0)
     peer.send(headers(1, {"grpc-timeout": "5S"}) + whole(3, {"grpc-timeout": "6S"}))
     peer.connection.tick(4.9)
     before = peer.ended()
@@ -215,6 +215,86 @@ def test_a_call_ends_at_its_deadline() -> None:
         {stream: one.status[0] for stream, one in peer.ended().items()},
         peer.calls.gone,
     )
+
+
+REFUSED = {
+    "no call of gRPC": headers(1, {"te": ""}),
+    "no method": headers(1, {":path": PATH + "/"}),
+    "compressed": headers(1, {"grpc-encoding": "gzip"}),
+    "malformed metadata": headers(1, more=[("own-bin", b"?")]),
+    "too large": headers(1) + data(1, b"\0\0\4\0\1", ended=False),
+    "too late": headers(1, {"grpc-timeout": "0S"}),
+    "not admitted": headers(1),
+    "not admitted to a stream": headers(1, {":path": STREAM}),
+}
+
+
+def _refused(sent: bytes, **bounds: float) -> Peer:
+    """Return a peer that has begun a call and is refused."""
+    peer = Peer(**bounds)
+    peer.send(sent)
+    peer.connection.tick(peer.now)
+    for stream in peer.calls.open.values():
+        peer.connection.end(stream, StatusCode.PERMISSION_DENIED)
+    return peer
+
+
+@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
+def test_a_refusal_waits_until_its_call_has_come(sent: bytes) -> None:
+    """While it writes, a client can read another status in its place. The call is not reset then."""
+    peer = _refused(sent)
+    peer.send(data(1, message(b"question"), ended=False))
+    before = peer.ended()
+    peer.send(data(1, b""))
+
+    assert ({}, {1: False}) == (before, {stream: one.reset for stream, one in peer.ended().items()})
+    assert 0 == peer.connection.in_progress
+
+
+@pytest.mark.parametrize("sent", REFUSED.values(), ids=REFUSED)
+def test_a_refusal_waits_no_longer_than_its_bound(sent: bytes) -> None:
+    """A call that does not end is refused after a second, and its stream is free; the connection goes on."""
+    peer = _refused(sent)
+    peer.connection.tick(0.9)
+    before = peer.ended(), peer.connection.in_progress
+    peer.connection.tick(1.0)
+
+    assert ({}, 1) == before
+    assert ({1: True}, 0) == ({stream: one.reset for stream, one in peer.ended().items()}, peer.connection.in_progress)
+    assert [3] == peer.send(whole(3))
+
+
+def test_few_refusals_wait() -> None:
+    """One more lets the oldest go."""
+    peer = _refused(b"".join(headers(stream) for stream in (1, 3, 5)), refused=2)
+
+    assert ({1: True}, 2) == (
+        {stream: one.reset for stream, one in peer.ended().items()},
+        peer.connection.in_progress,
+    )
+
+
+def test_a_refusal_that_waits_goes_with_its_call() -> None:
+    """A caller that leaves gets none; when the connection ends by age, all others are sent."""
+    peer = _refused(headers(1) + headers(3))
+    peer.send(frame(frames.RST_STREAM, 0, 1, b"\0\0\0\x08"))
+    left = peer.connection.in_progress
+    peer.connection.end_aged()
+
+    assert (1, {3: ("7", "")}) == (left, {stream: one.status for stream, one in peer.ended().items()})
+    assert peer.connection.closing
+
+
+def test_what_comes_of_a_refused_call_is_dropped() -> None:
+    """None of it is kept, and the peer can send as much again."""
+    peer = _refused(headers(1))
+    peer.send(frame(frames.SETTINGS, frames.ACK, 0))
+    for _ in range(64):
+        peer.send(data(1, bytes(16_384), ended=False))
+    given = [one.stream for one in peer.frames() if one.kind == frames.WINDOW_UPDATE]
+
+    assert {0, 1} == {*given}
+    assert "" == peer.was_told()
 
 
 def test_a_call_that_is_reset_in_the_same_bytes_is_not_handed_out() -> None:

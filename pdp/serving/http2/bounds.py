@@ -12,7 +12,8 @@ class Bounds:
     `incoming_bytes` are those of messages that have begun and not ended, `unasked_bytes` those of one for which nobody
     has asked, as much as the window of gRPC's own server lets through. A peer that leaves more than `waiting_bytes`
     unread must take some of them each `waiting_seconds`, and all of an answer `reading_seconds` after it ended. More
-    than `resets`, or `controls` (pings and settings while nothing is answered), in `flood_seconds` end a connection.
+    than `resets`, or `controls` (pings and settings while nothing is answered), in `flood_seconds` end a connection. Of
+    calls that are refused before they have come whole, `refused` at a time have `refused_seconds` to come.
     """
 
     message_bytes: int = 256 * 1024
@@ -26,6 +27,8 @@ class Bounds:
     waiting_bytes: int = 1024 * 1024
     waiting_seconds: float = 1.0
     reading_seconds: float = 20.0
+    refused: int = 16
+    refused_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

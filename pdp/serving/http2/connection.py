@@ -64,6 +64,9 @@ class GRPCConnection:
         self._left: list[Stream] = []
         # Answers whose callers have not taken all of them, and since when.
         self._unread: dict[int, tuple[float, bool]] = {}
+        # Refusals of calls of which more is to come, and since when. gRPC's client for asyncio reads `INTERNAL` for a
+        # status that comes while it writes its message.
+        self._held: dict[int, tuple[float, Sequence[Header]]] = {}
         self._incoming = 0
         self._sent = self._taken = 0
         self._taken_at = -math.inf
@@ -77,7 +80,7 @@ class GRPCConnection:
     @property
     def in_progress(self) -> int:
         """Return how many calls are not answered, or whose answers have not been taken."""
-        return len(self._streams) + len(self._unread)
+        return len(self._streams) + len(self._unread) + len(self._held)
 
     @property
     def waiting(self) -> int:
@@ -140,11 +143,10 @@ class GRPCConnection:
             ended = metadata.trailers(int(code.value[0]), text, details)
         if stream.answering:
             self._engine.end(stream.id, ended)
-        else:
-            self._engine.respond(stream.id, (*_ANSWERED, *ended), ends=True)
-        self._forget(stream)
-        if stream.answering or not stream.ended:
             self._unread[stream.id] = self._now, stream.ended
+        else:
+            self._respond(stream.id, (*_ANSWERED, *ended), ended=stream.ended)
+        self._forget(stream)
 
     def cancel(self, stream: Stream) -> None:
         """End a call without a word."""
@@ -171,6 +173,8 @@ class GRPCConnection:
     def tick(self, now: float) -> None:
         """End calls whose deadline has passed, and a connection whose peer does not read its answers."""
         self.end_late(now)
+        for stream in [one for one, (since, _) in self._held.items() if now - since >= self._bounds.refused_seconds]:
+            self._let_go(stream)
         self._reset_what_is_read()
         if self.taken != self._taken:
             self._taken, self._taken_at = self.taken, now
@@ -201,6 +205,8 @@ class GRPCConnection:
         """End the calls that are still open on a connection that was to end, and the connection."""
         for stream in [*self._streams.values()]:
             self._refuse(stream, *_AGED)
+        for held in tuple(self._held):
+            self._let_go(held)
         self.close()
 
     def close(self) -> None:
@@ -209,6 +215,7 @@ class GRPCConnection:
         for stream in [*self._streams.values()]:
             self._lose(stream)
         self._unread.clear()
+        self._held.clear()
         self._tell()
 
     def outgoing(self) -> bytes:
@@ -226,9 +233,7 @@ class GRPCConnection:
             return
         asked = self._requests.read(headers)
         if asked.unlike_grpc is not None:
-            self._engine.respond(stream, asked.unlike_grpc, ends=True)
-            if not ended:
-                self._engine.reset(stream, cancels=False)
+            self._respond(stream, asked.unlike_grpc, ended=ended)
             return
         single = self._paths.get(asked.path)
         begun = self._streams[stream] = Stream(
@@ -254,6 +259,9 @@ class GRPCConnection:
             return
         if found is None:
             self._engine.give(stream, len(data))
+            held = self._held.pop(stream, None) if ended else None
+            if held is not None:
+                self._engine.respond(stream, held[1], ends=True)
             return
         before = len(found.body)
         refused = found.take(data, ended=ended, most=self._bounds.message_bytes)
@@ -277,6 +285,7 @@ class GRPCConnection:
     def over(self, stream: int, *, reset: bool) -> None:
         """Forget a call: it was answered in full, or its caller has left, or has had the library reset it."""
         self._unread.pop(stream, None)
+        self._held.pop(stream, None)
         lost = self._streams.get(stream)
         if lost is not None:
             self._lose(lost)
@@ -291,6 +300,21 @@ class GRPCConnection:
             self._controls.forget()
         if self._controls.is_too_much(self._now):
             self.leave()
+
+    def _respond(self, stream: int, headers: Sequence[Header], *, ended: bool) -> None:
+        """Answer with headers alone: at once if the call has `ended`, otherwise when it does, or has had its time."""
+        if ended:
+            self._engine.respond(stream, headers, ends=True)
+            return
+        self._held[stream] = self._now, headers
+        if len(self._held) > self._bounds.refused:
+            self._let_go(next(iter(self._held)))
+
+    def _let_go(self, stream: int) -> None:
+        """Send a refusal whose call has not ended, and want no more of the call."""
+        _, headers = self._held.pop(stream)
+        self._engine.respond(stream, headers, ends=True)
+        self._engine.reset(stream, cancels=False)
 
     def _refuse(self, stream: Stream, code: StatusCode, text: str) -> None:
         """Refuse a call that breaks a rule."""
