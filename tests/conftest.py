@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pdp.client import AsyncClient, Client
 from pdp.limits import Limits
 from pdp.policy.child.process import run_once
 from pdp.policy.contents import Contents, read_contents
@@ -71,6 +72,15 @@ def _equal_bundles_are_read_once() -> Iterator[None]:
         patch.setattr("pdp.policy.bundle.read_contents", read_once)
         patch.setattr("pdp.policy.child.compile.read_contents", read_once)
         patch.setattr("pdp.app.run_once", compile_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_wait_for_busy_machines() -> Iterator[None]:
+    """Have no client deny a call because the machine is busy, unless its test says how long it waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        for client in (AsyncClient, Client):
+            patch.setitem(client.__init__.__kwdefaults__ or {}, "timeout", 60.0)
         yield
 
 

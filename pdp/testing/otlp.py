@@ -112,7 +112,7 @@ class OTLPReceiver:
                 return attributes_of(request.resource_metrics[0].resource)
         return {}
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 30.0) -> bool:
         """Wait until `condition` holds after an arrival; return False after `timeout` s."""
         with self._arrived:
             return self._arrived.wait_for(condition, timeout)
