@@ -20,9 +20,9 @@ def desk_door(server: RunningServer) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def handle(server: RunningServer) -> str:
-    """Return the handle of a session at the desk."""
+    """Return the handle of a session at the desk. Other tests move the clock of its server: none is for them all."""
     return opened(server)[1]
 
 
