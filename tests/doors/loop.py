@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest.mock import patch
 
 SECONDS = 60.0
 
@@ -22,3 +24,8 @@ class _Loop:
 
 
 LOOP = _Loop()
+
+
+def little_of_the_time() -> AbstractContextManager[Any]:
+    """Have doors answer after a second of the minute that a gateway waits: the rest is for a busy machine."""
+    return patch("pdp.doors.grpcport._OF_THE_TIME", 1 / SECONDS)

@@ -16,6 +16,7 @@ from pdp.observer import Refusal
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import Gateway, door
+from tests.doors.loop import SECONDS, little_of_the_time
 from tests.doors.noting import Noted
 from tests.machinery.servers.scripted import ScriptedServer, fitting_allow
 
@@ -48,7 +49,7 @@ def test_a_pdp_that_is_away_denies() -> None:
 
 def test_the_door_answers_before_the_gateway_stops_waiting(lying: ScriptedServer) -> None:
     """So that the model is told; the door answers the next question."""
-    lying.decide = lambda asked, _: fitting_allow(asked) if lying.released.wait(30) else Decision()
+    lying.decide = lambda asked, _: fitting_allow(asked) if lying.released.wait(2 * SECONDS) else Decision()
     noted = Noted()
     with (
         door(lying.start(), "sesame", observer=noted) as address,
@@ -56,7 +57,8 @@ def test_the_door_answers_before_the_gateway_stops_waiting(lying: ScriptedServer
     ):
         question = RequestQuestion(service_names=["desk"], method="tools/call", mcp_request=b'{"name":"note"}')
         question.headers.add(key="x-pdp-session", value=HANDLE.encode())
-        late = gateway.request(question, timeout=2.0)
+        with little_of_the_time():
+            late = gateway.request(question, timeout=SECONDS)
         lying.released.set()
         told = gateway.call(HANDLE, "note")
 

@@ -120,7 +120,6 @@ class Asker:
         *,
         route: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
-        seconds: float = SECONDS,
     ) -> Told:
         """Ask about any request. An empty value leaves a header out."""
         sent = {HANDLE: self.handle, "x-envoy-auth-partial-body": "false", ":method": method, ":path": path}
@@ -132,11 +131,11 @@ class Asker:
         seen.method, seen.path, seen.raw_body = method, path, body
         seen.headers.update({name: value for name, value in sent.items() if value})
         question.attributes.context_extensions.update(self._route if route is None else route)
-        return self.ask(question, metadata, seconds)
+        return self.ask(question, metadata)
 
-    def ask(self, question: CheckRequest, metadata: Mapping[str, str] | None = None, seconds: float = SECONDS) -> Told:
+    def ask(self, question: CheckRequest, metadata: Mapping[str, str] | None = None) -> Told:
         """Ask a question as it is."""
-        answer = self._check(question, metadata=tuple((metadata or {}).items()), timeout=seconds)
+        answer = self._check(question, metadata=tuple((metadata or {}).items()), timeout=SECONDS)
         self.shown.append(str(answer))
         if 0 == answer.status.code and answer.HasField("ok_response"):
             self.ran.append(question.attributes.request.http.raw_body)

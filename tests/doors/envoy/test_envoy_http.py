@@ -15,6 +15,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.desk import files
 from tests.doors.envoy.asker import ROUTE, TABLE, Asker, door, opened
+from tests.doors.loop import SECONDS, little_of_the_time
 from tests.machinery.pages import blocks
 from tests.machinery.servers.scripted import ScriptedServer
 
@@ -202,9 +203,12 @@ def test_a_pdp_that_is_away_is_told(table: dict[str, Table]) -> None:
 def test_a_pdp_that_is_slow_is_told(table: dict[str, Table]) -> None:
     """Before Envoy stops waiting."""
     scripted = ScriptedServer()
-    scripted.decide = lambda asked, _: ScriptedServer.honest(asked) if scripted.released.wait(30) else Decision()
+    scripted.decide = lambda asked, _: (
+        ScriptedServer.honest(asked) if scripted.released.wait(2 * SECONDS) else Decision()
+    )
     with door(None, "pdps_secret", address=scripted.start(), route=ROUTE, tables=table) as asker:
-        assert 503 == asker.http("GET", "/notes/a", seconds=2.0).status
+        with little_of_the_time():
+            assert 503 == asker.http("GET", "/notes/a").status
         scripted.released.set()
     scripted.stop()
 
