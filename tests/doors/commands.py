@@ -1,8 +1,9 @@
-"""Commands of doors, as somebody runs them who makes a mistake."""
+"""Commands of doors: as programs, and as somebody runs them who makes a mistake."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,6 +12,15 @@ from click.testing import CliRunner, Result
 
 from pdp.cli.root import root
 from pdp.testing.otlp import OTLPReceiver
+
+# The command line as a program of its own, whose clients wait for a busy machine as those of the tests do.
+_PROGRAM = """
+from pdp.cli import main
+from pdp.client import AsyncClient
+AsyncClient.__init__.__kwdefaults__["timeout"] = 60.0
+main()
+"""
+PDP = (sys.executable, "-c", _PROGRAM)
 
 
 def environment_of_door(receiver: OTLPReceiver) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from pdp.testing.inprocess import RunningServer
 from pdp.testing.otlp import OTLPReceiver
 from tests.doors.agentgateway.desk import DeskTarget
 from tests.doors.agentgateway.gateway import Gateway
-from tests.doors.commands import environment_of_door, mistaken
+from tests.doors.commands import PDP, environment_of_door, mistaken
 from tests.doors.conformance import opened
 
 LISTEN = ("--listen", "127.0.0.1:0")
@@ -51,7 +50,7 @@ def test_the_command_answers_a_gateway(server: RunningServer, receiver: OTLPRece
     desk = DeskTarget()
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "pdp.cli", "door", "agentgateway", *LISTEN, "--target", "desk=desk"),
+            *(*PDP, "door", "agentgateway", *LISTEN, "--target", "desk=desk"),
             *("--unseen-errors", "--address", server.address, "--plaintext", "--token-file", token),
         ],
         env=environment_of_door(receiver),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import ssl
 import subprocess
-import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
@@ -19,7 +18,7 @@ from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_l
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.otlp import OTLPReceiver
 from tests.doors.authzen.gateway import Gateway, opened
-from tests.doors.commands import environment_of_door
+from tests.doors.commands import PDP, environment_of_door
 
 LISTEN = ("--listen", "127.0.0.1:0")
 PATIENCE = 60.0
@@ -63,7 +62,7 @@ def test_the_command_serves_until_it_is_stopped(server: RunningServer, receiver:
     token = server.token("pep")
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "pdp.cli", "door", "authzen", *LISTEN),
+            *(*PDP, "door", "authzen", *LISTEN),
             *("--listen-tls-certificate", str(certificate), "--listen-tls-key", str(key)),
             *("--address", server.address, "--plaintext"),
         ],

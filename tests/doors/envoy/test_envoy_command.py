@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -12,7 +11,7 @@ import pytest
 
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.otlp import OTLPReceiver
-from tests.doors.commands import environment_of_door, mistaken
+from tests.doors.commands import PDP, environment_of_door, mistaken
 from tests.doors.envoy.asker import Asker, call, opened
 from tests.machinery.credentials.authority import Authority
 
@@ -54,7 +53,7 @@ def test_the_command_knows_envoy_by_its_certificate(
     _, handle = opened(server)
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "pdp.cli", "door", "envoy", *LISTEN),
+            *(*PDP, "door", "envoy", *LISTEN),
             *("--listen-tls-certificate", own.certificate, "--listen-tls-key", own.key),
             *("--listen-tls-clients", str(own.client_roots)),
             *("--address", server.address, "--plaintext", "--token-file", token),

@@ -18,7 +18,8 @@ from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.toolserver import METHODS, TOOLS, ToolServer
 
-PATIENCE = 30.0
+# Long enough for a busy machine; nothing waits for it to pass.
+PATIENCE = 60.0
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 ERAS = (LEGACY, MODERN)
 STATED = {

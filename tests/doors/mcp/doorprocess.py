@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.doors.commands import PDP
 from tests.machinery.servers.server_process import PATIENCE
 
-PDP = (sys.executable, "-m", "pdp.cli")
 TOOL_SERVER = Path(__file__).parent / "toolserver.py"
 _ROOT = Path(__file__).parents[3]
 

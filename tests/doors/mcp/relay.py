@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.machinery.ports import free_port
+
 
 class Relay:
     """Passes bytes on to a server; `open` and `flowing` say whether it listens, and whether bytes come through."""
@@ -21,7 +23,7 @@ class Relay:
 
     async def open(self) -> None:
         """Listen, at the same address each time."""
-        port = int(self.address.rpartition(":")[2] or 0)
+        port = int(self.address.rpartition(":")[2] or free_port())
         self._listener = await asyncio.start_server(self._pass, "127.0.0.1", port)
         self.address = f"127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 
 from pdp.cli.root import root
 from pdp.testing.inprocess import RunningServer
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import PATIENCE
 from tests.doors.mcp.webworld import ORIGIN, SECRET, World, behind, private_file, text_of, world
 from tests.machinery.credentials.issuer import ISSUER, SUBJECT, Issuer
@@ -101,7 +101,7 @@ async def command(
         (folder / "servers.yaml").write_text("".join(f"{name}: {{upstream: '{url}'}}\n" for name in servers), "ascii")
         before = ("--servers", "servers.yaml") if servers else ("--server", "desk", "--upstream", url)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pdp.cli", "mcp", *before, "--listen", "127.0.0.1:0"),
+            *(*PDP, "mcp", *before, "--listen", "127.0.0.1:0"),
             *("--address", here.pdp.address, "--token-file", str(token), "--plaintext", *words),
             env={name: value for name, value in os.environ.items() if not name.startswith("PDP_")},
             cwd=folder,

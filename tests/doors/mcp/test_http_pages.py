@@ -51,7 +51,7 @@ async def test_a_page_of_another_site_gets_nothing(desk_pdp: RunningServer, tmp_
             page = _page(here.listener.port, {**told, "next": after})
             await opened.enter_async_context(_served(_THERE, here.listener.port, _rebinding(page, here)))
         await opened.enter_async_context(_browser(urls[0], tmp_path))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(3 * PATIENCE):
             refused, let = await reports.get(), await reports.get()
 
         assert 3 * _ATTEMPTS == len(refused)

@@ -16,7 +16,7 @@ import pytest
 
 from pdp.doors.mcp.messages import MOST_BYTES
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import MODERN, STATED
+from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
 from tests.doors.mcp.webworld import HANDLE, World, message_of, world
 
 pytestmark = pytest.mark.anyio
@@ -205,7 +205,7 @@ async def test_other_methods_are_refused(desk_pdp: RunningServer, method: str, s
     async with world(desk_pdp) as here:
         _, handle = here.session()
         headers = {HANDLE: handle, "mcp-protocol-version": MODERN, "mcp-session-id": "x"}
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as http:
             answer = await http.request(method, here.url, headers=headers)
 
         assert (status, "DELETE, GET, POST") == (answer.status_code, answer.headers["allow"])
@@ -214,7 +214,7 @@ async def test_other_methods_are_refused(desk_pdp: RunningServer, method: str, s
 
 async def test_another_path_is_refused(desk_pdp: RunningServer) -> None:
     """There is one route."""
-    async with world(desk_pdp) as here, httpx2.AsyncClient() as http:
+    async with world(desk_pdp) as here, httpx2.AsyncClient(timeout=PATIENCE) as http:
         answer = await http.post(here.url + "/x", json=a_call(), headers=CALL)
 
         assert 404 == answer.status_code

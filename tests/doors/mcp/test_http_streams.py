@@ -257,7 +257,7 @@ async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: Ru
             name: await here.post(listing, session, handle=handle)
             for name, handle in (("mine", mine), ("other", other))
         }
-        async with httpx2.AsyncClient() as http:
+        async with httpx2.AsyncClient(timeout=PATIENCE) as http:
             ended = await http.delete(here.url, headers={**session, HANDLE: other})
 
         assert "tools" in message_of(got["mine"])["result"]

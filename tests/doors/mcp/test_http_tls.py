@@ -59,7 +59,7 @@ async def test_clients_are_served_over_tls(authority: Authority, tmp_path: Path)
     """The certificate is that of the files, and its own pages are of https."""
     listener = listener_of(authority, tmp_path)
     trusting = ssl.create_default_context(cafile=tmp_path / "roots.pem")
-    async with served(listener) as url, httpx2.AsyncClient(verify=trusting) as http:
+    async with served(listener) as url, httpx2.AsyncClient(verify=trusting, timeout=60) as http:
         answer = await http.get(url)
 
     assert "https" == answer.text

@@ -24,7 +24,7 @@ from pdp.identity.tokens import TokenRules
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer
 from pdp.v1 import session_pb2
-from tests.doors.mcp.conversation import MODERN, STATED
+from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
 from tests.doors.mcp.webworld import RESOURCE, World, message_of, private_file, world
 from tests.machinery.credentials.issuer import ISSUER, Issuer
 
@@ -174,7 +174,7 @@ async def test_a_token_for_others_is_refused(desk_pdp: RunningServer, issuer: Is
 
 async def test_without_a_token_a_client_learns_where_to_get_one(desk_pdp: RunningServer, issuer: Issuer) -> None:
     """The challenge names the metadata, and the metadata the issuer (RFC 9728)."""
-    async with world(desk_pdp, tokens_of=opener(issuer)) as here, httpx2.AsyncClient() as http:
+    async with world(desk_pdp, tokens_of=opener(issuer)) as here, httpx2.AsyncClient(timeout=PATIENCE) as http:
         answer = await call(here, {})
         place = "/.well-known/oauth-protected-resource/mcp"
         metadata = await http.get(here.url.removesuffix("/mcp") + place)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pdp.testing.inprocess import write_folder
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import FILES
-from tests.doors.mcp.doorprocess import PDP, DoorProcess, environment, run_pdp
+from tests.doors.mcp.doorprocess import DoorProcess, environment, run_pdp
 from tests.machinery.servers.server_process import PATIENCE
 
 # Processes of several programs: `make doors` runs them.

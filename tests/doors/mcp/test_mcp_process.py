@@ -17,6 +17,7 @@ import pytest
 
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.waiting import wait_until
+from tests.doors.commands import PDP
 from tests.doors.mcp import oddserver, toolserver
 from tests.doors.mcp.conversation import approved
 
@@ -46,7 +47,7 @@ class Door:
         program = [oddserver.__name__, str(self.kept), way] if way else [toolserver.__name__, str(self.kept)]
         session = () if "--session-handle-fd" in options else ("--session-handle-file", str(self.handle_file))
         self.command = [
-            *(sys.executable, "-m", "pdp.cli", "mcp", "--server", "files", "--address", pdp.address, "--plaintext"),
+            *(*PDP, "mcp", "--server", "files", "--address", pdp.address, "--plaintext"),
             *("--token-file", str(token), *session, *options, "--", sys.executable, "-m", *program),
         ]
         self.process: subprocess.Popen[bytes]

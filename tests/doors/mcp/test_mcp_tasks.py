@@ -17,8 +17,9 @@ from pdp.model import Role
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import SESSION_STATE_ACTIVE, SESSION_STATE_ENDED, Session
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import FILES
-from tests.doors.mcp.doorprocess import PDP, DoorProcess, environment
+from tests.doors.mcp.doorprocess import DoorProcess, environment
 from tests.machinery.servers.server_process import PATIENCE, ServerProcess
 
 # Processes of several programs: `make doors` runs them.

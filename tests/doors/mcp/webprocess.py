@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pdp.testing.inprocess import RunningServer
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import PATIENCE
 
 
@@ -69,7 +69,7 @@ async def web_door(
     token.write_text(pdp.token("pep"), encoding="ascii")
     token.chmod(0o600)
     async with program(
-        *(sys.executable, "-m", "pdp.cli", "mcp", "--server", server, "--upstream", upstream),
+        *(*PDP, "mcp", "--server", server, "--upstream", upstream),
         *("--listen", "127.0.0.1:0", "--address", pdp.address, "--token-file", str(token), "--plaintext", *words),
         variables=variables,
     ) as door:

@@ -296,6 +296,8 @@ async def world(
     async with AsyncExitStack() as opened:
         # On a machine that is busy with other tests, a late answer must not become a deny.
         opened.enter_context(patch("pdp.doors.mcp.parties._LOOK_SECONDS", PATIENCE))
+        opened.enter_context(patch("pdp.doors.session._MOST_START_SECONDS", PATIENCE))
+        opened.enter_context(patch("pdp.doors.session._MOST_END_SECONDS", PATIENCE))
         # Streams must hear of changes from the feed.
         opened.enter_context(patch("pdp.doors.mcp.streams._LOOK_SECONDS", 10 * PATIENCE))
         if not upstream:
@@ -303,7 +305,7 @@ async def world(
             guarded = app if guard is None else CallTokenMiddleware(app, guard, presenter=lambda _: Presenter())
             upstream = await opened.enter_async_context(behind(desk, guarded))
         client = await opened.enter_async_context(
-            AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
+            AsyncClient(address or pdp.address, token=pdp.token("pep"), plaintext=True, timeout=PATIENCE)
         )
         behind_it = await opened.enter_async_context(
             Upstream(upstream, credentials=credentials or Credentials(call_tokens=call_token is not None))

@@ -57,7 +57,7 @@ def running(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> 
     """Return one Envoy for all tests."""
     backend, noted = Backend(), Noted()
     with (
-        door(server, timeout=2.0, observer=noted) as asker,
+        door(server, observer=noted) as asker,
         running_envoy(
             tmp_path_factory.mktemp("envoy"), door=int(asker.address.rpartition(":")[2]), backend=backend.port
         ) as envoy,

@@ -126,6 +126,8 @@ class Envoy:
         return Reply(status=answer.status, headers=found, text=text)
 
 
+# A busy machine needs longer for a decision than the page has Envoy wait.
+PATIENT = {"timeout: 2s": f"timeout: {SECONDS}s"}
 MCP = {"context_extensions: {server: git}": "context_extensions: {server: desk}"}
 HTTP = {
     "match: {path: /mcp}": "match: {prefix: /}",
@@ -174,7 +176,7 @@ def configuration(changes: Mapping[str, str], *, door: int, backend: int, listen
     for shown, port in ((10000, listener), (9191, door), (9000, backend)):
         assert f"port_value: {shown}}}" in text
         text = text.replace(f"port_value: {shown}}}", f"port_value: {port}}}")
-    for old, new in changes.items():
+    for old, new in {**PATIENT, **changes}.items():
         assert old in text
         text = text.replace(old, new)
     return text

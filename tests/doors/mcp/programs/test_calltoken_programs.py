@@ -24,8 +24,9 @@ from pdp.calltokens.verifying import PublishedKeys, Verifier
 from pdp.client import CallTokenRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import running_server, write_folder
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import PATIENCE
-from tests.doors.mcp.doorprocess import PDP, environment, run_pdp
+from tests.doors.mcp.doorprocess import environment, run_pdp
 from tests.doors.mcp.programs import guardedserver
 from tests.doors.mcp.programs.installed import NODE, ROOT
 from tests.doors.mcp.webworld import text_of

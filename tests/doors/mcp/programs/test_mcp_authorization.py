@@ -98,7 +98,7 @@ async def test_a_client_gets_a_token_and_with_it_a_session(desk_pdp: RunningServ
 
 async def test_only_a_token_for_this_proxy_is_taken(desk_pdp: RunningServer, tmp_path: Path) -> None:
     """One for another server, that is over, of another issuer, or that says nothing leads to the issuer again."""
-    async with issued(desk_pdp, tmp_path) as here, httpx2.AsyncClient() as http:
+    async with issued(desk_pdp, tmp_path) as here, httpx2.AsyncClient(timeout=60) as http:
         statuses, challenges = [], set()
         for issuer, resource in (
             (here.issuer, here.url),
@@ -132,7 +132,7 @@ class _Person:
     async def visit(self, url: str) -> None:
         """Follow the page of an authorization server until it leads back to the client."""
         self._asked = parse_qs(urlsplit(url).query)
-        async with httpx2.AsyncClient() as browser:
+        async with httpx2.AsyncClient(timeout=60) as browser:
             answer = await browser.get(url)
             while not (target := urljoin(str(answer.url), answer.headers.get("location", ""))).startswith(_CALLBACK):
                 if answer.is_redirect:

@@ -18,6 +18,7 @@ import pytest
 
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import running_server
+from tests.doors.commands import PDP
 from tests.doors.mcp import toolserver
 from tests.doors.mcp.programs import pythonclient, tap
 from tests.doors.mcp.programs.differences import CLIENT, OWN, SERVER, seen
@@ -25,7 +26,7 @@ from tests.doors.mcp.programs.installed import METHODS, NODE, ROOT
 
 pytestmark = pytest.mark.doors
 
-PATIENCE = 60
+PATIENCE = 120
 AT_ONE_TIME = 3
 TRIES = 3
 
@@ -208,7 +209,7 @@ def allowing(catalogue: dict[str, list[dict[str, Any]]], folder: Path) -> Iterat
 
         def before(name: str) -> list[str]:
             return [
-                *(sys.executable, "-m", "pdp.cli", "mcp", "--server", name, "--address", server.address, "--plaintext"),
+                *(*PDP, "mcp", "--server", name, "--address", server.address, "--plaintext"),
                 *("--token-file", str(folder / "token"), "--session-handle-file", str(folder / "handle"), "--"),
             ]
 

@@ -23,8 +23,9 @@ from pdp.cli.tools.urlserver import tools_at
 from pdp.doors.mcp.serversfile import ServerEntry
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer, running_server, write_folder
+from tests.doors.commands import PDP
 from tests.doors.mcp.conversation import PATIENCE
-from tests.doors.mcp.doorprocess import PDP, environment, run_pdp
+from tests.doors.mcp.doorprocess import environment, run_pdp
 from tests.doors.mcp.programs.installed import NODE, ROOT
 from tests.doors.mcp.webprocess import program
 from tests.doors.mcp.webworld import HANDLE, text_of
