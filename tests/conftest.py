@@ -17,6 +17,7 @@ from pdp.client import AsyncClient, Client
 from pdp.limits import Limits
 from pdp.policy.child.process import run_once
 from pdp.policy.contents import Contents, read_contents
+from tests.machinery.servers.running import PATIENCE
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 settings.register_profile("pdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,10 +78,10 @@ def _equal_bundles_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clients_wait_for_busy_machines() -> Iterator[None]:
-    """Have no client deny a call because the machine is busy, unless its test says how long it waits."""
+    """Have no client deny a call because the machine is busy: answers take longer than the usual two seconds then."""
     with pytest.MonkeyPatch.context() as patch:
         for client in (AsyncClient, Client):
-            patch.setitem(client.__init__.__kwdefaults__ or {}, "timeout", 60.0)
+            patch.setitem(client.__init__.__kwdefaults__ or {}, "timeout", PATIENCE)
         yield
 
 

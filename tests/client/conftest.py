@@ -9,9 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pdp.client import AsyncClient, Client
 from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
-from tests.machinery.servers.running import PATIENCE
 from tests.machinery.servers.scripted import ScriptedServer
 
 
@@ -48,12 +46,3 @@ def address(server: ScriptedServer, local_credentials: grpc.ServerCredentials) -
 def _environment(monkeypatch: pytest.MonkeyPatch, local_tls: Path) -> None:
     monkeypatch.delenv("PDP_ADDRESS", raising=False)
     monkeypatch.setenv("PDP_DATA_DIR", str(local_tls))
-
-
-@pytest.fixture(autouse=True)
-def _no_answer_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have clients wait for answers: on a busy machine these take longer than the usual two seconds."""
-    for client in (Client, AsyncClient):
-        defaults = client.__init__.__kwdefaults__
-        assert defaults is not None
-        monkeypatch.setitem(defaults, "timeout", PATIENCE)
