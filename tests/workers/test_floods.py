@@ -321,8 +321,17 @@ def flood_of(attack: Attack, there: World) -> Flood | HalfSent:
     return HalfSent(connected, said, size=attack.half, connections=connections, calls=hold, before=before)
 
 
+def attack_floor(name: str) -> int:
+    """Return how many calls a flood begins at least, so that there was one."""
+    attack = ATTACKS[name]
+    return attack.connections * attack.hold // 2 or 500
+
+
 def flooded(there: World, *names: str) -> Outcome:
-    """Run honest work beside attacks, all of them at once, and a little more when they are over."""
+    """Run honest work beside attacks, all of them at once, and a little more when they are over.
+
+    They go on until each has begun the calls that make it a flood: on a busy machine time passes without them.
+    """
     honest, most = Honest(), 0
     with ExitStack() as attacks:
         watched, watched_id = there.open()
@@ -333,7 +342,10 @@ def flooded(there: World, *names: str) -> Outcome:
         for flood in floods.values():
             attacks.enter_context(flood)
         end = time.monotonic() + seconds()
-        while (left := end - time.monotonic()) > 0:
+        while (left := end - time.monotonic()) > 0 or any(
+            flood.sent < attack_floor(name) for name, flood in floods.items()
+        ):
+            assert left > -PATIENCE, {name: flood.sent for name, flood in floods.items()}
             honest.call(session)
             honest.stream(there.other, watched)
             # Spread over the flood; the last one is for afterwards.
@@ -364,7 +376,6 @@ def test_authority_ends_while_the_server_is_flooded(plain: World, name: str) -> 
     outcome = flooded(plain, name)
 
     assert_unharmed(outcome, MOST_BYTES)
-    assert outcome.floods[name].sent >= attack_floor(name)
 
 
 def assert_unharmed(outcome: Outcome, most: int) -> None:
@@ -400,12 +411,6 @@ def test_half_sent_messages_take_little_memory(plain: World) -> None:
     assert {name: size >> 20 for name, size in most.items() if size > MOST_BYTES} == {}
 
 
-def attack_floor(name: str) -> int:
-    """Return how many calls a flood begins at least, so that there was one."""
-    attack = ATTACKS[name]
-    return attack.connections * attack.hold // 2 or 500
-
-
 def test_authority_ends_while_a_server_with_tls_is_flooded(tmp_path: Path) -> None:
     """With the operator's certificate the control address is a second port, and the same holds."""
     with world(tmp_path, tls_way(tmp_path)) as there:
@@ -415,25 +420,27 @@ def test_authority_ends_while_a_server_with_tls_is_flooded(tmp_path: Path) -> No
 
 
 def test_authority_ends_while_a_worker_is_stopped(tmp_path: Path) -> None:
-    """Whichever worker is stopped, a revocation is acknowledged at once, and the other worker denies."""
+    """Whichever worker is stopped, a revocation is acknowledged at once, and the other worker denies.
+
+    The supervisor is stopped as well, so that on a busy machine it replaces no worker meanwhile.
+    """
     with world(tmp_path, plain_way(tmp_path)) as there, ExitStack() as opened:
         handle, session_id = there.open()
         clients = [opened.enter_context(there.server.client(Role.PEP, **there.way.client)) for _ in range(20)]
         before = {one.authorize(handle, "notes", READ, NOTE).basis for one in clients}
         workers = children(there.server.pid)[:2]
+        there.server.send(signal.SIGSTOP)
         os.kill(workers[0], signal.SIGSTOP)
         there.admins[0].revoke_sessions(session_id=session_id, reason="enough")
         with ThreadPoolExecutor(max_workers=len(clients)) as threads:
             asked = [threads.submit(one.authorize, handle, "notes", READ, NOTE) for one in clients]
             first = next(as_completed(asked)).result().basis
-            stopped = Path(f"/proc/{workers[0]}/stat").read_text().rpartition(") ")[2][0]
             # Otherwise those that ask the stopped one wait until it is replaced.
             os.kill(workers[0], signal.SIGKILL)
             after = {one.result().basis for one in asked}
 
     assert before == {"permit"}
-    # All this was so before the stopped worker was replaced.
-    assert ("session_revoked", "T") == (first, stopped)
+    assert first == "session_revoked"
     assert after <= {"session_revoked", "error"}
 
 
@@ -472,4 +479,3 @@ def test_authority_ends_under_all_attacks_at_once(
     with capsys.disabled():
         print(outcome.figures())  # noqa: T201 - the figures of a long run
     assert_unharmed(outcome, MOST_BYTES_AT_ONCE)
-    assert {name for name, flood in outcome.floods.items() if flood.sent < attack_floor(name)} == set()

@@ -15,6 +15,7 @@ import pytest
 from pdp.client import Client
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
+from pdp.testing.waiting import wait_until
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.servers.ledger import NOTE
 from tests.machinery.servers.notes import READ, notes_bundle
@@ -74,6 +75,8 @@ def _taken(address: str) -> socket.socket:
         except OSError:
             if time.monotonic() > deadline:
                 raise
+            # Without a pause this takes a core from the workers that it waits for.
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -98,7 +101,8 @@ def test_an_impostor_gets_nothing_and_fools_nobody(tmp_path: Path, kind: str) ->
         with server.client(Role.APPROVER) as approver:
             opened = pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
-        before = pep.authorize(opened.session_handle, "notes", READ, NOTE)
+        # On a busy machine an answer can come later than this client waits.
+        wait_until(lambda: pep.authorize(opened.session_handle, "notes", READ, NOTE).allowed)
         token = server.token(Role.PEP)
         server.kill()
 
@@ -109,7 +113,6 @@ def test_an_impostor_gets_nothing_and_fools_nobody(tmp_path: Path, kind: str) ->
                     answers.append(stream.authorize(opened.session_handle, "notes", READ, NOTE))
             visits, seen = there.visits, there.seen
 
-    assert before.allowed
     assert {(False, "error")} == {(answer.allowed, answer.basis) for answer in answers}
     # It was asked, and what it was told is no secret.
     assert visits

@@ -194,9 +194,9 @@ def test_who_watches_the_source_is_replaced(server: ServerProcess, folder: Path)
 
     write_folder(folder / "policies", notes_bundle("one"))
     os.kill(watcher, signal.SIGKILL)
-    wait_until(lambda: runs(server, notes_bundle("one")))
+    wait_until(lambda: runs(server, notes_bundle("one")), seconds=PATIENCE)
     write_folder(folder / "policies", notes_bundle("two"))
-    wait_until(lambda: runs(server, notes_bundle("two")))
+    wait_until(lambda: runs(server, notes_bundle("two")), seconds=PATIENCE)
 
     assert watcher != workers_of(server)[1]
 
