@@ -8,17 +8,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
 from pdp.limits import Limits
+from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest
 from pdp.v1.decision_pb2 import Call
 from tests.machinery.faults.breakdowns import ROWS
 from tests.machinery.faults.rawhttp2 import PREFACE, closed_by_the_server, connect, request, settings
 from tests.machinery.servers.notes import READ
-from tests.machinery.servers.served import PATIENCE, Served, served
+from tests.machinery.servers.served import PATIENCE, WELL, Served, served
 
 _AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 _CONNECTIONS = 50
@@ -44,11 +44,7 @@ def test_connections_that_say_nothing_or_nonsense(tmp_path: Path) -> None:
     noise = random.Random(1)  # noqa: S311 - no secret
     said = [b"", PREFACE[:9], b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", noise.randbytes(300)] * 10
     said += [PREFACE + noise.randbytes(300) for _ in range(10)]
-    with (
-        patch("pdp.serving.grpctransport._HANDSHAKE_MS", 1000),
-        served(tmp_path) as service,
-        connections(service, *said) as opened,
-    ):
+    with served(tmp_path) as service, connections(service, *said) as opened:
         during = service.seen(service.open())
         closed = [closed_by_the_server(one, PATIENCE) for one in opened]
 
@@ -94,6 +90,8 @@ def test_more_connections_than_the_bound(tmp_path: Path) -> None:
         with connections(service, *[PREFACE + settings(window=1)] * (_CONNECTIONS + 10)) as opened:
             refused = sum(closed_by_the_server(one, PATIENCE) for one in opened[-10:])
             calls = {service.call(service.active) for _ in range(20)}
+        # The server needs a moment to notice that they have left.
+        wait_until(lambda: service.health() == WELL.health)
         during = service.seen(service.open())
 
     assert refused == 10

@@ -22,7 +22,7 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 from tests.faults.troubledvfs import Trouble, troubled
 from tests.machinery.faults.breakdowns import ROWS
-from tests.machinery.servers.served import WELL, Served, damage, served
+from tests.machinery.servers.served import PATIENCE, WELL, Served, damage, served
 
 Fault = Callable[[Served, Trouble], AbstractContextManager[None]]
 
@@ -67,7 +67,8 @@ FAULTS: dict[str, Fault] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_while_the_store_is_broken(tmp_path: Path, fault: str) -> None:
     """What is seen is what the table says; nothing is allowed that was revoked; then all is as before, by itself."""
-    with troubled() as trouble, served(tmp_path) as service:
+    busy_seconds = 0.5 if FAULTS[fault] is locked else PATIENCE
+    with troubled() as trouble, served(tmp_path, busy_seconds=busy_seconds) as service:
         live, doomed = service.open(), service.open()
         before = service.seen(service.open())
         with FAULTS[fault](service, trouble):
@@ -88,11 +89,12 @@ def test_while_the_store_is_broken(tmp_path: Path, fault: str) -> None:
 
 def test_while_the_disk_hangs(tmp_path: Path) -> None:
     """Who needs the disk is let go by its own deadline, and so are probes; then all is as before, by itself."""
-    with patch("pdp.sessions.heartbeat._LONGEST_SECONDS", 0.05), troubled() as trouble, served(tmp_path) as service:
+    with troubled() as trouble, served(tmp_path) as service:
         doomed = service.open()
         forget(service)
-        trouble.hang()
-        with service.impatient() as impatient:
+        # A disk that does not hang can take longer, so only meanwhile.
+        with patch("pdp.sessions.heartbeat._LONGEST_SECONDS", 0.05), service.impatient() as impatient:
+            trouble.hang()
             wait_until(lambda: impatient.health("pdp.store") == ("NOT_SERVING",))
             during = impatient.seen(doomed)
         trouble.heal()

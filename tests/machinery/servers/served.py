@@ -33,10 +33,10 @@ from tests.machinery.servers.notes import READ, notes_bundle
 
 # How often the server tries to write its store.
 _BEAT_SECONDS = 0.05
-# How long it waits for others that write.
-_BUSY_SECONDS = 0.5
 # Bounds waits that only a broken server makes long.
 PATIENCE = 30.0
+# How long impatient callers wait: long enough for an answer that a busy machine can give.
+_IMPATIENCE = 4.0
 _ROLES = (Role.PEP, Role.APPROVER)
 _HEALTH = ("", "pdp.record", "pdp.store")
 
@@ -103,11 +103,12 @@ class Served:
 
     @contextmanager
     def impatient(self) -> Iterator[Self]:
-        """Yield the same server with callers and probes that wait for two seconds only."""
+        """Yield the same server with callers and probes that wait for four seconds only."""
         with ExitStack() as opened:
-            pep, approver = (opened.enter_context(client(self.app, self.settings, role, 2.0)) for role in _ROLES)
+            clients = (client(self.app, self.settings, role, _IMPATIENCE) for role in _ROLES)
+            pep, approver = map(opened.enter_context, clients)
             active, revoked = (pep.attach(one.handle, session_id=one.id) for one in (self.active, self.revoked))
-            yield replace(self, seconds=2.0, pep=pep, approver=approver, active=active, revoked=revoked)
+            yield replace(self, seconds=_IMPATIENCE, pep=pep, approver=approver, active=active, revoked=revoked)
 
     def seen(self, session: ClientSession) -> Seen:
         """Return what is seen while `session` is revoked."""
@@ -137,16 +138,20 @@ def served(
     *,
     durability: Durability = "written",
     limits: Limits = DEFAULT_LIMITS,
+    busy_seconds: float = PATIENCE,
     before: Served | None = None,
 ) -> Iterator[Served]:
-    """Serve in a folder until the `with` block ends; after another one, go on with what is there."""
+    """Serve in a folder until the `with` block ends; after another one, go on with what is there.
+
+    `busy_seconds` is how long the store waits for others that write: longer than any disk takes for a write.
+    """
     settings, clock = settings_in(folder, durability=durability, limits=limits), FakeClock()
     if before is None:
         write_folder(folder / "policies", notes_bundle())
     prepare(settings, development=True)
     shutil.copy(folder / "data" / "tls" / "ca.pem", roots(settings))
     with ExitStack() as opened:
-        with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS), patch("pdp.app._BUSY_SECONDS", _BUSY_SECONDS):
+        with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS), patch("pdp.app._BUSY_SECONDS", busy_seconds):
             app = build(settings, clock=clock)
         app.start()
         opened.callback(app.stop)
