@@ -196,8 +196,12 @@ def test_the_index_is_private(index: AuditIndex) -> None:
     assert 0o600 == stat.S_IMODE(index.file.stat().st_mode)
 
 
-def test_several_readers_index_one_log_together(incident: Investigated, tmp_path: Path) -> None:
+def test_several_readers_index_one_log_together(
+    incident: Investigated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four connections that catch up at once, piece by piece, lose and double nothing."""
+    # One that waits for the file only looks now and then, and the others have work for seconds.
+    monkeypatch.setattr("pdp.audit.indexfile._BUSY_MILLISECONDS", 120_000)
     file = tmp_path / "index.sqlite"
     indexes = [AuditIndex(incident.folder, file) for _ in range(4)]
 

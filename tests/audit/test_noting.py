@@ -107,7 +107,7 @@ class Hanging:
     def bring(self, _: str, __: Reached | None = None) -> bool:
         """Hang."""
         self.asked.set()
-        self.back.wait(30)
+        self.back.wait(60)
         return True
 
 
@@ -121,7 +121,7 @@ def test_a_shared_folder_that_hangs_keeps_no_server_from_stopping(
     machine.log.event(Event(kind=EventKind.SERVER_STARTED, at=1.0))
     machine.log.tick()
     machine.noter.start()
-    assert hanging.asked.wait(20)
+    assert hanging.asked.wait(60)
     machine.log.close()
     machine.noter.stop()
     noted = dict(machine.noted)

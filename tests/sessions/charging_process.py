@@ -16,6 +16,8 @@ from pdp.sessions.values import Addend, Charge, Count, Debit
 from pdp.testing.stores.samples import make_moment
 
 SESSIONS = ("ses_child", "ses_parent")
+# One that waits for the file only looks now and then, and others can take it in between for as long as they have work.
+PATIENCE = 240.0
 
 
 def charge(history: SQLiteSessionHistory, most: int) -> Iterator[tuple[int, ...]]:
@@ -50,7 +52,8 @@ def say(lines: Iterator[tuple[int, ...]]) -> None:
 
 
 if __name__ == "__main__":
-    shared, kind = SQLiteSessionHistory(Path(sys.argv[1])), {"budget": charge, "count": count}[sys.argv[3]]
+    shared = SQLiteSessionHistory(Path(sys.argv[1]), busy_seconds=PATIENCE)
+    kind = {"budget": charge, "count": count}[sys.argv[3]]
     with ThreadPoolExecutor(max_workers=int(sys.argv[4])) as threads:
         for done in [threads.submit(say, kind(shared, int(sys.argv[2]))) for _ in range(int(sys.argv[4]))]:
             done.result()

@@ -47,7 +47,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     path, task, *rest = sys.argv[1:]
-    with_store = SQLiteSessionStore(path)
+    with_store = SQLiteSessionStore(path, busy_seconds=240.0)
     if task == "obey":
         obey(with_store)
     else:

@@ -72,7 +72,7 @@ def test_those_who_open_it_first_agree(tmp_path: Path) -> None:
     """Processes that start together have one secret."""
 
     def open_it(_: int) -> bytes:
-        with closing(SQLiteSessionHistory(tmp_path / "history.db")) as opened:
+        with closing(SQLiteSessionHistory(tmp_path / "history.db", busy_seconds=120.0)) as opened:
             return opened.key()
 
     with ThreadPoolExecutor(max_workers=8) as threads:
@@ -89,7 +89,7 @@ def test_one_that_is_being_opened_by_another_is_waited_for(tmp_path: Path) -> No
         other.execute("SELECT * FROM begun").fetchall()
         ending = threading.Timer(0.1, other.execute, ["COMMIT"])
         ending.start()
-        with closing(SQLiteSessionHistory(path)) as opened:
+        with closing(SQLiteSessionHistory(path, busy_seconds=120.0)) as opened:
             assert opened.key()
         ending.join()
 
@@ -131,7 +131,7 @@ def test_a_writer_in_the_same_process_can_go_on(tmp_path: Path) -> None:
         waits.keep_report(REPORT)
 
     with (
-        closing(SQLiteSessionHistory(path, busy_seconds=2.0)) as history,
+        closing(SQLiteSessionHistory(path, busy_seconds=120.0)) as history,
         closing(apsw.Connection(str(path))) as other,
         ThreadPoolExecutor(max_workers=1) as thread,
     ):

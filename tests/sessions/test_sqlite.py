@@ -110,10 +110,15 @@ def watched(path: Path, stopwatch: Stopwatch) -> Iterator[SQLiteSessionStore]:
         yield store
 
 
+def patient(path: Path) -> SQLiteSessionStore:
+    """Return a store that waits for others however slow the disk is."""
+    return SQLiteSessionStore(path, busy_seconds=120.0)
+
+
 @pytest.fixture
 def two(path: Path) -> Iterator[Two]:
     """Give two stores on one file, as two processes have them."""
-    with closing(SQLiteSessionStore(path)) as here, closing(SQLiteSessionStore(path)) as there:
+    with closing(patient(path)) as here, closing(patient(path)) as there:
         yield here, there
 
 
@@ -315,7 +320,7 @@ def test_stores_that_start_together_share_one_file(path: Path) -> None:
 
     def begin(number: int) -> SQLiteSessionStore:
         start.wait(timeout=30)
-        store = SQLiteSessionStore(path)
+        store = patient(path)
         store.insert(make_session(f"s{number}"), wall_at=1000.0)
         return store
 

@@ -27,4 +27,6 @@ def use_all(history: SQLiteSessionHistory, approvals: int) -> None:
 
 
 if __name__ == "__main__":
-    use_all(SQLiteSessionHistory(Path(sys.argv[1])), int(sys.argv[2]))
+    # One that waits for the file only looks now and then, and others can take it in between for as long as they have
+    # work.
+    use_all(SQLiteSessionHistory(Path(sys.argv[1]), busy_seconds=240.0), int(sys.argv[2]))
