@@ -87,6 +87,12 @@ def loses(server: PostgresServer, takes_over: Callable[[], None]) -> Callable[[S
     return lost
 
 
+@pytest.fixture(autouse=True)
+def _removals_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a fence remove a silent server on a busy machine, too: one that takes longer leaves it to the next."""
+    monkeypatch.setattr("pdp.sessions.postgresfence._REMOVAL_SECONDS", 30.0)
+
+
 # The secret, the name of the database, its timeline and its version stay.
 _TABLES = """
 SELECT schemaname, tablename FROM pg_tables

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +43,7 @@ class PostgresServer:
         self.folder, self._data = folder, folder / "data"
         # No test ends the machine.
         self._fsync = "on" if durable else "off"
-        self._version, self.port = version, port
+        self._version, self.port = version, port or free_port()
         self._user = as_another()
         self._programs: Path = of._programs if of is not None else copy_programs(INSTALLED, version, folder)
         folder.chmod(0o755)
@@ -54,9 +55,6 @@ class PostgresServer:
         else:
             source = f"host=127.0.0.1 port={of.port} user=pdp application_name={name}"
             self._run("pg_basebackup", "-d", source, "-R", "-X", "stream", "--checkpoint=fast", "--no-sync")
-        if not port:
-            with socket.create_server(("127.0.0.1", 0)) as found:
-                self.port = int(found.getsockname()[1])
         self._process = self._started()
 
     @property
@@ -134,6 +132,17 @@ class PostgresServer:
                 return process
         process.kill()
         raise AssertionError((self.folder / "server.log").read_text())
+
+
+def free_port() -> int:
+    """Return a port where no one listens, below those that the system gives to others: it stays free until it is used.
+
+    A server that is started again finds it free, too.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

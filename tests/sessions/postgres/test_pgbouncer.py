@@ -17,7 +17,7 @@ from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.postgresprograms import as_another
 from tests.machinery.servers.server_process import Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session, run, start
-from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.postgresserver import PostgresServer, free_port
 from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = [pytest.mark.replicas, pytest.mark.long]
@@ -42,8 +42,7 @@ def pooler(server: PostgresServer, folder: Path, mode: str, more: str) -> Iterat
     """Run a pgbouncer before a server in the `with` block; give its port."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     assert program is not None, "there is no `pgbouncer`: install the package of that name"
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = int(found.getsockname()[1])
+    port = free_port()
     lines = (
         "[databases]",
         f"postgres = host=127.0.0.1 port={server.port} user=pdp",

@@ -86,6 +86,8 @@ class Machine:
 
 
 Start = Callable[..., Machine]
+# Those that live answer, however busy the machine is.
+PATIENT_WITH_OTHERS = {"silent_seconds": 60.0, "patience": 60.0}
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def present(server: PostgresServer, conninfo: str) -> Iterator[Callable[[], list
 
 def test_a_bundle_is_loaded_everywhere_before_it_is_active(start: Start, present: Callable[[], list[str]]) -> None:
     """When its activation returns, each server decides by it at once, and has compiled it itself."""
-    here, there = start("here"), start("there")
+    here, there = start("here", **PATIENT_WITH_OTHERS), start("there")
     wait_until(lambda: present() == ["here", "there"])
     here.brings("two")
     here.keeper.reload(by="author")
@@ -132,7 +134,7 @@ def test_a_server_that_cannot_load_a_bundle_answers_nothing(
     start: Start, present: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """It says why at once, and nothing goes by the bundle before."""
-    here, there = start("here", patience=5.0), start("there")
+    here, there = start("here", **PATIENT_WITH_OTHERS), start("there")
     wait_until(lambda: present() == ["here", "there"])
     there.compiler.able = False
     here.brings("two")

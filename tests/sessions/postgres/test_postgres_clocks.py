@@ -105,7 +105,7 @@ def test_a_machine_that_is_far_ahead_answers_nothing(conninfo: str, tmp_path: Pa
     write_folder(tmp_path / "policies", notes_bundle())
     prepare(settings, development=True)
     with pytest.raises(StoreUnavailableError, match=r"seconds ahead of that of the database$"):
-        build(settings, clock=MovableClock(1.0))
+        build(settings, clock=MovableClock(60.0))
 
 
 def _remembers(store: PostgresSessionStore) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from threading import Event as Signal
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -110,10 +111,10 @@ def page(database: Database, tmp_path: Path, clock: MovableClock) -> Iterator[Wa
         yield page
 
 
-def connection_to(conninfo: str, seconds: float = 30.0) -> PostgresConnection:
+def connection_to(conninfo: str) -> PostgresConnection:
     """Return a connection as the store makes it."""
     return PostgresConnection(
-        conninfo, namespace=TABLES, name="session store", busy_seconds=0.0, seconds=seconds, idle_seconds=60.0
+        conninfo, namespace=TABLES, name="session store", busy_seconds=0.0, seconds=30.0, idle_seconds=60.0
     )
 
 
@@ -257,10 +258,11 @@ def test_a_renewal_that_is_not_safe_is_none(
 ) -> None:
     """What it has seen could be taken back."""
     terms = LeaseTerms(file=Path("unused"), seconds=1.0, clock=clock)
-    renewer = LeaseRenewer(connection_to(conninfo, seconds=1.0), page, terms, channel=TABLES)
+    connection = connection_to(conninfo)
+    renewer = LeaseRenewer(connection, page, terms, channel=TABLES)
     renewer.turn()
     before = page.lease()
-    with set_to(server, **setting), pytest.raises(StoreUnavailableError):
+    with set_to(server, **setting), connection.within(1.0), pytest.raises(StoreUnavailableError):
         renewer.turn()
     after = page.lease()
     renewer.stop()
@@ -293,7 +295,7 @@ def test_a_clock_far_from_that_of_the_database_has_no_lease(
 ) -> None:
     """Sessions would expire too late or too early: it leaves, and keeps no one waiting."""
     renew()
-    clock.wall = -2.0
+    clock.wall = -60.0
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match=r"more than 0\.5 seconds apart"):
             renew()
@@ -402,20 +404,28 @@ def test_without_the_database_a_fence_waits_for_the_longest_lease(time: Time) ->
     assert MOST_LEASE_SECONDS * CLOCK_RATE <= found.seconds
 
 
-def test_a_database_that_falls_silent_holds_no_fence_for_longer(server: PostgresServer, database: Database) -> None:
+def test_a_database_that_falls_silent_holds_no_fence_for_longer(
+    server: PostgresServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor others of the process, which wait for the same connection."""
+    monkeypatch.setattr("pdp.sessions.postgresfence._REMOVAL_SECONDS", 0.25)
     database.join("a", seconds=0.3)
-    all_wait = Barrier(4)
+    all_wait, silent_since = Barrier(4), list[float]()
     with closing(Proxy(server.port)) as proxy, ThreadPoolExecutor(4) as threads:
 
         def pause(_: float) -> bool:
             if not proxy.stalled.is_set():
                 all_wait.wait()
                 proxy.stalled.set()
+                silent_since.append(monotonic())
             return False
 
+        def passed() -> float:
+            # No lease is over before all wait for it.
+            return monotonic() - silent_since[0] if silent_since else 0.0
+
         connection = connection_to(server.conninfo_at(proxy.port))
-        with closing(PostgresFence(connection, channel=TABLES, pause=pause)) as fence:
+        with closing(PostgresFence(connection, channel=TABLES, monotonic=passed, pause=pause)) as fence:
             found = list(threads.map(fence.wait, range(4)))
 
     assert [FencedBy.WAITED] * 4 == [one and one.by for one in found]

@@ -239,13 +239,19 @@ def test_a_machine_that_is_cut_off_says_how_old_its_news_are(machines: Machines)
     """Until it is back: the age stays below the lease while there is one, and grows afterwards."""
     machines.opened()
     feed = _following(next(iter(machines.there.values())))
-    fresh = _first(feed, lambda message: message.age.ToSeconds() < 1)
+    fresh = [_first(feed, lambda message: message.age.ToSeconds() < 1)]
     machines.proxy.stalled.set()
-    stale = _first(feed, lambda message: message.age.ToSeconds() >= 2)
+
+    def is_stale(message: session_pb2.WatchSessionsResponse) -> bool:
+        # Until the last moment there can be news, such as that of a heartbeat.
+        fresh.extend([message] if message.age.ToSeconds() < 1 else [])
+        return message.age.ToSeconds() >= 2
+
+    stale = _first(feed, is_stale)
     machines.proxy.stalled.clear()
     again = _first(feed, lambda message: message.age.ToSeconds() < 1)
 
-    assert fresh.revision == stale.revision
+    assert fresh[-1].revision == stale.revision
     assert not any(one.reset or one.changes for one in (stale, again))
 
 
@@ -317,14 +323,17 @@ def test_a_process_that_stops_while_it_renews_the_lease_delays_only(machines: Ma
         wait_until(lambda: ") T " in Path(f"/proc/{stopped}/stat").read_text(encoding="ascii"))
         answer = machines.revoke(opened)
         others = [basis(one, opened) for one in machines.others()]
-        ready = [is_serving(one.connection(), "", timeout=PATIENCE) for one in machines.beside(stopped)]
+        without, main = machines.beside(stopped)
+        ready = is_serving(without.connection(), "", timeout=PATIENCE)
+        # On a busy machine it, too, can be without a lease for a moment.
+        wait_until(lambda: is_serving(main.connection(), "", timeout=PATIENCE))
     finally:
         machines.processes[stopped].send(signal.SIGCONT)
 
     assert FENCED_BY_WAITED == answer.fenced_by
     assert ["session_revoked"] == others
     # A machine without a lease answers, and should not be sent calls.
-    assert [False, True] == ready
+    assert not ready
     assert "session_revoked" == basis(machines.there[stopped], opened)
 
 

@@ -363,10 +363,10 @@ def test_charges_of_other_trees_do_not_wait(
 
 def test_a_charge_that_is_not_safe_is_none(server: PostgresServer, conninfo: str) -> None:
     """It could be lost with this server, and the budget be overshot on the next one."""
-    hasty = {**PATIENT, "busy_seconds": 0.1, "seconds": 0.4}
     with (
-        closing(PostgresSessionHistory(conninfo, **hasty)) as history,
+        closing(PostgresSessionHistory(conninfo, **PATIENT)) as history,
         set_to(server, synchronous_standby_names="nobody"),
+        history._connection.within(0.4),
         pytest.raises(StoreUnavailableError, match="may or may not have been made"),
     ):
         history.charge(charge(2, tree="a"))
@@ -383,10 +383,10 @@ def test_an_answer_that_is_found_is_not_believed_before_it_is_safe(
     server: PostgresServer, conninfo: str, rest_on: Callable[[AccessRequests], object]
 ) -> None:
     """M22: the one that has given it may have had no answer, because no standby has it."""
-    hasty = {**PATIENT, "busy_seconds": 0.1, "seconds": 0.4}
     with (
-        closing(PostgresSessionHistory(conninfo, **hasty)) as history,
+        closing(PostgresSessionHistory(conninfo, **PATIENT)) as history,
         set_to(server, synchronous_standby_names="nobody"),
+        history._connection.within(0.4),
         pytest.raises(StoreUnavailableError, match="may or may not have been made"),
     ):
         rest_on(history.access())

@@ -275,7 +275,8 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_closed(tmp_path: Path) -> 
                 folder=folder,
                 replication=Replication.ASYNC,
                 reasserts=True,
-                settling_seconds=1.0,
+                # Twice as long the other one has for what it writes again.
+                settling_seconds=3.0,
                 lease_seconds=1.0,
                 options=HASTY,
             )

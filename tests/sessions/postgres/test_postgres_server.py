@@ -151,7 +151,7 @@ def test_what_a_killed_server_has_committed_is_found_under_its_request_id(folder
         here, there = (opened.enter_context(start(folder)) for _ in range(2))
         callers = opened.enter_context(Callers.of(there))
         session = open_session(callers).session
-        connection.execute("INSERT INTO pdp_sessions.replicas VALUES ('silent', 0, 5)")
+        connection.execute("INSERT INTO pdp_sessions.replicas VALUES ('silent', 0, 60)")
         request = session_pb2.RevokeSessionsRequest(
             session_id=session.session_id, reason="enough", request_id="00000000-0000-4000-8000-000000000001"
         )
