@@ -184,7 +184,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        # In one step: a server that watches the folder must not read half of a file.
+        whole = path.with_name(f".{path.name}")
+        whole.write_bytes(content)
+        whole.replace(path)
 
 
 def _write_callers(file: Path, callers: Sequence[Caller]) -> dict[str, str]:
