@@ -17,7 +17,7 @@ from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.testing.inprocess import write_folder
 from pdp.v1.access_pb2 import ACCESS_STATE_APPROVED, ACCESS_STATE_DENIED, ACCESS_STATE_OPEN, ACCESS_STATE_REVOKED
 from tests.machinery.servers.notes import READ, notes_bundle
-from tests.machinery.servers.server_process import Callers, ServerProcess
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.machinery.servers.waitingcalls import bound_call, request_of
 
 ANSWERING = '@id("answering/all") permit (principal, action == Action::"pdp/approve_call", resource);'
@@ -54,7 +54,7 @@ def wait_for_a_person(folder: Path, callers: Callers) -> str:
     definition = next(one.definition_digest for one in approved.tools if f"{one.server}/{one.tool}" == ACTION)
     version, now = callers.admin.get_bundle().bundle.version, SystemClock().now()
     call = bound_call(shown.session_id, definition, version, action=ACTION)
-    with closing(SQLiteSessionHistory(folder / "data" / "history.sqlite")) as history:
+    with closing(SQLiteSessionHistory(folder / "data" / "history.sqlite", busy_seconds=PATIENCE)) as history:
         request = request_of(call, now, user="alice", agent="coder", by="pep")
         found = history.access().ask(request, b'{"name": "shopping"}', now)
     assert not isinstance(found, Unaskable)

@@ -196,7 +196,7 @@ def test_authority_ends_on_a_disk_that_is_full_to_the_last_byte(disk: Path) -> N
         for filler in disk.glob("filler*"):
             filler.unlink()
         wait_until(lambda: health(server) == (SERVING, SERVING))
-        with closing(SQLiteSessionStore(disk / "data" / "sessions.sqlite")) as store:
+        with closing(SQLiteSessionStore(disk / "data" / "sessions.sqlite", busy_seconds=PATIENCE)) as store:
             store.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
         fresh = opened(callers)
         after = [basis(callers.pep, one.handle) for one in (revoked, ended, narrowed, kept, later, fresh)]

@@ -182,7 +182,7 @@ def test_a_freeze_is_overtaken_by_no_worker(workers: Pair, folder: Path, number:
         after = [basis(one, active) for one in (there, here)]
         states = [here.pep.get_session(one.session.session_id).state for one in waiting]
         approved, calls = approving.result(), calling.result()
-    with closing(SQLiteSessionStore(folder / "data" / "sessions.sqlite")) as store:
+    with closing(SQLiteSessionStore(folder / "data" / "sessions.sqlite", busy_seconds=PATIENCE)) as store:
         store.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
 
     assert ["frozen", "frozen"] == after

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import psycopg
 
 from pdp.testing.waiting import wait_until
+from tests.machinery.ports import free_port
 from tests.machinery.servers.postgresprograms import NOBODY, VERSIONS, as_another, copy_programs
 
 # Where `make replicas` installs it.
@@ -132,17 +131,6 @@ class PostgresServer:
                 return process
         process.kill()
         raise AssertionError((self.folder / "server.log").read_text())
-
-
-def free_port() -> int:
-    """Return a port where no one listens, below those that the system gives to others: it stays free until it is used.
-
-    A server that is started again finds it free, too.
-    """
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 @contextmanager

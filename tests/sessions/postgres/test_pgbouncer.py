@@ -13,11 +13,12 @@ import pytest
 
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
+from tests.machinery.ports import free_port
 from tests.machinery.servers.notes import notes_bundle
 from tests.machinery.servers.postgresprograms import as_another
 from tests.machinery.servers.server_process import Callers, ServerProcess
 from tests.sessions.postgres.onpostgres import basis, open_session, run, start
-from tests.sessions.postgres.postgresserver import PostgresServer, free_port
+from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = [pytest.mark.replicas, pytest.mark.long]

@@ -397,9 +397,9 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_acknowledged(quorum: Clust
     sessions = [living(f"s{number}") for number in range(300)]
     with closing(machine.opened()) as store, ThreadPoolExecutor(4) as pool:
         store.insert(sessions[0], wall_at=1000.0)
-        wait_until(lambda: can(lambda: store.view(sessions[0].handle_digest)))
+        wait_until(lambda: can(lambda: store.view(sessions[0].handle_digest)), seconds=60)
         writing = [pool.submit(_insert, store, one) for one in sessions[1:]]
-        wait_until(lambda: sum(one.done() for one in writing) > 20, seconds=60)
+        wait_until(lambda: sum(one.done() and one.result() is not None for one in writing) > 20, seconds=60)
         killed_at = time.monotonic()
         quorum.fail_over()
         acknowledged = [one for one in (sent.result() for sent in writing) if one is not None]
@@ -426,9 +426,9 @@ def test_a_primary_that_was_cut_off_answers_no_call(quorum: Cluster, tmp_path: P
     session = living("cut off")
     with closing(machine.opened()) as store:
         store.insert(session, wall_at=1000.0)
-        wait_until(lambda: can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: can(lambda: store.view(session.handle_digest)), seconds=60)
         quorum.cut_off()
-        wait_until(lambda: not can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: not can(lambda: store.view(session.handle_digest)), seconds=60)
         with pytest.raises(StoreUnavailableError, match="this machine has no lease"):
             store.view(session.handle_digest)
         # What ends it is a write, which proves more.
@@ -493,7 +493,9 @@ def test_a_standby_that_was_promoted_too_early_is_refused(tmp_path: Path) -> Non
             with late.connect() as connection:
                 connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
                 connection.execute("SELECT pg_reload_conf()")
-                wait_until(lambda: connection.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone() is None)
+                wait_until(
+                    lambda: connection.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone() is None, seconds=60
+                )
             wait_until(lambda: can(lambda: store.touch(wall_at=1000.0)), seconds=60)
             cluster.primary.kill()
             late.promote()
@@ -520,10 +522,10 @@ def test_a_primary_that_goes_on_is_left_when_the_lease_is_of_another_one(tmp_pat
         store = opened.enter_context(closing(here.opened()))
         history = opened.enter_context(closing(PostgresSessionHistory(here.conninfo, **HASTY, beside=store)))
         store.insert(session, wall_at=1000.0)
-        wait_until(lambda: can(lambda: store.view(session.handle_digest)))
+        wait_until(lambda: can(lambda: store.view(session.handle_digest)), seconds=60)
         before = history.charge(sliced).used
         cluster.cut_off()
-        wait_until(lambda: store.lease() is None)
+        wait_until(lambda: store.lease() is None, seconds=60)
         proxy.to = cluster.promote().port
         (tmp_path / "there").mkdir()
         there = replace(here, folder=tmp_path / "there", lease_seconds=0.0)
