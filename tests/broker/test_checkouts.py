@@ -54,6 +54,7 @@ from tests.broker.vaults import BY, Files
 from tests.broker.worlds import token
 from tests.machinery.calltokens import CLAIMS
 from tests.machinery.pages import blocks
+from tests.machinery.servers.running import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -156,12 +157,12 @@ def test_a_credential_comes_over_grpc(here: Till, tmp_path: Path) -> None:
 
     def refusal(server: str, text: str) -> str:
         with pytest.raises(grpc.RpcError) as refused:
-            stub.Checkout(broker_pb2.CheckoutRequest(call_token=text, server=server), timeout=20)
+            stub.Checkout(broker_pb2.CheckoutRequest(call_token=text, server=server), timeout=PATIENCE)
         return str(refused.value.code().name)
 
     with serving(face, Listener(address=address, tls=None)), grpc.insecure_channel(address) as channel:
         stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-        out = stub.Checkout(broker_pb2.CheckoutRequest(call_token=said, server="reports"), timeout=20)
+        out = stub.Checkout(broker_pb2.CheckoutRequest(call_token=said, server="reports"), timeout=PATIENCE)
         other = token(server="closed", tool="read", connection=KIND, scopes=("a",), presenter=None)
         refusals = [refusal("reports", said), refusal("closed", other), refusal("nowhere", other)]
 
@@ -280,7 +281,7 @@ def test_only_what_is_proved_is_called_revoked(
 
         assert outcomes[:1] == here.outcomes
         assert (len(outcomes) == 2 or outcomes == ["expires_at"]) == bool(here.store.all())
-        here.ahead = credential.ends_at - time.time() + 1
+        here.ahead = credential.ends_at - here.wall() + 1
         here.sweeper.sweep()
         assert (outcomes, ()) == (here.outcomes, here.store.all())
 
@@ -436,7 +437,7 @@ class Away(Issuer):
         if connection.id != "slow":
             self.others.set()
             return Outcome.GONE
-        assert self.others.wait(20)
+        assert self.others.wait(PATIENCE)
         raise DatabaseUnavailableError("away")
 
 
@@ -515,7 +516,7 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
         noted, loop = asyncio.Event(), asyncio.get_running_loop()
 
         async def until(wanted: set[str]) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while ending() != wanted:
                     await noted.wait()
                     noted.clear()

@@ -1,4 +1,4 @@
-"""A desk in this process that hands out credentials, with a store on the disk and a clock that the test moves."""
+"""A desk in this process that hands out credentials, with a store on the disk and a time that the test moves."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from pdp.broker.words import Connection, Mode
 from pdp.calltokens.checkouts import Credential, RecipientKey
 from pdp.calltokens.uses import MemoryUses
 from pdp.calltokens.verifying import Verifier
-from pdp.clock import SystemClock
+from pdp.testing.clock import FakeClock
 from tests.broker.vaults import BY, Files
-from tests.broker.worlds import AUDIENCE, Noting, token
+from tests.broker.worlds import AUDIENCE, NOW, Noting, token
 from tests.machinery.calltokens import CLAIMS, PRESENTER, OneKey
 
 KEY = RecipientKey()
@@ -47,7 +47,7 @@ spoken:
 
 @dataclass
 class Till:
-    """A desk, and all behind it. `ahead` is by how many seconds its clock is ahead."""
+    """A desk, and all behind it. Its time stands still at its beginning; `ahead` is by how many seconds it is ahead."""
 
     folder: Path
     vault: Vault
@@ -58,12 +58,13 @@ class Till:
     broker: Broker
     sweeper: Sweeper
     record: Noting
+    began_at: float
     session_ends: dict[str, float] = field(default_factory=dict)
     ahead: float = 0.0
 
     def wall(self) -> float:
-        """Return the time of the clock."""
-        return time.time() + self.ahead
+        """Return the time."""
+        return self.began_at + self.ahead
 
     def ask(self, **changes: Any) -> Credential:
         """Check out a credential by a new call token, and open it."""
@@ -129,7 +130,7 @@ def till(
                 vault.add(row, by=BY)
                 vault.put(row.id, secret, by=BY)
         store = opened.enter_context(closing(storing(files.store)))
-        record, issuer = Noting(), issuing(vault)
+        record, issuer, clock = Noting(), issuing(vault), FakeClock(time.time())
         made: list[Till] = []
 
         def wall() -> float:
@@ -144,11 +145,12 @@ def till(
                 issuer=CLAIMS.issuer,
                 audience=AUDIENCE,
                 keys=OneKey(),
-                uses=MemoryUses(wall=lambda: time.time() - 60),
+                uses=MemoryUses(wall=lambda: NOW - 60),
                 live=lambda _, __: None,
+                wall=lambda: NOW,
             ),
             keys=OneKey(),
-            connections=AccessTokens(vault, record.event, SystemClock(), people),
+            connections=AccessTokens(vault, record.event, clock, people),
             record=record,
             wall=wall,
         )
@@ -162,9 +164,10 @@ def till(
                 issuer=issuer,
                 admission=admission,
                 desk=CheckoutDesk(admission, maker),
-                broker=Broker(admission, SessionTokens(admission, maker, store, SystemClock())),
+                broker=Broker(admission, SessionTokens(admission, maker, store, clock)),
                 sweeper=sweeper,
                 record=record,
+                began_at=clock.now().wall_at,
             )
         )
         yield made[0]

@@ -33,6 +33,8 @@ from tests.machinery.calltokens import CLAIMS, KEY, PRESENTER, OneKey
 SECRET: Final = b"s3cr3t/canary-7f0e91"
 AUDIENCE: Final = "https://broker.example"
 ARGUMENTS: Final = {"owner": "o", "title": "t"}
+# When all tokens here are issued and used, however long a test takes.
+NOW: Final = float(int(time.time()))
 RULES: Final = """
 github:
   kind: github
@@ -49,6 +51,9 @@ remote:
 other:
   kind: github
   answer_seconds: 1
+  tools: {create_issue: {method: POST, path: "/x", body: ["{owner}", "{title}"]}}
+brief:
+  kind: github
   answer_bytes: 1000
   tools: {create_issue: {method: POST, path: "/x", body: ["{owner}", "{title}"]}}
 """
@@ -221,8 +226,9 @@ def world(
             issuer=CLAIMS.issuer,
             audience=AUDIENCE,
             keys=keys,
-            uses=uses or MemoryUses(wall=lambda: time.time() - 60),
+            uses=uses or MemoryUses(wall=lambda: NOW - 60),
             live=live or (lambda _, __: None),
+            wall=lambda: NOW,
         )
         admission = Admission(
             rules=rules_of("rules.yaml", RULES.encode(), Path()),
@@ -237,13 +243,12 @@ def world(
 
 def claims(arguments: Mapping[str, Any] = ARGUMENTS, **changes: Any) -> CallClaims:
     """Return what a token states that was issued now for a call of `github/create_issue`."""
-    now = int(time.time())
     said = replace(
         CLAIMS,
         audience=AUDIENCE,
         id=encoded(sha256(str(time.perf_counter_ns()).encode()).digest()),
-        issued_at=now,
-        expires_at=now + 15,
+        issued_at=int(NOW),
+        expires_at=int(NOW) + 15,
         server="github",
         tool="create_issue",
         arguments_digest=arguments_digest(json.dumps(arguments).encode(), CLAIMS.salt),
