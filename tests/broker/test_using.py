@@ -19,6 +19,7 @@ from pdp.calltokens.uses import FileUses
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
 from tests.broker.worlds import ARGUMENTS, SECRET, World, ask, claims, token, world
 from tests.machinery.calltokens import KEY, PRESENTER
+from tests.machinery.servers.running import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -260,23 +261,23 @@ def test_an_answer_that_leads_elsewhere_is_not_followed(
 def test_an_answer_is_bounded_in_size_and_time(here: World) -> None:
     """A broken answer is an error, and not a short one."""
     before = here.upstream.pieces
-    waiting = threading.Event()
+    left = threading.Event()
 
     def slow() -> Iterator[bytes]:
         yield b"x"
-        waiting.wait(5)
+        left.wait(PATIENCE)
 
     try:
-        for pieces, problem in (
-            (lambda: iter([b"x" * 600] * 2), "more than 1000 bytes"),
-            (slow, "did not answer in time"),
+        for server, pieces, problem in (
+            ("brief", lambda: iter([b"x" * 600] * 2), "more than 1000 bytes"),
+            ("other", slow, "did not answer in time"),
         ):
             here.upstream.pieces = pieces
             with pytest.raises(UpstreamFailedError, match=problem):
-                ask(here, token(server="other"), server="other")
+                ask(here, token(server=server), server=server)
             assert "broken" == here.record.events[-1].facts["outcome"]
     finally:
-        waiting.set()
+        left.set()
         here.upstream.pieces = before
 
 
