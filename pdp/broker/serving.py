@@ -62,6 +62,7 @@ class Parts:
     sweeper: Sweeper
     sweeps: Repeater
     heard: Heard
+    wall: Callable[[], float]
 
 
 @contextmanager
@@ -111,6 +112,7 @@ def assembled(
             sweeper=sweeper,
             sweeps=sweeps,
             heard=heard,
+            wall=wall,
         )
 
 
@@ -128,10 +130,10 @@ async def serve_until(
     `counter` is what people meet.
     """
     if observer is not None:
-        observer.watch_checkouts(partial(_counted, parts.checkouts))
+        observer.watch_checkouts(partial(_counted, parts))
     pdp = settings.pdp
     async with AsyncClient(pdp.address, **pdp.options) as client:
-        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=time.time, heard=parts.heard)
+        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=parts.wall, heard=parts.heard)
         following = asyncio.ensure_future(followed.follow())
         await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening, counter)
 
@@ -169,10 +171,10 @@ async def _serve(
             task.result()
 
 
-def _counted(checkouts: CheckoutStore) -> Mapping[str, int]:
+def _counted(parts: Parts) -> Mapping[str, int]:
     """Return how many credentials are out, by state; nothing while that cannot be told."""
     try:
-        counts, looks = checkouts.counts(time.time() - OVERDUE_SECONDS), checkouts.looks()
+        counts, looks = parts.checkouts.counts(parts.wall() - OVERDUE_SECONDS), parts.checkouts.looks()
     except StoreUnavailableError:
         return {}
     return {**counts._asdict(), "orphan": sum(one.orphans for one in looks)}
