@@ -103,6 +103,7 @@ def running_server(
     evaluator: Evaluator | None = None,
     console_url: str = "",
     call_token_issuer: str = "",
+    call_token_seconds: int = 15,
     coverage: Coverage | None = None,
     transport: str = "grpc",
 ) -> Iterator[RunningServer]:
@@ -128,6 +129,7 @@ def running_server(
             limits=limits,
             trusted_attributes=trusted_attributes,
             call_token_issuer=call_token_issuer,
+            call_token_seconds=call_token_seconds,
             compile_files=compile_once_here,
         )
         if store is None:

@@ -14,6 +14,7 @@ from pdp.broker.serving import serve_until
 from pdp.broker.settings import BrokerSettings
 from pdp.client.pdpsettings import PDPSettings
 from tests.broker.notes import AUDIENCE, ISSUER, RULES
+from tests.machinery.servers.running import PATIENCE
 
 
 @contextmanager
@@ -38,11 +39,11 @@ def listening(
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
         yield addresses
     finally:
         stops[0]()
-        thread.join(20)
+        thread.join(PATIENCE)
 
 
 def settings_of(folder: Path, address: str, token: str, **more: Any) -> BrokerSettings:

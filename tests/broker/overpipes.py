@@ -18,7 +18,7 @@ for line in sys.stdin:
             f"{os.environ['NOTES_URL']}/{path}", headers={"Authorization": f"Bearer {key}"}
         )
         try:
-            with urllib.request.urlopen(asked, timeout=20) as response:  # noqa: S310 - the same
+            with urllib.request.urlopen(asked, timeout=60) as response:  # noqa: S310 - the same
                 text = response.read().decode()
         except urllib.error.HTTPError as error:
             text = f"{error.code} {error.read().decode()}"

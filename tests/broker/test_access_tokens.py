@@ -37,6 +37,7 @@ from pdp.errors import UnavailableError
 from pdp.observer import Event, EventKind
 from pdp.testing.clock import FakeClock
 from tests.broker.worlds import SECRET, Memory, Upstream, ask, connection_to, token, upstream_here, world
+from tests.machinery.servers.running import PATIENCE
 
 P256, BITS = ec.SECP256R1(), 1024
 TOKEN = "t0ken/canary-51ab"  # noqa: S105 - a canary
@@ -228,7 +229,7 @@ def test_a_slow_provider_keeps_nobody_with_a_good_token(desk: Desk) -> None:
 
     def slowly() -> Iterator[bytes]:
         asked.set()
-        answered.wait(5)
+        answered.wait(PATIENCE)
         yield json.dumps({**GOOD, "access_token": "another"}).encode()
 
     desk.open()
@@ -236,7 +237,7 @@ def test_a_slow_provider_keeps_nobody_with_a_good_token(desk: Desk) -> None:
     desk.there.pieces = slowly
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(desk.open)
-        assert asked.wait(20)
+        assert asked.wait(PATIENCE)
         meanwhile = desk.open()
         answered.set()
 

@@ -27,6 +27,8 @@ from tests.broker.listening import listening, settings_of
 from tests.broker.notes import CALLERS, FILES, ISSUER
 from tests.broker.vaults import BY, connection
 from tests.broker.worlds import SECRET, Noting, upstream_here
+from tests.machinery.servers.patientbroker import patient
+from tests.machinery.servers.running import PATIENCE
 
 PEOPLE = (
     *CALLERS,
@@ -50,7 +52,7 @@ class Desk:
             stub: Any = connection_pb2_grpc.ConnectionServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
             if rpc == "ReplaceSecret":
                 stub = secret_pb2_grpc.SecretServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-            return getattr(stub, rpc)(request, timeout=20, metadata=metadata)
+            return getattr(stub, rpc)(request, timeout=PATIENCE, metadata=metadata)
 
     def refused(self, who: str, rpc: str, request: Any) -> str:
         """Ask, and return the status of the refusal."""
@@ -65,7 +67,7 @@ class Desk:
 
     def back(self, state: str) -> str:
         """Come back in a browser, and return the ticket."""
-        browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         with closing(browser):
             browser.request("GET", f"/back/crm?code=c&state={state}")
             place = str(browser.getresponse().headers["location"])
@@ -98,6 +100,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
             people=PeopleSettings(listen="127.0.0.1:0", url="http://127.0.0.1:9", console=CONSOLE),
         )
         checkouts = opened.enter_context(closing(CheckoutStore(site.files.store)))
+        opened.enter_context(patient())
         made = opened.enter_context(assembled(settings, site.vault, checkouts, record))
         counter = opened.enter_context(
             opened_counter(settings, site.vault, site.people, record, checkouts=checkouts, sweeper=made.sweeper)

@@ -20,6 +20,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.consented import source_at
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES
 from tests.broker.vaults import connection
+from tests.machinery.servers.running import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,12 @@ def server() -> Iterator[RunningServer]:
     """Provide the server that brokers ask."""
     with running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server take long to answer: on a busy machine a late answer would be a problem that is found."""
+    monkeypatch.setattr("pdp.broker.examination._ASKING_SECONDS", PATIENCE)
 
 
 @pytest.fixture

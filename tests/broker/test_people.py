@@ -25,6 +25,7 @@ from pdp.errors import PDPError
 from tests.broker.consented import NOW, Desk, Site
 from tests.broker.vaults import BY
 from tests.broker.worlds import Upstream, upstream_here
+from tests.machinery.servers.running import PATIENCE
 
 CUT_OFF = "a refresh was cut off"
 
@@ -74,8 +75,9 @@ def test_a_provider_may_leave_out_the_refresh_token(desk: Desk) -> None:
     assert ["refresh-0", "refresh-0"] == desk.sent
 
 
-def test_eight_at_once_ask_once(desk: Desk) -> None:
+def test_eight_at_once_ask_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """One refreshes, also where each has files of its own; the others wait for it, or use the good token."""
+    monkeypatch.setattr("pdp.broker.oauth.people._WAIT_SECONDS", PATIENCE)
     desk.clock.advance(100)
     answer = desk.there.pieces
 

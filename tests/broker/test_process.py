@@ -23,15 +23,18 @@ from pdp.broker.opening import make_broker, opened_vault
 from pdp.broker.serving import USES_FILE
 from pdp.broker.v1 import broker_pb2, broker_pb2_grpc
 from pdp.broker.words import ClientAuth, TokenSource
-from pdp.calltokens.claims import HEADER
+from pdp.calltokens.claims import HEADER, MOST_SECONDS
 from pdp.calltokens.uses import FileUses
 from pdp.client import CallTokenRequest
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import Upstream, connection_to, upstream_here
+from tests.machinery.servers.running import PATIENCE
 
 CANARY = "canary/4f1c9e-7b2d~0a63"
+# The command, with a server that may take long to answer: on a busy machine a late answer would be a refusal.
+COMMAND = f"from pdp.broker import cli, serving; serving._CHECK_SECONDS = {PATIENCE}; cli.main()"
 
 
 @dataclass
@@ -58,7 +61,7 @@ class Site:
         """Run a broker, and provide it once it listens."""
         with (self.folder / "log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "pdp.broker.cli", "serve", "--settings", str(self.folder / "broker.yaml")],
+                [sys.executable, "-c", COMMAND, "serve", "--settings", str(self.folder / "broker.yaml")],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -70,7 +73,7 @@ class Site:
                 yield process
             finally:
                 process.terminate()
-                said, _ = process.communicate(timeout=30)
+                said, _ = process.communicate(timeout=PATIENCE)
                 log.write(said)
 
     @contextmanager
@@ -98,7 +101,7 @@ class Site:
         request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b'{"path":"n"}')
         with grpc.insecure_channel(f"unix:{self.folder}/calls.sock") as channel:
             stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-            return stub.Call(request, timeout=30)
+            return stub.Call(request, timeout=PATIENCE)
 
     def _await(self, out: IO[str] | None) -> None:
         assert out is not None
@@ -112,7 +115,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder, clock = tmp_path_factory.mktemp("broker"), FakeClock(time.time())
     with (
         upstream_here() as upstream,
-        running_server(FILES, callers=CALLERS, call_token_issuer=ISSUER, clock=clock) as server,
+        running_server(
+            FILES, callers=CALLERS, call_token_issuer=ISSUER, call_token_seconds=MOST_SECONDS, clock=clock
+        ) as server,
     ):
         make_broker(folder)
         # What was used before the memory of uses began is not known, so younger tokens alone are good.
@@ -151,12 +156,12 @@ def test_a_token_that_was_used_stays_used_after_a_sudden_end(site: Site) -> None
         assert 200 == site.call(token).status
         assert "0" == _limit(process.pid)
         process.send_signal(signal.SIGABRT)
-        assert -signal.SIGABRT == process.wait(20)
+        assert -signal.SIGABRT == process.wait(PATIENCE)
     with site.broker() as process:
         with pytest.raises(grpc.RpcError) as refused:
             site.call(token)
         process.kill()
-        process.wait(20)
+        process.wait(PATIENCE)
 
     assert "call token refused: used before" == refused.value.details()
     assert [] == list(site.folder.glob("core*"))
@@ -238,7 +243,7 @@ def test_a_server_over_pipes_works_without_its_key(site: Site) -> None:
         process.stdin.flush()
         answers = {one["id"]: one for one in (json.loads(process.stdout.readline()) for _ in lines)}
         process.stdin.close()
-        assert 0 == process.wait(30)
+        assert 0 == process.wait(PATIENCE)
         process.stdout.close()
 
     result = answers[2]["result"]

@@ -226,7 +226,7 @@ def test_a_stream_of_events_is_handed_on_at_once(here: World) -> None:
 
     def events() -> Iterator[bytes]:
         yield b"data: 1\n\n"
-        assert more.wait(10)
+        assert more.wait(PATIENCE)
         yield b"data: 2\n\n"
 
     class Pieces(list[bytes]):

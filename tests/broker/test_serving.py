@@ -33,6 +33,8 @@ from tests.broker.listening import listening, settings_of
 from tests.broker.notes import AUDIENCE, CALLERS, FILES, ISSUER, RULES, opened_session
 from tests.broker.worlds import SECRET, Memory, Noting, Upstream, connection_to, upstream_here
 from tests.machinery.credentials.authority import Authority, Identity
+from tests.machinery.servers.patientbroker import patient
+from tests.machinery.servers.running import PATIENCE
 
 MCP = """
 remote:
@@ -100,7 +102,7 @@ class Site:
         )
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-            return stub.Call(request, timeout=20, metadata=(("traceparent", TRACE),))
+            return stub.Call(request, timeout=PATIENCE, metadata=(("traceparent", TRACE),))
 
     def status(self, token: str, **more: Any) -> tuple[str, str]:
         """Call, and return status and text of the refusal."""
@@ -116,7 +118,7 @@ class Site:
         if by is not None:
             context.load_cert_chain(*by.write(self.folder, "client"))
         port = int(self.addresses[1].rpartition(":")[2])
-        connection = http.client.HTTPSConnection("localhost", port, timeout=20, context=context)
+        connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE, context=context)
         try:
             connection.request("GET", "/notes/v1/x", headers={"pdp-call-token": token, "Authorization": "Bearer mine"})
             response = connection.getresponse()
@@ -156,6 +158,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
         with (
             closing(CheckoutStore(folder / "store" / "broker.sqlite")) as checkouts,
+            patient(),
             assembled(settings, memory, checkouts, record, wall=now) as made,
             listening(settings, made, watching) as addresses,
         ):
@@ -249,7 +252,7 @@ def test_a_server_that_swallows_questions_makes_a_refusal(site: Site, tmp_path: 
             request = broker_pb2.CallRequest(call_token=token, server="notes", tool="read", arguments_json=b"{}")
             request.arguments_json = b'{"path":"n"}'
             with channel, pytest.raises(grpc.RpcError) as refused:
-                stub.Call(request, timeout=20)
+                stub.Call(request, timeout=PATIENCE)
 
     assert grpc.StatusCode.UNAVAILABLE is refused.value.code()
     assert ([], []) == (memory.opened, upstream.got)

@@ -20,6 +20,7 @@ from pdp.calltokens import uses
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses, MemoryUses, Uses
 from tests.machinery.calltokens import CLAIMS, NOW
+from tests.machinery.servers.running import PATIENCE
 
 
 def in_memory(_: Path) -> Uses:
@@ -100,8 +101,9 @@ def test_memory_is_bounded_and_forgets_only_what_is_over() -> None:
     assert later is None
 
 
-def test_a_file_that_is_being_opened_by_another_is_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_is_being_opened_by_another_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that start together begin with the log beside the file, and the engine would not wait for that."""
+    monkeypatch.setattr(uses, "_BUSY_SECONDS", PATIENCE)
     with closing(sqlite3.connect(tmp_path / "uses.sqlite", isolation_level=None, check_same_thread=False)) as other:
         other.execute("CREATE TABLE begun (one)")
         other.execute("BEGIN IMMEDIATE")

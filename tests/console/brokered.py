@@ -27,7 +27,8 @@ from pdp.foundation.ids import new_connection_id
 from pdp.observer import Event, EventKind
 from pdp.record.log import DecisionLog
 from pdp.testing.inprocess import RunningServer
-from tests.console.desk import Browser, console
+from tests.console.desk import SECONDS, Browser, console
+from tests.machinery.servers.patientbroker import patient
 
 _CONSOLE, _UPSTREAM = "http://localhost:1", "https://crm.example.com"
 
@@ -100,7 +101,7 @@ class Site:
     def agreed(self, browser: Browser) -> str:
         """Agree at the provider in a browser that has begun, and return the page of the console that it comes to."""
         [state] = parse_qs(urlsplit(browser.link).query)["state"]
-        with closing(HTTPConnection("127.0.0.1", self._port, timeout=20)) as going:
+        with closing(HTTPConnection("127.0.0.1", self._port, timeout=SECONDS)) as going:
             going.request("GET", f"/back/crm?code=c&state={state}")
             place = str(going.getresponse().headers["location"])
         return place.removeprefix(_CONSOLE)
@@ -122,6 +123,7 @@ def brokered(server: RunningServer, folder: Path) -> Iterator[Site]:
         settings = _settings(folder, server)
         known = opened.enter_context(opened_people(folder, vault, record.event))
         checkouts = opened.enter_context(opened_checkouts(folder))
+        opened.enter_context(patient())
         parts = opened.enter_context(assembled(settings, vault, checkouts, record, people=known))
         counter = opened.enter_context(
             opened_counter(settings, vault, known, record, checkouts=checkouts, sweeper=parts.sweeper)
@@ -142,8 +144,8 @@ def brokered(server: RunningServer, folder: Path) -> Iterator[Site]:
 
         thread = threading.Thread(target=asyncio.run, args=(run(),))
         thread.start()
-        opened.callback(thread.join, 20)
-        assert begun.wait(20)
+        opened.callback(thread.join, SECONDS)
+        assert begun.wait(SECONDS)
         opened.callback(stops[0])
         port = int(addresses[1].rpartition(":")[2])
         yield Site(server, settings.calls, port, record=record, people=known, client=client)

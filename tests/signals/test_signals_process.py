@@ -23,9 +23,16 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.waiting import wait_until
 from tests.machinery.pages import blocks
+from tests.machinery.servers.running import PATIENCE
 from tests.signals.world import SETTINGS, Site, Transmitter
 
 _PUSH: Final = {"Content-Type": "application/secevent+jwt"}
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server take long to answer: on a busy machine a late answer would be a problem that is found."""
+    monkeypatch.setattr("pdp.signals.examination._ASKING_SECONDS", PATIENCE)
 
 
 def settings_file(folder: Path, server: RunningServer, *, caller: str = "signals", text: str = SETTINGS) -> Path:
