@@ -6,14 +6,20 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from pdp.messages.receivers import Form, Receiver
+from pdp.messages.sending import Post
 from tests.machinery.webserver import serving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - of the specification's example
+# How long a message is held at most: longer than any test.
+HELD_SECONDS = 600.0
+# What sends to a receiver for as long: on a busy machine it must not give up what was taken.
+PATIENT_POST = partial(Post, step_seconds=HELD_SECONDS, whole_seconds=HELD_SECONDS)
 
 
 class HTTPReceiver(ThreadingHTTPServer):
@@ -56,7 +62,7 @@ class _Answer(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.tried.append(self.path)
         if self.server.held:
-            self.server.let_go.wait(60)
+            self.server.let_go.wait(HELD_SECONDS)
         ids = json.loads(body).get("data", {}).get("ids") or [""]
         status = self.server.status_of.get(ids[0], self.server.status)
         if status < 300:

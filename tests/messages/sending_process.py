@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 from pdp.clock import SystemClock
+from pdp.messages import sender as senders
 from pdp.messages.queue import MessageQueue
 from pdp.messages.receivers import Form, Receiver
 from pdp.messages.sender import Keeping, Sender
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.sqlite import SQLiteSessionStore
+from tests.messages.receiver import PATIENT_POST
 
 folder = Path(sys.argv[1])
+senders.Post = PATIENT_POST  # type: ignore[attr-defined,assignment]  # in the place of the class
 history = MemorySessionHistory(tells=True)
 sender = Sender(
     [Receiver(name="on-call", form=Form.JSON, url_file=folder / "on-call.url", secret_file=folder / "on-call.secret")],

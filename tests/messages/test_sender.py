@@ -30,12 +30,17 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked, successor_of
 from pdp.testing.waiting import wait_until
-from tests.messages.receiver import HTTPReceiver, http_receiver, make_receiver
+from tests.messages.receiver import PATIENT_POST, HTTPReceiver, http_receiver, make_receiver
 
-PROCESS = Path(__file__).with_name("sending_process.py")
 ON_CALL = "on-call"
 # Of sessions beside the clock of the system.
 _LATE = Deadline(wall_at=1e11, boot_at=1e11, boot_id="boot-1")
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no attempt end by its own time."""
+    monkeypatch.setattr("pdp.messages.sender.Post", PATIENT_POST)
 
 
 @pytest.fixture
@@ -178,22 +183,23 @@ def test_a_slow_receiver_delays_no_write_and_no_other_receiver(
             wait_until(lambda: bool(server.tried) and bool(quick.taken))
             store.insert(waiting("b"), wall_at=1000.0)
             wait_until(lambda: len(quick.taken) == 2)
-            began = time.monotonic()
 
-    assert time.monotonic() - began < 3
+    # It would have been taken by now if anybody had waited for it.
     assert server.taken == []
 
 
-def test_another_process_goes_on_when_the_sender_is_killed(server: HTTPReceiver, tmp_path: Path) -> None:
+def test_another_process_goes_on_when_the_sender_is_killed(
+    server: HTTPReceiver, tmp_path: Path, project_root: Path
+) -> None:
     """It sends again what was on its way, with the same id, and then the rest."""
     make_receiver(tmp_path, server.url)
-    command = [sys.executable, str(PROCESS), str(tmp_path)]
+    command = [sys.executable, "-m", "tests.messages.sending_process", str(tmp_path)]
     with closing(SQLiteSessionStore(tmp_path / "sessions.db", tells=True)) as store:
         server.held = True
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as first:
+        with subprocess.Popen(command, cwd=project_root, stdin=subprocess.PIPE) as first:
             store.insert(waiting("a", deadline=_LATE), wall_at=1000.0)
             wait_until(lambda: len(server.tried) == 1)
-            with subprocess.Popen(command, stdin=subprocess.PIPE) as second:
+            with subprocess.Popen(command, cwd=project_root, stdin=subprocess.PIPE) as second:
                 store.insert(waiting("b", deadline=_LATE), wall_at=1000.0)
                 first.kill()
                 server.held = False

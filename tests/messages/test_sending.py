@@ -21,6 +21,7 @@ from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.waiting import wait_until
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
+from tests.machinery.servers.running import PATIENCE
 from tests.machinery.webserver import web_server
 from tests.messages.receiver import SECRET, HTTPReceiver, http_receiver, make_receiver
 
@@ -48,7 +49,7 @@ def server(running: HTTPReceiver) -> HTTPReceiver:
     return running
 
 
-def post(folder: Path, url: str, form: Form = Form.JSON, *, whole_seconds: float = 5.0) -> Post:
+def post(folder: Path, url: str, form: Form = Form.JSON, *, whole_seconds: float = PATIENCE) -> Post:
     """Return what sends to a URL."""
     receiver = make_receiver(folder, url, form=form)
     return Post(receiver, link_to=lambda _: "", purposes=False, step_seconds=whole_seconds, whole_seconds=whole_seconds)
@@ -113,10 +114,8 @@ def test_another_answer_is_a_problem(
 def test_a_slow_receiver_is_left(server: HTTPReceiver, tmp_path: Path) -> None:
     """After the time for one attempt."""
     server.held = True
-    began = time.monotonic()
 
     assert post(tmp_path, server.url, whole_seconds=0.2).attempt(MESSAGE, at=1.0) == Attempt("did not answer in time")
-    assert time.monotonic() - began < 5
 
 
 def test_a_receiver_that_is_down_is_a_problem(tmp_path: Path) -> None:
