@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.jwk import ECKey
 
 from pdp.broker.words import ClientAuth, Consenting, Exchange, TokenSource
+from tests.machinery.servers.running import PATIENCE
 
 _PROGRAMS: Final = Path(".venv-credentials") / "programs"
 # What must be escaped on its way, and what a provider must read as it was.
@@ -60,7 +61,7 @@ class Provider:
         pair = f"{quote_plus(f'broker:{client}')}:{quote_plus(SECRET)}"
         headers = {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
         asked = urllib.request.Request(f"{self.issuer}{path}", urlencode(form).encode(), headers)  # noqa: S310 - on loopback
-        with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - as above
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:  # noqa: S310 - as above
             return json.load(answer)
 
     def says_of(self, token: bytes, client: str = "client_secret_basic") -> Any:
@@ -85,7 +86,7 @@ class Provider:
     @property
     def kids(self) -> set[str]:
         """Return which keys it says that it has."""
-        with urllib.request.urlopen(f"{self.issuer}/jwks", timeout=10) as answer:  # noqa: S310 - on loopback
+        with urllib.request.urlopen(f"{self.issuer}/jwks", timeout=PATIENCE) as answer:  # noqa: S310 - on loopback
             return {key["kid"] for key in json.load(answer)["keys"]}
 
     def slow(self, milliseconds: int) -> None:
@@ -118,7 +119,7 @@ class Browser(urllib.request.HTTPRedirectHandler):
     def go(self, url: str) -> str:
         """Open a page, and return where it leads back to."""
         try:
-            self._opener.open(url, timeout=10).close()
+            self._opener.open(url, timeout=PATIENCE).close()
         except urllib.error.HTTPError as error:
             if not self._back:
                 raise AssertionError(error.read().decode()) from None

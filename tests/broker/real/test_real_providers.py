@@ -32,6 +32,7 @@ from pdp.errors import ConfigurationError
 from tests.broker.contract import CANARY, HERE, ProviderContract
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
+from tests.machinery.servers.running import PATIENCE
 
 pytestmark = pytest.mark.credentials
 
@@ -40,7 +41,6 @@ SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN = "4711"
 # What the broker has no business with.
 BEYOND = ("transit/keys/other", "transit/export/encryption-key/kek_x", "sys/mounts", "secret/data/x")
-_START_SECONDS = 30.0
 
 
 def private(path: Path, text: str) -> Path:
@@ -113,7 +113,7 @@ class Bao:
 
     def ask(self, method: str, path: str, body: object = None, *, token: str = "root") -> tuple[int, Any]:  # noqa: S107 - of the server in development mode
         """Ask as root, or with another token."""
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
             connection.request(method, f"/v1/{path}", json.dumps(body), {"X-Vault-Token": token})
             answer = connection.getresponse()
             content = answer.read()
@@ -152,7 +152,7 @@ def bao(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iterato
 
 def await_start(bao: Bao) -> None:
     """Return when it answers."""
-    end = time.monotonic() + _START_SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         with suppress(OSError):
             if bao.ask("GET", "sys/health")[0] == http.client.OK:

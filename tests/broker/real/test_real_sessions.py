@@ -25,6 +25,8 @@ from tests.broker.tills import KEY, KIND, SERVER
 from tests.broker.tills import RULES as CHECKOUT_RULES
 from tests.broker.vaults import BY, Files
 from tests.broker.worlds import Noting
+from tests.machinery.servers.patientbroker import patient
+from tests.machinery.servers.running import PATIENCE
 
 pytestmark = pytest.mark.credentials
 
@@ -37,12 +39,11 @@ _FILES = bundle_files(
         "tools:\n  read: {risk: read_only}\n"
     },
 )
-_SECONDS = 30.0
 
 
 def ended(session: Any) -> bool:
     """Say whether a session of the database was ended within some seconds."""
-    until = time.monotonic() + _SECONDS
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:
             session.execute("SELECT n FROM facts, pg_sleep(0.05)")
@@ -72,10 +73,11 @@ def test_the_revocation_of_a_session_reaches_the_database(project_root: Path, tm
             wanted = CallTokenRequest(audience=AUDIENCE)
             answer = server.client("gateway").authorize(handle, SERVER, "read", {"path": "p"}, call_tokens=(wanted,))
             asked = broker_pb2.CheckoutRequest(call_token=answer.call_tokens[0].token, server=SERVER)
-            made = KEY.opened(stub.Checkout(asked, timeout=20).sealed, asked.call_token)
+            made = KEY.opened(stub.Checkout(asked, timeout=PATIENCE).sealed, asked.call_token)
             return postgres.connected("app", made.user, made.secret)
 
         with (
+            patient(),
             assembled(settings, vault, checkouts, record, wall=now) as parts,
             listening(settings, parts),
             grpc.insecure_channel(calls) as channel,
