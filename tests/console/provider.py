@@ -36,7 +36,7 @@ from pdp.serving import weblistener
 from pdp.serving.weblistener import Listener, LoopbackListener
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from tests.console.desk import LOOP, Browser, files, stop
+from tests.console.desk import LOOP, SECONDS, Browser, files, stop
 from tests.machinery.credentials.issuer import AUDIENCE, Issuer
 
 CLIENT, SECRET = "console", "a-secret-of-the-console"
@@ -161,7 +161,7 @@ class Entered:
         """Return the client of a caller that needs no provider."""
         if caller not in self.clients:
             token = self.settings.tokens_folder / f"{caller}.token"
-            self.clients[caller] = PDPClient(self.address, token_file=token, plaintext=True)
+            self.clients[caller] = PDPClient(self.address, token_file=token, plaintext=True, timeout=SECONDS)
         return self.clients[caller]
 
     def requested(self, **given: Any) -> str:
@@ -181,7 +181,7 @@ class Entered:
     def at_provider(self, answer: httpx2.Response) -> str:
         """Go where the console leads; return the path with which the provider leads back."""
         assert answer.headers["location"].startswith(f"{self.provider.url}/authorize?")
-        with httpx2.Client() as http:
+        with httpx2.Client(timeout=SECONDS) as http:
             back = urlsplit(http.get(answer.headers["location"]).headers["location"])
         assert PLACE.origin == f"{back.scheme}://{back.netloc}"
         return f"{back.path}?{back.query}"

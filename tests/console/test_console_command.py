@@ -45,7 +45,8 @@ def test_the_command_opens_the_console(server: RunningServer, tmp_path: Path, pr
             assert 0o600 == opened.stat().st_mode & 0o777
             [link] = set(re.findall(r"http://[^\"]+", opened.read_text()))
             there = urlsplit(link)
-            with httpx2.Client(base_url=f"http://127.0.0.1:{there.port}", headers={"host": there.netloc}) as http:
+            at = f"http://127.0.0.1:{there.port}"
+            with httpx2.Client(base_url=at, headers={"host": there.netloc}, timeout=_SECONDS) as http:
                 page = http.get(f"{there.path}?{there.query}", follow_redirects=True)
         finally:
             process.send_signal(signal.SIGTERM)

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from pdp.cli.operate import login
 from pdp.cli.root import root
+from tests.console.desk import SECONDS
 from tests.console.provider import CLIENT, SECRET, Entered, Wishes, entered
 from tests.machinery.credentials.issuer import AUDIENCE
 
@@ -41,7 +42,12 @@ def world(running: Entered, monkeypatch: pytest.MonkeyPatch) -> Entered:
 
 def through(link: str) -> None:
     """Log in as a browser does: at the provider, and back."""
-    httpx2.get(httpx2.get(link).headers["location"])
+    got(got(link).headers["location"])
+
+
+def got(url: str) -> httpx2.Response:
+    """Return what is at a URL, however long it takes."""
+    return httpx2.get(url, timeout=SECONDS)
 
 
 def ran(world: Entered, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str, go: Go = through) -> Any:
@@ -88,10 +94,10 @@ def test_only_its_own_answer_ends_the_log_in(world: Entered, tmp_path: Path, mon
     """What another program of the machine sends is refused, and the person's answer still counts."""
 
     def go(link: str) -> None:
-        back = httpx2.get(link).headers["location"]
+        back = got(link).headers["location"]
         for forged in (back.replace("state=", "state=x"), back.partition("?")[0], f"{back.partition('?')[0]}?error=x"):
-            assert 400 == httpx2.get(forged).status_code
-        assert 200 == httpx2.get(back).status_code
+            assert 400 == got(forged).status_code
+        assert 200 == got(back).status_code
 
     done = ran(world, tmp_path, monkeypatch, go=go)
 
