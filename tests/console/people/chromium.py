@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 # What a page may take to show what has happened.
-PATIENCE = 20.0
+PATIENCE = 60.0
 NO_SCRIPTS = {"profile.managed_default_content_settings.javascript": 2}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pdp.clock import Instant
 from pdp.config import JWTSettings, Settings
 from pdp.testing.clock import FakeClock
 from tests.console.people.chromium import program
@@ -16,6 +17,19 @@ from tests.console.provider import believing
 
 AUDIENCE = "https://pdp.example.org"
 _PROGRAMS = Path(__file__).parents[3] / ".venv-people/programs"
+
+
+class GoingClock(FakeClock):
+    """Goes as time does, from where it was set: the provider's tokens are of the time."""
+
+    def __init__(self) -> None:
+        super().__init__(time.time())
+        self._began = time.monotonic()
+
+    def now(self) -> Instant:
+        """Return the current reading of both clocks."""
+        set_to, gone = super().now(), time.monotonic() - self._began
+        return set_to._replace(wall_at=set_to.wall_at + gone, boot_at=set_to.boot_at + gone)
 
 
 def set_clock(clock: FakeClock, ahead: float = 0.0) -> None:
@@ -47,7 +61,7 @@ def server(folder: Path, issuer: str, client: str = "console") -> Iterator[tuple
         person_claim="person",
         console_client=client,
     )
-    clock = FakeClock(time.time())
+    clock = GoingClock()
     with believing(folder, jwt, clock) as (settings, address):
         yield settings, address, clock
 

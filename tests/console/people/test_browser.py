@@ -85,8 +85,10 @@ def test_a_request_that_is_read_does_not_change(browser: Chrome, world: World, s
 
 def test_one_stream_serves_all_tabs(browser: Chrome, world: World, server: RunningServer) -> None:
     """Another tab takes it over when it is in front, and shows what comes."""
-    [login] = [one for one in world.entry._desk.logins._by_digest.values() if one.streams]
+    logins = world.entry._desk.logins
     browser.get(world.place.origin)
+    WebDriverWait(browser, PATIENCE).until(lambda _: any(one.streams for one in logins._by_digest.values()))
+    [login] = [one for one in logins._by_digest.values() if one.streams]
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
     browser.get(world.place.origin)

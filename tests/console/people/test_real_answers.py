@@ -13,7 +13,7 @@ import pytest
 
 from pdp.client import Client as PDPClient
 from pdp.console.provider import Client
-from tests.console.desk import Browser
+from tests.console.desk import SECONDS, Browser
 from tests.console.people.realprovider import AUDIENCE, provider, server, set_clock, take_keys
 from tests.console.provider import PLACE, SECRET, console_of_all, query
 
@@ -34,7 +34,9 @@ class Desk:
         self.issuer = self._program.enter_context(provider(PLACE.origin))
         settings, self._address, self.clock = opened.enter_context(server(folder, self.issuer, "plain"))
         token = settings.tokens_folder / "pep.token"
-        self.gateway = self._opened.enter_context(PDPClient(self._address, token_file=token, plaintext=True))
+        self.gateway = self._opened.enter_context(
+            PDPClient(self._address, token_file=token, plaintext=True, timeout=SECONDS)
+        )
 
     def change_keys(self) -> None:
         """Have the provider begin anew, with other keys, and the server know them."""
@@ -60,7 +62,7 @@ class Desk:
 
     def back(self, leads: httpx2.Response) -> str:
         """Log in where the console leads, and let the console in; return the path that leads back."""
-        with httpx2.Client() as http:
+        with httpx2.Client(timeout=SECONDS) as http:
             answer = http.get(leads.headers["location"])
             while not answer.headers.get("location", "").startswith(PLACE.origin):
                 if answer.is_redirect:
@@ -121,7 +123,7 @@ def test_a_log_in_ends_with_its_access_token(desk: Desk) -> None:
     """Without a refresh token, and not before."""
     browser = desk.browser()
     desk.enter(browser)
-    set_clock(desk.clock, ahead=_TOKEN_SECONDS - 10)
+    set_clock(desk.clock, ahead=_TOKEN_SECONDS - 100)
     assert 200 == browser.open("/").status_code
     set_clock(desk.clock, ahead=_TOKEN_SECONDS + 10)
 

@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from pdp.client import Client
-from tests.console.people.chromium import chromium, press, until
+from tests.console.people.chromium import PATIENCE, chromium, press, until
 from tests.console.people.realprovider import AUDIENCE, provider, server, set_clock
 from tests.machinery.ports import free_port
 
@@ -28,7 +28,7 @@ def test_a_person_logs_in_approves_and_logs_out(tmp_path: Path) -> None:
         settings, address, clock = opened.enter_context(server(tmp_path, issuer))
         opened.enter_context(console(tmp_path, origin, issuer, address))
         token = settings.tokens_folder / "pep.token"
-        gateway = opened.enter_context(Client(address, token_file=token, plaintext=True))
+        gateway = opened.enter_context(Client(address, token_file=token, plaintext=True, timeout=PATIENCE))
         driver = opened.enter_context(chromium())
         wanted = gateway.request_session(user="alice", agent="coder", purpose="Tidy up", tools=["crm/*"])
         driver.get(f"{origin}/sessions/{wanted.session.session_id}/less")
@@ -84,4 +84,4 @@ def console(folder: Path, origin: str, issuer: str, address: str) -> Iterator[No
             yield
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE)
