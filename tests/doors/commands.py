@@ -13,11 +13,13 @@ from click.testing import CliRunner, Result
 from pdp.cli.root import root
 from pdp.testing.otlp import OTLPReceiver
 
-# The command line as a program of its own, whose clients wait for a busy machine as those of the tests do.
+# The command line as a program of its own, which waits for a busy machine: for answers, and in the end for receivers.
 _PROGRAM = """
 from pdp.cli import main
+from pdp.cli.doors import observing
 from pdp.client import AsyncClient
 AsyncClient.__init__.__kwdefaults__["timeout"] = 60.0
+observing._END_SECONDS = 60.0
 main()
 """
 PDP = (sys.executable, "-c", _PROGRAM)

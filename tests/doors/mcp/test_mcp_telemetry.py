@@ -18,7 +18,7 @@ from pdp.telemetry.doors import DoorTelemetry, build_door_telemetry
 from pdp.telemetry.wire import Span
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.otlp import OTLPReceiver, attributes_of
-from tests.doors.mcp.conversation import LEGACY, MODERN, STATED, approved, conversation
+from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED, approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
 from tests.doors.mcp.webworld import message_of, world
 
@@ -38,7 +38,7 @@ class Sent:
         """Send what waits."""
         if not self._closed:
             self._closed = True
-            assert self.telemetry.shutdown()
+            assert self.telemetry.shutdown(PATIENCE)
 
     @property
     def spans(self) -> list[Any]:
