@@ -24,7 +24,15 @@ from pdp.client import Client, UnavailableError
 from pdp.observer import Event, EventKind
 from pdp.serving.listener import Listener
 from pdp.testing.waiting import wait_until
-from tests.machinery.servers.commandline import Server, clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.ports import free_port
+from tests.machinery.servers.commandline import (
+    DEADLINE_SECONDS,
+    Server,
+    clean_environment,
+    start_server,
+    stop_server,
+    write_bundle,
+)
 
 Run = Callable[..., Result]
 
@@ -384,9 +392,11 @@ def test_following_a_server_survives_its_restart(
     """While the server is away nothing comes, said once; what it records afterwards follows, each record once."""
     folder = tmp_path_factory.mktemp("restart")
     write_bundle(folder / "policies")
+    # One that no connection of others gets while the server is away.
+    listens = ("--server-address", f"127.0.0.1:{free_port()}")
     tokens = folder / ".pdp" / "tokens"
     with ExitStack() as opened:
-        with _served(folder) as server:
+        with _served(folder, *listens) as server:
             client = opened.enter_context(
                 Client(server.address, token_file=tokens / "auditor.token", data_dir=folder / ".pdp")
             )
@@ -397,7 +407,7 @@ def test_following_a_server_survives_its_restart(
             source.start()
             seen = source.poll()
         away = [source.poll(), source.poll()]
-        opened.enter_context(_served(folder, "--server-address", server.address))
+        opened.enter_context(_served(folder, *listens))
 
         def came() -> bool:
             # The client waits a while before it connects again.
@@ -406,7 +416,7 @@ def test_following_a_server_survives_its_restart(
             seen.extend(source.poll())
             return any(one.record()["kind"] == "session.requested" for one in seen)
 
-        wait_until(came)
+        wait_until(came, seconds=DEADLINE_SECONDS)
 
     assert away == [[], []]
     assert 1 == capsys.readouterr().err.count("cannot reach the server; its records will follow later")
@@ -461,10 +471,10 @@ def test_tail_shows_what_happens_now(
                 return any(one.encode() in shown.read_bytes() for one in known)
 
             known: list[str] = []
-            wait_until(seen)
+            wait_until(seen, seconds=DEADLINE_SECONDS)
         finally:
             tail.terminate()
-            tail.wait(timeout=30)
+            tail.wait(timeout=DEADLINE_SECONDS)
 
     lines = [json.loads(line) for line in shown.read_bytes().splitlines()]
     ids = [line["id"] for line in lines if line.get("id") in known]

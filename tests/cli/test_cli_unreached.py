@@ -16,7 +16,7 @@ COMMANDS = [
     ("session", "list"),
     ("authorize", "files", "read", "{}"),
     ("bundle", "list"),
-    ("health", "--timeout", "5s"),
+    ("health", "--timeout", "1m"),
 ]
 
 
