@@ -103,18 +103,21 @@ def test_a_message_counts_for_no_less_memory_than_it_takes(costly: str) -> None:
     """However little is written for much."""
     raw = f'{{"jsonrpc":"2.0","id":1,"result":{{"a":[{",".join([costly] * (50_000 // len(costly)))}]}}}}'.encode()
     load = Load(MOST_BYTES)
-    tracemalloc.start()
-    message = Message.read(raw)
-    sent = message.raw
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    # The least of three times, because another thread can take memory of its own meanwhile.
+    taken = []
+    for _ in range(3):
+        tracemalloc.start()
+        message = Message.read(raw)
+        sent = message.raw
+        taken.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
 
     with load.share() as share:
         share.whole(message)
         counted = load.held
 
     assert sent == raw
-    assert taken <= counted <= 64 * len(raw)
+    assert min(taken) <= counted <= 64 * len(raw)
     assert 0 == load.held
 
 
