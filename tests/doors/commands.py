@@ -18,11 +18,14 @@ _PROGRAM = """
 from pdp.cli import main
 from pdp.cli.doors import observing
 from pdp.client import AsyncClient
+from pdp.doors import session
+from pdp.doors.mcp import stdio
 AsyncClient.__init__.__kwdefaults__["timeout"] = 60.0
-observing._END_SECONDS = 60.0
-main()
+observing._END_SECONDS = session._MOST_START_SECONDS = session._MOST_END_SECONDS = 60.0
 """
-PDP = (sys.executable, "-c", _PROGRAM)
+PDP = (sys.executable, "-c", f"{_PROGRAM}main()")
+# The same, for tools that end by themselves when their proxy does: it waits for them, too.
+PDP_THAT_WAITS = (sys.executable, "-c", f"{_PROGRAM}stdio._END_SECONDS = 60.0; main()")
 
 
 def environment_of_door(receiver: OTLPReceiver) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.doors.commands import PDP
+from tests.doors.commands import PDP, PDP_THAT_WAITS
 from tests.machinery.servers.server_process import PATIENCE
 
 TOOL_SERVER = Path(__file__).parent / "toolserver.py"
@@ -49,7 +49,17 @@ class DoorProcess:
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PDP, "mcp", *options, "--server", "files", "--", sys.executable, str(TOOL_SERVER), str(self._got)],
+                [
+                    *PDP_THAT_WAITS,
+                    "mcp",
+                    *options,
+                    "--server",
+                    "files",
+                    "--",
+                    sys.executable,
+                    str(TOOL_SERVER),
+                    str(self._got),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

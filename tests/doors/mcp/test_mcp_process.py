@@ -17,7 +17,7 @@ import pytest
 
 from pdp.testing.inprocess import RunningServer
 from pdp.testing.waiting import wait_until
-from tests.doors.commands import PDP
+from tests.doors.commands import PDP, PDP_THAT_WAITS
 from tests.doors.mcp import oddserver, toolserver
 from tests.doors.mcp.conversation import approved
 
@@ -27,6 +27,9 @@ pytestmark = pytest.mark.doors
 PATIENCE = 60
 GREETING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "small", "version": "1"}}
 CALL = {"jsonrpc": "2.0", "id": "call", "method": "tools/call", "params": {"name": "read", "arguments": {"n": 1.0}}}
+# The usual server, which nobody reads; and those that do not end by themselves.
+UNREAD = "unread"
+OBSTINATE = (UNREAD, "stubborn", "obedient", "floods", "endless", "deaf")
 # What a server can make the proxy hold at most, beside itself: messages of 16 MiB.
 MOST_MEMORY_KIB = 400 * 1024
 _LOOKS = 100
@@ -44,10 +47,12 @@ class Door:
         token.write_text(pdp.token("pep"), encoding="ascii")
         for file in (self.handle_file, token):
             file.chmod(0o600)
-        program = [oddserver.__name__, str(self.kept), way] if way else [toolserver.__name__, str(self.kept)]
+        odd = way not in ("", UNREAD)
+        program = [oddserver.__name__, str(self.kept), way] if odd else [toolserver.__name__, str(self.kept)]
+        own = PDP if way in OBSTINATE else PDP_THAT_WAITS
         session = () if "--session-handle-fd" in options else ("--session-handle-file", str(self.handle_file))
         self.command = [
-            *(*PDP, "mcp", "--server", "files", "--address", pdp.address, "--plaintext"),
+            *(*own, "mcp", "--server", "files", "--address", pdp.address, "--plaintext"),
             *("--token-file", str(token), *session, *options, "--", sys.executable, "-m", *program),
         ]
         self.process: subprocess.Popen[bytes]
@@ -237,7 +242,7 @@ def test_a_signal_ends_server_and_proxy(door: Callable[..., Door], way: str, std
 
 def test_a_client_that_reads_nothing_more_does_not_keep_the_proxy(door: Callable[..., Door]) -> None:
     """Answers that nobody takes are lost, and the proxy ends."""
-    it = door().start()
+    it = door(UNREAD).start()
     for number in range(200):
         it.say({**CALL, "id": number, "params": {"name": "read", "arguments": {"path": "x" * 1_000}}})
     assert it.process.stdin is not None
