@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+_GIVEN: set[int] = set()
 
 
 def free_port(count: int = 1) -> int:
-    """Return the first of so many ports that are free, from below those that a system gives to its own connections."""
+    """Return the first of so many ports that are free, from below those that a system gives to its own connections.
+
+    While this process lives, neither it nor another one that runs tests is given one of them again.
+    """
     while True:
         first = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        ports = range(first, first + count)
         with ExitStack() as tried, suppress(OSError):
-            for port in range(first, first + count):
+            for port in ports:
                 tried.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
+            if _GIVEN.isdisjoint(ports):
+                # Each process that runs tests locks the bytes with the numbers of its ports.
+                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
+                _GIVEN.update(ports)
+                return first
+
+
+@cache
+def _locks() -> BinaryIO:
+    """Return the file of the locks, which stays open: to close it would let go of them."""
+    return (Path(tempfile.gettempdir()) / f"pdp-test-ports-{os.getuid()}").open("ab")

@@ -41,9 +41,10 @@ ROUNDS, CALLS = 9, 2_500
 def endpoint_of(kind: str) -> Iterator[str]:
     """Yield the endpoint of a receiver of this kind; nobody listens at that of a dead one."""
     if kind == "dead":
-        with socket.create_server(("127.0.0.1", 0)) as unused:
-            port = unused.getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        # It is bound, so that no other process gets the port meanwhile.
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            yield f"http://127.0.0.1:{unused.getsockname()[1]}"
     else:
         with receiving(kind) as endpoint:
             yield endpoint

@@ -170,12 +170,13 @@ def test_certificates(tmp_path: Path, protocol: str) -> None:
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_nobody_listens(protocol: str) -> None:
     """A receiver that is not there is a problem with a name, and no exception."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    sender = open_sender(_endpoint(protocol, port, timeout=300))
+    # It is bound, so that no other process gets the port meanwhile.
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        sender = open_sender(_endpoint(protocol, unused.getsockname()[1], timeout=300))
 
-    problem = sender.send(REQUEST).problem
-    sender.close()
+        problem = sender.send(REQUEST).problem
+        sender.close()
 
     assert problem in {"UNAVAILABLE", "unreachable", "DEADLINE_EXCEEDED"}
 
