@@ -56,7 +56,7 @@ def run(program: str, *arguments: str | Path, home: Path | None = None) -> subpr
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=200,
     )
 
 

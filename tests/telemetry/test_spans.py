@@ -292,7 +292,8 @@ def test_tracestate(tracestate: str, carried: str, caplog: pytest.LogCaptureFixt
         span = Traced().span(a_decision(), f"00-{TRACE}-{PARENT}-01", tracestate)
 
     assert span.trace_state == carried
-    assert not caplog.records
+    # Other libraries may tell of what is left of other tests.
+    assert not [record.name for record in caplog.records if record.name.startswith(("pdp", "opentelemetry"))]
 
 
 def test_the_decision_gets_the_ids_and_nothing_else() -> None:
