@@ -271,7 +271,7 @@ class Hanging:
 
     def authenticate(self, *_: object) -> Caller:
         """Wait, and know nobody."""
-        assert self.go_on.wait(PATIENCE)
+        assert self.go_on.wait(4 * PATIENCE)
         raise UnauthenticatedError("nobody is known", what="a token", reason="it is not known")
 
 
@@ -303,7 +303,7 @@ def test_many_calls_wait_for_their_turn(serve: Serve, transport: str) -> None:
     # All of them are answered by one thread.
     calls = [ask.future(b"", timeout=4 * PATIENCE) for _ in range(most + beyond)]
     try:
-        wait_until(calls[-1].done)
+        wait_until(calls[-1].done, seconds=4 * PATIENCE)
     finally:
         hanging.go_on.set()
     codes = Counter(call.code() for call in calls)
