@@ -348,7 +348,7 @@ def test_http_posts_protobuf() -> None:
 def test_http_statuses(answers: list[tuple[int, dict[str, str]]], problem: str, attempts: int) -> None:
     """Only what OTLP names may pass is tried again, and no redirect is followed."""
     with _site() as site:
-        site.answers = answers
+        site.answers = [*answers]
         sender = open_sender(_endpoint("http/protobuf", site.server_port))
 
         found = sender.send(REQUEST).problem
