@@ -22,6 +22,8 @@ from tests.machinery.servers import transports
 
 # Long enough for a busy machine; nothing waits for it to pass.
 PATIENCE = 60.0
+# For a start, which takes many seconds of a core: several that start at once on a busy machine take minutes.
+_STARTING_SECONDS = 200.0
 
 # How this version is run.
 THIS_PROGRAM = (sys.executable, "-m", "pdp.cli")
@@ -80,7 +82,7 @@ class ServerProcess:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=_STARTING_SECONDS,
         )
 
     @property
@@ -141,7 +143,7 @@ class ServerProcess:
 
     def _listening(self) -> str:
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([self._process.stdout], [], [], _STARTING_SECONDS)
         line = self._process.stdout.readline().decode() if ready else ""
         assert line.startswith(_LISTENING), self.log.read_text()
         return line.removeprefix(_LISTENING).strip()
