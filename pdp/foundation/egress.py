@@ -118,6 +118,9 @@ class Egress:
         if self._closed:
             raise NotReachedError("is no longer asked")
         exchange = self._exchange = _Exchange(self._step_seconds, self._whole_seconds)
+        # INVARIANT: either this code or `close` sees what the other has done.
+        if self._closed:
+            exchange.abort()
         failed: type[EgressError] = NotReachedError
         try:
             connection = self._connection(exchange)

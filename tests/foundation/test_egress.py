@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pdp.foundation.egress import Egress, EgressError, NotAskedError, Roots, is_public
+from pdp.foundation import egress
+from pdp.foundation.egress import Egress, EgressError, NotAskedError, NotReachedError, Roots, is_public
 from tests.machinery.credentials.authority import Authority
 
 
@@ -65,6 +66,21 @@ def resolving(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     yield asked
     over.set()
+
+
+def test_a_request_that_is_ended_as_it_begins_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at whether it was ended, and the moment from which it can be."""
+
+    class Late(egress._Exchange):
+        def __init__(self, *seconds: float) -> None:
+            super().__init__(*seconds)
+            asking.close()
+
+    monkeypatch.setattr(egress, "_Exchange", Late)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asking = Egress(f"http://127.0.0.1:{silent.getsockname()[1]}/", step_seconds=3.0)
+        with pytest.raises(NotReachedError):
+            asking.ask("GET", {}, lambda answer: answer.status)
 
 
 @pytest.mark.usefixtures("resolving")
