@@ -44,7 +44,7 @@ from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import ActiveBundle, Captured, Change, Expected, SessionFilter
 from pdp.sessions.writes import Write
-from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 
@@ -94,7 +94,7 @@ def opened(tmp_path: Path, clock: FakeClock) -> Open:
     def open_pdp(policies: str, directory: str, **changes: Any) -> Embedded:
         write(tmp_path, policies, directory, **changes)
         trusted = frozenset({"level", "boss"})
-        return open_embedded(tmp_path, clock=clock, compile_files=compile_here, trusted_attributes=trusted)
+        return open_embedded(tmp_path, clock=clock, compile_files=compile_once_here, trusted_attributes=trusted)
 
     return open_pdp
 
@@ -250,7 +250,7 @@ def test_listing_by_state_visits_the_store_a_bounded_number_of_times(tmp_path: P
     """A small page of a state that few sessions are in does not cost one look-up for each of the others."""
     write(tmp_path, PERMIT, "users: {alice: {}}")
     store = InterruptedStore()
-    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_here)
+    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_once_here)
     for _ in range(50):
         pdp.registrar.request(WANTED, PEP)
     clock.advance(3600)
@@ -334,7 +334,7 @@ def test_two_activations_around_an_insertion_leave_the_newest_facts(tmp_path: Pa
     """A session that slips between two reloads ends up with what the last one says of its user."""
     write(tmp_path, PERMIT, "users: {alice: {attributes: {level: 1}}}")
     store = InterruptedStore()
-    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_here)
+    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_once_here)
 
     def reload_with(level: int) -> None:
         write(tmp_path, PERMIT, f"users: {{alice: {{attributes: {{level: {level}}}}}}}")
@@ -351,7 +351,7 @@ def test_activations_that_fail_leave_the_running_bundle(tmp_path: Path, clock: F
     """Bundles that were loaded and could not be activated never push out the one that runs."""
     write(tmp_path, PERMIT, "users: {alice: {}}")
     store = InterruptedStore()
-    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_here)
+    pdp = open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_once_here)
     running = pdp.keeper.current()
 
     store.refuses = True
@@ -369,10 +369,10 @@ def test_worker_without_a_thread_to_spare_catches_up_later(
     """When no thread can be started the call is told to try again, and a later one finds the bundle."""
     write(tmp_path, PERMIT, "users: {alice: {}}")
     store = MemorySessionStore()
-    open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_here)
+    open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_once_here)
     behind = BundleKeeper(
         source=FolderSource(tmp_path, DEFAULT_LIMITS),
-        compile_files=compile_here,
+        compile_files=compile_once_here,
         history=store,
         clock=clock,
         observer=Observers(),

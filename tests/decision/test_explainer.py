@@ -15,7 +15,7 @@ from pdp.errors import InvalidRequestError, NotFoundError
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Role
 from pdp.policy.conditions import Value
 from pdp.registry.registrar import Selector, SessionRequest
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
@@ -72,7 +72,7 @@ class World:
         self.folder = folder / "policies"
         write_folder(self.folder, files())
         self.pdp: Embedded = open_embedded(
-            self.folder, clock=self.clock, observer=self.evidence, compile_files=compile_here
+            self.folder, clock=self.clock, observer=self.evidence, compile_files=compile_once_here
         )
         self.handles: dict[str, str] = {}
 
@@ -409,7 +409,7 @@ def test_of_very_many_policies_some_are_looked_at(tmp_path: Path) -> None:
     write_folder(
         tmp_path, bundle_files(policies={"files": many}, tools={"files": TOOLS}, directory=DIRECTORY, sessions="")
     )
-    pdp = open_embedded(tmp_path, compile_files=compile_here)
+    pdp = open_embedded(tmp_path, compile_files=compile_once_here)
 
     explanation = pdp.explainer.suppose(
         SupposedSession(user="ada", agent="worker"), call("files/read", '{"path": "/x"}'), AUTHOR, made_by="gateway"

@@ -18,7 +18,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Bounds, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.sessions.freezes import Freeze
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.stores.samples import make_freeze, make_session
 from tests.machinery.bases import ELSEWHERE
 
@@ -35,7 +35,7 @@ FILES = bundle_files(
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
     """Return a bundle with a tool that needs its digest, and one whose name has a slash."""
-    return load_bundle(FILES, DEFAULT_LIMITS, compile_here)
+    return load_bundle(FILES, DEFAULT_LIMITS, compile_once_here)
 
 
 def digest_of(bundle: Bundle, name: str) -> str:
@@ -197,7 +197,7 @@ def test_what_must_be_reported_needs_a_gateway_that_sees_it(
     basis: Basis | None,
 ) -> None:
     """A gateway that sees no results gets no call of which only a report says what it brings; it is the last check."""
-    reporting = load_bundle({**FILES, "bundle.yaml": b"labels: " + labels}, DEFAULT_LIMITS, compile_here)
+    reporting = load_bundle({**FILES, "bundle.yaml": b"labels: " + labels}, DEFAULT_LIMITS, compile_once_here)
     bounds = Bounds(tenants=frozenset({"default"}), sees_results=sees_results)
     own, revoked = session_of(reporting), session_of(reporting, state=SessionState.REVOKED)
 
@@ -212,7 +212,7 @@ def test_what_must_be_reported_needs_a_gateway_that_sees_it(
 def test_a_label_that_widens_was_approved(labels: str, approved: str, basis: Basis | None) -> None:
     """Of a session, and of each above it, before anything of the call is looked at."""
     manifest = b"name: test\nlabels: {l: {meaning: opens more, widens: true}}\n"
-    widening = load_bundle({**FILES, "bundle.yaml": manifest}, DEFAULT_LIMITS, compile_here)
+    widening = load_bundle({**FILES, "bundle.yaml": manifest}, DEFAULT_LIMITS, compile_once_here)
     own = session_of(widening, "own")
     other = session_of(widening, labels=tuple(labels), widening_labels=tuple(approved))
     unknown = Call(session_handle="", server="a", tool="x")
@@ -276,7 +276,7 @@ def test_a_digest_of_former_times_still_holds(*, stated: bool) -> None:
         tools={"a": [titled]},
         directory="{users: {ada: {}}, agents: {coder: {ceiling: [a/*]}}}",
     )
-    titled_bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    titled_bundle = load_bundle(files, DEFAULT_LIMITS, compile_once_here)
     former = former_definition_digest(titled)
     session = session_of(titled_bundle, scope=Scope(id="", tools={"a/b": former}))
     call = Call(session_handle="", server="a", tool="b", definition_digest=former if stated else "")

@@ -12,7 +12,7 @@ from pdp.model import Decision, TraceParent
 from pdp.observer import Event
 from pdp.policy.contents import version_of
 from pdp.sessions.store import SessionStore
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import bundle_files, compile_once_here, tool
 
 DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}"
 
@@ -69,5 +69,5 @@ def keeper(
     folder: Folder, store: SessionStore, clock: Clock, events: Events | None = None, **more: Any
 ) -> BundleKeeper:
     """Return a keeper that compiles in this process; `more` are options of `BundleKeeper`."""
-    options = {"compile_files": compile_here, "limits": DEFAULT_LIMITS, **more}
+    options = {"compile_files": compile_once_here, "limits": DEFAULT_LIMITS, **more}
     return BundleKeeper(source=folder, history=store, clock=clock, observer=events or Events(), **options)

@@ -16,7 +16,7 @@ from pdp.foundation.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import Selector, SessionRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
@@ -84,7 +84,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
     """Yield the PDP."""
     write_folder(tmp_path / "policies", FILES)
     evidence, clock = Evidence(tmp_path), FakeClock()
-    embedded = open_embedded(tmp_path / "policies", observer=evidence, clock=clock, compile_files=compile_here)
+    embedded = open_embedded(tmp_path / "policies", observer=evidence, clock=clock, compile_files=compile_once_here)
     yield Life(embedded, evidence, clock)
     embedded.close()
     evidence.close()
@@ -191,7 +191,7 @@ def test_what_the_store_refused_leaves_nothing_in_the_record(tmp_path: Path) -> 
     write_folder(tmp_path / "policies", FILES)
     evidence, file = Evidence(tmp_path), tmp_path / "sessions.sqlite"
     with closing(SQLiteSessionStore(file, busy_seconds=0.01)) as store:
-        pdp = open_embedded(tmp_path / "policies", sessions=store, observer=evidence, compile_files=compile_here)
+        pdp = open_embedded(tmp_path / "policies", sessions=store, observer=evidence, compile_files=compile_once_here)
         wanted = SessionRequest(user="alice", agent="coder", purpose="take notes", tool_patterns=("notes/*",))
         with closing(apsw.Connection(str(file))) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -23,7 +23,7 @@ from pdp.limits import (
 )
 from pdp.model import Caller, Role
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool, with_terms
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool, with_terms
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import KEY, Evidence
 from pdp.testing.inprocess import write_folder
@@ -106,7 +106,7 @@ def opened(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Open:
             tmp_path / "policies",
             clock=clock,
             observer=evidence,
-            compile_files=compile_here,
+            compile_files=compile_once_here,
             trusted_attributes=frozenset({"team", "level"}),
         )
 
@@ -320,7 +320,7 @@ def test_a_request_that_the_policies_refuse_is_told_with_what_was_asked_for(
     write_folder(tmp_path / "strict", files)
     trusted = frozenset({"team", "level"})
     pdp = open_embedded(
-        tmp_path / "strict", clock=clock, observer=evidence, compile_files=compile_here, trusted_attributes=trusted
+        tmp_path / "strict", clock=clock, observer=evidence, compile_files=compile_once_here, trusted_attributes=trusted
     )
 
     with pytest.raises(PermissionDeniedError):

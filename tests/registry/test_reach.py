@@ -18,7 +18,7 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.policy.bundle import load_bundle
 from pdp.registry.reach import MOST_SESSIONS, Reach
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool, with_terms
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool, with_terms
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.samples import make_scope, make_session
@@ -54,7 +54,7 @@ def pdp(tmp_path: Path) -> Embedded:
         schema=with_terms("max_calls?: Long"),
     )
     write_folder(tmp_path, files)
-    return open_embedded(tmp_path, clock=FakeClock(), compile_files=compile_here)
+    return open_embedded(tmp_path, clock=FakeClock(), compile_files=compile_once_here)
 
 
 WANTED = SessionRequest(user="alice", agent="coder", purpose="Work", tool_patterns=("files/*",))
@@ -214,7 +214,7 @@ def test_a_former_bundle_is_compared_tool_by_tool(pdp: Embedded, opens: Opens) -
     policy = '@id("files/list") permit (principal, action == Action::"files/list", resource);'
     tools = {"files": [tool("list"), tool("write", PATH, ["path"])]}
     files = bundle_files(policies={"files": policy}, tools=tools, directory=DIRECTORY, sessions=OPEN_SESSIONS)
-    former = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    former = load_bundle(files, DEFAULT_LIMITS, compile_once_here)
     session_id, _ = opens()
     page: dict[str, Any] = {"caller": AUDITOR, "after": "", "size": 0, "former": former}
 

@@ -28,7 +28,7 @@ from pdp.errors import (
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, Session, SessionState
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 
@@ -91,7 +91,7 @@ def pdp(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Embedded:
         tmp_path,
         clock=clock,
         observer=evidence,
-        compile_files=compile_here,
+        compile_files=compile_once_here,
         trusted_attributes=frozenset({"team"}),
     )
 
@@ -279,7 +279,7 @@ def test_a_refused_request_is_recorded_without_a_session(
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    strict = open_embedded(tmp_path, clock=clock, observer=evidence, compile_files=compile_here)
+    strict = open_embedded(tmp_path, clock=clock, observer=evidence, compile_files=compile_once_here)
 
     with pytest.raises(PermissionDeniedError, match="default_deny"):
         strict.registrar.request(WANTED, PEP)
@@ -318,7 +318,7 @@ unless { context has authenticated_ago && context.authenticated_ago <= 60 };
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    registrar = open_embedded(tmp_path, clock=clock, compile_files=compile_here).registrar
+    registrar = open_embedded(tmp_path, clock=clock, compile_files=compile_once_here).registrar
     view, _ = registrar.request(WANTED, PEP)
     caller = replace(APPROVER, authenticated_at=0.0 if seconds is None else clock.now().wall_at - seconds)
 
@@ -652,7 +652,7 @@ def test_the_record_says_when_a_session_is_over(pdp: Embedded, evidence: Evidenc
 @pytest.mark.usefixtures("pdp")
 def test_a_gateway_has_only_so_many_live_sessions(tmp_path: Path) -> None:
     """Those that wait and those that are active count, of this gateway alone; one that is over makes room."""
-    few = open_embedded(tmp_path, compile_files=compile_here, limits=replace(DEFAULT_LIMITS, live_sessions=2))
+    few = open_embedded(tmp_path, compile_files=compile_once_here, limits=replace(DEFAULT_LIMITS, live_sessions=2))
     _, handle = few.registrar.request(WANTED, PEP)
     few.registrar.request(WANTED, PEP)
 

@@ -15,7 +15,7 @@ from pdp.registry.registrar import Review, Selector, SessionRequest
 from pdp.registry.review import review
 from pdp.registry.scope import scope_of
 from pdp.server.messages import review_message
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 
@@ -60,7 +60,7 @@ def pdp(tmp_path: Path) -> Embedded:
         sessions=OPEN_SESSIONS,
     )
     write_folder(tmp_path, files)
-    return open_embedded(tmp_path, clock=FakeClock(), compile_files=compile_here)
+    return open_embedded(tmp_path, clock=FakeClock(), compile_files=compile_once_here)
 
 
 def seen(review: Review) -> dict[str, tuple[str, tuple[str, ...]]]:

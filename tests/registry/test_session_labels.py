@@ -12,7 +12,7 @@ from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, SessionState
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.inprocess import write_folder
 
 PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
@@ -42,7 +42,7 @@ def pdp(tmp_path: Path) -> Embedded:
         sessions=OPEN_SESSIONS,
     )
     write_folder(tmp_path, files)
-    return open_embedded(tmp_path, compile_files=compile_here)
+    return open_embedded(tmp_path, compile_files=compile_once_here)
 
 
 def requested(pdp: Embedded, *labels: str, parent_session_handle: str = "") -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from pdp.registry.unusual import RULES, Asked, Unusual, unusual
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionLists
 from pdp.sessions.values import SessionFilter
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.samples import make_scope, make_session
@@ -48,7 +48,7 @@ def pdp(tmp_path_factory: pytest.TempPathFactory) -> Embedded:
         sessions=OPEN_SESSIONS,
     )
     write_folder(folder, files)
-    return open_embedded(folder, clock=FakeClock(), compile_files=compile_here)
+    return open_embedded(folder, clock=FakeClock(), compile_files=compile_once_here)
 
 
 def session_of(name: str, at: float, given: Mapping[str, Any]) -> Session:

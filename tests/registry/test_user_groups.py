@@ -15,7 +15,7 @@ from pdp.limits import MOST_USER_GROUPS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.policy.directory import FILE, load_directory
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from tests.machinery.pages import blocks
@@ -71,7 +71,7 @@ def files(declared: str = MANY) -> dict[str, bytes]:
 def pdp(tmp_path: Path, evidence: Evidence) -> Embedded:
     """Return a PDP whose bundle declares some groups of the provider."""
     write(tmp_path, files())
-    return open_embedded(tmp_path / "policies", clock=FakeClock(), observer=evidence, compile_files=compile_here)
+    return open_embedded(tmp_path / "policies", clock=FakeClock(), observer=evidence, compile_files=compile_once_here)
 
 
 def write(folder: Path, content: dict[str, bytes]) -> None:

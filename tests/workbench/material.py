@@ -6,7 +6,7 @@ from functools import cache
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.testing.bundles import bundle_files, compile_here, tool, with_terms
+from pdp.testing.bundles import bundle_files, compile_once_here, tool, with_terms
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.suite import Suite
@@ -80,7 +80,7 @@ def material_files() -> dict[str, bytes]:
 @cache
 def bundle() -> Bundle:
     """Return the bundle that the tests of this folder are about."""
-    return load_bundle(material_files(), DEFAULT_LIMITS, compile_here)
+    return load_bundle(material_files(), DEFAULT_LIMITS, compile_once_here)
 
 
 def suite(cases: str, head: str = HEAD) -> Suite:

@@ -13,7 +13,7 @@ import pytest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, Ruling
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files, compile_once_here, tool
 from pdp.workbench.bundlediff import (
     Answer,
     Effect,
@@ -114,7 +114,7 @@ def bundle_of(policies: dict[str, str]) -> Bundle:
         directory=DIRECTORY,
         overlays={"files": OVERLAY},
     )
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 def random_suite(dice: random.Random, count: int) -> Suite:
@@ -361,7 +361,7 @@ def test_a_tool_that_is_new_can_be_newly_allowed(*, old_has_tool: bool) -> None:
     old = load_bundle(
         files(policies={"files": policies["files/all"]}, tools=tools, directory=DIRECTORY, overlays={"files": overlay}),
         DEFAULT_LIMITS,
-        compile_here,
+        compile_once_here,
     )
     suite = random_suite(thrown(1), 30)
 

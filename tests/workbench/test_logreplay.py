@@ -19,7 +19,7 @@ from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions import access
-from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_once_here, tool, with_terms
 from pdp.workbench.bundlediff import Effect
 from pdp.workbench.logreplay import FACT_CHARACTERS, LogDifference, compare_records
 
@@ -73,7 +73,7 @@ def files_of(
 
 def bundle_of(policies: str, directory: str = DIRECTORY, widening: str = "", **more: str) -> Bundle:
     """Load a bundle."""
-    return load_bundle(files_of(policies, directory, widening, **more), DEFAULT_LIMITS, compile_here)
+    return load_bundle(files_of(policies, directory, widening, **more), DEFAULT_LIMITS, compile_once_here)
 
 
 OBLIGED = READ.replace(" permit", ' @obligation("redact_result: {fields: [email]}") permit', 1)
@@ -163,7 +163,7 @@ def running(tmp_path: Path, policies: str, widening: str = "") -> Iterator[Recor
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.generate())
-    pdp = open_embedded(folder, observer=log, compile_files=compile_here)
+    pdp = open_embedded(folder, observer=log, compile_files=compile_once_here)
     try:
         yield Recorder(pdp, tmp_path / "record")
         log.tick()

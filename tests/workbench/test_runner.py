@@ -10,7 +10,7 @@ from pdp.decision.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.testing.bundles import compile_here, with_terms
+from pdp.testing.bundles import compile_once_here, with_terms
 from pdp.workbench.reasons import Reasons
 from pdp.workbench.runner import run
 from tests.workbench.material import HEAD, bundle, material_files, only, report, suite
@@ -30,7 +30,7 @@ def obliging() -> Bundle:
     """Return a bundle whose reads have two obligations; it declares a third."""
     manifest = b"obligations: {log_access: {meaning: Tell the owner.}}"
     files = {**material_files(), "files.cedar": OBLIGING.encode(), "bundle.yaml": manifest}
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 TARGETS = """
@@ -55,7 +55,7 @@ def sourced() -> Bundle:
             b"[staff]}", b"[staff], attributes: {team: reds}}", 1
         ),
     }
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_names_come_from_the_results_of_earlier_calls(overlay: str, after: str, 
         "  asked: {tool: files/write, arguments: {path: blues, size: 1}}\n"
     )
     cases = f"  - {{case: one, session: {session}, after: [{after}], call: read, expect: {{outcome: {outcome}}}}}\n"
-    bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    bundle = load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
     (result,) = run(bundle, [suite(cases, head)]).results
 
@@ -189,7 +189,7 @@ def changing() -> Bundle:
         "tools/files.yaml": b"tools: {read: {risk: read_only, adds_labels: [seen]}, write: {risk: mutating}}",
         "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
     }
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 @pytest.mark.parametrize("calls", [["read", "write"], ["read", "read", "write", "write"]])
@@ -236,7 +236,7 @@ def asking() -> Bundle:
         "tools/files.yaml": b"tools: {read: {risk: read_only, adds_labels: [seen]}, write: {risk: mutating}}",
         "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
     }
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_each_of_two_obligations_of_a_name_is_stated() -> None:
         for place, listed in enumerate(expected)
     )
 
-    both, one = run(load_bundle(files, DEFAULT_LIMITS, compile_here), [suite(cases)]).results
+    both, one = run(load_bundle(files, DEFAULT_LIMITS, compile_once_here), [suite(cases)]).results
 
     assert () == both.problems
     assert ('obligations: `notice {"text":"y"}` was not expected',) == one.problems
@@ -674,7 +674,7 @@ calls:
 forbid (principal, action == Action::"files/read", resource)
 when { context.session.terms has ticket && context.session.terms.ticket == "secret" };
 """
-    found = load_bundle({**material_files(), "tickets.cedar": policy.encode()}, DEFAULT_LIMITS, compile_here)
+    found = load_bundle({**material_files(), "tickets.cedar": policy.encode()}, DEFAULT_LIMITS, compile_once_here)
 
     assert [] == [result.problems for result in run(found, [suite(cases, head)]).results if not result.passed]
 
@@ -708,7 +708,7 @@ when {
     call: read
     expect: deny approval_required
 """
-    found = load_bundle({**material_files(), "asking.cedar": policy.encode()}, DEFAULT_LIMITS, compile_here)
+    found = load_bundle({**material_files(), "asking.cedar": policy.encode()}, DEFAULT_LIMITS, compile_once_here)
 
     assert [] == [result.problems for result in run(found, [suite(cases)]).results if not result.passed]
 
@@ -735,7 +735,7 @@ permit (principal, action == Action::"pdp/approve_call", resource) when { contex
         ),
         "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
     }
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ forbid (principal, action == Action::"files/write", resource) unless { context.d
 def counting() -> Bundle:
     """Return a bundle that lets a session write once, after it has read."""
     files = {**material_files(), "files.cedar": COUNTING.encode()}
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(files, DEFAULT_LIMITS, compile_once_here)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role, Session
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import compile_here
+from pdp.testing.bundles import compile_once_here
 from pdp.testing.clock import FakeClock
 
 GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
@@ -68,7 +68,7 @@ def opened(
     """Write a bundle, open a PDP on it, and close it at the end."""
     write(folder, files)
     clock, remembered = FakeClock(), cache or DecisionCache()
-    settings = {"clock": clock, "cache": remembered, "compile_files": compile_here, **more}
+    settings = {"clock": clock, "cache": remembered, "compile_files": compile_once_here, **more}
     embedded = open_embedded(folder, **settings)
     try:
         yield Opened(embedded=embedded, folder=folder, clock=clock, cache=remembered)
