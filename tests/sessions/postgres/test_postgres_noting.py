@@ -128,9 +128,11 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Give both servers, on the same database."""
+    """Give both servers, on a database of their own."""
     folder = tmp_path_factory.mktemp("noting")
-    conninfo = server.conninfo
+    with server.connect() as connection:
+        connection.execute("CREATE DATABASE noting")
+    conninfo = server.conninfo.replace("dbname=postgres", "dbname=noting")
     machine = Machine(conninfo=conninfo, folder=folder, replication=Replication.ASYNC, reasserts=True)
     with ExitStack() as opening:
 
