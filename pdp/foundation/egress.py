@@ -115,12 +115,10 @@ class Egress:
         body: bytes | None = None,
     ) -> T:
         """Send a request and return what `take` makes of the answer. Raise `EgressError`."""
-        if self._closed:
-            raise NotReachedError("is no longer asked")
         exchange = self._exchange = _Exchange(self._step_seconds, self._whole_seconds)
         # INVARIANT: either this code or `close` sees what the other has done.
         if self._closed:
-            exchange.abort()
+            raise NotReachedError("is no longer asked")
         failed: type[EgressError] = NotReachedError
         try:
             connection = self._connection(exchange)

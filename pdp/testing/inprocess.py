@@ -186,7 +186,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In one step: a server that watches the folder must not read half of a file.
+        # In one step: a server that watches the folder must not read half of a file. `replacing` would flush it, too.
         whole = path.with_name(f".{path.name}")
         whole.write_bytes(content)
         whole.replace(path)
