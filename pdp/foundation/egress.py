@@ -145,8 +145,11 @@ class Egress:
             return plain
         trusted = self._roots.context()
         connection = http.client.HTTPSConnection(host, parts.port, context=trusted)
-        connected = exchange.hold(self._connected(connection, exchange))
-        connection.sock = exchange.wired(trusted.wrap_socket(connected, server_hostname=host))
+        connected = self._connected(connection, exchange)
+        # Held before the handshake, which can then be ended.
+        secured = exchange.hold(trusted.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False))
+        secured.do_handshake()
+        connection.sock = exchange.wired(secured)
         return connection
 
     def _connected(self, connection: http.client.HTTPConnection, exchange: _Exchange) -> socket.socket:
@@ -155,9 +158,8 @@ class Egress:
         places = exchange.places_of(host, connection.port)
         self._require_allowed(host, [place.address for place in places])
         for place in places:
-            seconds = exchange.left()
             try:
-                return place.connected(seconds)
+                return exchange.connected(place)
             except OSError as error:
                 refused = error
         raise refused
@@ -213,19 +215,6 @@ class _Place(NamedTuple):
     @property
     def address(self) -> str:
         return str(self.where[0])
-
-    def connected(self, seconds: float) -> socket.socket:
-        """Connect within some seconds. Raise `OSError`."""
-        connected = socket.socket(self.family, socket.SOCK_STREAM)
-        try:
-            connected.settimeout(seconds)
-            # The body goes after the headers: it is not to wait until they are acknowledged.
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.connect(self.where)
-        except BaseException:
-            connected.close()
-            raise
-        return connected
 
 
 class _Wire:
@@ -309,12 +298,25 @@ class _Exchange:
             raise found
         return found
 
-    def hold(self, connected: Socket) -> Socket:
-        """Remember the socket, so that it can be shut down while the body is read."""
-        self._socket = connected
+    def connected(self, place: _Place) -> socket.socket:
+        """Connect. Raise `OSError`."""
+        connecting = socket.socket(place.family, socket.SOCK_STREAM)
+        try:
+            self.hold(connecting)
+            # The body goes after the headers: it is not to wait until they are acknowledged.
+            connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connecting.connect(place.where)
+        except BaseException:
+            connecting.close()
+            raise
+        return connecting
+
+    def hold(self, held: Socket) -> Socket:
+        """Remember the socket, so that it can be shut down while it connects, agrees on TLS, or is read."""
+        self._socket = held
         # INVARIANT: either this code or `abort` sees what the other has done.
-        connected.settimeout(self.left())
-        return connected
+        held.settimeout(self.left())
+        return held
 
     def wired(self, connected: socket.socket) -> Any:  # noqa: ANN401 - the library wants a socket
         """Hold a socket, and return it as the library of HTTP uses it."""

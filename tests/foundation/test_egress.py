@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +106,58 @@ def test_closing_ends_a_look_up(resolving: threading.Event) -> None:
     with pytest.raises(EgressError, match="did not answer in time"):
         egress.ask("GET", {}, lambda answer: answer.status)
     closing.join()
+
+
+def test_closing_ends_a_handshake() -> None:
+    """A server that takes a connection and says nothing holds nobody who is ended."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        egress = Egress(f"https://127.0.0.1:{silent.getsockname()[1]}/", step_seconds=20.0)
+
+        def close() -> None:
+            taken, _ = silent.accept()
+            with taken:
+                taken.recv(1)
+                egress.close()
+                over.wait()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        try:
+            with pytest.raises(NotReachedError, match=r"^(?!did not answer in time)"):
+                egress.ask("GET", {}, lambda answer: answer.status)
+        finally:
+            over.set()
+            closing.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what connects is not ended, only limited")
+def test_closing_ends_what_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes no connection holds nobody who is ended."""
+    connect, connecting, over = socket.socket.connect, threading.Event(), threading.Event()
+
+    def noted(one: socket.socket, where: tuple[str, int]) -> None:
+        connecting.set()
+        connect(one, where)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        egress = Egress(f"http://127.0.0.1:{full.getsockname()[1]}/", step_seconds=20.0)
+
+        def close() -> None:
+            connecting.wait()
+            # It has begun in this moment, or is about to.
+            while not over.wait(0.01):
+                egress.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        monkeypatch.setattr(socket.socket, "connect", noted)
+        try:
+            with pytest.raises(NotReachedError, match=r"^(?!did not answer in time)"):
+                egress.ask("GET", {}, lambda answer: answer.status)
+        finally:
+            over.set()
+            closing.join()
 
 
 def test_no_further_address_is_tried_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
