@@ -32,9 +32,9 @@ class Asked(NamedTuple):
         return Answered(decisions=len(self.questions), remembered=remembered, fresh=self.fresh)
 
 
-# By default a process shares connections, and a server's closed one would be used for the next server.
 # A server takes 32 by default; with more, several messages are in progress on one stream.
 _MOST_STREAMS = 16
+# By default a process shares connections, and a server's closed one would be used for the next server.
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 # A stall of the machine has many calls begin at once on one connection. gRPC's own server then refuses some before it
 # looks at them, which clients have to expect; the time until they are answered counts.

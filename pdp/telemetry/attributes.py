@@ -15,7 +15,7 @@ Attributes = dict[str, str | int | float | tuple[str, ...]]
 
 # Text from outside the PDP is cut to this length.
 TEXT_CHARACTERS = 128
-# The most entries that are shown of a list in an event.
+# The lists of an event that its span shows.
 SHOWN_LISTS = frozenset({"policies", "errors"})
 
 
