@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,17 @@ import apsw
 import grpc
 import pytest
 
+from pdp.bench import frames
+from pdp.bench.frames import FrameReader
 from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, CallRequest, Decision
 from pdp.policy import inparts
 from pdp.server.decisionmessages import DecisionMessages
 from pdp.server.service import CALL_THREADS
 from pdp.serving import turns
+from pdp.serving.begun import ASKED
+from pdp.serving.http2 import loop
+from pdp.serving.http2.stream import PREFIX_BYTES
 from pdp.serving.transports import GRPC, LOOP
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.values import Used
@@ -28,7 +34,8 @@ from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse
 from pdp.v1.decision_pb2 import CACHE_RESULT_HIT, OUTCOME_ALLOW, OUTCOME_DENY, Call
-from tests.machinery.servers.running import PATIENCE
+from tests.machinery.servers.http2frames import data, headers, message
+from tests.machinery.servers.running import PATIENCE, connected
 
 pytest.importorskip("ngh2", reason="`ngh2` is not installed: run `make`")
 
@@ -69,12 +76,15 @@ class Asking:
         approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
         return opened.session_handle
 
+    @property
+    def credentials(self) -> tuple[tuple[str, str]]:
+        """Return the metadata of the gateway."""
+        return (("authorization", f"Bearer {self.server.token('pep')}"),)
+
     def ask(self, handle: str, name: str) -> Any:
         """Ask about a call, as a future."""
-        call = Call(session_handle=handle, server="mail", tool=name, arguments_json=b"{}")
-        metadata = (("authorization", f"Bearer {self.server.token('pep')}"),)
-        wire = AuthorizeRequest(call=call).SerializeToString()
-        return self.channel.unary_unary(AUTHORIZE).future(wire, metadata=metadata, timeout=PATIENCE)
+        wire = a_call(handle, name)
+        return self.channel.unary_unary(AUTHORIZE).future(wire, metadata=self.credentials, timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -107,6 +117,12 @@ def serving(
 
         monkeypatch.setattr(server.embedded.authorizer, "authorize", noted)
         yield found
+
+
+def a_call(handle: str, name: str) -> bytes:
+    """Return the message that asks about a call."""
+    call = Call(session_handle=handle, server="mail", tool=name, arguments_json=b"{}")
+    return AuthorizeRequest(call=call).SerializeToString()
 
 
 def decision(call: Any) -> Any:
@@ -248,3 +264,34 @@ def test_an_answer_that_cannot_be_written_has_no_other_recorded_twice(
 
     assert Counter(one.decision_id for one in answers) == recorded
     assert {OUTCOME_ALLOW} == {one.outcome for one in answers}
+
+
+def test_a_call_that_goes_on_for_another_is_answered_before_the_loop_sleeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is late lets one go on that waits to be asked; its snapshot would grow old while nothing comes."""
+    monkeypatch.setattr(loop, "_TICK_SECONDS", 3600.0)
+    with serving(tmp_path / "s.db", monkeypatch) as asking:
+        handle, server = asking.session(), asking.server
+        decision(asking.ask(handle, "read"))
+        own = [(name, value.encode()) for name, value in asking.credentials]
+        last = 2 * ASKED + 1
+        silent = b"".join(headers(number, more=own) for number in range(3, last + 1, 2))
+        with connected(int(server.address.rpartition(":")[2])) as peer:
+            peer.sendall(frames.PREFACE + frames.settings_frame({frames.HEADER_TABLE_SIZE: 0}))
+            peer.sendall(headers(1, {"grpc-timeout": "1S"}, more=own) + silent)
+            wait_until(lambda: len(server._server._boundary._begun) == ASKED + 1)
+            peer.sendall(data(last, message(a_call(handle, "read"))))
+            answer = _first_message(peer, last)
+
+    assert AuthorizeResponse.FromString(answer).decision.outcome == OUTCOME_ALLOW
+
+
+def _first_message(peer: socket.socket, stream: int) -> bytes:
+    """Return the first message that comes on a stream."""
+    reader = FrameReader()
+    while received := peer.recv(65536):
+        for one in reader.read(received):
+            if one.stream == stream and one.kind == frames.DATA:
+                return one.payload[PREFIX_BYTES:]
+    raise AssertionError("the server has hung up")

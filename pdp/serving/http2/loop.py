@@ -40,8 +40,8 @@ Open = Callable[[socket.socket, str, "Loop", float], Link]
 class Loop:
     """A thread with the sockets of a listener. `opened` makes a link of a connection that was accepted.
 
-    `turn_over` is called when all that has come by now was read, before answers are sent, and `answers_left` after.
-    All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
+    `turn_over` is called when all that has come by now was read, and each time before answers are sent; `answers_left`
+    when they are. All peers together may let `most_waiting` bytes wait, and have `most_links` connections.
     """
 
     def __init__(
@@ -207,6 +207,8 @@ class Loop:
 
     def _send(self) -> None:
         while self._touched:
+            # Also what began since: a call that ends late, or with its connection, can let another one go on.
+            self._guarded(self._turn_over)
             touched, self._touched = self._touched, {}
             for link in touched:
                 self._carefully(link, link.turn)
