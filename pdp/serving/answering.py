@@ -69,7 +69,7 @@ class PartByPart:
             return ()
         answers = attempt(self.rpc, self.metadata, self.parts.at_once.finish, begun)
         if answers is None or isinstance(answers, Refusal):
-            return list(map(self._part, pieces[: len(begun)]))
+            return [self._part(piece) for piece in pieces[: len(begun)] if self.context.is_active()]
         return answers
 
     def _begin(self, pieces: Sequence[Any], begun: list[Any], together: int) -> None:

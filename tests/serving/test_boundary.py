@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,8 +27,10 @@ from pdp.model import Caller, Head, Role, TraceParent
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
+from pdp.serving.atonce import AtOnce
 from pdp.serving.boundary import Boundary, _Call
 from pdp.serving.origin import trace_parent
+from pdp.serving.parts import Parts
 from pdp.serving.route import Route
 from pdp.serving.transports import LOOP
 from pdp.sessions.fences import Fences
@@ -372,9 +375,10 @@ class Fading(Context):
         return float(self._cancelled or len(self._asked) < 2)
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "begun together, and in vain"])
 @pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "too late"])
 def test_a_batch_that_nobody_waits_for_is_decided_no_further(
-    serve: Serve, embedded: Embedded, *, cancelled: bool
+    serve: Serve, embedded: Embedded, *, cancelled: bool, at_once: bool
 ) -> None:
     """The calls that are left when the caller has gone, or the deadline has passed, change nothing any more."""
     listening = Listening(embedded.authorizer)
@@ -382,6 +386,9 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     boundary: Boundary = serve().server._boundary
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
     route = _route(RPCS[BATCH], handlers, Limits(), Fences(), embedded.following.head)
+    if at_once:
+        in_vain = AtOnce(begin=lambda calls, _: iter(calls), go_on=list, finish=lambda _: None)
+        route = replace(route, parts=replace(cast("Parts", route.parts), at_once=in_vain))
     incoming = SimpleNamespace(metadata=())
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     wire = BatchAuthorizeRequest(requests=[a_call()] * 4, independent=True).SerializeToString()
