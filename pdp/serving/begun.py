@@ -18,9 +18,9 @@ from pdp.serving.status import MessageLateError
 # How many calls of a caller are asked at a time in a lane. As many wait as are in its share of the lane: their messages
 # can lie unread in a socket. No share of a lane that ends authority is larger: there no call waits to be asked.
 ASKED = 32
-# A caller of whom more than this wait loses the oldest to a call for which the lane has no room.
+# A caller of whom more calls than this wait loses its oldest to a call for which the lane has no room.
 _MANY = 64
-# A call that is asked for so long ends for one that waits to be asked; of these, those end that have waited as long.
+# A call that was asked so long ago ends for one that waits to be asked. One that has waited as long for that ends, too.
 _PATIENCE_SECONDS = 1.0
 
 # A lane and its caller; empty without credentials.
@@ -42,7 +42,7 @@ class BegunCall(Protocol):
         ...
 
     def follow(self) -> None:
-        """Be taken out from now on once its caller has left. A call that is asked hears of that anyway."""
+        """See that it is taken out when its caller leaves. A call that is asked hears of that anyway."""
         ...
 
     def give_up(self, error: PDPError) -> None:

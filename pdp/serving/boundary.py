@@ -334,7 +334,7 @@ class _Call:
             self._boundary.arrived(self, wire)
 
     def follow(self) -> None:
-        """Leave its place from now on once its caller has left."""
+        """See that its place is given back when its caller leaves."""
         if not self.incoming.add_callback(self._left):
             self._left()
 

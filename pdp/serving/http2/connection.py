@@ -62,7 +62,7 @@ class GRPCConnection:
         self._begun: list[Stream] = []
         self._heard: list[Stream] = []
         self._left: list[Stream] = []
-        # Answers whose callers have not taken all of them, and since when.
+        # Answers whose callers have not taken all of them: since when, and whether all of the call had come.
         self._unread: dict[int, tuple[float, bool]] = {}
         # Refusals of calls of which more is to come, and since when. gRPC's client for asyncio reads `INTERNAL` for a
         # status that comes while it writes its message.

@@ -20,9 +20,9 @@ _MOST_LAST: Final = 64
 _PART_BYTES: Final = 4 * 1024
 # What a record can hold.
 RECORD_BYTES: Final = 16 * 1024
-# More than a part that waits for its peer, and what TLS itself has to say: then that comes first.
+# While more than this waits for the peer, nothing is read. A part of an answer, and what TLS itself says, are less.
 _MOST_LEFT: Final = 8 * _PART_BYTES
-# Records in a row with nothing for us, such as new keys, which others need once in millions of records.
+# Records in a row with nothing for us, such as new keys, which an honest peer sends once in millions of records.
 _MOST_EMPTY: Final = 32
 
 
