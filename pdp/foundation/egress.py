@@ -248,7 +248,11 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - what can be written into
         self._connected.settimeout(self._left())
-        return self._connected.recv_into(buffer)
+        size = self._connected.recv_into(buffer)
+        if not size:
+            # INVARIANT: an answer that was cut off by the end of its request does not look whole.
+            self._left()
+        return size
 
 
 class _Exchange:

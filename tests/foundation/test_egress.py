@@ -6,13 +6,23 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdp.foundation import egress
-from pdp.foundation.egress import Egress, EgressError, NotAskedError, NotReachedError, Roots, is_public
+from pdp.foundation.egress import (
+    Egress,
+    EgressError,
+    NotAskedError,
+    NotReachedError,
+    Roots,
+    is_public,
+    pieces_of,
+    read_whole,
+)
 from tests.machinery.credentials.authority import Authority
 
 
@@ -158,6 +168,35 @@ def test_closing_ends_what_connects(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             over.set()
             closing.join()
+
+
+def test_an_answer_that_is_cut_off_by_the_end_is_not_whole() -> None:
+    """Also one that does not say how long it is, and ends with its connection."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        egress = Egress(f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+        def answer() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(1024)
+                taken.sendall(b"HTTP/1.1 200 OK\r\n\r\na part")
+                over.wait()
+
+        def take(response: HTTPResponse) -> bytes:
+            first = next(pieces_of(response))
+            # Most likely, the rest is then being waited for.
+            threading.Timer(0.05, egress.close).start()
+            return first + read_whole(response, 1024)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        try:
+            with pytest.raises(EgressError):
+                egress.ask("GET", {}, take)
+        finally:
+            over.set()
+            answering.join()
 
 
 def test_no_further_address_is_tried_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
