@@ -39,6 +39,8 @@ NOTE = {"name": "shopping"}
 ROUNDS = 20
 # So many connections are all of one worker once in half a million runs.
 CONNECTIONS = 20
+# Between two calls of a load, in seconds.
+PAUSE = 0.005
 # Root may read the memory of every process; without this capability it is a user like any other.
 _AS_A_USER = () if os.geteuid() else ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace")
 # What a call is told at once that nobody has decided: there is no server, or it stops.
@@ -85,7 +87,8 @@ class Load:
     def run(self, client: Client, opened: RequestSessionResponse) -> None:
         """Ask again and again."""
         session = seen_by(client, opened)
-        while not self.stopping.is_set():
+        # Without a pause the load would take the cores from a worker that starts.
+        while not self.stopping.wait(PAUSE):
             self.answers.append(session.authorize("notes", READ, NOTE))
 
 

@@ -29,6 +29,8 @@ WORKERS = 3
 THREADS = 6
 # All connections of one worker: once in ten million runs.
 CONNECTIONS = 15
+# Between two calls of a thread, in seconds.
+PAUSE = 0.005
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ class Asked(NamedTuple):
 
 
 class Load:
-    """Threads that ask without pause, each over ever new connections. `pauses` holds each wish to try again later."""
+    """Threads that ask all the time, each over ever new connections. `pauses` holds each wish to try again later."""
 
     def __init__(self, server: ServerProcess, opened: RequestSessionResponse) -> None:
         self._server = server
@@ -95,6 +97,8 @@ class Load:
             name = "shopping" if number % 2 else f"{len(self.asked)}"
             answer = session.authorize("notes", WRITE, {"name": name})
             self.asked.append(Asked(done, self.begun, answer))
+            # Else the load would take the cores from the workers that load a bundle.
+            self._enough.wait(PAUSE)
 
 
 def runs(server: ServerProcess, files: dict[str, bytes]) -> bool:
