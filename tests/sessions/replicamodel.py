@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -180,22 +181,24 @@ def _steps(state: State, rules: Rules, setup: Setup) -> Iterator[tuple[str, Stat
 
 def _ticked(state: State) -> State:
     """Return the state a tick later."""
-
-    def older(node: Node) -> Node:
-        return node._replace(
-            silent=tuple(_later(one) if row in node.rows else 0 for row, one in enumerate(node.silent))
-        )
-
     return state._replace(
-        replicas=tuple(
-            one._replace(lease=max(one.lease - 1, 0), age=0 if one.step == "idle" else _later(one.age))
-            for one in state.replicas
-        ),
-        primary=older(state.primary),
-        standby=older(state.standby),
+        replicas=tuple(map(_ticked_replica, state.replicas)),
+        primary=_ticked_node(state.primary),
+        standby=_ticked_node(state.standby),
         wait=None if state.wait is None else max(state.wait - 1, 0),
         since=None if state.since is None else _later(state.since),
     )
+
+
+# A search meets few replicas and nodes, each in many states.
+@cache
+def _ticked_replica(one: Replica) -> Replica:
+    return one._replace(lease=max(one.lease - 1, 0), age=0 if one.step == "idle" else _later(one.age))
+
+
+@cache
+def _ticked_node(node: Node) -> Node:
+    return node._replace(silent=tuple(_later(one) if row in node.rows else 0 for row, one in enumerate(node.silent)))
 
 
 def _steps_of(state: State, number: int, rules: Rules, setup: Setup) -> Iterator[tuple[str, State]]:

@@ -38,6 +38,12 @@ def tokens(callers_file: Path) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="session")
+def known_callers(callers_file: Path) -> KnownCallers:
+    """Return these callers as a server knows them, read once: no test changes the file."""
+    return KnownCallers(callers_file, development=True)
+
+
+@pytest.fixture(scope="session")
 def child() -> Iterator[PolicyChild]:
     """Return the child process that evaluates."""
     evaluator = PolicyChild(timeout=60)
@@ -97,7 +103,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 def serve(  # noqa: PLR0917 - what stands behind a server
     embedded: Embedded,
     child: PolicyChild,
-    callers_file: Path,
+    known_callers: KnownCallers,
     tokens: Mapping[str, str],
     notes: Notes,
     clock: FakeClock,
@@ -137,7 +143,7 @@ def serve(  # noqa: PLR0917 - what stands behind a server
                 evaluator=child,
                 explainer=embedded.explainer,
                 searchable=searchable,
-                authenticator=authenticator or TokenAuthenticator(KnownCallers(callers_file, development=True)),
+                authenticator=authenticator or TokenAuthenticator(known_callers),
                 observer=notes,
                 clock=clock,
                 healthy=lambda: not unhealthy.is_set(),
