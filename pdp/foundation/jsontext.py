@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate, chain
 from typing import Any
@@ -94,11 +94,26 @@ def _written(value: Any) -> str:  # noqa: ANN401 - any JSON value
     # and the order of characters is that of UTF-16.
     if isinstance(value, str) and value.isascii():
         return _text(value)
-    if isinstance(value, dict) and all(isinstance(key, str) and key.isascii() for key in value):
-        return "{" + ",".join([f"{_text(key)}:{_written(value[key])}" for key in sorted(value)]) + "}"
+    if isinstance(value, dict) and _are_ascii(value):
+        keys = sorted(value)
+        written = _each_written([value[key] for key in keys])
+        return "{" + ",".join([f"{_text(key)}:{one}" for key, one in zip(keys, written, strict=True)]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
+        return "[" + ",".join(_each_written(value)) + "]"
     return rfc8785.dumps(value).decode()
+
+
+def _each_written(values: Sequence[Any]) -> Iterator[str]:
+    # A list or an object of texts alone, as most are that have many members, is written without a step in Python.
+    return map(_text if _are_ascii(values) else _written, values)
+
+
+def _are_ascii(values: Iterable[Any]) -> bool:
+    """Say whether all are texts of ASCII."""
+    try:
+        return "".join(values).isascii()
+    except TypeError:
+        return False
 
 
 def canonical_unchanged(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:  # noqa: ANN401 - any JSON value of `parse`

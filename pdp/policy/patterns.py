@@ -27,16 +27,22 @@ class ToolPatterns:
 
     patterns: tuple[str, ...]
     _literal: frozenset[str] = field(init=False, repr=False, compare=False)
-    # Each pattern with a `*`, split at them: what a name must begin with, contain in this order, and end with.
+    # What stands before the `*` of each pattern that only ends with one.
+    _begun: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    # Each other pattern with a `*`, split at them: what a name must begin with, contain in this order, and end with.
     _cut: tuple[Sequence[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_literal", frozenset(one for one in self.patterns if "*" not in one))
-        object.__setattr__(self, "_cut", tuple(one.split("*") for one in self.patterns if "*" in one))
+        cut = [one.split("*") for one in self.patterns if "*" in one]
+        object.__setattr__(self, "_begun", tuple(first for first, *more in cut if more == [""]))
+        object.__setattr__(self, "_cut", tuple(pieces for pieces in cut if pieces[1:] != [""]))
 
     def match(self, action: str) -> bool:
         """Return whether an action id, `server/tool`, matches any of the patterns."""
-        return action in self._literal or any(_fits(action, pieces) for pieces in self._cut)
+        if action in self._literal or action.startswith(self._begun):
+            return True
+        return bool(self._cut) and any(_fits(action, pieces) for pieces in self._cut)
 
 
 def _fits(text: str, pieces: Sequence[str]) -> bool:

@@ -12,8 +12,10 @@ from pdp.model import Scope, Session
 from pdp.policy.bundle import Bundle
 from pdp.policy.patterns import ToolPatterns, pattern_problem
 from pdp.policy.tools.overlay import ToolConnection
+from pdp.quickvalues import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedTool:
     """One tool of a session's scope, with its groups and the labels that its calls add in the current catalogue.
