@@ -139,12 +139,13 @@ class Egress:
 
     def _connection(self, exchange: _Exchange) -> http.client.HTTPConnection:
         parts, host = self._parts, _host(self._parts)
+        # Without a port, the library takes the end of an IPv6 address for one.
         if parts.scheme != "https":
-            plain = http.client.HTTPConnection(host, parts.port)
+            plain = http.client.HTTPConnection(host, parts.port or http.client.HTTP_PORT)
             plain.sock = exchange.wired(self._connected(plain, exchange))
             return plain
         trusted = self._roots.context()
-        connection = http.client.HTTPSConnection(host, parts.port, context=trusted)
+        connection = http.client.HTTPSConnection(host, parts.port or http.client.HTTPS_PORT, context=trusted)
         connected = self._connected(connection, exchange)
         # Held before the handshake, which can then be ended.
         secured = exchange.hold(trusted.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False))

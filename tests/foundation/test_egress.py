@@ -227,6 +227,22 @@ def test_an_address_is_asked_without_a_thread(monkeypatch: pytest.MonkeyPatch) -
             egress.ask("GET", {}, lambda answer: answer.status)
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_an_address_ends_with_no_port(monkeypatch: pytest.MonkeyPatch, scheme: str, port: int) -> None:
+    """One of IPv6, whose last number could be one."""
+    asked: list[tuple[object, object]] = []
+
+    def look_up(host: str, at: int, **_: object) -> list[Any]:
+        asked.append((host, at))
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(NotReachedError):
+        Egress(f"{scheme}://[2001:db8::5:8080]/x").ask("GET", {}, lambda answer: answer.status)
+
+    assert [("2001:db8::5:8080", port)] == asked
+
+
 def test_a_host_that_is_no_name_cannot_be_found() -> None:
     """What no resolver can be asked about is an answer as well."""
     egress = Egress("http://a..example:9/x")
