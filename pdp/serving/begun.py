@@ -140,7 +140,10 @@ class BegunCalls:
             self._end(call, _too_many(ASKED))
 
     def _has_turn(self, group: Group) -> bool:
-        """Say whether one more call of a group is asked; what has had its turn for long, or is unknown, ends for it."""
+        """Say whether one more call of a group can be asked.
+
+        If need be, the one that was asked first ends for it: after a while, and without credentials at once.
+        """
         most = ASKED if group else self._unknown
         with self._lock:
             calls = self._groups.get(group)

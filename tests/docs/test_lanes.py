@@ -9,6 +9,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role
 from pdp.server.rpcs import RPCS
 from pdp.server.service import rooms
+from pdp.serving.begun import ASKED
 from pdp.serving.rpc import PUBLIC, Lane
 from tests.docs.lanes import PAGE, written
 
@@ -26,6 +27,14 @@ def test_no_gateway_enters_a_lane_that_ends_its_authority() -> None:
     entered = {rpc.lane_for(Caller(id="any", kind="token", roles=role)) for rpc in RPCS.values() for role in roles}
 
     assert entered.isdisjoint({Lane.ENDING, Lane.ACTIVATION})
+
+
+def test_no_call_that_ends_authority_waits_to_be_asked_for_its_message() -> None:
+    """A caller is asked for as many at a time as it can have open: none waits behind others that send nothing."""
+    ending = {Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION}
+    shares = [room.share for lane, room in rooms(DEFAULT_LIMITS, call_threads=4).items() if lane in ending]
+
+    assert max(shares) <= ASKED
 
 
 def test_what_grpc_reads_ahead_is_counted_in_every_lane_of_a_gateway(project_root: Path) -> None:
