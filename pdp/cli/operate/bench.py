@@ -63,7 +63,7 @@ _BOUND = 0.2
 
 
 @click.command(epilog="Example:  pdp bench --short  |  pdp bench --json now.json --compare before.json --bound 0.1")
-@click.option("--short", is_flag=True, help="Measure three short rounds at one concurrency, in half a minute.")
+@click.option("--short", is_flag=True, help="Measure three short rounds at one concurrency, in about a minute.")
 @click.option("--rounds", metavar="N", type=click.IntRange(1, 100), help="Measure everything N times. [5; short: 3]")
 @click.option(
     "--seconds",
