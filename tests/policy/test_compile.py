@@ -92,7 +92,21 @@ def test_policy_problems_name_file_and_line(policies: str, expected: str) -> Non
 
 OTHER_PROBLEMS = [
     ({"schema": SCHEMA.replace("entity Grant;", "")}, "schema.cedarschema"),
-    ({"schema": SCHEMA + "\nentty X;"}, "schema.cedarschema:"),
+    (
+        {"schema": SCHEMA + "\nentty X;\nentity Y;"},
+        "schema.cedarschema:13: error parsing schema: unexpected token `entty`",
+    ),
+    # The missing semicolon is noticed at the next word, which the schema holds before, too.
+    (
+        {"schema": SCHEMA + "entity Doc\nentity X;\nentity Y;"},
+        "schema.cedarschema:13: error parsing schema: unexpected",
+    ),
+    (
+        {"schema": SCHEMA + "entity Doc;\nentity X;\nentity Doc;\n"},
+        "schema.cedarschema:14: error parsing schema: `Doc`",
+    ),
+    # This one is noticed only in what is generated.
+    ({"schema": SCHEMA + "entity X;\nentity Doc\n\n"}, "schema.cedarschema:13: error parsing schema: unexpected end"),
     ({"schema": SCHEMA.replace("purpose: String, ", "")}, "schema.cedarschema:"),
     ({"schema": SCHEMA.replace("purpose: String", "purpose: Long")}, "schema.cedarschema:"),
     ({"directory": DIRECTORY.replace("staff]", "stuff]")}, "directory.yaml:3: unknown parent: `UserGroup::stuff`"),

@@ -13,6 +13,7 @@ import cedarpy
 from pdp.errors import BundleError, Problem, UnsafePolicyError, one_line
 from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
+from pdp.policy.child.schemaline import syntax_problem
 from pdp.policy.child.terms import declared_terms
 from pdp.policy.child.validation import all_valid
 from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
@@ -153,11 +154,12 @@ def _parsed(contents: Contents, text: str) -> cedarpy.Schema:
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
-        message = str(error)
+        line, message = syntax_problem(contents.schema, str(error))
         hint = ""
         if "resolve" in message:
             hint = "; `User`, `Agent`, `Session`, `Grant`, `Server` and each mapped resource type must be declared"
-        raise BundleError((Problem(SCHEMA, _line_of(contents.schema, message, 1), message + hint),)) from None
+        line = line or _line_of(contents.schema, message, 1)
+        raise BundleError((Problem(SCHEMA, line, message + hint),)) from None
 
 
 def _check_entities(contents: Contents, schema: cedarpy.Schema, terms: Mapping[str, Any] | None) -> None:
