@@ -54,6 +54,10 @@ _SERVICE_LINK = re.compile(
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _SHOWN_CHARACTERS = 80
+# Each is started at once, or under load: more is a mistake that would take the machine.
+_MOST_WORKERS = 1024
+# gRPC takes numbers of 32 bits: twice a number of calls, and seconds in milliseconds.
+_MOST_OF_A_LIMIT, _MOST_SECONDS_OF_A_LIMIT = 1_000_000_000, 2_000_000
 # Former names of settings.
 _RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
 # The algorithms that a public key can verify; `pdp.identity.keysets` defines how.
@@ -64,8 +68,9 @@ _ALGORITHMS = (
 T = TypeVar("T")
 
 
-def _setting(default: T, text: str, *, minimum: float = 0) -> T:
-    field: T = dataclasses.field(default=default, metadata={"help": text, "minimum": minimum})
+def _setting(default: T, text: str, *, minimum: float = 0, maximum: float = math.inf) -> T:
+    about = {"help": text, "minimum": minimum, "maximum": maximum}
+    field: T = dataclasses.field(default=default, metadata=about)
     return field
 
 
@@ -89,8 +94,9 @@ class ServerSettings:
         0,
         "processes that share the port; 0 means one for each core, or a single one with a store in memory or a "
         "Unix socket",
+        maximum=_MOST_WORKERS,
     )
-    threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
+    threads: int = _setting(4, "threads of each worker that answer calls", minimum=1, maximum=_MOST_WORKERS)
     tls_certificate: str = _setting(
         "", "PEM file of the server's certificate chain; empty means, on loopback, the one that `pdp init` makes"
     )
@@ -531,6 +537,7 @@ class _Setting(NamedTuple):
     kind: Any
     default: Any
     minimum: float
+    maximum: float
     help: str
 
 
@@ -550,6 +557,7 @@ def _settings_of(values: Settings | Limits | Any, prefix: str) -> Iterator[_Sett
                 kind=kinds[field.name],
                 default=value,
                 minimum=field.metadata.get("minimum", _lowest_limit(field.name)),
+                maximum=field.metadata.get("maximum", _highest_limit(kinds[field.name])),
                 help=field.metadata.get("help", f"upper bound: {field.name.replace('_', ' ')}"),
             )
 
@@ -557,6 +565,10 @@ def _settings_of(values: Settings | Limits | Any, prefix: str) -> Iterator[_Sett
 def _lowest_limit(name: str) -> float:
     # Zero levels of delegation are a valid policy; a server without calls or streams is a mistake.
     return 0 if name == "delegation_depth" else 1
+
+
+def _highest_limit(kind: type) -> float:
+    return _MOST_SECONDS_OF_A_LIMIT if kind is float else _MOST_OF_A_LIMIT
 
 
 class _Reader:
@@ -685,6 +697,8 @@ def _checked_number(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - a n
         raise ValueError("must be a whole number" if setting.kind is int else "must be a number")
     if value < setting.minimum:
         raise ValueError(f"must be at least `{setting.minimum:g}`")
+    if value > setting.maximum:
+        raise ValueError(f"must be at most `{setting.maximum:.0f}`")
     return setting.kind(value)
 
 

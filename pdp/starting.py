@@ -181,17 +181,22 @@ def _require_control_address(settings: Settings) -> None:
     if not address.startswith(_UNIX):
         _require_free(address)
         return
-    path = address.removeprefix(_UNIX).removeprefix("//")
     # The start can create the folder.
+    _socket_path(address)
+
+
+def _socket_path(address: str) -> str:
+    path = address.removeprefix(_UNIX).removeprefix("//")
     if len(os.fsencode(path)) > _LONGEST_SOCKET:
         raise ConfigurationError(f"`{path}` is longer than {_LONGEST_SOCKET} bytes, the most for the path of a socket")
+    return path
 
 
 def _require_free(address: str) -> None:
     if not address.startswith(_UNIX):
         SharedPort(address).close()
         return
-    folder = Path(address.removeprefix(_UNIX).removeprefix("//")).absolute().parent
+    folder = Path(_socket_path(address)).absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is not a folder that can be written")
 

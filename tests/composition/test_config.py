@@ -226,6 +226,9 @@ def test_unknown_names_are_refused(environ: dict[str, str], flags: dict[str, str
         ("policies.folder", "a\nb", "must be one line of text, not `a…`"),
         ("limits.streams", "0", "must be at least `1`, not `0`"),
         ("limits.delegation_depth", "-1", "must be at least `0`, not `-1`"),
+        ("limits.message_bytes", "1000000001", "must be at most `1000000000`, not `1000000001`"),
+        ("limits.connection_age_seconds", "1e10", "must be at most `2000000`, not `10000000000`"),
+        ("server.workers", "1025", "must be at most `1024`, not `1025`"),
     ],
 )
 def test_wrong_text_is_refused(name: str, text: str, expected: str) -> None:

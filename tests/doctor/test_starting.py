@@ -147,6 +147,7 @@ ROWS = (
         settings(PDP_SERVER__CONTROL_ADDRESS="unix:" + "a" * 108),
     ),
     Row("no folder of the socket", "server.address", settings(PDP_SERVER__ADDRESS="unix:gone/socket")),
+    Row("a long path of the socket", "server.address", settings(PDP_SERVER__ADDRESS="unix:" + "x" * 110)),
     Row("no receivers", "messages.receivers_file", settings(PDP_MESSAGES__RECEIVERS_FILE="gone.yaml")),
     Row("no connection string", "sessions.postgres_file", settings(PDP_SESSIONS__POSTGRES_FILE="gone", **POSTGRES)),
     Row("an empty one", "sessions.postgres_file", write("f", b"", PDP_SESSIONS__POSTGRES_FILE="f", **POSTGRES)),
