@@ -73,7 +73,8 @@ def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]
     try:
         yield address
     except PDPError as error:
-        if f"`{address}`" in str(error):
+        # A door that is told to listen where the server does took that address from an option of its own.
+        if f"`{address}`" in str(error) and not str(error).startswith("cannot listen on "):
             error.args = (f"{error} (address from {address_origin()})",)
         raise
 

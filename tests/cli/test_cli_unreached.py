@@ -91,3 +91,13 @@ def test_an_answer_of_the_server_is_left_as_it_is(ask: Run) -> None:
 
     assert 2 == done.exit_code
     assert "address from" not in done.stderr
+
+
+def test_a_door_that_listens_where_the_server_does(run: Run, server: Server) -> None:
+    """The line says that the port is taken, and nothing about where commands find the server."""
+    run("init")
+
+    done = run("door", "envoy", "--listen", server.address, env={"PDP_ADDRESS": server.address})
+
+    assert 2 == done.exit_code
+    assert f"error: cannot listen on `{server.address}`: is the port free?\n" == done.stderr

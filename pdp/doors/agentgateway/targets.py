@@ -86,7 +86,7 @@ def target_table(rows: Iterable[str]) -> Mapping[str, str]:
             raise ConfigurationError(f"the target `{target}` has two entries: each is one server")
         table[target] = server
     if not table:
-        raise ConfigurationError("no target has an entry: each request would be denied")
+        raise ConfigurationError("no target has an entry, so each request would be denied: pass --target TARGET=SERVER")
     return MappingProxyType(table)
 
 

@@ -23,7 +23,7 @@ PATIENCE = 60.0
     ("words", "says"),
     [
         ((), "missing option '--listen'"),
-        (LISTEN, "no target has an entry"),
+        (LISTEN, "no target has an entry, so each request would be denied: pass --target TARGET=SERVER"),
         ((*LISTEN, "--target", "git"), "not a target and its server in the catalogue, such as `git=git`: `git`"),
         ((*LISTEN, "--target", "a=b=c"), "not a target and its server"),
         ((*LISTEN, "--target", "a=b", "--target", "a=c"), "the target `a` has two entries"),
