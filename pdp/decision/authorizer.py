@@ -122,24 +122,22 @@ class Authorizer:
 
     def try_now(
         self,
-        requests: Iterable[CallRequest],
-        caller: Caller,
+        calls: Iterable[tuple[CallRequest, Caller, TraceParent]],
         *,
-        parent: TraceParent = NO_PARENT,
         reportable_at_once: Callable[[Bundle], bool] = lambda _: True,
     ) -> Iterator[Passed]:
         """Begin to decide about calls as `authorize` does, up to the first for which something has to be waited for.
 
         Only remembered rulings and quick questions to the policies are answered: nothing that asks the store, changes
         something, or waits for other calls, and nothing that could be reported if `reportable_at_once` says no of its
-        bundle. See `decide_now`.
+        bundle. See `decide_now`. INVARIANT: all calls have come before the first is begun.
         """
         if not self._observer.takes_at_once:
             return
-        known = self._snapshots.known(caller)
-        for request in requests:
+        known = self._snapshots.known()
+        for request, caller, parent in calls:
             started = perf_counter_ns()
-            snapshot = known(request)
+            snapshot = known(request, caller)
             if snapshot is None:
                 return
             bundle = snapshot.bundle

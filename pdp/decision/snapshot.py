@@ -84,23 +84,25 @@ class Snapshots:
             return self.of_handle(call.session_handle, caller, request.least)
         return _taken(bundle, view, self._clock.now(), caller)
 
-    def known(self, caller: Caller) -> Callable[[CallRequest], Snapshot | None]:
+    def known(self) -> Callable[[CallRequest, Caller], Snapshot | None]:
         """Return a function that does for a call what `of_call` does, or returns None where the store must be asked.
 
-        Calls of one session get one snapshot, as in a batch. INVARIANT: use it for calls that have come already, before
-        any of them changes something, and within a moment: then each has a snapshot that is younger than the call.
+        Calls of one session get one snapshot for each caller. INVARIANT: use it for calls that have come already,
+        before any of them changes something, and within a moment: then each has a snapshot that is younger than the
+        call.
         """
-        taken: dict[tuple[str, Head | None], tuple[StoreView, Snapshot]] = {}
+        # A caller is found by its identity, and kept for that.
+        taken: dict[tuple[str, Head | None, int], tuple[StoreView, Snapshot, Caller]] = {}
 
-        def known(request: CallRequest) -> Snapshot | None:
-            key = request.call.session_handle, request.least
+        def known(request: CallRequest, caller: Caller) -> Snapshot | None:
+            key = request.call.session_handle, request.least, id(caller)
             found = taken.get(key)
             if found is None:
                 view = self._sessions.known(handle_digest(key[0]), request.least)
                 if view is None:
                     return None
-                found = taken[key] = view, self._of_view(view, self._clock.now(), caller)
-            view, snapshot = found
+                found = taken[key] = view, self._of_view(view, self._clock.now(), caller), caller
+            view, snapshot, _ = found
             return None if _lacks_labels(view, snapshot.bundle, request.call) else snapshot
 
         return known

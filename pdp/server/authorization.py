@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from pdp.decision.authorizer import Authorizer, Decided, Passed
 from pdp.identity.authentication import Metadata
 from pdp.limits import Limits
-from pdp.model import Caller, CallRequest, Decision
+from pdp.model import Caller, CallRequest, Decision, TraceParent
 from pdp.registry.calltokens import CallTokens, TokenRequest
 from pdp.registry.outcomes import Outcomes
 from pdp.server.calltokens import token_requests, write_tokens
@@ -58,21 +58,20 @@ class AuthorizationHandlers:
         self._decide(request, origin, answer.decision)
         return answer
 
-    def begin_at_once(self, requests: Iterable[calls.AuthorizeRequest], origin: Origin) -> Iterator[Passed]:
+    def begin_at_once(self, asked: Iterable[tuple[calls.AuthorizeRequest, Origin]]) -> Iterator[Passed]:
         """Begin to decide about calls, up to the first for which something has to be waited for."""
         return self._authorizer.try_now(
-            self._without_tokens(requests),
-            origin.caller,
-            parent=origin.parent,
-            reportable_at_once=self._outcomes.gives_tokens_at_once,
+            self._without_tokens(asked), reportable_at_once=self._outcomes.gives_tokens_at_once
         )
 
-    def _without_tokens(self, requests: Iterable[calls.AuthorizeRequest]) -> Iterator[CallRequest]:
+    def _without_tokens(
+        self, asked: Iterable[tuple[calls.AuthorizeRequest, Origin]]
+    ) -> Iterator[tuple[CallRequest, Caller, TraceParent]]:
         """Yield what is asked, up to the first that asks for a call token: signing one takes long."""
-        for request in requests:
+        for request, origin in asked:
             if token_requests(request):
                 return
-            yield call_request(request, self._limits)
+            yield call_request(request, self._limits), origin.caller, origin.parent
 
     def go_on_at_once(self, passed: Sequence[Passed]) -> Sequence[Decided | None]:
         """Decide about calls that were begun; None for each that has to wait after all."""

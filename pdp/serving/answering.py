@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from pdp.identity.authentication import Metadata
@@ -84,7 +85,7 @@ class PartByPart:
             wanted = len(begun) + len(some)
             try:
                 # One by one: what was begun before one that is refused stays.
-                for one in at_once.begin(some, origin):
+                for one in at_once.begin(zip(some, repeat(origin))):
                     looked_at.append(one)
             finally:
                 # What was looked at after a part that has to wait is looked at again after it, which can change it.

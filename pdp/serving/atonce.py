@@ -13,13 +13,14 @@ from pdp.serving.origin import Origin
 class AtOnce:
     """How calls are answered where nothing has to be waited for. No function waits longer than a moment.
 
-    `begin` yields what it makes of each message, up to the first that has to wait: use all of it within a moment.
+    `begin` takes messages that have come, each with its origin, and yields what it makes of each, up to the first that
+    has to wait: use all of it within a moment.
     `go_on` does what takes longest, for several calls that were begun, and returns what it makes of each; None for one
     that has to wait after all. For parts of a message, which are in order, it returns what it makes of those before the
     first that has to wait. `finish` returns the answers to all of these, in order and as bytes; None when they have to
     wait after all, and then nothing has come of them.
     """
 
-    begin: Callable[[Iterable[Any], Origin], Iterator[Any]]
+    begin: Callable[[Iterable[tuple[Any, Origin]]], Iterator[Any]]
     go_on: Callable[[Sequence[Any]], Sequence[Any | None]]
     finish: Callable[[Sequence[Any]], Sequence[bytes] | None]

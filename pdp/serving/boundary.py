@@ -139,7 +139,7 @@ class Boundary:
                 # In other lanes a feed has been counted before, and has a thread.
                 if rpc.roles == PUBLIC:
                     self._feeds.add(call.feed)
-            if not self._turns.begins(call):
+            if not self._turns.takes(call):
                 self._queue(call)
 
     def _queue(self, call: _Call) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from pdp.foundation.rightofway import RightOfWay
 from pdp.model import Caller
-from pdp.serving.atonce import AtOnce
 from pdp.serving.decoding import read
 from pdp.serving.lanes import BoundedPool
 from pdp.serving.origin import Origin, trace_parent
@@ -24,7 +23,7 @@ _LONGEST_SECONDS = 0.02
 # How many calls go on together: with 4, deciding takes 0.84 of the time, with 16 it takes 0.77. What they take counts
 # for the turn only then.
 _TOGETHER = 16
-_GO_ON, _FINISH = attrgetter("at_once.go_on"), attrgetter("at_once.finish")
+_BEGIN, _GO_ON, _FINISH = map(attrgetter, ("at_once.begin", "at_once.go_on", "at_once.finish"))
 
 
 class Arrived(Protocol):
@@ -62,33 +61,24 @@ class Turns(Generic[C]):
         self._queue = queue
         self._held_up = held_up
         self._way = way
-        # What was begun in this turn, and what of that went on, by RPC.
-        self._begun: dict[str, Together[C]] = {}
+        # What has come in this turn, and what of that went on, by RPC.
+        self._come: dict[str, list[C]] = {}
         self._gone_on: dict[str, Together[C]] = {}
         self._began, self._used_before = math.inf, 0.0
 
-    def begins(self, call: C) -> bool:
-        """Begin the answer to a call; say whether that was possible without waiting."""
-        at_once, rpc = call.route.at_once, call.route.rpc
-        if at_once is None or not call.incoming.in_turns or self._is_long(now := time.monotonic()):
+    def takes(self, call: C) -> bool:
+        """Take a call that may be answered without waiting, for the end of the turn; say whether it is taken."""
+        if call.route.at_once is None or not call.incoming.in_turns:
             return False
-        self._held_up.since = now
-        begun = attempt(rpc, call.incoming.metadata, _begin, at_once, call)
-        self._held_up.since = math.inf
-        # One of our threads does again what has failed, and refuses the call.
-        if begun is None or isinstance(begun, Refusal):
-            return False
-        self._way.take()
-        calls, all_begun = self._begun.setdefault(rpc.method, ([], []))
+        calls = self._come.setdefault(call.route.rpc.method, [])
         calls.append(call)
-        all_begun.append(begun)
         if len(calls) >= _TOGETHER:
-            self._go_on(rpc.method)
+            self._go_on(call.route.rpc.method)
         return True
 
     def over(self) -> None:
-        """Answer what was begun in this turn."""
-        for method in tuple(self._begun):
+        """Answer what has come in this turn."""
+        for method in tuple(self._come):
             self._go_on(method)
         turn, self._gone_on = self._gone_on, {}
         self._began = math.inf
@@ -103,10 +93,10 @@ class Turns(Generic[C]):
         self._way.release()
 
     def _go_on(self, method: str) -> None:
-        """Go on with what was begun of the calls of an RPC."""
-        calls, begun = self._begun.pop(method)
+        """Begin the calls of an RPC that have come, and go on with them."""
         self._held_up.since = time.monotonic()
-        made = _done_together(calls, begun, _GO_ON)
+        calls, begun = self._begun(self._come.pop(method))
+        made = _done_together(calls, begun, _GO_ON) if calls else ()
         self._held_up.since = math.inf
         if made is None:
             made = [None] * len(calls)
@@ -119,6 +109,32 @@ class Turns(Generic[C]):
                 gone_on.append(one)
         if going:
             self._gone_on[method] = going, gone_on
+
+    def _begun(self, calls: Sequence[C]) -> Together[C]:
+        """Begin the answers to calls of one RPC, and hand those to their lane that have to wait."""
+        route, metadata = calls[0].route, calls[0].incoming.metadata
+        going, all_begun = list[C](), list[Any]()
+        while calls:
+            begun = list[Any]()
+            # What was begun before one that fails stays.
+            attempt(route.rpc, metadata, _take_all, _BEGIN(route), self._asked(calls), begun)
+            if begun:
+                self._way.take()
+            all_begun += begun
+            going += calls[: len(begun)]
+            # One of our threads does again what has failed, and refuses the call.
+            for call in calls[len(begun) : len(begun) + 1]:
+                self._queue(call)
+            calls = calls[len(begun) + 1 :]
+        return going, all_begun
+
+    def _asked(self, calls: Sequence[C]) -> Iterator[tuple[Any, Origin]]:
+        """Yield the messages of calls with their origins, until the turn is long."""
+        for call in calls:
+            if self._is_long(time.monotonic()):
+                return
+            origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
+            yield read(call.route.rpc.request, call.wire), origin
 
     def _is_long(self, now: float) -> bool:
         """Say whether this turn has taken so long that the calls of other callers would wait for the rest of it.
@@ -146,15 +162,14 @@ class Turns(Generic[C]):
             call.incoming.answer(answer)
 
 
+def _take_all(begin: Callable[[Iterator[Any]], Iterator[Any]], asked: Iterator[Any], begun: list[Any]) -> None:
+    begun.extend(begin(asked))
+
+
 def _done_together(
     calls: Sequence[Arrived], begun: Sequence[Any], step: Callable[[Route], Any]
 ) -> Sequence[Any] | None:
-    """Do a step for calls of one RPC; None when it has failed: one of our threads does it again, as in `begins`."""
+    """Do a step for calls of one RPC; None when it has failed: one of our threads does it again, as in `_begun`."""
     first = calls[0]
     made = attempt(first.route.rpc, first.incoming.metadata, step(first.route), begun)
     return None if isinstance(made, Refusal) else made
-
-
-def _begin(at_once: AtOnce, call: Arrived) -> Any | None:  # noqa: ANN401 - what is begun is the RPC's
-    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
-    return next(at_once.begin((read(call.route.rpc.request, call.wire),), origin), None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pdp.decision.authorizer import Decided
+from pdp.decision.authorizer import NO_PARENT, Decided, Passed
 from pdp.decision.observers import Observers
 from pdp.errors import RequestIdConflictError
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, TraceParent
@@ -93,9 +93,14 @@ def call(handle: str, name: str = "read", arguments: bytes = b'{"folder":"a"}', 
     return CallRequest(call=asked, request_id=request_id)
 
 
+def try_now(pdp: Opened, *requests: CallRequest) -> Iterator[Passed]:
+    """Begin to decide about calls that have come."""
+    return pdp.embedded.authorizer.try_now((one, GATEWAY, NO_PARENT) for one in requests)
+
+
 def tried(pdp: Opened, *requests: CallRequest) -> list[Decided | None]:
     """Return what is decided about calls that come together; None for each that has to wait."""
-    begun = [next(pdp.embedded.authorizer.try_now([request], GATEWAY), None) for request in requests]
+    begun = [next(try_now(pdp, request), None) for request in requests]
     decided = iter(pdp.embedded.authorizer.decide_now([one for one in begun if one is not None]))
     return [None if one is None else next(decided) for one in begun]
 
@@ -333,7 +338,7 @@ def test_where_each_record_waits_nothing_is_decided_at_once(pdp: Opened, record:
     pdp.ask(handle, "mail/read", b'{"folder":"a"}')
     record.takes_at_once = False
 
-    assert list(pdp.embedded.authorizer.try_now([call(handle)], GATEWAY)) == []
+    assert list(try_now(pdp, call(handle))) == []
 
 
 def test_calls_that_come_together_have_one_snapshot_for_each_session(pdp: Opened) -> None:
@@ -342,13 +347,22 @@ def test_calls_that_come_together_have_one_snapshot_for_each_session(pdp: Opened
     pdp.ask(first, "mail/read", b'{"folder":"a"}')
     pdp.ask(second, "mail/read", b'{"folder":"a"}')
     came, next_came = (
-        [one.snapshot for one in pdp.embedded.authorizer.try_now(map(call, handles), GATEWAY)]
-        for handles in ((first, second, first), (first,))
+        [one.snapshot for one in try_now(pdp, *map(call, handles))] for handles in ((first, second, first), (first,))
     )
 
     assert [0, 1, 0] == [came.index(one) for one in came]
     assert came[0] is came[2]
     assert came[0] is not next_came[0]
+
+
+def test_a_caller_sees_no_snapshot_of_another_one(pdp: Opened) -> None:
+    """For one that may not ask about a session there is none, also if it comes together with one that may."""
+    _, handle = pdp.session("mail/*")
+    pdp.ask(handle, "mail/read", b'{"folder":"a"}')
+    stranger = replace(GATEWAY, tenant="another")
+    came = [(call(handle), caller, NO_PARENT) for caller in (GATEWAY, stranger)]
+
+    assert len(list(pdp.embedded.authorizer.try_now(came))) == 1
 
 
 def test_what_waits_ends_what_begins_at_once(pdp: Opened) -> None:
@@ -357,7 +371,7 @@ def test_what_waits_ends_what_begins_at_once(pdp: Opened) -> None:
     pdp.ask(handle, "mail/read", b'{"folder":"a"}')
     waits = call(handle, "mark", b"")
 
-    assert len(list(pdp.embedded.authorizer.try_now([call(handle), waits, call(handle)], GATEWAY))) == 1
+    assert len(list(try_now(pdp, call(handle), waits, call(handle)))) == 1
 
 
 def test_what_a_batch_does_not_change_is_recorded_together(pdp: Opened, record: Recorder) -> None:

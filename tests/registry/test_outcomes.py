@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.decision.authorizer import NO_PARENT
 from pdp.decision.observers import Observers
 from pdp.errors import (
     AlreadyReportedError,
@@ -278,7 +279,7 @@ def test_a_token_is_the_same_at_once(pdp: Opened, seconds: float) -> None:
     outcomes.token(first)
     pdp.clock.step_wall(seconds)
     request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
-    begun = list(pdp.embedded.authorizer.try_now([request], GATEWAY))
+    begun = list(pdp.embedded.authorizer.try_now([(request, GATEWAY, NO_PARENT)]))
     (decided,) = pdp.embedded.authorizer.decide_now(begun)
 
     assert decided is not None
@@ -292,8 +293,9 @@ def test_what_has_no_token_at_once_is_not_decided_at_once(pdp: Opened) -> None:
     _, handle = pdp.session("mail/*")
     request = CallRequest(call=Call(session_handle=handle, server="mail", tool="read", arguments_json=b""))
     authorizer, outcomes = pdp.embedded.authorizer, pdp.embedded.outcomes
+    asked = [(request, GATEWAY, NO_PARENT)]
 
-    assert list(authorizer.try_now([request], GATEWAY, reportable_at_once=outcomes.gives_tokens_at_once)) == []
+    assert list(authorizer.try_now(asked, reportable_at_once=outcomes.gives_tokens_at_once)) == []
     assert authorizer.authorize(request, GATEWAY).cache_result is CacheResult.MISS
 
 

@@ -387,7 +387,7 @@ def test_a_batch_that_nobody_waits_for_is_decided_no_further(
     caller = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
     route = _route(RPCS[BATCH], handlers, Limits(), Fences(), embedded.following.head)
     if at_once:
-        in_vain = AtOnce(begin=lambda calls, _: iter(calls), go_on=list, finish=lambda _: None)
+        in_vain = AtOnce(begin=iter, go_on=list, finish=lambda _: None)
         route = replace(route, parts=replace(cast("Parts", route.parts), at_once=in_vain))
     incoming = SimpleNamespace(metadata=())
     call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)

@@ -20,6 +20,7 @@ from pdp.serving.begun import BegunCalls
 from pdp.serving.boundary import Boundary
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
+from pdp.serving.origin import Origin
 from pdp.serving.route import Route
 from pdp.serving.rpc import Lane
 from pdp.serving.transport import Context
@@ -63,7 +64,8 @@ class Taking:
     def __init__(self, opened: ExitStack) -> None:
         self.now, self.used, self.takes, self.waits = 0.0, 0.0, 0.0, 0.0
         self.takes_later, self.made, self.fails = 0.0, list[str | None](), False
-        self.fails_at_once = False
+        # How many were begun together each time, and which of all fails then.
+        self.begun, self.fails_at_once = list[int](), 0
         rpc = RPCS["/pdp.v1.AuthorizationService/Authorize"]
         at_once = AtOnce(begin=self.begin, go_on=self.go_on, finish=lambda begun: [b""] * len(begun))
         self.route = Route(rpc=rpc, handle=lambda *_: AuthorizeResponse(), upload_bytes=0, at_once=at_once)
@@ -88,12 +90,14 @@ class Taking:
             way=self.way,
         )
 
-    def begin(self, requests: Iterable[AuthorizeRequest], _: object) -> Iterator[str]:
+    def begin(self, asked: Iterable[tuple[AuthorizeRequest, Origin]]) -> Iterator[str]:
         """Begin calls, each of which takes its time, and waits for other threads."""
-        for request in requests:
+        self.begun.append(0)
+        for request, _ in asked:
+            self.begun[-1] += 1
             self.used += self.takes
             self.now += self.takes + self.waits
-            if self.fails_at_once:
+            if self.fails_at_once == sum(self.begun):
                 raise UnavailableError("not now")
             yield request.request_id
 
@@ -157,6 +161,26 @@ def test_what_calls_take_when_they_go_on_counts_for_the_turn(taking: Taking) -> 
     assert taking.turn(*[Call() for _ in range(18)]) == ["turn"] * 16 + ["thread"] * 2
 
 
+def test_no_call_is_begun_before_those_that_are_begun_with_it_have_come(taking: Taking) -> None:
+    """They are decided on one snapshot, and what was acknowledged before a call came must be in its own."""
+    calls = [Call() for _ in range(18)]
+    began = list[list[int]]()
+    for call in calls:
+        taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
+        began.append([*taking.begun])
+    taking.boundary.turn_over()
+
+    assert [[]] * 15 + [[16]] * 3 == began
+    assert [16, 2] == taking.begun
+
+
+def test_a_call_that_cannot_begin_leaves_those_that_come_with_it(taking: Taking) -> None:
+    """A thread refuses it, and the turn answers the others."""
+    taking.fails_at_once = 2
+
+    assert taking.turn(Call(), Call(), Call()) == ["turn", "thread", "turn"]
+
+
 def test_a_call_that_has_to_wait_after_all_gets_a_thread(taking: Taking) -> None:
     """Those that went on with it are answered by the turn."""
     taking.made = ["r", None, "r"]
@@ -177,8 +201,8 @@ def test_calls_get_threads_when_the_answers_of_a_turn_have_left(taking: Taking) 
     at_once, later = Call(), Call()
     for call in (at_once, later):
         taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
-    wait_until(lambda: len(taking.way._waiting) == 1)
     taking.boundary.turn_over()
+    wait_until(lambda: len(taking.way._waiting) == 1)
     answered = [*at_once.answers, *later.answers]
     taking.boundary.turn_left()
     wait_until(lambda: bool(later.answers))
@@ -188,9 +212,10 @@ def test_calls_get_threads_when_the_answers_of_a_turn_have_left(taking: Taking) 
 
 
 def test_calls_wait_for_no_turn_that_answers_nothing(taking: Taking) -> None:
-    """Where all calls get threads, these begin as soon as they come."""
-    taking.fails_at_once, call = True, Call()
+    """Where all calls get threads, these begin as soon as all have come."""
+    taking.fails_at_once, call = 1, Call()
     taking.boundary.enter(taking.route, call)  # type: ignore[arg-type]
+    taking.boundary.turn_over()
     wait_until(lambda: bool(call.answers))
 
     assert call.answers == ["thread"]

@@ -10,6 +10,7 @@ from typing import Any
 from pdp.app import Embedded, open_embedded
 from pdp.client.reading import read_result
 from pdp.client.values import ResultReading
+from pdp.decision.authorizer import NO_PARENT
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explanation import Explanation
 from pdp.errors import PDPError
@@ -112,7 +113,7 @@ class EmbeddedWay:
     def _decision(self, request: CallRequest, caller: Caller) -> Decision:
         """Decide at once where that is possible and rulings are remembered, as a server on the loop does."""
         authorizer = self._pdp.authorizer
-        begun = list(authorizer.try_now([request], caller)) if self.remembers else []
+        begun = list(authorizer.try_now([(request, caller, NO_PARENT)])) if self.remembers else []
         (decided,) = authorizer.decide_now(begun) or (None,)
         if decided is None:
             return authorizer.authorize(request, caller)
