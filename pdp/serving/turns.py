@@ -78,15 +78,17 @@ class Turns(Generic[C]):
 
     def over(self) -> None:
         """Answer what has come in this turn."""
-        for method in tuple(self._come):
-            self._go_on(method)
-        turn, self._gone_on = self._gone_on, {}
+        # A call that is answered can let another one come, which waited to be asked for its message.
+        while self._come or self._gone_on:
+            for method in tuple(self._come):
+                self._go_on(method)
+            turn, self._gone_on = self._gone_on, {}
+            for calls, made in turn.values():
+                # The disk can hold up the write of the record.
+                self._held_up.since = time.monotonic()
+                self._finish(calls, made)
+                self._held_up.since = math.inf
         self._began = math.inf
-        for calls, made in turn.values():
-            # The disk can hold up the write of the record.
-            self._held_up.since = time.monotonic()
-            self._finish(calls, made)
-            self._held_up.since = math.inf
 
     def left(self) -> None:
         """End a turn whose answers have left."""

@@ -40,6 +40,7 @@ class Call:
 
     def __init__(self) -> None:
         self.answers: list[str] = []
+        self.then: Callable[[], None] = lambda: None
 
     def auth_context(self) -> dict[str, Sequence[bytes]]:
         """Prove nothing."""
@@ -52,6 +53,7 @@ class Call:
     def answer(self, _: bytes) -> None:
         """Be answered by the turn."""
         self.answers.append("turn")
+        self.then()
 
     def serve(self, behavior: Callable[[bytes, Context], Any], wire: bytes) -> None:  # noqa: ARG002 - as transports have it
         """Be answered by a thread."""
@@ -172,6 +174,16 @@ def test_no_call_is_begun_before_those_that_are_begun_with_it_have_come(taking: 
 
     assert [[]] * 15 + [[16]] * 3 == began
     assert [16, 2] == taking.begun
+
+
+def test_a_call_that_another_one_lets_come_is_answered_in_the_same_turn(taking: Taking) -> None:
+    """Until the next turn, it would wait for whatever comes then."""
+    first, second = Call(), Call()
+    first.then = lambda: taking.boundary.enter(taking.route, second)  # type: ignore[arg-type]
+    taking.boundary.enter(taking.route, first)  # type: ignore[arg-type]
+    taking.boundary.turn_over()
+
+    assert [["turn"], ["turn"]] == [first.answers, second.answers]
 
 
 def test_a_call_that_cannot_begin_leaves_those_that_come_with_it(taking: Taking) -> None:
