@@ -56,6 +56,7 @@ class Suites:
         self._tools = suite_tools(material)
         self._known = json.loads((material / "known.json").read_bytes())
         self._overlays = {suite: (OVERLAYS / f"{suite}.yaml").read_text(encoding="utf-8") for suite in SUITES}
+        self._risks = {suite: yaml.safe_load(overlay)["tools"] for suite, overlay in self._overlays.items()}
         results = rows(material / "results.jsonl.gz")
         self._results = {(f"{row['suite']}/{row['task']}", row["step"]): read(row["text"]) for row in results}
 
@@ -74,8 +75,7 @@ class Suites:
 
     def reads(self, suite: str) -> frozenset[str]:
         """Return the tools of a suite that only read."""
-        tools = yaml.safe_load(self._overlays[suite])["tools"]
-        return frozenset(name for name, said in tools.items() if said["risk"] == "read_only")
+        return frozenset(name for name, said in self._risks[suite].items() if said["risk"] == "read_only")
 
     def fitting(self, task: str) -> tuple[str, ...]:
         """Return the tools that a careful approver gives: all that read, and the writes that the task needs."""
