@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
+from pdp.foundation.extras import missing
 from pdp.foundation.ownership import read_own, require_own
 from pdp.identity.callers import read_callers
 from pdp.messagesettings import receivers_of
@@ -201,6 +203,14 @@ def _require_free(address: str) -> None:
         raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is not a folder that can be written")
 
 
+def _require_listener(settings: Settings) -> None:
+    if settings.server.listener == "loop":
+        try:
+            import_module("ngh2")
+        except ImportError as error:
+            raise ConfigurationError(missing(error) or str(error)) from None
+
+
 def _require_metrics_address(settings: Settings) -> None:
     if settings.telemetry.scraped is not None:
         SharedPort(settings.telemetry.prometheus_address).close()
@@ -208,6 +218,12 @@ def _require_metrics_address(settings: Settings) -> None:
 
 ADDRESS = "address"
 NEEDS: tuple[Need, ...] = (
+    Need(
+        check="libraries",
+        settings=("server.listener",),
+        require=_require_listener,
+        remedy="install the extra, or set `grpc`",
+    ),
     Need(check="keys", settings=("record.digest_key",), require=_require_digest_key, remedy="put the right file back"),
     Need(
         check="keys",

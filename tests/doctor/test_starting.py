@@ -183,6 +183,14 @@ def test_both_name_what_is_broken(place: Path, row: Row) -> None:
     require_named(row.named, place, row.spoil(place), serve_here)
 
 
+def test_both_name_a_listener_without_its_library(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra `loop` the setting that wants it is named, before anything is compiled."""
+    monkeypatch.setitem(sys.modules, "ngh2", None)
+    said = re.escape("`server.listener`: `ngh2` is not installed: pip install 'agent-pdp[loop]'")
+
+    require_named(said, place, {"PDP_SERVER__LISTENER": "loop"}, serve_here)
+
+
 @contextmanager
 def taken() -> Iterator[str]:
     """Listen on a port while the `with` block runs."""
