@@ -111,7 +111,10 @@ class Broker:
         """Return what sends the request with the secret, once all that can be refused has been, and its version."""
         try:
             upstream = Upstream.read(connection.upstream)
-            target = upstream.target_of(f"{asked.origin}{asked.request.target}")
+            target = asked.request.target
+            # INVARIANT: what is sent is what was let pass. An origin with a path of its own would change it.
+            if upstream.target_of(f"{asked.origin}{target}") != target:
+                raise ForeignTargetError(f"not for `{upstream.origin}`: what names it holds a path")
             # To open it can mean to ask a provider of tokens.
             self._admission.require_record()
             secret = opened()
@@ -122,7 +125,7 @@ class Broker:
         own = connection.header.lower()
         sent = {name: value for name, value in asked.request.headers.items() if name != own}
         sender = Sender(upstream=upstream, rules=rules, roots=self._roots[asked.server])
-        send = partial(sender.send, replace(asked.request, target=target, headers=sent), credential, secret.reveal())
+        send = partial(sender.send, replace(asked.request, headers=sent), credential, secret.reveal())
         return send, secret.version
 
     def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: About) -> T:

@@ -95,6 +95,10 @@ def test_a_request_passes_without_what_speaks_for_the_caller(here: World) -> Non
         ("GET", "https://evil.example/repos/x", {}, 404),
         ("GET", "/other/x", {}, 403),
         ("GET", "/github/repos/x", {"pdp-upstream": "https://evil.example"}, 403),
+        ("GET", "/github/repos/x", {"pdp-upstream": "/admin"}, 403),
+        ("GET", "/github/repos/x", {"pdp-upstream": "/admin?"}, 403),
+        ("GET", "/github/repos/x", {"pdp-upstream": "{origin}/admin"}, 403),
+        ("GET", "/github/repos/x", {"pdp-upstream": "{origin}/admin?"}, 403),
         ("GET", "/github/repos/x", {"pdp-call-token": ""}, 403),
         ("GET", "/github/repos/x", {"accept": "\u00e9"}, 400),
     ],
@@ -104,8 +108,9 @@ def test_what_the_rules_do_not_let_pass_is_not_sent(
 ) -> None:
     """Another method, path, host or no call token: nothing leaves."""
     here.upstream.got.clear()
+    filled = {name: value.replace("{origin}", here.upstream.origin) for name, value in headers.items()}
 
-    got = ask(here, method, url, headers)
+    got = ask(here, method, url, filled)
 
     assert status == got.status
     assert got.said["error"].isprintable()
