@@ -81,6 +81,9 @@ class Conversation:
         self.background = background
         self.version = ""
         self.open: dict[MessageId, Cancellable] = {}
+        # INVARIANT: what the server may still answer has an id that no other request gets: servers find by it the
+        # stream on which they answer.
+        self.given_up: set[MessageId] = set()
         self.server_asks: set[MessageId] = set()
         self._upstream = upstream
         self._load = load

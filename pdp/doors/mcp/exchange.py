@@ -62,8 +62,14 @@ class Exchange:
         # By which the call was sent.
         self._answer: Answer | None = None
         self._sent = False
+        self._ended = False
         self._task: asyncio.Task[None] | None = None
         self.taken_back = False
+
+    @property
+    def unanswered(self) -> bool:
+        """Say whether the server may still answer a request for which nobody waits any more."""
+        return self._sent and not self._ended
 
     def take_back(self) -> bool:
         """Take the request back. Say whether it had reached the server."""
@@ -130,6 +136,7 @@ class Exchange:
         """Hand on the server's answer to this request."""
         if said is None or said.method or said.id != self._request.id:
             raise UpstreamError(_STRANGE)
+        self._ended = True
         if answer is not None:
             answer.hold(said)
         allowed, self._allowed = self._allowed, None

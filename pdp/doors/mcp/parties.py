@@ -13,11 +13,14 @@ from typing import TypeAlias
 from pdp.client import PDPClientError
 from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.load import Load
+from pdp.doors.mcp.messages import MessageId
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.session import DoorSession
 
 # Of one session of the PDP: its sessions of MCP at one server, and its requests without an answer at all of them.
 MOST_CONVERSATIONS, MOST_OPEN = 16, 256
+# Of one session of MCP: requests that its server may still answer, though nobody waits any more.
+MOST_GIVEN_UP = 1024
 # How long a session is taken for one that lives; calls are asked about each time.
 _LIVELY_SECONDS = 3.0
 _LOOK_SECONDS = 2.0
@@ -75,6 +78,12 @@ class Party:
         if mcp_session in self._conversations:
             self._conversations.move_to_end(mcp_session)
         return self._conversations.get(mcp_session)
+
+    def give_up(self, conversation: Conversation, message_id: MessageId) -> None:
+        """Keep the id of a request that the server may still answer. Beyond a bound the session of MCP is over."""
+        conversation.given_up.add(message_id)
+        if len(conversation.given_up) >= MOST_GIVEN_UP:
+            self.end(conversation.mcp_session)
 
     def end(self, mcp_session: str) -> None:
         """Forget a session of MCP."""

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 
 # Requests of the client that have no answer yet, and subscriptions among them.
 MOST_OPEN = 256
+# Cancelled requests that the server may still answer. Servers need not, so some are kept until the end.
+MOST_GIVEN_UP = 16_384
 _LIST_SECONDS = 30.0
 # How often the proxy looks for other tools while nothing is said to have changed: that a session expires is no change;
 # and how long it waits after a look that failed, because the change that it heard of may be the last one.
@@ -83,6 +85,7 @@ class Proxy:
         self._to_client = to_client
         self._to_server = to_server
         self._open: dict[MessageId, _Open] = {}
+        self._given_up: set[MessageId] = set()
         self._own: dict[str, asyncio.Future[Message]] = {}
         self._server_asks: set[MessageId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,12 +130,15 @@ class Proxy:
         if message.method not in methods.SAID:
             return
         if message.method == methods.CANCELLED and (found := self._named(message)) is not None:
-            # What the server may still answer is not shown.
-            self._closed(found.request.id)
             if found.asking is not None:
                 # It has not reached the server, and will not.
+                self._closed(found.request.id)
                 found.asking.cancel()
                 return
+            if len(self._given_up) >= MOST_GIVEN_UP:
+                # MCP lets a request that is cancelled go on, and be answered.
+                return
+            self._give_up(found)
             if found.allowed is not None:
                 self._start(self.gate.lost(found.allowed))
         await self._to_server(message.raw)
@@ -142,7 +148,7 @@ class Proxy:
     async def _client_asked(self, request: Message) -> None:
         if request.id is None:
             return
-        if request.id in self._open:
+        if request.id in self._open or request.id in self._given_up:
             self.gate.refused(Refusal.MALFORMED)
             await self._to_client(answers.error(request.id, answers.INVALID_REQUEST, "`id` is that of an open request"))
         elif max(len(self._open), len(self._tasks)) >= MOST_OPEN:
@@ -214,7 +220,8 @@ class Proxy:
             return
         found = self._open.get(message.id) if message.id is not None else None
         if found is None or found.asking is not None:
-            _LOG.warning("an answer of the server is dropped, because nothing was asked")
+            _LOG.warning("an answer of the server is dropped, because nobody waits for it")
+            self._given_up -= {message.id}
         elif found.allowed is None and found.request.method != methods.LIST:
             self._closed(message.id)
             await self._to_client(self.gate.passed(found.request, message))
@@ -304,8 +311,7 @@ class Proxy:
         for found in tuple(self._open.values()):
             if found.allowed is None or found.asking is not None:
                 continue
-            # INVARIANT: first, so that what the server still answers is not shown.
-            self._closed(found.request.id)
+            self._give_up(found)
             answer = found.allowed.call.answer
             told = refusals.stopped(answer, why)
             self._start(self.gate.lost(found.allowed))
@@ -348,6 +354,15 @@ class Proxy:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ConnectionError):
             _LOG.error("a message could not be handled: %s", type(error).__name__)
+
+    def _give_up(self, found: _Open) -> None:
+        """Have what the server still answers to a request shown to nobody.
+
+        INVARIANT: its id is that of no other request meanwhile, as whose result it would be handed on.
+        """
+        self._closed(found.request.id)
+        if found.request.id is not None:
+            self._given_up.add(found.request.id)
 
     def _closed(self, message_id: MessageId | None) -> None:
         if message_id is not None:

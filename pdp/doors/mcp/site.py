@@ -166,7 +166,7 @@ class Site:
             await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
         elif message.id is None:
             await self._said(conversation, message, headers, reply)
-        elif conversation.mcp_session and message.id in conversation.open:
+        elif message.id in conversation.open or message.id in conversation.given_up:
             refuse(self._observer, Refusal.MALFORMED)
             told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
             await reply.message(told)
@@ -190,6 +190,8 @@ class Site:
             finally:
                 party.visitor.open -= 1
                 conversation.open.pop(message.id, None)
+                if conversation.mcp_session and exchange.unanswered:
+                    party.give_up(conversation, message.id)
 
     async def _while_there(self, exchange: Exchange, message: Message, receive: Receive, reply: Reply) -> None:
         """Run an exchange until its end, or until the client has gone or has taken it back."""

@@ -262,3 +262,42 @@ async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: Ru
 
         assert "tools" in message_of(got["mine"])["result"]
         assert (404, 404) == (got["other"].status_code, ended.status_code)
+
+
+def reusing(tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a call whose id another one has, too."""
+    return {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+
+
+async def test_a_late_answer_is_not_that_of_a_call_with_the_same_id(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server finds by the id the stream on which it answers, and each result has the obligations of its own call.
+
+    Beyond a bound of such ids, which take memory, the session of MCP is over.
+    """
+    monkeypatch.setattr(parties, "MOST_GIVEN_UP", 2)
+    async with world(desk_pdp) as here, httpx2.AsyncClient(timeout=PATIENCE) as http:
+        session_id, handle = here.session()
+        begun = await here.post(GREETING, handle=handle)
+        session = {"mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": LEGACY, HANDLE: handle}
+
+        async def given_up(number: int) -> None:
+            here.desk.begun.clear()
+            body = {**reusing("slow", {"steps": 1}), "id": number}
+            async with http.stream("POST", here.url, json=body, headers={**ACCEPT, **session}):
+                await here.desk.begun.wait()
+            await here.until(lambda: len(here.reported(session_id)) == number - 6)
+
+        await given_up(7)
+        again = await here.post(reusing("echo", {"text": "mine"}), session)
+        other = await here.post({**reusing("echo", {"text": "mine"}), "id": 70}, session)
+        await given_up(8)
+        # What came of a call is reported before it is given up.
+        async with asyncio.timeout(PATIENCE):
+            while (await here.post({"jsonrpc": "2.0", "id": 9, "method": "ping"}, session)).status_code != 404:
+                pass
+
+        assert {"code": -32600, "message": "`id` is that of an open request"} == message_of(again)["error"]
+        assert "mine" == message_of(other)["result"]["content"][0]["text"]
+        assert {"echo": 1, "slow": 2} == here.desk.ran

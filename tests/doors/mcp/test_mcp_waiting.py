@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+from pdp.doors.mcp import proxy
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import PATIENCE, approve, approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
@@ -128,3 +131,59 @@ async def test_no_other_call_is_cancelled(pdp: RunningServer) -> None:
 
     assert said["result"]["isError"] is False
     assert {"reset": 1} == it.server.ran
+
+
+@pytest.mark.parametrize("how", ["cancelled", "stopped"])
+async def test_a_late_answer_is_not_that_of_a_request_with_the_same_id(pdp: RunningServer, how: str) -> None:
+    """Else what must be redacted would be handed on as the result of a ping; the id is free once it is answered."""
+    opened, server, held = approved(pdp), ToolServer(), list[Any]()
+
+    def hold(request: Any) -> tuple[bytes, ...]:
+        held.append(request)
+        return ()
+
+    server.reactions["tools/call"] = hold
+    async with conversation(pdp, handle=opened.session_handle, server=server, watched=True) as it:
+        await it.say(it.request("tools/call", {"name": "people", "arguments": {}}, "it"))
+        await it.until(lambda: bool(held))
+        if how == "cancelled":
+            await it.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "it"}})
+        else:
+            pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+            await it.answer("it")
+        it.seen.clear()
+        again = await it.ask("ping", number="it")
+        await it.write(server.answer(held[0], {"content": [{"type": "text", "text": "ann@example.com"}]}))
+        await it.ask("ping")
+        late = b"".join(it.seen)
+        it.seen.clear()
+        free = await it.ask("ping", number="it")
+
+    assert {"code": -32600, "message": "`id` is that of an open request"} == again["error"]
+    assert b"example.com" not in late
+    assert {} == free["result"]
+
+
+async def test_only_so_many_requests_are_cancelled_that_a_server_may_still_answer(
+    pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their ids take memory. Beyond a bound a request goes on, and is answered."""
+    monkeypatch.setattr(proxy, "MOST_GIVEN_UP", 3)
+    server, held = ToolServer(), list[Any]()
+
+    def hold(request: Any) -> tuple[bytes, ...]:
+        held.append(request)
+        return ()
+
+    server.reactions["ping"] = hold
+    async with conversation(pdp, server=server) as it:
+        for number in range(100, 104):
+            await it.say(it.request("ping", number=number))
+            await it.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}})
+        await it.until(lambda: len(held) == 4)
+        for request in held:
+            await it.write(server.answer(request, {}))
+        await it.answer(103)
+
+    assert 3 == len(server.sent("notifications/cancelled"))
+    assert not any(json.loads(line).get("id") in range(100, 103) for line in it.seen)
