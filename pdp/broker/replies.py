@@ -6,15 +6,18 @@ import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from pdp.broker.sending import Answer
 from pdp.calltokens.asgi import Receive, Send
 from pdp.foundation.egress import Egress
 
+# For one piece of an answer.
+_TAKING_SECONDS: Final = 30.0
+
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer."""
+    """Nobody waits for the answer, or takes it."""
 
 
 class Running:
@@ -48,7 +51,10 @@ class Reply:
         self._begun = False
 
     def stream(self, loop: asyncio.AbstractEventLoop, answer: Answer) -> None:
-        """Hand on an answer as it comes, from the thread that reads it; a slow client slows it."""
+        """Hand on an answer as it comes, from the thread that reads it; a slow client slows it.
+
+        Raise `ClientGoneError` when the client has gone, or does not take it: the thread is there for others too.
+        """
 
         def put(message: Mapping[str, Any]) -> None:
             try:
@@ -74,4 +80,5 @@ class Reply:
 
     async def _put(self, message: Mapping[str, Any]) -> None:
         self._begun = True
-        await self._send(dict(message))
+        async with asyncio.timeout(_TAKING_SECONDS):
+            await self._send(dict(message))

@@ -8,6 +8,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -290,6 +291,34 @@ def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> N
     finally:
         released.set()
         here.upstream.pieces = before
+        face.close()
+
+    assert "broken" == here.record.events[-1].facts["outcome"]
+
+
+def test_a_client_that_does_not_take_the_answer_holds_no_thread(here: World) -> None:
+    """Otherwise as many of them as there are threads would keep all others out, for as long as they like."""
+    face = ProxyFace(here.broker, presenter=lambda _: PRESENTER)
+    messages = [{"type": "http.request", "body": b""}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": b"/github/repos/x",
+        "query_string": b"",
+        "headers": [(b"pdp-call-token", token().encode())],
+    }
+    try:
+        with patch("pdp.broker.replies._TAKING_SECONDS", 0.01):
+            asyncio.run(asyncio.wait_for(face(scope, receive, send), PATIENCE))
+    finally:
         face.close()
 
     assert "broken" == here.record.events[-1].facts["outcome"]
