@@ -18,7 +18,9 @@ from pdp.calltokens.claims import HEADER, MOST_SECONDS, decoded, read
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 
 _PLACEHOLDER_BYTES: Final = 32
-_REFUSED, _PARSE_ERROR = -32001, -32700
+_REFUSED, _PARSE_ERROR, _INVALID = -32001, -32700, -32600
+# What begins otherwise asks for something, and waits for its turn.
+_NOTIFIES: Final = "notifications/"
 
 
 def new_placeholder() -> str:
@@ -68,8 +70,11 @@ class Piping:
             task = asyncio.ensure_future(self._ask(message, message["id"]))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
-        else:
+        elif "method" not in message or ("id" not in message and str(message["method"]).startswith(_NOTIFIES)):
             self._to_server(_line(message))
+        else:
+            # INVARIANT: a server that answers it all the same would do so with the token of another call.
+            self._answer(None, _INVALID, "no notification, and its id is neither a text nor a whole number")
 
     def from_server(self, line: bytes) -> None:
         """Take a line of the server."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pdp.broker.baseurl import BaseURL
 from pdp.broker.piping import Piping, new_placeholder
 from pdp.broker.proxy import ProxyFace
@@ -89,6 +91,23 @@ def test_a_call_without_its_own_token_does_not_reach_the_server() -> None:
         one["error"]["data"]["reason"] for one in ends.client if "data" in one["error"]
     ]
     assert [-32700, -32700] == [one["error"]["code"] for one in ends.client[-2:]]
+
+
+@pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": 1.5}, {"id": [1]}])
+@pytest.mark.parametrize("method", ["tools/call", "resources/read"])
+def test_a_request_without_an_id_that_has_a_turn_does_not_reach_the_server(odd: dict[str, Any], method: str) -> None:
+    """A server that takes it all the same would use the call token of the call that is under way."""
+
+    async def test(ends: Ends) -> None:
+        await ends.says(**call(token()))
+        await ends.says(method=method, params=call(token())["params"], **odd)
+        await ends.says(id=7, result={})
+        await ends.says(method="notifications/x")
+
+    ends = run(test)
+
+    assert [1, 7, None] == [one.get("id") for one in ends.server]
+    assert [-32600] == [one["error"]["code"] for one in ends.client]
 
 
 def test_one_request_at_a_time_is_with_the_server() -> None:
