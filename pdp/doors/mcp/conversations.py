@@ -22,6 +22,9 @@ from pdp.observer import DoorObserver
 # How long a definition is taken for what the server does.
 _FRESH_SECONDS = 10.0
 _LIST_SECONDS, _END_SECONDS = 30.0, 5.0
+# How long a server may take to say that it has taken a message that has no answer, and how many the proxy itself sends
+# at one time in one session of MCP: a server that asks and does not listen must not use up connections.
+TAKEN_SECONDS, MOST_TOLD = 30.0, 64
 
 T = TypeVar("T")
 
@@ -85,6 +88,7 @@ class Conversation:
         # stream on which they answer.
         self.given_up: set[MessageId] = set()
         self.server_asks: set[MessageId] = set()
+        self._told = 0
         self._upstream = upstream
         self._load = load
         self.gate = Gate(
@@ -104,12 +108,23 @@ class Conversation:
         """Return the headers with which a client's request is sent on."""
         return {**http.to_server(of_client), **({http.SESSION: self.mcp_session} if self.mcp_session else {})}
 
-    async def tell_server(self, text: str) -> None:
-        """Send the server a message of the proxy's own that has no answer. Never raises."""
-        with suppress(UpstreamError):
-            headers = self._own_headers(self.version)
-            async with self._upstream.exchange("POST", headers, text.encode("utf-8"), load=self._load) as answer:
-                await answer.body()
+    def tell_server(self, text: str) -> None:
+        """Send the server a message of the proxy's own that has no answer, unless it is slow to take others."""
+        if self._told < MOST_TOLD:
+            self._told += 1
+            self.background.begin(self._tell(text))
+
+    async def _tell(self, text: str) -> None:
+        try:
+            with suppress(UpstreamError, TimeoutError):
+                headers, content = self._own_headers(self.version), text.encode("utf-8")
+                async with (
+                    asyncio.timeout(TAKEN_SECONDS),
+                    self._upstream.exchange("POST", headers, content, load=self._load) as answer,
+                ):
+                    await answer.body()
+        finally:
+            self._told -= 1
 
     async def _ask_server(self, method: str, params: Mapping[str, Any]) -> Message:
         number = f"pdp-{secrets.token_hex(8)}"

@@ -11,7 +11,7 @@ from typing import Any
 from pdp.client import FrozenError, PDPClientError
 from pdp.doors import refusals
 from pdp.doors.feeds import heard
-from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import answers, conversations, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.messages import Message
@@ -64,10 +64,17 @@ async def send_on(
 ) -> None:
     """Send on what the server only takes note of."""
     try:
-        async with upstream.exchange(method, conversation.headers(headers), body) as answer:
+        async with (
+            asyncio.timeout(conversations.TAKEN_SECONDS),
+            upstream.exchange(method, conversation.headers(headers), body) as answer,
+        ):
             status = answer.status
     except UpstreamError as error:
         raise RefusedRequestError(BAD_GATEWAY, str(error)) from None
+    except TimeoutError:
+        raise RefusedRequestError(
+            BAD_GATEWAY, "The server behind this proxy does not answer. Try again later."
+        ) from None
     await reply.nothing(status_of(status))
 
 
@@ -96,7 +103,7 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
         await reply.event(message.text)
     elif conversation.mcp_session:
         told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
-        conversation.background.begin(conversation.tell_server(told))
+        conversation.tell_server(told)
 
 
 async def watch(party: Party, reply: Reply, changed: str) -> None:

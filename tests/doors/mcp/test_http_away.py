@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from pdp.doors.mcp import conversations
 from pdp.doors.mcp.credentials import Credentials
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
@@ -179,3 +182,39 @@ async def test_a_proxy_that_ends_ends_its_streams(desk_pdp: RunningServer, caplo
     assert first.startswith("event:")
     assert rest
     assert "Exception in ASGI application" not in caplog.text
+
+
+async def test_a_server_that_takes_no_messages_holds_up_nobody(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it only has to take note of waits for a moment, and what the proxy itself refuses it takes few connections.
+
+    Else a server that asks and never listens, or a client that tells it much, would use up all connections.
+    """
+    monkeypatch.setattr(conversations, "TAKEN_SECONDS", 0.2)
+    monkeypatch.setattr(conversations, "MOST_TOLD", 3)
+    told: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        message = json.loads((await receive())["body"])
+        if message.get("id") is None or "method" not in message:
+            told.append(message)
+            await asyncio.Event().wait()
+        headers: dict[str, str] = {"content_type": "text/event-stream", "mcp_session_id": "one"}
+        asking = b'data: {"jsonrpc":"2.0","id":%d,"method":"roots/list"}\n\n'
+        asked = b"".join(asking % number for number in range(99)) if message["method"] == "ping" else b""
+        end = b'data: {"jsonrpc":"2.0","id":3,"result":{}}\n\n'
+        await answering(200, asked + end, **headers)(scope, receive, send)
+
+    async with behind(Desk(), app) as url, world(desk_pdp, upstream=url) as here:
+        _, handle = here.session()
+        await here.post({"jsonrpc": "2.0", "id": 3, "method": "initialize", "params": {}}, handle=handle)
+        session = {"mcp-session-id": "one"}
+        said = await here.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, session, handle=handle)
+        pinged = await here.post({"jsonrpc": "2.0", "id": 3, "method": "ping"}, session, handle=handle)
+        await here.until(lambda: len(told) == 4)
+        again = await here.post({"jsonrpc": "2.0", "id": 3, "method": "prompts/list"}, session, handle=handle)
+
+    assert 502 == said.status_code
+    assert [{}, {}] == [message_of(one)["result"] for one in (pinged, again)]
+    assert 4 == len(told)
