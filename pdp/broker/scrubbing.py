@@ -17,6 +17,9 @@ from urllib.parse import quote
 MASK: Final = b"***"
 # Shorter words occur by chance, and guard nothing.
 SHORTEST: Final = 8
+# What Go and .NET escape in JSON besides what must be, each in its own way, so that pages can hold it.
+_OF_GO: Final = {ord(letter): f"\\u{ord(letter):04x}" for letter in "&<>"}
+_OF_NET: Final = {ord(letter): f"\\u{ord(letter):04X}" for letter in "\"&'+<>`"}
 
 
 class Scrubber:
@@ -119,7 +122,8 @@ def _forms(word: bytes) -> Iterator[bytes]:
     yield from (everything.upper(), everything)
     text = word.decode("utf-8", "replace")
     quoted = json.dumps(text)[1:-1]
-    yield from (quoted.encode(), quoted.replace("/", "\\/").encode())
+    yield from (quoted.encode(), quoted.replace("/", "\\/").encode(), quoted.translate(_OF_GO).encode())
+    yield text.replace("\\", "\\\\").translate(_OF_NET).encode()
     units = text.encode("utf-16-be").hex("u", 2)
     for digits in (units, units.upper().replace("U", "u")):
         yield b"\\u" + digits.replace("u", "\\u").encode()

@@ -71,6 +71,12 @@ def test_the_password_inside_of_a_basic_credential_is_masked() -> None:
     assert b"you are me with " + MASK == scrubber.whole(b"you are me with correct horse")
 
 
+@pytest.mark.parametrize("echo", [rb"a\\b\u0026c+\u003cd\u003e\"e'f", rb"a\\b\u0026c\u002B\u003Cd\u003E\u0022e\u0027f"])
+def test_a_secret_is_masked_as_the_encoders_of_go_and_of_net_write_it(echo: bytes) -> None:
+    """Both escape letters that JSON has not to escape, such as the `+` of base64."""
+    assert b'{"error":"***"}' == Scrubber(b"a\\b&c+<d>\"e'f").whole(b'{"error":"' + echo + b'"}')
+
+
 def test_a_form_inside_of_another_does_not_open_it() -> None:
     """A secret that repeats itself is masked as a whole, also when its end comes later."""
     secret = b"abababab"
