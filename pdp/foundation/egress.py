@@ -28,6 +28,8 @@ WHOLE_SECONDS: Final = 60.0
 _CHUNK_BYTES: Final = 64 * 1024
 # Translators reach an IPv4 address by its last four bytes (RFC 6052).
 _TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# All that is given out of IPv6 (RFC 4291). Beyond it are translators of a network's own, and what is no longer used.
+_GIVEN_OUT: Final = ipaddress.IPv6Network("2000::/3")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 T = TypeVar("T")
@@ -180,6 +182,8 @@ def is_public(text: str) -> bool:
         embedded = address.ipv4_mapped or address.sixtofour
         if address in _TRANSLATED:
             embedded = ipaddress.IPv4Address(address.packed[-4:])
+        if embedded is None and address not in _GIVEN_OUT:
+            return False
         address = embedded or address
     return address.is_global and not address.is_multicast
 

@@ -48,6 +48,10 @@ from tests.machinery.credentials.authority import Authority
         ("::ffff:169.254.169.254", False),
         ("64:ff9b::a9fe:a9fe", False),
         ("2002:a9fe:a9fe::1", False),
+        ("64:ff9b:1::a9fe:a9fe", False),
+        ("::ffff:0:a9fe:a9fe", False),
+        ("::a9fe:a9fe", False),
+        ("fec0::1", False),
     ],
 )
 def test_only_the_public_network_is_public(address: str, public: bool) -> None:  # noqa: FBT001 - a column
