@@ -102,7 +102,8 @@ class CallTokens:
         Whether it was used is for the verifier to know. Raise `UnavailableError` when the store does not answer.
         """
         key = self._history.call_token_keys().get(key_named_by(token))
-        if key is None or not self.issuer:
+        # It stays in the store until the next one is published, which may be never.
+        if key is None or key.ends_at <= self._now().wall_at or not self.issuer:
             raise CallTokenRefusedError(Reason.UNKNOWN_KEY, "signed by a key that is not published")
         claims = claims_of(token, PublicCallKey(content=key.content))
         snapshot = self._snapshots.of_session(claims.session_id, caller, least)

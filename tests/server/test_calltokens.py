@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -341,6 +342,20 @@ def test_a_key_signs_for_an_hour_and_is_published_until_its_last_token_ends(site
     assert {first, second} <= both
     assert first not in later
     assert second in later
+
+
+def test_a_stolen_key_signs_nothing_that_counts_after_its_end(site: Site) -> None:
+    """Also while no other key has taken its place, as at a server that nobody asks for tokens any more."""
+    _, handle = site.session(duration=8 * 3600)
+    token = site.token(handle)
+    stolen = next(one for one in gc.get_objects() if isinstance(one, CallKey) and one.public.id == key_named_by(token))
+    site.server.clock.advance(3600.0 + 66.0)
+    now = int(site.server.clock.now().wall_at)
+    forged = stolen.signed(replace(claims_of(token, stolen.public), issued_at=now, expires_at=now + 15))
+
+    answer = site.server.client("notes").check_call_token(forged)
+
+    assert (False, Reason.UNKNOWN_KEY) == (answer.valid, answer.reason)
 
 
 def test_another_bundle_ends_tokens() -> None:
