@@ -229,12 +229,23 @@ class Site:
         if conversation is None:
             raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
         if method == "GET":
-            await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
-            if reply.begun and not reply.ended:
-                await reply.end()
+            await self._listen(party, conversation, headers, receive, reply)
             return
         party.end(mcp_session)
         await send_on(self._upstream, method, conversation, headers, reply)
+
+    async def _listen(
+        self, party: Party, conversation: Conversation, headers: http.Headers, receive: Receive, reply: Reply
+    ) -> None:
+        if party.visitor.open >= MOST_OPEN:
+            raise RefusedRequestError(UNAVAILABLE, "too many requests are open", why=Refusal.TOO_MANY)
+        party.visitor.open += 1
+        try:
+            await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
+        finally:
+            party.visitor.open -= 1
+        if reply.begun and not reply.ended:
+            await reply.end()
 
 
 async def _message(headers: http.Headers, receive: Receive, share: Share, *, most: int) -> Message:

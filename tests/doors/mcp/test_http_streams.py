@@ -13,7 +13,7 @@ from mcp import MCPError
 from mcp.types import ListRootsResult
 
 from pdp.client import PDPClientError
-from pdp.doors.mcp import parties, streams
+from pdp.doors.mcp import parties, site, streams
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
 from tests.doors.mcp.webworld import HANDLE, KeptEvents, World, message_of, text_of, world
@@ -301,3 +301,24 @@ async def test_a_late_answer_is_not_that_of_a_call_with_the_same_id(
         assert {"code": -32600, "message": "`id` is that of an open request"} == message_of(again)["error"]
         assert "mine" == message_of(other)["result"]["content"][0]["text"]
         assert {"echo": 1, "slow": 2} == here.desk.ran
+
+
+async def test_the_streams_of_a_session_are_open_requests_of_it(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one session could take all connections of the proxy. What it may open is free again when a stream ends."""
+    monkeypatch.setattr(site, "MOST_OPEN", 1)
+    async with world(desk_pdp) as here, httpx2.AsyncClient(timeout=PATIENCE) as http:
+        _, handle = here.session()
+        begun = [await here.post(GREETING, handle=handle) for _ in range(2)]
+        first, second = (
+            {"mcp-session-id": one.headers["mcp-session-id"], HANDLE: handle, "accept": "text/event-stream"}
+            for one in begun
+        )
+        async with http.stream("GET", here.url, headers=first) as stream:
+            refused = await http.get(here.url, headers=second)
+        async with asyncio.timeout(PATIENCE):
+            while (await here.post({"jsonrpc": "2.0", "id": 2, "method": "ping"}, second)).text.count("Too many"):
+                pass
+
+        assert [200, 503] == [stream.status_code, refused.status_code]
