@@ -37,7 +37,10 @@ class StdioServer:
     base_path: str = ""
 
     async def run(self, environment: Mapping[str, str] = os.environ) -> int:
-        """Run it on the pipes of this process, and return its exit status. Raise `ConfigurationError`."""
+        """Run it on the pipes of this process, and return its exit status.
+
+        Raise `ConfigurationError`, also for a message that is too long, of either side.
+        """
         require_own_socket(self.broker, "anyone could take the call tokens")
         placeholder = new_placeholder()
         with LoopbackListener() as listener:
@@ -50,7 +53,11 @@ class StdioServer:
                 for work in (serve(app, listener), _from_client(piping, process), _from_server(piping, process))
             ]
             try:
-                return await process.wait()
+                status = await process.wait()
+                if tasks[1].done():
+                    # It raises when a message of the client was too long.
+                    tasks[1].result()
+                return status
             finally:
                 # What it said last is still on its way.
                 with suppress(TimeoutError):
@@ -86,7 +93,7 @@ def _to_client(line: bytes) -> None:
 async def _from_client(piping: Piping, process: asyncio.subprocess.Process) -> None:
     reader = asyncio.StreamReader(limit=_MOST_LINE_BYTES)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    while line := await reader.readline():
+    while line := await _line(reader, process):
         piping.from_client(line)
     # The client has gone: a server over pipes ends with its input.
     if process.stdin is not None:
@@ -94,5 +101,15 @@ async def _from_client(piping: Piping, process: asyncio.subprocess.Process) -> N
 
 
 async def _from_server(piping: Piping, process: asyncio.subprocess.Process) -> None:
-    while process.stdout is not None and (line := await process.stdout.readline()):
+    while process.stdout is not None and (line := await _line(process.stdout, process)):
         piping.from_server(line)
+
+
+async def _line(reader: asyncio.StreamReader, process: asyncio.subprocess.Process) -> bytes:
+    """Return the next line, empty at the end. One that is too long ends the server: its rest could pass for another."""
+    try:
+        return await reader.readline()
+    except ValueError:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        raise ConfigurationError(f"a message has more than {_MOST_LINE_BYTES} bytes, so the server is ended") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -254,6 +255,31 @@ def test_a_server_over_pipes_works_without_its_key(site: Site) -> None:
     assert "no call token" in answers[4]["error"]["message"]
     ((_, path, headers, _),) = site.upstream.got
     assert ("/v1/n", f"Bearer {CANARY}") == (path, headers["authorization"])
+
+
+@pytest.mark.parametrize(("said", "program"), [(5, "input(); input()"), (0, "print('x' * 5 * 2**20); input()")])
+def test_a_message_over_pipes_that_is_too_long_ends_the_server(tmp_path: Path, said: int, program: str) -> None:
+    """Whichever side it comes from: otherwise its client would wait for ever."""
+    with socket.socket(socket.AF_UNIX) as broker:
+        broker.bind(str(tmp_path / "s"))
+        where = ("--broker", f"unix:{tmp_path}/s", "--key-variable", "K", "--url-variable", "U")
+        command = [sys.executable, "-m", "pdp.broker.cli", "stdio", "--server", "notes", *where]
+        with subprocess.Popen(
+            [*command, "--", sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdin
+            assert process.stderr
+            with suppress(BrokenPipeError):
+                process.stdin.write(b"x" * said * 2**20)
+                process.stdin.flush()
+            try:
+                status = process.wait(PATIENCE)
+            finally:
+                process.kill()
+            assert (2, True) == (status, b"a message has more than 4194304 bytes" in process.stderr.read())
 
 
 def _limit(pid: int) -> str:
