@@ -88,7 +88,8 @@ class Sender:
     def _answer(self, got: http.client.HTTPResponse, scrubber: Scrubber) -> Answer:
         if got.status not in _FINAL or (got.status in _REDIRECTS and got.status != _NOT_MODIFIED):
             raise EgressError(f"answers `{got.status}`, and neither redirects nor upgrades are followed")
-        if got.getheader("content-encoding", "identity").lower() != "identity":
+        coded = got.getheader("content-encoding", "identity").lower() != "identity"
+        if coded or got.getheader("transfer-encoding", "chunked").lower() != "chunked":
             # It could not be searched for the secret.
             raise EgressError("answers in an encoding that was not requested")
         more = self.rules.proxy.response_headers if self.rules.proxy else ()
