@@ -140,4 +140,4 @@ def _datetime(text: str) -> int | None:
     except ValueError:
         return None
     zone = timedelta(hours=int(hours or 0), minutes=int(f"{(hours or '+')[0]}{minutes or 0}"))
-    return (moment - zone - _EPOCH) // timedelta(milliseconds=1) + int(thousandths or 0)
+    return (moment - _EPOCH - zone) // timedelta(milliseconds=1) + int(thousandths or 0)

@@ -33,6 +33,8 @@ COMPARED = [
     ('context.now != datetime("2026-01-01T00:00:00.007Z")', [(0, False, NEW_YEAR + 7)]),
     ('context.now >= datetime("2026-01-01T00:00:00+0130")', [(0, False, NEW_YEAR - HOUR - HOUR // 2)]),
     ('context.now > datetime("2026-01-01T00:00:00.500-0030")', [(0, False, NEW_YEAR + HOUR // 2 + 500)]),
+    # Before the first year that Python knows.
+    ('context.now > datetime("0001-01-01T00:00:00+0030")', [(0, False, -62135596800000 - HOUR // 2)]),
     ('context["now"].offset(duration("-1h")) == datetime("2026-01-01")', [(-HOUR, False, NEW_YEAR)]),
     (
         'context.now.offset(duration("1d")).offset(duration("2h3m4s5ms")).toTime() > duration("0ms")',
