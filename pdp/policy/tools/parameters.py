@@ -156,7 +156,7 @@ class ListingType:
     """A list of objects: their number, and the values of some members as sets.
 
     The opaque labels name each member that an object lacks or that is null, and each that is not shown: the sets do not
-    say which values belong to the same object.
+    say which values belong to the same object. Members that are not declared are refused.
     """
 
     label: Label
@@ -178,6 +178,9 @@ class ListingType:
             raise _UnfitError("must be a list")
         if not all(type(one) is dict for one in found):
             raise _UnfitError("must be an object", "[*]")
+        known = {*(one.name for one in self.members), *self.others}
+        if not all(known.issuperset(one) for one in found):
+            raise _UnfitError(_UNDECLARED, "[*]")
         shown: dict[str, object] = {COUNT: len(found)}
         try:
             for member in self.members:
@@ -195,6 +198,8 @@ class ListingType:
 COUNT = "count"
 # The label of all parameters that a tool accepts without declaring them.
 FURTHER: Label = "*"
+# The agent chooses the name. It may hold anything, so it is not repeated.
+_UNDECLARED = "holds a parameter that is not declared"
 NUMBER = OpaqueType(reason="a number; `type: decimal` would type it")
 
 
@@ -301,8 +306,7 @@ class RecordType:
             if self.open:
                 hidden.append(FURTHER)
                 return converted
-            # The agent chooses the name. It may hold anything, so it is not repeated.
-            raise _UnfitError("holds a parameter that is not declared")
+            raise _UnfitError(_UNDECLARED)
         return converted
 
     def parameter(self, name: str) -> Parameter | None:
