@@ -90,7 +90,7 @@ class People:
             bundle_version=snapshot.bundle.version,
             digest=_digest(key, b"call", *bound, written),
             names=_digest(key, b"names", *bound, *key_paths(arguments)),
-            targets=frozenset([_digest(key, b"target", *bound, *name) for name in names or ()]),
+            targets=frozenset([_digest(key, b"target", *bound, one.role, one.path, *one.name) for one in names or ()]),
             asks=ruling.asks,
             run=0 if names is None or tool.critical else _run(ruling.asks),
         )

@@ -30,6 +30,7 @@ from pdp.policy.directory import Directory
 from pdp.policy.purposes import Purpose
 from pdp.policy.terms import TARGETS, read_terms
 from pdp.policy.tools.catalogue import Tool
+from pdp.policy.tools.targetpaths import TargetPath
 
 NAMED, KNOWN, UNSEEN, NONE, UNDECLARED = "named", "known", "unseen", "none", "undeclared"
 # From results; in this order, after the first two.
@@ -183,14 +184,22 @@ class _Known:
         self.weight = _ENTRY_BYTES + sum(_NAME_BYTES + len(name.text) for name in self.names if name)
 
 
-def names_outside(tool: Tool, arguments: Mapping[str, Any]) -> frozenset[Name] | None:
+class Outside(NamedTuple):
+    """A name outside that a call uses: as `target` of the parameter at a path, or as a `link` in any of its texts."""
+
+    role: str
+    path: str
+    name: Name
+
+
+def names_outside(tool: Tool, arguments: Mapping[str, Any]) -> frozenset[Outside] | None:
     """Return what a call with some raw JSON arguments names outside, in targets and links.
 
     None when it has no target, when one of the names equals nothing, and beyond 256 of them.
     """
-    targets = {one.name for one in _targets(tool, arguments)}
-    found = targets | {one.name for one in _links(tool, arguments)}
-    names = frozenset(name for name in found if name is not None)
+    targets = {("target", path.text, one.name) for path in tool.targets or () for one in _targets_at(path, arguments)}
+    found = targets | {("link", "", one.name) for one in _links(tool, arguments)}
+    names = frozenset(Outside(role, path, name) for role, path, name in found if name is not None)
     return names if targets and len(names) == len(found) <= MOST_TARGETS else None
 
 
@@ -234,8 +243,12 @@ def _approved_by_a_person(session: Session) -> bool:
 
 def _targets(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:
     for path in tool.targets or ():
-        for place, value in path.found(arguments):
-            yield _Found(place, name_of_value(value, path.kind))
+        yield from _targets_at(path, arguments)
+
+
+def _targets_at(path: TargetPath, arguments: Mapping[str, Any]) -> Iterator[_Found]:
+    for place, value in path.found(arguments):
+        yield _Found(place, name_of_value(value, path.kind))
 
 
 def _links(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:

@@ -59,9 +59,9 @@ class BoundCall:
 
     `definition_digest` is that of the catalogue. `digest` covers action, definition, canonical arguments and the root
     of the session's tree: a call has the same in all sessions of a tree. `names` covers the paths of all keys in the
-    arguments. `targets` holds a digest of each target and link, and is empty when one of them has no canonical name.
-    `asks` are the forbids to be lifted, sorted. `run` is how many calls like this one answer can cover, 0 when it
-    covers only this one.
+    arguments. `targets` holds a digest of each target with its parameter, and of each link; it is empty when one of
+    them has no canonical name. `asks` are the forbids to be lifted, sorted. `run` is how many calls like this one
+    answer can cover, 0 when it covers only this one.
     """
 
     session_id: str

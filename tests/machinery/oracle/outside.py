@@ -60,14 +60,18 @@ def seen(
 
 def named_outside(
     targets: Sequence[tuple[str, str]] | None, texts: Sequence[str] | None, arguments: JSON
-) -> frozenset[Form] | None:
-    """Return what a call names, in targets and links; None when that is nothing, or not plain, or too much."""
-    found = [_form_of_any(value, kind) for path, kind in targets or () for value in _at(arguments, path)]
+) -> frozenset[tuple[str, Form]] | None:
+    """Return what a call names, each target with its path and each link; None for no target, not plain, or too much."""
+    found = [(path, _form_of_any(value, kind)) for path, kind in targets or () for value in _at(arguments, path)]
     linked = [
-        form for path in texts or () for value in _at(arguments, path) for t in _strings(value) for form in links(t)
+        ("", form)
+        for path in texts or ()
+        for value in _at(arguments, path)
+        for t in _strings(value)
+        for form in links(t)
     ]
-    forms = {form for form in (*found, *linked) if form is not None}
-    plain = found and None not in (*found, *linked) and len(forms) <= 256
+    forms = {(path, form) for path, form in (*found, *linked) if form is not None}
+    plain = found and len(forms) == len({*found, *linked}) <= 256
     return frozenset(forms) if plain else None
 
 

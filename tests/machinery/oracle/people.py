@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
     bundle: object
     asks: frozenset[Ask]
     keys: frozenset[tuple[str, ...]]
-    outside: frozenset[Form]
+    outside: frozenset[tuple[str, Form]]
     run: int
     made: Try
 
@@ -172,7 +172,7 @@ def keys(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from keys(inner, (*above, "[]"))
 
 
-def run_of(tool: Tool, asks: Sequence[Ask], outside: frozenset[Form] | None) -> int:
+def run_of(tool: Tool, asks: Sequence[Ask], outside: frozenset[tuple[str, Form]] | None) -> int:
     """Return how many calls a person may allow at once: as many as each forbid says, if it is plain whom they reach."""
     if outside is None or tool.risk == "destructive" or "critical" in tool.groups:
         return 0
