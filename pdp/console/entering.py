@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -22,13 +23,15 @@ from pdp.console.provider import Flow, Provider
 from pdp.console.published import LogInFailedError
 from pdp.console.visits import SEE_OTHER, Desk, UnprovenError, Visit, see
 
-# How long a person may take at the provider, and how many may be there.
-FLOW_SECONDS, MOST_FLOWS = 600.0, 1024
+# How long a person may take at the provider.
+FLOW_SECONDS = 600.0
+# Of so many answers it is known that they were used; the provider takes the code of an answer once, too.
+_MOST_USED = 1024
 LONGEST_AGE = 3600.0
 # Where the provider leads back to.
 BACK = "/log-in/back"
 _UNAUTHORIZED, _FORBIDDEN = 401, 403
-_COOKIE_BYTES = 32
+_COOKIE_BYTES, _KEY_BYTES, _STATE_BYTES = 32, 32, 16
 # A path of the console: it begins with one slash, and browsers take no part of it for a host.
 _PATH = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,500}")
 _PAGE = re.compile(r"/(?:sessions|approvals)/[a-z0-9_]{1,64}")
@@ -39,14 +42,49 @@ _SECONDS = re.compile(r"[1-9][0-9]{0,4}")
 class Begun:
     """A log-in of a browser that is at the provider, and the page to which it leads.
 
-    `browser` is a digest of the cookie of the browser that began it. `max_age` is 0.0 where any log-in will do.
+    `max_age` is 0.0 where any log-in will do. `ends_at` is on the boot clock.
     """
 
-    flow: Flow
-    browser: bytes
     back: str
     max_age: float
     ends_at: float
+
+
+class Flows:
+    """The log-ins that have begun. Each is in its `state`, signed for its browser, so nobody's takes another's place.
+
+    `browser` is the secret in the cookie of the browser that began it.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(_KEY_BYTES)
+        self._used: Recent[Begun] = Recent(_MOST_USED)
+
+    def begin(self, begun: Begun, browser: str) -> Flow:
+        """Return what the answer to a log-in must fit."""
+        back = urlsafe_b64encode(begun.back.encode("ascii")).decode("ascii")
+        body = f"{secrets.token_urlsafe(_STATE_BYTES)}.{begun.max_age:.0f}.{int(begun.ends_at)}.{back}"
+        return self._flow(f"{body}.{self._signature('state', body, browser)}")
+
+    def take(self, state: str, browser: str, now_at: float) -> tuple[Begun, Flow] | None:
+        """Return the log-in of a state, once; None when it is over, was taken, or is another browser's."""
+        body, _, signature = state.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature("state", body, browser).encode()):
+            return None
+        _, max_age, ends_at, back = body.split(".")
+        if now_at >= float(ends_at) or self._used.get(signature):
+            return None
+        begun = Begun(back=urlsafe_b64decode(back).decode("ascii"), max_age=float(max_age), ends_at=float(ends_at))
+        self._used.keep(signature, begun)
+        return begun, self._flow(state)
+
+    def _flow(self, state: str) -> Flow:
+        nonce, verifier = (self._signature(use, state, "") for use in ("nonce", "verifier"))
+        return Flow(state=state, nonce=nonce, verifier=verifier)
+
+    def _signature(self, use: str, text: str, browser: str) -> str:
+        signed = hmac.digest(self._key, digest_of(browser) + f"{use} {text}".encode(), "sha256")
+        return urlsafe_b64encode(signed).decode("ascii").rstrip("=")
 
 
 class ProviderEntry:
@@ -55,7 +93,7 @@ class ProviderEntry:
     def __init__(self, desk: Desk, provider: Provider) -> None:
         self._desk = desk
         self._provider = provider
-        self._begun: Recent[Begun] = Recent(MOST_FLOWS)
+        self._flows = Flows()
         self._cookie = desk.place.cookie + "-entry"
 
     @property
@@ -117,18 +155,15 @@ class ProviderEntry:
         max_age = min(float(fresh), LONGEST_AGE) if _SECONDS.fullmatch(fresh) else 0.0
         # Several tabs may log in at once, so what the browser has stays.
         secret = request.cookies.get(self._cookie) or secrets.token_urlsafe(_COOKIE_BYTES)
-        try:
-            url, flow = await self._provider.begin(max_age=max_age)
-        except LogInFailedError as error:
-            return self._failed(str(error))
         begun = Begun(
-            flow=flow,
-            browser=digest_of(secret),
             back=back if _PATH.fullmatch(back) else "/",
             max_age=max_age,
             ends_at=self._desk.clock.now().boot_at + FLOW_SECONDS,
         )
-        self._begun.keep(flow.state, begun)
+        try:
+            url = await self._provider.begin(self._flows.begin(begun, secret), max_age=max_age)
+        except LogInFailedError as error:
+            return self._failed(str(error))
         answer = RedirectResponse(url, status_code=SEE_OTHER)
         self._desk.place.set_cookie(answer, self._cookie, secret, seconds=round(FLOW_SECONDS))
         return answer
@@ -136,14 +171,14 @@ class ProviderEntry:
     async def _finish(self, request: Request) -> Response:
         """Take the provider's answer, and begin a log-in."""
         given = request.query_params
+        browser, now_at = request.cookies.get(self._cookie, ""), self._desk.clock.now().boot_at
         # INVARIANT: a state is taken once, before anything waits, so no answer counts twice.
-        begun = self._begun.take(given.get("state", ""))
-        if begun is None or self._desk.clock.now().boot_at >= begun.ends_at:
-            return self._failed("this log-in has ended or was used before; begin it again")
-        if not hmac.compare_digest(begun.browser, digest_of(request.cookies.get(self._cookie, ""))):
-            return self._failed("this log-in was begun in another browser")
+        taken = self._flows.take(given.get("state", ""), browser, now_at)
+        if taken is None:
+            return self._failed("this log-in has ended, was used before, or began in another browser; begin it again")
+        begun, flow = taken
         try:
-            credential = await self._provider.finish(begun.flow, given)
+            credential = await self._provider.finish(flow, given)
             self._desk.person.take(credential)
             caller = await self._desk.client.get_caller()
         except LogInFailedError as error:

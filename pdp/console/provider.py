@@ -53,6 +53,12 @@ class Flow:
     verifier: str = field(repr=False)
 
 
+def new_flow() -> Flow:
+    """Return a log-in that begins."""
+    state, nonce, verifier = (generate_token(_RANDOM_CHARACTERS) for _ in range(3))
+    return Flow(state=state, nonce=nonce, verifier=verifier)
+
+
 class Provider:
     """One provider. Use it with `async with`."""
 
@@ -94,23 +100,22 @@ class Provider:
         """Return the provider's host."""
         return urlsplit(self._client.issuer).netloc
 
-    async def begin(self, *, max_age: float) -> tuple[str, Flow]:
-        """Return the address at the provider at which a log-in begins, and what its answer must fit.
+    async def begin(self, flow: Flow, *, max_age: float) -> str:
+        """Return the address at the provider at which a log-in begins.
 
         With a `max_age` other than 0.0 it is a fresh log-in. Raise `LogInFailedError`.
         """
         document = await self._published.document()
-        state, nonce, verifier = (generate_token(_RANDOM_CHARACTERS) for _ in range(3))
         fresh = {"max_age": f"{max_age:.0f}", "prompt": "login"} if max_age else {}
         url, _ = self._oauth.create_authorization_url(
             document["authorization_endpoint"],
-            state=state,
-            code_verifier=verifier,
-            nonce=nonce,
+            state=flow.state,
+            code_verifier=flow.verifier,
+            nonce=flow.nonce,
             **self._client.parameters,
             **fresh,
         )
-        return url, Flow(state=state, nonce=nonce, verifier=verifier)
+        return str(url)
 
     async def finish(self, flow: Flow, answer: Mapping[str, str]) -> Credential:
         """Return the credential for the provider's answer: the query of the address to which it led back.

@@ -175,6 +175,33 @@ def test_an_answer_counts_once_and_in_its_browser(world: Entered) -> None:
     assert 403 == browser.open(late).status_code
 
 
+def test_nobody_can_end_a_log_in_that_has_begun(world: Entered) -> None:
+    """However many others begin meanwhile, which takes no log-in: who is at the provider comes back, to their page."""
+    browser, other = world.browser(), world.browser()
+    begun = browser.fetch("GET", "/log-in?to=/now")
+    for _ in range(1100):
+        assert 303 == other.fetch("GET", "/log-in?to=/").status_code
+    ended = browser.fetch("GET", world.at_provider(begun))
+
+    assert (303, "/now") == (ended.status_code, ended.headers["location"])
+
+
+def test_a_state_is_taken_only_as_it_was_made(world: Entered) -> None:
+    """With another page, time or log-in in it, or of another browser, it begins nothing, and is not used up by that."""
+    browser, other = world.browser(), world.browser()
+    back = world.at_provider(browser.fetch("GET", "/log-in?to=/now"))
+    state, later = query(back)["state"], "9" * 9
+    parts = state.split(".")
+    others = [".".join([*parts[:at], later, *parts[at + 1 :]]) for at in range(len(parts))]
+    other.fetch("GET", "/log-in?to=/")
+    for wrong in (*others, "", ".", "....", "\udcff"):
+        forged = back.replace(quote(state, safe=""), quote(wrong, errors="surrogateescape"))
+        assert 403 == browser.fetch("GET", forged).status_code
+    assert 403 == other.fetch("GET", back).status_code
+
+    assert "/now" == browser.fetch("GET", back).headers["location"]
+
+
 def test_a_fresh_log_in_ends_the_one_before(world: Entered) -> None:
     """A cookie that somebody took before it opens nothing after it."""
     browser, thief = world.browser(), world.browser()

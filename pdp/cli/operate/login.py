@@ -25,7 +25,7 @@ from pdp.clock import SystemClock, utc_text
 from pdp.config import Settings
 from pdp.console.linkfile import write_link
 from pdp.console.logins import Credential
-from pdp.console.provider import Client, Provider
+from pdp.console.provider import Client, Provider, new_flow
 from pdp.console.published import LogInFailedError
 from pdp.console.terminal import BACK, WAIT_SECONDS, TerminalLogin
 from pdp.errors import PDPError
@@ -99,7 +99,8 @@ async def _logged_in(
         listener = opened.enter_context(Listener(f"127.0.0.1:{port}"))
         provider = await opened.enter_async_context(Provider(known, f"{listener.url}{BACK}", SystemClock()))
         try:
-            link, flow = await provider.begin(max_age=max_age)
+            flow = new_flow()
+            link = await provider.begin(flow, max_age=max_age)
             terminal = TerminalLogin(provider, flow)
             page = folder / f"login-{listener.port}.html"
             write_link(page, link, title="Log in", note="Then go back to the terminal.")
