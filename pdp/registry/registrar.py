@@ -57,7 +57,7 @@ from pdp.registry.unusual import Asked, Unusual, unusual
 from pdp.registry.usergroups import groups_shown, owned, require_few
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
-from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
+from pdp.sessions.lifecycle import LIVE, earliest_end, over_for_good, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
@@ -331,7 +331,7 @@ class Registrar:
         now = self._now()
         chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
         with outwaiting(self._sessions, chain[0].id):
-            _require_live(chain[0], now)
+            _require_endable(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         account = _closed(EventKind.SESSION_ENDED, caller, now)
         with self._sessions.fencing(account):
@@ -823,10 +823,10 @@ def _kept_of(session: Session, tool_patterns: tuple[str, ...], now: Instant) -> 
     return scope_of({a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)})
 
 
-def _require_live(session: Session, now: Instant) -> None:
-    state = state_of(session, now)
-    if state not in LIVE:
-        raise WrongStateError(f"the session is already {state.value}")
+def _require_endable(session: Session, now: Instant) -> None:
+    """Raise `WrongStateError` for a session that is over for good: nothing is left to end."""
+    if over_for_good(session, now):
+        raise WrongStateError(f"the session is already {state_of(session, now).value}")
 
 
 def _require_waiting(session: Session, now: Instant) -> None:

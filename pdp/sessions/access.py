@@ -195,17 +195,20 @@ def approve(request: AccessRequest, now: Instant, *, by: str, session_end: Deadl
 
 
 def deny(request: AccessRequest, now: Instant, *, by: str, reason: str) -> AccessRequest:
-    """Return the denied request. Raise `WrongStateError` unless OPEN.
+    """Return the denied request. Raise `WrongStateError` unless OPEN, or so again after a reboot.
 
     The no counts in the whole tree of the session, until that is over.
     """
-    _require(request, now, AccessState.OPEN, otherwise={AccessState.APPROVED: "revoke the approval"})
+    _require_closable(request, now, AccessState.OPEN, otherwise={AccessState.APPROVED: "revoke the approval"})
     return _answered(request, AccessState.DENIED, now, by, reason)
 
 
 def revoke(request: AccessRequest, now: Instant, *, by: str, reason: str) -> AccessRequest:
-    """Return the request whose approval was taken back. Raise `WrongStateError` unless APPROVED."""
-    _require(request, now, AccessState.APPROVED, otherwise={AccessState.OPEN: "deny it"})
+    """Return the request whose approval was taken back.
+
+    Raise `WrongStateError` unless APPROVED, or so again after a reboot.
+    """
+    _require_closable(request, now, AccessState.APPROVED, otherwise={AccessState.OPEN: "deny it"})
     return _answered(request, AccessState.REVOKED, now, by, reason)
 
 
@@ -327,6 +330,17 @@ def _require(
     if present is not state:
         instead = f"; {otherwise[present]} instead" if present in otherwise else ""
         raise WrongStateError(f"the access request is {present.value}, not {state.value}{instead}")
+
+
+def _require_closable(
+    request: AccessRequest, now: Instant, state: AccessState, *, otherwise: Mapping[AccessState, str]
+) -> None:
+    """Raise as `_require` does, but not for what has expired on the boot clock alone.
+
+    After a reboot only the wall clock can tell, and what was refused or taken back must hold then.
+    """
+    if request.state is not state or now.wall_at >= request.deadline.wall_at:
+        _require(request, now, state, otherwise=otherwise)
 
 
 def _answered(request: AccessRequest, state: AccessState, now: Instant, by: str, reason: str) -> AccessRequest:

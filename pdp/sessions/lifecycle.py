@@ -64,8 +64,9 @@ def approve(
 
 
 def deny(session: Session, now: Instant, *, by: str, reason: str) -> Session:
-    """Return the denied session. Raise `WrongStateError` unless REQUESTED."""
-    _require(session, now, SessionState.REQUESTED)
+    """Return the denied session. Raise `WrongStateError` unless REQUESTED, or so again after a reboot."""
+    if session.state is not SessionState.REQUESTED or over_for_good(session, now):
+        _require(session, now, SessionState.REQUESTED)
     return _closed(session, SessionState.DENIED, now, by, reason)
 
 
@@ -124,7 +125,7 @@ def recapture(session: Session, now: Instant, entities_json: str | None, *, by: 
     """
     if entities_json is None:
         return _close_live(session, SessionState.REVOKED, now, by, "its user or agent is no longer in the directory")
-    if entities_json == session.entities_json or _over_for_good(session, now):
+    if entities_json == session.entities_json or over_for_good(session, now):
         return None
     return replace(session, epoch=session.epoch + 1, entities_json=entities_json)
 
@@ -135,10 +136,10 @@ def over_at(session: Session) -> float:
 
 
 def _close_live(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session | None:
-    return None if _over_for_good(session, now) else _closed(session, state, now, by, reason)
+    return None if over_for_good(session, now) else _closed(session, state, now, by, reason)
 
 
-def _over_for_good(session: Session, now: Instant) -> bool:
+def over_for_good(session: Session, now: Instant) -> bool:
     """Say whether nothing can bring a session back. Writing it raises the high-water mark to `now`.
 
     A session past its end only on the boot clock can come back: after a reboot only the wall clock can tell. A

@@ -377,6 +377,30 @@ def test_delegation_without_a_person_needs_every_condition(pdp: Embedded) -> Non
     assert plain
 
 
+def test_what_is_over_by_the_boot_clock_alone_is_ended_for_good(pdp: Embedded, clock: FakeClock) -> None:
+    """After a reboot only the wall clock can tell, and that was set back: whoever ended it counts on that."""
+    session_id, handle = approved(pdp)
+    clock.step_wall(-5)
+    clock.advance(pdp.registrar.get(session_id, caller=PEP).session.duration)
+    assert SessionState.EXPIRED is pdp.registrar.get(session_id, caller=PEP).state
+    assert SessionState.ENDED is pdp.registrar.end(handle, caller=PEP).state
+    clock.reboot()
+
+    assert "session_ended" == basis(pdp, handle)
+
+
+def test_what_nobody_answered_by_the_boot_clock_alone_is_denied_for_good(pdp: Embedded, clock: FakeClock) -> None:
+    """It would wait again after a reboot, and another could approve it."""
+    view, _ = pdp.registrar.request(WANTED, PEP)
+    clock.step_wall(-5)
+    clock.advance(view.session.deadline.wall_at - view.session.requested_at)
+    assert SessionState.EXPIRED is pdp.registrar.get(view.session.id, caller=PEP).state
+    pdp.registrar.deny(view.session.id, reason="", caller=APPROVER)
+    clock.reboot()
+
+    assert SessionState.DENIED is pdp.registrar.get(view.session.id, caller=PEP).state
+
+
 def test_child_never_outlives_or_outreaches_its_parent(pdp: Embedded, clock: FakeClock) -> None:
     """A child's end and tools are within its parent's, also when the parent is narrowed later."""
     parent, handle = approved(pdp, replace(WANTED, may_delegate=True, duration=600.0))

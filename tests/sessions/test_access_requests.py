@@ -75,6 +75,21 @@ def test_an_approval_ends_with_its_session() -> None:
     ]
 
 
+@pytest.mark.parametrize("before", [request(), YES(request())])
+def test_what_is_over_by_the_boot_clock_alone_is_closed_for_good(before: AccessRequest) -> None:
+    """After a reboot only the wall clock can tell, and that was set back: a no counts then, too."""
+    now = at(before.deadline.boot_at)._replace(wall_at=before.deadline.wall_at - 100)
+    close = access.deny if before.state is AccessState.OPEN else access.revoke
+    closed = close(before, now, by="ann", reason="no")
+    rebooted = now._replace(boot_at=1.0, boot_id="next")
+
+    assert AccessState.EXPIRED is access.state_of(before, now)
+    assert before.state is access.state_of(before, rebooted)
+    assert access.state_of(closed, rebooted) in (AccessState.DENIED, AccessState.REVOKED)
+    with pytest.raises(WrongStateError, match="expired"):
+        close(before, at(before.deadline.wall_at), by="ann", reason="no")
+
+
 @pytest.mark.parametrize("given", [{"bundle_version": "v2"}, {"live": False}])
 def test_what_cannot_be_used_shows_as_expired(given: dict[str, Any]) -> None:
     """Another bundle is active, or the session is over; a final state stays."""
