@@ -9,6 +9,7 @@ from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pdp.client import AsyncClient, OverloadedError, PDPClientError
 from pdp.console.logins import Login
@@ -50,11 +51,10 @@ class Events:
         if visit.login.streams >= MOST_STREAMS:
             return PlainTextResponse("Too many streams are open.\n", status_code=_TOO_MANY)
         secret = visit.request.cookies.get(self._desk.place.cookie, "")
-        return StreamingResponse(self._events(visit.login, secret), media_type="text/event-stream")
+        return _Stream(visit.login, self._events(visit.login, secret))
 
     async def _events(self, login: Login, secret: str) -> AsyncIterator[bytes]:
         changed = asyncio.Event()
-        login.streams += 1
         watching = asyncio.ensure_future(self._watch(login, changed))
         try:
             while (
@@ -71,7 +71,6 @@ class Events:
                 yield _CHANGED if told else _ALIVE
             yield _OVER
         finally:
-            login.streams -= 1
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
@@ -88,6 +87,22 @@ class Events:
             with suppress(PDPClientError):
                 await watch()
             await asyncio.sleep(_AGAIN_SECONDS)
+
+
+class _Stream(StreamingResponse):
+    """A stream, which counts from when it is made: of many that come at once, none is answered before it counts."""
+
+    def __init__(self, login: Login, events: AsyncIterator[bytes]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._login = login
+        login.streams += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as long as the browser listens."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._login.streams -= 1
 
 
 async def _sessions(client: AsyncClient, changed: asyncio.Event) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 
@@ -14,6 +16,7 @@ from pdp.console.assembly import IDLE_SECONDS
 from pdp.console.connections import MOST_ON_ONE, Connections
 from pdp.console.live import LIVE, MOST_STREAMS
 from pdp.testing.inprocess import RunningServer
+from pdp.testing.waiting import wait_until
 from tests.console.desk import LOOP, Browser, World, console, requested
 from tests.console.desk import live as running
 
@@ -103,6 +106,23 @@ def test_a_browser_has_few_streams(world: World) -> None:
     finally:
         for one in opened:
             one.__exit__(None, None, None)
+
+
+def test_streams_that_are_asked_for_at_once_are_few_too(world: World) -> None:
+    """What is asked for counts before it is answered; and once they have ended, there is room again."""
+    person = world.person()
+    lines = ["GET /events HTTP/1.1", f"host: {world.place.host}", *(f"{k}: {v}" for k, v in person.cookie.items())]
+    with ExitStack() as opened:
+        browsers = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", world.listener.port), timeout=30))
+            for _ in range(5 * MOST_STREAMS)
+        ]
+        for one in browsers:
+            one.sendall("\r\n".join([*lines, "", ""]).encode())
+        answers = Counter(one.recv(12) for one in browsers)
+    wait_until(lambda: [one.streams for one in world.entry._desk.logins._by_digest.values() if one.streams] == [])
+
+    assert {b"HTTP/1.1 200": MOST_STREAMS, b"HTTP/1.1 429": 4 * MOST_STREAMS} == answers
 
 
 def test_without_a_log_in_there_is_no_stream(world: World) -> None:
