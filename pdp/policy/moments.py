@@ -108,7 +108,8 @@ def _shift(node: Tree) -> int | None:
     while isinstance(node, dict) and isinstance(node.get("offset"), list):
         node, by = node["offset"]
         more = _constant(by, "duration", _duration)
-        if more is None:
+        # Each by itself: with one that is too far, another one in the opposite direction comes too late.
+        if more is None or abs(more) > _FARTHEST:
             return None
         shift += more
     return shift if node == _NOW and abs(shift) <= _FARTHEST else None

@@ -67,6 +67,8 @@ def test_what_the_time_is_compared_with(condition: str, expected: list[tuple[int
         "context.now.toTime().toHours() == 9",
         'context.now.offset(context.input.by) < datetime("2026-01-01")',
         'context.now.offset(duration("1000000000000000ms")).offset(duration("1ms")) < datetime("2026-01-01")',
+        # For a year like this one that is an error, and was none before 2022.
+        'context.now.offset(duration("106751972000d")).offset(duration("-106751972000d")) < datetime("2100-01-01")',
         '[context.now].contains(datetime("2026-01-01"))',
         'context.now < datetime("2026-01-01") || context.now.toTime() == context.input.at',
         'context.now < (if true then datetime("2026-01-01") else datetime("2027-01-01"))',
