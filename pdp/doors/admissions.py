@@ -114,7 +114,7 @@ class Admission:
         self.under_way.came_back()
         try:
             if self._form.failed(result):
-                return self.failed() or result
+                return self.failed() or self._bounded(result)
             content = self._admitted.result = self._form.content(result)
             return self._kept(result, content, self._admitted.handed_on())
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
@@ -125,7 +125,7 @@ class Admission:
         self.under_way.came_back()
         try:
             if self._form.failed(result):
-                return await self.failed_async() or result
+                return await self.failed_async() or self._bounded(result)
             content = self._admitted.result = self._form.content(result)
             return self._kept(result, content, await awaited(self._admitted.handed_on))
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
@@ -152,6 +152,11 @@ class Admission:
         shown = result if kept is content else cast("R", self._form.with_content(result, kept))
         self.under_way.over(CallOutcome.ALLOW)
         return shown
+
+    def _bounded(self, result: R) -> R:
+        """Return what a framework wrote in place of an error. Raise `ToolResultWithheld` where it is too large."""
+        self._admitted.require_fit(self._form.content(result))
+        return result
 
     def _failed(self, *, hidden: bool) -> Refusal | None:
         if hidden:

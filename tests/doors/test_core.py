@@ -10,16 +10,19 @@ from typing import Any
 import pytest
 
 from pdp.client import CallTokenRequest, ClientSession
-from pdp.doors.admissions import Refusal, frozen
+from pdp.doors.admissions import Form, Refusal, frozen
 from pdp.doors.calltokens import attached
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError
 from tests.doors.cannot import CANNOT
-from tests.doors.conformance import DoorConformance
+from tests.doors.conformance import DoorConformance, Stage
 from tests.doors.desk import CountedTools, Driver, Step
 from tests.machinery.pages import blocks
+
+# Such a text stands for an error of the tool, as a result of its own kind does in a framework.
+_FORM: Form[Any] = Form(failed=lambda result: result.startswith("failed"))
 
 
 class PlainDriver(Driver):
@@ -33,7 +36,7 @@ class PlainDriver(Driver):
 
     def _play(self, door: Door, tools: CountedTools, step: Step, run: Any) -> str:
         step.before()
-        return _shown(door.run(_call(step, run), lambda arguments: tools(step.name, arguments)))
+        return _shown(door.run(_call(step, run), lambda arguments: tools(step.name, arguments), _FORM))
 
     async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
         """Play the steps with coroutines."""
@@ -44,7 +47,7 @@ class PlainDriver(Driver):
             async def tool(arguments: dict[str, Any], name: str = step.name) -> Any:
                 return tools(name, arguments)
 
-            shown.append(_shown(await door.run_async(_call(step, run), tool)))
+            shown.append(_shown(await door.run_async(_call(step, run), tool, _FORM)))
         return shown
 
 
@@ -62,6 +65,17 @@ class TestCore(DoorConformance):
     """The cases, without a framework."""
 
     driver = PlainDriver()
+
+    def test_an_error_in_place_of_a_result_is_bounded_too(self, stage: Stage) -> None:
+        """A tool chooses whether it calls a text an error."""
+        large, small = CountedTools(returns="failed" + "x" * 5), CountedTools(returns="failed")
+
+        (withheld,) = stage.play(large, Step(tool="big"))
+        (shown,) = stage.play(small, Step(tool="big"))
+
+        assert "at most 10 may be handed on" in withheld
+        assert "xxx" not in withheld
+        assert "failed" == shown
 
 
 def test_an_adapter_that_runs_no_tool_refuses_a_door_with_call_tokens() -> None:

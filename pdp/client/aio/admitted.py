@@ -75,6 +75,10 @@ class AsyncAdmittedCall:
             await self._report_result(labels_of(self.answer, self._labels, self.result))
         return self._duties.on_result(self.result)
 
+    def require_fit(self, error: Any) -> None:  # noqa: ANN401 - whatever stands for an error of the tool
+        """Raise `ToolResultWithheld` for an error in the form of a result that is larger than the result may be."""
+        self._duties.on_result(error)
+
     async def _report_result(self, labels: tuple[str, ...]) -> None:
         if not (self.answer.outcome_token or labels):
             return
