@@ -6,7 +6,8 @@ What runs is asked about: the arguments after validation, and after all that oth
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic_ai import AbstractToolset, RunContext, ToolReturn, ToolsetTool, WrapperToolset
@@ -53,7 +54,8 @@ class _AskingToolset(WrapperToolset[Any]):
             return await self.wrapped.call_tool(name, arguments, ctx, tool)
 
         call = FrameworkCall(name=name, arguments=tool_args, tool_call_id=ctx.tool_call_id or "", run=ctx.deps)
-        result = await self.door.run_async(call, run, _VALUES)
+        form = replace(_VALUES, freeze=partial(_freeze, tool=tool, context=ctx.validation_context))
+        result = await self.door.run_async(call, run, form)
         if not isinstance(result, Refusal):
             return result
         if result.ends_run:
@@ -61,10 +63,16 @@ class _AskingToolset(WrapperToolset[Any]):
         raise ToolFailed(result.text)
 
 
-def _freeze(arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return validated arguments, which may hold objects, and their JSON under the names of the tool's schema."""
+def _freeze(arguments: dict[str, Any], tool: ToolsetTool[Any], context: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - the program's own
+    """Return validated arguments, which may hold objects, and their JSON under the names of the tool's schema.
+
+    Raise `ValueError` where the JSON says less than the objects, such as of a secret or of a field that is left out.
+    """
     copied = copy.deepcopy(arguments)
-    return copied, frozen(to_jsonable_python(copied, by_alias=True))[1]
+    read, text = frozen(to_jsonable_python(copied, by_alias=True))
+    if read != copied and tool.args_validator.validate_json(text, context=context) != copied:
+        raise ValueError("the arguments hold what their JSON does not")
+    return copied, text
 
 
 def _content(result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
@@ -82,7 +90,6 @@ def _with_content(result: object, content: object) -> object:
 
 
 _VALUES: Form[Any] = Form(
-    freeze=_freeze,
     content=_content,
     with_content=_with_content,
     steering=(ApprovalRequired, CallDeferred, SkipToolExecution),

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from pydantic import BaseModel
+import pytest
+from pydantic import BaseModel, Field, SecretStr
 from pydantic_ai import Agent, ModelResponse, TextPart, Tool, ToolCallPart, ToolReturn
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolReturnPart
@@ -103,6 +104,36 @@ def test_what_runs_is_asked_about_after_validation() -> None:
         expected = b'{"amount":7,"day":"2026-01-02","who":{"name":"Ann","email":"a@example.com"}}'
         assert expected == server.sent("Authorize")[0].call.arguments_json
         assert [(7, date(2026, 1, 2), Person(name="Ann", email="a@example.com"))] == runs
+
+
+class Order(BaseModel):
+    """A value of which some is not written as JSON."""
+
+    item: str
+    amount: int = Field(default=1, exclude=True)
+    path: SecretStr = SecretStr("")
+
+
+@pytest.mark.parametrize("hidden", [{"amount": 1_000_000}, {"path": "/etc/shadow"}])
+def test_what_the_question_cannot_say_does_not_run(hidden: dict[str, Any]) -> None:
+    """A field that is left out of the JSON, or masked there, would reach the tool and no policy."""
+    runs: list[Any] = []
+
+    def note(order: Order) -> str:
+        runs.append(order)
+        return "done"
+
+    plain: dict[str, Any] = {"item": "pen"}
+    with example("python pydantic-ai") as (_, session, server):
+        agent = Agent(
+            _model([Step(tool="note", prefix="", arguments={"order": one}) for one in (plain, plain | hidden)]),
+            tools=[note],
+            capabilities=[PDPCapability(Door(session, {"note": "desk/note"}))],
+        )
+        asyncio.run(agent.run("go"))
+
+        assert [Order(item="pen")] == runs
+        assert 1 == len(asked(server))
 
 
 class Rewrites(AbstractCapability[Any]):
