@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pdp.foundation.files import USUAL, replacing
 from pdp.record.envelope import hash_of, place_of
-from pdp.record.segments import Head, Segment, lines_backwards, segments_by_chain
+from pdp.record.segments import Head, Segment, head_written, lines_backwards, segments_by_chain
 
 
 class Anchors:
@@ -35,7 +35,8 @@ class Anchors:
         """Return the noted record of each chain; files that hold none are left out."""
         if not self._folder.is_dir():
             return {}
-        noted = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
+        files = [file for file in sorted(self._folder.iterdir()) if not file.suffix]
+        noted = {file.name: head_written(file.read_text(encoding="ascii", errors="replace").strip()) for file in files}
         return {chain: head for chain, head in noted.items() if head is not None}
 
 
@@ -44,11 +45,6 @@ def lost_of(chains: Mapping[str, tuple[Segment, ...]], heads: Mapping[str, Head]
     return {
         chain: f"{head.seq}:{head.hash}" for chain, head in heads.items() if not _holds(chains.get(chain, ()), head)
     }
-
-
-def _head(file: Path) -> Head | None:
-    seq, _, known = file.read_text(encoding="ascii", errors="replace").strip().partition(":")
-    return Head(int(seq), known) if seq.isascii() and seq.isdecimal() else None
 
 
 def _holds(segments: tuple[Segment, ...], head: Head) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pdp.record.envelope import NOTHING_BEFORE, hash_of, place_of
 
 _NAME = re.compile(r"record-([0-9a-f]{12})-([0-9]{6,})\.jsonl")
+_WRITTEN_HEAD = re.compile(r"([0-9]{1,19}):(.*)")
 _BLOCK_BYTES = 1 << 16
 
 
@@ -33,6 +34,12 @@ class Head(NamedTuple):
 
 
 NO_HEAD = Head(0, NOTHING_BEFORE)
+
+
+def head_written(text: str) -> Head | None:
+    """Return the head that is written as `seq:hash`; None for another text, also for a number that no record has."""
+    match = _WRITTEN_HEAD.fullmatch(text)
+    return Head(int(match[1]), match[2]) if match else None
 
 
 def segment_of(folder: Path, chain: str, number: int) -> Segment:

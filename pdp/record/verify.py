@@ -15,7 +15,7 @@ from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.chain import UNSIGNED_RECORDS
 from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import NO_HEAD, Head, Segment, segment_of, segments_by_chain
+from pdp.record.segments import NO_HEAD, Head, Segment, head_written, segment_of, segments_by_chain
 from pdp.record.slot import held
 
 # A record that was replaced as a whole has as many findings as lines.
@@ -150,9 +150,8 @@ def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[in
     for segment in (one for segments in chains.values() for one in segments if one.path.is_file()):
         heads = (parse_line(_first_line(segment.path)) or {}).get("heads")
         for chain, head in heads.items() if isinstance(heads, dict) else ():
-            seq, _, head_hash = str(head).partition(":")
-            if seq.isascii() and seq.isdecimal():
-                named.setdefault(chain, {})[int(seq)] = _Named(hash=head_hash, file=segment.path, line=1)
+            if written := head_written(str(head)):
+                named.setdefault(chain, {})[written.seq] = _Named(hash=written.hash, file=segment.path, line=1)
     return named
 
 

@@ -207,6 +207,14 @@ def test_a_forged_record_is_found(small: Path) -> None:
     assert problems(small) == ["1:7: record 6 follows record 6: repeated, inserted or out of order"]
 
 
+def test_a_number_that_no_record_has_is_a_finding_as_any_change_is(small: Path) -> None:
+    """It does not end the verification."""
+    (file,) = files(small)
+    file.write_bytes(file.read_bytes().replace(b'"heads":{}', b'"heads":{"0123456789ab":"%b:0"}' % (b"9" * 5000)))
+
+    assert problems(small)[0].startswith("1:2: the record before this one is not the one")
+
+
 def test_a_chain_made_anew_without_the_key_is_found(small: Path) -> None:
     """Whoever changes a record and all hashes after it lacks the key to sign the checkpoints again."""
     (file,) = files(small)
