@@ -24,6 +24,8 @@ class GuardedSignature:
     """The parameters of a guarded function; those in `skip` are not the agent's and are not asked about."""
 
     def __init__(self, function: Callable[..., Any], skip: Collection[str] = ()) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError("a guarded function cannot be a generator: it would run after its call was reported")
         self._signature = inspect.signature(function)
         self._skip = frozenset(skip)
         parameters = self._signature.parameters

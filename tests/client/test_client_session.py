@@ -477,9 +477,15 @@ def test_an_argument_cannot_be_given_twice(server: ScriptedServer, address: str)
     assert server.requests == []
 
 
+async def _streamed(path: str) -> Any:
+    yield path
+
+
 @pytest.mark.parametrize(
     ("function", "skip", "text"),
     [
+        (_streamed, (), "cannot be a generator"),
+        (lambda path: (yield path), (), "cannot be a generator"),
         (lambda *paths: paths, (), "these arguments have no names"),
         (lambda path: path, ("ctx",), "unknown parameter to skip: `ctx`"),
     ],
