@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -49,7 +49,7 @@ class PreparedCall:
     """A question as it is sent, and the values that its answer must repeat."""
 
     call: ToolCall
-    request: AuthorizeRequest
+    request: AuthorizeRequest = field(repr=False)
     arguments_digest: str
 
     def refused(self, error: str, reason: str = "") -> Answer:

@@ -62,8 +62,8 @@ class _Question:
     name: str
     session: Session
     call: ToolCall
-    arguments: Any
-    identity: tuple[str | bytes, ...]
+    arguments: Any = field(repr=False)
+    identity: tuple[str | bytes, ...] = field(repr=False)
 
 
 class _UnknownToolError(NotMadeError):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from pdp.client import CallTokenRequest, ClientSession
-from pdp.doors.admissions import Form, Refusal, frozen
+from pdp.client import CallTokenRequest, Client, ClientSession
+from pdp.client.asking import prepare
+from pdp.client.held import HeldSession
+from pdp.doors.admissions import PLAIN, Form, Refusal, frozen
 from pdp.doors.calltokens import attached
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
+from pdp.doors.observing import CallUnderWay
 from pdp.doors.repeats import Repeats
 from pdp.doors.tooltable import Tools, tool_table
 from pdp.errors import ConfigurationError
@@ -76,6 +80,18 @@ class TestCore(DoorConformance):
         assert "at most 10 may be handed on" in withheld
         assert "xxx" not in withheld
         assert "failed" == shown
+
+
+def test_what_a_door_holds_of_a_question_shows_no_secret() -> None:
+    """Tools that report errors write down the values of local names."""
+    session = ClientSession(cast("Client", None), HeldSession(handle="pdps_secret"))
+    question = Door(session, {"log": "git/log"})._question(
+        FrameworkCall(name="log", arguments={"key": "hidden"}), PLAIN, CallUnderWay(None, "")
+    )
+    prepared = prepare(replace(question.call, session_handle="pdps_secret"))
+
+    assert "hidden" not in repr((question, prepared))
+    assert "pdps_secret" not in repr((question, prepared))
 
 
 def test_an_adapter_that_runs_no_tool_refuses_a_door_with_call_tokens() -> None:
