@@ -54,7 +54,9 @@ def _call(request: ToolCallRequest) -> FrameworkCall:
     call = request.tool_call
     # Outside of a graph there is no runtime.
     context = getattr(request.runtime, "context", None)
-    return FrameworkCall(name=call["name"], arguments=call["args"], tool_call_id=call["id"] or "", run=context)
+    # A middleware may have chosen another tool than the model: that one runs.
+    name = request.tool.name if request.tool else call["name"]
+    return FrameworkCall(name=name, arguments=call["args"], tool_call_id=call["id"] or "", run=context)
 
 
 def _with_arguments(request: ToolCallRequest, arguments: dict[str, Any]) -> ToolCallRequest:

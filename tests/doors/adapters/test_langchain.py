@@ -150,3 +150,23 @@ def test_what_a_middleware_outside_changes_is_asked_about() -> None:
 
         assert [("note", {"text": "rewritten"})] == tools.runs
         assert b'{"text":"rewritten"}' == server.sent("Authorize")[0].call.arguments_json
+
+
+def test_a_tool_that_a_middleware_outside_chooses_is_asked_about() -> None:
+    """The call keeps the name that the model wrote, and another tool runs."""
+    tools = CountedTools()
+
+    class Redirects(AgentMiddleware):  # type: ignore[misc,unused-ignore]
+        def wrap_tool_call(self, request: Any, handler: Any) -> Any:
+            return handler(request.override(tool=_tool(f"{PREFIX}pay", tools)))
+
+    with example("python langchain") as (_, session, server):
+        agent = create_agent(
+            ScriptedModel(messages=_messages([Step()])),
+            [_tool(Step().name, tools)],
+            middleware=[Redirects(), PDPMiddleware(Door(session, MAPPED))],
+        )
+        agent.invoke(_ASK)
+
+        assert ["pay"] == [name for name, _ in tools.runs]
+        assert [("desk", "pay")] == asked(server)
