@@ -74,9 +74,11 @@ class Contents:
 def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     """Read the files of a bundle from a folder, without other files (tests, notes).
 
-    Raise `BundleError` when the folder or a file cannot be read or is too large, or is a link out of the folder.
+    Of a folder beyond the limits it reads only so much that `require_sizes` refuses it. Raise `BundleError` when the
+    folder or a file cannot be read, or is a link out of the folder.
     """
     files: dict[str, bytes] = {}
+    size = 0
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist; `pdp new` creates a policy folder"
         raise BundleError((Problem(str(folder), 0, problem),))
@@ -91,6 +93,10 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
                 with open_inside(folder, path) as stream:
                     # One byte more than the limit shows that the file is too large.
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
+                size += len(files[name])
+                if size > limits.bundle_bytes or len(files) > most_files(limits):
+                    # The rest might not fit into the memory: files with gaps take no room on a disk.
+                    break
     except OSError as error:
         raise BundleError((Problem(str(folder), 0, f"cannot be read: {reason_of(error)}"),)) from None
     if not files:

@@ -20,7 +20,7 @@ from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.analysis import reads
 from pdp.policy.bundle import check_bundle, load_bundle
-from pdp.policy.contents import read_folder
+from pdp.policy.contents import read_folder, require_sizes
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 SCALARS = [
@@ -72,6 +72,19 @@ def test_what_cannot_be_read_is_not_overlooked(tmp_path: Path, name: str, kind: 
     else:
         with pytest.raises(BundleError, match=r"not a file that can be read|cannot be read"):
             read_folder(tmp_path, DEFAULT_LIMITS)
+
+
+def test_files_beyond_a_bundle_are_not_read(tmp_path: Path) -> None:
+    """Files with gaps take no room on a disk, and all of them together would not fit into the memory."""
+    for number in range(20):
+        with (tmp_path / f"{number:02}.cedar").open("wb") as file:
+            file.truncate(DEFAULT_LIMITS.policy_file_bytes * 8)
+
+    found = read_folder(tmp_path, DEFAULT_LIMITS)
+
+    assert len(found) == 2
+    with pytest.raises(BundleError, match="the bundle is larger than"):
+        require_sizes(found, DEFAULT_LIMITS)
 
 
 def contents(**changes: bytes) -> dict[str, bytes]:
