@@ -15,6 +15,7 @@ from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, SkipToolExecution, ToolFailed
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from pdp.doors import refusals
 from pdp.doors.admissions import Form, Refusal, frozen
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 
@@ -49,6 +50,9 @@ class _AskingToolset(WrapperToolset[Any]):
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[Any], tool: ToolsetTool[Any]
     ) -> Any:  # noqa: ANN401 - whatever a tool returns
         """Run the tool with what was asked about, if the call is allowed."""
+        if name != tool.tool_def.name:
+            # Which of the two runs depends on the toolset.
+            raise ToolFailed(_OTHERWISE)
 
         async def run(arguments: dict[str, Any]) -> object:
             return await self.wrapped.call_tool(name, arguments, ctx, tool)
@@ -89,6 +93,7 @@ def _with_content(result: object, content: object) -> object:
     return ToolReturn(return_value=content) if isinstance(result, ToolReturn) else content
 
 
+_OTHERWISE = f"Denied: the call names another tool than the one that would run; {refusals.NO_RETRY}."
 _VALUES: Form[Any] = Form(
     content=_content,
     with_content=_with_content,
