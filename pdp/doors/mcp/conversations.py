@@ -116,12 +116,11 @@ class Conversation:
 
     async def _tell(self, text: str) -> None:
         try:
-            with suppress(UpstreamError, TimeoutError):
+            with suppress(UpstreamError):
                 headers, content = self._own_headers(self.version), text.encode("utf-8")
-                async with (
-                    asyncio.timeout(TAKEN_SECONDS),
-                    self._upstream.exchange("POST", headers, content, load=self._load) as answer,
-                ):
+                async with self._upstream.exchange(
+                    "POST", headers, content, load=self._load, seconds=TAKEN_SECONDS
+                ) as answer:
                     await answer.body()
         finally:
             self._told -= 1

@@ -64,17 +64,12 @@ async def send_on(
 ) -> None:
     """Send on what the server only takes note of."""
     try:
-        async with (
-            asyncio.timeout(conversations.TAKEN_SECONDS),
-            upstream.exchange(method, conversation.headers(headers), body) as answer,
-        ):
+        async with upstream.exchange(
+            method, conversation.headers(headers), body, seconds=conversations.TAKEN_SECONDS
+        ) as answer:
             status = answer.status
     except UpstreamError as error:
         raise RefusedRequestError(BAD_GATEWAY, str(error)) from None
-    except TimeoutError:
-        raise RefusedRequestError(
-            BAD_GATEWAY, "The server behind this proxy does not answer. Try again later."
-        ) from None
     await reply.nothing(status_of(status))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -146,10 +147,17 @@ class Upstream:
 
     @asynccontextmanager
     async def exchange(
-        self, method: str, headers: Mapping[str, str], body: bytes = b"", *, load: Load | None = None
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        load: Load | None = None,
+        seconds: float | None = None,
     ) -> AsyncIterator[UpstreamAnswer]:
         """Send one request, and provide its answer while it comes. Raise `UpstreamError`.
 
+        All of it may take some `seconds`, by default as long as it takes.
         The messages of the answer take their share of `load`, or else of one that is for this answer alone.
         Leaving before the end closes the connection, by which a server learns that nobody waits any more.
         """
@@ -159,13 +167,16 @@ class Upstream:
             whole["content-type"] = "application/json"
         limits = {"connect": _CONNECT_SECONDS, "write": _WRITE_SECONDS, "pool": _TURN_SECONDS, "read": None}
         try:
-            async with self._pool.stream(
-                method,
-                self._url,
-                headers=list(whole.items()),
-                content=body,
-                extensions={"timeout": limits},
-            ) as response:
+            async with (
+                asyncio.timeout(seconds),
+                self._pool.stream(
+                    method,
+                    self._url,
+                    headers=list(whole.items()),
+                    content=body,
+                    extensions={"timeout": limits},
+                ) as response,
+            ):
                 with (load or Load()).share() as share:
                     yield self._checked(response, share)
         except _FAILURES as error:
