@@ -83,8 +83,7 @@ class Flows:
         return Flow(state=state, nonce=nonce, verifier=verifier)
 
     def _signature(self, use: str, text: str, browser: str) -> str:
-        signed = hmac.digest(self._key, digest_of(browser) + f"{use} {text}".encode(), "sha256")
-        return urlsafe_b64encode(signed).decode("ascii").rstrip("=")
+        return hmac.digest(self._key, digest_of(browser) + f"{use} {text}".encode(), "sha256").hex()
 
 
 class ProviderEntry:
