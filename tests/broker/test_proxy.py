@@ -255,6 +255,17 @@ def test_a_stream_of_events_is_handed_on_at_once(here: World) -> None:
     assert ("text/event-stream", "s") == (got.headers["content-type"], got.headers["mcp-session-id"])
 
 
+def a_request() -> dict[str, Any]:
+    """Return the scope of a request that the rules let pass."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "raw_path": b"/github/repos/x",
+        "query_string": b"",
+        "headers": [(b"pdp-call-token", token().encode())],
+    }
+
+
 def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> None:
     """By which the upstream learns that nobody waits any more."""
     before, released = here.upstream.pieces, threading.Event()
@@ -278,16 +289,9 @@ def test_a_client_that_leaves_ends_the_request_to_the_upstream(here: World) -> N
     async def send(_: Any) -> None:
         begun.set()
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "raw_path": b"/github/repos/x",
-        "query_string": b"",
-        "headers": [(b"pdp-call-token", token().encode())],
-    }
     try:
         with pytest.raises(ConnectionAbortedError):
-            asyncio.run(face(scope, receive, send))
+            asyncio.run(face(a_request(), receive, send))
     finally:
         released.set()
         here.upstream.pieces = before
@@ -308,16 +312,9 @@ def test_a_client_that_does_not_take_the_answer_holds_no_thread(here: World) -> 
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "raw_path": b"/github/repos/x",
-        "query_string": b"",
-        "headers": [(b"pdp-call-token", token().encode())],
-    }
     try:
         with patch("pdp.broker.replies._TAKING_SECONDS", 0.01):
-            asyncio.run(asyncio.wait_for(face(scope, receive, send), PATIENCE))
+            asyncio.run(asyncio.wait_for(face(a_request(), receive, send), PATIENCE))
     finally:
         face.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,18 @@ def test_closing_ends_a_look_up(resolving: threading.Event) -> None:
     closing.join()
 
 
+def require_ended(egress: Egress, close: Callable[[], None], over: threading.Event) -> None:
+    """Require that a request ends when `close` closes it, long before a step may last; then set `over`."""
+    closing = threading.Thread(target=close)
+    closing.start()
+    try:
+        with pytest.raises(NotReachedError, match=r"^(?!did not answer in time)"):
+            egress.ask("GET", {}, lambda answer: answer.status)
+    finally:
+        over.set()
+        closing.join()
+
+
 def test_closing_ends_a_handshake() -> None:
     """A server that takes a connection and says nothing holds nobody who is ended."""
     over = threading.Event()
@@ -135,14 +147,7 @@ def test_closing_ends_a_handshake() -> None:
                 egress.close()
                 over.wait()
 
-        closing = threading.Thread(target=close)
-        closing.start()
-        try:
-            with pytest.raises(NotReachedError, match=r"^(?!did not answer in time)"):
-                egress.ask("GET", {}, lambda answer: answer.status)
-        finally:
-            over.set()
-            closing.join()
+        require_ended(egress, close, over)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what connects is not ended, only limited")
@@ -163,15 +168,8 @@ def test_closing_ends_what_connects(monkeypatch: pytest.MonkeyPatch) -> None:
             while not over.wait(0.01):
                 egress.close()
 
-        closing = threading.Thread(target=close)
-        closing.start()
         monkeypatch.setattr(socket.socket, "connect", noted)
-        try:
-            with pytest.raises(NotReachedError, match=r"^(?!did not answer in time)"):
-                egress.ask("GET", {}, lambda answer: answer.status)
-        finally:
-            over.set()
-            closing.join()
+        require_ended(egress, close, over)
 
 
 def test_an_answer_that_is_cut_off_by_the_end_is_not_whole() -> None:
