@@ -21,7 +21,7 @@ from typing import Final
 
 import psycopg
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.bench.sessions import APPROVER, PEP
 from pdp.clock import SystemClock
 from pdp.model import Call, CallRequest

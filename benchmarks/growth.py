@@ -23,7 +23,7 @@ from benchmarks import workers
 from benchmarks.growthbundle import growth_files
 from benchmarks.growthview import AXES, Axis, draw_growth, growth_tables
 from benchmarks.sessions import Deployment
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.bench.byclient import by_client
 from pdp.bench.figures import Figures
 from pdp.bench.load import closed_loop

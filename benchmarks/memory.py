@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from benchmarks.workers import processes, run_on
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.bench.processes import cores, cpu_seconds
 from pdp.bench.servers import serving
 from pdp.bench.sessions import APPROVER, PEP

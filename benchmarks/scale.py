@@ -16,7 +16,7 @@ from typing import Any
 
 import cedarpy
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.limits import Limits
 from pdp.policy.bundle import inspect_bundle, load_bundle
 from pdp.policy.contents import read_contents

@@ -28,7 +28,7 @@ from secrets import token_urlsafe
 import apsw
 import grpc
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.bench.processes import cores, cpu_seconds
 from pdp.bench.receiver import receiving
 from pdp.bench.servers import serving

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
 from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving

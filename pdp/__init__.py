@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pdp.foundation.extras import missing
 
 if TYPE_CHECKING:
-    from pdp.app import Embedded, open_embedded
+    from pdp.app.embedded import Embedded, open_embedded
     from pdp.decision.authorizer import Authorizer
     from pdp.model import Call, Caller, CallRequest, Decision, Outcome, Role
 
@@ -36,10 +36,10 @@ _HOMES = {
     "CallRequest": "pdp.model",
     "Caller": "pdp.model",
     "Decision": "pdp.model",
-    "Embedded": "pdp.app",
+    "Embedded": "pdp.app.embedded",
     "Outcome": "pdp.model",
     "Role": "pdp.model",
-    "open_embedded": "pdp.app",
+    "open_embedded": "pdp.app.embedded",
 }
 
 

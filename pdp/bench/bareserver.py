@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.clock import SystemClock
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers

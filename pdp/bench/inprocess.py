@@ -20,7 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from pdp.app import Embedded, compile_once, open_embedded
+from pdp.app.embedded import Embedded, compile_once, open_embedded
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.plan import BARE, LOOP
 from pdp.bench.processes import module_process

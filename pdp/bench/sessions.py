@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.bench.questions import Asker
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import AT_EACH_CALL, Caller, Role

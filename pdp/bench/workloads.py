@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.bench.questions import Asker, Workload, generated_workload, question
 from pdp.bench.recorded import RecordedCall, arguments_of, read_calls
 from pdp.bench.sessions import PEP, open_sessions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.bundlesettings import Sourcing, sourcing_of, trust_of
 from pdp.config import Settings
 from pdp.doctor.callers import approvers

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.audit.coverage import Coverage
 from pdp.audit.searchable import SearchableRecord
 from pdp.client import Client

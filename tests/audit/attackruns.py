@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.foundation.jsontext import canonical
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.observer import Observer

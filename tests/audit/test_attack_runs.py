@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.audit import AuditIndex, Search
 from pdp.audit.values import Filter, Selector, Window
 from pdp.model import Call, CallRequest

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pdp.app import App, build, open_embedded
+from pdp.app.embedded import open_embedded
+from pdp.app.server import App, build
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack
 from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign

@@ -19,7 +19,7 @@ from typing import Any
 import cedarpy
 from opentelemetry.sdk.resources import Resource
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.audit.index import AuditIndex
 from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant

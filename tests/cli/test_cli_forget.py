@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.clock import Deadline, SystemClock
 from pdp.config import Settings
 from pdp.messages.queue import MessageQueue

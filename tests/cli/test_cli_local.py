@@ -13,7 +13,7 @@ import click
 import pytest
 
 from pdp import __version__
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.bundle.versions import PACKING, bundle
 from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.root import COMMANDS, root

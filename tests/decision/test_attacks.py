@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import FolderSource
 from pdp.decision.observers import Observers

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.decision.explainer import SupposedSession
 from pdp.decision.explanation import Explanation
 from pdp.errors import InvalidRequestError, NotFoundError

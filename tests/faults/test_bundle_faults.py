@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.client import PDPClientError
 from pdp.errors import BundleError
 from pdp.model import Role

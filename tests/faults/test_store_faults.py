@@ -12,7 +12,7 @@ from unittest.mock import patch
 import apsw
 import pytest
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.errors import StoreUnavailableError
 from pdp.record.ends import store_revision
 from pdp.sessions.restoring import restore

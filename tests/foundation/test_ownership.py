@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from joserfc.jwk import OKPKey
 
-from pdp.app import record_key
+from pdp.app.record import record_key
 from pdp.bundlesettings import trust_of
 from pdp.callersettings import keys_of_file, tls_files_of
 from pdp.cli.operate.init import prepare

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import cedarpy
 import pytest
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.foundation.quickcaches import GenerationCache, SmallCache, WeighedCache
 from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine

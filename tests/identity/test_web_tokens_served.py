@@ -16,7 +16,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, InvalidRequestError, PermissionDeniedError
 from pdp.clock import utc_text

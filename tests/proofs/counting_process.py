@@ -11,7 +11,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.model import Basis, Call, CallRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import OverloadedError
 from pdp.foundation.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.limits import MOST_POLICIES
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.record import DecisionLog, SigningKey, read_records

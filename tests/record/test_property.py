@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import PDPError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import InvalidRequestError, PermissionDeniedError
 from pdp.foundation.jsontext import keyed_digest
 from pdp.limits import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import FrozenError, PermissionDeniedError, UnavailableError
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.clock import Deadline
 from pdp.decision.explainer import SupposedSession
 from pdp.errors import InvalidRequestError, NotFoundError, WrongStateError

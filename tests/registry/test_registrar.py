@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.clock import utc_text
 from pdp.errors import (
     BundleUnavailableError,

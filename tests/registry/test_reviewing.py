@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import WrongStateError
 from pdp.limits import MOST_POLICIES_OF_TOOL
 from pdp.model import AT_EACH_CALL, Caller, Role, Visibility

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, SessionState

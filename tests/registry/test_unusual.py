@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.model import AT_EACH_CALL, Caller, Role, Session, SessionState
 from pdp.policy.tools.catalogue import Catalogue
 from pdp.registry.past import MOST_SESSIONS, WINDOW_SECONDS, past_of_agent, past_of_user

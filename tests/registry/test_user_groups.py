@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import PermissionDeniedError, WrongStateError
 from pdp.limits import MOST_USER_GROUPS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import grpc
 import pytest
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.client import Answer
 from pdp.clock import Instant
 from pdp.decision.stepup import UNASKED

@@ -9,7 +9,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.limits import Limits
 from pdp.model import Caller, Role
 from pdp.registry.registrar import SessionRequest

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import grpc
 import pytest
 
-from pdp.app import Embedded, build, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config import PolicySettings, ServerSettings, Settings, describe, load

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pdp
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.config import (
     JWTSettings,

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.client import AsyncClient, Client, PDPClientError
 from pdp.errors import StoreUnavailableError
 from pdp.identity.authentication import TokenAuthenticator

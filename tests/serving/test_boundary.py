@@ -17,7 +17,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.audit import Search
 from pdp.audit.searchable import SearchableRecord
 from pdp.decision.authorizer import Authorizer

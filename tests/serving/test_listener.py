@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.errors import ConfigurationError
 from pdp.identity.authentication import TokenAuthenticator
 from pdp.identity.callers import KnownCallers

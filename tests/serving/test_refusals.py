@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, Settings

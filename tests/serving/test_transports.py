@@ -10,7 +10,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.decision.authorizer import Authorizer
 from pdp.limits import Limits
 from pdp.serving.http2.loop import Loop

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.clock import Deadline
 from pdp.errors import AlreadyReportedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role

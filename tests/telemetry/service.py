@@ -12,7 +12,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from pdp.app import App, build
+from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.client.connection import Connection

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.clock import Deadline, SystemClock
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, CallStatus, Decision, Role

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pdp import __version__
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.root import NO

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
 from pdp.cli.root import ERROR, NO, YES

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.config import Settings
 from pdp.decision.explainer import SupposedSession
 from pdp.model import Call, Caller, Role

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.output import print_json, progress
 from pdp.cli.progressbar import counting
 from pdp.foundation.printable import visible

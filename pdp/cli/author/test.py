@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.author.coverage import CoverageOptions, coverage_options
 from pdp.cli.author.mutation import mutation
 from pdp.cli.options import json_option, with_settings

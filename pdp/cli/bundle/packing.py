@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import HIGHEST_NUMBER, pack, read_packed
 from pdp.bundles.signing import Trust, generate_key, read_public_keys

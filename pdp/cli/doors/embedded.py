@@ -23,7 +23,7 @@ from pdp.foundation.files import open_private, replacing
 from pdp.foundation.ownership import require_own
 
 if TYPE_CHECKING:
-    from pdp.app import App
+    from pdp.app.server import App
 
 _SETTINGS_FILE = "embedded.yaml"
 _LOCK, _SOCKET = "embedded.lock", "server.sock"
@@ -116,7 +116,7 @@ class EmbeddedServer:
                 raise self._failure
 
     def _serve(self) -> None:
-        from pdp.app import build  # noqa: PLC0415 - it takes a moment, which the client does not wait for
+        from pdp.app.server import build  # noqa: PLC0415 - it takes a moment, which the client does not wait for
 
         # Kept open, and so locked, until the process ends.
         fcntl.flock(open_private(self._folder / _LOCK), fcntl.LOCK_EX)

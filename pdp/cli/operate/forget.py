@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.audit.index import FILE_NAME
 from pdp.audit.indexfile import remove_index
 from pdp.cli.asking import require_quiet, require_yes

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import click
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.connection import connect, with_client
 from pdp.cli.fences import Fenced

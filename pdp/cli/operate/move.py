@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.clock import SystemClock

@@ -23,7 +23,7 @@ from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores
 
 if TYPE_CHECKING:
-    from pdp.app import App
+    from pdp.app.server import App
 
 GRACE_SECONDS = 5.0
 _LOG = logging.getLogger("pdp.serve")
@@ -85,7 +85,7 @@ def obey(app: App, received: int) -> None:
 
 
 def _serve_alone(settings: Settings, received: int) -> None:
-    from pdp.app import build  # noqa: PLC0415 - a parent of workers has no use for the engine
+    from pdp.app.server import build  # noqa: PLC0415 - a parent of workers has no use for the engine
 
     keep_memory_private()
     app = build(settings)
@@ -96,7 +96,7 @@ def _serve_alone(settings: Settings, received: int) -> None:
 
 
 def _serve_together(settings: Settings, workers: int, received: int) -> None:
-    from pdp.app import supervise  # noqa: PLC0415 - `pdp serve --help` has no use for it
+    from pdp.app.supervising import supervise  # noqa: PLC0415 - `pdp serve --help` has no use for it
 
     supervisor = supervise(settings, count=workers)
     if supervisor.start(until=received):

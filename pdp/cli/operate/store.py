@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.cli.groups import Group
 from pdp.cli.operate.forget import forget_
 from pdp.cli.operate.move import move_

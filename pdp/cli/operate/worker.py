@@ -26,14 +26,6 @@ from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
 from pdp.workers.words import Alive, Heard, News, Report, Signal, Word, read, written
 
-_WANTED = (
-    "pdp.app",
-    "pdp.audit.searchable",
-    "pdp.callersettings",
-    "pdp.record",
-    "pdp.server.service",
-    "pdp.sessions.sqlite",
-)
 _BEAT_SECONDS = 1.0
 _LOG = logging.getLogger("pdp.worker")
 
@@ -61,7 +53,7 @@ def main() -> None:
     peers = SupervisedPeers(say, Path(job.settings.data_dir) / f"worker-{job.number}.news")
     threading.Thread(target=_listen, args=(sender, peers), name="pdp-supervisor", daemon=True).start()
     try:
-        from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
+        from pdp.app.server import build  # noqa: PLC0415 - brings gRPC, in this process alone
 
         app = build(job.settings, worker=job.number, control=job.control, peers=peers)
         keep_what_there_is()
@@ -84,13 +76,12 @@ def main() -> None:
 
 
 def _make_ready() -> None:
-    """Import slow modules while there is no job yet.
+    """Import what is slow to import while there is no job yet.
 
     An error of an import comes again when the module is used.
     """
     with suppress(ImportError):
-        for name in _WANTED:
-            import_module(name)
+        import_module("pdp.app.server")
 
 
 def _listen(sender: int, peers: SupervisedPeers) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.output import print_json, print_table
 from pdp.config import Settings
 from pdp.decision.explainer import SupposedSession

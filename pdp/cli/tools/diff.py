@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pdp.app import compile_once
+from pdp.app.embedded import compile_once
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES

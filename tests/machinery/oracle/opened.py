@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role, Session
 from pdp.registry.registrar import SessionRequest

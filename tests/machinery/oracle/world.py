@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from unittest.mock import patch
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.client.reading import read_result
 from pdp.client.values import ResultReading
 from pdp.clock import no_earlier

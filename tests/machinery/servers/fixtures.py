@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.audit.searchable import SearchableRecord
 from pdp.decision.authorizer import Authorizer
 from pdp.identity.authentication import Authenticator, TokenAuthenticator

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.config import PolicySettings, ServerSettings, Settings

@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from pdp.app import App, build
+from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
 from pdp.client.connection import Connection
@@ -151,7 +151,10 @@ def served(
     prepare(settings, development=True)
     shutil.copy(folder / "data" / "tls" / "ca.pem", roots(settings))
     with ExitStack() as opened:
-        with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS), patch("pdp.app._BUSY_SECONDS", busy_seconds):
+        with (
+            patch("pdp.app.server._HEARTBEAT_SECONDS", _BEAT_SECONDS),
+            patch("pdp.app.stores._BUSY_SECONDS", busy_seconds),
+        ):
             app = build(settings, clock=clock)
         app.start()
         opened.callback(app.stop)

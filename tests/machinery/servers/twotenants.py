@@ -16,7 +16,8 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from pdp.app import Embedded, build
+from pdp.app.embedded import Embedded
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.config import JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.model import Role

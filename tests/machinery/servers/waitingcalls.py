@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.clock import Clock, Deadline, Instant
 from pdp.foundation.ids import new_access_request_id
 from pdp.model import Ask

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.client.reading import read_result
 from pdp.client.values import ResultReading
 from pdp.decision.authorizer import NO_PARENT

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import apsw
 
-from pdp.app import open_embedded
+from pdp.app.embedded import open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.errors import NotFoundError, StoreUnavailableError
 from pdp.model import Call, CallRequest

@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config import Settings

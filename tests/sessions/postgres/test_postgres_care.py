@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import open_record, record_key
+from pdp.app.record import open_record, record_key
 from pdp.cli.operate.init import prepare
 from pdp.config import SessionSettings, Settings
 from pdp.doctor.finding import Deployment, Finding, Level

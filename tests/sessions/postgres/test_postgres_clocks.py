@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.config import SessionSettings
 from pdp.errors import StoreUnavailableError

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import apsw
 import pytest
 
-from pdp.app import Embedded
+from pdp.app.embedded import Embedded
 from pdp.clock import Deadline, Instant, SystemClock
 from pdp.errors import WrongStateError
 from pdp.model import Caller, Role

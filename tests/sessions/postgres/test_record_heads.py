@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pdp.app import build
+from pdp.app.server import build
 from pdp.audit.noting import HeadNoter, is_signed, signed
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pdp.app import App, build
+from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root
 from pdp.client import Client, NotFoundError

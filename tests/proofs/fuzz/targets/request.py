@@ -17,7 +17,7 @@ from typing import Any, cast
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from pdp.app import Embedded, open_embedded
+from pdp.app.embedded import Embedded, open_embedded
 from pdp.audit.coverage import Coverage
 from pdp.audit.searchable import SearchableRecord
 from pdp.errors import PDPError

@@ -1,0 +1,1 @@
+"""Assembly: the only house that constructs the parts and connects them."""
