@@ -18,7 +18,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.foundation.webfile import WebEndpoint
 
 if TYPE_CHECKING:
-    from pdp.config import Settings
+    from pdp.config.settings import Settings
 
 _LAST_GOOD_FILE = "last-good.bundle"
 

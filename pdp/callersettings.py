@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pdp.clock import Clock
-from pdp.config import JWTSettings, Settings
+from pdp.config.settings import JWTSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
 from pdp.foundation.repeating import Repeater

@@ -14,7 +14,7 @@ from pdp.server.links import Links
 from pdp.sessions.store import SessionHistory, SessionStore
 
 if TYPE_CHECKING:
-    from pdp.config import Settings
+    from pdp.config.settings import Settings
 
 _LOCK_FILE = "messages.lock"
 _SESSION, _ACCESS_REQUEST = "ses_", "acc_"

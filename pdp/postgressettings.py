@@ -28,7 +28,7 @@ from pdp.sessions.unrecorded import KnownRows
 from pdp.starting import postgres_of
 
 if TYPE_CHECKING:
-    from pdp.config import Settings
+    from pdp.config.settings import Settings
     from pdp.record import DecisionLog
 
 

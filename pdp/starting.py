@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pdp.bundlesettings import trust_of
 from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.extras import missing
 from pdp.foundation.ownership import read_own, require_own

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pdp.clock import Clock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.record import DecisionLog, Rotation, SigningKey

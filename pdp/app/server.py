@@ -22,7 +22,7 @@ from pdp.bundles.peers import Peers
 from pdp.bundlesettings import sourcing_of, trust_of
 from pdp.callersettings import Identity, tls_files_of
 from pdp.clock import Clock, SystemClock, no_earlier
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
 from pdp.errors import ConfigurationError, PDPError

@@ -13,7 +13,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 
 if TYPE_CHECKING:
-    from pdp.config import Settings
+    from pdp.config.settings import Settings
     from pdp.record import DecisionLog
     from pdp.sessions.postgres import PostgresSessionStore
     from pdp.telemetry.observer import Telemetry

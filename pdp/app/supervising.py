@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError
 from pdp.workers.cores import bound, core_of, usable_cores
 from pdp.workers.port import SharedPort

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pdp.cli.options import ConnectionOptions, address_origin, connection_options, with_settings
 from pdp.client import AsyncClient, Client
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import Role
 

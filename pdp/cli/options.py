@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pdp.config import SettingRow, Settings, describe, load, origin, section_titles
+from pdp.config.reading import SettingRow, describe, load, origin, section_titles
+from pdp.config.settings import Settings
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import reason_of
 from pdp.foundation.diskroom import free_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pdp.clock import Clock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 
 
 class Level(Enum):

@@ -7,7 +7,7 @@ from typing import Final
 
 from pdp.app.embedded import compile_once
 from pdp.bundlesettings import Sourcing, sourcing_of, trust_of
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doctor.callers import approvers
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError

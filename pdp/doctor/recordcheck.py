@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doctor.finding import Deployment, Finding, fine, problem
 from pdp.errors import ConfigurationError, reason_of
 from pdp.record.anchors import Anchors

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pdp.config import Settings
+    from pdp.config.settings import Settings
 
 # Where Linux states a container's limits on cores and memory: version 2, then version 1.
 _CGROUP = Path("/sys/fs/cgroup")

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self, cast
 
-from pdp.config import Settings, dump, restore
+from pdp.config.reading import dump, restore
+from pdp.config.settings import Settings
 from pdp.workers.words import Signal, Word, read, written
 
 _CHUNK = 65536

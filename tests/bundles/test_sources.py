@@ -17,7 +17,7 @@ from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.client.errors import PDPClientError
-from pdp.config import load
+from pdp.config.reading import load
 from pdp.errors import ConfigurationError
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder

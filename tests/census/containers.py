@@ -23,7 +23,7 @@ from pdp.app.server import build
 from pdp.audit.index import AuditIndex
 from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant
-from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.config.settings import PolicySettings, ServerSettings, Settings
 from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.decision.expirynotices import ExpiryNotices
 from pdp.decision.observers import Observers

@@ -10,7 +10,7 @@ import pytest
 
 from pdp.app.record import open_record, record_key
 from pdp.clock import Deadline, SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.messages.queue import MessageQueue
 from pdp.messages.sorting import Message
 from pdp.observer import Event, EventKind

@@ -17,7 +17,7 @@ from pdp.app.embedded import compile_once
 from pdp.cli.bundle.versions import PACKING, bundle
 from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.root import COMMANDS, root
-from pdp.config import describe, section_titles
+from pdp.config.reading import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Role
 from pdp.policy.bundle import load_bundle

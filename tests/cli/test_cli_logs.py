@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pdp.cli.operate.logs import JournalFormatter, JSONFormatter, TextFormatter, is_journal, log_to_stderr
-from pdp.config import LogSettings
+from pdp.config.settings import LogSettings
 from tests.machinery.servers.commandline import (
     DEADLINE_SECONDS,
     clean_environment,

@@ -10,8 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from pdp import config
-from pdp.config import Settings, describe, dump, environment_name, flag_name, load, restore
+from pdp.config import reading
+from pdp.config.reading import describe, dump, environment_name, flag_name, load, restore
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError
 from pdp.limits import Limits
 
@@ -56,7 +57,7 @@ PARTICULAR: dict[str, Any] = {
 
 def another_value(name: str) -> Any:
     """Return a legal value that is not the setting's default."""
-    setting = config._known()[name]
+    setting = reading._known()[name]
     if name in PARTICULAR:
         return PARTICULAR[name]
     if get_origin(setting.kind) is Literal:
@@ -157,7 +158,7 @@ def test_spellings_are_unique() -> None:
     variables = [environment_name(name) for name in NAMES]
 
     assert len(NAMES) == len(set(NAMES)) == len(set(variables)) == len({flag_name(name) for name in NAMES})
-    assert [] == [variable for variable in variables if config._is_other(variable)]
+    assert [] == [variable for variable in variables if reading._is_other(variable)]
 
 
 def test_spellings_follow_the_rule() -> None:
@@ -443,7 +444,7 @@ def test_named_file_counts_instead_of_default_file() -> None:
         "PDP_PORT_50151_TCP",
         "PDP_PORT_50151_TCP_ADDR",
         "PDP_SHADOW_SERVICE_HOST",
-        *config.OTHER_VARIABLES,
+        *reading.OTHER_VARIABLES,
     ],
 )
 def test_variables_of_others_are_left_alone(variable: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pdp.config import ServerSettings, Settings
+from pdp.config.settings import ServerSettings, Settings
 from pdp.messagesettings import link_to_of
 
 

@@ -26,7 +26,7 @@ from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import AsyncClient
 from pdp.client import Client as PDPClient
-from pdp.config import JWTSettings, PolicySettings, ServerSettings, SessionSettings, Settings
+from pdp.config.settings import JWTSettings, PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.console.assembly import shared_console
 from pdp.console.entering import BACK
 from pdp.console.logins import PersonToken

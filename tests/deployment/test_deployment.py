@@ -22,7 +22,8 @@ from click.testing import CliRunner
 
 from pdp.cli.operate.serve import GRACE_SECONDS
 from pdp.cli.root import root
-from pdp.config import Settings, load
+from pdp.config.reading import load
+from pdp.config.settings import Settings
 from pdp.deployment import container_file, kubernetes_manifests, settings_file, systemd_unit
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS
 from tests.machinery.credentials.certificates import write_certificate

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from pdp.bench.recorded import read_calls
-from pdp.config import load
+from pdp.config.reading import load
 from pdp.doors.accesstokens import read_identities
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.mcp.serversfile import read_servers

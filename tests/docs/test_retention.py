@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from pdp.config import describe
+from pdp.config.reading import describe
 
 _ROOT: Final = Path(__file__).parents[2]
 _PAGE: Final = (_ROOT / "pdp" / "RETENTION.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ import apsw
 import pytest
 
 from pdp.clock import Instant, SystemClock, utc_text
-from pdp.config import load
+from pdp.config.reading import load
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.examination import CHECKS
 from pdp.doctor.machine import LIBRARIES, engine, libraries

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pdp.cli.operate.init import prepare
-from pdp.config import load
+from pdp.config.reading import load
 from tests.machinery.credentials.certificates import write_certificate
 from tests.machinery.credentials.issuer import Issuer
 from tests.machinery.servers.commandline import clean_environment, run_here, start_server, stop_server, write_bundle

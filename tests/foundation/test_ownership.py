@@ -18,7 +18,8 @@ from pdp.app.record import record_key
 from pdp.bundlesettings import trust_of
 from pdp.callersettings import keys_of_file, tls_files_of
 from pdp.cli.operate.init import prepare
-from pdp.config import JWTSettings, PolicySettings, Settings, load
+from pdp.config.reading import load
+from pdp.config.settings import JWTSettings, PolicySettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own, require_own
 from pdp.foundation.webfile import WebEndpoint, WebFile, WebFileError

@@ -20,7 +20,7 @@ from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, InvalidRequestError, PermissionDeniedError
 from pdp.clock import utc_text
-from pdp.config import CallerSettings, JWTSettings, PolicySettings, ServerSettings, Settings
+from pdp.config.settings import CallerSettings, JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.testing.clock import FakeClock
 from pdp.v1.session_pb2 import SESSION_STATE_ACTIVE, ApproveSessionRequest, ListSessionsRequest

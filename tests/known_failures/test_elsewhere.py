@@ -12,8 +12,8 @@ import click
 import pytest
 from google.protobuf.descriptor import Descriptor
 
-from pdp import config
 from pdp.cli.root import root
+from pdp.config import reading
 from pdp.errors import ConfigurationError
 from pdp.model import Basis, Outcome
 from pdp.testing.bundles import bundle_files, tool
@@ -50,9 +50,9 @@ def fields(message: Descriptor) -> Iterator[str]:
 
 def names() -> Iterator[str]:
     """Yield every name by which somebody can change what the server does: settings, options, fields, variables."""
-    for row in config.describe():
+    for row in reading.describe():
         yield from (row.name, row.environment, row.flag)
-    yield from config.OTHER_VARIABLES
+    yield from reading.OTHER_VARIABLES
     yield from options(root, "pdp")
     for module in (authorization_pb2, decision_pb2, session_pb2, policy_pb2, audit_pb2):
         for message in module.DESCRIPTOR.message_types_by_name.values():
@@ -129,4 +129,4 @@ def test_an_issuer_without_an_audience_does_not_start() -> None:
 
     for more in ({}, {"jwt.audience": ""}):
         with pytest.raises(ConfigurationError, match=r"`jwt\.issuer` needs `jwt\.audience`"):
-            config.load(environ={}, flags={**flags, **more})
+            reading.load(environ={}, flags={**flags, **more})

@@ -18,7 +18,7 @@ from mcp import StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.types import TextContent
 
-from pdp.config import describe
+from pdp.config.reading import describe
 from pdp.limits import DEFAULT_LIMITS
 from pdp.v1 import authorization_pb2
 from tests.machinery.pages import ONE_WORKER, PAGE_SECONDS, blocks, run, served, surroundings

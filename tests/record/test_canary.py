@@ -22,7 +22,7 @@ from pdp.cli.operate.init import prepare
 from pdp.client import CallTokenRequest, Client
 from pdp.client.connection import Connection
 from pdp.clock import SystemClock
-from pdp.config import CallTokenSettings, PolicySettings, ServerSettings, SessionSettings, Settings
+from pdp.config.settings import CallTokenSettings, PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
 from pdp.server.rpcs import ACCESS, HEALTH, OLD_REFLECTION, REFLECTION, RPCS

@@ -20,7 +20,7 @@ from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
 from pdp.client import Answer, CallTokenRequest, UnknownRevisionError
 from pdp.client.calltokens import fetch_keys, live_check, session_end
-from pdp.config import load
+from pdp.config.reading import load
 from pdp.identity.callers import read_callers
 from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role
 from pdp.registry.calltokens import TokenRequest

@@ -15,7 +15,8 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
-from pdp.config import PolicySettings, ServerSettings, Settings, describe, load
+from pdp.config.reading import describe, load
+from pdp.config.settings import PolicySettings, ServerSettings, Settings
 from pdp.errors import ConfigurationError, PermissionDeniedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest

@@ -13,7 +13,7 @@ import pytest
 import pdp
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
-from pdp.config import (
+from pdp.config.settings import (
     JWTSettings,
     MessageSettings,
     PolicySettings,

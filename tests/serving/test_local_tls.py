@@ -16,7 +16,7 @@ import pytest
 from cryptography import x509
 
 from pdp.callersettings import tls_files_of
-from pdp.config import ServerSettings, Settings
+from pdp.config.settings import ServerSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.serving.certificates import ServerCertificates
 from pdp.serving.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, write_local_certificate

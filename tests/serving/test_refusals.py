@@ -10,7 +10,7 @@ import pytest
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client.connection import Connection
-from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.config.settings import PolicySettings, ServerSettings, Settings
 from pdp.observer import Event, EventKind
 from pdp.record.reader import read_records
 from pdp.serving.refusals import MOST_KINDS, RefusalSums

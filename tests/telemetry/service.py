@@ -16,7 +16,7 @@ from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.client.connection import Connection
-from pdp.config import MessageSettings, PolicySettings, ServerSettings, Settings, TelemetrySettings
+from pdp.config.settings import MessageSettings, PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.errors import BundleError
 from pdp.telemetry import names
 from pdp.telemetry.observer import Telemetry

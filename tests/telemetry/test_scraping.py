@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from prometheus_client.parser import text_string_to_metric_families
 
-from pdp.config import load
+from pdp.config.reading import load
 from pdp.errors import ConfigurationError
 from pdp.model import TraceParent
 from pdp.telemetry import names

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.config import ServerSettings, SessionSettings, Settings
+from pdp.config.settings import ServerSettings, SessionSettings, Settings
 from pdp.workers import cores as cores_of
 from pdp.workers.cores import bound, core_of, how_many
 

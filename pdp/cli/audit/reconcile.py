@@ -13,7 +13,7 @@ from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.root import NO, YES
 from pdp.clock import utc_text
-from pdp.config import Settings
+from pdp.config.settings import Settings
 
 _MOST = 1_000
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)

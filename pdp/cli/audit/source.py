@@ -26,7 +26,7 @@ from pdp.cli.audit.view import lacking_lines
 from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, path_of, with_settings
 from pdp.cli.root import NO
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import NotFoundError, UnavailableError
 from pdp.foundation.extras import missing
 from pdp.model import Role

@@ -11,7 +11,7 @@ from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.root import NO
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.policy.bundle import inspect_bundle, load_bundle
 from pdp.policy.contents import read_contents, read_folder
 from pdp.policy.schema import full_schema

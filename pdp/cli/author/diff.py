@@ -14,7 +14,7 @@ from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
 from pdp.cli.root import ERROR, NO, YES
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.foundation.printable import visible
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.contents import read_folder

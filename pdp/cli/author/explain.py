@@ -13,7 +13,7 @@ from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.sessions.terms import terms_named
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.model import Role
 from pdp.v1.explain_pb2 import ExplainResponse
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pdp.app.embedded import open_embedded
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.decision.explainer import SupposedSession
 from pdp.model import Call, Caller, Role
 from pdp.server.explaining import GATEWAY, explanation_message

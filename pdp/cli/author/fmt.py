@@ -12,7 +12,7 @@ import click
 from pdp.cli.options import with_settings
 from pdp.cli.output import replace_file
 from pdp.cli.root import NO
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import BundleError, Problem
 from pdp.foundation.printable import visible
 from pdp.limits import Limits

@@ -17,7 +17,7 @@ from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
 from pdp.cli.progressbar import counting
 from pdp.cli.root import ERROR, NO
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import BundleError
 from pdp.foundation.printable import visible
 from pdp.limits import Limits

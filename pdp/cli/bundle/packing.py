@@ -15,7 +15,7 @@ from pdp.bundles.signing import sign as signed
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_fields, print_json, print_table, progress, replace_file
 from pdp.cli.root import NO
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import BundleError, ConfigurationError
 from pdp.foundation.files import new_file
 from pdp.policy.bundle import check_bundle

@@ -21,7 +21,7 @@ from pdp.cli.moments import duration
 from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, flags_of, grouped, read_handle
 from pdp.cli.sessions.terms import terms_text
 from pdp.client import AsyncClient
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors.session import DoorSession, GivenSession, RequestedSession
 from pdp.doors.tasks import Task
 from pdp.doors.wish import Wish

@@ -12,7 +12,7 @@ from pdp.cli.connection import connect_async
 from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import CALLER_FLAGS, LISTEN_FLAGS, ListenOptions, listen_options, run, serve
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors.authzen.door import AuthZENDoor, CallerToken
 from pdp.doors.authzen.mapping import Mapped, object_types
 from pdp.model import Role

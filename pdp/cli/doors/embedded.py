@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pdp.cli.operate.init import prepare
-from pdp.config import CallTokenSettings, Settings, load
+from pdp.config.reading import load
+from pdp.config.settings import CallTokenSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import open_private, replacing
 from pdp.foundation.ownership import require_own

@@ -14,7 +14,7 @@ from pdp.cli.doors.grpcport import PORT_FLAGS, PortOptions, port_options
 from pdp.cli.doors.observing import observing
 from pdp.cli.doors.serving import pass_option, run
 from pdp.cli.options import CONNECTION_FLAGS, ConnectionOptions, SectionedCommand, connection_options, with_loader
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
 from pdp.doors.envoy.httprequests import HTTPRequests

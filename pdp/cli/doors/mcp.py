@@ -22,7 +22,7 @@ from pdp.cli.options import (
     connection_options,
     with_loader,
 )
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors.calltokens import wanted_by
 from pdp.doors.mcp.serversfile import presenting_problem
 from pdp.model import Role

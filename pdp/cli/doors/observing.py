@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.foundation import extras
 from pdp.observer import DoorObserver
 from pdp.telemetry.variables import ask_to_send

@@ -15,7 +15,7 @@ from pdp.cli.doors.serving import run, serve
 from pdp.cli.doors.web import WebOptions
 from pdp.cli.options import ConnectionOptions
 from pdp.client import AsyncClient
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors import refusals
 from pdp.doors.calltokens import wanted_by
 from pdp.doors.feeds import SessionsFeed

@@ -13,7 +13,7 @@ import click
 
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import grouped, path_of
-from pdp.config import LogSettings
+from pdp.config.settings import LogSettings
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.foundation.isolation import keep_memory_private
 

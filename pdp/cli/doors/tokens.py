@@ -9,7 +9,7 @@ from pathlib import Path
 from pdp.callersettings import denied_of, deny_list_reader, issuer_keys, rules_of
 from pdp.client import AsyncClient
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.doors.accesstokens import AccessTokens, read_identities
 from pdp.doors.tokensessions import TokenSessions
 from pdp.errors import ConfigurationError

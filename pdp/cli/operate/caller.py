@@ -15,7 +15,7 @@ from pdp.cli.moments import duration
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.clock import utc_text
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError
 from pdp.identity.callers import CALLER_ID, CREDENTIALS, LISTS, SEES_RESULTS, read_callers, time_at
 from pdp.identity.callersfile import (

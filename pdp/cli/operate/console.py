@@ -28,7 +28,7 @@ from pdp.cli.options import (
 )
 from pdp.client.broker import AsyncBrokerClient
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.console.assembly import local_console, shared_console
 from pdp.console.entering import BACK
 from pdp.console.local import LINK_SECONDS, LocalEntry, local_name

@@ -13,7 +13,8 @@ from pdp.cli.options import json_option, with_loader
 from pdp.cli.output import print_json, print_table
 from pdp.cli.root import NO
 from pdp.clock import SystemClock
-from pdp.config import Settings, describe
+from pdp.config.reading import describe
+from pdp.config.settings import Settings
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.agentgatewayholes import examine_agentgateway
 from pdp.doctor.brokercheck import broker as examine_broker

@@ -16,7 +16,7 @@ from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, progress
 from pdp.clock import SystemClock, no_earlier
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ownership import local_user
 from pdp.foundation.places import Fate, Place, gone, staying

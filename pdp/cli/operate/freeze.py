@@ -19,7 +19,7 @@ from pdp.cli.sessions.selecting import Kind
 from pdp.client import Client
 from pdp.client.fencing import fence_of
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import Role
 from pdp.observer import EventKind

@@ -11,7 +11,7 @@ from pdp.cli.output import print_json
 from pdp.cli.root import NO
 from pdp.client.connection import Connection
 from pdp.client.health import is_serving
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.model import Role
 
 

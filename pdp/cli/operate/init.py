@@ -8,7 +8,7 @@ import click
 
 from pdp.cli.options import json_option, with_settings
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import require_own
 from pdp.foundation.printable import visible_json

@@ -22,7 +22,7 @@ from pdp.cli.options import (
 )
 from pdp.cli.output import print_json
 from pdp.clock import SystemClock, utc_text
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.console.linkfile import write_link
 from pdp.console.logins import Credential
 from pdp.console.provider import Client, Provider, new_flow

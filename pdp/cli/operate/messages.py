@@ -11,7 +11,7 @@ from pdp.cli.groups import Group
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, progress
 from pdp.clock import SystemClock, utc_text
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ids import new_event_id, new_message_id
 from pdp.foundation.nearest import hint

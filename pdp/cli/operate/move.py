@@ -13,7 +13,7 @@ from pdp.app.record import open_record, record_key
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.clock import SystemClock
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ownership import local_user
 from pdp.observer import Event, EventKind

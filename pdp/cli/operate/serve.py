@@ -17,7 +17,8 @@ from pdp.cli.operate.logs import is_journal, log_to_stderr
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.options import SettingsCommand, with_settings
 from pdp.cli.root import ERROR, error_lines
-from pdp.config import LogSettings, Settings, describe
+from pdp.config.reading import describe
+from pdp.config.settings import LogSettings, Settings
 from pdp.foundation.garbage import keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores

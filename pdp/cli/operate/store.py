@@ -14,7 +14,7 @@ from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import moment_text, print_fields, print_json, progress
 from pdp.cli.root import NO
 from pdp.clock import Instant, SystemClock, utc_text
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.observer import Event, EventKind
 from pdp.sessions.care import StoreReport, backup, inspect

@@ -19,7 +19,7 @@ from pdp.cli.moments import duration
 from pdp.cli.operate.topview import shown
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json
-from pdp.config import Settings
+from pdp.config.settings import Settings
 
 # The window starts with these; the rest is read while it is watched.
 _FIRST_RECORDS = 100_000

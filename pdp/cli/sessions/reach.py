@@ -15,7 +15,7 @@ from pdp.cli.sessions.view import policies_text
 from pdp.client import Client
 from pdp.client.enumwords import former_visibility, visibility
 from pdp.client.reviewing import reach_changed, reach_unused
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.model import Role
 from pdp.v1.reach_pb2 import GetReachResponse, ReachedTool
 

@@ -11,7 +11,7 @@ import click
 
 from pdp.app.embedded import compile_once
 from pdp.cli.output import print_json, print_table
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.decision.explainer import SupposedSession
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.contents import read_folder

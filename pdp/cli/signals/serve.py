@@ -10,7 +10,7 @@ import click
 
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.signals.options import settings_option
-from pdp.config import LogSettings
+from pdp.config.settings import LogSettings
 from pdp.foundation.isolation import keep_memory_private
 from pdp.signals.serving import assembled, opened_record, serve_until
 from pdp.signals.settings import read_settings

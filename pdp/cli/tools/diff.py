@@ -13,7 +13,7 @@ from pdp.cli.options import ConnectionOptions, connection_options, json_option, 
 from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
 from pdp.cli.tools.toollist import ToolListOptions, policies_option, read_tool_list, tool_list_options
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.policy.contents import read_folder

@@ -12,7 +12,7 @@ import click
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, replace_file
 from pdp.cli.tools.toollist import ToolDefinitions, ToolListOptions, policies_option, read_tool_lists, tool_list_options
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.errors import BundleError
 from pdp.foundation.printable import visible
 from pdp.foundation.yamltext import Section, load_section

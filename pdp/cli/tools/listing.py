@@ -9,7 +9,7 @@ import click
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.cli.tools.toollist import policies_option
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.policy.contents import read_folder
 from pdp.policy.tools.catalogue import Tool, load_catalogue
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pdp.clock import Instant
-from pdp.config import JWTSettings, Settings
+from pdp.config.settings import JWTSettings, Settings
 from pdp.testing.clock import FakeClock
 from tests.console.people.chromium import program
 from tests.console.provider import believing

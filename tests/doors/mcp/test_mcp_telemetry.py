@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pdp.cli.doors.observing import observing
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.observer import CallOutcome, Refusal
 from pdp.telemetry import doornames
 from pdp.telemetry.doors import DoorTelemetry, build_door_telemetry

@@ -12,7 +12,7 @@ import pytest
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
-from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.config.settings import PolicySettings, ServerSettings, Settings
 from pdp.record import read_records
 from pdp.telemetry.names import SPAN_DECISION
 from pdp.testing.inprocess import write_folder

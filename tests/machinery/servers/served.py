@@ -19,7 +19,7 @@ from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
 from pdp.client.connection import Connection
-from pdp.config import PolicySettings, RecordSettings, ServerSettings, Settings
+from pdp.config.settings import PolicySettings, RecordSettings, ServerSettings, Settings
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Role
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from pdp.config import ServerSettings
+from pdp.config.settings import ServerSettings
 from pdp.server.service import PDPServer
 from pdp.serving.transports import GRPC, LOOP
 from pdp.testing.inprocess import running_server

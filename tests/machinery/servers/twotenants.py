@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from pdp.app.embedded import Embedded
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
-from pdp.config import JWTSettings, PolicySettings, ServerSettings, Settings
+from pdp.config.settings import JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
 from pdp.server.rpcs import RPCS

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
-from pdp.config import Settings
+from pdp.config.settings import Settings
 from pdp.model import Role
 from pdp.serving.transports import LOOP
 from pdp.testing.bundles import bundle_files, tool

@@ -11,7 +11,7 @@ import pytest
 
 from pdp.app.record import open_record, record_key
 from pdp.cli.operate.init import prepare
-from pdp.config import SessionSettings, Settings
+from pdp.config.settings import SessionSettings, Settings
 from pdp.doctor.finding import Deployment, Finding, Level
 from pdp.doctor.storecheck import store
 from pdp.model import Head

@@ -12,7 +12,7 @@ import pytest
 
 from pdp.app.server import build
 from pdp.cli.operate.init import prepare
-from pdp.config import SessionSettings
+from pdp.config.settings import SessionSettings
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore

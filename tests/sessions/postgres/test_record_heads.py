@@ -15,7 +15,7 @@ from pdp.app.server import build
 from pdp.audit.noting import HeadNoter, is_signed, signed
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root
-from pdp.config import PolicySettings, RecordSettings, ServerSettings, SessionSettings, Settings
+from pdp.config.settings import PolicySettings, RecordSettings, ServerSettings, SessionSettings, Settings
 from pdp.model import TraceParent
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey, read_records

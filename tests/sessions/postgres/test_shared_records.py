@@ -16,7 +16,7 @@ from pdp.app.server import App, build
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root
 from pdp.client import Client, NotFoundError
-from pdp.config import PolicySettings, RecordSettings, ServerSettings, SessionSettings, Settings
+from pdp.config.settings import PolicySettings, RecordSettings, ServerSettings, SessionSettings, Settings
 from pdp.sessions.notedheads import NotedHead
 from pdp.sessions.postgresheads import PostgresHeads
 from pdp.testing.inprocess import write_folder

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pdp.config import describe, dump, load, restore
+from pdp.config.reading import describe, dump, load, restore
 from pdp.errors import ConfigurationError
 
 WORDS = (
