@@ -25,7 +25,7 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.bench.sessions import APPROVER, PEP
 from pdp.clock import SystemClock
 from pdp.model import Call, CallRequest
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory

@@ -28,7 +28,7 @@ from pdp.bench.sessions import APPROVER, PEP
 from pdp.client import Client, ClientSession
 from pdp.model import Call, CallRequest, CallStatus
 from pdp.registry.outcomes import OutcomeReport
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.testing.bundles import bundle_files, tool, with_terms

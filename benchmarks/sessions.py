@@ -36,7 +36,7 @@ from pdp.client import Client
 from pdp.clock import SystemClock
 from pdp.foundation.ids import handle_digest
 from pdp.model import Call, Caller, CallRequest, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions import lifecycle
 from pdp.sessions.rows import row_of
 from pdp.sessions.sqlite import SQLiteSessionStore

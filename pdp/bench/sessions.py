@@ -8,7 +8,7 @@ from pdp.app.embedded import Embedded
 from pdp.bench.questions import Asker
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 
 PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from math import inf, isfinite
-from typing import Literal
 
-from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
+from pdp.clock import Clock, Deadline, Instant
 from pdp.errors import (
-    BundleUnavailableError,
     ConflictError,
-    InvalidJSONError,
     InvalidRequestError,
     NotFoundError,
     OverloadedError,
@@ -22,27 +18,23 @@ from pdp.errors import (
     UnavailableError,
     WrongStateError,
 )
-from pdp.foundation.ids import handle_digest, new_handle, new_session_id
-from pdp.foundation.jsontext import parse_object
-from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
+from pdp.foundation.ids import handle_digest, new_handle
 from pdp.limits import MOST_LABELS, Limits
-from pdp.model import Bounds, Caller, Head, Scope, Session, SessionState
+from pdp.model import Caller, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
-from pdp.policy.grants import Grants, require_known
+from pdp.policy.grants import require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 from pdp.registry.approvers import require_approver, require_presence
-from pdp.registry.budgets import BudgetState, budget_states
+from pdp.registry.drafting import Drafting
 from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
-from pdp.registry.narrowing import Narrowing, narrowed
+from pdp.registry.narrowing import Narrowing
 from pdp.registry.outwaiting import outwaiting
-from pdp.registry.past import past_of_agent, past_of_user
 from pdp.registry.policies import SessionPolicies, SessionQuestion
-from pdp.registry.review import ReviewedTool, review
+from pdp.registry.requirements import require_active, require_endable, require_waiting
 from pdp.registry.scope import (
-    ScopedTool,
     expansion,
     has_too_many,
     request_digest_of,
@@ -51,21 +43,20 @@ from pdp.registry.scope import (
     scope_of,
     scoped_tools,
 )
-from pdp.registry.seeing import sees, sees_all, tenant_seen
-from pdp.registry.terms import session_terms
-from pdp.registry.unusual import Asked, Unusual, unusual
-from pdp.registry.usergroups import groups_shown, owned, require_few
+from pdp.registry.usergroups import owned, require_few
+from pdp.registry.views import SessionViews
+from pdp.registry.words import Revocable, Selector, SessionRequest, SessionView
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
-from pdp.sessions.lifecycle import LIVE, earliest_end, over_for_good, state_of
+from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.sessions.writes import Write
 
-# The number of sessions that are read at a time for a list, and written at a time when many are revoked.
-_STEP, _AT_ONCE = 100, 500
+# The number of sessions that are written at a time when many are revoked.
+_AT_ONCE = 500
 _MOST_REVOCABLE = 100
 # Longer than it takes to revoke many sessions.
 _UNFINISHED_SECONDS = 60.0
@@ -74,81 +65,11 @@ _UNFINISHED_SECONDS = 60.0
 _HIGH_RISK = "destructive"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRequest:
-    """A PEP's request for a session. `duration` is in seconds, None for the bundle's default."""
-
-    user: str
-    agent: str
-    purpose: str
-    tool_patterns: tuple[str, ...]
-    duration: float | None = None
-    parent_session_handle: str = field(default="", repr=False)
-    environment: str = ""
-    user_attributes_json: bytes = field(default=b"", repr=False)
-    labels: tuple[str, ...] = ()
-    may_delegate: bool = False
-    terms_json: bytes = field(default=b"", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionView:
-    """A session as people and PEPs see it: with its current state, and what an approval would approve.
-
-    A summary has no `tools` and no `request_digest`.
-    `budgets` and `values_kept` are filled only by `Registrar.get`: the first while the session waits or is active, the
-    second while it is active.
-    """
-
-    session: Session
-    state: SessionState
-    tools: tuple[ScopedTool, ...] = ()
-    request_digest: str = ""
-    budgets: tuple[BudgetState, ...] = ()
-    values_kept: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
-    """A session as an approver sees it: with what the policies of a bundle say about each of its tools.
-
-    `unusual` says in words what differs from earlier sessions. `known_grants` holds every grant that can be given, with
-    the ids of the policies that name it.
-    """
-
-    view: SessionView
-    tools: tuple[ReviewedTool, ...]
-    unusual: tuple[Unusual, ...]
-    known_grants: Grants
-    bundle_version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revocable:
-    """What a revocation would reach now: `count` sessions, of which `newest` are at most 100, without their tools."""
-
-    count: int
-    newest: tuple[SessionView, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selector:
-    """Which sessions to revoke.
-
-    `of_tenant` is the tenant of the session, user or agent; empty for the caller's only one.
-    """
-
-    kind: Literal["session", "user", "agent", "tenant"]
-    value: str
-    of_tenant: str = ""
-
-
-class Registrar:
-    """The only way to create and change sessions. Safe for threads.
+class Registrar(SessionViews):
+    """The only way to create and change sessions, beside their views. Safe for threads.
 
     A change is reported to the observer once it is stored, before the wait for servers that do not know it yet.
     `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
-    The store keeps a session that is over for `kept_seconds`.
     While `record_permits` returns False, no session is opened or approved. Every method raises `UnavailableError` when
     it cannot answer.
     """
@@ -166,14 +87,16 @@ class Registrar:
         kept_seconds: float = inf,
         record_permits: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._sessions = sessions
-        self._history = history
-        self._bundle = bundle
-        self._clock = clock
-        self._observer = observer
-        self._limits = limits
-        self._trusted = trusted_attributes
-        self._kept_seconds = kept_seconds
+        super().__init__(
+            sessions=sessions,
+            history=history,
+            bundle=bundle,
+            clock=clock,
+            observer=observer,
+            limits=limits,
+            kept_seconds=kept_seconds,
+        )
+        self._drafting = Drafting(limits, trusted_attributes)
         self._record_permits = record_permits
         self._policies = SessionPolicies(clock=clock, observer=observer)
 
@@ -198,7 +121,7 @@ class Registrar:
         self._require_few(caller, now)
         parents = self._parents(wanted, caller, bundle, now)
         self._require_unfrozen(parents[0].tenant if parents else caller.tenant)
-        draft, handle = self._draft(wanted, caller, parents, bundle, now)
+        draft, handle = self._drafting.draft(wanted, caller, parents, bundle, now)
         require_few(draft)
         scope = expansion(draft, parents, bundle)
         require_tools(wanted.tool_patterns, scope, self._limits)
@@ -260,9 +183,9 @@ class Registrar:
         chain = self._chain(session_id, caller)
         wanted, parents = owned(chain[0], caller, bundle), chain[1:]
         self._require_unfrozen(wanted.tenant)
-        _require_waiting(wanted, now)
+        require_waiting(wanted, now)
         require_few(wanted)
-        _require_active(parents, bundle, now)
+        require_active(parents, bundle, now)
         require_known(grants, bundle.grants)
         whole = expansion(wanted, parents, bundle)
         session, scope = self._narrowed(wanted, whole, narrowing, bundle)
@@ -308,7 +231,7 @@ class Registrar:
             try:
                 self._sessions.update([approved], wall_at=now.wall_at, write=write)
             except ConflictError:
-                _require_waiting(self._chain(session_id, caller)[0], now)
+                require_waiting(self._chain(session_id, caller)[0], now)
                 raise
             self._tell(events)
         return self._view((approved, *parents), bundle, now, caller)
@@ -331,7 +254,7 @@ class Registrar:
         now = self._now()
         chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
         with outwaiting(self._sessions, chain[0].id):
-            _require_endable(chain[0], now)
+            require_endable(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         account = _closed(EventKind.SESSION_ENDED, caller, now)
         with self._sessions.fencing(account):
@@ -401,10 +324,6 @@ class Registrar:
         """
         return self._sessions.written(write, wall_at=self._now().wall_at)
 
-    def again(self, session_id: str, *, caller: Caller) -> SessionView:
-        """Return a session as the answer about a change of it does, as it is now."""
-        return self._shown(self._chain(session_id, caller), self._now(), caller)
-
     def renew(self, session_id: str, wanted: SessionRequest, *, caller: Caller) -> tuple[SessionView, str]:
         """Give a session that waits for approval another handle, and return it with that; the first one is void.
 
@@ -431,97 +350,6 @@ class Registrar:
             self._sessions.renew_handle(renewed, wall_at=now.wall_at)
             self._tell(events)
         return self._view((renewed, *above), bundle, now, caller), handle
-
-    def get(self, session_id: str, *, caller: Caller, least: Head | None = None) -> SessionView:
-        """Return one session, as it is after the change `least` or later.
-
-        Raise `NotFoundError` for an unknown id, and for one that the caller may not see; and `UnknownRevisionError`
-        when the store does not have the change.
-        """
-        if least is not None:
-            # What is read after a view that has it, has it too. No session has this digest.
-            self._sessions.view(b"", least, labels=False)
-        bundle, now = self._bundle(), self._now()
-        chain = self._chain(session_id, caller)
-        view = self._view(chain, bundle, now, caller)
-        if view.state not in LIVE:
-            return view
-        counted = view.state is SessionState.ACTIVE and bundle.takes_values
-        kept = self._history.values().count(chain[-1].id) if counted else 0
-        return replace(view, budgets=budget_states(view.session, self._history, now), values_kept=kept)
-
-    def proposal(
-        self, session_id: str, *, grants: tuple[str, ...], caller: Caller, narrowing: Narrowing | None = None
-    ) -> SessionView:
-        """Return a waiting session as an approval with these grants and this narrowing would make it, or an active one.
-
-        Raise `WrongStateError` when it is over, or when it is active and grants or a narrowing are passed: nothing is
-        approved any more. Raise `InvalidRequestError` for a narrowing that is none.
-        """
-        chain = self._chain(session_id, caller)
-        return self._proposal(chain, grants, narrowing, self._bundle(), self._now(), caller)[0]
-
-    def review(
-        self, session_id: str, *, grants: tuple[str, ...], caller: Caller, narrowing: Narrowing | None = None
-    ) -> Review:
-        """Return what `proposal` does, and what the policies say about each tool of it. Raise what that raises."""
-        bundle, now = self._bundle(), self._now()
-        chain = self._chain(session_id, caller)
-        view, scope = self._proposal(chain, grants, narrowing, bundle, now, caller)
-        return Review(
-            view=view,
-            tools=review((view.session, *chain[1:]), scope, bundle, wall_at=now.wall_at),
-            unusual=self._unusual(view.session, scope, bundle, now),
-            known_grants=bundle.grants,
-            bundle_version=bundle.version,
-        )
-
-    def list(
-        self,
-        *,
-        state: SessionState | None,
-        user: str,
-        agent: str,
-        tenant: str = "",
-        summaries: bool = False,
-        page_size: int,
-        page_token: str,
-        caller: Caller,
-        fits: Callable[[SessionView], bool] = lambda _: True,
-    ) -> tuple[tuple[SessionView, ...], str]:
-        """Return a page of sessions, newest first, and the token of the next page (empty at the end).
-
-        `fits` is called for each session in turn; the first that does not fit begins the next page. Summaries have
-        neither the tools nor the digest of what an approval would approve.
-        """
-        size = page_size_of(page_size)
-        before = page_start_of(page_token, float, str)
-        bundle, now = None if summaries else self._bundle(), self._now()
-        if tenant and tenant_seen(caller) not in ("", tenant):
-            return (), ""
-        which = SessionFilter(
-            tenant=tenant or tenant_seen(caller),
-            user=user,
-            agent=agent,
-            opened_by="" if sees_all(caller) else caller.id,
-            states=_stored_states(state),
-        )
-        # Few sessions out of many may have a computed state: smaller steps would query the store once for each.
-        # In larger steps, sessions of the largest size would take hundreds of megabytes.
-        step = min(size, _STEP) if state is None else _STEP
-
-        def seen(session: Session) -> SessionView | None:
-            # EXPIRED is computed, so the store cannot filter by it; nor by the bounds of a gateway.
-            if state not in (None, state_of(session, now)) or not sees(caller, session):
-                return None
-            if bundle is None:
-                return self._summary(session, now)
-            return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now, caller)
-
-        rows = rows_of(
-            lambda start: self._sessions.select(which, limit=step, before=start), _position, step=step, before=before
-        )
-        return filled_page(rows, seen, _position, size=size, before=before, fits=fits)
 
     def narrow(
         self,
@@ -564,46 +392,6 @@ class Registrar:
                 self._tell(events)
         return self._shown((narrowed or session, *chain[1:]), now, caller)
 
-    # Approvals.
-
-    def _proposal(
-        self,
-        chain: tuple[Session, ...],
-        grants: tuple[str, ...],
-        narrowing: Narrowing | None,
-        bundle: Bundle,
-        now: Instant,
-        caller: Caller,
-    ) -> tuple[SessionView, Scope]:
-        view = self._summary(chain[0], now)
-        session = view.session
-        if view.state is not SessionState.ACTIVE or grants or narrowing:
-            _require_waiting(session, now)
-        scope, digest = session.scope or expansion(session, chain[1:], bundle), ""
-        if view.state is SessionState.REQUESTED:
-            session, scope = self._narrowed(owned(session, caller, bundle), scope, narrowing, bundle)
-            session = replace(session, grants=tuple(sorted(set(grants))))
-            digest = request_digest_of(session, scope, bundle, grants)
-        return replace(view, session=session, tools=scoped_tools(scope, bundle), request_digest=digest), scope
-
-    def _narrowed(
-        self, session: Session, scope: Scope, narrowing: Narrowing | None, bundle: Bundle
-    ) -> tuple[Session, Scope]:
-        if narrowing is None:
-            return session, scope
-        return narrowed(session, scope, narrowing, bundle, self._limits)
-
-    def _unusual(self, session: Session, scope: Scope, bundle: Bundle, now: Instant) -> tuple[Unusual, ...]:
-        asked = Asked(
-            session=session,
-            actions=tuple(sorted(scope.tools)),
-            of_user=past_of_user(session, self._sessions, kept_seconds=self._kept_seconds),
-            of_agent=past_of_agent(session, self._sessions, kept_seconds=self._kept_seconds),
-            catalogue=bundle.catalogue,
-            now_at=now.wall_at,
-        )
-        return unusual(asked)
-
     # Requests.
 
     def _capture_again(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
@@ -618,91 +406,12 @@ class Registrar:
                 wall_at=now.wall_at,
             )
 
-    def _draft(
-        self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle, now: Instant
-    ) -> tuple[Session, str]:
-        require_patterns(wanted.tool_patterns, self._limits)
-        marked = {label for parent in parents for label in parent.labels}
-        require_labels(wanted.labels, bundle.labels, present=marked, widening=not parents)
-        duration = bundle.session_seconds if wanted.duration is None else wanted.duration
-        if not 0 < duration <= self._limits.session_seconds:
-            raise InvalidRequestError(
-                "duration",
-                f"must be more than 0 and at most {self._limits.session_seconds:g} s (limit `session_seconds`)",
-            )
-        # A child is of its parent's tenant, whoever requests it.
-        tenant = parents[0].tenant if parents else caller.tenant
-        _require_within(caller.bounds, wanted)
-        captured = bundle.directory.capture(wanted.user, wanted.agent)
-        if captured is None:
-            if ("User", wanted.user) in bundle.directory.entities:
-                raise InvalidRequestError("agent", f"`{wanted.agent}` is not in the bundle's directory")
-            raise InvalidRequestError("user", f"`{wanted.user}` is not in the bundle's directory")
-        # A child carries its parent's labels.
-        labels = {*wanted.labels, *marked}
-        if len(labels) > MOST_LABELS:
-            raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
-        handle, session_id = new_handle(), new_session_id()
-        # Only where it is used: a server of an earlier release can read the other sessions.
-        shared = parents and bundle.takes_values
-        key = key_of(parents[0], wanted.parent_session_handle) if shared else b""
-        return Session(
-            id=session_id,
-            handle_digest=handle_digest(handle),
-            state=SessionState.REQUESTED,
-            user=wanted.user,
-            agent=wanted.agent,
-            purpose=wanted.purpose,
-            tool_patterns=wanted.tool_patterns,
-            duration=float(duration),
-            requested_at=now.wall_at,
-            deadline=Deadline.after(now, bundle.request_seconds),
-            tenant=tenant,
-            environment=wanted.environment,
-            opened_by=caller.id,
-            parent_id=parents[0].id if parents else "",
-            ancestor_ids=tuple(parent.id for parent in parents),
-            may_delegate=wanted.may_delegate,
-            labels=tuple(sorted(labels)),
-            label_origins={label: by for parent in reversed(parents) for label, by in parent.label_origins.items()},
-            entities_json=captured,
-            user_attributes_json=self._attributes(wanted),
-            user_groups=self._user_groups(wanted, caller, parents, bundle),
-            terms_json=session_terms(wanted.terms_json, parents, bundle, self._limits),
-            sealed_key=sealed_for(session_id, handle, key),
-        ), handle
-
-    def _user_groups(
-        self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle
-    ) -> tuple[str, ...]:
-        # The user of a parent needs no token for a child: it is in what its parent was approved with.
-        inherited = parents[0].user_groups if parents and parents[0].user == wanted.user else ()
-        shown = groups_shown(caller, wanted.user, bundle)
-        return inherited if shown is None else shown
-
-    def _attributes(self, wanted: SessionRequest) -> str:
-        if len(wanted.user_attributes_json) > self._limits.attributes_bytes:
-            raise InvalidRequestError(
-                "user_attributes_json", f"larger than {self._limits.attributes_bytes} bytes (limit `attributes_bytes`)"
-            )
-        try:
-            attributes = parse_object(wanted.user_attributes_json, self._limits)
-            text = json.dumps(attributes, sort_keys=True)
-        except InvalidJSONError as error:
-            raise InvalidRequestError("user_attributes_json", str(error)) from None
-        except TypeError:
-            raise InvalidRequestError("user_attributes_json", "numbers must be integers") from None
-        for name in attributes:
-            if name not in self._trusted:
-                raise InvalidRequestError("user_attributes_json", f"`{name}` may not be vouched for by a caller")
-        return text
-
     def _parents(self, wanted: SessionRequest, caller: Caller, bundle: Bundle, now: Instant) -> tuple[Session, ...]:
         if not wanted.parent_session_handle:
             return ()
         view = self._sessions.view(handle_digest(wanted.parent_session_handle))
         parents = self._visible(view.chain, caller)
-        _require_active(parents, bundle, now)
+        require_active(parents, bundle, now)
         if len(parents) > self._limits.delegation_depth:
             raise InvalidRequestError(
                 "parent_session_handle", f"deeper than {self._limits.delegation_depth} (limit `delegation_depth`)"
@@ -744,75 +453,14 @@ class Registrar:
             raise NotFoundError("no such session")
         return session
 
-    def _chain(self, session_id: str, caller: Caller) -> tuple[Session, ...]:
-        return self._visible(self._sessions.get(session_id), caller)
-
-    def _visible(self, chain: tuple[Session, ...], caller: Caller) -> tuple[Session, ...]:
-        # INVARIANT: an unknown session and a foreign one get the same error.
-        if not chain or not sees(caller, chain[0]):
-            raise NotFoundError("no such session")
-        return chain
-
-    def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant, caller: Caller) -> SessionView:
-        view = self._summary(chain[0], now)
-        waiting = view.state is SessionState.REQUESTED
-        if waiting:
-            view = replace(view, session=owned(view.session, caller, bundle))
-        scope = expansion(view.session, chain[1:], bundle) if waiting else view.session.scope
-        return replace(
-            view,
-            tools=scoped_tools(scope, bundle) if scope else (),
-            request_digest=request_digest_of(view.session, scope, bundle) if waiting and scope else "",
-        )
-
-    def _shown(self, chain: tuple[Session, ...], now: Instant, caller: Caller) -> SessionView:
-        """Return a session as it is now, also while the active bundle is not loaded, unless it waits for approval.
-
-        Then one that is over has no tools, and the tools of an active one have no groups.
-        """
-        try:
-            bundle = self._bundle()
-        except BundleUnavailableError:
-            # INVARIANT: what ends or narrows authority needs no bundle.
-            view = self._summary(chain[0], now)
-            if view.state is SessionState.REQUESTED:
-                raise
-            scope = chain[0].scope if view.state is SessionState.ACTIVE else None
-            return replace(view, tools=scoped_tools(scope, None)) if scope else view
-        return self._view(chain, bundle, now, caller)
-
-    def _summary(self, session: Session, now: Instant) -> SessionView:
-        state = state_of(session, now)
-        if state is SessionState.EXPIRED:
-            # `ExpiryNotices` passes it on once.
-            self._observer.event(_expiry(session, now))
-        return SessionView(session=session, state=state)
-
     def _tell(self, events: Iterable[Event]) -> None:
         for event in events:
             self._observer.event(event)
-
-    def _now(self) -> Instant:
-        return no_earlier(self._clock.now(), self._sessions.high_water_at())
 
 
 def _closed(kind: EventKind, caller: Caller, now: Instant) -> Account:
     """Return what says of each session that it is over."""
     return lambda sessions: [closed_event(kind, session, caller, now.wall_at) for session in sessions]
-
-
-def _expiry(session: Session, now: Instant) -> Event:
-    facts = {"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)}
-    return Event.of_session(EventKind.SESSION_EXPIRED, session, at=now.wall_at, facts=facts)
-
-
-def _require_within(bounds: Bounds | None, wanted: SessionRequest) -> None:
-    """Refuse a user or agent for whom the caller may not ask, whether the directory has it or not."""
-    if bounds is None:
-        return
-    for name, asked, listed in (("user", wanted.user, bounds.users), ("agent", wanted.agent, bounds.agents)):
-        if listed is not None and asked not in listed:
-            raise InvalidRequestError(name, f"`{asked}` is not among the {name}s of this caller")
 
 
 def _kept_of(session: Session, tool_patterns: tuple[str, ...], now: Instant) -> Scope:
@@ -823,36 +471,11 @@ def _kept_of(session: Session, tool_patterns: tuple[str, ...], now: Instant) -> 
     return scope_of({a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)})
 
 
-def _require_endable(session: Session, now: Instant) -> None:
-    """Raise `WrongStateError` for a session that is over for good: nothing is left to end."""
-    if over_for_good(session, now):
-        raise WrongStateError(f"the session is already {state_of(session, now).value}")
-
-
-def _require_waiting(session: Session, now: Instant) -> None:
-    """Raise `WrongStateError`, which says what became of the session, unless it waits for approval."""
-    state = state_of(session, now)
-    if state is not SessionState.REQUESTED:
-        by = session.ended_by or session.approved_by if state is session.state else ""
-        raise WrongStateError(f"the session is {state.value}" + f" (by `{by}`)" * bool(by) + ", not requested")
-
-
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
     """Refuse destructive tools when the approver authenticated too long ago."""
     risky = [tool.tool for tool in scoped_tools(scope, bundle) if tool.risk == _HIGH_RISK]
     if risky:
         require_presence(caller, f"`{risky[0]}` is {_HIGH_RISK}", now)
-
-
-def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> None:
-    for session in chain:
-        state = state_of(session, now)
-        if state is not SessionState.ACTIVE:
-            raise WrongStateError(f"the parent session is {state.value}, not active")
-        if unapproved := sorted(bundle.unapproved_labels(session)):
-            raise WrongStateError(
-                f"the parent session has the label `{unapproved[0]}`, which widens now but did not at its approval"
-            )
 
 
 def _unchanged(_: Session) -> None:
@@ -879,13 +502,3 @@ def _tenant(named: str, caller: Caller) -> str:
     if tenant not in caller.tenants:
         raise PermissionDeniedError("another tenant's sessions cannot be revoked")
     return tenant
-
-
-def _position(session: Session) -> Position:
-    return session.requested_at, session.id
-
-
-def _stored_states(state: SessionState | None) -> frozenset[SessionState]:
-    if state is None:
-        return frozenset()
-    return LIVE if state is SessionState.EXPIRED else frozenset({state})

@@ -12,7 +12,7 @@ from pdp.audit.values import Found
 from pdp.errors import InvalidRequestError
 from pdp.registry.access import AccessSelector
 from pdp.registry.accessreview import AccessReview, AccessView
-from pdp.registry.registrar import SessionView
+from pdp.registry.words import SessionView
 from pdp.server.fields import require_id, timestamp
 from pdp.server.messages import session_message
 from pdp.sessions.access import AccessRequest, AccessState

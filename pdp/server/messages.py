@@ -21,8 +21,8 @@ from pdp.policy.reading import CacheClass, Reading
 from pdp.registry.narrowing import Narrowing
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues, ResultReading, require_digests
-from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool
+from pdp.registry.words import Review, Selector, SessionRequest, SessionView
 from pdp.server.decisionmessages import numbers
 from pdp.server.fields import (
     optional_digest,

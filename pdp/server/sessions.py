@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
-from pdp.registry.registrar import Registrar, SessionView
+from pdp.registry.registrar import Registrar
+from pdp.registry.words import SessionView
 from pdp.server.fields import moment_of, optional_id, optional_text, require_digest, require_id, require_text
 from pdp.server.following import SessionFollowers
 from pdp.server.links import NO_LINKS, Links

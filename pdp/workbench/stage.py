@@ -27,8 +27,9 @@ from pdp.policy.tools.catalogue import Tool
 from pdp.registry.outcomes import OutcomeReport, Outcomes
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.readings import NO_VALUES, ReportedValues
-from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
+from pdp.registry.registrar import Registrar
 from pdp.registry.scope import scope_of
+from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.sessions import access
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore

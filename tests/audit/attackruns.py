@@ -12,7 +12,7 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.foundation.jsontext import canonical
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.observer import Observer
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

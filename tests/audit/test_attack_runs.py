@@ -13,7 +13,7 @@ from pdp.app.embedded import Embedded
 from pdp.audit import AuditIndex, Search
 from pdp.audit.values import Filter, Selector, Window
 from pdp.model import Call, CallRequest
-from pdp.registry.registrar import Selector as Revocation
+from pdp.registry.words import Selector as Revocation
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from tests.audit.attackruns import APPROVER, GATEWAY, Attack, Replayed, attacks, open_pdp, replay

@@ -13,7 +13,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.model import Session
 from pdp.observer import Event, EventKind
 from pdp.policy.bundle import Bundle
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions.memory import MemorySessionStore
 from pdp.testing.bundles import SCHEMA, bundle_files, tool, with_terms
 from tests.machinery.keeping import Events

@@ -40,7 +40,7 @@ from pdp.model import (
     SessionState,
     Visibility,
 )
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import ActiveBundle, Captured, Change, Expected, SessionFilter
 from pdp.sessions.writes import Write

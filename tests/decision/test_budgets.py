@@ -13,7 +13,7 @@ import pytest
 
 from pdp.errors import OverloadedError, StoreUnavailableError
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Visibility
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore

@@ -18,7 +18,7 @@ from pdp.decision.cache import DecisionCache, Key
 from pdp.errors import NotFoundError, PDPError, PermissionDeniedError, WrongStateError
 from pdp.foundation.jsontext import digest
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Matter, Outcome, Role, Ruling, SessionState
-from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, Opened, opened
 

@@ -14,7 +14,7 @@ from pdp.decision.explanation import Explanation
 from pdp.errors import InvalidRequestError, NotFoundError
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Role
 from pdp.policy.conditions import Value
-from pdp.registry.registrar import Selector, SessionRequest
+from pdp.registry.words import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

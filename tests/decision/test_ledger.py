@@ -12,7 +12,7 @@ from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError, Un
 from pdp.limits import MOST_LABELS
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Session, TraceParent
 from pdp.observer import Event
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import SessionFilter

@@ -31,7 +31,7 @@ from pdp.model import (
     Visibility,
 )
 from pdp.observer import Event, EventKind
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions import access
 from pdp.sessions.access import AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.history import MemorySessionHistory

@@ -13,7 +13,7 @@ from pdp.app.embedded import open_embedded
 from pdp.foundation.quickcaches import GenerationCache, SmallCache, WeighedCache
 from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 

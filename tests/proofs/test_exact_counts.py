@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, write
 from tests.proofs.counting_process import THREADS, opened

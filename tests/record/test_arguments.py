@@ -11,7 +11,7 @@ import pytest
 
 from pdp.app.embedded import Embedded, open_embedded
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder

@@ -14,7 +14,7 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import OverloadedError
 from pdp.foundation.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
-from pdp.registry.registrar import Selector, SessionRequest
+from pdp.registry.words import Selector, SessionRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock

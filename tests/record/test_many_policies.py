@@ -10,7 +10,7 @@ from pdp.app.embedded import open_embedded
 from pdp.limits import MOST_POLICIES
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.record import DecisionLog, SigningKey, read_records
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.server.decisionmessages import DecisionMessages
 from pdp.telemetry.attributes import decision_attributes
 from pdp.testing.bundles import bundle_files, compile_here, tool

@@ -18,7 +18,7 @@ from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import verify
-from pdp.registry.registrar import Selector, SessionRequest
+from pdp.registry.words import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

@@ -22,7 +22,7 @@ from pdp.limits import (
     largest_session_bytes,
 )
 from pdp.model import Caller, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool, with_terms
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import KEY, Evidence

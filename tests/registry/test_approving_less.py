@@ -14,7 +14,7 @@ from pdp.errors import InvalidRequestError, PermissionDeniedError, WrongStateErr
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, SessionState
 from pdp.registry.narrowing import Narrowing
-from pdp.registry.registrar import Selector, SessionView
+from pdp.registry.words import Selector, SessionView
 from pdp.sessions.writes import Write
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, tool, with_terms
 from pdp.testing.evidence import Evidence

@@ -14,7 +14,7 @@ import pytest
 from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import FrozenError, PermissionDeniedError, UnavailableError
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore

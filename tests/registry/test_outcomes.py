@@ -23,7 +23,7 @@ from pdp.limits import MOST_LABELS
 from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, CallStatus, Decision, Outcome, Role, Session
 from pdp.observer import Event, EventKind
 from pdp.registry.outcomes import REPORT_SECONDS, OutcomeReport, Outcomes, Reported
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore

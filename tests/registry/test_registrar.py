@@ -27,7 +27,7 @@ from pdp.errors import (
 )
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, Session, SessionState
-from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -11,9 +11,9 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.errors import WrongStateError
 from pdp.limits import MOST_POLICIES_OF_TOOL
 from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
-from pdp.registry.registrar import Review, Selector, SessionRequest
 from pdp.registry.review import review
 from pdp.registry.scope import scope_of
+from pdp.registry.words import Review, Selector, SessionRequest
 from pdp.server.messages import review_message
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock

@@ -11,7 +11,7 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, SessionState
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.inprocess import write_folder
 

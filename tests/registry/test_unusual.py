@@ -16,8 +16,8 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.model import AT_EACH_CALL, Caller, Role, Session, SessionState
 from pdp.policy.tools.catalogue import Catalogue
 from pdp.registry.past import MOST_SESSIONS, WINDOW_SECONDS, past_of_agent, past_of_user
-from pdp.registry.registrar import SessionRequest
 from pdp.registry.unusual import RULES, Asked, Unusual, unusual
+from pdp.registry.words import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionLists
 from pdp.sessions.values import SessionFilter

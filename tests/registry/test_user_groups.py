@@ -14,7 +14,7 @@ from pdp.errors import PermissionDeniedError, WrongStateError
 from pdp.limits import MOST_USER_GROUPS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.policy.directory import FILE, load_directory
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from pdp.app.embedded import Embedded
 from pdp.limits import Limits
 from pdp.model import Caller, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.server.rpcs import CONTROL, RPCS
 from pdp.sessions.access import AccessState
 from pdp.testing.clock import FakeClock

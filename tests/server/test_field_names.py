@@ -21,7 +21,8 @@ from pdp.model import CallRequest
 from pdp.policy.child import evaluation
 from pdp.registry.access import Approvals
 from pdp.registry.outcomes import OutcomeReport
-from pdp.registry.registrar import Registrar, Selector, SessionRequest
+from pdp.registry.registrar import Registrar
+from pdp.registry.words import Selector, SessionRequest
 from pdp.server.fields import FIELDS
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import RPC

@@ -19,7 +19,7 @@ from pdp.config.reading import describe, load
 from pdp.config.settings import PolicySettings, ServerSettings, Settings
 from pdp.errors import ConfigurationError, PermissionDeniedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.serving.listener import Listener
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder

@@ -24,7 +24,7 @@ from pdp.identity.callersfile import init_callers
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.registry.following import MOST_CHANGES, Following
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.server.following import SessionFollowers
 from pdp.server.revisions import revision_text
 from pdp.serving.transport import Outgoing

@@ -12,7 +12,7 @@ from pdp.app.embedded import open_embedded
 from pdp.clock import Deadline
 from pdp.errors import AlreadyReportedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge

@@ -17,7 +17,7 @@ from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, CallStatus, Decis
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.outcomes import OutcomeReport
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.sessions import access
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_once_here, tool, with_terms
 from pdp.workbench.bundlediff import Effect

@@ -11,7 +11,7 @@ from typing import Any
 from pdp.app.embedded import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role, Session
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import compile_once_here
 from pdp.testing.clock import FakeClock
 

@@ -31,7 +31,7 @@ from pdp.policy.bundle import Compile, load_bundle
 from pdp.policy.entities import EntityMemory
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues
-from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.sessions import access
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.lifecycle import earliest_end

@@ -18,7 +18,7 @@ from pdp.model import Basis, Call, Caller, CallRequest, CallStatus, Decision
 from pdp.registry.access import AccessSelector
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues
-from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import compile_once_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -19,7 +19,7 @@ from pdp.clock import Deadline, Instant, SystemClock
 from pdp.errors import WrongStateError
 from pdp.model import Caller, Role
 from pdp.registry.access import AccessSelector
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions import access
 from pdp.sessions.closings import Closing
 from pdp.sessions.postgres import PostgresSessionStore

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pdp.model import Basis, Call, CallRequest, Decision
-from pdp.registry.registrar import Selector
+from pdp.registry.words import Selector
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.values import Addend, Charge, Debit, Used

@@ -24,7 +24,7 @@ from pdp.errors import PDPError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role, SessionState, TraceParent
 from pdp.policy.child.process import PolicyChild
-from pdp.registry.registrar import SessionRequest
+from pdp.registry.words import SessionRequest
 from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
