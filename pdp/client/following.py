@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -50,6 +51,8 @@ class Followed:
     def __init__(self) -> None:
         self._known: dict[str, Known] = {}
         self._frozen: frozenset[str] = frozenset()
+        # How often something was forgotten.
+        self.forgotten = 0
 
     def must_be_read(self, session_id: str, now: float) -> bool:
         """Say whether it is not known how a session is at `now`, in unix seconds.
@@ -65,6 +68,7 @@ class Followed:
     def forget(self) -> None:
         """Forget how sessions are: something may not have been told."""
         self._known.clear()
+        self.forgotten += 1
 
     def note(self, session_id: str, found: Known) -> None:
         """Note how a session is, unless something later is known."""
@@ -73,8 +77,12 @@ class Followed:
             later = before if before.epoch > found.epoch else found
             found = replace(later, tenant=found.tenant or before.tenant)
         self._known[session_id] = found
-        if len(self._known) > _MOST_KNOWN:
-            del self._known[next(iter(self._known))]
+
+    def keep(self, needed: Collection[str]) -> None:
+        """Forget sessions that are not needed, beyond a bound: those first of which nothing was noted for longest."""
+        most = max(len(self._known) - _MOST_KNOWN, 0)
+        for session_id in [one for one in self._known if one not in needed][:most]:
+            del self._known[session_id]
 
     def take(self, message: WatchSessionsResponse) -> None:
         """Note what a message of a watch says."""

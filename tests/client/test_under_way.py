@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -334,6 +334,64 @@ def test_what_a_watch_may_not_have_told_is_read(messages: list[WatchSessionsResp
             return call.why
 
     assert "its session is revoked" == asyncio.run(follow())
+
+
+def test_what_was_read_before_a_watch_begins_is_read_again() -> None:
+    """A session can be over between the two, of which neither tells."""
+
+    async def follow() -> str:
+        server, go_on = Server(), asyncio.Event()
+
+        async def read(_: str, __: float) -> Session:
+            found = await server.read(_, __)
+            await go_on.wait()
+            return found
+
+        calls = AsyncCallsUnderWay(server.begin, read, clock=lambda: server.now, wall=lambda: server.now)
+        call = call_of(calls)
+        entering = asyncio.ensure_future(calls.enter(call))
+        await settled()
+        server.found = Session(session_id="ses_1", state=SESSION_STATE_REVOKED, epoch=3, tenant="t")
+        server.feeds[-1].put_nowait(told("one"))
+        await settled()
+        go_on.set()
+        await entering
+        await settled()
+        await calls.close()
+        return call.why
+
+    assert "its session is revoked" == asyncio.run(follow())
+
+
+def test_calls_of_any_number_of_sessions_stop_together() -> None:
+    """Also of more than are known while they have no calls."""
+    answers = [replace(ANSWER, session_id=f"ses_{number}") for number in range(1100)]
+    revoked_ones = [SessionChange(session_id=one.session_id, state=SESSION_STATE_REVOKED, epoch=3) for one in answers]
+
+    async def follow() -> int:
+        server = Server(found=None)
+        async with server.following() as calls:
+            under_way = [AsyncCallUnderWay(calls, answer, Stopping(), None) for answer in answers]
+            for call in under_way:
+                call.on_stop(lambda: None)
+                await calls.enter(call)
+            await settled()
+            server.feeds[-1].put_nowait(told("one", *revoked_ones))
+            await settled()
+            return sum(bool(call.why) for call in under_way)
+
+    assert len(answers) == asyncio.run(follow())
+
+
+def test_what_is_known_of_sessions_without_calls_is_bounded() -> None:
+    """Those go first of which nothing was told for longest."""
+    followed = Followed()
+    for number in range(1100):
+        followed.note(f"ses_{number}", Known.of(ACTIVE))
+    followed.keep({"ses_0"})
+
+    assert [False, True, False] == [followed.must_be_read(f"ses_{number}", 1.0) for number in (0, 1, 1099)]
+    assert 1024 == sum(not followed.must_be_read(f"ses_{number}", 1.0) for number in range(1100))
 
 
 @pytest.mark.parametrize(

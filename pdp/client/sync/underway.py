@@ -96,7 +96,7 @@ class CallsUnderWay:
         if unread:
             # Whoever is not told of the session learns it before the tool is called.
             with suppress(UnavailableError, OverloadedError):
-                self._note(self._read(session_id, _READ_SECONDS))
+                self._read_now(session_id)
         with self._mutex:
             # From here on it is stopped by what the watch tells.
             self._calls.append(call)
@@ -166,7 +166,7 @@ class CallsUnderWay:
         while not watch.over:
             for session_id in self._unread(watch):
                 with suppress(Exception):  # whatever it is: it is read again
-                    self._note(self._read(session_id, _READ_SECONDS))
+                    self._read_now(session_id)
             self._stop_what_is_over(watch)
             watch.wake.wait(_LOOK_SECONDS)
 
@@ -179,13 +179,21 @@ class CallsUnderWay:
             ids = {call.answer.session_id for call in self._calls}
             return {one for one in ids if again or self._followed.must_be_read(one, self._wall())}
 
-    def _note(self, session: Session) -> None:
+    def _read_now(self, session_id: str) -> None:
+        """Read a session, and note how it is."""
         with self._mutex:
-            self._followed.note(session.session_id, Known.of(session))
+            before = self._followed.forgotten
+        session = self._read(session_id, _READ_SECONDS)
+        found = Known.of(session)
+        with self._mutex:
+            # That it goes on may be from before what was forgotten meanwhile, and is then read again.
+            if found.why or self._followed.forgotten == before:
+                self._followed.note(session.session_id, found)
 
     def _stop_what_is_over(self, watch: _Watch) -> None:
         with self._mutex:
             over = [(call, why) for call in self._calls if (why := self._why(call, watch))]
+            self._followed.keep({call.answer.session_id for call in self._calls})
         for call, why in over:
             call.stop(why)
 
