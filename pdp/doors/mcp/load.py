@@ -1,4 +1,7 @@
-"""The memory of messages that are under way over HTTP: bounded for each session, and for all of them together."""
+"""What is under way over HTTP, as requests and as the memory of messages: bounded for each session, and for all.
+
+A session takes no more than is left for all others, so that however many take all they can, one more has room.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from sys import getsizeof
 
 from pdp.doors.mcp.messages import MOST_VALUES, Message
 
+# Fewer than there are connections.
+MOST_OPEN = 448
 MOST_MEMORY = 512 * 1024 * 1024
 # A session that fills its part leaves the rest to the others.
 _PARTS = 4
@@ -22,9 +27,10 @@ class OverloadedError(Exception):
 
 
 class Load:
-    """Counts the memory of messages, in bytes; that of a part counts for the whole, too."""
+    """Counts open requests, and the memory of messages in bytes; those of a part count for the whole, too."""
 
     def __init__(self, most: int = MOST_MEMORY, whole: Load | None = None) -> None:
+        self.open = 0
         self.held = 0
         self._most = most
         self._whole = whole
@@ -32,6 +38,22 @@ class Load:
     def part(self) -> Load:
         """Return the load of one session."""
         return Load(self._most // _PARTS, self)
+
+    @property
+    def crowded(self) -> bool:
+        """Say whether a session has more open requests than are left for all others."""
+        return self.open > self.left
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count an open request. Raise `OverloadedError` when there are so many that not even a deny has room."""
+        if self.open >= 2 * self.left:
+            raise OverloadedError
+        self.count(1)
+        try:
+            yield
+        finally:
+            self.count(-1)
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -44,13 +66,26 @@ class Load:
 
     def fits(self, more: int) -> bool:
         """Say whether so much more is within all bounds."""
-        return self.held + more <= self._most and (self._whole is None or self._whole.fits(more))
+        if self._whole is None:
+            return self.held + more <= self._most
+        return self.held + more <= self._most and self._whole.fits(self.held + 2 * more)
 
     def add(self, more: int) -> None:
         """Count more, or less."""
         self.held += more
         if self._whole is not None:
             self._whole.add(more)
+
+    @property
+    def left(self) -> int:
+        """Return how many more requests can be open, of all."""
+        return MOST_OPEN - self.open if self._whole is None else self._whole.left
+
+    def count(self, more: int) -> None:
+        """Count more open requests, or fewer."""
+        self.open += more
+        if self._whole is not None:
+            self._whole.count(more)
 
 
 class Share:

@@ -17,8 +17,8 @@ from pdp.doors.mcp.messages import MessageId
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.session import DoorSession
 
-# Of one session of the PDP: its sessions of MCP at one server, and its requests without an answer at all of them.
-MOST_CONVERSATIONS, MOST_OPEN = 16, 256
+# Of one session of the PDP: its sessions of MCP at one server.
+MOST_CONVERSATIONS = 16
 # Of one session of MCP: requests that its server may still answer, though nobody waits any more.
 MOST_GIVEN_UP = 1024
 # How long a session is taken for one that lives; calls are asked about each time.
@@ -39,12 +39,11 @@ class Place:
 
 
 class Visitor:
-    """One session of the PDP, at all servers: `open` are its requests without an answer, `load` its messages."""
+    """One session of the PDP, at all servers: `load` are its requests without an answer, and its messages."""
 
     def __init__(self, session: DoorSession, load: Load) -> None:
         self.session = session
         self.load = load
-        self.open = 0
         self.lively_until = 0.0
         self._parties: dict[str, Party] = {}
 

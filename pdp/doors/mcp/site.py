@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from pdp.client import CallTokenRequest
@@ -14,7 +14,7 @@ from pdp.doors.mcp.conversations import Background, Conversation
 from pdp.doors.mcp.exchange import Exchange
 from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
-from pdp.doors.mcp.parties import MOST_OPEN, Party, Place
+from pdp.doors.mcp.parties import Party, Place
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.resources import ProtectedResource
 from pdp.doors.mcp.streams import listen, send_on
@@ -41,6 +41,7 @@ PATH = "/mcp"
 _MOST_UNKNOWN_BYTES = 64 * 1024
 
 _ACCEPTED = 202
+_TOO_MANY = "too many requests are open"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Site:
         require_plain_json(headers)
         party, missing = await self._admission.party(headers, self._place)
         load, most = (self._strangers, _MOST_UNKNOWN_BYTES) if party is None else (party.visitor.load, MOST_BYTES)
-        with load.share() as share:
+        with _counted(load), load.share() as share:
             try:
                 message = await _message(headers, receive, share, most=most)
             except InvalidMessageError as error:
@@ -170,7 +171,7 @@ class Site:
             refuse(self._observer, Refusal.MALFORMED)
             told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
             await reply.message(told)
-        elif party.visitor.open >= MOST_OPEN:
+        elif party.visitor.load.crowded:
             refuse(self._observer, Refusal.TOO_MANY)
             await reply.message(answers.refusal(message, "Too many requests are open: wait for their answers."))
         else:
@@ -184,11 +185,9 @@ class Site:
             )
             if conversation.mcp_session:
                 conversation.open[message.id] = exchange
-            party.visitor.open += 1
             try:
                 await self._while_there(exchange, message, receive, reply)
             finally:
-                party.visitor.open -= 1
                 conversation.open.pop(message.id, None)
                 if conversation.mcp_session and exchange.unanswered:
                     party.give_up(conversation, message.id)
@@ -228,24 +227,32 @@ class Site:
         conversation = party.conversation(mcp_session)
         if conversation is None:
             raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
-        if method == "GET":
-            await self._listen(party, conversation, headers, receive, reply)
-            return
-        party.end(mcp_session)
-        await send_on(self._upstream, method, conversation, headers, reply)
+        with _counted(party.visitor.load):
+            if method == "GET":
+                await self._listen(party, conversation, headers, receive, reply)
+                return
+            party.end(mcp_session)
+            await send_on(self._upstream, method, conversation, headers, reply)
 
     async def _listen(
         self, party: Party, conversation: Conversation, headers: http.Headers, receive: Receive, reply: Reply
     ) -> None:
-        if party.visitor.open >= MOST_OPEN:
-            raise RefusedRequestError(UNAVAILABLE, "too many requests are open", why=Refusal.TOO_MANY)
-        party.visitor.open += 1
-        try:
-            await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
-        finally:
-            party.visitor.open -= 1
+        if party.visitor.load.crowded:
+            raise RefusedRequestError(UNAVAILABLE, _TOO_MANY, why=Refusal.TOO_MANY)
+        await until_gone(listen(self._upstream, party, conversation, headers, reply), receive)
         if reply.begun and not reply.ended:
             await reply.end()
+
+
+@contextmanager
+def _counted(load: Load) -> Iterator[None]:
+    """Count an open request. Raise `RefusedRequestError` when there are too many."""
+    with ExitStack() as counted:
+        try:
+            counted.enter_context(load.request())
+        except OverloadedError:
+            raise RefusedRequestError(UNAVAILABLE, _TOO_MANY, why=Refusal.TOO_MANY) from None
+        yield
 
 
 async def _message(headers: http.Headers, receive: Receive, share: Share, *, most: int) -> Message:

@@ -15,7 +15,7 @@ from pdp.doors.mcp import answers, conversations, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.messages import Message
-from pdp.doors.mcp.parties import MOST_OPEN, Party
+from pdp.doors.mcp.parties import Party
 from pdp.doors.mcp.replies import Reply
 from pdp.doors.mcp.tools import acknowledging
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
@@ -27,6 +27,8 @@ _OK, BAD_GATEWAY = 200, 502
 # How often a stream looks whether its session lives while it hears of no change: that a session expires is none; and
 # how long it waits after a look that failed, because the change that it heard of may be the last one.
 _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
+# Requests of a server in one session of MCP that have no answer yet.
+_MOST_ASKED = 256
 _HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
 
 
@@ -93,7 +95,7 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
         return
     may = conversation.gate.lets_server_ask(message.method) and not conversation.gate.fits(message)
     # Only in a session of MCP can the answer find its way back.
-    if may and conversation.mcp_session and len(conversation.server_asks) < MOST_OPEN:
+    if may and conversation.mcp_session and len(conversation.server_asks) < _MOST_ASKED:
         conversation.server_asks.add(message.id)
         await reply.event(message.text)
     elif conversation.mcp_session:

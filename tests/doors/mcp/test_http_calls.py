@@ -218,7 +218,7 @@ async def test_a_tool_that_has_changed_is_not_called(desk_pdp: RunningServer, er
 
 async def test_a_session_has_a_bounded_number_of_open_requests(desk_pdp: RunningServer) -> None:
     """One more is refused, and other sessions are served."""
-    with patch("pdp.doors.mcp.site.MOST_OPEN", 1):
+    with patch("pdp.doors.mcp.load.MOST_OPEN", 3):
         async with world(desk_pdp) as here:
             _, handle = here.session()
             _, other = here.session("bob")

@@ -61,22 +61,49 @@ async def test_a_session_that_fills_its_part_leaves_the_rest_to_others(desk_pdp:
 
 
 async def test_all_sessions_together_are_bounded(desk_pdp: RunningServer) -> None:
-    """One more is refused within its own part, and the proxy goes on when there is room."""
+    """One more is refused within its own part when it takes more than is left for others, and served if it does not."""
     load = Load(MOST)
     with patch("pdp.doors.mcp.http.Load", lambda: load):
         async with world(desk_pdp) as here:
             _, handle = here.session()
             async with AsyncExitStack() as bodies:
                 for _ in range(4):
-                    await bodies.enter_async_context(begun(here, here.session()[1], 190_000))
-                await here.until(lambda: load.held == 4 * 380_000)
-                async with begun(here, handle, 100_000) as more:
+                    await bodies.enter_async_context(begun(here, here.session()[1], 150_000))
+                await here.until(lambda: load.held == 4 * 300_000)
+                async with begun(here, handle, 110_000) as more:
                     refused = await more.readline()
+                served = await here.call("echo", {"text": "x"}, handle=handle)
             await here.until(lambda: load.held == 0)
-            served = await here.call("echo", {"text": "x"}, handle=handle)
 
     assert refused.startswith(b"HTTP/1.1 503")
     assert 200 == served.status_code
+
+
+async def test_sessions_leave_room_for_the_requests_of_others(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are open in two sessions, as calls or as bodies that do not come, a third one is served."""
+    monkeypatch.setattr("pdp.doors.mcp.load.MOST_OPEN", 12)
+    load = Load()
+    with patch("pdp.doors.mcp.http.Load", lambda: load):
+        async with world(desk_pdp) as here, AsyncExitStack() as opened:
+            busy = [here.session()[1] for _ in range(2)] * 8
+            calls, lines = list[asyncio.Task[Any]](), list[asyncio.Task[Any]]()
+            for number, handle in enumerate(busy, 1):
+                calls.append(asyncio.ensure_future(here.call("slow", {"steps": 0}, handle=handle)))
+                await here.until(lambda: here.desk.ran["slow"] + sum(one.done() for one in calls) == number)  # noqa: B023
+            during = load.open
+            for number, handle in enumerate(busy, 1):
+                body = await opened.enter_async_context(begun(here, handle, 9))
+                lines.append(asyncio.ensure_future(body.readline()))
+                await here.until(lambda: load.open - during + sum(one.done() for one in lines) == number)  # noqa: B023
+            full = load.open
+            served = await here.call("echo", {"text": "third"}, handle=here.session("bob")[1])
+            here.desk.go_on.set()
+            refused = [one for one in await asyncio.gather(*calls) if "Too many requests are open" in one.text]
+
+    assert "third" in served.text
+    assert (8, 8, 10) == (during, len(refused), full)
 
 
 @pytest.mark.parametrize("form", ["a stream", "JSON"])

@@ -63,7 +63,7 @@ async def test_a_session_of_mcp_is_known_at_its_own_server_only(desk_pdp: Runnin
 
 async def test_the_open_requests_of_a_session_are_bounded_at_all_servers_together(desk_pdp: RunningServer) -> None:
     """What is open at one server counts at another."""
-    with patch("pdp.doors.mcp.site.MOST_OPEN", 1):
+    with patch("pdp.doors.mcp.load.MOST_OPEN", 3):
         async with world(desk_pdp, paths=PATHS) as here:
             _, handle = here.session()
             waiting = asyncio.ensure_future(here.call("slow", {"steps": 0}, handle=handle))

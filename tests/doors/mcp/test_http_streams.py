@@ -13,7 +13,7 @@ from mcp import MCPError
 from mcp.types import ListRootsResult
 
 from pdp.client import PDPClientError
-from pdp.doors.mcp import parties, site, streams
+from pdp.doors.mcp import load, parties, streams
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
 from tests.doors.mcp.webworld import HANDLE, KeptEvents, World, message_of, text_of, world
@@ -307,7 +307,7 @@ async def test_the_streams_of_a_session_are_open_requests_of_it(
     desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one session could take all connections of the proxy. What it may open is free again when a stream ends."""
-    monkeypatch.setattr(site, "MOST_OPEN", 1)
+    monkeypatch.setattr(load, "MOST_OPEN", 3)
     async with world(desk_pdp) as here, httpx2.AsyncClient(timeout=PATIENCE) as http:
         _, handle = here.session()
         begun = [await here.post(GREETING, handle=handle) for _ in range(2)]
