@@ -82,7 +82,8 @@ class Exchange:
         """Answer the request. When it is cancelled, nothing is sent on any more, and an allowed call is reported."""
         self._task = asyncio.current_task()
         try:
-            await self._run()
+            with self._party.session.hearing() as heard_of:
+                await self._run(heard_of)
         except UpstreamError as error:
             await self._fail(str(error))
         except SessionOverError as over:
@@ -91,7 +92,7 @@ class Exchange:
             if self._allowed is not None:
                 await self._conversation.background.to_the_end(self._gate.lost(self._allowed))
 
-    async def _run(self) -> None:
+    async def _run(self, heard_of: asyncio.Event) -> None:
         request = self._request
         if request.method == methods.CALL or request.method in methods.ASKED:
             try:
@@ -121,7 +122,7 @@ class Exchange:
             await self._send_on(request, sent)
         else:
             self._answer = self._allowed.call.answer
-            await while_it_lives(self._party, self._send_on(self._allowed.request, sent))
+            await while_it_lives(self._party, heard_of, self._send_on(self._allowed.request, sent))
 
     async def _send_on(self, request: Message, headers: http.Headers) -> None:
         async with self._upstream.exchange("POST", headers, request.raw, load=self._load) as answer:
@@ -202,7 +203,8 @@ class Exchange:
                         return True
                     else:
                         await passing(message, self._conversation, self._reply, request=self._request)
-                    if message is not None and message.method == methods.ACKNOWLEDGED and watching is None:
+                    # A call ends with its session anyway. A subscription is acknowledged first.
+                    if message is not None and self._answer is None and watching is None:
                         watching = asyncio.ensure_future(self._watch())
         finally:
             await ended(watching)

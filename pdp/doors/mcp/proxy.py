@@ -44,11 +44,13 @@ _UNHANDLED = "this proxy could not handle the message"
 class _Open:
     """A request of the client that has no answer yet.
 
-    `asking` is set while the PDP is asked about it, `acknowledged` once a subscription has begun.
+    `asking` is set while the PDP is asked about it, and `late` if its session was found over meanwhile; `acknowledged`
+    once a subscription has begun.
     """
 
     request: Message
     asking: asyncio.Task[None] | None = None
+    late: bool = False
     allowed: AllowedCall | None = None
     acknowledged: bool = False
 
@@ -89,6 +91,9 @@ class Proxy:
         self._own: dict[str, asyncio.Future[Message]] = {}
         self._server_asks: set[MessageId] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        # Has the proxy look at once how the session is.
+        self._look = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
         self._initialized = False
 
     # From the client.
@@ -173,6 +178,9 @@ class Proxy:
             await self._to_client(refused.answer)
             return
         found.asking = None
+        if found.late:
+            # The allow may be from before the end.
+            self._look.set()
         await self._to_server(with_call_token(found.allowed.request, found.allowed.token).raw)
 
     def _named(self, message: Message) -> _Open | None:
@@ -288,6 +296,7 @@ class Proxy:
         Runs until it is cancelled.
         """
         with self.gate.hearing() as changed:
+            self._look = changed
             while True:
                 changed.clear()
                 pause = _AGAIN_SECONDS
@@ -295,29 +304,33 @@ class Proxy:
                     now = await self.gate.seen()
                     pause = _LOOK_SECONDS
                     if now is None:
-                        await self._stop_calls(refusals.IS_OVER)
+                        self._stop_calls(refusals.IS_OVER)
                     before, self.gate.shown = self.gate.shown, now or frozenset()
-                    if before not in (None, self.gate.shown):
-                        await self._tell_tools_changed()
+                    # A client that has not read the word before it lists the tools after both changes.
+                    if before not in (None, self.gate.shown) and (self._telling is None or self._telling.done()):
+                        self._telling = self._start(self._tell_tools_changed())
                 except FrozenError:
-                    await self._stop_calls(refusals.IS_FROZEN)
+                    self._stop_calls(refusals.IS_FROZEN)
                 except PDPClientError:
                     # What is under way goes on: each further call is asked about anyway.
                     pass
                 await heard(changed, pause)
 
-    async def _stop_calls(self, why: str) -> None:
-        """Answer the calls that are under way, and tell the server that nobody waits for them any more."""
+    def _stop_calls(self, why: str) -> None:
+        """Answer the calls that are under way, and tell the server that nobody waits for them any more.
+
+        Waits for neither until it reads: the one that does not must keep no call from being stopped.
+        """
         for found in tuple(self._open.values()):
-            if found.allowed is None or found.asking is not None:
+            found.late = found.asking is not None
+            if found.allowed is None or found.late:
                 continue
             self._give_up(found)
             answer = found.allowed.call.answer
             told = refusals.stopped(answer, why)
             self._start(self.gate.lost(found.allowed))
-            # Without waiting until it reads.
             self._start(self._to_server(answers.cancelled(found.request.id, why)))
-            await self._to_client(answers.refusal(found.request, told, answers.decision_of(answer)))
+            self._start(self._to_client(answers.refusal(found.request, told, answers.decision_of(answer))))
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:

@@ -121,9 +121,12 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
             await heard(heard_of, pause)
 
 
-async def while_it_lives(party: Party, work: Coroutine[Any, Any, None]) -> None:
-    """Do what a call needs; raise `SessionOverError` as soon as its session is over, and leave the rest undone."""
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_why_over(party))
+async def while_it_lives(party: Party, heard_of: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Do what a call needs; raise `SessionOverError` as soon as its session is over, and leave the rest undone.
+
+    `heard_of` must hear of the session since before the call was asked about: it can be over when the allow arrives.
+    """
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_why_over(party, heard_of))
     try:
         await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -135,22 +138,21 @@ async def while_it_lives(party: Party, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def _why_over(party: Party) -> str:
+async def _why_over(party: Party, heard_of: asyncio.Event) -> str:
     """Wait until no call of the session may go on, and return why."""
-    with party.session.hearing() as heard_of:
-        pause = _LOOK_SECONDS
-        while True:
-            await heard(heard_of, pause)
-            heard_of.clear()
-            pause = _AGAIN_SECONDS
-            try:
-                if await party.seen() is None:
-                    return refusals.IS_OVER
-                pause = _LOOK_SECONDS
-            except FrozenError:
-                return refusals.IS_FROZEN
-            except PDPClientError:
-                continue
+    pause = _LOOK_SECONDS
+    while True:
+        await heard(heard_of, pause)
+        heard_of.clear()
+        pause = _AGAIN_SECONDS
+        try:
+            if await party.seen() is None:
+                return refusals.IS_OVER
+            pause = _LOOK_SECONDS
+        except FrozenError:
+            return refusals.IS_FROZEN
+        except PDPClientError:
+            continue
 
 
 async def ended(task: asyncio.Task[None] | None) -> None:

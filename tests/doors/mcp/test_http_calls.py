@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp.credentials import Credentials
+from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, STATED
 from tests.doors.mcp.webworld import SECRET, message_of, private_file, text_of, world
@@ -92,6 +95,35 @@ async def test_a_call_that_is_under_way_is_stopped_with_its_session(desk_pdp: Ru
 
     assert "was stopped: its session is over. The tool may have done all of it, or a part" in said
     assert "slow to the end" not in said
+
+
+async def test_a_call_whose_session_is_over_when_its_allow_arrives_is_stopped(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy can hear of a revocation before it hears of an allow from before that."""
+    told, tell, ask = list[str](), SessionsFeed._tell, Gate.ask
+
+    def noting(feed: SessionsFeed, session_ids: set[str], *, everyone: bool) -> None:
+        tell(feed, session_ids, everyone=everyone)
+        told.extend(session_ids or [""])
+
+    monkeypatch.setattr(SessionsFeed, "_tell", noting)
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+
+        async def late(gate: Gate, *request: Any) -> AllowedCall:
+            allowed = await ask(gate, *request)
+            here.revoke(session_id)
+            await here.until(lambda: session_id in told)
+            return allowed
+
+        await here.call("echo", {"text": "first"}, handle=handle)
+        await here.until(lambda: told)
+        told.clear()
+        monkeypatch.setattr(Gate, "ask", late)
+        said = (await here.call("slow", {"steps": 1}, handle=handle)).text
+
+    assert "was stopped: its session is over" in said
 
 
 @pytest.mark.parametrize(("handle", "says"), [("", "x-pdp-session"), ("pdps_" + "u" * 43, "not active")])

@@ -16,7 +16,7 @@ from pdp.client import PDPClientError
 from pdp.doors.mcp import load, parties, streams
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
-from tests.doors.mcp.webworld import HANDLE, KeptEvents, World, message_of, text_of, world
+from tests.doors.mcp.webworld import HANDLE, Desk, KeptEvents, World, behind, message_of, text_of, world
 
 pytestmark = pytest.mark.anyio
 
@@ -243,6 +243,37 @@ async def test_the_stream_of_a_session_of_mcp_ends_with_the_session(desk_pdp: Ru
 
         assert ["notifications/tools/list_changed"] == told
         assert 403 == after.status_code
+
+
+@pytest.mark.parametrize("method", ["resources/list", "subscriptions/listen"])
+async def test_a_stream_that_answers_no_call_ends_with_its_session(desk_pdp: RunningServer, method: str) -> None:
+    """A server can say more before it lists anything, and need not acknowledge a subscription."""
+    said = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"said"}}\n\n'
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        kind = (b"content-type", b"text/event-stream")
+        await send({"type": "http.response.start", "status": 200, "headers": [kind]})
+        await send({"type": "http.response.body", "body": said, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"_meta": STATED}}
+    sent = {**ACCEPT, "mcp-protocol-version": MODERN, "mcp-method": method}
+    async with (
+        behind(Desk(), app) as url,
+        world(desk_pdp, upstream=url) as here,
+        httpx2.AsyncClient(timeout=PATIENCE) as http,
+    ):
+        session_id, handle = here.session()
+        async with http.stream("POST", here.url, json=body, headers={**sent, HANDLE: handle}) as answer:
+            told = list[str]()
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    told.append(line)
+                    here.revoke(session_id)
+
+    assert 2 == len(told)
+    assert "its session is over" in told[1]
 
 
 async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: RunningServer) -> None:

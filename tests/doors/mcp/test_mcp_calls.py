@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from pdp.doors.mcp import proxy
+from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.model import Outcome
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import approved, conversation
+from tests.doors.mcp.conversation import PATIENCE, approved, conversation
 from tests.doors.mcp.toolserver import ToolServer
 
 
@@ -144,6 +146,66 @@ async def test_a_call_that_is_under_way_is_stopped_with_its_session(pdp: Running
     assert "was stopped: its session is over. The tool may have done all of it, or a part" in text_of(said)
     assert {"requestId": request["id"], "reason": "its session is over"} == told["params"]
     assert 1 == sum(json.loads(line).get("id") == request["id"] for line in it.seen)
+
+
+async def test_a_call_whose_session_is_over_when_its_allow_arrives_is_stopped(
+    pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy can see that a session is over before it hears of an allow from before that."""
+    monkeypatch.setattr(proxy, "_LOOK_SECONDS", 10 * PATIENCE)
+    opened, server, looks, over = approved(pdp), ToolServer(), list[Any](), asyncio.Event()
+    server.reactions["tools/call"] = lambda _: ()
+    ask, seen = Gate.ask, Gate.seen
+
+    async def late(gate: Gate, request: Any) -> AllowedCall:
+        allowed = await ask(gate, request)
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        await over.wait()
+        return allowed
+
+    async def noting(gate: Gate) -> frozenset[str] | None:
+        looks.append(await seen(gate))
+        if looks[-1] is None:
+            over.set()
+        return looks[-1]
+
+    monkeypatch.setattr(Gate, "ask", late)
+    monkeypatch.setattr(Gate, "seen", noting)
+    async with conversation(pdp, handle=opened.session_handle, server=server, watched=True) as it:
+        # The feed begins with a message that has the proxy look once more.
+        await it.until(lambda: len(looks) == 2)
+        said = await it.call("read")
+
+    assert "was stopped: its session is over" in text_of(said)
+
+
+async def test_calls_stop_whether_or_not_their_client_reads(
+    pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what it is told of its tools, nor of one stopped call, holds up the rest."""
+    opened, server = approved(pdp), ToolServer()
+    server.reactions["tools/call"] = lambda _: ()
+    async with conversation(pdp, handle=opened.session_handle, server=server, watched=True) as it:
+        await it.ask("tools/list")
+        for _ in range(2):
+            await it.say(it.request("tools/call", {"name": "read", "arguments": {}}))
+        await it.until(lambda: server.ran["read"] == 2)
+        blocked, reads = asyncio.Event(), asyncio.Event()
+
+        async def deaf(line: bytes | str) -> None:
+            blocked.set()
+            await reads.wait()
+            await it.to_client(line)
+
+        monkeypatch.setattr(it.proxy, "_to_client", deaf)
+        pdp.client("approver").narrow_session(opened.session.session_id, tools=("files/read",))
+        await it.until(blocked.is_set)
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        await it.until(lambda: len(server.sent("notifications/cancelled")) == 2)
+        reads.set()
+        await it.until(lambda: sum(b"was stopped" in line for line in it.seen) == 2)
+
+    assert 1 == len([one for one in it.told if one["method"] == "notifications/tools/list_changed"])
 
 
 async def test_calls_at_one_time_do_not_mix(pdp: RunningServer, era: str) -> None:
