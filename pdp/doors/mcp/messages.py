@@ -31,6 +31,8 @@ _LARGEST_ID = 2**53 - 1
 
 # There is no other. Some readers take `Method` for `method`, and the last of both counts.
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+# Some readers look for these before `method`, and would take a request for an answer.
+_ANSWERS = frozenset({"result", "error"})
 
 # A last member of an object that is an id. Within a text its quotes would be escaped.
 _LAST_ID = re.compile(rb',\s*"id"\s*:\s*(-?\d{1,16}|"[\x20\x21\x23-\x5b\x5d-\x7e]*")\s*\}\s*$')
@@ -87,6 +89,8 @@ class Message:
         method, number = value.get("method", ""), _id_of(value)
         if "method" in value and not (isinstance(method, str) and method):
             raise InvalidMessageError("`method` is not a name")
+        if method and not value.keys().isdisjoint(_ANSWERS):
+            raise InvalidMessageError("a method beside a result or an error")
         if not method and ("id" not in value or ("result" in value) == ("error" in value)):
             raise InvalidMessageError("neither a request, a notification nor an answer")
         if not isinstance(value.get("params", {}), dict):

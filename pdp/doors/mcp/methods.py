@@ -27,6 +27,8 @@ CALL, LIST, PING = "tools/call", "tools/list", "ping"
 # readers `Name` beside `name`.
 INPUT_RESPONSES, REQUEST_STATE = "inputResponses", "requestState"
 BESIDES = frozenset({"_meta", INPUT_RESPONSES, REQUEST_STATE})
+# What must not be in its `_meta`: FastMCP runs by it another version of a tool than the one that it lists.
+CHOOSING = frozenset({"fastmcp"})
 # In their answers the server states its capabilities.
 INITIALIZE = "initialize"
 GREETINGS = frozenset({INITIALIZE, "server/discover"})

@@ -6,7 +6,7 @@ import json
 
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import Message
-from pdp.doors.mcp.methods import ASKED, BESIDES
+from pdp.doors.mcp.methods import ASKED, BESIDES, CHOOSING
 from pdp.doors.observing import NotMadeError
 from pdp.observer import CallOutcome
 
@@ -29,7 +29,8 @@ def question(request: Message) -> tuple[str, bytes]:
     Raise `RefusedError` for a request that a server could take for another.
     """
     members = ASKED.get(request.method, ("name", "arguments"))
-    if unknown := request.params.keys() - BESIDES - set(members):
+    unknown = request.params.keys() - BESIDES - set(members)
+    if unknown := unknown | {f"_meta.{name}" for name in request.meta.keys() & CHOOSING}:
         problem = f"`params.{min(unknown)[:_SHOWN]}` is not let pass"
         raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
     if request.method in ASKED:

@@ -82,6 +82,10 @@ PARAMS: dict[str, tuple[Any, str]] = {
     "arguments that are a text": ({"name": "read", "arguments": "{}"}, "`params.arguments` is not an object"),
     "arguments that are null": ({"name": "read", "arguments": None}, "`params.arguments` is not an object"),
     "a task": ({"name": "read", "task": {}}, "`params.task` is not let pass"),
+    "another version of a tool": (
+        {"name": "read", "_meta": {"fastmcp": {"version": "1"}}},
+        "`params._meta.fastmcp` is not let pass",
+    ),
     "`Name` beside `name`": ({"name": "read", "Name": "write"}, "`params.Name` is not let pass"),
     "`Arguments` alone": ({"name": "read", "Arguments": {"path": "/secret"}}, "`params.Arguments` is not let pass"),
     "a member of its own": ({"name": "read", "x" * 99: 1}, f"`params.{'x' * 64}` is not let pass"),

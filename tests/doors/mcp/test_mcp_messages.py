@@ -64,6 +64,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "`arguments` twice": (called('{},"arguments":{"a":1}'), "a key appears twice in one object"),
     "a key of arguments twice": (called('{"a":1,"a":2}'), "a key appears twice in one object"),
     "a key deep inside twice": (called('{"a":[{"b":{"c":1,"c":1}}]}'), "a key appears twice in one object"),
+    "a result beside a method": (
+        called().replace(b'"method"', b'"result":{},"method"'),
+        "a method beside a result or an error",
+    ),
+    "an error beside a method": (
+        b'{"jsonrpc":"2.0","method":"notifications/message","error":{"code":1,"message":""}}',
+        "a method beside a result or an error",
+    ),
     "`Method` beside `method`": (
         called().replace(b'"method"', b'"Method":"ping","method"'),
         "a member that JSON-RPC does not have",
