@@ -258,7 +258,7 @@ def test_wrong_text_is_refused(name: str, text: str, expected: str) -> None:
         ("- a", "pdp.yaml:1: must be a mapping"),
         ("cache: {size: 1, size: 2}", "pdp.yaml:1: key `size` appears twice"),
         ('"a\\nb\\u202e": 1', "pdp.yaml:1: unknown setting: `a b `"),
-        ("cache: {", "pdp.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
+        ("cache: {", "pdp.yaml:2: not YAML: did not find expected node content"),
     ],
 )
 def test_wrong_file_is_refused(text: str, expected: str) -> None:

@@ -137,7 +137,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
     [
         ("case: []", f"{FILE}:1: unknown key: `case`; did you mean `cases`?"),
         ("cases: []", f"{FILE}:1: holds no case"),
-        ("name: x\n  y: [", f"{FILE}:2: not YAML: mapping values are not allowed here"),
+        ("name: x\n  y: [", f"{FILE}:2: not YAML: mapping values are not allowed in this context"),
         ("now: 2026-01-05\n" + HEAD[1:].partition("\n")[2] + "cases:\n" + CASE, f"{FILE}:1: `now` must be a time"),
         ("sessions: {s: {user: u}}\ncases: []", f"{FILE}:1: `agent` is missing"),
         ("sessions: {basis: {parent: basis, tools: []}}", f"{FILE}:1: `basis` is a keyword of expectations"),
@@ -149,7 +149,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
         ("sessions:\n  s: {user: u, agent: a, tools: [x/y], duration: 0}", f"{FILE}:2: `duration` must be a number"),
         ("now: 0001-01-01T00:00Z\ncases: []", f"{FILE}:1: `now` must be a time"),
         ("now: 2026-02-30T00:00Z\ncases: []", f"{FILE}:1: `now` must be a time"),
-        ('approver: "\\ud800"\ncases: []', f"{FILE}:1: `approver` must be a text"),
+        ('approver: "\\ud800"\ncases: []', f"{FILE}:1: not YAML: found invalid Unicode character escape code"),
         ("calls:\n  c: {tool: git}", f"{FILE}:2: `tool` must be written `server/tool`"),
         ("calls:\n  c: {tool: a/b, arguments: 3}", f"{FILE}:2: `arguments` must be a mapping"),
         ("users:\n  ada: {group: [x]}", f"{FILE}:2: unknown key: `group`; did you mean `groups`?"),

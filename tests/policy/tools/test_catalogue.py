@@ -474,7 +474,7 @@ BAD_OVERLAYS = [
     ("tools:\n  pays: {}", "2: unknown tool: `pays`; did you mean `pay`?"),
     ("tools:\n  pay:\n    rsk: mutating", "3: unknown key: `rsk`; did you mean `risk`?"),
     ("tools:\n  pay: {}\n  pay: {}", "3: key `pay` appears twice"),
-    ("tools: &a\n  pay: {}\nmore: *a", "1: aliases are not allowed"),
+    ("tools: &a\n  pay: {}\nmore: *a", "3: aliases are not allowed"),
     ("risk: !!python/name:os.system x", "1: not a plain value"),
     ("- a", "1: must be a mapping"),
     (
