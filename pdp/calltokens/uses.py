@@ -22,11 +22,21 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS uses (id TEXT PRIMARY KEY, ends_at REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS uses_by_end ON uses (ends_at);
 CREATE TABLE IF NOT EXISTS began (boot_id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS forgotten (one INTEGER PRIMARY KEY CHECK (one = 1), until REAL NOT NULL) STRICT;
+INSERT INTO forgotten VALUES (1, 0.0) ON CONFLICT DO NOTHING;
+CREATE TRIGGER IF NOT EXISTS forget AFTER DELETE ON uses BEGIN
+  UPDATE forgotten SET until = max(until, OLD.ends_at);
+END;
 """
+_USE = "INSERT INTO uses SELECT ?1, ?2 WHERE ?2 > (SELECT until FROM forgotten) ON CONFLICT DO NOTHING"
 
 
 class Uses(Protocol):
-    """Remembers used tokens until they are over. Safe for threads."""
+    """Remembers used tokens until they are over. Safe for threads.
+
+    When the clock is set back, tokens that were over count again. So what ends no later than a token that was forgotten
+    is refused: it may be the same.
+    """
 
     def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
         """Use a token up. Raise `CallTokenRefusedError` when it was used before, or when that cannot be told.
@@ -44,6 +54,7 @@ class MemoryUses:
         self._lock = Lock()
         self._most = most
         self._ends: dict[str, float] = {}
+        self._forgotten_until = 0.0
         self._began_at = wall()
 
     def use(self, claims: CallClaims, *, now: float, skew: float) -> None:
@@ -51,12 +62,18 @@ class MemoryUses:
         _require_later(claims, self._began_at, skew)
         with self._lock:
             if len(self._ends) >= self._most:
-                self._ends = {id_: end for id_, end in self._ends.items() if end > now}
+                self._forget(now)
             if claims.id in self._ends:
                 raise _used()
+            if claims.expires_at + skew <= self._forgotten_until:
+                raise _forgotten()
             if len(self._ends) >= self._most:
                 raise CallTokenRefusedError(Reason.UNAVAILABLE, "too many tokens were used in the last minute")
             self._ends[claims.id] = claims.expires_at + skew
+
+    def _forget(self, now: float) -> None:
+        self._forgotten_until = max(self._forgotten_until, *(end for end in self._ends.values() if end <= now), 0.0)
+        self._ends = {id_: end for id_, end in self._ends.items() if end > now}
 
 
 class FileUses:
@@ -90,11 +107,12 @@ class FileUses:
         try:
             with self._lock:
                 self._connection.execute("DELETE FROM uses WHERE ends_at <= ?", (now,))
-                added = self._connection.execute("INSERT INTO uses VALUES (?, ?) ON CONFLICT DO NOTHING", row).rowcount
+                if self._connection.execute(_USE, row).rowcount:
+                    return
+                known = self._connection.execute("SELECT 1 FROM uses WHERE id = ?", row[:1]).fetchone()
         except sqlite3.Error:
             raise CallTokenRefusedError(Reason.UNAVAILABLE, "what was used cannot be read or written") from None
-        if not added:
-            raise _used()
+        raise _used() if known else _forgotten()
 
     def close(self) -> None:
         """Close the file."""
@@ -141,3 +159,7 @@ def _require_later(claims: CallClaims, began_at: float, skew: float) -> None:
 
 def _used() -> CallTokenRefusedError:
     return CallTokenRefusedError(Reason.USED, "used before")
+
+
+def _forgotten() -> CallTokenRefusedError:
+    return CallTokenRefusedError(Reason.TIME, "over once before, and whether it was used is forgotten")

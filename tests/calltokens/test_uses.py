@@ -95,10 +95,30 @@ def test_memory_is_bounded_and_forgets_only_what_is_over() -> None:
     """When it is full of tokens that are still good, no other is taken."""
     uses = MemoryUses(most=2, wall=lambda: NOW - 60)
     answers = [used(uses, id=one * 43) for one in "abc"]
-    later = used(uses, id="c" * 43, now=NOW + 30)
+    later = used(uses, id="c" * 43, now=NOW + 30, expires_at=int(NOW) + 45)
 
     assert [None, None, Reason.UNAVAILABLE] == answers
     assert later is None
+
+
+@pytest.mark.parametrize("opened", [lambda _: MemoryUses(most=2, wall=lambda: NOW - 60), in_a_file])
+def test_a_use_counts_also_after_the_clock_was_set_back(tmp_path: Path, opened: Callable[[Path], Uses]) -> None:
+    """Nothing that was forgotten meanwhile is taken again, and what ends later is."""
+    uses = opened(tmp_path)
+    before = used(uses), used(uses, id="k" * 43)
+    later = used(uses, id="l" * 43, now=NOW + 3600, expires_at=int(NOW) + 3615)
+    back = used(uses), used(uses, id="m" * 43, expires_at=int(NOW) + 16)
+
+    assert ((None, None), None) == (before, later)
+    assert (Reason.TIME, None) == back
+
+
+def test_a_token_that_ends_while_it_is_looked_at_is_refused(tmp_path: Path) -> None:
+    """It was good when its time was looked at, and forgotten when it was to be used up."""
+    uses = in_a_file(tmp_path)
+
+    assert used(uses) is None
+    assert Reason.TIME is used(uses, now=CLAIMS.expires_at + 5.1)
 
 
 def test_a_file_that_is_being_opened_by_another_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
