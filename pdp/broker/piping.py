@@ -21,6 +21,9 @@ _PLACEHOLDER_BYTES: Final = 32
 _REFUSED, _PARSE_ERROR, _INVALID = -32001, -32700, -32600
 # What begins otherwise asks for something, and waits for its turn.
 _NOTIFIES: Final = "notifications/"
+_CANCELS: Final = "notifications/cancelled"
+# A request that is cancelled gets no answer, and its server may need a moment to stop.
+_STOP_SECONDS: Final = 5.0
 
 
 def new_placeholder() -> str:
@@ -50,7 +53,7 @@ class Piping:
         self._to_server, self._to_client = to_server, to_client
         self._turns = asyncio.Lock()
         self._turn: Turn | None = None
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._asking: dict[asyncio.Task[None], str | int] = {}
 
     @property
     def token(self) -> str:
@@ -61,17 +64,20 @@ class Piping:
         """Take a line of the client."""
         try:
             message = parse(line)
-        except CallTokenRefusedError:
+            written = _line(message)
+        except (CallTokenRefusedError, RecursionError):
             message = None
         if not isinstance(message, dict):
             # Another reader could find a call of a tool in it.
             self._answer(None, _PARSE_ERROR, "not a single JSON object that all readers read alike")
         elif "method" in message and isinstance(message.get("id"), str | int):
             task = asyncio.ensure_future(self._ask(message, message["id"]))
-            self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+            self._asking[task] = message["id"]
+            task.add_done_callback(self._asking.pop)
         elif "method" not in message or ("id" not in message and str(message["method"]).startswith(_NOTIFIES)):
-            self._to_server(_line(message))
+            self._to_server(written)
+            if message.get("method") == _CANCELS:
+                self._cancel(message.get("params"))
         else:
             # INVARIANT: a server that answers it all the same would do so with the token of another call.
             self._answer(None, _INVALID, "no notification, and its id is neither a text nor a whole number")
@@ -84,10 +90,23 @@ class Piping:
             return
         try:
             message = json.loads(line)
+        except RecursionError:
+            # Nothing else than an answer is nested so deeply.
+            turn.answered.set()
+            return
         except ValueError:
             return
         if isinstance(message, dict) and "method" not in message and message.get("id") == turn.id:
             turn.answered.set()
+
+    def _cancel(self, params: object) -> None:
+        """End the turn of a request that is cancelled after a moment; one that has had none yet is not sent."""
+        id_ = params.get("requestId") if isinstance(params, dict) else None
+        if self._turn and self._turn.id == id_:
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._turn.answered.set)
+            return
+        for task in [task for task, asked in self._asking.items() if asked == id_]:
+            task.cancel()
 
     async def _ask(self, message: dict[str, Any], id_: str | int) -> None:
         async with self._turns:
@@ -130,5 +149,5 @@ class Piping:
         self._to_client(_line({"jsonrpc": "2.0", "id": id_, "error": problem}))
 
 
-def _line(message: dict[str, Any]) -> bytes:
+def _line(message: Any) -> bytes:  # noqa: ANN401 - any JSON value
     return json.dumps(message, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
+from pdp.broker import piping
 from pdp.broker.baseurl import BaseURL
 from pdp.broker.piping import Piping, new_placeholder
 from pdp.broker.proxy import ProxyFace
 from pdp.calltokens.claims import HEADER
 from pdp.serving.weblistener import SocketListener, serve
 from tests.broker.worlds import ARGUMENTS, SECRET, World, request, token, world
+
+_DEEP = 800
 
 
 class Ends:
@@ -27,7 +30,8 @@ class Ends:
         self.piping = Piping("github", to_server=self._to(self.server), to_client=self._to(self.client))
 
     def _to(self, got: list[Any]) -> Callable[[bytes], None]:
-        return lambda line: got.append(json.loads(line))
+        # What is nested too deeply is taken as it is.
+        return lambda line: got.append(json.loads(line) if line.count(b"[") < _DEEP else line)
 
     async def says(self, **message: Any) -> None:
         """Let the client say something, and let it be passed on."""
@@ -127,6 +131,56 @@ def test_one_request_at_a_time_is_with_the_server() -> None:
             assert expected == ends.piping.token
 
     run(test)
+
+
+@pytest.mark.parametrize("method", ["resources/read", "tools/call"])
+def test_a_request_that_is_cancelled_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """It gets no answer, and the next one would wait for it for ever."""
+    monkeypatch.setattr(piping, "_STOP_SECONDS", 0.0)
+    second = token()
+
+    async def test(ends: Ends) -> None:
+        await ends.says(**{**call(token(), id_=1), "method": method})
+        await ends.says(**call(second, id_=2))
+        await ends.says(method="notifications/cancelled", params={"requestId": 1})
+        await ends.says(method="notifications/x")
+        assert second == ends.piping.token
+
+    ends = run(test)
+
+    assert [1, None, 2] == [one.get("id") for one in ends.server][:3]
+
+
+def test_a_request_that_is_cancelled_before_its_turn_is_not_sent() -> None:
+    """Its server would get it after the word that it is cancelled, and do it."""
+
+    async def test(ends: Ends) -> None:
+        await ends.says(**call(token(), id_=1))
+        await ends.says(**call(token(), id_=2))
+        await ends.says(method="ping", id=3)
+        await ends.says(method="notifications/cancelled", params={"requestId": 2})
+        ends.piping.from_server(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        await ends.says(method="notifications/x")
+
+    ends = run(test)
+
+    assert [1, 3] == [one["id"] for one in ends.server if isinstance(one, dict) and "id" in one]
+
+
+def test_deep_nesting_stops_nothing() -> None:
+    """What is nested too deeply to be read, or to be written again, ends neither direction."""
+    deep = [b"[" * depth + b"]" * depth for depth in (*range(900, 1000), 20_000)]
+
+    async def test(ends: Ends) -> None:
+        for one in deep:
+            ends.piping.from_client(b'{"jsonrpc":"2.0","method":"notifications/x","params":' + one + b"}")
+        await ends.says(**call(token(), id_=1))
+        ends.piping.from_server(b'{"jsonrpc":"2.0","id":1,"result":' + deep[-1] + b"}")
+        await ends.says(id=2, method="ping")
+
+    ends = run(test)
+
+    assert [1, 2] == [one["id"] for one in ends.server if isinstance(one, dict) and "id" in one]
 
 
 def through(here: World, folder: Path, headers: dict[str, str], placeholder: str, text: str) -> Any:
