@@ -20,7 +20,7 @@ from pdp.foundation.egress import EgressError, pieces_of
 
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _SECONDS: Final = 120.0
-_UNAUTHORIZED, _FORBIDDEN, _TOO_LARGE, _UNAVAILABLE = 401, 403, 413, 503
+_BAD, _UNAUTHORIZED, _FORBIDDEN, _TOO_LARGE, _UNAVAILABLE = 400, 401, 403, 413, 503
 
 
 class BaseURL:
@@ -42,7 +42,7 @@ class BaseURL:
             return
         reply = Reply(send)
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        held = [name for name, value in headers if compare_digest(value.split(" ")[-1], self._placeholder)]
+        held = [name for name, value in headers if self._holds(value)]
         token = self._token()
         if not held:
             await reply.problem(_UNAUTHORIZED, "no header holds the placeholder")
@@ -60,8 +60,14 @@ class BaseURL:
                 await asyncio.to_thread(ask, partial(reply.stream, loop))
             except ClientGoneError:
                 return
+            except (UnicodeEncodeError, http.client.InvalidURL):
+                await reply.problem(_BAD, "the path holds a character that must be escaped")
             except (OSError, http.client.HTTPException, EgressError):
                 await reply.problem(_UNAVAILABLE, "the broker does not answer")
+
+    def _holds(self, value: str) -> bool:
+        # As bytes: of texts, only those in ASCII can be compared.
+        return compare_digest(value.rsplit(" ", maxsplit=1)[-1].encode(), self._placeholder.encode())
 
     def _ask(
         self, method: str, target: str, headers: dict[str, str], body: bytes, take: Callable[[Answer], None]

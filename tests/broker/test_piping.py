@@ -183,7 +183,9 @@ def test_deep_nesting_stops_nothing() -> None:
     assert [1, 2] == [one["id"] for one in ends.server if isinstance(one, dict) and "id" in one]
 
 
-def through(here: World, folder: Path, headers: dict[str, str], placeholder: str, text: str) -> Any:
+def through(
+    here: World, folder: Path, headers: dict[str, str], placeholder: str, text: str, target: str = "/repos/x?q=1"
+) -> Any:
     """Send a request to a base URL that leads to a broker behind a socket."""
     path = folder / "http.sock"
 
@@ -193,13 +195,29 @@ def through(here: World, folder: Path, headers: dict[str, str], placeholder: str
             serving = asyncio.ensure_future(serve(face, listener))
             app = BaseURL("github", broker=path, placeholder=placeholder, token=lambda: text)
             try:
-                return await asyncio.to_thread(request, app, "POST", "/repos/x?q=1", headers, b'{"a":1}')
+                return await asyncio.to_thread(request, app, "POST", target, headers, b'{"a":1}')
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
                 face.close()
 
     return asyncio.run(asked())
+
+
+def test_what_is_not_in_ascii_is_refused_and_fails_nothing(tmp_path: Path) -> None:
+    """The placeholder is looked for in each header, and the broker says of which one it cannot be handed on."""
+    placeholder = new_placeholder()
+    good = {"Authorization": f"Bearer {placeholder}"}
+    with world() as here:
+        none = through(here, tmp_path, {"User-Agent": "caf\u00e9"}, placeholder, token(presenter=None))
+        beside = through(here, tmp_path, {**good, "User-Agent": "caf\u00e9"}, placeholder, token(presenter=None))
+        path = through(here, tmp_path, good, placeholder, token(presenter=None), "/repos/caf\u00e9")
+        blank = through(here, tmp_path, good, placeholder, token(presenter=None), "/repos/a b")
+
+        assert [] == here.upstream.got
+
+    assert [401, 400, 400, 400] == [none.status, beside.status, path.status, blank.status]
+    assert "the header `user-agent` is not in printable ASCII" in beside.said["error"]
 
 
 def test_the_placeholder_opens_the_base_url_while_a_call_is_under_way(tmp_path: Path) -> None:
