@@ -17,6 +17,7 @@ import grpc
 import pytest
 
 from pdp.broker.calls import CallFace, serving
+from pdp.broker.checkouts import sweeping
 from pdp.broker.checkouts.following import Heard, SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
@@ -453,6 +454,46 @@ def test_a_database_that_is_away_keeps_no_other_waiting(provider: Provider, tmp_
         assert [first, second] == [one.id for one in here.store.all()]
         assert [1, 1] == [one.tries for one in here.store.all()]
         assert 2 == len(Away.asked)
+
+
+class Silent(Issuer):
+    """Has not ended what is of the connection `slow` before it may."""
+
+    may: ClassVar = threading.Event()
+    asked: ClassVar[list[str]] = []
+
+    def end(self, one: Checkout, connection: Connection, kept: Secret | None) -> Outcome:
+        """Wait, and say that it is gone."""
+        assert kept is None
+        self.asked.append(one.id)
+        assert connection.id != "slow" or self.may.wait(PATIENCE)
+        return Outcome.GONE
+
+
+def test_a_database_that_never_answers_keeps_no_later_turn_waiting(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be that of another tenant. It is asked once at a time, and what it was asked for is noted in the end."""
+    monkeypatch.setattr(sweeping, "_TURN_SECONDS", 0.2)
+    rows = client_of(provider), replace(client_of(provider), id="slow", owner="bob")
+    with till(tmp_path / "broker", *rows, secret=SECRET, issuing=Silent) as here:
+        try:
+            slow = out(here.store, "ses_1", connection="slow")
+            here.store.end_of_sessions(["ses_1"], now=1.0)
+            here.sweeper.turn()
+            other = out(here.store, "ses_2")
+            here.store.end_of_sessions(["ses_2"], now=1.0)
+            here.sweeper.turn()
+
+            assert [slow] == [one.id for one in here.store.all()]
+            assert [slow, other] == Silent.asked
+        finally:
+            Silent.may.set()
+        ends = time.monotonic() + PATIENCE
+        while here.store.all() and time.monotonic() < ends:
+            time.sleep(0.01)
+
+        assert () == here.store.all()
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,17 @@ and what they were given is taken, in each database, and then the role is droppe
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import Timer
 from typing import Any, Final
 
 import psycopg
@@ -32,6 +35,8 @@ _OLDEST: Final = 160000
 _CONNECT_SECONDS: Final = 5
 # The longest that a role may be on its way, and that what it owns may take to be given away.
 _MAKING_SECONDS, _TAKING_SECONDS = 10, 120
+# A connection takes at most so many times that: a server that says nothing keeps no limit of its own.
+_TIMES: Final = 2.5
 # What waits behind a lock of somebody else fails, and is tried again.
 _LOCK_SECONDS: Final = 5
 # Until all sessions of a role have ended after they were told to.
@@ -165,10 +170,13 @@ class Server:
     def _connected(self, database: str, *, seconds: int = _MAKING_SECONDS) -> Iterator[psycopg.Connection]:
         """Connect to a database of the server, with nothing taken from the environment of this process.
 
-        A statement takes at most `seconds`.
+        A statement takes at most `seconds`, also when the server says nothing any more.
         """
         try:
-            with psycopg.connect(autocommit=True, **self._parameters(database, seconds)) as connection:
+            with (
+                psycopg.connect(autocommit=True, **self._parameters(database, seconds)) as connection,
+                _ending(connection, seconds * _TIMES),
+            ):
                 if connection.info.server_version < _OLDEST:
                     raise DatabaseRefusedError(f"the server at `{self.host}` is older than PostgreSQL 16")
                 yield connection
@@ -201,6 +209,26 @@ class Server:
             "application_name": "pdp-broker",
             "options": f"-c statement_timeout={seconds}s -c lock_timeout={_LOCK_SECONDS}s",
         }
+
+
+@contextmanager
+def _ending(connection: psycopg.Connection, seconds: float) -> Iterator[None]:
+    """Cut a connection off when it takes longer: the library waits for a server for ever."""
+    with closing(socket.socket(fileno=os.dup(connection.fileno()))) as held:
+        timer = Timer(seconds, _cut, [held])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            # INVARIANT: it has its hands off the number of the socket before that is given to another one.
+            timer.join()
+
+
+def _cut(held: socket.socket) -> None:
+    with suppress(OSError):
+        held.shutdown(socket.SHUT_RDWR)
 
 
 def required_role(role: str) -> str:

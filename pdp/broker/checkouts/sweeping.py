@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Final, TypeVar
 
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
@@ -22,11 +22,15 @@ from pdp.errors import PDPError
 from pdp.observer import Event, EventKind
 
 _LOG = logging.getLogger("pdp.broker")
+T = TypeVar("T")
+V = TypeVar("V")
 
 # The longest pause between two tries, and between two looks at the roles of a database.
 _LONGEST_PAUSE: Final = 300.0
 _LOOK_SECONDS: Final = 600.0
-_THREADS: Final = 8
+_THREADS: Final = 16
+# A turn waits for no database or provider that takes longer: what is at others is due, too.
+_TURN_SECONDS: Final = 5.0
 # After these, what else there is at the same place need not be tried now.
 _AWAY: Final = (DatabaseUnavailableError, TokensUnavailableError)
 # What has not ended so long after its end is overdue.
@@ -50,14 +54,19 @@ class Sweeper:
         self._store, self._vault, self._issuer = store, vault, issuer
         self._observe, self._wall = observe, wall
         self._looked_at = float("-inf")
+        # The connections whose database or provider is being asked.
+        self._busy: set[str] = set()
 
     def turn(self) -> None:
-        """End what is due, and look for roles that no checkout names from time to time. Never raises."""
+        """End what is due, and look for roles that no checkout names from time to time. Never raises.
+
+        What takes long goes on after the turn, and is left alone by later ones until then.
+        """
         try:
-            self.sweep()
-            if self._wall() - self._looked_at >= _LOOK_SECONDS:
+            self._end_all(self._store.due(self._wall()), _TURN_SECONDS)
+            if not 0 <= self._wall() - self._looked_at < _LOOK_SECONDS:
                 self._looked_at = self._wall()
-                self.look()
+                self._look(_TURN_SECONDS)
         except PDPError as error:
             _LOG.warning("credentials that are out cannot be looked at now: %s", error)
         except Exception:  # noqa: BLE001 - the thread must go on
@@ -104,9 +113,14 @@ class Sweeper:
 
     def look(self) -> None:
         """Look for roles of databases that no checkout names, and drop those whose time is over."""
-        for connection in self._vault.connections():
-            if connection.logins is not None:
-                self._store.note(self._look_at(connection))
+        self._look(None)
+
+    def _look(self, seconds: float | None) -> None:
+        looked_at = {look.connection_id: look.at for look in self._store.looks()}
+        # Those for which there was no time come first.
+        found = sorted(self._vault.connections(), key=lambda one: looked_at.get(one.id, 0.0))
+        databases = {one.id: one for one in found if one.logins is not None}
+        self._each(databases, lambda one: self._store.note(self._look_at(one)), seconds)
 
     def _of(self, connection: Connection) -> list[Checkout]:
         return [one for one in self._store.all() if one.connection_id == connection.id]
@@ -116,14 +130,37 @@ class Sweeper:
 
         Those of each connection come in a row. A database or provider that is away keeps none of another one waiting.
         """
+        return self._end_all(due, None)
+
+    def _end_all(self, due: Iterable[Checkout], seconds: float | None) -> Mapping[str, Outcome]:
         rows: dict[str, list[Checkout]] = {}
         for one in due:
             rows.setdefault(one.connection_id, []).append(one)
-        if not rows:
-            return {}
-        with ThreadPoolExecutor(min(_THREADS, len(rows)), thread_name_prefix="pdp-broker-end") as threads:
-            # What one of them raises is raised here.
-            return {id_: outcome for row in threads.map(self._row, rows.values()) for id_, outcome in row.items()}
+        return {id_: outcome for row in self._each(rows, self._row, seconds) for id_, outcome in row.items()}
+
+    def _each(self, of: Mapping[str, T], work: Callable[[T], V], seconds: float | None) -> list[V]:
+        """Do some work for each of several connections at once, and return what comes of it, or raise what is raised.
+
+        With `seconds`, wait no longer for it, and do it for none for which some is being done.
+        """
+
+        def working(connection_id: str, one: T) -> V:
+            self._busy.add(connection_id)
+            try:
+                return work(one)
+            finally:
+                self._busy.discard(connection_id)
+
+        free = {id_: one for id_, one in of.items() if seconds is None or id_ not in self._busy}
+        if not free:
+            return []
+        threads = ThreadPoolExecutor(min(_THREADS, len(free)), thread_name_prefix="pdp-broker-end")
+        try:
+            done, _ = wait([threads.submit(working, *row) for row in free.items()], timeout=seconds)
+            return [one.result() for one in done]
+        finally:
+            # What has not begun is due in the next turn, too.
+            threads.shutdown(wait=seconds is None, cancel_futures=True)
 
     def _row(self, row: Iterable[Checkout]) -> Mapping[str, Outcome]:
         away, outcomes = "", dict[str, Outcome]()

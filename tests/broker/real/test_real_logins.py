@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from pdp.broker.checkouts import postgres as postgres_module
 from pdp.broker.checkouts.making import GRACE_SECONDS
 from pdp.broker.checkouts.postgres import PREFIX, Server
 from pdp.broker.replacing import renew_password
@@ -280,6 +283,44 @@ def test_a_password_that_cannot_be_stored_is_taken_back(postgres: PostgresServer
     here.ask()
     here.end_session()
     assert (["revoked"], []) == (here.outcomes, postgres.roles)
+
+
+@contextmanager
+def silent_about(words: bytes, port: int) -> Iterator[int]:
+    """Provide a port that leads to another one, and on which nothing passes any more once these words came."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def passing(one: socket.socket, other: socket.socket) -> None:
+            with one, other:
+                while (said := one.recv(65536)) and words not in said:
+                    other.sendall(said)
+                if said:
+                    # Until the other end has enough of it.
+                    while one.recv(65536):
+                        pass
+
+        def serving() -> None:
+            with suppress(OSError):
+                while True:
+                    there, _ = listening.accept()
+                    behind = socket.create_connection(("127.0.0.1", port))
+                    for ends in ((there, behind), (behind.dup(), there.dup())):
+                        threading.Thread(target=passing, args=ends, daemon=True).start()
+
+        threading.Thread(target=serving, daemon=True).start()
+        yield listening.getsockname()[1]
+
+
+def test_a_database_that_falls_silent_holds_no_thread(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own limits are nothing that it must keep."""
+    monkeypatch.setattr(postgres_module, "_TIMES", 0.05)
+    with silent_about(b"CREATE ROLE", postgres.port) as port:
+        server = Server(host="127.0.0.1", port=port, source=SOURCE, password=Secret(BROKERS_PASSWORD.encode()))
+
+        with pytest.raises(DatabaseUnavailableError):
+            server.create(f"{PREFIX}{'d' * 26}", ("app_reader",), 4e9)
 
 
 def test_a_server_without_a_certificate_gets_no_password(postgres: PostgresServer, tmp_path: Path) -> None:
