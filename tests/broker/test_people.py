@@ -114,6 +114,35 @@ def test_a_provider_that_is_down_is_left_alone(desk: Desk, status: int) -> None:
     assert desk.open().startswith("access-")
 
 
+def test_a_pause_ends_also_when_the_clock_is_set_back(desk: Desk) -> None:
+    """It could be a pause of years."""
+    desk.gives(500)
+    desk.clock.advance(100)
+    with pytest.raises(TokensUnavailableError):
+        desk.open()
+    desk.gives()
+    desk.clock.step_wall(-3600)
+
+    assert desk.open().startswith("access-")
+
+
+def test_nothing_is_refreshed_for_who_disconnects_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if that comes between the look at the connection and the refresh: nothing is used from then on."""
+    begin = desk.consents.begin
+
+    def ended_first(connection_id: str, attempt: Attempt) -> None:
+        desk.consents.settle(connection_id, ConsentState.ENDING)
+        begin(connection_id, attempt)
+
+    monkeypatch.setattr(desk.consents, "begin", ended_first)
+    desk.clock.advance(70)
+
+    for _ in range(2):
+        with pytest.raises(NeedsPersonError, match="was disconnected"):
+            desk.open()
+    assert ([], ConsentState.ENDING) == (desk.sent, desk.consents.of("alices").state)
+
+
 @pytest.mark.parametrize(
     ("status", "said", "problem"),
     [

@@ -127,11 +127,13 @@ class People:
         if pair.refresh is None:
             raise self._lost(connection, "its access token has ended, and there is no refresh token")
         client = self._client_of(connection)
-        if now.wall_at < consent.paused_until:
+        if 0 < consent.paused_until - now.wall_at <= _PAUSE_SECONDS:
             raise _named(TokensUnavailableError("it gave none a moment ago"), connection)
         attempt = self._attempt(connection, consent, pair.refresh.version, now)
         secret = self._vault.open(client)
         self.consents.begin(connection_id, attempt)
+        # It can have been disconnected meanwhile.
+        _require_usable(connection, self.consents.of(connection_id))
         return self._exchanged(connection, secret, pair.refresh, now)
 
     def _attempt(self, connection: Connection, consent: Consent, version: int, now: Instant) -> Attempt:

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS consents (
   used_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+_STATE: Final = "state = CASE state WHEN 'ending' THEN state ELSE ? END"
 _NO_ATTEMPT: Final = ("", 0, 0.0, False)
 _POLL_SECONDS: Final = 0.02
 
@@ -67,20 +68,16 @@ class Consents:
         return _consent(*row)
 
     def begin(self, connection_id: str, attempt: Attempt) -> None:
-        """Write durably that a refresh begins. For who has the lock."""
+        """Write durably that a refresh begins. For who has the lock. One that ends stays so."""
         self._set(
             connection_id,
-            "state = ?, attempt_id = ?, version = ?, first_at = ?, is_repeated = ?",
+            f"{_STATE}, attempt_id = ?, version = ?, first_at = ?, is_repeated = ?",
             (ConsentState.REFRESHING.value, *astuple(attempt)),
         )
 
     def settle(self, connection_id: str, state: ConsentState, *, paused_until: float = 0.0) -> None:
         """Write durably how it is now. One that ends stays so."""
-        self._set(
-            connection_id,
-            "state = CASE state WHEN 'ending' THEN state ELSE ? END, paused_until = ?",
-            (state.value, paused_until),
-        )
+        self._set(connection_id, f"{_STATE}, paused_until = ?", (state.value, paused_until))
 
     def note_use(self, connection_id: str, at: float) -> None:
         """Note when the tokens were last opened."""
