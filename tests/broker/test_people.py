@@ -17,6 +17,7 @@ from pdp.broker.words import (
     ClientAuth,
     ConsentState,
     NeedsPersonError,
+    ProviderUnavailableError,
     TokenRefusedError,
     TokensUnavailableError,
     UnknownConnectionError,
@@ -141,6 +142,30 @@ def test_nothing_is_refreshed_for_who_disconnects_meanwhile(desk: Desk, monkeypa
         with pytest.raises(NeedsPersonError, match="was disconnected"):
             desk.open()
     assert ([], ConsentState.ENDING) == (desk.sent, desk.consents.of("alices").state)
+
+
+@pytest.mark.parametrize("later", [1, 75])
+def test_what_a_refresh_brought_is_kept_until_it_can_be_stored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, later: int
+) -> None:
+    """The keys are away just then, or the disk is full: the person need not connect again."""
+    put, away = desk.vault.put, [True, True]
+
+    def storing(*given: Any, **more: Any) -> Any:
+        if away and away.pop():
+            raise ProviderUnavailableError("away")
+        return put(*given, **more)
+
+    monkeypatch.setattr(desk.vault, "put", storing)
+    desk.clock.advance(70)
+    for _ in range(2):
+        with pytest.raises(ProviderUnavailableError):
+            desk.open()
+    desk.clock.advance(later)
+
+    assert ("access-1" if later == 1 else "access-2") == desk.open()
+    assert ["refresh-0", "refresh-1"][: 1 if later == 1 else 2] == desk.sent
+    assert ConsentState.CONNECTED is desk.consents.of("alices").state
 
 
 @pytest.mark.parametrize(

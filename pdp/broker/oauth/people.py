@@ -34,7 +34,7 @@ from pdp.broker.words import (
     UnknownConnectionError,
 )
 from pdp.clock import Clock, Instant
-from pdp.errors import PDPError
+from pdp.errors import PDPError, UnavailableError
 from pdp.foundation.egress import Roots
 from pdp.observer import Event, EventKind
 
@@ -68,6 +68,8 @@ class People:
     ) -> None:
         self._vault, self.consents, self._observe, self._clock = vault, consents, observe, clock
         self.share, self._roots = share, Roots()
+        # What refreshes brought, by connection, until it is stored: it is there once.
+        self._unstored: dict[str, Secret] = {}
 
     def add(self, connection: Connection, tokens: bytes, *, account: str) -> Connection:
         """Keep the connection that a person just made, in the place of their former one of its kind. Return it."""
@@ -121,6 +123,9 @@ class People:
         """Return young tokens, and get them unless another process just did. For who has the lock."""
         connection, consent = self._vault.connection(connection_id), self.consents.of(connection_id)
         _require_usable(connection, consent)
+        if connection_id in self._unstored:
+            self._stored(connection)
+            return self._refreshed(connection_id)
         pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
         if not pair.is_old(now):
             return pair
@@ -171,10 +176,20 @@ class People:
             # The refresh token was not used.
             self.consents.settle(connection.id, ConsentState.CONNECTED, paused_until=now.wall_at + _PAUSE_SECONDS)
             raise _named(error, connection) from None
-        version = self._vault.put(connection.id, packed, by=_BY).version
-        self.consents.settle(connection.id, ConsentState.CONNECTED)
+        self._unstored[connection.id] = Secret(packed)
+        return self._stored(connection)
+
+    def _stored(self, connection: Connection) -> TokenPair:
+        """Store what a refresh brought, and return it. While that cannot be done, it is kept for the next try."""
+        brought = self._unstored.pop(connection.id)
+        try:
+            version = self._vault.put(connection.id, brought.reveal(), by=_BY).version
+            self.consents.settle(connection.id, ConsentState.CONNECTED)
+        except UnavailableError:
+            self._unstored[connection.id] = brought
+            raise
         self._tell(EventKind.CONNECTION_REFRESHED, connection, version=str(version))
-        return TokenPair.unpacked(Secret(packed, version=version))
+        return TokenPair.unpacked(Secret(brought.reveal(), version=version))
 
     def _lost(self, connection: Connection, problem: str) -> NeedsPersonError:
         """Note that the person must connect again, and return the error that says so."""
