@@ -17,9 +17,10 @@ from typing import Final
 
 from pdp.broker.headers import HeadersError, of_request
 from pdp.broker.observing import Observed
-from pdp.broker.replies import ClientGoneError, Reply, Running
+from pdp.broker.replies import ClientGoneError, Reply
 from pdp.broker.sending import UpstreamFailedError
 from pdp.broker.templates import METHODS, UpstreamRequest
+from pdp.broker.underway import Running
 from pdp.broker.upstream import ForeignTargetError, required_target
 from pdp.broker.using import Asked, Broker
 from pdp.broker.words import Mode

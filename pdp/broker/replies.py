@@ -1,4 +1,4 @@
-"""Answers over HTTP, from the thread that reads them, and what ends it when nobody waits any more."""
+"""Answers over HTTP, from the thread that reads them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from pdp.broker.sending import Answer
-from pdp.calltokens.asgi import Receive, Send
-from pdp.foundation.egress import Egress
+from pdp.calltokens.asgi import Send
 
 # For one piece of an answer.
 _TAKING_SECONDS: Final = 30.0
@@ -18,29 +17,6 @@ _TAKING_SECONDS: Final = 30.0
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer, or takes it."""
-
-
-class Running:
-    """What ends a request to an upstream when the client has gone."""
-
-    def __init__(self) -> None:
-        self._egress: Egress | None = None
-        self._gone = False
-
-    def opened(self, egress: Egress) -> None:
-        """Remember what ends the request."""
-        self._egress = egress
-        # INVARIANT: either this code or `until_gone` sees what the other has done.
-        if self._gone:
-            egress.close()
-
-    async def until_gone(self, receive: Receive) -> None:
-        """Wait until the client has gone, and end the request."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        if self._egress is not None:
-            self._egress.close()
 
 
 class Reply:

@@ -133,7 +133,14 @@ async def serve_until(
         observer.watch_checkouts(partial(_counted, parts))
     pdp = settings.pdp
     async with AsyncClient(pdp.address, **pdp.options) as client:
-        followed = SessionsFollowed(client, parts.checkouts, wake=parts.sweeps.wake, wall=parts.wall, heard=parts.heard)
+        followed = SessionsFollowed(
+            client,
+            parts.checkouts,
+            wake=parts.sweeps.wake,
+            wall=parts.wall,
+            heard=parts.heard,
+            under_way=parts.broker.under_way,
+        )
         following = asyncio.ensure_future(followed.follow())
         await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening, counter)
 

@@ -8,6 +8,7 @@ answer is an unknown outcome, and never a second try.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from pdp.broker.headers import HeadersError, with_secret
 from pdp.broker.rules import ServerRules
 from pdp.broker.sending import Answer, Sender, UpstreamFailedError
 from pdp.broker.templates import UpstreamRequest
+from pdp.broker.underway import Running, UnderWay
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
 from pdp.broker.words import Connection, Secret
 from pdp.calltokens.claims import CallClaims
@@ -45,11 +47,12 @@ class Asked(Presented):
 class Broker:
     """Uses secrets for calls. Safe for threads; each use takes one for as long as its answer lasts.
 
-    `tokens` makes tokens for sessions; without it, connections that need them are refused.
+    `tokens` makes tokens for sessions; without it, connections that need them are refused. What is `under_way` for a
+    session can be ended with it.
     """
 
     def __init__(self, admission: Admission, tokens: SessionTokens | None = None) -> None:
-        self.rules = admission.rules
+        self.rules, self.under_way = admission.rules, UnderWay()
         self._admission, self._tokens = admission, tokens
         self._roots = {name: Roots(str(one.tls_roots or "")) for name, one in self.rules.items()}
 
@@ -66,12 +69,16 @@ class Broker:
         `verified` gets what the call token states, and `opened` what ends the request from another thread. Raise
         `CallTokenRefusedError` and `PDPError` before anything was sent, and `UpstreamFailedError` afterwards.
         """
-        with self._admission.admitted(asked, verified) as admitted:
-            secret = partial(self._secret_for, asked, admitted)
-            send, version = self._prepared(asked, admitted.connection, admitted.rules, secret)
-        about = admitted.about.with_facts(connection=admitted.connection, version=version, mode=asked.mode)
-        self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
-        return self._sent(send, take, opened, about)
+        with ExitStack() as until_sent:
+            with self._admission.admitted(asked, verified) as admitted:
+                claims = admitted.claims
+                # Before all that takes long: from now on, the end of its session ends it.
+                running = until_sent.enter_context(self.under_way.noted((claims.session_id, *claims.ancestor_ids)))
+                secret = partial(self._secret_for, asked, admitted)
+                send, version = self._prepared(asked, admitted.connection, admitted.rules, secret)
+            about = admitted.about.with_facts(connection=admitted.connection, version=version, mode=asked.mode)
+            self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
+            return self._sent(send, take, opened, about, running)
 
     def greet(self, asked: Asked, take: Callable[[Answer], T], *, opened: Callable[[Egress], object] = id) -> T:
         """Send what calls no tool of a server of MCP, such as `initialize`, with the secret that the rules name for it.
@@ -95,7 +102,7 @@ class Broker:
         about = About(facts={"presenter": shown(asked.presenter), "server": asked.server}, tenant=mcp.tenant)
         about = about.with_facts(connection=connection, version=version, mode=asked.mode)
         self._admission.note_use(EventKind.CONNECTION_USED, about)
-        return self._sent(send, take, opened, about)
+        return self._sent(send, take, opened, about, Running())
 
     def _secret_for(self, asked: Asked, admitted: Admitted) -> Secret:
         connection = admitted.connection
@@ -128,13 +135,25 @@ class Broker:
         send = partial(sender.send, replace(asked.request, headers=sent), credential, secret.reveal())
         return send, secret.version
 
-    def _sent(self, send: Send, take: Callable[[Answer], T], opened: Callable[[Egress], object], about: About) -> T:
+    def _sent(
+        self,
+        send: Send,
+        take: Callable[[Answer], T],
+        opened: Callable[[Egress], object],
+        about: About,
+        running: Running,
+    ) -> T:
         seen = _Seen()
+
+        def begun(egress: Egress) -> None:
+            opened(egress)
+            running.opened(egress)
+
         try:
-            found: T = send(seen.through(take), opened=opened)
+            found: T = send(seen.through(take), opened=begun)
         except UpstreamFailedError as error:
-            seen.problem = str(error)
-            raise
+            seen.problem = "is no longer heard: the session has ended" if running.ended else str(error)
+            raise UpstreamFailedError(seen.problem) from None
         else:
             return found
         finally:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -548,7 +548,11 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
     gateway = server.client("gateway")
     gateway.end_session(sessions["before"][1])
 
-    heard = Heard()
+    heard, opened = Heard(), ExitStack()
+    running = {
+        name: opened.enter_context(here.broker.under_way.noted([session_id]))
+        for name, (session_id, _) in sessions.items()
+    }
 
     def ending() -> set[str]:
         return {name for name, id_ in ids.items() if here.store.get(id_).state is CheckoutState.ENDING}
@@ -565,7 +569,9 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
         async with AsyncClient(server.address, token=server.token("broker"), plaintext=True) as client:
             watched: Any = Interrupted(client, lambda: gateway.end_session(sessions["broken"][1]))
             wake = partial(loop.call_soon_threadsafe, noted.set)
-            feed = SessionsFollowed(watched, here.store, wake=wake, wall=time.time, heard=heard)
+            feed = SessionsFollowed(
+                watched, here.store, wake=wake, wall=time.time, heard=heard, under_way=here.broker.under_way
+            )
             task = asyncio.ensure_future(feed.follow(again=0.01))
             await until({"before", "broken", "unknown"})
             await asyncio.to_thread(gateway.end_session, sessions["seen"][1])
@@ -575,6 +581,8 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
 
     asyncio.run(followed())
 
+    with opened:
+        assert {"before", "broken", "seen"} == {name for name, one in running.items() if one.ended}
     assert here.store.get(ids["stays"]).next_at < 9e9
     assert {sessions["stays"][0]} == set(here.store.sessions())
     assert revision_text(server.embedded.sessions.head()) == heard.revision

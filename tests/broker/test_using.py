@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from pdp.broker.sending import UpstreamFailedError
-from pdp.broker.words import Mode, UnknownConnectionError
+from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.claims import CallClaims, Presenter, encoded, written
 from pdp.calltokens.keys import CallKey
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.uses import FileUses
 from pdp.errors import PDPError, PermissionDeniedError, UnavailableError
 from tests.broker.worlds import ARGUMENTS, SECRET, World, ask, claims, token, world
-from tests.machinery.calltokens import KEY, PRESENTER
+from tests.machinery.calltokens import CLAIMS, KEY, PRESENTER
 from tests.machinery.servers.running import PATIENCE
 
 
@@ -280,6 +281,45 @@ def test_an_answer_is_bounded_in_size_and_time(here: World) -> None:
     finally:
         left.set()
         here.upstream.pieces = before
+
+
+@pytest.mark.parametrize("session_id", [CLAIMS.session_id, *CLAIMS.ancestor_ids])
+def test_an_answer_ends_with_the_session_of_its_call(here: World, session_id: str) -> None:
+    """Or with one above it, also when it streams for long; what came before is no whole answer."""
+    before = here.upstream.pieces
+    left = threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        yield b"x"
+        here.broker.under_way.end(["ses_other"])
+        here.broker.under_way.end([session_id])
+        left.wait(PATIENCE)
+
+    here.upstream.pieces = stream
+    try:
+        with pytest.raises(UpstreamFailedError, match="the session has ended"):
+            ask(here, token())
+    finally:
+        left.set()
+        here.upstream.pieces = before
+
+    assert "is no longer heard: the session has ended" == here.record.events[-1].facts["problem"]
+    assert () == here.broker.under_way.session_ids
+
+
+def test_a_session_that_ends_while_its_secret_is_opened_has_nothing_sent(here: World) -> None:
+    """To open it can mean to ask a provider of tokens."""
+    here.upstream.got.clear()
+    opened = here.memory.open
+
+    def ending(connection: Connection) -> Secret:
+        here.broker.under_way.end([CLAIMS.session_id])
+        return opened(connection)
+
+    with patch.object(here.memory, "open", ending), pytest.raises(UpstreamFailedError, match="the session has ended"):
+        ask(here, token())
+
+    assert [] == here.upstream.got
 
 
 def test_no_exception_shows_the_secret(here: World) -> None:

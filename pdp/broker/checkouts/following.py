@@ -1,4 +1,4 @@
-"""Follow the sessions for which credentials are out, so that these end with them.
+"""Follow the sessions for which credentials are out or requests under way, so that these end with them.
 
 The feed makes it fast and proves nothing: each credential has an end of its own that is no later than its session's.
 Whatever the feed missed, at the start and after an interruption, is asked for session by session.
@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Final, cast
 
 from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.underway import UnderWay
 from pdp.client import AsyncClient, PDPClientError
 from pdp.errors import PDPError
 from pdp.v1 import session_pb2 as sessions
@@ -32,7 +33,7 @@ class Heard:
 
 
 class SessionsFollowed:
-    """Notes in the store which credentials are to end, and in `heard` the latest change.
+    """Notes in the store which credentials are to end, and in `heard` the latest change; ends what is `under_way`.
 
     `wake` has what is due ended soon, and `wall` returns unix seconds.
     """
@@ -45,8 +46,10 @@ class SessionsFollowed:
         wake: Callable[[], object],
         wall: Callable[[], float],
         heard: Heard,
+        under_way: UnderWay,
     ) -> None:
         self._client, self._store, self._wake, self._wall, self._heard = client, store, wake, wall, heard
+        self._under_way = under_way
 
     async def follow(self, *, again: float = _AGAIN_SECONDS) -> None:
         """Follow until this is cancelled, and begin again `again` seconds after an interruption."""
@@ -69,14 +72,14 @@ class SessionsFollowed:
             await asyncio.sleep(again)
 
     async def _ask(self) -> None:
-        """Ask how each session is for which a credential is out."""
+        """Ask how each session is for which a credential is out, or a request under way."""
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def ask(session_id: str) -> sessions.SessionChange:
             async with limit:
                 return await self._now(session_id)
 
-        waiting = await asyncio.to_thread(self._store.sessions)
+        waiting = {*await asyncio.to_thread(self._store.sessions), *self._under_way.session_ids}
         await asyncio.to_thread(self._take, await asyncio.gather(*map(ask, waiting)))
 
     async def _now(self, session_id: str) -> sessions.SessionChange:
@@ -97,5 +100,6 @@ class SessionsFollowed:
             elif change.HasField("expire_time"):
                 # It may have been narrowed to an earlier end.
                 self._store.no_later_than(change.session_id, change.expire_time.ToMicroseconds() / 1e6)
+        self._under_way.end(ended)
         if ended and self._store.end_of_sessions(ended, now=self._wall()):
             self._wake()
