@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pdp.calltokens.canonical import arguments_digest, parse
+from pdp.calltokens.canonical import arguments_digest
 from pdp.calltokens.claims import HEADER, MOST_SECONDS, decoded, read
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.requests import Requested, message_in
 
 _PLACEHOLDER_BYTES: Final = 32
 _REFUSED, _PARSE_ERROR, _INVALID = -32001, -32700, -32600
@@ -63,14 +64,13 @@ class Piping:
     def from_client(self, line: bytes) -> None:
         """Take a line of the client."""
         try:
-            message = parse(line)
+            message = message_in(line)
             written = _line(message)
         except (CallTokenRefusedError, RecursionError):
-            message = None
-        if not isinstance(message, dict):
             # Another reader could find a call of a tool in it.
             self._answer(None, _PARSE_ERROR, "not a single JSON object that all readers read alike")
-        elif "method" in message and isinstance(message.get("id"), str | int):
+            return
+        if "method" in message and isinstance(message.get("id"), str | int):
             task = asyncio.ensure_future(self._ask(message, message["id"]))
             self._asking[task] = message["id"]
             task.add_done_callback(self._asking.pop)
@@ -131,18 +131,17 @@ class Piping:
 
         Its signature, and whether it counts, the broker sees: nothing is sent with a token that it refuses.
         """
-        params = message.get("params")
-        meta = params.get("_meta") if isinstance(params, dict) else None
-        token = meta.pop(HEADER, None) if isinstance(meta, dict) else None
-        if not isinstance(params, dict) or not isinstance(token, str):
+        call = Requested.of_mcp(message.get("params"))
+        if not call.token:
             raise CallTokenRefusedError(Reason.MALFORMED, f"no call token in `_meta` as `{HEADER}`")
-        parts = token.split(".")
+        del message["params"]["_meta"][HEADER]
+        parts = call.token.split(".")
         claims = read(decoded(parts[1])) if len(parts) == 3 else None  # noqa: PLR2004 - header, claims, signature
-        if claims is None or (claims.server, claims.tool) != (self._server, params.get("name")):
+        if claims is None or (claims.server, claims.tool) != (self._server, call.tool):
             raise CallTokenRefusedError(Reason.TOOL, "for another tool")
-        if arguments_digest(params.get("arguments", {}), claims.salt) != claims.arguments_digest:
+        if arguments_digest(call.arguments, claims.salt) != claims.arguments_digest:
             raise CallTokenRefusedError(Reason.ARGUMENTS, "for other arguments")
-        return token
+        return call.token
 
     def _answer(self, id_: str | int | None, code: int, text: str, reason: str = "") -> None:
         problem = {"code": code, "message": text, **({"data": {"reason": reason}} if reason else {})}

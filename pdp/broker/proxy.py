@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,10 +26,9 @@ from pdp.broker.upstream import ForeignTargetError, required_target
 from pdp.broker.using import Asked, Broker
 from pdp.broker.words import Mode
 from pdp.calltokens.asgi import Receive, Scope, Send, presenter_of
-from pdp.calltokens.canonical import parse
 from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
-from pdp.calltokens.requests import mcp_call
+from pdp.calltokens.requests import mcp_call, message_in
 from pdp.errors import NotFoundError, PDPError, UnavailableError
 from pdp.observer import DoorObserver, Refusal
 
@@ -216,16 +216,30 @@ class ProxyFace:
 def _of_mcp(asked: Asked) -> tuple[Asked, bool]:
     """Return what a message of MCP asks, and whether it calls no tool."""
     method, body = asked.request.method, asked.request.body or b""
+    if method == "POST":
+        # As it is read here. Named as UTF-7, the same bytes would be another message.
+        headers = {**asked.request.headers, "content-type": "application/json"}
+        asked = replace(asked, request=replace(asked.request, headers=headers))
     try:
         call = mcp_call(method, asked.request.target, body)
+        said = str(message_in(body).get("method")) if method == "POST" else ""
+        _require_agreed(asked, said, call.tool if call else "")
         if call is not None:
             return replace(asked, tool=call.tool, arguments=call.arguments), False
-        greets = parse(body).get("method") in _GREETINGS if method == "POST" else method in _BARE and not body
+        greets = said in _GREETINGS if method == "POST" else method in _BARE and not body
     except CallTokenRefusedError as error:
         raise _RefusedError(_BAD, f"the message is {error}") from None
     if not greets:
         raise _RefusedError(_FORBIDDEN, "neither a call of a tool, nor what begins, ends or lists: it is not passed on")
     return asked, True
+
+
+def _require_agreed(asked: Asked, method: str, name: str) -> None:
+    """Raise when headers name another method or tool than the message does: somebody could go by them."""
+    headers = asked.request.headers
+    encoded = f"=?base64?{b64encode(name.encode(errors='replace')).decode()}?="
+    if headers.get("mcp-method", method) != method or headers.get("mcp-name", name) not in (name, encoded):
+        raise _RefusedError(_BAD, "the headers name another method or tool than the message")
 
 
 def _status_of(error: PDPError) -> int:

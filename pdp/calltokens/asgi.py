@@ -53,7 +53,8 @@ class CallTokenMiddleware:
             return
         tokens = [value for name, value in scope["headers"] if name == HEADER.encode()]
         token = tokens[0].decode("latin-1") if len(tokens) == 1 else ""
-        request = scope["method"], scope["path"], body, token, self._presenter(scope)
+        kinds = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-type"]
+        request = scope["method"], scope["path"], body, token, self._presenter(scope), ", ".join(kinds)
         # It can ask for keys, or whether the token still counts.
         refusal = await asyncio.to_thread(self._guard.refusal, *request)
         if refusal is not None:

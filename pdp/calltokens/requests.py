@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -13,6 +14,10 @@ from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.verifying import Verifier
 
 MOST_BYTES: Final = 4 * 1024 * 1024
+# There is no other. Some readers take `Method` for `method`, and the last of both counts.
+_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_PARAMS: Final = frozenset({"name", "arguments", "_meta"})
+_UTF_8: Final = re.compile(r"[^;]*;\s*charset=(?:utf-?8|\"utf-?8\")\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +39,8 @@ class Requested:
         name, arguments, meta = said.get("name"), said.get("arguments", {}), said.get("_meta")
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
+        if other := next((one for one in said if one not in _PARAMS and str(one).casefold() in _PARAMS), ""):
+            raise CallTokenRefusedError(Reason.MALFORMED, f"`params.{other}` is not what some readers take it for")
         token = meta.get(HEADER) if isinstance(meta, Mapping) else None
         return cls(
             tool=name,
@@ -48,13 +55,24 @@ class Requested:
 CallOf = Callable[[str, str, bytes], Requested | None]
 
 
-def mcp_call(method: str, _: str, body: bytes) -> Requested | None:
-    """Return the call in a message of MCP over HTTP. Lists of messages are refused: no version of MCP has them now."""
-    if method != "POST":
-        return None
+def message_in(body: bytes) -> dict[str, Any]:
+    """Return a message of MCP that all readers read alike. Raise `CallTokenRefusedError`.
+
+    Lists of messages are refused: no version of MCP has them now.
+    """
     message = parse(body)
     if not isinstance(message, dict):
         raise CallTokenRefusedError(Reason.MALFORMED, "not a single message")
+    if not message.keys() <= _MEMBERS:
+        raise CallTokenRefusedError(Reason.MALFORMED, "a message with a member that JSON-RPC does not have")
+    return message
+
+
+def mcp_call(method: str, _: str, body: bytes) -> Requested | None:
+    """Return the call in a message of MCP over HTTP."""
+    if method != "POST":
+        return None
+    message = message_in(body)
     if message.get("method") != "tools/call":
         return None
     return Requested.of_mcp(message.get("params"), message.get("id"))
@@ -68,10 +86,15 @@ class Guard:
     server: str
     call_of: CallOf = mcp_call
 
-    def refusal(self, method: str, path: str, body: bytes, token: str, presenter: Presenter | None) -> bytes | None:
+    def refusal(
+        self, method: str, path: str, body: bytes, token: str, presenter: Presenter | None, content_type: str = ""
+    ) -> bytes | None:
         """Return the body of the answer to a request that is refused; None for one that may pass. May wait."""
         call = None
         try:
+            if "charset" in content_type.lower() and not _UTF_8.fullmatch(content_type):
+                # Who reads its text by that, such as UTF-7, reads another call.
+                raise CallTokenRefusedError(Reason.MALFORMED, "not in UTF-8")
             call = self.call_of(method, path, body)
             if call is None:
                 return None

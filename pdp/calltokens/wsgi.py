@@ -44,7 +44,8 @@ class CallTokenMiddleware:
             return _answer(start_response, "413 Content Too Large", too_large(self._most_bytes))
         body = environ["wsgi.input"].read(length) if length else b""
         path, token = environ.get("PATH_INFO", ""), environ.get(_HEADER, "")
-        refusal = self._guard.refusal(environ["REQUEST_METHOD"], path, body, token, self._presenter(environ))
+        request = environ["REQUEST_METHOD"], path, body, token, self._presenter(environ)
+        refusal = self._guard.refusal(*request, environ.get("CONTENT_TYPE") or "")
         if refusal is not None:
             return _answer(start_response, "403 Forbidden", refusal)
         environ["wsgi.input"] = io.BytesIO(body)

@@ -97,6 +97,23 @@ def test_a_call_without_its_own_token_does_not_reach_the_server() -> None:
     assert [-32700, -32700] == [one["error"]["code"] for one in ends.client[-2:]]
 
 
+def test_what_some_readers_take_for_a_call_does_not_reach_the_server() -> None:
+    """They take `Method` for `method`, and the last of both counts."""
+
+    async def test(ends: Ends) -> None:
+        await ends.says(**call(token()))
+        await ends.says(method="notifications/x", Method="tools/call", Id=2, params=call(token())["params"])
+        twice = call(token(), id_=3)
+        twice["params"]["Name"] = "delete_issue"
+        ends.piping.from_server(b'{"jsonrpc":"2.0","id":1,"result":{}}')
+        await ends.says(**twice)
+
+    ends = run(test)
+
+    assert [1] == [one["id"] for one in ends.server]
+    assert [-32700, -32001] == [one["error"]["code"] for one in ends.client if "error" in one]
+
+
 @pytest.mark.parametrize("odd", [{}, {"id": None}, {"id": 1.5}, {"id": [1]}])
 @pytest.mark.parametrize("method", ["tools/call", "resources/read"])
 def test_a_request_without_an_id_that_has_a_turn_does_not_reach_the_server(odd: dict[str, Any], method: str) -> None:

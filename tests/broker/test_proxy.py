@@ -196,9 +196,30 @@ def test_a_call_over_mcp_is_verified_with_its_arguments(here: World) -> None:
     assert 1 == len(here.upstream.got)
 
 
+def test_a_message_is_for_the_upstream_what_it_is_here(here: World) -> None:
+    """It is named as UTF-8, whatever the caller names it: in UTF-7 `+ACI-` is a quote. Nor do its headers differ."""
+    body = mcp("tools/list", x="+ACIAfQAs-+ACI-method+ACI-:+ACI-tools/call")
+    call, said = json.dumps(CALL).encode(), {"Mcp-Method": "tools/call", "Mcp-Name": "create_issue"}
+    here.upstream.got.clear()
+
+    def status(of: bytes, **headers: str) -> int:
+        sent = {"pdp-call-token": token(server="remote"), **{name.replace("_", "-"): headers[name] for name in headers}}
+        return ask(here, "POST", "/remote/mcp", sent, of, presenter=Presenter() if of is body else PRESENTER).status
+
+    assert 200 == status(body, Content_Type="application/json; charset=utf-7")
+    assert 200 == status(call, **said)
+    assert 200 == status(call, **{**said, "Mcp-Name": "=?base64?Y3JlYXRlX2lzc3Vl?="})
+    assert ["application/json"] * 3 == [headers["content-type"] for _, _, headers, _ in here.upstream.got]
+    assert 400 == status(call, **{**said, "Mcp-Name": "delete_issue"})
+    assert 400 == status(call, **{**said, "Mcp-Method": "tools/list"})
+    assert 400 == status(body, **said)
+    assert 3 == len(here.upstream.got)
+
+
 @pytest.mark.parametrize(
     ("method", "body", "presenter", "status"),
     [
+        ("POST", mcp("tools/list")[:-1] + b',"Method":"tools/call"}', Presenter(), 400),
         ("POST", mcp("initialize"), Presenter(), 200),
         ("POST", mcp("tools/list"), Presenter(), 200),
         ("GET", b"", Presenter(), 200),
@@ -207,6 +228,7 @@ def test_a_call_over_mcp_is_verified_with_its_arguments(here: World) -> None:
         ("POST", mcp("tools/list"), None, 403),
         ("POST", mcp("resources/read", uri="x"), Presenter(), 403),
         ("POST", mcp("GET"), Presenter(), 403),
+        ("POST", b'{"jsonrpc":"2.0","id":1,"method":["tools/list"]}', Presenter(), 403),
         ("POST", b'{"jsonrpc":"2.0","id":1,"result":{}}', Presenter(), 403),
         ("GET", b"{}", Presenter(), 403),
     ],

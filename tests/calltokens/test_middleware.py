@@ -16,7 +16,8 @@ from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.requests import Guard, Requested
 from tests.machinery.calltokens import ARGUMENTS, PRESENTER, token, verifier
 
-CALL = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "git_commit", "arguments": ARGUMENTS}}
+PARAMS = {"name": "git_commit", "arguments": ARGUMENTS}
+CALL = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": PARAMS}
 LIST = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
 
 # Sends a request with a method, a body, and tokens; returns the status, and the body of the answer.
@@ -92,6 +93,9 @@ def test_a_call_passes_once_with_its_token(sending: Sending) -> None:
         ("POST", json.dumps(CALL), [token()], None, 403),
         ("POST", json.dumps(CALL)[:-1] + ',"method":"tools/list"}', [], PRESENTER, 403),
         ("POST", json.dumps([CALL]), [token()], PRESENTER, 403),
+        ("POST", json.dumps({**LIST, "Method": "tools/call", "params": CALL["params"]}), [], None, 403),
+        ("POST", json.dumps({**CALL, "params": {**PARAMS, "Name": "git_push"}}), [token()], PRESENTER, 403),
+        ("POST", json.dumps({**CALL, "params": {**PARAMS, "argument\u017f": {}}}), [token()], PRESENTER, 403),
         ("POST", "not JSON", [token()], PRESENTER, 403),
         ("POST", " " * 1001, [], PRESENTER, 413),
     ],
@@ -103,6 +107,43 @@ def test_what_passes(
     guard = Guard(verifier=verifier(), server="git")
 
     assert status == sending(guard, method, body.encode(), tokens, presenter)[0]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ('application/json;charset="UTF-8"', 200),
+        ("application/json; charset=utf-7", 403),
+        ("application/json; charset=utf-8; charset=utf-7", 403),
+        ("application/json; charset*=utf-8''utf-7", 403),
+        ("application/json; Charset = utf-16", 403),
+    ],
+)
+def test_a_text_that_others_read_in_other_letters_is_refused(content_type: str, status: int) -> None:
+    """In UTF-7 `+ACI-` is a quote, so that a value of this message would be the method of theirs."""
+    guard = Guard(verifier=verifier(), server="git")
+    body = json.dumps({**LIST, "params": {"x": "+ACIAfQAs-+ACI-method+ACI-:+ACI-tools/call"}}).encode()
+
+    async def app(_: Any, __: Any, sending: Any) -> None:
+        await sending({"type": "http.response.start", "status": 200, "headers": []})
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-type", content_type.encode())]}
+    asyncio.run(asgi.CallTokenMiddleware(app, guard, presenter=lambda _: None)(scope, receive, send))
+    environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    served = wsgi.CallTokenMiddleware(lambda _, start: [start("200 OK", []), b""][1:], guard, presenter=lambda _: None)
+    served({**environ, "CONTENT_TYPE": content_type}, lambda status, _: sent.append({"status": int(status[:3])}))
+
+    assert [status, status] == [one["status"] for one in sent if "status" in one]
 
 
 def test_a_server_of_another_kind_says_what_its_requests_call(sending: Sending) -> None:
