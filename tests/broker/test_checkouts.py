@@ -44,7 +44,7 @@ from pdp.calltokens.keys import token_id_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.client import AsyncClient, UnavailableError
 from pdp.clock import SystemClock
-from pdp.errors import PDPError, PermissionDeniedError
+from pdp.errors import PDPError, PermissionDeniedError, StoreUnavailableError
 from pdp.server.revisions import revision_text
 from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
@@ -454,6 +454,40 @@ def test_a_database_that_is_away_keeps_no_other_waiting(provider: Provider, tmp_
         assert [first, second] == [one.id for one in here.store.all()]
         assert [1, 1] == [one.tries for one in here.store.all()]
         assert 2 == len(Away.asked)
+
+
+class Noting(Issuer):
+    """Ends everything, and notes what."""
+
+    ended: ClassVar[list[str]] = []
+
+    def end(self, one: Checkout, connection: Connection, kept: Secret | None) -> Outcome:
+        """Note it."""
+        assert (kept, connection.id) == (None, "app")
+        self.ended.append(one.id)
+        return Outcome.REVOKED
+
+
+def test_a_store_that_cannot_be_written_keeps_nothing_alive(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk all that is due is ended; that it was is noted later."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, issuing=Noting) as here:
+        ids = [out(here.store, f"ses_{number}") for number in range(3)]
+        here.store.end_of_sessions([f"ses_{number}" for number in range(3)], now=1.0)
+        with monkeypatch.context() as patched:
+            for name in ("finish", "put_off"):
+                patched.setattr(here.store, name, full)
+            here.sweeper.turn()
+        first = [*Noting.ended]
+        here.sweeper.turn()
+
+        assert ids == sorted(first)
+        assert () == here.store.all()
 
 
 class Silent(Issuer):

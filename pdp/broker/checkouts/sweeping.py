@@ -174,8 +174,12 @@ class Sweeper:
                 except PDPError as error:
                     problem = str(error)
                     away = problem if isinstance(error, _AWAY) else ""
-            self._put_off(one, problem)
             outcomes[one.id] = Outcome.FAILED
+            try:
+                self._put_off(one, problem)
+            except PDPError as error:
+                # The store cannot be written, as on a full disk. What else is due is ended all the same.
+                _LOG.warning("the credential `%s` cannot be noted as ended or put off: %s", one.id, error)
         return outcomes
 
     def _end(self, one: Checkout, connection: Connection) -> Outcome:
