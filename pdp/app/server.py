@@ -60,7 +60,12 @@ _RENEW_SECONDS = 3600.0
 
 
 class App:
-    """The server with everything that it needs, built from its settings. `start` it, `wait`, and `stop` it."""
+    """The server with everything that it needs, built from its settings. `start` it, `wait`, and `stop` it.
+
+    `worker` is the number of a worker that shares the port, from 1; 0 for a server with its own port. With `control` it
+    is the process that serves the control address for all workers, numbered after them. `peers` are the others. Nothing
+    listens before `start`. Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
+    """
 
     def __init__(
         self,
@@ -384,21 +389,3 @@ def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int
         address = settings.control_address
         beside = None if address.startswith("unix:") else tls
         yield serve(Listener(address=address, tls=beside, plaintext=settings.server.plaintext), control=True)
-
-
-def build(
-    settings: Settings,
-    *,
-    clock: Clock | None = None,
-    observer: Observer | None = None,
-    worker: int = 0,
-    control: bool = False,
-    peers: Peers | None = None,
-) -> App:
-    """Build the server from its settings; nothing listens before `App.start`.
-
-    `worker` is the number of a worker that shares the port, from 1; 0 for a server with its own port. With `control` it
-    is the process that serves the control address for all workers, numbered after them. `peers` are the others. Raise
-    `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
-    """
-    return App(settings, clock=clock, observer=observer, worker=worker, control=control, peers=peers)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.app.embedded import open_embedded
-from pdp.app.server import App, build
+from pdp.app.server import App
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack
 from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
@@ -56,7 +56,7 @@ class Server:
         chosen = {"data_dir": str(folder / "data"), "server.address": "127.0.0.1:0", "telemetry.exporter": "none"}
         settings = load(environ={}, flags=chosen | flags)
         prepare(settings)
-        self.app: App = build(settings)
+        self.app: App = App(settings)
         self.app.start()
         token = settings.tokens_folder / "author.token"
         self.author = Client(self.app.address, token_file=token, management_timeout=60, data_dir=settings.data_dir)

@@ -19,7 +19,7 @@ from typing import Any
 import cedarpy
 from opentelemetry.sdk.resources import Resource
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.audit.index import AuditIndex
 from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant
@@ -363,7 +363,7 @@ def main(folder: Path) -> None:
         policies=PolicySettings(folder=str(Path(__file__).parents[2] / "policies"), watch=False),
     )
     prepare(settings, development=True)
-    app, kept = build(settings), list[object]()
+    app, kept = App(settings), list[object]()
     app.start()
     say(f"before {resident()}")
     for place, container in enumerate(CONTAINERS):

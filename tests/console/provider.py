@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import AsyncClient
 from pdp.client import Client as PDPClient
@@ -253,7 +253,7 @@ def believing(folder: Path, jwt: JWTSettings, clock: FakeClock) -> Iterator[tupl
             file.write(f"{person}: {{jwt_subject: '{person}@example.org', roles: [approver]}}\n")
     # A test may set the clock ahead and back: time that the server has written down meanwhile would not go back, too.
     with patch("pdp.app.server._HEARTBEAT_SECONDS", 3600.0):
-        app = build(settings, clock=clock)
+        app = App(settings, clock=clock)
     app.start()
     try:
         yield settings, app.address

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.client import PDPClientError
 from pdp.errors import BundleError
 from pdp.model import Role
@@ -74,7 +74,7 @@ def test_a_start_with_broken_policies(tmp_path: Path, break_it: Callable[[Path],
 
     assert seen == ROWS[fault].seen
     with pytest.raises(BundleError, match=r"does not exist|not a file that can be read"):
-        build(first)
+        App(first)
 
 
 def write_back(policies: Path) -> None:

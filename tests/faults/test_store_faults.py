@@ -12,7 +12,7 @@ from unittest.mock import patch
 import apsw
 import pytest
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.errors import StoreUnavailableError
 from pdp.record.ends import store_revision
 from pdp.sessions.restoring import restore
@@ -163,7 +163,7 @@ def test_a_snapshot_of_the_store_brings_nothing_back(tmp_path: Path) -> None:
     shutil.copytree(snapshot, data)
 
     with pytest.raises(StoreUnavailableError, match=r"lacks the last \d+ changes that it acknowledged"):
-        build(service.settings, clock=FakeClock())
+        App(service.settings, clock=FakeClock())
     store, known = service.settings.sessions_file, store_revision(service.settings.record_folder)
     restore(store, store, now=FakeClock().now(), known_revision=known)
     with served(tmp_path, before=service) as restored:

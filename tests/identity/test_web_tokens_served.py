@@ -16,7 +16,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, InvalidRequestError, PermissionDeniedError
 from pdp.clock import utc_text
@@ -102,7 +102,7 @@ def serve(folder: Path, issuer: Issuer, keys_url: str = "") -> Iterator[Served]:
     prepare(settings)
     with settings.callers_file.open("a", encoding="utf-8") as file:
         file.write("alice: {jwt_subject: 'alice@example.org', roles: [approver, auditor]}\n")
-    app = build(settings, clock=clock)
+    app = App(settings, clock=clock)
     app.start()
     try:
         trusting = grpc.ssl_channel_credentials(authority.roots)
@@ -190,7 +190,7 @@ def test_a_server_that_others_can_reach_refuses_callers_for_development(served: 
     served.settings.callers_file.write_text(text + "trial: {jwt_subject: trial, roles: [pep], development: true}\n")
 
     with pytest.raises(ConfigurationError, match="`trial` is for development, and others can reach this server"):
-        build(served.settings)
+        App(served.settings)
 
 
 def test_a_token_for_somebody_who_is_not_there_approves_nothing(served: Served) -> None:

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from pdp.app.server import App, build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import CallTokenRequest, Client
 from pdp.client.connection import Connection
@@ -233,7 +233,7 @@ def _settings(folder: Path) -> Settings:
 
 @contextmanager
 def _speaking(settings: Settings, found: Found) -> Iterator[_Speaker]:
-    app = build(settings)
+    app = App(settings)
     app.start()
     tokens = settings.tokens_folder
     try:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from pdp.app.embedded import Embedded, open_embedded
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config.reading import describe, load
@@ -102,7 +102,7 @@ def test_a_socket_is_for_its_owner_and_wants_a_token(tmp_path: Path) -> None:
         policies=PolicySettings(folder=str(tmp_path / "policies"), watch=False),
     )
     prepare(settings, development=True)
-    app = build(settings)
+    app = App(settings)
     app.start()
     try:
         mode = stat.S_IMODE(socket.stat().st_mode)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import pdp
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.config.settings import (
     JWTSettings,
@@ -94,7 +94,7 @@ def everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_the_table_has_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thread of a server has a row, each row a thread, and `stop` ends them all."""
     before = set(threading.enumerate())
-    app = build(everything(tmp_path, monkeypatch))
+    app = App(everything(tmp_path, monkeypatch))
     app.start()
     running = set(threading.enumerate()) - before
     app.stop()

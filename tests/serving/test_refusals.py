@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client.connection import Connection
 from pdp.config.settings import PolicySettings, ServerSettings, Settings
@@ -84,7 +84,7 @@ def test_a_flood_of_refusals_costs_two_records(tmp_path: Path, monkeypatch: pyte
         policies=PolicySettings(folder=str(policies), watch=False),
     )
     prepare(settings, development=True)
-    app = build(settings)
+    app = App(settings)
     app.start()
 
     with Connection.to(app.address, data_dir=settings.data_dir).open(grpc) as channel:

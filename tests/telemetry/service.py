@@ -12,7 +12,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from pdp.app.server import App, build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.client.connection import Connection
@@ -89,7 +89,7 @@ def serving(folder: Path, *, prometheus_address: str = "", listener: str = "", *
             environment.setenv(name, value)
         # On a busy machine, what waits at the end takes longer to be sent than the product gives it.
         environment.setattr(Telemetry, "shutdown", partialmethod(Telemetry.shutdown, timeout=PATIENCE))
-        app = build(settings)
+        app = App(settings)
     app.start()
     tokens = settings.tokens_folder
     try:

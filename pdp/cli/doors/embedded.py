@@ -117,7 +117,7 @@ class EmbeddedServer:
                 raise self._failure
 
     def _serve(self) -> None:
-        from pdp.app.server import build  # noqa: PLC0415 - it takes a moment, which the client does not wait for
+        from pdp.app.server import App  # noqa: PLC0415 - it takes a moment, which the client does not wait for
 
         # Kept open, and so locked, until the process ends.
         fcntl.flock(open_private(self._folder / _LOCK), fcntl.LOCK_EX)
@@ -125,6 +125,6 @@ class EmbeddedServer:
             if not self._stopped:
                 # One that a killed server has left.
                 (self._folder / _SOCKET).unlink(missing_ok=True)
-                app = build(self._settings)
+                app = App(self._settings)
                 app.start()
                 self._app = app

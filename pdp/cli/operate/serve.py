@@ -86,10 +86,10 @@ def obey(app: App, received: int) -> None:
 
 
 def _serve_alone(settings: Settings, received: int) -> None:
-    from pdp.app.server import build  # noqa: PLC0415 - a parent of workers has no use for the engine
+    from pdp.app.server import App  # noqa: PLC0415 - a parent of workers has no use for the engine
 
     keep_memory_private()
-    app = build(settings)
+    app = App(settings)
     keep_what_there_is()
     app.start()
     click.echo(f"listening on {app.address}")

@@ -53,9 +53,9 @@ def main() -> None:
     peers = SupervisedPeers(say, Path(job.settings.data_dir) / f"worker-{job.number}.news")
     threading.Thread(target=_listen, args=(sender, peers), name="pdp-supervisor", daemon=True).start()
     try:
-        from pdp.app.server import build  # noqa: PLC0415 - brings gRPC, in this process alone
+        from pdp.app.server import App  # noqa: PLC0415 - brings gRPC, in this process alone
 
-        app = build(job.settings, worker=job.number, control=job.control, peers=peers)
+        app = App(job.settings, worker=job.number, control=job.control, peers=peers)
         keep_what_there_is()
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers

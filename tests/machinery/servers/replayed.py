@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.config.settings import PolicySettings, ServerSettings, Settings
@@ -29,7 +29,7 @@ def serving(folder: Path, files: Mapping[str, bytes]) -> Iterator[tuple[Client, 
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
     prepare(settings, development=True)
-    app = build(settings)
+    app = App(settings)
     app.start()
     tokens = settings.tokens_folder
     try:

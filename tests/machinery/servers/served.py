@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from pdp.app.server import App, build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
 from pdp.client.connection import Connection
@@ -155,7 +155,7 @@ def served(
             patch("pdp.app.server._HEARTBEAT_SECONDS", _BEAT_SECONDS),
             patch("pdp.app.stores._BUSY_SECONDS", busy_seconds),
         ):
-            app = build(settings, clock=clock)
+            app = App(settings, clock=clock)
         app.start()
         opened.callback(app.stop)
         pep, approver = (opened.enter_context(client(app, settings, role, PATIENCE)) for role in _ROLES)

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from pdp.app.embedded import Embedded
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.config.settings import JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.model import Role
@@ -193,7 +193,7 @@ def two_tenants(folder: Path) -> Iterator[World]:
     lines = {(tenant, name): _caller_line(tenant, name) for tenant in TENANTS for name in names}
     settings.callers_file.write_text("\n".join(lines.values()))
     clock = FakeClock()
-    app = build(settings, clock=clock)
+    app = App(settings, clock=clock)
     app.start()
     with ExitStack() as ending:
         ending.callback(app.stop)

@@ -13,7 +13,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config.settings import Settings
@@ -113,7 +113,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     callers = settings.callers_file
     callers.write_text(callers.read_text(encoding="utf-8").replace("development: true", ""), encoding="utf-8")
     with ExitStack() as opened:
-        app = build(settings)
+        app = App(settings)
         app.start()
         opened.callback(app.stop)
         world = World(place=replace(place, target=app.address), settings=settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.config.settings import SessionSettings
 from pdp.errors import StoreUnavailableError
@@ -105,7 +105,7 @@ def test_a_machine_that_is_far_ahead_answers_nothing(conninfo: str, tmp_path: Pa
     write_folder(tmp_path / "policies", notes_bundle())
     prepare(settings, development=True)
     with pytest.raises(StoreUnavailableError, match=r"seconds ahead of that of the database$"):
-        build(settings, clock=MovableClock(60.0))
+        App(settings, clock=MovableClock(60.0))
 
 
 def _remembers(store: PostgresSessionStore) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pdp.app.server import build
+from pdp.app.server import App
 from pdp.audit.noting import HeadNoter, is_signed, signed
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root
@@ -220,7 +220,7 @@ def settings(server: PostgresServer, tmp_path: Path) -> Settings:
 
 def serve_once(settings: Settings) -> None:
     """Start a server and stop it."""
-    app = build(settings)
+    app = App(settings)
     app.start()
     app.stop()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from pdp.app.server import App, build
+from pdp.app.server import App
 from pdp.cli.operate.init import prepare
 from pdp.cli.root import root
 from pdp.client import Client, NotFoundError
@@ -105,7 +105,7 @@ def both(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> It
                 ),
             )
             prepare(settings, development=True)
-            app = build(settings)
+            app = App(settings)
             app.start()
             opened.callback(app.stop)
             return Machine(app=app, settings=settings, opened=opened.enter_context(ExitStack()))
