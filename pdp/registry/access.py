@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.decision.accessevents import access_event
-from pdp.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnavailableError, WrongStateError
+from pdp.errors import InvalidRequestError, NotFoundError, UnavailableError, WrongStateError
 from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import Limits
 from pdp.model import Caller, Role, Session
@@ -18,7 +18,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.schema import APPROVE_CALL
 from pdp.policy.tools.catalogue import CRITICAL
 from pdp.registry.accessreview import AccessReview, AccessView, review, view
-from pdp.registry.approvers import require_approver, require_presence
+from pdp.registry.approvers import require_another, require_approver, require_presence
 from pdp.registry.events import presence
 from pdp.registry.outwaiting import outwaiting
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
@@ -98,7 +98,8 @@ class Approvals:
         request, chain = self._known(request_id, caller)
         # Early, so that nobody logs in anew in vain.
         require_unfrozen(request.tenant, self._sessions.freezes())
-        _require_another(caller, request, chain)
+        agents = (request.agent, *(session.agent for session in chain))
+        require_another(caller, "a call", asked_by=request.asked_by, agents=agents)
         reviewed = self._review(request, chain, bundle, caller, now)
         if reviewed.view.state is not AccessState.OPEN:
             raise WrongStateError(f"the access request is {reviewed.view.state.value}, not open")
@@ -309,12 +310,6 @@ class Approvals:
 
 def _position(request: AccessRequest) -> Position:
     return request.asked_at, request.id
-
-
-def _require_another(caller: Caller, request: AccessRequest, chain: Sequence[Session]) -> None:
-    """Refuse the caller that asked about the call, and the agents that make it or have handed it on."""
-    if caller.id in (request.asked_by, request.agent, *(session.agent for session in chain)):
-        raise PermissionDeniedError("a call is approved by a person, not by the caller or agent that asks for it")
 
 
 def _stored_states(state: AccessState | None) -> frozenset[AccessState]:

@@ -26,7 +26,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.grants import require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
-from pdp.registry.approvers import require_approver, require_presence
+from pdp.registry.approvers import require_another, require_approver, require_presence
 from pdp.registry.drafting import Drafting
 from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
@@ -183,6 +183,9 @@ class Registrar(SessionViews):
         chain = self._chain(session_id, caller)
         wanted, parents = owned(chain[0], caller, bundle), chain[1:]
         self._require_unfrozen(wanted.tenant)
+        # Of a user who asks with a token of their own, the policies say whether they approve for themselves.
+        asked_by = "" if wanted.opened_by == wanted.user else wanted.opened_by
+        require_another(caller, "a session", asked_by=asked_by, agents=[session.agent for session in chain])
         require_waiting(wanted, now)
         require_few(wanted)
         require_active(parents, bundle, now)

@@ -83,7 +83,8 @@ class AccessServiceServicer:
     """
 
     def ApproveCall(self, request, context):
-        """Approves exactly the call that was shown. For `approver`, but never for the caller that asked about the call.
+        """Approves exactly the call that was shown. For `approver`, but never for the caller that asked about the call, nor
+        for the agent or one above.
         The metadata `pdp-id-token` may hold the ID token of its log-in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -99,7 +99,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveSession(self, request, context):
-        """Approves exactly what was shown. For `approver`. The metadata `pdp-id-token` may hold the ID token of its log-in.
+        """Approves exactly what was shown. For `approver`, but never for the session's agent or one above, nor for the caller
+        that asked for it, unless that is its user. The metadata `pdp-id-token` may hold the ID token of its log-in.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -136,6 +136,21 @@ def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:
     assert "session_not_approved" == basis(pdp, handle)
 
 
+@pytest.mark.parametrize("name", ["pep", "reader", "worker"])
+def test_neither_who_asks_nor_an_agent_approves(pdp: Embedded, name: str) -> None:
+    """The caller that asks, the session's agent and those above it: even as an approver whom policies permit."""
+    _, handle = approved(pdp)
+    wanted = replace(WANTED, agent="reader", tool_patterns=("files/read",), parent_session_handle=handle)
+    view, _ = pdp.registrar.request(wanted, PEP)
+    approve = partial(pdp.registrar.approve, view.session.id, request_digest=view.request_digest, grants=())
+
+    with pytest.raises(PermissionDeniedError) as refused:
+        approve(caller=replace(APPROVER, id=name))
+
+    assert "a session is approved by a person, not by the caller or agent that asks for it" == str(refused.value)
+    assert SessionState.ACTIVE is approve(caller=APPROVER).state
+
+
 def test_a_session_that_would_have_too_many_tools_now_is_not_approved(pdp: Embedded) -> None:
     """The approver asked for nothing wrong: no field of the approval is invalid, but the session's state is."""
     view, handle = pdp.registrar.request(WANTED, PEP)
