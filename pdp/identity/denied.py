@@ -33,6 +33,15 @@ class Denied:
     jwt_subjects: frozenset[str] = frozenset()
     tokens: frozenset[bytes] = field(default=frozenset(), repr=False)
 
+    def __or__(self, other: Denied) -> Denied:
+        """Return what either of two lists denies."""
+        return Denied(
+            callers=self.callers | other.callers,
+            jwt_ids=self.jwt_ids | other.jwt_ids,
+            jwt_subjects=self.jwt_subjects | other.jwt_subjects,
+            tokens=self.tokens | other.tokens,
+        )
+
 
 class DenyList:
     """The list of a file, as `current`; without a file no caller is denied. Raise `ConfigurationError` if invalid.
@@ -43,7 +52,7 @@ class DenyList:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._reported = ""
-        self.current = Denied() if path is None else _read(path)
+        self.current = self._seen = Denied() if path is None else _read(path)
 
     def require(
         self, caller: Caller, *, digests: Collection[bytes] = (), jwt_id: str = "", subject: str = ""
@@ -72,12 +81,18 @@ class DenyList:
         return "`sub` of the token" if subject and subject in denied.jwt_subjects else ""
 
     def refresh(self) -> None:
-        """Read the file again; when it is invalid, keep the former list and log that once. Never raises."""
+        """Read the file again; when it is invalid, keep the former list and log that once. Never raises.
+
+        What is new in it counts at once. What is gone counts no longer once two readings agree: a file that is still
+        being written lacks entries, and can be valid.
+        """
         if self._path is None:
             return
         problem = ""
         try:
-            self.current = _read(self._path)
+            found = _read(self._path)
+            self.current = found if found == self._seen else self.current | found
+            self._seen = found
         except ConfigurationError as error:
             problem = str(error)
         if problem and problem != self._reported:
