@@ -167,17 +167,18 @@ class MessageQueue:
     def give_up(self, receivers: Collection[str], *, created_before: float, most: int) -> int:
         """Give up messages that are too old, too many for their receiver, or for none that there is; return how many.
 
-        Of dead letters, too, only the latest are kept.
+        Of the dead letters of each receiver, too, only the latest are kept.
         """
         with self._writing():
             before = self._connection.total_changes()
             self._connection.execute(_GIVE_UP_OLD, (GIVEN_UP, created_before))
-            for (name,) in self._connection.execute("SELECT DISTINCT receiver FROM messages").fetchall():
+            names = [name for (name,) in self._connection.execute("SELECT DISTINCT receiver FROM messages").fetchall()]
+            for name in names:
                 if name not in receivers:
                     self._connection.execute(_GIVE_UP_ALL, (REMOVED, name))
-                self._connection.execute(_GIVE_UP_BEYOND, (TOO_MANY, name, name, most))
+                self._connection.execute(_GIVE_UP_BEYOND, (TOO_MANY, name, name, False, most))
             given_up = self._connection.total_changes() - before
-            self._connection.execute(_DROP_DEAD, (most,))
+            self._connection.executemany(_DROP_DEAD, [(name, name, True, most) for name in names])
         return given_up
 
     def retry(self, receiver: str = "", *, at: float) -> int:
@@ -286,13 +287,9 @@ ON CONFLICT DO UPDATE SET failed = failed + 1, problem = excluded.problem
 _GIVE_UP: Final = "UPDATE messages SET dead = 1, problem = iif(problem = '', ?, problem) WHERE dead = 0"
 _GIVE_UP_OLD: Final = f"{_GIVE_UP} AND created_at < ?"
 _GIVE_UP_ALL: Final = f"{_GIVE_UP} AND receiver = ?"
-_BEYOND: Final = "SELECT position FROM messages WHERE receiver = ? AND dead = 0 ORDER BY position DESC LIMIT 1 OFFSET ?"
+_BEYOND: Final = "SELECT position FROM messages WHERE receiver = ? AND dead = ? ORDER BY position DESC LIMIT 1 OFFSET ?"
 _GIVE_UP_BEYOND: Final = f"{_GIVE_UP} AND receiver = ? AND position <= ({_BEYOND})"
-_DROP_DEAD: Final = """
-DELETE FROM messages WHERE dead = 1 AND position <= (
-  SELECT position FROM messages WHERE dead = 1 ORDER BY position DESC LIMIT 1 OFFSET ?
-)
-"""
+_DROP_DEAD: Final = f"DELETE FROM messages WHERE receiver = ? AND dead = 1 AND position <= ({_BEYOND})"  # noqa: S608 - words of our own
 _RETRY: Final = """
 UPDATE messages SET dead = 0, created_at = ?, next_at = 0, attempts = 0
 WHERE dead = 1 AND (? = '' OR receiver = ?)

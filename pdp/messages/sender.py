@@ -82,6 +82,8 @@ class Sender:
         self._clock = clock
         self._queue: MessageQueue | None = None
         self._gave_up_at = float("-inf")
+        # By store, how many of its lost events were told and could not be forgotten there yet.
+        self._gaps: dict[str, int] = {}
         self._problem = ""
         self._mover = Repeater("messages", self._move, every=every)
         self._deliveries = tuple(
@@ -167,17 +169,18 @@ class Sender:
     def _pass_on(self, name: str, outbox: Outbox, queue: MessageQueue, at: float) -> bool:
         """Move events from a store to the queue; say whether there can be more."""
         untold = outbox.untold(limit=_STEP)
+        gap = self._gaps[name] = min(untold.missed, self._gaps.get(name, 0))
         if untold == Untold():
             return False
-        gap = f"missed_{name}_{untold.missed}"
-        ids = frozenset([event.id for event in untold.events] + ([gap] if untold.missed else []))
+        ids = frozenset(event.id for event in untold.events)
         taken = queue.taken(ids)
-        fresh = Untold(
-            tuple(event for event in untold.events if event.id not in taken), 0 if gap in taken else untold.missed
-        )
+        fresh = Untold(tuple(event for event in untold.events if event.id not in taken), untold.missed - gap)
         queue.put(sorted_out(fresh, self._receivers, at=at), ids, at=at)
+        # Not noted in the queue: a gap has no id, and the next one can be of the same size.
+        self._gaps[name] = untold.missed
         # In this order: whoever dies in between finds the events noted, and makes no second message of them.
         outbox.forget_told(untold)
+        self._gaps[name] = 0
         queue.forget_taken(ids)
         for delivery in self._deliveries:
             delivery.wake()

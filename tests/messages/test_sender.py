@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -82,10 +82,12 @@ def waiting(name: str, **changes: Any) -> Any:
     return make_session(name, state=SessionState.REQUESTED, **changes)
 
 
-def put(queue: MessageQueue, name: str, topic: Topic, *ids: str, created_at: float = 1000.0) -> None:
+def put(
+    queue: MessageQueue, name: str, topic: Topic, *ids: str, created_at: float = 1000.0, receiver: str = ON_CALL
+) -> None:
     """Put a message into a queue, `msg_` and its name."""
     event = OutboxEvent(id=f"evt_{name}", topic=topic, at=1.0, ids=ids)
-    queue.put([Message(id=f"msg_{name}", receiver=ON_CALL, event=event)], [], at=created_at)
+    queue.put([Message(id=f"msg_{name}", receiver=receiver, event=event)], [], at=created_at)
 
 
 def test_what_happens_arrives(server: HTTPReceiver, tmp_path: Path, sending: Callable[..., Sender]) -> None:
@@ -298,6 +300,33 @@ def test_a_store_that_cannot_forget_makes_no_second_message(
     assert [kind for kind, _ in server.stories] == ["session.requested", "messages.missed"]
 
 
+def test_a_gap_is_told_after_an_earlier_one_of_the_same_size(
+    server: HTTPReceiver, tmp_path: Path, sending: Callable[..., Sender]
+) -> None:
+    """Also if the sender of the earlier one died before it had forgotten what it noted."""
+    path = tmp_path / "sessions.db"
+    with closing(SQLiteSessionStore(path, tells=True)) as store, closing(apsw.Connection(str(path))) as connection:
+        for told, queue in enumerate((_ForgetfulQueue, MessageQueue), start=1):
+            connection.execute("UPDATE meta SET missed_events = 3")
+            opened = partial(queue, tmp_path / "messages.sqlite")
+            with sending(make_receiver(tmp_path, server.url), sessions=store, open_queue=opened):
+                wait_until(lambda: store.untold(limit=9) == ((), 0))
+                wait_until(partial(_has_taken, server, told))
+
+    assert [("messages.missed", [])] * 2 == server.stories
+
+
+def _has_taken(server: HTTPReceiver, count: int) -> bool:
+    return len(server.taken) == count
+
+
+class _ForgetfulQueue(MessageQueue):
+    """A queue of a sender that dies before the last step."""
+
+    def forget_taken(self, event_ids: Collection[str]) -> None:
+        """Do nothing."""
+
+
 @pytest.mark.parametrize(
     ("given_up", "problem"),
     [
@@ -372,10 +401,11 @@ def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
 
 
 def test_dead_letters_are_bounded(tmp_path: Path) -> None:
-    """The latest stay."""
+    """The latest of each receiver stay: one that is broken pushes out none of another's."""
     with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+        put(queue, "other", Topic.SESSION_DENIED, receiver="team-chat")
         for number in range(5):
             put(queue, f"{number}", Topic.SESSION_DENIED)
-        queue.give_up([ON_CALL], created_before=2000.0, most=2)
+        queue.give_up([ON_CALL, "team-chat"], created_before=2000.0, most=2)
 
-        assert [one.message.id for one in queue.letters(dead=True, limit=9)] == ["msg_3", "msg_4"]
+        assert [one.message.id for one in queue.letters(dead=True, limit=9)] == ["msg_other", "msg_3", "msg_4"]
