@@ -128,7 +128,8 @@ class Applier:
             if sender.preview:
                 work.note(f"{target.text}: {count} sessions would be revoked")
                 return
-            if not signal.by and self._exceeds(target, count, sender):
+            # Who names those who have nothing here ends nothing, and keeps no bound from those who have something.
+            if count and not signal.by and self._exceeds(target, count, sender):
                 work.left.append(target)
                 return
             # Also where there is none now: one may have been opened in between.
@@ -143,7 +144,7 @@ class Applier:
             return
         work.note(f"{target.text}: {len(revoked)} sessions revoked")
         work.revoked += revoked
-        if not signal.by and (revoked or target.what is What.USER):
+        if revoked and not signal.by:
             self._store.spend(signal.transmitter, target, len(revoked), at=self._wall())
 
     def _exceeds(self, target: Target, sessions: int, sender: Sender) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,13 +115,14 @@ class SignalStore:
             rows = connection.execute(text, (*wanted, limit)).fetchall()
         return tuple(_signal(*row) for row in rows)
 
-    def untold(self, receiver: str, *, limit: int) -> tuple[Signal, ...]:
-        """Return the signals that are held and of which a receiver was not told, the oldest first."""
+    def untold(self, receiver: str, tenants: Collection[str], *, limit: int) -> tuple[Signal, ...]:
+        """Return the signals that are held in some tenants, and that a receiver was not told of; the oldest first."""
         told = "SELECT signal FROM told WHERE receiver = ?"
-        where = f"WHERE state = ? AND id NOT IN ({told}) ORDER BY received_at, rowid LIMIT ?"
+        of = f"SELECT 1 FROM json_each(targets) WHERE value ->> 1 IN ({', '.join('?' * len(tenants))})"  # noqa: S608 - words of our own
+        where = f"WHERE state = ? AND id NOT IN ({told}) AND EXISTS ({of}) ORDER BY received_at, rowid LIMIT ?"
         text = f"SELECT {_COLUMNS} FROM signals {where}"  # noqa: S608 - words of our own
         with self._database.reading() as connection:
-            rows = connection.execute(text, (State.HELD.value, receiver, limit)).fetchall()
+            rows = connection.execute(text, (State.HELD.value, receiver, *tenants, limit)).fetchall()
         return tuple(_signal(*row) for row in rows)
 
     def note_told(self, receiver: str, signal_ids: Iterable[str]) -> None:

@@ -75,8 +75,8 @@ class Teller:
 
     def _next(self, receiver: Receiver) -> _Waiting | None:
         """Return the message about what was not told: the signals of one sender in one tenant."""
-        found = [(_tenant(one, receiver), one) for one in self._store.untold(receiver.name, limit=_MOST)]
-        wanted = [(tenant, one) for tenant, one in found if tenant]
+        found = self._store.untold(receiver.name, receiver.tenants, limit=_MOST)
+        wanted = [(_tenant(one, receiver), one) for one in found]
         if not wanted:
             return None
         tenant, first = wanted[0]
@@ -94,5 +94,5 @@ class Teller:
 
 
 def _tenant(signal: Signal, receiver: Receiver) -> str:
-    """Return the first tenant of a signal of which a receiver is told; empty without one."""
-    return next((one.tenant for one in signal.targets if one.tenant in receiver.tenants), "")
+    """Return the first tenant of a signal of which a receiver is told."""
+    return next(one.tenant for one in signal.targets if one.tenant in receiver.tenants)

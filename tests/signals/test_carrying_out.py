@@ -58,6 +58,16 @@ def test_who_names_every_user_at_once_ends_a_few(here: World) -> None:
     assert State.APPLIED == here.sent(here.transmitter.about("erin")).state
 
 
+def test_who_has_nothing_to_end_does_not_count(here: World) -> None:
+    """A provider tells of everybody, and few of them work here: none of these is held."""
+    session_id = here.session("alice")
+
+    states = [here.sent(here.transmitter.about(f"stranger-{number}")).state for number in range(5)]
+
+    assert ["applied"] * 5 == states
+    assert (State.APPLIED, True) == (here.sent(here.transmitter.about("alice")).state, here.ended(session_id))
+
+
 def test_a_user_with_too_many_sessions_is_held_whole(here: World) -> None:
     """And a smaller signal that comes after still fits."""
     many, one = [here.session("dora") for _ in range(6)], here.session("erin")

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from pdp.messages.receivers import Receiver, read_receivers
+from pdp.signals.store import SignalStore
 from pdp.signals.telling import Teller
+from pdp.signals.words import Signal, State, Target, What
 from tests.machinery.webserver import serving
 from tests.signals.world import USERS, World
 
@@ -86,3 +88,28 @@ def test_a_held_signal_is_told_once_and_until_it_is_taken(here: World, ear: Ear,
     assert (first, said) == (second, again)
     assert ("signal.held", {"count": 2, "ids": ids, "tenant": "acme", "by": "idp"}) == (said["type"], said["data"])
     assert USERS[3] not in json.dumps(said)
+
+
+def test_what_is_held_elsewhere_hides_nothing(tmp_path: Path, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much is held in tenants of which a receiver is not told."""
+    monkeypatch.setattr("pdp.signals.telling._MOST", 2)
+    ear.heard.clear()
+    store = SignalStore(tmp_path / "signals.sqlite")
+    for name, tenant in zip("abc", ("other", "other", "acme"), strict=True):
+        who = Target(what=What.USER, tenant=tenant, id="ann")
+        signal = Signal(
+            id=name,
+            transmitter="idp",
+            token_id=name,
+            event="account-disabled",
+            issued_at=1e9,
+            received_at=1e9,
+            state=State.HELD,
+            targets=(who,),
+        )
+        store.add(signal)
+
+    Teller(receivers(tmp_path, ear), store=store, wall=lambda: 1e9).run()
+
+    assert [["c"]] == [said["data"]["ids"] for _, said in ear.heard]
+    store.close()
