@@ -1,8 +1,9 @@
-"""Pages of a list that was read whole: the part that is shown, and where its neighbours are."""
+"""Pages of a list that was read whole: the part that is shown, its neighbours, and the share of each party."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
@@ -10,6 +11,7 @@ from urllib.parse import urlencode
 from pdp.console.forms import whole_number
 
 T = TypeVar("T")
+Party = TypeVar("Party", bound=Hashable)
 
 MOST_SHOWN = 100
 _MOST_DIGITS = 4
@@ -49,3 +51,14 @@ def part_of(found: Sequence[T], path: str, chosen: Mapping[str, str], page: str)
         after=address(last) if last < len(found) else "",
         again=address(first, **{AGAIN: "1"}),
     )
+
+
+def shares_of(found: Iterable[T], party: Callable[[T], Party]) -> tuple[list[T], Mapping[Party, int]]:
+    """Return the first items of each party, one page of them at most, and how many of each party are left out."""
+    kept: list[T] = []
+    counts = Counter[Party]()
+    for one in found:
+        counts[name := party(one)] += 1
+        if counts[name] <= MOST_SHOWN:
+            kept.append(one)
+    return kept, {name: count - MOST_SHOWN for name, count in counts.items() if count > MOST_SHOWN}

@@ -164,10 +164,19 @@ def pages(text: str) -> dict[str, str]:
         ),
         "no accounts": page("accounts.html", mine=[], others=[], connectable=[]),
         "waiting": page(
-            "waiting.html", part=part_of([row], "/", {}, ""), number=1, every=False, tenants=True, freezes=[freeze]
+            "waiting.html",
+            part=part_of([row], "/", wanted, ""),
+            number=1,
+            tenants=True,
+            more=[(wanted, 1)],
+            chosen=wanted,
+            **{**lists, "every": False},
         ),
         "waiting, empty": page(
-            "waiting.html", part=part_of([], "/", {}, ""), number=0, every=True, tenants=False, freezes=[]
+            "waiting.html", part=part_of([], "/", {}, ""), number=0, tenants=False, more=[], chosen={}, **lists
+        ),
+        "waiting, of one": page(
+            "waiting.html", part=part_of([], "/", wanted, ""), number=0, tenants=False, more=[], chosen=wanted, **lists
         ),
         "request": page("request.html", review=review, asked=session, draft=draft, choice="x", changed=(text,)),
         "request as it is": page("request.html", review=review, asked=session, draft=EVERYTHING, choice="", changed=()),
