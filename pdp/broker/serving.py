@@ -29,6 +29,7 @@ from pdp.broker.proxy import ProxyFace
 from pdp.broker.rules import read_rules
 from pdp.broker.settings import UNIX, BrokerSettings
 from pdp.broker.store.checkouts import CheckoutStore
+from pdp.broker.underway import UnderWay
 from pdp.broker.using import Broker
 from pdp.calltokens.uses import FileUses
 from pdp.calltokens.verifying import PublishedKeys, Verifier
@@ -84,13 +85,13 @@ def assembled(
         opened.callback(uses.close)
         pdp = settings.pdp
         client = opened.enter_context(Client(pdp.address, management_timeout=_CHECK_SECONDS, **pdp.options))
-        keys, heard = PublishedKeys(fetch_keys(client)), Heard()
+        keys, heard, under_way = PublishedKeys(fetch_keys(client)), Heard(), UnderWay(wall)
         verifier = Verifier(
             issuer=settings.issuer,
             audience=settings.audience,
             keys=keys,
             uses=uses,
-            live=live_check(client, lambda: heard.revision),
+            live=live_check(client, lambda: heard.revision, under_way.lives_until),
             wall=wall,
         )
         admission = Admission(
@@ -106,7 +107,7 @@ def assembled(
         sweeps = opened.enter_context(Repeater("broker-sweep", sweeper.turn, every=_SWEEP_SECONDS))
         maker = Maker(admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake)
         yield Parts(
-            broker=Broker(admission, SessionTokens(admission, maker, checkouts, SystemClock())),
+            broker=Broker(admission, SessionTokens(admission, maker, checkouts, SystemClock()), under_way),
             desk=CheckoutDesk(admission, maker),
             checkouts=checkouts,
             sweeper=sweeper,

@@ -51,8 +51,10 @@ class Broker:
     session can be ended with it.
     """
 
-    def __init__(self, admission: Admission, tokens: SessionTokens | None = None) -> None:
-        self.rules, self.under_way = admission.rules, UnderWay()
+    def __init__(
+        self, admission: Admission, tokens: SessionTokens | None = None, under_way: UnderWay | None = None
+    ) -> None:
+        self.rules, self.under_way = admission.rules, under_way or UnderWay()
         self._admission, self._tokens = admission, tokens
         self._roots = {name: Roots(str(one.tls_roots or "")) for name, one in self.rules.items()}
 
@@ -72,10 +74,13 @@ class Broker:
         with ExitStack() as until_sent:
             with self._admission.admitted(asked, verified) as admitted:
                 claims = admitted.claims
-                # Before all that takes long: from now on, the end of its session ends it.
-                running = until_sent.enter_context(self.under_way.noted((claims.session_id, *claims.ancestor_ids)))
+                # Before all that takes long: from now on, the end of its session ends it, and a freeze.
+                ids = claims.session_id, *claims.ancestor_ids
+                running = until_sent.enter_context(self.under_way.noted(ids, tenant=claims.tenant))
                 secret = partial(self._secret_for, asked, admitted)
-                send, version = self._prepared(asked, admitted.connection, admitted.rules, secret)
+                seconds = self.under_way.seconds_left(claims.session_id, most=admitted.rules.answer_seconds)
+                rules = replace(admitted.rules, answer_seconds=seconds)
+                send, version = self._prepared(asked, admitted.connection, rules, secret)
             about = admitted.about.with_facts(connection=admitted.connection, version=version, mode=asked.mode)
             self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
             return self._sent(send, take, opened, about, running)
@@ -152,7 +157,7 @@ class Broker:
         try:
             found: T = send(seen.through(take), opened=begun)
         except UpstreamFailedError as error:
-            seen.problem = "is no longer heard: the session has ended" if running.ended else str(error)
+            seen.problem = "is no longer heard: the session has ended, or is frozen" if running.ended else str(error)
             raise UpstreamFailedError(seen.problem) from None
         else:
             return found

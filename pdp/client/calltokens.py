@@ -23,14 +23,20 @@ def fetch_keys(client: Client) -> Callable[[], Mapping[str, PublicCallKey]]:
     return lambda: keys_of(client.get_call_token_keys().jwks_json)
 
 
-def live_check(client: Client, heard: Callable[[], str] = str) -> LiveCheck:
+def live_check(
+    client: Client, heard: Callable[[], str] = str, lives_until: Callable[[str, float], object] | None = None
+) -> LiveCheck:
     """Return what asks the server whether a token still counts, for a `Verifier`.
 
     `heard` returns a revision that the answer must know, such as the latest one of a feed of sessions; empty for none.
+    `lives_until` is told of a token that counts until when its session can live at most, in unix seconds.
     """
 
-    def check(token: str, _: CallClaims) -> None:
-        require_valid(client.check_call_token(token, min_revision=heard()))
+    def check(token: str, claims: CallClaims) -> None:
+        answer = client.check_call_token(token, min_revision=heard())
+        require_valid(answer)
+        if lives_until is not None and answer.HasField("session_expire_time"):
+            lives_until(claims.session_id, answer.session_expire_time.ToMicroseconds() / 1e6)
 
     return check
 

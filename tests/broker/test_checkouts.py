@@ -584,7 +584,7 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
 
     heard, opened = Heard(), ExitStack()
     running = {
-        name: opened.enter_context(here.broker.under_way.noted([session_id]))
+        name: opened.enter_context(here.broker.under_way.noted([session_id], tenant="t"))
         for name, (session_id, _) in sessions.items()
     }
 

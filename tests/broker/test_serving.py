@@ -7,9 +7,12 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +221,53 @@ def test_a_session_that_is_revoked_between_allow_and_use_opens_nothing(site: Sit
     assert text.startswith("call token refused: ")
     assert [] == site.upstream.got
     assert "revoked" == site.record.events[-1].facts["reason"]
+
+
+@contextmanager
+def revoked(site: Site, session_id: str) -> Iterator[None]:
+    """Revoke a session."""
+    site.server.client("lead").revoke_sessions(session_id=session_id, reason="over")
+    yield
+
+
+@contextmanager
+def frozen(site: Site, _: str) -> Iterator[None]:
+    """Freeze its tenant while the block runs."""
+    freeze = site.server.client("lead").set_freeze(tenant="default", reason="acts strangely")
+    yield
+    site.server.embedded.sessions.change_freeze(freeze.freeze_id, lambda _: None, wall_at=0.0)
+
+
+@pytest.mark.parametrize("ended", [revoked, frozen])
+def test_a_stream_ends_with_its_session_and_with_a_freeze(
+    site: Site, ended: Callable[[Site, str], AbstractContextManager[None]]
+) -> None:
+    """The feed of sessions tells the broker; who reads it sees that it is not whole."""
+    session_id, token = site.token(presenter_of(site.gateway))
+    before, begun, left = site.upstream.pieces, threading.Event(), threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        yield b"x"
+        begun.set()
+        left.wait(PATIENCE)
+
+    site.upstream.pieces = stream
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            asking = threads.submit(site.get, token, site.gateway)
+            assert begun.wait(PATIENCE)
+            with ended(site, session_id):
+                try:
+                    status = asking.result(PATIENCE)[0]
+                except (http.client.HTTPException, OSError):
+                    # It had begun.
+                    status = HTTPStatus.BAD_GATEWAY
+    finally:
+        left.set()
+        site.upstream.pieces = before
+
+    assert HTTPStatus.BAD_GATEWAY == status
+    assert "the session has ended, or is frozen" in site.record.events[-1].facts["problem"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from pdp.broker.sending import UpstreamFailedError
+from pdp.broker.underway import UnderWay
 from pdp.broker.words import Connection, Mode, Secret, UnknownConnectionError
 from pdp.calltokens.claims import CallClaims, Presenter, encoded, written
 from pdp.calltokens.keys import CallKey
@@ -283,16 +284,19 @@ def test_an_answer_is_bounded_in_size_and_time(here: World) -> None:
         here.upstream.pieces = before
 
 
-@pytest.mark.parametrize("session_id", [CLAIMS.session_id, *CLAIMS.ancestor_ids])
-def test_an_answer_ends_with_the_session_of_its_call(here: World, session_id: str) -> None:
-    """Or with one above it, also when it streams for long; what came before is no whole answer."""
+@pytest.mark.parametrize(
+    ("end", "name"),
+    [(UnderWay.end, CLAIMS.session_id), (UnderWay.end, CLAIMS.ancestor_ids[0]), (UnderWay.freeze, CLAIMS.tenant)],
+)
+def test_an_answer_ends_with_the_session_of_its_call(here: World, end: Callable[..., None], name: str) -> None:
+    """Or with one above it, or with a freeze, also when it streams for long; what came is no whole answer."""
     before = here.upstream.pieces
     left = threading.Event()
 
     def stream() -> Iterator[bytes]:
         yield b"x"
-        here.broker.under_way.end(["ses_other"])
-        here.broker.under_way.end([session_id])
+        end(here.broker.under_way, ["other"])
+        end(here.broker.under_way, [name])
         left.wait(PATIENCE)
 
     here.upstream.pieces = stream
@@ -303,8 +307,30 @@ def test_an_answer_ends_with_the_session_of_its_call(here: World, session_id: st
         left.set()
         here.upstream.pieces = before
 
-    assert "is no longer heard: the session has ended" == here.record.events[-1].facts["problem"]
+    assert "is no longer heard: the session has ended, or is frozen" == here.record.events[-1].facts["problem"]
     assert () == here.broker.under_way.session_ids
+
+
+def test_an_answer_takes_no_longer_than_its_session(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it expires is told by nobody; its end is known since the token was checked."""
+    monkeypatch.setattr("pdp.broker.underway._LEAST_SECONDS", 0.1)
+    before, left = here.upstream.pieces, threading.Event()
+
+    def stream() -> Iterator[bytes]:
+        yield b"x"
+        left.wait(PATIENCE)
+
+    here.upstream.pieces = stream
+    here.broker.under_way.lives_until("ses_brief", 1.0)
+    here.broker.under_way.lives_until("ses_long", 9e9)
+    try:
+        with pytest.raises(UpstreamFailedError, match="did not answer in time"):
+            ask(here, token(session_id="ses_brief"))
+    finally:
+        left.set()
+        here.upstream.pieces = before
+
+    assert 200 == ask(here, token(session_id="ses_long"))[0]
 
 
 def test_a_session_that_ends_while_its_secret_is_opened_has_nothing_sent(here: World) -> None:

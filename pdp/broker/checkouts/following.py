@@ -61,6 +61,7 @@ class SessionsFollowed:
                 async for message in self._client.watch_sessions(since_revision=revision):
                     # First: no token is checked any more by a server that does not know it.
                     told, self._heard.revision = False, message.revision
+                    self._under_way.freeze(message.frozen_tenants)
                     await asyncio.to_thread(self._take, message.changes)
                     if missed or message.reset:
                         await self._ask()
