@@ -79,7 +79,8 @@ class MemoryUses:
 class FileUses:
     """A file that the processes on one machine share; it survives their sudden end.
 
-    It is not synced, so a crash of the machine can lose the last uses: after one, tokens from before are refused.
+    It is not synced, so a crash of the machine can lose the last uses: after one, tokens from before are refused. Raise
+    `OSError` when it cannot be opened, or others can change it.
     """
 
     def __init__(
@@ -90,8 +91,7 @@ class FileUses:
         boot_id: Callable[[], str] | None = None,
     ) -> None:
         self._lock = Lock()
-        # Whoever can write it can make a used token good again.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        _make_own(path)
         self._connection = sqlite3.connect(
             path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=8
         )
@@ -138,6 +138,17 @@ class FileUses:
             self._connection.execute("DELETE FROM began WHERE boot_id != ?", (boot_id,))
             self._connection.execute("INSERT INTO began VALUES (?, ?) ON CONFLICT DO NOTHING", (boot_id, now))
             return float(self._connection.execute("SELECT at FROM began").fetchone()[0])
+
+
+def _make_own(path: Path) -> None:
+    """Make the file unless it is there. Raise `PermissionError` for one that others own or can write."""
+    opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        state = os.fstat(opened)
+    finally:
+        os.close(opened)
+    if state.st_uid not in (os.geteuid(), 0) or state.st_mode & 0o022:
+        raise PermissionError(f"others can change `{path}`, and make used tokens good again: `chmod go-w` it")
 
 
 def _boot_id() -> str:

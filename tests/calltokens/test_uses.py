@@ -142,6 +142,18 @@ def test_only_its_owner_can_change_the_file(tmp_path: Path) -> None:
     assert 0 == (tmp_path / "uses.sqlite").stat().st_mode & 0o077
 
 
+def test_a_file_that_others_can_change_is_refused(tmp_path: Path) -> None:
+    """It may have been there before, as in a folder of all users."""
+    path = tmp_path / "uses.sqlite"
+    path.touch(0o666)
+    path.chmod(0o666)
+    with pytest.raises(PermissionError, match="others can change"):
+        in_a_file(tmp_path)
+    path.chmod(0o600)
+
+    assert used(in_a_file(tmp_path)) is None
+
+
 def test_a_machine_without_a_boot_id_has_a_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is named by the time of its boot, so that processes that begin one after the other share the memory."""
     monkeypatch.setattr(uses, "_BOOT_ID", tmp_path / "none")
