@@ -107,6 +107,10 @@ class ConfigurationError(PDPError):
     """The configuration is invalid: correct every setting that the message names."""
 
 
+class CannotListenError(ConfigurationError):
+    """An address cannot be listened on: free it, or choose another one."""
+
+
 class InvalidArgumentsError(PDPError):
     """The agent's arguments do not match the tool's declaration; becomes a deny, never reaches the caller.
 

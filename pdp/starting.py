@@ -17,7 +17,7 @@ from pdp.bundlesettings import trust_of
 from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config.settings import Settings
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError, ConfigurationError
 from pdp.foundation.extras import missing
 from pdp.foundation.ownership import read_own, require_own
 from pdp.identity.callers import read_callers
@@ -200,7 +200,7 @@ def _require_free(address: str) -> None:
         return
     folder = Path(_socket_path(address)).absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is not a folder that can be written")
+        raise CannotListenError(f"cannot listen on `{address}`: `{folder}` is not a folder that can be written")
 
 
 def _require_listener(settings: Settings) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pdp.cli.options import ConnectionOptions, address_origin, connection_options, with_settings
 from pdp.client import AsyncClient, Client
 from pdp.config.settings import Settings
-from pdp.errors import ConfigurationError, PDPError
+from pdp.errors import CannotListenError, ConfigurationError, PDPError
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -74,7 +74,7 @@ def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]
         yield address
     except PDPError as error:
         # A door that is told to listen where the server does took that address from an option of its own.
-        if f"`{address}`" in str(error) and not str(error).startswith("cannot listen on "):
+        if f"`{address}`" in str(error) and not isinstance(error, CannotListenError):
             error.args = (f"{error} (address from {address_origin()})",)
         raise
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import grpc
 
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError, ConfigurationError
 from pdp.foundation.loopback import host_and_port, is_loopback
 
 _MOST_OPEN: Final = 512
@@ -76,7 +76,7 @@ async def serving(
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise ConfigurationError(f"cannot listen on `{address}`: is the port free?") from None
+        raise CannotListenError(f"cannot listen on `{address}`: is the port free?") from None
     await server.start()
     try:
         yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError, ConfigurationError
 from pdp.foundation.loopback import host_and_port, is_loopback_address
 from pdp.serving.certificates import ServerCertificates, TLSFiles
 
@@ -51,7 +51,7 @@ class Listener:
         return Path(self.address.removeprefix(_UNIX).removeprefix("//"))
 
     def bind(self, server: Any) -> int:  # noqa: ANN401 - gRPC has no types
-        """Bind a gRPC server; return its port (1 for a Unix socket). Raise `ConfigurationError` when it cannot."""
+        """Bind a gRPC server; return its port (1 for a Unix socket). Raise `CannotListenError` when it cannot."""
         # A socket must never be open to others, not even for the moment between its creation and a chmod.
         before = os.umask(0o177) if self.socket else None
         try:
@@ -59,7 +59,7 @@ class Listener:
                 return int(server.add_insecure_port(self.address))
             return int(server.add_secure_port(self.address, ServerCertificates(self.tls).credentials()))
         except RuntimeError:
-            raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
+            raise CannotListenError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
         finally:
             if before is not None:
                 os.umask(before)

@@ -134,6 +134,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
 NEVER_SENT: frozenset[type[errors.PDPError]] = frozenset(
     {
         errors.ConfigurationError,
+        errors.CannotListenError,
         errors.InvalidArgumentsError,
         errors.InvalidJSONError,
         errors.UnsafePolicyError,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pdp.errors import ConfigurationError, reason_of
+from pdp.errors import CannotListenError, ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.ownership import require_own
 from pdp.serving.portcertificate import PortCertificate
@@ -55,7 +55,7 @@ class Listener:
         try:
             self.socket = _open(self.host, port)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on `{address}`: {reason_of(error)}") from None
+            raise CannotListenError(f"cannot listen on `{address}`: {reason_of(error)}") from None
         self.port: int = self.socket.getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -94,7 +94,7 @@ class LoopbackListener:
     """A port that is open on every loopback address of `localhost`, and not yet served. Use it with `with`.
 
     A browser may try `::1` first, where another user could else wait for it at the same port.
-    Raise `ConfigurationError` when it cannot be opened.
+    Raise `CannotListenError` when it cannot be opened.
     """
 
     tls: ssl.SSLContext | None = None
@@ -103,7 +103,7 @@ class LoopbackListener:
         try:
             self.sockets = _open_both(port)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on port `{port}` of this machine: {reason_of(error)}") from None
+            raise CannotListenError(f"cannot listen on port `{port}` of this machine: {reason_of(error)}") from None
         self.port: int = self.sockets[0].getsockname()[1]
 
     def __enter__(self) -> Self:
@@ -129,7 +129,7 @@ class SocketListener:
             require_own(path.parent, "anyone could impersonate what listens there")
             self.sockets = (_open_socket(path),)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on `{path}`: {reason_of(error)}") from None
+            raise CannotListenError(f"cannot listen on `{path}`: {reason_of(error)}") from None
 
     def __enter__(self) -> Self:
         return self

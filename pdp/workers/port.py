@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError
 
 # A name can resolve to addresses of a kind that this machine does not have.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -14,7 +14,7 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 class SharedPort:
     """Holds `host:port` (port 0: any free one) for workers of the same user, which listen there with `SO_REUSEPORT`.
 
-    The sockets here never listen, so they get no connections. Raise `ConfigurationError` when another program
+    The sockets here never listen, so they get no connections. Raise `CannotListenError` when another program
     listens there: a second server on a shared port would silently take half of the calls.
     """
 
@@ -26,7 +26,7 @@ class SharedPort:
             self._hold()
         except OSError:
             self.close()
-            raise ConfigurationError(f"cannot listen on `{address}`: is it in use, or not allowed?") from None
+            raise CannotListenError(f"cannot listen on `{address}`: is it in use, or not allowed?") from None
 
     @property
     def address(self) -> str:

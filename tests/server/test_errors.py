@@ -288,6 +288,7 @@ NO_ROW = {
     NotHereError,
     # These become something else on the way: the tests below, and `test_written.py`.
     errors.ConfigurationError,
+    errors.CannotListenError,
     errors.InvalidArgumentsError,
     errors.InvalidJSONError,
     errors.UnsafePolicyError,

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from pdp.app.embedded import Embedded
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError, ConfigurationError
 from pdp.identity.authentication import TokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.policy.child.process import PolicyChild
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_refused(serve: Serve) -> None:
     """A second server does not share a port by accident."""
     first = serve()
 
-    with pytest.raises(ConfigurationError, match="cannot listen on"):
+    with pytest.raises(CannotListenError, match="cannot listen on"):
         serve(address=first.server.address)
 
 

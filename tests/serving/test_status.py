@@ -44,6 +44,7 @@ SENT = [
 ]
 NOT_SENT = [
     errors.ConfigurationError("secret text"),
+    errors.CannotListenError("secret text"),
     errors.InvalidArgumentsError("secret text"),
     errors.InvalidJSONError("secret text"),
     errors.UnsafePolicyError("secret text", 1),

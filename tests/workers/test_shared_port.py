@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError
 from pdp.workers.port import SharedPort
 
 
@@ -65,7 +65,7 @@ def test_another_supervisor_cannot_have_it(port: SharedPort, workers: int) -> No
     listeners = [listening(port.address, shared=True) for _ in range(workers)]
     try:
         with pytest.raises(
-            ConfigurationError, match=f"^cannot listen on `{port.address}`: is it in use, or not allowed"
+            CannotListenError, match=f"^cannot listen on `{port.address}`: is it in use, or not allowed"
         ):
             SharedPort(port.address)
     finally:
@@ -78,7 +78,7 @@ def test_a_port_in_use_is_refused() -> None:
     with listening("127.0.0.1:0", shared=False) as alone:
         address = f"127.0.0.1:{alone.getsockname()[1]}"
 
-        with pytest.raises(ConfigurationError, match=f"^cannot listen on `{address}`"):
+        with pytest.raises(CannotListenError, match=f"^cannot listen on `{address}`"):
             SharedPort(address)
 
 
@@ -106,5 +106,5 @@ def test_names_keep_their_spelling(host: str) -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     """An address that this machine does not have is told like any other that cannot be had."""
-    with pytest.raises(ConfigurationError, match=r"^cannot listen on `192\.0\.2\.1:1`"):
+    with pytest.raises(CannotListenError, match=r"^cannot listen on `192\.0\.2\.1:1`"):
         SharedPort("192.0.2.1:1")

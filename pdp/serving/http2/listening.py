@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pdp.errors import ConfigurationError
+from pdp.errors import CannotListenError
 from pdp.foundation.loopback import host_and_port
 from pdp.serving.listener import Listener
 
@@ -20,7 +20,7 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 def listening(listener: Listener, *, share_port: bool) -> tuple[list[socket.socket], int]:
-    """Return sockets that listen, and their port: 1 for a Unix socket. Raise `ConfigurationError` when it cannot.
+    """Return sockets that listen, and their port: 1 for a Unix socket. Raise `CannotListenError` when it cannot.
 
     A name stands for all of its addresses, on one port. `share_port` lets other processes listen on it too.
     """
@@ -42,7 +42,7 @@ def listening(listener: Listener, *, share_port: bool) -> tuple[list[socket.sock
     except OSError:
         for sock in opened:
             sock.close()
-        raise ConfigurationError(f"cannot listen on `{listener.address}`: is it in use, or not allowed?") from None
+        raise CannotListenError(f"cannot listen on `{listener.address}`: is it in use, or not allowed?") from None
     return opened, opened[0].getsockname()[1]
 
 
