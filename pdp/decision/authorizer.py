@@ -383,13 +383,13 @@ class Authorizer:
         """Let no retry share the id of a decision that became another one after its ruling."""
         request = decided.asked.request
         if answered.ruling is not decided.ruling and request.request_id:
-            self._retries.part(decided.asked.caller.id, request.request_id)
+            self._retries.part(decided.asked.caller, request.request_id)
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()
         if not request.request_id:
             return fresh
-        return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
+        return self._retries.claim(caller, request.request_id, request.call, fresh, outcome, now)
 
 
 def _sees_counts(snapshot: Snapshot, call: Call) -> bool:

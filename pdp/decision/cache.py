@@ -144,18 +144,18 @@ class RequestMemory:
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._size, self._ttl = size, ttl
         # The least recently used first. `LRUCache` weighs what it keeps, and takes longer for it.
-        self._claims: OrderedDict[tuple[str, str], _Claim] = OrderedDict()
+        self._claims: OrderedDict[tuple[str, str, str], _Claim] = OrderedDict()
         self._lock = threading.Lock()
 
     def claim(
-        self, caller_id: str, request_id: str, call: Call, fresh_id: str, outcome: Outcome | None, now: Instant
+        self, caller: Caller, request_id: str, call: Call, fresh_id: str, outcome: Outcome | None, now: Instant
     ) -> str:
         """Return the decision id of the last try under this request id if it had the same outcome.
 
         Otherwise return `fresh_id`; always for an outcome of None, and then no other try shares the id.
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
-        key, asked = (caller_id, request_id), _asked(call)
+        key, asked = _owned(caller, request_id), _asked(call)
         with self._lock:
             last = self._claims.get(key)
             if last is not None:
@@ -173,13 +173,18 @@ class RequestMemory:
                 self._claims.popitem(last=False)
         return fresh_id
 
-    def part(self, caller_id: str, request_id: str) -> None:
+    def part(self, caller: Caller, request_id: str) -> None:
         """Let no later try share the decision id, since its answer differs from the claimed outcome."""
-        key = caller_id, request_id
+        key = _owned(caller, request_id)
         with self._lock:
             last = self._claims.get(key)
             if last is not None:
                 self._claims[key] = last._replace(outcome=None)
+
+
+def _owned(caller: Caller, request_id: str) -> tuple[str, str, str]:
+    """Return a request id as one of its caller and tenant: nobody else can use it up."""
+    return caller.tenant, caller.id, request_id
 
 
 def _asked(call: Call) -> bytes:

@@ -30,7 +30,7 @@ from pdp.decision.observers import Observers
 from pdp.foundation.names import KINDS, Name
 from pdp.foundation.quickcaches import SmallCache
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
+from pdp.model import Basis, CacheResult, Call, Caller, Decision, Outcome, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.policy.budgets import BudgetMemory
 from pdp.policy.directory import Directory, Entity
@@ -100,9 +100,8 @@ def requests(_: Path) -> object:
     memory = RequestMemory()
     for number in range(10_000):
         call = Call(session_handle="h", server="files", tool=WIDE * 6_000, arguments_json=b"x" * 1024)
-        memory.claim(
-            "gateway".ljust(128, "x"), f"{number:08}" * 16, call, f"dec_{number:010}".ljust(30), Outcome.ALLOW, NOW
-        )
+        caller = Caller(id="gateway".ljust(128, "x"), kind="token", roles=frozenset())
+        memory.claim(caller, f"{number:08}" * 16, call, f"dec_{number:010}".ljust(30), Outcome.ALLOW, NOW)
     return memory
 
 

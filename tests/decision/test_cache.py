@@ -23,6 +23,7 @@ NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
 FAR = Deadline.after(NOW, 1e6)
 CALL = Call(session_handle="h", server="a", tool="b", arguments_json=b"{}", facts_json=b"[]", definition_digest="d")
 CALLER = Caller(id="gateway", kind="token", roles=frozenset())
+OTHER, FOREIGN = replace(CALLER, id="other"), replace(CALLER, tenant="elsewhere")
 RULING = deny(Basis.FORBID)
 OWN, ABOVE = make_session("own", epoch=3), make_session("above", epoch=5)
 LONG = b"x" * 1025
@@ -114,11 +115,20 @@ def test_a_retry_gets_the_first_decision_id() -> None:
     """The same call of the same caller under the same request id, until five minutes have passed."""
     memory = RequestMemory()
 
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", DENY, NOW)
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", DENY, later(299.5))
-    assert "dec_3" == memory.claim("gateway", "other", CALL, "dec_3", DENY, NOW)
-    assert "dec_4" == memory.claim("other", "r", CALL, "dec_4", DENY, NOW)
-    assert "dec_5" == memory.claim("gateway", "r", CALL, "dec_5", DENY, later(300.0))
+    assert "dec_1" == memory.claim(CALLER, "r", CALL, "dec_1", DENY, NOW)
+    assert "dec_1" == memory.claim(CALLER, "r", CALL, "dec_2", DENY, later(299.5))
+    assert "dec_3" == memory.claim(CALLER, "other", CALL, "dec_3", DENY, NOW)
+    assert "dec_4" == memory.claim(OTHER, "r", CALL, "dec_4", DENY, NOW)
+    assert "dec_5" == memory.claim(CALLER, "r", CALL, "dec_5", DENY, later(300.0))
+
+
+def test_nobody_else_can_use_up_a_request_id() -> None:
+    """In another tenant the same id is another caller's, and its request ids are others."""
+    memory = RequestMemory()
+    memory.claim(FOREIGN, "r", replace(CALL, tool="c"), "dec_1", DENY, NOW)
+    memory.part(FOREIGN, "r")
+
+    assert ["dec_2", "dec_2"] == [memory.claim(CALLER, "r", CALL, name, DENY, NOW) for name in ("dec_2", "dec_3")]
 
 
 def test_another_outcome_has_another_decision_id() -> None:
@@ -126,7 +136,7 @@ def test_another_outcome_has_another_decision_id() -> None:
     memory = RequestMemory()
     outcomes = (DENY, ALLOW, ALLOW, DENY)
 
-    ids = [memory.claim("gateway", "r", CALL, f"dec_{n}", one, NOW) for n, one in enumerate(outcomes)]
+    ids = [memory.claim(CALLER, "r", CALL, f"dec_{n}", one, NOW) for n, one in enumerate(outcomes)]
 
     assert ids == ["dec_0", "dec_1", "dec_1", "dec_3"]
 
@@ -134,26 +144,26 @@ def test_another_outcome_has_another_decision_id() -> None:
 def test_an_outcome_that_was_changed_is_shared_by_no_retry() -> None:
     """An allow that became a deny for lack of a record keeps its id, and the next allow has another."""
     memory = RequestMemory()
-    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
+    memory.claim(CALLER, "r", CALL, "dec_1", ALLOW, NOW)
 
-    memory.part("gateway", "r")
-    memory.part("gateway", "unknown")
+    memory.part(CALLER, "r")
+    memory.part(CALLER, "unknown")
 
-    assert ["dec_2", "dec_2"] == [memory.claim("gateway", "r", CALL, name, ALLOW, NOW) for name in ("dec_2", "dec_3")]
+    assert ["dec_2", "dec_2"] == [memory.claim(CALLER, "r", CALL, name, ALLOW, NOW) for name in ("dec_2", "dec_3")]
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_4", ALLOW, NOW)
+        memory.claim(CALLER, "r", replace(CALL, tool="c"), "dec_4", ALLOW, NOW)
 
 
 def test_a_request_id_can_be_taken_without_an_outcome() -> None:
     """It then belongs to this call, and what the gate denies shares its id with no other try."""
     memory = RequestMemory()
 
-    assert "dec_0" == memory.claim("gateway", "r", CALL, "dec_0", None, NOW)
+    assert "dec_0" == memory.claim(CALLER, "r", CALL, "dec_0", None, NOW)
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_1", ALLOW, NOW)
-    assert "dec_2" == memory.claim("gateway", "r", CALL, "dec_2", DENY, NOW)
-    assert "dec_3" == memory.claim("gateway", "r", CALL, "dec_3", None, NOW)
-    assert "dec_2" == memory.claim("gateway", "r", CALL, "dec_4", DENY, NOW)
+        memory.claim(CALLER, "r", replace(CALL, tool="c"), "dec_1", ALLOW, NOW)
+    assert "dec_2" == memory.claim(CALLER, "r", CALL, "dec_2", DENY, NOW)
+    assert "dec_3" == memory.claim(CALLER, "r", CALL, "dec_3", None, NOW)
+    assert "dec_2" == memory.claim(CALLER, "r", CALL, "dec_4", DENY, NOW)
 
 
 @pytest.mark.parametrize(
@@ -172,16 +182,16 @@ def test_a_request_id_can_be_taken_without_an_outcome() -> None:
 def test_another_call_under_the_same_request_id_is_refused(other: dict[str, str]) -> None:
     """Whichever field of the call differs."""
     memory = RequestMemory()
-    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
+    memory.claim(CALLER, "r", CALL, "dec_1", ALLOW, NOW)
 
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "r", replace(CALL, **other), "dec_2", ALLOW, NOW)  # type: ignore[arg-type]  # by name
+        memory.claim(CALLER, "r", replace(CALL, **other), "dec_2", ALLOW, NOW)  # type: ignore[arg-type]  # by name
 
 
 def test_what_moves_between_the_fields_of_a_call_makes_another_call() -> None:
     """Texts that read the same one after the other do not: the bytes are pinned, with where each field ends."""
     memory = RequestMemory()
-    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
+    memory.claim(CALLER, "r", CALL, "dec_1", ALLOW, NOW)
     [claim] = memory._claims.values()
 
     assert hashlib.sha256(b"1 1 1 1 2 habd{}[]").digest() == claim.asked
@@ -191,11 +201,11 @@ def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     """Ten thousand are remembered by default, each as one digest of the whole call."""
     memory = RequestMemory()
     for number in range(10_001):
-        memory.claim("gateway", str(number), CALL, f"dec_{number}", ALLOW, NOW)
+        memory.claim(CALLER, str(number), CALL, f"dec_{number}", ALLOW, NOW)
 
-    assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", ALLOW, NOW)
-    assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", ALLOW, NOW)
-    assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", ALLOW, NOW)
+    assert "fresh" == memory.claim(CALLER, "0", CALL, "fresh", ALLOW, NOW)
+    assert "dec_10000" == memory.claim(CALLER, "10000", CALL, "fresh", ALLOW, NOW)
+    assert "dec_2" == memory.claim(CALLER, "2", CALL, "fresh", ALLOW, NOW)
     assert {32} == {len(claim.asked) for claim in memory._claims.values()}
 
 
@@ -203,18 +213,18 @@ def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
 def test_the_memory_of_request_ids_keeps_no_text_of_a_call(name: str) -> None:
     """A name of 256 KiB, of letters that take four bytes each, costs no more than a short one; it still counts."""
     memory, long = RequestMemory(), replace(CALL, **{name: "\ud800\U0001f600" * 65_536})  # type: ignore[arg-type]  # by name
-    memory.claim("gateway", "short", CALL, "d1", ALLOW, NOW)
+    memory.claim(CALLER, "short", CALL, "d1", ALLOW, NOW)
     tracemalloc.start()
 
     for number in range(10):
-        memory.claim("gateway", f"long-{number}", long, f"d{number}", ALLOW, NOW)
+        memory.claim(CALLER, f"long-{number}", long, f"d{number}", ALLOW, NOW)
 
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 10 * 2048
-    assert memory.claim("gateway", "long-3", long, "d9", ALLOW, NOW) == "d3"
+    assert memory.claim(CALLER, "long-3", long, "d9", ALLOW, NOW) == "d3"
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "long-3", CALL, "d9", ALLOW, NOW)
+        memory.claim(CALLER, "long-3", CALL, "d9", ALLOW, NOW)
 
 
 def test_rulings_are_bounded_in_bytes() -> None:
