@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 def text_of(fields: Mapping[str, Any], name: str) -> str:
@@ -30,5 +33,9 @@ def resource_of(record: Mapping[str, Any]) -> str:
 
 def number_of(facts: Mapping[str, Any], name: str) -> int:
     """Return the number in a text among facts; 0 where there is none."""
-    text = text_of(facts, name)
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    return whole_number(text_of(facts, name)) or 0
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text is; None for another text, also for a number that is no count and no time."""
+    return int(text) if _NUMBER.fullmatch(text) else None

@@ -168,7 +168,14 @@ def test_a_record_whose_oldest_file_is_gone_is_not_whole(tmp_path: Path, ask: As
     assert (1, "", False) == (late.exit_code, since_then["gap"], since_then["intact"])
 
 
-@pytest.mark.parametrize("change", [lambda text: text.replace(b"alice", b"carol"), lambda text: text[:-700]])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b"alice", b"carol"),
+        lambda text: text[:-700],
+        lambda text: text.replace(b'"version":"1"', b'"version":"%b"' % (b"1" * 5000)),
+    ],
+)
 def test_a_record_that_was_changed_says_so(tmp_path: Path, ask: Ask, change: Callable[[bytes], bytes]) -> None:
     """The answer comes with what is wrong with the record, and with another exit code."""
     written(tmp_path, about(STORED, 10), about(USED, 20), about(USED, 30))

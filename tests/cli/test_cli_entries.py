@@ -149,6 +149,7 @@ def test_a_report_names_its_call() -> None:
     [
         ("duration", "5400", "1h30m"),
         ("duration", "600.5", "600.5"),
+        ("duration", "9" * 5000, "9" * 119 + "…"),
         ("expires_at", "2026-01-05T11:30:00.000000Z", "2026-01-05T11:30:00Z"),
         ("purpose", "x" * 121, "x" * 119 + "…"),
         ("tools", ["a", "b"], "a b"),

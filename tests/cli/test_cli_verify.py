@@ -91,9 +91,20 @@ def test_what_the_server_noted(run: Run, record: Path) -> None:
     assert "`heads` names record 6" in done.output
 
 
-def test_what_says_nothing_of_a_record(run: Run, record: Path) -> None:
-    """Another file is refused, and not taken for one that names no chain."""
-    (record.parent / "other.json").write_text("[]")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "[" * 100_000,
+        '{"chains": [{"chain": "0f3a9c51d2e7", "seq": 1e999, "hash": ""}]}',
+        '{"chains": [{"chain": "0f3a9c51d2e7", "seq": 6.9, "hash": ""}]}',
+        '{"chains": [{"chain": "0f3a9c51d2e7", "seq": true, "hash": ""}]}',
+        '{"chains": [{"chain": "0f3a9c51d2e7", "seq": "1_0", "hash": ""}]}',
+    ],
+)
+def test_what_says_nothing_of_a_record(run: Run, record: Path, text: str) -> None:
+    """Another file is refused, and not taken for one that names no chain; nor a number that no record has."""
+    (record.parent / "other.json").write_text(text)
 
     done = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "other.json")
 

@@ -18,7 +18,7 @@ from pdp.cli.output import STYLES, wrapped
 from pdp.cli.sessions.view import duration_text
 from pdp.foundation.printable import visible
 from pdp.observer import EventKind
-from pdp.record.fields import facts_of, object_of, resource_of, text_of
+from pdp.record.fields import facts_of, object_of, resource_of, text_of, whole_number
 
 Record = Mapping[str, Any]
 
@@ -112,8 +112,8 @@ def fact_text(name: str, value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if text.startswith(("sha256:", "hmac-sha256:")):
         return text[:_DIGEST_CHARACTERS] + "…"
-    if name == "duration" and text.isdecimal():
-        return duration_text(int(text))
+    if name == "duration" and (seconds := whole_number(text)) is not None:
+        return duration_text(seconds)
     if name.endswith(("_at", "_before")):
         return text[:_SECONDS] + "Z"
     return text if len(text) <= _SHORT_CHARACTERS else text[: _SHORT_CHARACTERS - 1] + "…"

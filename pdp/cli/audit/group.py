@@ -18,7 +18,7 @@ from pdp.cli.groups import Group
 from pdp.cli.output import print_json, progress
 from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import Head, segments_by_chain
+from pdp.record.segments import Head, head_written, segments_by_chain
 from pdp.record.verify import ChainReport, Report
 from pdp.record.verify import verify as verify_record
 
@@ -153,9 +153,13 @@ def _within(heads: Mapping[Path, Mapping[str, Head]], folder: Path) -> Mapping[P
 def _heads(file: Path) -> dict[str, Head]:
     try:
         chains = json.loads(file.read_bytes())["chains"]
-        return {str(one["chain"]): Head(int(one["seq"]), str(one["hash"])) for one in chains}
-    except (ValueError, TypeError, KeyError):
-        raise click.UsageError(f"`{file}` is not output of `pdp audit verify --json`") from None
+        heads = {str(one["chain"]): head_written(f"{one['seq']}:{one['hash']}") for one in chains}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        heads = {"": None}
+    known = {chain: head for chain, head in heads.items() if head is not None}
+    if len(known) < len(heads):
+        raise click.UsageError(f"`{file}` is not output of `pdp audit verify --json`")
+    return known
 
 
 def _print(report: Report, what: str) -> None:
