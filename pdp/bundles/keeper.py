@@ -217,16 +217,20 @@ class BundleKeeper:
 
         With a `write`, here and for `activate`, it is remembered, so that it can be asked for again: see `written`.
         `on_lacking` is called as `Activation` says.
-        Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one.
+        Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one. With
+        `never_older`, raise `ConflictError` when another bundle became active meanwhile, which may be newer.
         """
         if not self._has_turn():
             raise BundleUnavailableError("the source of bundles is being read; try again")
         try:
             with self._telling():
+                # INVARIANT: read before the number is compared with those that were active.
+                active = self._history.active_bundle() if self._never_older else None
                 verified = self._offered()
                 loaded = self._load(verified)
             self._settle(Seen.of(verified.delivery))
-            return self._activate(loaded, Activation(by=by, write=write, on_lacking=on_lacking))
+            expected = Expected(version=active.version if active else "") if self._never_older else None
+            return self._activate(loaded, Activation(by=by, expected=expected, write=write, on_lacking=on_lacking))
         finally:
             self._following.release()
 

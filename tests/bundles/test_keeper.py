@@ -12,11 +12,20 @@ from typing import Any
 
 import pytest
 
+from pdp.bundles.delivery import Delivery
 from pdp.bundles.following import BundleFollower
 from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Seen, SourceView
-from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
+from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
+from pdp.errors import (
+    BundleError,
+    BundleUnavailableError,
+    ConflictError,
+    EvaluatorUnavailableError,
+    NotFoundError,
+    Problem,
+)
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import ActiveBundle
@@ -501,6 +510,40 @@ def test_choice_that_is_made_meanwhile_holds(open_store: Callable[[], SessionSto
     kept._bundles._compile = choosing
     kept.follow()
 
+    assert "three" == active(kept)
+
+
+def test_a_reload_brings_nothing_older_than_what_became_active_meanwhile(
+    open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """Its number was compared before it was compiled; a later reload compares it again."""
+    private, public = generate_key()
+
+    def signed(policy: str, number: int) -> Delivery:
+        return sign(Delivery(files=contents(policy)), private, number)
+
+    class Signed(Folder):
+        holds = signed("one", 1)
+
+        def read(self) -> Delivery:
+            return self.holds
+
+        def loaded(self, delivery: Delivery) -> None:
+            if delivery.version == version("two"):
+                there.start(by="another worker")
+
+    trusted: dict[str, Any] = {"trust": Trust(keys=read_public_keys(public), required=True), "never_older": True}
+    here, newer = Signed({}), Signed({})
+    kept, there = keeper(here, open_store(), clock, **trusted), keeper(newer, open_store(), clock, **trusted)
+    kept.start(by="test")
+    here.holds, newer.holds = signed("two", 2), signed("three", 3)
+
+    with pytest.raises(ConflictError, match="another bundle was activated meanwhile"):
+        kept.reload(by="author")
+    with pytest.raises(BundleError, match="number `2`, but `3` was already active"):
+        kept.reload(by="author")
+
+    wait_until(kept.serves)
     assert "three" == active(kept)
 
 
