@@ -253,16 +253,19 @@ class Registrar(SessionViews):
         return self._shown((denied, *chain[1:]), now, caller)
 
     def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
-        """End a session and all below it. Raise `WrongStateError` when it is already over."""
+        """End a session and all below it. Raise `WrongStateError` when it is already over.
+
+        Who has opened it in one of its tenants can end it, also when it may no longer ask for its user or agent.
+        """
         now = self._now()
-        chain = self._visible(self._sessions.find(handle_digest(handle)), caller)
+        chain = self._endable(self._sessions.find(handle_digest(handle)), caller)
         with outwaiting(self._sessions, chain[0].id):
             require_endable(chain[0], now)
         change = lifecycle.end(now, by=caller.id)
         account = _closed(EventKind.SESSION_ENDED, caller, now)
         with self._sessions.fencing(account):
             self._tell(account(self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)))
-        return self._shown(self._chain(chain[0].id, caller), now, caller)
+        return self.again(chain[0].id, caller=caller)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
         """Revoke the live sessions that the selector names and all below them; return their ids, sorted.

@@ -26,7 +26,7 @@ from pdp.errors import (
     WrongStateError,
 )
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, Session, SessionState
+from pdp.model import AT_EACH_CALL, Bounds, Call, Caller, CallRequest, Role, Session, SessionState
 from pdp.registry.words import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool
 from pdp.testing.clock import FakeClock
@@ -402,6 +402,18 @@ def test_what_is_over_by_the_boot_clock_alone_is_ended_for_good(pdp: Embedded, c
     clock.reboot()
 
     assert "session_ended" == basis(pdp, handle)
+
+
+@pytest.mark.parametrize("users", [{"alice"}, {"bob"}])
+def test_a_gateway_whose_bounds_have_shrunk_ends_what_it_has_opened(pdp: Embedded, users: set[str]) -> None:
+    """It may ask about no call of the session any more; what it holds can still be ended, by it alone."""
+    session_id, handle = approved(pdp)
+    bounded = replace(PEP, bounds=Bounds(tenants=frozenset({"default"}), users=frozenset(users)))
+    with pytest.raises(NotFoundError):
+        pdp.registrar.end(handle, caller=replace(bounded, id="other-pep"))
+
+    assert SessionState.ENDED is pdp.registrar.end(handle, caller=bounded).state
+    assert SessionState.ENDED is pdp.registrar.again(session_id, caller=bounded).state
 
 
 def test_what_nobody_answered_by_the_boot_clock_alone_is_denied_for_good(pdp: Embedded, clock: FakeClock) -> None:
