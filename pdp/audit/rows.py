@@ -150,7 +150,7 @@ def row_of(line: bytes) -> Row | None:
         crc32(line),
         at,
         deed,
-        text_of(record, "id") or text_of(facts_of(record), "decision_id") or None,
+        _storable(text_of(record, "id") or text_of(facts_of(record), "decision_id")) or None,
         until,
         int(record.get("outcome") == "allow") if kind == DECISION else None,
     )
@@ -169,8 +169,9 @@ def row_of(line: bytes) -> Row | None:
         text_of(record, "bundle_version"),
         text_of(record, "basis"),
     )
-    arguments = {(name, value_digest(text)) for name, text in logged_values(record)} if "arguments" in record else ()
-    return Row(own, texts, tuple(arguments))
+    logged = logged_values(record) if "arguments" in record else ()
+    arguments = {(_storable(name), value_digest(text)) for name, text in logged}
+    return Row(own, tuple(map(_storable, texts)), tuple(arguments))
 
 
 def time_of(line: bytes) -> int | None:
@@ -185,6 +186,11 @@ def micros_of(text: str) -> int:
     if moment.tzinfo is None:
         raise ValueError("a time without a zone")
     return round(moment.timestamp() * 1_000_000)
+
+
+def _storable(text: str) -> str:
+    """Return a text as SQLite can hold it: with a `?` for half of a character, which an agent can have written."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _record_of(line: bytes) -> tuple[dict[str, Any], int] | None:

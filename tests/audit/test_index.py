@@ -72,6 +72,16 @@ def test_a_line_that_is_being_written_waits(index: AuditIndex, segment: Path) ->
     assert ["dec_1", "dec_2", "dec_3"] == found(index)
 
 
+def test_half_a_character_hides_no_record(index: AuditIndex, segment: Path) -> None:
+    """JSON can write one, and so can who asks without a server: the record and all after it are found."""
+    half = line(3).replace(b'"kind"', rb'"tool":"\ud800","arguments":{"\ud800":"\ud800"},"kind"')
+    with segment.open("ab") as file:
+        file.write(half + line(4))
+
+    assert ["dec_1", "dec_2", "dec_3", "dec_4"] == found(index)
+    assert index.progress().broken == 0
+
+
 def test_lines_that_are_no_records_are_counted_and_passed_over(index: AuditIndex, segment: Path) -> None:
     """What a full disk cut, or somebody scribbled, hides no record behind it."""
     rubbish = [
