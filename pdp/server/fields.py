@@ -150,9 +150,11 @@ def seconds_of(field: str, value: Duration) -> float:
 
 def moment_of(field: str, value: Timestamp) -> float:
     """Return a timestamp in unix seconds."""
-    if not 0 <= value.seconds <= _LAST_SECOND or not 0 <= value.nanos < _NANOS:
+    at = value.seconds + value.nanos / _NANOS
+    # As a float, the last moment of that second can be the next one.
+    if not (0 <= value.nanos < _NANOS and 0 <= at < _LAST_SECOND + 1):
         raise InvalidRequestError(field, "must be a time between 1970 and 9999")
-    return value.seconds + value.nanos / _NANOS
+    return at
 
 
 def timestamp(moment_at: float) -> Timestamp:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import grpc
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
-from pdp.server.fields import timestamp
+from pdp.server.fields import moment_of, timestamp
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import Shape
 from pdp.v1.authorization_pb2 import AuthorizeResponse, BatchAuthorizeRequest
@@ -109,6 +111,13 @@ def test_what_hides_in_a_purpose_is_refused(running: Running, purpose: str) -> N
 
     assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert str(refused.details()).startswith("`purpose`: ")
+
+
+def test_a_time_is_before_the_year_10000() -> None:
+    """Also as a float, as which the last nanoseconds before are the next second."""
+    assert moment_of("time", Timestamp(seconds=253402300799)) == 253402300799.0
+    with pytest.raises(InvalidRequestError, match="must be a time between 1970 and 9999"):
+        moment_of("time", Timestamp(seconds=253402300799, nanos=999_999_999))
 
 
 @pytest.mark.parametrize("at", [0.0, 1.5, 1_767_225_600.123456, 1_767_225_600.9999999999, 253402300799.0])
