@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from pdp.errors import CannotListenError, ConfigurationError
@@ -52,14 +53,26 @@ class Listener:
 
     def bind(self, server: Any) -> int:  # noqa: ANN401 - gRPC has no types
         """Bind a gRPC server; return its port (1 for a Unix socket). Raise `CannotListenError` when it cannot."""
-        # A socket must never be open to others, not even for the moment between its creation and a chmod.
-        before = os.umask(0o177) if self.socket else None
         try:
-            if self.tls is None:
-                return int(server.add_insecure_port(self.address))
-            return int(server.add_secure_port(self.address, ServerCertificates(self.tls).credentials()))
-        except RuntimeError:
+            return self._bind(server, self.address) if self.socket is None else self._bind_socket(server, self.socket)
+        except (RuntimeError, OSError):
             raise CannotListenError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
+
+    def _bind(self, server: Any, address: str) -> int:  # noqa: ANN401 - gRPC has no types
+        if self.tls is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, ServerCertificates(self.tls).credentials()))
+
+    def _bind_socket(self, server: Any, path: Path) -> int:  # noqa: ANN401 - gRPC has no types
+        if path.exists() and not path.is_socket():
+            raise FileExistsError(path)
+        # A server that ends removes the path that gRPC has bound, also when that is the socket of the next one.
+        draft = path.with_name(f".{token_hex(2)}")
+        # A socket must never be open to others, not even for the moment between its creation and a chmod.
+        before = os.umask(0o177)
+        try:
+            port = self._bind(server, f"{_UNIX}{draft}")
         finally:
-            if before is not None:
-                os.umask(before)
+            os.umask(before)
+        draft.replace(path)
+        return port

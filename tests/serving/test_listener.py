@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -132,6 +133,30 @@ def test_missing_tls_files_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"cannot read `.*key\.pem`"):
         Listener(address="127.0.0.1:0", tls=files).bind(grpc.server(None))
+
+
+def test_a_server_that_ends_leaves_the_socket_of_the_next_one(serve: Serve, tmp_path: Path) -> None:
+    """As when another one takes over: what ends authority is served at a socket."""
+    path = tmp_path / "pdp.sock"
+    first = serve(address=f"unix:{path}")
+    serve(address=f"unix:{path}")
+
+    first.server.stop()
+
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_file_is_not_replaced_by_a_socket(serve: Serve, tmp_path: Path) -> None:
+    """Only a socket that another server has left is."""
+    path = tmp_path / "notes"
+    path.write_text("keep me")
+
+    with pytest.raises(CannotListenError):
+        serve(address=f"unix:{path}")
+
+    assert path.read_text() == "keep me"
+    assert [path] == [*tmp_path.iterdir()]
 
 
 def certificate(folder: Path) -> TLSFiles:
