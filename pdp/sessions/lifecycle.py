@@ -83,11 +83,12 @@ def revoke(now: Instant, *, by: str, reason: str) -> Callable[[Session], Session
 def narrow(
     session: Session, now: Instant, *, scope: Scope, deadline: Deadline, labels: tuple[str, ...]
 ) -> Session | None:
-    """Return the narrowed session, or None when nothing changes. Raise `WrongStateError` unless ACTIVE.
+    """Return the narrowed session, or None when nothing changes. Raise `WrongStateError` unless ACTIVE, or so again.
 
     INVARIANT: the scope is part of the present one, the deadline is not later, and no label is lost.
     """
-    _require(session, now, SessionState.ACTIVE)
+    if session.state is not SessionState.ACTIVE or over_for_good(session, now):
+        _require(session, now, SessionState.ACTIVE)
     if session.scope is None or not scope.tools.items() <= session.scope.tools.items():
         raise WrongStateError("a session can only be narrowed")
     narrowed = replace(

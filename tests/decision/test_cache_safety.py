@@ -376,7 +376,7 @@ def _end(pdp: Opened, _: str, handle: str) -> object:
 
 
 def _narrow(pdp: Opened, session_id: str, _: str) -> object:
-    return narrowed(pdp, session_id, labels=("l",)).state.value
+    return narrowed(pdp, session_id, labels=("l",)).session.labels
 
 
 def _delegate(pdp: Opened, _: str, handle: str) -> object:
@@ -406,9 +406,9 @@ def outcome(method: Method, pdp: Opened, session_id: str, handle: str) -> object
 def still(method: Method, pass_time: Callable[[Opened, float], None], *, alive: bool) -> bool:
     """Say whether a method does what it does before the end.
 
-    What closes does so also after an end by the boot clock alone, of which a reboot would know nothing.
+    What closes or narrows does so also after an end by the boot clock alone, of which a reboot would know nothing.
     """
-    return alive or (method in {_deny, _end} and pass_time is by_boot)
+    return alive or (method in {_deny, _end, _narrow} and pass_time is by_boot)
 
 
 @CLOCKS
@@ -422,7 +422,7 @@ def still(method: Method, pass_time: Callable[[Opened, float], None], *, alive: 
         (_get, "active", "expired"),
         (_list, "active", "expired"),
         (_end, "ended", (WrongStateError, "the session is already expired")),
-        (_narrow, "active", (WrongStateError, "the session is expired, not active")),
+        (_narrow, ("l",), (WrongStateError, "the session is expired, not active")),
         (_delegate, "active", (WrongStateError, "the parent session is expired, not active")),
     ],
 )

@@ -670,10 +670,12 @@ def test_narrowing_after_a_reboot_counts_on_the_boot_clock(world: World) -> None
         (lambda *_: None, "permit"),
         (lambda world, name: world.revoke("session", name, "ann"), "session_revoked"),
         (lambda world, _: world.revoke("user", "alice", "ann"), "session_revoked"),
+        (lambda world, name: world.end(name, "gateway-1"), "session_ended"),
+        (lambda world, name: world.narrow(name, ("bank/*",), None, ()), "out_of_scope"),
         (lambda world, _: world.reload(3), "session_revoked"),
         (lambda world, _: world.reload(2), "forbid"),
     ],
-    ids=["nothing", "revoked", "user revoked", "agent gone", "other groups"],
+    ids=["nothing", "revoked", "user revoked", "ended", "narrowed", "agent gone", "other groups"],
 )
 def test_what_happens_to_a_session_that_comes_back(
     world: World, meanwhile: Callable[[World, str], None], basis: str

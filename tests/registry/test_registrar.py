@@ -416,6 +416,18 @@ def test_a_gateway_whose_bounds_have_shrunk_ends_what_it_has_opened(pdp: Embedde
     assert SessionState.ENDED is pdp.registrar.again(session_id, caller=bounded).state
 
 
+def test_what_is_over_by_the_boot_clock_alone_can_be_narrowed(pdp: Embedded, clock: FakeClock) -> None:
+    """It may come back after a reboot, and then with no more than was left to it."""
+    session_id, handle = approved(pdp)
+    clock.step_wall(-5)
+    clock.advance(pdp.registrar.get(session_id, caller=PEP).session.duration)
+    narrow = partial(pdp.registrar.narrow, tool_patterns=("files/write",), expires_at=None, labels=(), caller=PEP)
+    assert SessionState.EXPIRED is narrow(session_id).state
+    clock.reboot()
+
+    assert "out_of_scope" == basis(pdp, handle)
+
+
 def test_what_nobody_answered_by_the_boot_clock_alone_is_denied_for_good(pdp: Embedded, clock: FakeClock) -> None:
     """It would wait again after a reboot, and another could approve it."""
     view, _ = pdp.registrar.request(WANTED, PEP)

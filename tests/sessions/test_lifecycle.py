@@ -235,7 +235,7 @@ def test_only_an_active_session_is_narrowed(state: SessionState) -> None:
     with pytest.raises(WrongStateError, match=state.value):
         narrow(replace(ACTIVE, state=state), NOW, scope=SMALLER, deadline=END, labels=())
     with pytest.raises(WrongStateError, match="expired"):
-        narrow(ACTIVE, at(boot_at=3600.0), scope=SMALLER, deadline=END, labels=())
+        narrow(ACTIVE, at(END.wall_at), scope=SMALLER, deadline=END, labels=())
 
 
 def test_recapturing() -> None:

@@ -148,12 +148,13 @@ class Sessions:
 
     def deny(self, name: str) -> bool:
         """Refuse a session that waits."""
-        return self.state(self.sessions[name]) == "requested" and self._close([self.sessions[name]], "denied")
+        session = self.sessions[name]
+        return session.state == "requested" and self._may_live(session) and self._close([session], "denied")
 
     def end(self, name: str) -> bool:
         """End a session and all below it."""
         session = self.sessions[name]
-        return self.state(session) in LIVE and self._close(self._with_all_below([session]), "ended")
+        return self._may_live(session) and self._close(self._with_all_below([session]), "ended")
 
     def revoke(self, kind: str, value: str, tenant: str) -> bool:
         """Revoke the session of a name, or the live ones of a user, agent or tenant, and all below them."""
@@ -165,7 +166,8 @@ class Sessions:
     def narrow(self, name: str, patterns: Sequence[str], expires_at: float | None, labels: Collection[str]) -> bool:
         """Take tools and time from an active session, and add labels."""
         session = self.sessions[name]
-        if self.state(session) != "active" or (frozenset(labels) - session.labels) & self.bundle.widening:
+        live = session.state == "active" and self._may_live(session)
+        if not live or (frozenset(labels) - session.labels) & self.bundle.widening:
             return False
         before = (session.scope, session.end, session.labels)
         if patterns:
