@@ -6,19 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
+
+# How far the wall clock may have gone back over a reboot: so much longer a session lives at most.
+MOST_BEHIND_SECONDS: Final = 3600.0
 
 
 class Instant(NamedTuple):
     """One reading of both clocks: a tuple, since each decision makes up to three, and a tuple is made quickly.
 
-    `wall_at` is unix seconds; `boot_at` is seconds since boot, sleep included; `boot_id` names the boot.
+    `wall_at` is unix seconds; `boot_at` is seconds since boot, sleep included; `boot_id` names the boot. `astray` says
+    that the wall clock is so far back that it does not tell how much time has passed since another boot.
     """
 
     wall_at: float
     boot_at: float
     boot_id: str
+    astray: bool = False
 
 
 class Clock(Protocol):
@@ -63,6 +69,10 @@ class Deadline:
             return True
         return now.boot_id == self.boot_id and now.boot_at >= self.boot_at
 
+    def needs_wall_clock(self, now: Instant) -> bool:
+        """Say whether it can pass, and only the wall clock can tell when."""
+        return now.boot_id != self.boot_id and self.wall_at < inf
+
     def earliest(self, other: Deadline) -> Deadline:
         """Return the deadline that passes when either of the two does.
 
@@ -80,7 +90,10 @@ class Deadline:
 
 def no_earlier(now: Instant, high_water_at: float) -> Instant:
     """Return the reading for deadlines: its wall clock is never below the high-water mark."""
-    return now if now.wall_at >= high_water_at else now._replace(wall_at=high_water_at)
+    if now.wall_at >= high_water_at:
+        return now
+    # Until it has come up to the mark, this wall clock stands still.
+    return now._replace(wall_at=high_water_at, astray=high_water_at - now.wall_at > MOST_BEHIND_SECONDS)
 
 
 def utc_text(at: float) -> str:

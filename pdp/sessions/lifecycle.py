@@ -18,8 +18,14 @@ LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
 
 
 def state_of(session: Session, now: Instant) -> SessionState:
-    """Return the present state of a session. The one function that knows about expiry."""
-    if session.state in LIVE and session.deadline.passed(now):
+    """Return the present state of a session. The one function that knows about expiry.
+
+    A session whose end is in doubt has expired, until the clock is right.
+    """
+    if session.state not in LIVE:
+        return session.state
+    deadline = session.deadline
+    if deadline.passed(now) or (now.astray and deadline.needs_wall_clock(now)):
         return SessionState.EXPIRED
     return session.state
 

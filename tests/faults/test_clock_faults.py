@@ -39,6 +39,23 @@ def test_the_wall_clock_steps_forth_and_back(tmp_path: Path) -> None:
     assert (after, renewed) == ("session_expired", "permit")
 
 
+def test_the_wall_clock_was_years_ahead_before_a_reboot(tmp_path: Path) -> None:
+    """It tells nothing about the boot before: until it is right again, no session of that one goes on."""
+    ahead = 10 * 365 * 24 * 3600.0
+    with served(tmp_path) as service:
+        service.clock.step_wall(ahead)
+        service.revoke(service.open())
+        service.clock.step_wall(-ahead)
+        session = service.open()
+        before = service.call(session)
+        service.clock.reboot()
+        service.clock.advance(60.0)
+        after, state = service.call(session), service.state(session)
+        renewed = service.call(service.open())
+
+    assert (before, after, state, renewed) == ("permit", "session_expired", "expired", "permit")
+
+
 def test_the_machine_sleeps(tmp_path: Path) -> None:
     """Time passes while the machine sleeps, also when the wall clock does not know of it yet."""
     with served(tmp_path) as service:

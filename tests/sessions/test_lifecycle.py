@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.clock import Deadline, Instant
+from pdp.clock import Deadline, Instant, no_earlier
 from pdp.errors import ConflictError, WrongStateError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.lifecycle import (
@@ -58,6 +58,10 @@ def at(wall_at: float = 2000.0, boot_at: float = 1000.0, boot_id: str = "boot-1"
         (at(boot_at=3599.9), False),
         (at(boot_at=3600.0), True),
         (at(boot_at=9999.0, boot_id="boot-2"), False),
+        (no_earlier(at(boot_id="boot-2"), 4599.9), False),
+        (no_earlier(at(wall_at=999.0, boot_id="boot-2"), 4599.0), False),
+        (no_earlier(at(wall_at=998.9, boot_id="boot-2"), 4599.0), True),
+        (no_earlier(at(wall_at=0.0), 4599.0), False),
         (at(wall_at=4600.0, boot_id="boot-2"), True),
     ],
 )

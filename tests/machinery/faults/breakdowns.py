@@ -96,8 +96,14 @@ ROWS: Mapping[str, Row] = {
     ),
     "the wall clock steps back": Row(
         seen=WELL,
-        afterwards="sessions end on time, by a clock that cannot be set",
-        tests=("tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",),
+        afterwards=(
+            "sessions end on time, by a clock that cannot be set; after a reboot with a wall clock that is more than "
+            "an hour behind, none from before it goes on until the clock is right"
+        ),
+        tests=(
+            "tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",
+            "tests/faults/test_clock_faults.py::test_the_wall_clock_was_years_ahead_before_a_reboot",
+        ),
     ),
     "the wall clock steps forward": Row(
         seen=Seen("`session_expired`", "as before", WELL.health),
