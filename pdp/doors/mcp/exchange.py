@@ -64,6 +64,7 @@ class Exchange:
         self._sent = False
         self._ended = False
         self._task: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.taken_back = False
 
     @property
@@ -175,6 +176,13 @@ class Exchange:
         if self._request.method == methods.INITIALIZE:
             headers |= self._begun(answer)
         await self._reply.stream(headers)
+        try:
+            await self._to_the_answer(answer)
+        finally:
+            await ended(self._watching)
+
+    async def _to_the_answer(self, answer: UpstreamAnswer) -> None:
+        """Hand on the events of a stream, and of the rest of it, until the answer is among them."""
         reader = EventReader()
         if await self._events(answer, reader):
             return
@@ -192,22 +200,18 @@ class Exchange:
 
     async def _events(self, answer: UpstreamAnswer, reader: EventReader) -> bool:
         """Hand on the events of a stream. Say whether the answer was among them."""
-        watching: asyncio.Task[None] | None = None
-        try:
-            async with aclosing(answer.messages(reader)) as messages:
-                async for message in messages:
-                    if message is None:
-                        await self._reply.keep_alive()
-                    elif message.id == self._request.id and not message.method:
-                        await self._answered(message)
-                        return True
-                    else:
-                        await passing(message, self._conversation, self._reply, request=self._request)
-                    # A call ends with its session anyway. A subscription is acknowledged first.
-                    if message is not None and self._answer is None and watching is None:
-                        watching = asyncio.ensure_future(self._watch())
-        finally:
-            await ended(watching)
+        async with aclosing(answer.messages(reader)) as messages:
+            async for message in messages:
+                if message is None:
+                    await self._reply.keep_alive()
+                elif message.id == self._request.id and not message.method:
+                    await self._answered(message)
+                    return True
+                else:
+                    await passing(message, self._conversation, self._reply, request=self._request)
+                # A call ends with its session anyway. A subscription is acknowledged first.
+                if message is not None and self._answer is None and self._watching is None:
+                    self._watching = asyncio.ensure_future(self._watch())
         return False
 
     async def _watch(self) -> None:

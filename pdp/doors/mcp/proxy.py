@@ -44,13 +44,14 @@ _UNHANDLED = "this proxy could not handle the message"
 class _Open:
     """A request of the client that has no answer yet.
 
-    `asking` is set while the PDP is asked about it, and `late` if its session was found over meanwhile; `acknowledged`
-    once a subscription has begun.
+    `asking` is set while the PDP is asked about it, and `late` if its session was found over meanwhile; `sending` until
+    the server takes it, and `acknowledged` once a subscription has begun.
     """
 
     request: Message
     asking: asyncio.Task[None] | None = None
     late: bool = False
+    sending: asyncio.Task[None] | None = None
     allowed: AllowedCall | None = None
     acknowledged: bool = False
 
@@ -177,11 +178,12 @@ class Proxy:
             self._closed(found.request.id)
             await self._to_client(refused.answer)
             return
-        found.asking = None
+        found.asking, found.sending = None, found.asking
         if found.late:
             # The allow may be from before the end.
             self._look.set()
         await self._to_server(with_call_token(found.allowed.request, found.allowed.token).raw)
+        found.sending = None
 
     def _named(self, message: Message) -> _Open | None:
         named = message.params.get("requestId")
@@ -326,6 +328,9 @@ class Proxy:
             if found.allowed is None or found.late:
                 continue
             self._give_up(found)
+            if found.sending is not None:
+                # What has not been written yet is not.
+                found.sending.cancel()
             answer = found.allowed.call.answer
             told = refusals.stopped(answer, why)
             self._start(self.gate.lost(found.allowed))

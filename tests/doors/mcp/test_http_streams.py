@@ -276,6 +276,42 @@ async def test_a_stream_that_answers_no_call_ends_with_its_session(desk_pdp: Run
     assert "its session is over" in told[1]
 
 
+async def test_a_stream_that_is_asked_for_again_ends_with_its_session(desk_pdp: RunningServer) -> None:
+    """Although each of its pieces is shorter than a look whether the session lives."""
+    said = b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"said"}}\n\n'
+    begun = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        greets = b"initialize" in body
+        kind = b"application/json" if greets else b"text/event-stream"
+        headers = [(b"content-type", kind), (b"mcp-session-id", b"one")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": begun if greets else b"id: 1\nretry: 1\n" + said})
+
+    async with (
+        behind(Desk(), app) as url,
+        world(desk_pdp, upstream=url) as here,
+        httpx2.AsyncClient(timeout=PATIENCE) as http,
+    ):
+        session_id, handle = here.session()
+        await here.post(GREETING, handle=handle)
+        sent = {**ACCEPT, "mcp-protocol-version": LEGACY, "mcp-session-id": "one", HANDLE: handle}
+        body = {"jsonrpc": "2.0", "id": 2, "method": "resources/list"}
+        last = ""
+        async with asyncio.timeout(PATIENCE), http.stream("POST", here.url, json=body, headers=sent) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    if not last:
+                        here.revoke(session_id)
+                    last = line
+
+    assert "its session is over" in last
+
+
 async def test_a_session_of_mcp_belongs_to_the_handle_that_began_it(desk_pdp: RunningServer) -> None:
     """Another session of the PDP cannot use it, listen to it or end it."""
     async with world(desk_pdp) as here:

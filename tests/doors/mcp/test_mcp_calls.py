@@ -208,6 +208,33 @@ async def test_calls_stop_whether_or_not_their_client_reads(
     assert 1 == len([one for one in it.told if one["method"] == "notifications/tools/list_changed"])
 
 
+async def test_a_call_that_its_server_has_not_taken_is_not_sent_after_its_session(pdp: RunningServer) -> None:
+    """A server can be slow to read: what waits for it until the session is over waits in vain."""
+    opened, reads, waiting, turn = approved(pdp), asyncio.Event(), asyncio.Event(), asyncio.Lock()
+    async with conversation(pdp, handle=opened.session_handle, watched=True) as it:
+        await it.ask("tools/list")
+        await it.call("read")
+        take = it.proxy._to_server
+
+        async def slow(line: bytes | str) -> None:
+            waiting.set()
+            async with turn:
+                await reads.wait()
+                await take(line)
+
+        it.proxy._to_server = slow
+        request = it.request("tools/call", {"name": "read", "arguments": {"path": "/late"}})
+        await it.say(request)
+        await it.until(waiting.is_set)
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        said = await it.answer(request["id"])
+        reads.set()
+        await it.ask("ping")
+
+    assert "was stopped: its session is over" in text_of(said)
+    assert {"read": 1} == it.server.ran
+
+
 async def test_calls_at_one_time_do_not_mix(pdp: RunningServer, era: str) -> None:
     """Fifty calls in two sessions, allowed and denied: each gets its own answer, and each decision its session."""
     first, second = approved(pdp, user="alice"), approved(pdp, user="bob")
