@@ -107,6 +107,8 @@ def repeated(call: Message, schema: object) -> dict[str, str | None]:
     They are made from the message; None for an argument that is not there. A name that is no header's is left out.
     """
     headers: dict[str, str | None] = {}
+    # Read by themselves: to find each in the whole message takes as long as the client has made that.
+    arguments = Message(text=call.part("params", "arguments") or "{}", value={})
     waiting: list[tuple[tuple[str, ...], object]] = [((), schema)]
     while waiting:
         path, one = waiting.pop()
@@ -114,7 +116,7 @@ def repeated(call: Message, schema: object) -> dict[str, str | None]:
             continue
         wanted = one.get("x-mcp-header")
         if path and isinstance(wanted, str) and _TOKEN.fullmatch(wanted) and len(headers) < _MOST_REPEATED:
-            headers[f"mcp-param-{wanted.lower()}"] = _as_header(call.part("params", "arguments", *path))
+            headers[f"mcp-param-{wanted.lower()}"] = _as_header(arguments.part(*path))
         inside = one.get("properties")
         if isinstance(inside, dict) and len(path) < _MOST_DEPTH:
             waiting += [((*path, name), each) for name, each in inside.items()]

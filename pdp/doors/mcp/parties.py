@@ -65,8 +65,8 @@ class Party:
         self.plain = self._make("")
 
     def begin(self, mcp_session: str) -> None:
-        """Take up a session of MCP that the server has begun for this party."""
-        self._conversations[mcp_session] = self._make(mcp_session)
+        """Take up a session of MCP that the server has begun for this party, or begins again by the same id."""
+        self._conversations.setdefault(mcp_session, self._make(mcp_session))
         while len(self._conversations) > MOST_CONVERSATIONS:
             self._conversations.popitem(last=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -12,6 +13,8 @@ import pytest
 from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
+from pdp.doors.mcp.headers import repeated
+from pdp.doors.mcp.messages import Message
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, STATED
 from tests.doors.mcp.webworld import SECRET, message_of, private_file, text_of, world
@@ -224,6 +227,25 @@ async def test_a_header_that_repeats_no_argument_is_refused(desk_pdp: RunningSer
 
         assert (400, -32020) == (answer.status_code, message_of(answer)["error"]["code"])
         assert 0 == here.desk.ran["routed"]
+
+
+def test_many_headers_that_repeat_arguments_cost_little_in_a_large_message() -> None:
+    """Else one client could keep the proxy busy for all: what is beside the arguments can be as large as it likes."""
+    beside = ",".join(f'"k{number}":{number}' for number in range(100_000))
+    raw = (
+        f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"_meta":{{{beside}}},"arguments":{{"a63":"x"}}}}}}'
+    )
+    call = Message.read(raw.encode())
+    schema = {"properties": {f"a{number}": {"x-mcp-header": f"A{number}"} for number in range(64)}}
+    began = time.process_time()
+    call.part("params", "arguments")
+    once = time.process_time() - began
+    began = time.process_time()
+    headers = repeated(call, schema)
+    took = time.process_time() - began
+
+    assert (64, "x") == (len(headers), headers["mcp-param-a63"])
+    assert took < 10 * once
 
 
 async def test_a_tool_that_has_changed_is_not_called(desk_pdp: RunningServer, era: str) -> None:

@@ -370,6 +370,34 @@ async def test_a_late_answer_is_not_that_of_a_call_with_the_same_id(
         assert {"echo": 1, "slow": 2} == here.desk.ran
 
 
+async def test_the_ids_of_a_session_of_mcp_that_begins_again_are_taken(desk_pdp: RunningServer) -> None:
+    """Some servers give all sessions one id, and find by the id of a request the stream on which they answer it."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        number = json.loads((await receive())["body"])["id"]
+        if number == 7 and not begun.is_set():
+            begun.set()
+            await go_on.wait()
+        headers = [(b"content-type", b"application/json"), (b"mcp-session-id", b"one")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"jsonrpc":"2.0","id":%d,"result":{}}' % number})
+
+    async with behind(Desk(), app) as url, world(desk_pdp, upstream=url) as here:
+        _, handle = here.session()
+        sent = {"mcp-protocol-version": LEGACY, "mcp-session-id": "one"}
+        ping = {"jsonrpc": "2.0", "id": 7, "method": "ping"}
+        await here.post(GREETING, handle=handle)
+        waiting = asyncio.ensure_future(here.post(ping, sent, handle=handle))
+        await begun.wait()
+        await here.post(GREETING, handle=handle)
+        again = await here.post(ping, sent, handle=handle)
+        go_on.set()
+        await waiting
+
+    assert "that of an open request" in again.text
+
+
 async def test_the_streams_of_a_session_are_open_requests_of_it(
     desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
