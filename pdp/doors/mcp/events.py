@@ -41,7 +41,8 @@ class EventReader:
         self.last_id = last_id
         self.pause = pause
         self._line = bytearray()
-        self._texts: list[bytes] = []
+        # Not a list of lines, which takes more memory than many short ones have bytes.
+        self._text = bytearray()
         self._kind = _MESSAGE
         # The bytes of the event that has begun.
         self.held = 0
@@ -76,7 +77,7 @@ class EventReader:
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
-            self._texts.append(value)
+            self._text += value + b"\n"
         elif name == b"event":
             self._kind = value.decode("utf-8", "replace") or _MESSAGE
         elif name == b"id" and _ID.fullmatch(value):
@@ -85,8 +86,9 @@ class EventReader:
             self.pause = min(max(int(value) / 1000, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
     def _event(self) -> Event:
-        event = Event(b"\n".join(self._texts), self._kind)
-        self._texts, self._kind, self.held = [], _MESSAGE, 0
+        event = Event(bytes(self._text[:-1]), self._kind)
+        self._text.clear()
+        self._kind, self.held = _MESSAGE, 0
         return event
 
 

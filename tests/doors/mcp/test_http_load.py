@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
+from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.load import Load, OverloadedError
 from pdp.doors.mcp.messages import MOST_BYTES, Message
 from pdp.doors.mcp.replies import Reply
@@ -146,6 +147,22 @@ def test_a_message_counts_for_no_less_memory_than_it_takes(costly: str) -> None:
     assert sent == raw
     assert min(taken) <= counted <= 64 * len(raw)
     assert 0 == load.held
+
+
+@pytest.mark.parametrize("line", [b"data:xx\n", b"data:\n", b"data: " + b"y" * 60 + b"\n"])
+def test_an_event_counts_for_no_less_memory_than_it_takes_while_it_is_read(line: bytes) -> None:
+    """However short its lines are."""
+    reader, piece = EventReader(), line * 1000
+    tracemalloc.start()
+    for _ in range(1_000_000 // len(piece)):
+        assert not list(reader.feed(piece))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    load = Load()
+    with load.share() as share:
+        share.reading(reader.held)
+        assert taken <= load.held
 
 
 async def test_an_answer_leaves_as_its_client_takes_it() -> None:
