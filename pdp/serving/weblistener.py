@@ -185,12 +185,19 @@ class _Server(uvicorn.Server):
 
 
 class _BoundedProtocol(H11Protocol):
-    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none."""
+    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none.
+
+    Of more connections than are served, it ends the one that has been without a request for longest.
+    """
 
     _waiting: asyncio.TimerHandle | None = None
+    # Since when it has no request.
+    idle_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.idle_at = self.loop.time()
+        self._make_room()
         encrypted = transport.get_extra_info("ssl_object")
         if encrypted is not None and (der := encrypted.getpeercert(binary_form=True)):
             self.app = _presented(self.app, ssl.DER_cert_to_PEM_cert(der))
@@ -203,9 +210,30 @@ class _BoundedProtocol(H11Protocol):
             return
         self._wait()
 
+    def on_response_complete(self) -> None:
+        self.idle_at = self.loop.time()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
         super().connection_lost(exc)
+
+    def _make_room(self) -> None:
+        """End the connection that is without a request for longest, if there are as many as are served.
+
+        Else anyone who connects and asks nothing could keep out all others.
+        """
+        if len(self.connections) < _MOST_CONNECTIONS:
+            return
+        others = [one for one in self.connections if isinstance(one, _BoundedProtocol) and one is not self]
+        idle = [one for one in others if not one.transport.is_closing() and one.is_idle]
+        if idle:
+            min(idle, key=lambda one: one.idle_at).transport.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether it has no request, or not yet a whole head of one."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:
         if self._waiting is None:

@@ -7,7 +7,7 @@ import base64
 import gzip
 import json
 import socket
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -180,6 +180,25 @@ async def test_a_slow_head_is_given_up(desk_pdp: RunningServer, begun: bytes) ->
             with suppress(ConnectionResetError):
                 assert b"" == await reader.read()
             writer.close()
+
+
+async def test_connections_without_a_request_make_room(desk_pdp: RunningServer) -> None:
+    """However many there are, one more is served, and none that has a request is ended for it."""
+    with patch("pdp.serving.weblistener._MOST_CONNECTIONS", 6):
+        async with world(desk_pdp) as here, AsyncExitStack() as opened:
+            _, handle = here.session()
+            calling = asyncio.ensure_future(here.call("slow", {"steps": 0}, handle=handle))
+            await here.desk.begun.wait()
+            writers = [(await asyncio.open_connection("127.0.0.1", here.listener.port))[1] for _ in range(20)]
+            for writer in writers:
+                opened.callback(writer.close)
+                writer.write(b"POST /mcp HTTP/1.1\r\n")
+            served = await here.call("echo", {"text": "here"}, handle=handle)
+            here.desk.go_on.set()
+            called = await calling
+
+    assert "here" in served.text
+    assert "done" in called.text
 
 
 async def test_a_large_head_is_refused(desk_pdp: RunningServer) -> None:
