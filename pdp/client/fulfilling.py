@@ -69,14 +69,29 @@ class Duties:
             # Outside of `except`, so that nothing leads to an error that holds the result.
             if why:
                 raise ToolResultWithheld(self.answer, f"a part must be redacted, and {why}")
-        if self.most_bytes is not None:
-            size = _size(as_sent(result))
-            if size is None:
-                raise ToolResultWithheld(self.answer, "its size must be bounded, and it is not a JSON value")
-            if size > self.most_bytes:
-                why = f"it has {size} bytes, and at most {self.most_bytes} may be handed on: ask for less"
-                raise ToolResultWithheld(self.answer, why)
+        if why := self._too_large(result):
+            raise ToolResultWithheld(self.answer, why)
         return result
+
+    def on_error(self, error: Any) -> str:  # noqa: ANN401 - an exception, or what a framework has made of it
+        """Return why the error of a tool, None if it has none, must not be handed on; empty when it may."""
+        if self.redact:
+            return "the call failed, and its error may hold redacted values"
+        if error is None:
+            return ""
+        why = self._too_large(_told(error) if isinstance(error, Exception) else error)
+        return why and f"the call failed, and {why}"
+
+    def _too_large(self, result: Any) -> str:  # noqa: ANN401 - whatever a tool returns
+        """Return why a result is not within its bound; empty when it is."""
+        if self.most_bytes is None:
+            return ""
+        size = _size(as_sent(result))
+        if size is None:
+            return "its size must be bounded, and it is not a JSON value"
+        if size > self.most_bytes:
+            return f"it has {size} bytes, and at most {self.most_bytes} may be handed on: ask for less"
+        return ""
 
 
 def duties_of(answer: Answer, *, knows: Iterable[str]) -> Duties:
@@ -141,6 +156,14 @@ def _size(result: object) -> int | None:
         return len(text.encode("utf-8", "surrogatepass"))
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def _told(error: Exception) -> str | Exception:
+    """Return the text of an error, in the longer of the ways in which programs show it."""
+    try:
+        return max(str(error), repr(error), key=len)
+    except Exception:  # noqa: BLE001 - fails closed: an error that cannot be read is no JSON value
+        return error
 
 
 def _denied(answer: Answer, error: str) -> ToolCallDenied:

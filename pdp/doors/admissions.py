@@ -16,6 +16,7 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.sync.admitted import AdmittedCall
 from pdp.doors import refusals
 from pdp.doors.observing import NO_RESULT, TOOL_ERROR, CallUnderWay
+from pdp.foundation.obligations import REDACT_RESULT
 from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
@@ -54,11 +55,13 @@ class Form(Generic[R]):
 
     `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
     `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
-    whether the framework wrote it in place of a tool's error. `steering` are exceptions by which the framework steers a
-    run: they go on untouched, since the call is not over.
+    whether the framework wrote it in place of a tool's error. `bare` leaves out of a result what cannot be redacted
+    beside its content. `steering` are exceptions by which the framework steers a run: they go on untouched, since the
+    call is not over.
     """
 
     freeze: Callable[[Any], tuple[Any, bytes]] = frozen
+    bare: Callable[[R], R] = lambda result: result
     content: Callable[[R], Any] = lambda result: result
     with_content: Callable[[R, Any], Any] = lambda _, content: content
     failed: Callable[[R], bool] = lambda _: False
@@ -95,6 +98,11 @@ class Admission:
         """Return the answer that allowed the call."""
         return self._admitted.answer
 
+    @property
+    def redacts(self) -> bool:
+        """Say whether parts of the result must be redacted."""
+        return any(one.id == REDACT_RESULT for one in self.answer.obligations)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run the tool in the block: what ends it without a result or an error of the tool is the end of the call."""
@@ -113,10 +121,12 @@ class Admission:
         """Report what the tool returned, and return what may be handed on of it."""
         self.under_way.came_back()
         try:
-            if self._form.failed(result):
-                return self.failed() or self._bounded(result)
-            content = self._admitted.result = self._form.content(result)
-            return self._kept(result, content, self._admitted.handed_on())
+            bare = self._form.bare(result) if self.redacts else result
+            content = self._form.content(bare)
+            if self._form.failed(bare):
+                return self.failed(content) or result
+            self._admitted.result = content
+            return self._kept(bare, content, self._admitted.handed_on())
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
 
@@ -124,52 +134,48 @@ class Admission:
         """Do as `handed_on`, without holding up the event loop."""
         self.under_way.came_back()
         try:
-            if self._form.failed(result):
-                return await self.failed_async() or self._bounded(result)
-            content = self._admitted.result = self._form.content(result)
-            return self._kept(result, content, await awaited(self._admitted.handed_on))
+            bare = self._form.bare(result) if self.redacts else result
+            content = self._form.content(bare)
+            if self._form.failed(bare):
+                return await self.failed_async(content) or result
+            self._admitted.result = content
+            return self._kept(bare, content, await awaited(self._admitted.handed_on))
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
         except BaseException:
             self.under_way.over(CallOutcome.WITHHELD)
             raise
 
-    def failed(self, error: Exception | None = None) -> Refusal | None:
+    def failed(self, error: Any = None) -> Refusal | None:  # noqa: ANN401 - an exception, or the content of a result
         """Report that the tool failed. Return what the model gets in place of an error that it must not see."""
         try:
-            return self._failed(hidden=bool(self._admitted.failed(error)))
+            if self._admitted.failed(error):
+                self._admitted.handed_on()  # raises what says why
         except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
             return self._withheld(problem)
+        self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
+        return None
 
-    async def failed_async(self, error: Exception | None = None) -> Refusal | None:
+    async def failed_async(self, error: Any = None) -> Refusal | None:  # noqa: ANN401 - the same
         """Do as `failed`, without holding up the event loop."""
         try:
-            return self._failed(hidden=await awaited(self._admitted.failed, error))
+            if await awaited(self._admitted.failed, error):
+                await awaited(self._admitted.handed_on)  # raises what says why
         except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
             return self._withheld(problem)
+        self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
+        return None
 
     def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
         shown = result if kept is content else cast("R", self._form.with_content(result, kept))
         self.under_way.over(CallOutcome.ALLOW)
         return shown
 
-    def _bounded(self, result: R) -> R:
-        """Return what a framework wrote in place of an error. Raise `ToolResultWithheld` where it is too large."""
-        self._admitted.require_fit(self._form.content(result))
-        return result
-
-    def _failed(self, *, hidden: bool) -> Refusal | None:
-        if hidden:
-            return self._withheld()
-        self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
-        return None
-
-    def _withheld(self, error: Exception | None = None) -> Refusal:
+    def _withheld(self, error: Exception) -> Refusal:
         self.under_way.over(CallOutcome.WITHHELD)
-        why = "it failed, and its error may hold redacted values"
         if isinstance(error, ToolResultWithheld):
             why = error.why
-        elif error is not None:
+        else:
             # Without its text, which can hold values of the result.
             _LOG.error("a result of `%s` is withheld, because handling it failed: %s", self._name, type(error).__name__)
             why = "handling it failed"

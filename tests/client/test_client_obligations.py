@@ -6,6 +6,7 @@ import asyncio
 import json
 import traceback
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,28 @@ def test_an_error_of_the_tool_cannot_say_what_is_redacted(server: ScriptedServer
 def test_without_redaction_an_error_of_the_tool_is_its_own(
     server: ScriptedServer, address: str, guard: Guarded
 ) -> None:
-    """A bound on the result says nothing about errors."""
-    script(server, ("max_result_bytes", {"bytes": 1}))
+    """As long as it is no larger than a result may be, as programs show it."""
+    script(server, ("max_result_bytes", {"bytes": len(repr(LookupError("no such file")))}))
 
-    def fail() -> None:
-        raise LookupError("no such file")
+    def fail(error: Exception) -> None:
+        raise error
 
     with pytest.raises(LookupError, match="no such file"):
-        guard(address, fail, {})
+        guard(address, lambda: fail(LookupError("no such file")), {})
+    for error, why in (
+        (LookupError("no such files"), "bytes, and at most 27"),
+        (UnreadableError(), "not a JSON value"),
+    ):
+        with pytest.raises(ToolResultWithheld, match=f"the call failed, and it.* {why}") as raised:
+            guard(address, partial(fail, error), {})
+        assert (None, None) == (raised.value.__cause__, raised.value.__context__)
+
+
+class UnreadableError(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
 
 
 @every_guard

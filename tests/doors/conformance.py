@@ -428,6 +428,20 @@ class DoorConformance:
         assert "at most 10 may be handed on" in shown
         assert "xxx" not in shown
 
+    def test_the_error_of_a_tool_that_is_too_large_is_withheld(self, stage: Stage) -> None:
+        """It would reach the model in place of the result."""
+
+        def fail() -> None:
+            raise LookupError("x" * 100_000)
+
+        tools = CountedTools(during=fail)
+
+        shown, done = stage.play(tools, Step(tool="big"), Step(before=lambda: setattr(tools, "_during", int)))
+
+        assert "at most 10 may be handed on" in shown
+        assert "xxx" not in shown
+        assert "done" == done
+
     def test_a_fault_of_the_door_itself_is_a_deny(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

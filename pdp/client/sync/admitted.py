@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
 class AdmittedCall:
     """An allowed call: set `result` within `with`, then take what may be handed on.
 
-    The error of a tool is reported and goes on. Where it could say what must be redacted, it is replaced instead,
-    without a trace of it.
+    The error of a tool is reported and goes on. Where it could say what must be redacted, or is larger than a result
+    may be, it is replaced instead, without a trace of it.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class AdmittedCall:
         self._duties = duties
         self._labels = labels
         self._report = report
-        self._hidden = False
+        # Why the error of the tool must be replaced.
+        self._hidden = ""
         self.result: Any = None
 
     @property
@@ -54,17 +55,17 @@ class AdmittedCall:
     ) -> bool:
         return isinstance(error, Exception) and self.failed(error)
 
-    def failed(self, error: Exception | None = None) -> bool:
+    def failed(self, error: Any = None) -> bool:  # noqa: ANN401 - an exception, or what a framework made of it
         """Report that the tool failed, and say whether its error must be replaced by what `handed_on` raises.
 
         An error of a guard in the tool is never replaced. Without a report the error goes on too.
         """
         guards = isinstance(error, ToolCallDenied | ToolCallStopped | ToolResultWithheld)
-        self._hidden = bool(self._duties.redact) and not guards
+        self._hidden = "" if guards else self._duties.on_error(error)
         if self._report and self.answer.outcome_token:
             with suppress(PDPClientError):
                 self._session.report_outcome(self.answer, succeeded=False)
-        return self._hidden
+        return bool(self._hidden)
 
     def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Report the result, and return what the obligations leave of it.
@@ -72,14 +73,10 @@ class AdmittedCall:
         Raise `ToolResultWithheld` when it must not be handed on, or cannot be reported.
         """
         if self._hidden:
-            raise ToolResultWithheld(self.answer, "the call failed, and its error may hold redacted values")
+            raise ToolResultWithheld(self.answer, self._hidden)
         if self._report:
             self._report_result(labels_of(self.answer, self._labels, self.result))
         return self._duties.on_result(self.result)
-
-    def require_fit(self, error: Any) -> None:  # noqa: ANN401 - whatever stands for an error of the tool
-        """Raise `ToolResultWithheld` for an error in the form of a result that is larger than the result may be."""
-        self._duties.on_result(error)
 
     def _report_result(self, labels: tuple[str, ...]) -> None:
         if not (self.answer.outcome_token or labels):
