@@ -55,7 +55,11 @@ class _AskingToolset(WrapperToolset[Any]):
             raise ToolFailed(_OTHERWISE)
 
         async def run(arguments: dict[str, Any]) -> object:
-            return await self.wrapped.call_tool(name, arguments, ctx, tool)
+            try:
+                return await self.wrapped.call_tool(name, arguments, ctx, tool)
+            except SkipToolExecution as skip:
+                # The model sees it like any other result.
+                return skip.result
 
         call = FrameworkCall(name=name, arguments=tool_args, tool_call_id=ctx.tool_call_id or "", run=ctx.deps)
         form = replace(_VALUES, freeze=partial(_freeze, tool=tool, context=ctx.validation_context))
@@ -79,23 +83,41 @@ def _freeze(arguments: dict[str, Any], tool: ToolsetTool[Any], context: Any) -> 
     return copied, text
 
 
+def _bare(result: object) -> object:
+    """Return a result without what the tool returned for the model or the program besides."""
+    return ToolReturn(return_value=result.return_value) if isinstance(result, ToolReturn) else result
+
+
 def _content(result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
-    """Return what the model sees as JSON; what is no JSON as it is."""
-    value = result.return_value if isinstance(result, ToolReturn) else result
+    """Return what the model sees as JSON, as a result of MCP if there are several parts; what is no JSON as it is."""
+    if not isinstance(result, ToolReturn):
+        return _value(result)
+    value, beside = _value(result.return_value), result.content or ()
+    if not beside:
+        return value
+    parts = (beside,) if isinstance(beside, str) else beside
+    return {"content": [_block(part) for part in parts], "structuredContent": value}
+
+
+def _block(part: object) -> dict[str, Any]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": "part", "part": _value(part)}
+
+
+def _value(value: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
     try:
-        return value if isinstance(value, str) else to_jsonable_python(value, by_alias=True)
+        return value if isinstance(value, str) else to_jsonable_python(value, by_alias=True, bytes_mode="base64")
     except PydanticSerializationError:
         return value
 
 
 def _with_content(result: object, content: object) -> object:
-    # Without what the tool returned for the model or the program besides: it is not redacted.
     return ToolReturn(return_value=content) if isinstance(result, ToolReturn) else content
 
 
 _OTHERWISE = f"Denied: the call names another tool than the one that would run; {refusals.NO_RETRY}."
 _VALUES: Form[Any] = Form(
+    bare=_bare,
     content=_content,
     with_content=_with_content,
-    steering=(ApprovalRequired, CallDeferred, SkipToolExecution),
+    steering=(ApprovalRequired, CallDeferred),
 )

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field, SecretStr
-from pydantic_ai import Agent, ModelResponse, TextPart, Tool, ToolCallPart, ToolReturn, WrapperToolset
+from pydantic_ai import (
+    Agent,
+    BinaryContent,
+    ModelResponse,
+    SkipToolExecution,
+    TextPart,
+    Tool,
+    ToolCallPart,
+    ToolReturn,
+    WrapperToolset,
+)
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.messages import ModelMessage, RetryPromptPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -190,23 +200,45 @@ def test_a_tool_under_the_name_of_another_does_not_run() -> None:
         assert [] == asked(server)
 
 
+def _shown_with(obligation: str, parameters: bytes, tools: CountedTools) -> str:
+    """Return all messages of a run in which a call was allowed with an obligation."""
+    with example("python pydantic-ai") as (_, session, server):
+        honest = server.honest
+
+        def decide(request: Any, _: Any) -> Any:
+            decision = honest(request)
+            decision.obligations.add(id=obligation, parameters_json=parameters)
+            return decision
+
+        server.decide = decide
+        door = PDPCapability(Door(session, MAPPED))
+        agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=[door])
+        return str(asyncio.run(agent.run("go")).all_messages())
+
+
+def _skip(result: Any) -> None:
+    raise SkipToolExecution(result)
+
+
 def test_a_result_of_a_class_is_redacted_as_the_model_would_see_it() -> None:
-    """And what the tool returned besides is dropped."""
+    """And what the tool returned besides is dropped; so it is when the tool raises a result."""
     results = [[Person(name="Ann", email="ann@example.com")], ToolReturn(PEOPLE, content="ann@example.com")]
-    for result in results:
-        tools = CountedTools(returns=result)
-        with example("python pydantic-ai") as (_, session, server):
-            honest = server.honest
+    for tools in (*map(CountedTools, results), CountedTools(during=lambda: _skip(PEOPLE))):
+        shown = _shown_with("redact_result", b'{"fields": ["[].email"]}', tools)
 
-            def decide(request: Any, _: Any, honest: Any = honest) -> Any:
-                decision = honest(request)
-                decision.obligations.add(id="redact_result", parameters_json=b'{"fields": ["[].email"]}')
-                return decision
+        assert "[redacted]" in shown
+        assert "ann@example.com" not in shown
 
-            server.decide = decide
-            door = PDPCapability(Door(session, MAPPED))
-            agent = Agent(_model([Step()]), tools=[_tool(Step().name, tools)], capabilities=[door])
-            shown = str(asyncio.run(agent.run("go")).all_messages())
 
-            assert "[redacted]" in shown
-            assert "ann@example.com" not in shown
+def test_what_a_tool_returns_besides_counts() -> None:
+    """The model sees it, in a message of its own."""
+    besides: list[Any] = ["x" * 200, ["x" * 200], [BinaryContent(b"x" * 200, media_type="image/png")]]
+    for content in besides:
+        shown = _shown_with("max_result_bytes", b'{"bytes": 150}', CountedTools(ToolReturn("done", content=content)))
+
+        assert "at most 150 may be handed on" in shown
+        assert "x" * 200 not in shown
+    short = CountedTools(ToolReturn("done", content=["short", BinaryContent(b"x", media_type="image/png")]))
+    shown = _shown_with("max_result_bytes", b'{"bytes": 500}', short)
+    assert "short" in shown
+    assert "image/png" in shown
