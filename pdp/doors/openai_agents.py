@@ -63,8 +63,20 @@ class PDPGuardrails:
         return dataclasses.replace(
             tool,
             tool_input_guardrails=[*(tool.tool_input_guardrails or ()), self._before],
-            tool_output_guardrails=[*(tool.tool_output_guardrails or ()), self._after],
+            tool_output_guardrails=[*map(self._through, tool.tool_output_guardrails or ()), self._after],
         )
+
+    def _through(self, other: ToolOutputGuardrail[Any]) -> ToolOutputGuardrail[Any]:
+        """Hand on what another guardrail puts in the place of a result: the framework asks none after it."""
+
+        async def hand_on(data: ToolOutputGuardrailData) -> ToolGuardrailFunctionOutput:
+            said = await other.run(data)
+            if said.behavior["type"] != "reject_content":
+                return said
+            kept = await self._hand_on(dataclasses.replace(data, output=said.behavior["message"]))
+            return said if kept.behavior["type"] == "allow" else kept
+
+        return ToolOutputGuardrail(hand_on, name=other.get_name())
 
     async def _ask(self, data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
         context = data.context

@@ -32,7 +32,7 @@ from pdp.doors.openai_agents import PDPGuardrails
 from pdp.errors import ConfigurationError
 from tests.doors.adapters.page import asked, example
 from tests.doors.conformance import COROUTINES, DoorConformance
-from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
+from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
 
 _QUIET = RunConfig(tracing_disabled=True)
 
@@ -136,6 +136,31 @@ def test_another_guardrail_is_kept() -> None:
 
         assert ["not that"] == _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
         assert [("desk", "note")] == asked(server)
+
+
+def test_what_another_guardrail_puts_in_place_of_a_result_is_redacted() -> None:
+    """The framework asks no guardrail after it."""
+
+    @tool_output_guardrail
+    def shortened(data: Any) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.reject_content(data.output.strip())
+
+    with example("python openai-agents") as (_, session, server):
+
+        def decide(request: Any, _: Any) -> Any:
+            decision = server.honest(request)
+            decision.obligations.add(id="redact_result", parameters_json=b'{"fields": ["[].email"]}')
+            return decision
+
+        server.decide = decide
+        tool = _tool(Step().name, CountedTools(returns=f" {PEOPLE}"))
+        tool.tool_output_guardrails = [shortened]
+        guarded = PDPGuardrails(Door(session, MAPPED)).guarded([tool])
+        agent: Agent[Any] = Agent(name="desk", model=ScriptedModel([Step()]), tools=guarded)
+        (shown,) = _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
+
+        assert "[redacted]" in shown
+        assert "ann@example.com" not in shown
 
 
 def test_a_call_that_the_framework_holds_for_approval_is_asked_about_after_it() -> None:
