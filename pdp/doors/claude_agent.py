@@ -16,7 +16,6 @@ from pdp.doors import refusals
 from pdp.doors.admissions import Form, Refusal
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 from pdp.doors.pending import Pending
-from pdp.foundation.obligations import REDACT_RESULT
 from pdp.observer import CallOutcome
 
 _LOG = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ class PDPHooks:
         admission = await self._door.ask_async(call, _RESPONSES)
         if isinstance(admission, Refusal):
             return _denied(admission)
-        if any(one.id == REDACT_RESULT for one in admission.answer.obligations):
+        if admission.redacts:
             admission.under_way.over(CallOutcome.DENY)
             await admission.failed_async()
             _LOG.warning("a call of `%s` is denied: nothing can be redacted here", call.name)
@@ -77,6 +76,8 @@ class PDPHooks:
         if admission is None or admission.arguments != given["tool_input"]:
             if admission is not None:
                 admission.under_way.over(CallOutcome.WITHHELD)
+                # As a call that was made, whatever it held: one that failed would not count.
+                await admission.handed_on_async(None)
             _LOG.error("a result of `%s` is withheld: it ran with other arguments than asked about", given["tool_name"])
             return _withheld(given, _OTHERWISE)
         kept = await admission.handed_on_async(given["tool_response"])

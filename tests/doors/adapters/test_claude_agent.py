@@ -27,6 +27,7 @@ from pdp.doors.admissions import Refusal
 from pdp.doors.claude_agent import PDPHooks
 from pdp.doors.core import DenyLoopError, Door
 from pdp.testing.inprocess import RunningServer
+from pdp.v1.authorization_pb2 import CALL_STATUS_SUCCEEDED, ReportOutcomeResponse
 from tests.doors.adapters.messages import Block, Messages, served
 from tests.doors.adapters.page import asked, example
 from tests.doors.conformance import DoorConformance, opened
@@ -183,6 +184,37 @@ def test_a_result_of_a_built_in_tool_that_must_be_withheld_ends_the_run() -> Non
 
     assert [] == messages.shown
     assert "that is all" not in ended
+
+
+def test_a_call_that_ran_with_other_arguments_is_reported() -> None:
+    """As one that was made; its result is withheld."""
+    asked_about = {"session_id": "one", "tool_use_id": "toolu_1", "tool_name": f"{_PREFIX}note"}
+
+    async def run(hooks: Any) -> list[Any]:
+        steps = [("PreToolUse", {"text": "a"}), ("PostToolUse", {"text": "b"})]
+        return [
+            await hooks[event][0].hooks[0](
+                {**asked_about, "tool_input": arguments, "tool_response": [{"type": "text", "text": "canary"}]},
+                "",
+                None,
+            )
+            for event, arguments in steps
+        ]
+
+    with example("python claude-agent") as (_, session, server):
+
+        def decide(request: Any, _: Any) -> Any:
+            decision = server.honest(request)
+            decision.outcome_token = "pdpo_1"  # noqa: S105 - of the test's own server
+            return decision
+
+        server.decide = decide
+        server.scripts["ReportOutcome"] = lambda *_: ReportOutcomeResponse(decision_id="dec_1")
+        allowed, withheld = asyncio.run(run(PDPHooks(Door(session, _TABLE)).hooks))
+
+        assert {} == allowed
+        assert "it is not the call that was asked about" in str(withheld)
+        assert [CALL_STATUS_SUCCEEDED] == [one.status for one in server.sent("ReportOutcome")]
 
 
 def test_the_tools_of_subagents_are_asked_about(tmp_path: Path) -> None:
