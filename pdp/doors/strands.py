@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 from strands import Agent
-from strands.hooks import AfterToolCallEvent
+from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent
+from strands.interventions import InterventionHandler, Proceed
 from strands.middleware import ExecuteToolContext, ExecuteToolStage, MiddlewareNext, ToolResultEvent, TypedEvent
 from strands.plugins import Plugin
 from strands.types.tools import ToolResult
@@ -21,9 +23,10 @@ from pdp.observer import CallOutcome
 Next: TypeAlias = "MiddlewareNext[ExecuteToolContext, TypedEvent]"
 
 
-class PDPPlugin(Plugin):
+class PDPPlugin(Plugin, InterventionHandler):
     """Asks a door about each tool call, in `Agent(…, plugins=[…, PDPPlugin(door)])`. Put it last.
 
+    Agents that the framework's tools `subagent` and `swarm` make of this one ask the same door.
     A door whose session is a function gets the `invocation_state` of the run. A denied call is a result with the
     status `error`. With `pauses`, a call that a person must approve interrupts the run, and is asked about again when
     the run goes on.
@@ -37,11 +40,23 @@ class PDPPlugin(Plugin):
         door.require_no_call_tokens("this adapter")
         self._door = door
         self._pauses = pauses
+        self._agents: WeakSet[Agent] = WeakSet()
 
     def init_agent(self, agent: Agent) -> None:
         """Stand between the agent and all its tools, those of MCP servers included."""
+        self._agents.add(agent)
+        # Agents that the framework makes of this one inherit its tools and its interventions, and no plugin.
+        inherited = agent._intervention_registry  # noqa: SLF001 - these are set when an agent is made, before its plugins
+        if self not in inherited.handlers:
+            inherited._handlers = [*inherited.handlers, self]  # noqa: SLF001 - the same
         agent.add_middleware(ExecuteToolStage, self._ask)
         agent.add_hook(_end_run, AfterToolCallEvent)
+
+    def before_tool_call(self, event: BeforeToolCallEvent[Any], **_: Any) -> Proceed:  # noqa: ANN401 - not looked at
+        """Stand between the tools and an agent that inherits this."""
+        if event.agent not in self._agents:
+            self.init_agent(event.agent)
+        return Proceed()
 
     async def _ask(self, context: ExecuteToolContext, call_next: Next) -> AsyncGenerator[TypedEvent, None]:
         """Run the tool with what was asked about, if the call is allowed."""

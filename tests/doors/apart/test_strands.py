@@ -14,6 +14,7 @@ from strands.hooks import BeforeToolCallEvent, HookOrder
 from strands.models import Model
 from strands.tools.tools import PythonAgentTool
 from strands.types.tools import AgentTool
+from strands.vended_tools.subagent import make_subagent
 
 from pdp.client import Client
 from pdp.doors.core import Door
@@ -253,3 +254,21 @@ def test_blocks_are_redacted_or_withheld(server: RunningServer, blocks: list[Any
     assert 1 == len(tools.runs)
     assert _EMAIL not in str(agent.messages)
     assert ("[redacted]" if shown else "withheld") in str(result)
+
+
+# The framework warns of a model without a size.
+@pytest.mark.filterwarnings("ignore:context_window_limit:UserWarning")
+def test_an_agent_that_a_tool_makes_of_this_one_asks_the_same_door() -> None:
+    """And so does the one that it makes: the framework hands on tools, and no plugin."""
+    tools = CountedTools()
+    with example("python strands") as (_, session, server):
+        task = Step(tool="subagent", prefix="", arguments={"task": "pay"})
+        agent = _agent(
+            Door(session, {"subagent": "agents/subagent"}),
+            ScriptedModel(task, task, Step(tool="pay")),
+            [make_subagent(max_depth=2), _tool(f"{PREFIX}pay", tools)],
+        )
+        agent("go")
+
+        assert [("agents", "subagent")] * 2 == asked(server)
+        assert [] == tools.runs
