@@ -27,6 +27,8 @@ LOCAL_ROOTS = Path("tls") / "ca.pem"
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
 _UNIX = "unix:"
+# The threads that would read the answers, and those that hold locks, exist only in the other process.
+FORKED = "the client belongs to the process that made it; make another one after a fork"
 _IMPOSTOR = "another process could impersonate the server, and receive tokens and handles"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -80,6 +82,8 @@ class Connection:
         created, and for plain text beyond loopback.
         """
         address = address or os.environ.get("PDP_ADDRESS") or DEFAULT_ADDRESS
+        if address.startswith(("http://", "https://")):
+            raise ConfigurationError(f"address `{address}` is a URL: leave out what is before and behind `host:port`")
         _require_fitting(tls, tls_certificate, tls_key, plaintext=plaintext)
         known = Path(data_dir or os.environ.get("PDP_DATA_DIR") or DEFAULT_DATA_DIR) / LOCAL_ROOTS
         if tls is not False:
@@ -118,18 +122,41 @@ class Connection:
         return replace(self, address=address, diagnosis=replace(self.diagnosis, address=address))
 
     def open(self, transport: ModuleType) -> Any:  # noqa: ANN401 - gRPC has no types, and each transport a channel of its own
-        """Return a new channel of `grpc` or of `grpc.aio`."""
+        """Return a new channel of `grpc` or of `grpc.aio`.
+
+        Raise `PDPClientError` in a process that was forked since, and `ConfigurationError` in one that was forked after
+        it had used `grpc.aio`.
+        """
+        self._require_own_process()
+        _require_no_fork(transport)
         if self.credentials is None:
             return transport.insecure_channel(self.address, options=_OPTIONS)
         return transport.secure_channel(self.address, self.credentials, options=_OPTIONS)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata that says who makes a call. Raise `PDPClientError` in a process that was forked since."""
-        if os.getpid() != self.process:
-            # The threads that would read the answers, and those that hold locks, exist only in the other process.
-            raise PDPClientError("the client belongs to the process that made it; make another one after a fork")
+        self._require_own_process()
         token = self.token()
         return (("authorization", f"Bearer {token}"),) if token else ()
+
+    def _require_own_process(self) -> None:
+        if os.getpid() != self.process:
+            raise PDPClientError(FORKED)
+
+
+# The process that has used `grpc.aio` first.
+_asyncio_process: list[int] = []
+
+
+def _require_no_fork(transport: ModuleType) -> None:
+    """Raise `ConfigurationError` where gRPC would wait forever for a thread that only the other process has."""
+    if any(process != os.getpid() for process in _asyncio_process):
+        raise ConfigurationError(
+            "this process was forked from one that had made an `AsyncClient`, and gRPC does not work after that: "
+            "start it anew (`spawn`), or fork before the first `AsyncClient`"
+        )
+    if transport is grpc.aio and not _asyncio_process:
+        _asyncio_process.append(os.getpid())
 
 
 def trace_headers(traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
@@ -224,9 +251,9 @@ def _credentials(
     key: str | Path | None,
 ) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
-        root_certificates=None if tls is True else _read(tls),
-        private_key=None if key is None else _read(key),
-        certificate_chain=None if certificate is None else _read(certificate),
+        root_certificates=None if tls is True else _pem(tls, "CERTIFICATE"),
+        private_key=None if key is None else _pem(key, "PRIVATE KEY"),
+        certificate_chain=None if certificate is None else _pem(certificate, "CERTIFICATE"),
     )
 
 
@@ -280,6 +307,14 @@ def _checked_token(token: str, *, where: str = "") -> str:
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError(f"the token{where} is empty or holds characters other than visible ASCII")
     return token
+
+
+def _pem(path: str | Path, kind: str) -> bytes:
+    """Return a file of this kind. Of another one gRPC would only say that nothing answers."""
+    content = _read(path)
+    if f"{kind}-----".encode() not in content:
+        raise ConfigurationError(f"`{path}` holds no {kind.lower()} in PEM")
+    return content
 
 
 def _read(path: str | Path) -> bytes:

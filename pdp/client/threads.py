@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 
+from pdp.client.connection import FORKED
 from pdp.client.control import UNDECIDED
 from pdp.client.fulfilling import met_ids
 from pdp.client.guard import BoundCall, GuardedSignature
@@ -104,6 +105,7 @@ class Exchange:
         describe: Callable[[BaseException], str],
     ) -> None:
         self.turn = threading.Lock()
+        self._process = os.getpid()
         self._timeout = timeout
         self._describe = describe
         self._outgoing: queue.SimpleQueue[AuthorizeStreamRequest | None] = queue.SimpleQueue()
@@ -115,6 +117,8 @@ class Exchange:
 
     def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
         """Return the next message, or the reason why there is none."""
+        if os.getpid() != self._process:
+            return FORKED
         self._outgoing.put(request)
         try:
             return self._incoming.get(timeout=self._timeout)

@@ -168,6 +168,13 @@ def test_a_client_certificate_is_presented(server: ScriptedServer, tmp_path: Pat
     assert len(server.metadata) == 1
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:50151", "https://pdp.example.com:443/"])
+def test_a_url_is_no_address(address: str) -> None:
+    """With TLS, gRPC would only say that no name like this is known."""
+    with pytest.raises(ConfigurationError, match="is a URL: leave out"):
+        Client(address, tls=True)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -176,6 +183,8 @@ def test_a_client_certificate_is_presented(server: ScriptedServer, tmp_path: Pat
         ({"tls_certificate": "c.pem", "tls_key": "k.pem"}, "`tls_certificate` needs `tls`"),
         ({"tls": True, "tls_certificate": "/absent.pem", "tls_key": "k.pem"}, r"cannot read"),
         ({"tls": True, "plaintext": True}, "cannot be combined"),
+        ({"tls": __file__}, r"holds no certificate in PEM"),
+        ({"tls": True, "tls_certificate": __file__, "tls_key": __file__}, r"holds no private key in PEM"),
     ],
 )
 def test_half_a_client_certificate_is_an_error(options: dict[str, Any], problem: str) -> None:

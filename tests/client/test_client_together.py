@@ -485,9 +485,20 @@ def test_a_fork_leaves_every_call_to_its_own_process(server: ScriptedServer, add
         stayed = json.loads(process.communicate(timeout=PATIENCE)[0])
 
     belongs = "the client belongs to the process that made it; make another one after a fork"
-    assert {"copied": [False, f"the call could not be made: {belongs}"], "new": [True, ""]} == forked
+    copied = [False, f"the call could not be made: {belongs}"]
+    assert {"copied": copied, "stream": belongs, "new": [True, ""]} == forked
     assert {"hold": True, "a": True} == stayed
     assert ["a", "b", "hold"] == sorted(_sent(server))
+
+
+def test_a_fork_after_asyncio_leaves_no_client_that_waits_forever() -> None:
+    """One thread of gRPC reads all answers for asyncio, and it is not copied."""
+    command = [sys.executable, "-m", "tests.client.forking", "127.0.0.1:1", "after asyncio"]
+    forked = subprocess.run(command, capture_output=True, check=True, text=True, timeout=PATIENCE)
+
+    told = json.loads(forked.stdout)
+    assert 2 == len(told)
+    assert all("was forked from one that had made an `AsyncClient`" in one for one in told)
 
 
 def test_a_call_that_waits_has_its_own_deadline(server: ScriptedServer, open_callers: Open, holding: Holding) -> None:
