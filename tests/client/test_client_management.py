@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -239,3 +239,21 @@ def test_closing_an_async_client_fails_what_is_under_way(server: ScriptedServer,
 
     with pytest.raises(library.PDPClientError, match="the connection was closed"):
         asyncio.run(run())
+
+
+def test_a_closed_client_says_that_it_is_closed(address: str) -> None:
+    """To calls and to watches, for threads and for asyncio."""
+    client = Client(address)
+    client.close()
+    for ask in (lambda: client.get_session("ses_1"), lambda: next(client.watch_sessions())):
+        with pytest.raises(library.PDPClientError, match="the connection was closed"):
+            ask()
+
+    async def run(asks: Callable[[AsyncClient], Awaitable[Any]]) -> None:
+        client = AsyncClient(address)
+        await client.close()
+        await asks(client)
+
+    for asks in (lambda client: client.get_session("ses_1"), lambda client: anext(client.watch_sessions())):
+        with pytest.raises(library.PDPClientError, match="the connection was closed"):
+            asyncio.run(run(asks))

@@ -102,10 +102,8 @@ class AsyncCalls:
 
     def feed(self, method: Method[Any], request: Message) -> tasks.Feed:
         """Begin a watch. Raise `PDPClientError` when the client is closed."""
-        try:
-            return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
-        except (grpc.aio.UsageError, ValueError):
-            raise PDPClientError("the connection was closed") from None
+        self._require_open()
+        return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
 
     async def next_of(self, feed: tasks.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""
@@ -130,11 +128,16 @@ class AsyncCalls:
 
         It takes at most `within` seconds, None for the client's usual time.
         """
+        self._require_open()
         reply = await self._at_control(operation) if operation.method.ends_authority else None
         if reply is None:
             reply = await self._at_main(operation, self._management_timeout if within is None else within)
         self.revision = getattr(reply, "revision", "") or self.revision
         return operation.read(reply)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PDPClientError("the connection was closed")
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
         return self._connection.metadata() + self._trace(traceparent, tracestate)

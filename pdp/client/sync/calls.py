@@ -102,10 +102,8 @@ class Calls:
 
     def feed(self, method: Method[Any], request: Message) -> threads.Feed:
         """Begin a watch. Raise `PDPClientError` when the client is closed."""
-        try:
-            return threads.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
-        except (grpc.UsageError, ValueError):
-            raise PDPClientError("the connection was closed") from None
+        self._require_open()
+        return threads.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
 
     def next_of(self, feed: threads.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""
@@ -130,11 +128,16 @@ class Calls:
 
         It takes at most `within` seconds, None for the client's usual time.
         """
+        self._require_open()
         reply = self._at_control(operation) if operation.method.ends_authority else None
         if reply is None:
             reply = self._at_main(operation, self._management_timeout if within is None else within)
         self.revision = getattr(reply, "revision", "") or self.revision
         return operation.read(reply)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise PDPClientError("the connection was closed")
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
         return self._connection.metadata() + self._trace(traceparent, tracestate)
