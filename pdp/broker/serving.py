@@ -141,6 +141,7 @@ async def serve_until(
             wall=parts.wall,
             heard=parts.heard,
             under_way=parts.broker.under_way,
+            end_unnoted=parts.sweeper.end_unnoted,
         )
         following = asyncio.ensure_future(followed.follow())
         await _serve([asyncio.ensure_future(stopped.wait()), following], settings, parts, observer, listening, counter)

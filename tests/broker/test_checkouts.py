@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -490,6 +490,51 @@ def test_a_store_that_cannot_be_written_keeps_nothing_alive(
         assert () == here.store.all()
 
 
+def test_what_cannot_be_noted_as_ended_is_ended(
+    server: RunningServer, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a session on a full disk; once, however often the feed tells it."""
+    session_id, handle = opened_session(server)
+    Noting.ended.clear()
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, issuing=Noting) as here:
+        id_ = out(here.store, session_id)
+        out(here.store, opened_session(server)[0])
+        told, twice = list[str](), threading.Event()
+
+        def ending(session_ids: Iterable[str]) -> None:
+            here.sweeper.end_unnoted(session_ids)
+            told.extend(session_ids)
+            if told.count(session_id) > 1:
+                twice.set()
+
+        async def followed() -> None:
+            async with AsyncClient(server.address, token=server.token("broker"), plaintext=True) as client:
+                feed = SessionsFollowed(
+                    client,
+                    here.store,
+                    wake=lambda: None,
+                    wall=time.time,
+                    heard=Heard(),
+                    under_way=here.broker.under_way,
+                    end_unnoted=ending,
+                )
+                task = asyncio.ensure_future(feed.follow(again=0.01))
+                assert await asyncio.to_thread(twice.wait, PATIENCE)
+                task.cancel()
+                await asyncio.wait([task])
+
+        server.client("gateway").end_session(handle)
+        for name in ("end_of_sessions", "finish", "put_off"):
+            monkeypatch.setattr(here.store, name, full)
+        asyncio.run(followed())
+
+        assert [id_] == Noting.ended
+
+
 class Silent(Issuer):
     """Has not ended what is of the connection `slow` before it may."""
 
@@ -604,7 +649,13 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
             watched: Any = Interrupted(client, lambda: gateway.end_session(sessions["broken"][1]))
             wake = partial(loop.call_soon_threadsafe, noted.set)
             feed = SessionsFollowed(
-                watched, here.store, wake=wake, wall=time.time, heard=heard, under_way=here.broker.under_way
+                watched,
+                here.store,
+                wake=wake,
+                wall=time.time,
+                heard=heard,
+                under_way=here.broker.under_way,
+                end_unnoted=here.sweeper.end_unnoted,
             )
             task = asyncio.ensure_future(feed.follow(again=0.01))
             await until({"before", "broken", "unknown"})

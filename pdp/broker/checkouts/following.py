@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
 from typing import Final, cast
 
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.underway import UnderWay
 from pdp.client import AsyncClient, PDPClientError
-from pdp.errors import PDPError
+from pdp.errors import PDPError, StoreUnavailableError
 from pdp.v1 import session_pb2 as sessions
 
 _LOG = logging.getLogger("pdp.broker")
@@ -35,7 +35,8 @@ class Heard:
 class SessionsFollowed:
     """Notes in the store which credentials are to end, and in `heard` the latest change; ends what is `under_way`.
 
-    `wake` has what is due ended soon, and `wall` returns unix seconds.
+    `wake` has what is due ended soon, and `wall` returns unix seconds. `end_unnoted` ends what is out for sessions when
+    the store cannot note that.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class SessionsFollowed:
         wall: Callable[[], float],
         heard: Heard,
         under_way: UnderWay,
+        end_unnoted: Callable[[Iterable[str]], object],
     ) -> None:
         self._client, self._store, self._wake, self._wall, self._heard = client, store, wake, wall, heard
-        self._under_way = under_way
+        self._under_way, self._end_unnoted = under_way, end_unnoted
 
     async def follow(self, *, again: float = _AGAIN_SECONDS) -> None:
         """Follow until this is cancelled, and begin again `again` seconds after an interruption."""
@@ -93,14 +95,16 @@ class SessionsFollowed:
             return change
         return sessions.SessionChange(session_id=session_id, state=sessions.SESSION_STATE_ENDED)
 
-    def _take(self, changes: Iterable[sessions.SessionChange]) -> None:
-        ended = []
-        for change in changes:
-            if change.state != sessions.SESSION_STATE_ACTIVE:
-                ended.append(change.session_id)
-            elif change.HasField("expire_time"):
-                # It may have been narrowed to an earlier end.
-                self._store.no_later_than(change.session_id, change.expire_time.ToMicroseconds() / 1e6)
+    def _take(self, changes: Collection[sessions.SessionChange]) -> None:
+        ended = [one.session_id for one in changes if one.state != sessions.SESSION_STATE_ACTIVE]
         self._under_way.end(ended)
-        if ended and self._store.end_of_sessions(ended, now=self._wall()):
-            self._wake()
+        try:
+            if ended and self._store.end_of_sessions(ended, now=self._wall()):
+                self._wake()
+        except StoreUnavailableError:
+            self._end_unnoted(ended)
+            raise
+        for one in changes:
+            if one.state == sessions.SESSION_STATE_ACTIVE and one.HasField("expire_time"):
+                # It may have been narrowed to an earlier end.
+                self._store.no_later_than(one.session_id, one.expire_time.ToMicroseconds() / 1e6)

@@ -8,6 +8,7 @@ token is tried until its own end.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final, TypeVar
@@ -56,6 +57,8 @@ class Sweeper:
         self._looked_at = float("-inf")
         # The connections whose database or provider is being asked.
         self._busy: set[str] = set()
+        # The sessions whose end could not be noted, and when what was out for them was ended.
+        self._unnoted: dict[str, float] = {}
 
     def turn(self) -> None:
         """End what is due, and look for roles that no checkout names from time to time. Never raises.
@@ -75,6 +78,18 @@ class Sweeper:
     def sweep(self) -> None:
         """End what is due. What cannot be ended is put off."""
         self.attempt(self._store.due(self._wall()))
+
+    def end_unnoted(self, session_ids: Iterable[str]) -> None:
+        """End what is out for sessions although the store cannot note that it is to be ended, as on a full disk.
+
+        For each session that is done once in some minutes, until it can be noted.
+        """
+        now = time.monotonic()
+        self._unnoted = {one: at for one, at in self._unnoted.items() if now - at < _LONGEST_PAUSE}
+        ended = {*session_ids} - self._unnoted.keys()
+        self._unnoted.update(dict.fromkeys(ended, now))
+        out = [one for one in self._store.all() if one.state is CheckoutState.OUT and ended & {*one.session_ids}]
+        self._end_all(out, _TURN_SECONDS)
 
     def end(self, checkout_ids: Collection[str]) -> None:
         """End some credentials now, also those that were put off."""
