@@ -34,6 +34,21 @@ Lock = asyncio.Lock
 Mutex = nullcontext
 
 
+class Home:
+    """Where a client was made: gRPC works only in that event loop."""
+
+    def __init__(self) -> None:
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+
+    def require(self) -> None:
+        """Raise `PDPClientError` in another event loop."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise PDPClientError("the client belongs to the event loop in which it was made; make another one here")
+
+
 def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Return `call`, an RPC, so that a closed channel raises `PDPClientError`."""
 

@@ -41,6 +41,13 @@ Mutex = threading.Lock
 _give_way: Final[Callable[[], None]] = getattr(os, "sched_yield", partial(sleep, 0))
 
 
+class Home:
+    """Where a client was made: any thread may use it."""
+
+    def require(self) -> None:
+        """Do nothing."""
+
+
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
     """Return `call` unchanged: gRPC raises a usual error for a closed channel."""
     return call

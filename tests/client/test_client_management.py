@@ -257,3 +257,18 @@ def test_a_closed_client_says_that_it_is_closed(address: str) -> None:
     for asks in (lambda client: client.get_session("ses_1"), lambda client: anext(client.watch_sessions())):
         with pytest.raises(library.PDPClientError, match="the connection was closed"):
             asyncio.run(run(asks))
+
+
+def test_a_client_of_another_event_loop_says_so(address: str) -> None:
+    """What gRPC raises there has its own words, and leaves a coroutine behind."""
+
+    async def make() -> AsyncClient:
+        client = AsyncClient(address)
+        await client.authorize("pdps_secret", "files", "read")
+        return client
+
+    client = asyncio.run(make())
+
+    assert "belongs to the event loop in which it was made" in asyncio.run(client.authorize("s", "f", "t")).error
+    with pytest.raises(library.PDPClientError, match="belongs to the event loop in which it was made"):
+        asyncio.run(client.get_session("ses_1"))

@@ -51,6 +51,7 @@ class AsyncCalls:
         self._clock = clock
         self._sleep = sleep
         self._closed = False
+        self._home = tasks.Home()
         # Of the latest answer to a change.
         self.revision = ""
         self._channel = connection.open(grpc.aio)
@@ -68,7 +69,7 @@ class AsyncCalls:
 
     async def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
         """Ask about one call, together with others that are asked about now; retry where that helps."""
-        credentials, trace = self._connection.metadata(), self._trace(traceparent, tracestate)
+        credentials, trace = self._credentials(), self._trace(traceparent, tracestate)
         return await self._decide(partial(self._together.ask, request, credentials, trace))
 
     async def batch_authorize(self, request: BatchAuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
@@ -140,7 +141,11 @@ class AsyncCalls:
             raise PDPClientError("the connection was closed")
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
-        return self._connection.metadata() + self._trace(traceparent, tracestate)
+        return self._credentials() + self._trace(traceparent, tracestate)
+
+    def _credentials(self) -> tuple[tuple[str, str], ...]:
+        self._home.require()
+        return self._connection.metadata()
 
     def _trace(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
         if not traceparent and self._traceparent is not None:
