@@ -6,7 +6,9 @@ where the tool runs: behind all hooks, and behind the framework's own confirmati
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import Any
 
 from google.adk.plugins import BasePlugin
@@ -41,8 +43,8 @@ class PDPPlugin(BasePlugin):
         if isinstance(run, _AskedRun):
             if run.tool is tool:
                 return
-            # The framework has copied the tool, to give it another name.
-            run = run.run
+            # The tool is a copy, as the framework makes one to give it another name: it must run itself.
+            run = run.of(tool)
         tool.run_async = _AskedRun(tool, run)  # type: ignore[method-assign,unused-ignore] # as the framework does
 
     async def result_of(self, tool: BaseTool, run: Run, arguments: dict[str, Any], context: ToolContext) -> Any:  # noqa: ANN401 - whatever a tool returns
@@ -67,6 +69,13 @@ class _AskedRun:
     def __init__(self, tool: BaseTool, run: Run) -> None:
         self.tool = tool
         self.run = run
+
+    def of(self, copied: BaseTool) -> Run:
+        """Return what a copy of the tool runs."""
+        run = self.run
+        if inspect.ismethod(run) and run.__self__ is self.tool:
+            run = MethodType(run.__func__, copied)
+        return run
 
     async def __call__(self, *, args: dict[str, Any], tool_context: ToolContext) -> Any:  # noqa: ANN401 - whatever a tool returns
         plugin = tool_context.get_invocation_context().plugin_manager.get_plugin(_NAME)

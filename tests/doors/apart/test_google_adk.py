@@ -371,3 +371,25 @@ def test_a_tool_has_in_each_run_the_door_and_the_name_of_that_run() -> None:
         assert ["done"] == _play(_runner(model=_model(Step(prefix="")), tools=[tool]))
         assert 3 == len(asked(server))
         assert 4 == len(tools.runs)
+
+
+def test_a_copy_of_a_tool_runs_itself() -> None:
+    """And not the tool that it was made of, which has asked before."""
+    runs: list[str] = []
+
+    def note(text: str) -> str:
+        return f"note {text}"
+
+    def pay(text: str) -> str:
+        runs.append(text)
+        return f"pay {text}"
+
+    tool = FunctionTool(note)
+    with example("python google-adk") as (_, session, server):
+        plugin = PDPPlugin(Door(session, {"note": "desk/note", "pay": "desk/pay"}))
+        assert ["note hello"] == _play(_runner(plugin, model=_model(Step(prefix="")), tools=[tool]))
+        other = copy.copy(tool)
+        other.name, other.func = "pay", pay
+
+        assert ["pay hello"] == _play(_runner(plugin, model=_model(Step(tool="pay", prefix="")), tools=[other]))
+        assert [("desk", "note"), ("desk", "pay")] == asked(server)
