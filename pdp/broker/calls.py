@@ -18,6 +18,7 @@ from pdp.broker.admitting import Presented
 from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.observing import Observed
 from pdp.broker.sending import Answer, UpstreamFailedError
+from pdp.broker.shares import Shares
 from pdp.broker.templates import Template, UnfitArgumentsError
 from pdp.broker.using import Asked, Broker
 from pdp.broker.v1 import broker_pb2
@@ -35,7 +36,9 @@ _LOG = logging.getLogger("pdp.broker")
 
 SERVICE: Final = "pdp.broker.v1.BrokerService"
 _DOMAIN: Final = "pdp.broker.v1"
-_THREADS, _MOST_OPEN, _MOST_BYTES = 64, 64, 4 * 1024 * 1024
+_MOST_OPEN, _MOST_BYTES = 128, 4 * 1024 * 1024
+# The rest is for people, who can end what is misused.
+_MOST_CALLS: Final = 96
 _END_SECONDS: Final = 5.0
 
 
@@ -45,15 +48,16 @@ class CallFace:
     def __init__(self, broker: Broker, desk: CheckoutDesk, *, observer: DoorObserver | None = None) -> None:
         self._broker, self._desk = broker, desk
         self._observer = observer
+        self._open = Shares(_MOST_CALLS)
 
     def call(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Make one call, or end the RPC with a status."""
-        with ending_on_error(context):
+        with ending_on_error(context), self._open.taken(presenter_of(context)):
             return self._called(read(broker_pb2.CallRequest, wire), context)
 
     def checkout(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Hand out one credential, or end the RPC with a status."""
-        with ending_on_error(context):
+        with ending_on_error(context), self._open.taken(presenter_of(context)):
             return self._checked_out(read(broker_pb2.CheckoutRequest, wire), context)
 
     def _called(self, message: broker_pb2.CallRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
@@ -124,7 +128,7 @@ def serving(
 
     `services` are further ones with their handlers.
     """
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="pdp-broker-call")
+    threads = ThreadPoolExecutor(_MOST_OPEN, thread_name_prefix="pdp-broker-call")
     options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", _MOST_BYTES))
     server = grpc.server(threads, options=options, maximum_concurrent_rpcs=_MOST_OPEN)
     methods = {"Call": face.call, "Checkout": face.checkout}

@@ -20,6 +20,7 @@ from pdp.broker.headers import HeadersError, of_request
 from pdp.broker.observing import Observed
 from pdp.broker.replies import ClientGoneError, Reply
 from pdp.broker.sending import UpstreamFailedError
+from pdp.broker.shares import Shares
 from pdp.broker.templates import METHODS, UpstreamRequest
 from pdp.broker.underway import Running
 from pdp.broker.upstream import ForeignTargetError, required_target
@@ -29,7 +30,7 @@ from pdp.calltokens.asgi import Receive, Scope, Send, presenter_of
 from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.calltokens.requests import mcp_call, message_in
-from pdp.errors import NotFoundError, PDPError, UnavailableError
+from pdp.errors import NotFoundError, OverloadedError, PDPError, UnavailableError
 from pdp.observer import DoorObserver, Refusal
 
 _LOG = logging.getLogger("pdp.broker")
@@ -39,7 +40,7 @@ ORIGIN: Final = "pdp-upstream"
 _MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _BODY_SECONDS: Final = 30.0
 # Each open answer has a thread.
-MOST_OPEN: Final = 64
+MOST_OPEN: Final = 128
 # What calls no tool of a server of MCP, and does nothing but begin, keep and end a conversation, and list.
 _GREETINGS: Final = frozenset(
     {"initialize", "notifications/initialized", "notifications/cancelled", "ping", "tools/list"}
@@ -89,8 +90,7 @@ class ProxyFace:
         self._broker = broker
         self._observer = observer
         self._presenter = presenter
-        self._most_open = most_open
-        self._open = 0
+        self._open = Shares(most_open)
         self._threads = ThreadPoolExecutor(most_open, thread_name_prefix="pdp-broker-proxy")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,16 +114,15 @@ class ProxyFace:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
-        if self._open >= self._most_open:
-            self._refused(Refusal.TOO_MANY)
-            raise _RefusedError(_UNAVAILABLE, "too many requests are open: try again later")
-        self._open += 1
+        presenter = self._presenter(scope)
         try:
-            request = await self._read(scope, receive)
-            asked, greets = self._asked(request, self._presenter(scope))
-            await self._pass(asked, greets, receive, reply, request)
-        finally:
-            self._open -= 1
+            with self._open.taken(presenter):
+                request = await self._read(scope, receive)
+                asked, greets = self._asked(request, presenter)
+                await self._pass(asked, greets, receive, reply, request)
+        except OverloadedError as error:
+            self._refused(Refusal.TOO_MANY)
+            raise _RefusedError(_UNAVAILABLE, str(error)) from None
 
     async def _pass(self, asked: Asked, greets: bool, receive: Receive, reply: Reply, request: _Request) -> None:  # noqa: FBT001 - whether, and what
         loop = asyncio.get_running_loop()

@@ -165,10 +165,14 @@ def test_an_upstream_that_fails_is_not_asked_again(here: World) -> None:
 
 def test_too_many_open_requests_and_too_large_bodies_are_refused(here: World) -> None:
     """Before anything is used up."""
-    full = ProxyFace(here.broker, presenter=lambda _: PRESENTER, most_open=1)
-    full._open = 1
+    presenters = [PRESENTER, Presenter()]
+    full = ProxyFace(here.broker, presenter=lambda _: presenters[0], most_open=2)
 
-    assert 503 == request(full, "GET", "/github/repos/x", {"pdp-call-token": token()}).status
+    with full._open.taken(PRESENTER):
+        assert 503 == request(full, "GET", "/github/repos/x", {"pdp-call-token": token()}).status
+        presenters.pop(0)
+        # It has room, and its token is another one's.
+        assert 403 == request(full, "GET", "/github/repos/x", {"pdp-call-token": token()}).status
     assert 413 == ask(here, "POST", body=b"x" * (4 * 1024 * 1024 + 1)).status
 
 
