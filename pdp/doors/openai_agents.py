@@ -81,7 +81,8 @@ class PDPGuardrails:
     async def _ask(self, data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
         context = data.context
         call = FrameworkCall(
-            name=context.tool_name,
+            # With the namespace, if it has one: tools of two may have the same name.
+            name=context.qualified_tool_name,
             arguments=context.tool_arguments,
             tool_call_id=context.tool_call_id,
             run=context.context,

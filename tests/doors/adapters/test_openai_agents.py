@@ -21,6 +21,7 @@ from agents import (
     Usage,
     WebSearchTool,
     default_tool_error_function,
+    tool_namespace,
     tool_output_guardrail,
 )
 from agents.items import TResponseStreamEvent
@@ -54,8 +55,9 @@ class ScriptedModel(Model):
         number, step = self._left.pop(0)
         step.before()
         written = step.arguments if isinstance(step.arguments, str) else json.dumps(step.arguments)
+        namespace, _, name = step.name.rpartition(".")
         call = ResponseFunctionToolCall(
-            name=step.name, arguments=written, call_id=f"call_{number}", type="function_call"
+            name=name, namespace=namespace or None, arguments=written, call_id=f"call_{number}", type="function_call"
         )
         return ModelResponse(output=[call], usage=Usage(), response_id=None)
 
@@ -109,6 +111,27 @@ def test_the_page_does_what_it_says() -> None:
 
         assert ["done"] == _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
         assert [("git", "git_log")] == asked(server)
+
+
+def test_tools_of_the_same_name_are_told_apart_by_their_namespaces() -> None:
+    """The table has them with it."""
+    notes, crm = CountedTools(), CountedTools()
+    with example("python openai-agents") as (_, session, server):
+        guardrails = PDPGuardrails(Door(session, {"notes.delete": "notes/delete", "delete": "notes/delete"}))
+        of_each = {"notes": notes, "crm": crm}
+        known = [
+            tool
+            for name, tools in of_each.items()
+            for tool in tool_namespace(name=name, description=name, tools=guardrails.guarded([_tool("delete", tools)]))
+        ]
+        model = ScriptedModel([Step(tool="notes.delete", prefix=""), Step(tool="crm.delete", prefix="")])
+        agent: Agent[Any] = Agent(name="desk", model=model, tools=known)
+        done, unknown = _shown(asyncio.run(Runner.run(agent, "go", run_config=_QUIET)))
+
+        assert "done" == done
+        assert "(unknown_tool)" in unknown
+        assert (1, 0) == (len(notes.runs), len(crm.runs))
+        assert [("notes", "delete")] == asked(server)
 
 
 def test_a_tool_that_runs_elsewhere_is_refused() -> None:
