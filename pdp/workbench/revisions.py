@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pdp.errors import ConfigurationError
+from pdp.foundation.printable import visible
 
 _SECONDS = 60
 _FILE_MODES = (b"100644", b"100755")
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 @contextmanager
@@ -45,6 +47,9 @@ def _check_out(source: str, folder: str, target: Path) -> None:
         mode, _, blob = details.split()[:3]
         if mode in _FILE_MODES:
             file = target / os.fsdecode(name)
+            # git writes no such name when it checks a tree out, but it lists one.
+            if not _NO_NAMES.isdisjoint(os.fsdecode(name).split("/")):
+                raise ConfigurationError(f"`{source}` holds a file outside its folder: `{visible(os.fsdecode(name))}`")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(_git(["cat-file", "blob", blob.decode("ascii")], source))
 

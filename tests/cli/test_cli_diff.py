@@ -33,10 +33,17 @@ def written(folder: Path, more: str = "", cases: str = CASES) -> Path:
     return folder
 
 
-def git(*words: str) -> None:
-    """Run git in the current folder, with a name and an address."""
+def git(*words: str, stdin: bytes = b"") -> str:
+    """Run git in the current folder, with a name and an address; return what it prints."""
     who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *who, *words], check=True, capture_output=True)
+    done = subprocess.run(["git", *who, *words], check=True, capture_output=True, input=stdin)
+    return done.stdout.decode().strip()
+
+
+def tree(entries: dict[str, str]) -> str:
+    """Write a tree of git by the names and ids of files, whatever the names are; return its id."""
+    listed = (b"100644 " + name.encode() + b"\0" + bytes.fromhex(blob) for name, blob in entries.items())
+    return git("hash-object", "-t", "tree", "-w", "--stdin", "--literally", stdin=b"".join(listed))
 
 
 def test_equal_bundles(run: Run) -> None:
@@ -142,6 +149,20 @@ def test_revisions_of_git(run: Run, revision: str) -> None:
 
     assert 2 == done.exit_code
     assert "newly allowed: 1" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "tests//../../outside", "."])
+def test_revision_with_a_file_outside_its_folder(run: Run, tmp_path: Path, name: str) -> None:
+    """Git lists names out of the folder, so the author of a commit could have any file written."""
+    name = str(tmp_path / "outside") if name.startswith("/") else name
+    git("init")
+    commit = git("commit-tree", "-m", "first", tree({name: git("hash-object", "-w", "--stdin", stdin=b"x")}))
+
+    done = run("diff", f"{commit}:.", str(written(Path("policies"))))
+
+    assert 2 == done.exit_code
+    assert f"holds a file outside its folder: `{name}`" in done.stderr
+    assert not (tmp_path / "outside").exists()
 
 
 def test_two_revisions_from_below_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
