@@ -163,7 +163,7 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
 
 def _facts(manifest: Section) -> RecordType:
     try:
-        return facts_type(manifest.get("caller_facts") or {})
+        return facts_type(manifest.get("caller_facts"))
     except ValueError as error:
         raise BundleError((manifest.problem(f"`caller_facts`: {error}", "caller_facts"),)) from None
 

@@ -174,7 +174,7 @@ class _OverlayReader:
         said, kinds = entry["targets"], ", ".join(f"`{kind}`" for kind in KINDS)
         if isinstance(said, Section):
             for path, kind in said.items():
-                if kind not in KINDS:
+                if not isinstance(kind, str) or kind not in KINDS:
                     self.problems.append(
                         said.problem(unknown("kind of target", str(kind), KINDS) + f" (one of {kinds})", path)
                     )

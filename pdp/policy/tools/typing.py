@@ -60,25 +60,39 @@ def input_type(schema: object) -> RecordType | None:
     return _SchemaReader(schema).read()
 
 
-def facts_type(declared: Mapping[str, Any]) -> RecordType:
+def facts_type(declared: object) -> RecordType:
     """Read the `caller_facts` of a bundle: `properties` as in JSON Schema, and `required`.
 
     Here `type: decimal` is a type too, and every fact must have a type that Cedar can express.
     Raise `ValueError` with one line that names the fact.
     """
-    for key in declared:
-        if key not in ("properties", "required"):
-            raise ValueError(f"unknown key: `{key}`; known are `properties` and `required`")
-    names = _object(declared.get("properties"))
-    for name in _list(declared.get("required")):
+    names, required = _declared_facts(declared)
+    for name in required:
         if name not in names:
             raise ValueError(f"`{name}` is required but not declared")
     if "id" in names:
         raise ValueError("`id` is the caller's own id; choose another name for the fact")
-    facts = _SchemaReader(dict(declared), decimals=True).read() or RecordType()
+    facts = _SchemaReader({"properties": names, "required": required}, decimals=True).read() or RecordType()
     for label, reason in facts.opaque_labels().items():
         raise ValueError(f"`{label}` must have a type that Cedar can express; it is {reason}")
     return facts
+
+
+def _declared_facts(declared: object) -> tuple[dict[str, Any], list[str]]:
+    """Return the `properties` and `required` of a bundle's `caller_facts`."""
+    if declared is None:
+        return {}, []
+    if not isinstance(declared, dict):
+        raise ValueError("must be a mapping with `properties` and `required`")  # noqa: TRY004 - as for a wrong key
+    for key in declared:
+        if key not in ("properties", "required"):
+            raise ValueError(f"unknown key: `{key}`; known are `properties` and `required`")
+    names, required = declared.get("properties") or {}, declared.get("required") or []
+    if not isinstance(names, dict) or not all(isinstance(one, dict) for one in names.values()):
+        raise ValueError("`properties` must be a mapping of facts, such as `workstation: {type: string}`")
+    if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+        raise ValueError("`required` must be a list of facts")
+    return names, required
 
 
 def terms_type(declared: Mapping[str, Any]) -> RecordType:

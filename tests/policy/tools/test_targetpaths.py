@@ -54,6 +54,7 @@ def test_an_overlay_names_paths_and_kinds() -> None:
 @pytest.mark.parametrize(
     ("overlay", "problem"),
     [
+        ("targets: {to: [iban]}", "tools/s.yaml:4: unknown kind of target: `['iban']`"),
         ("targets: [urll]", "tools/s.yaml:4: unknown parameter of `pay`: `urll`; did you mean `url`?"),
         (
             "targets: ['payments[].ibam']",

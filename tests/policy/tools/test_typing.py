@@ -427,7 +427,10 @@ def test_facts() -> None:
 
     assert facts.cedar() == '{ "level": Long, "price"?: decimal }'
     assert facts.required == ("level",)
-    assert facts_type({}).required == ()
+    assert facts_type({}).required == facts_type(None).required == ()
+
+
+FACTS_FORM = "`properties` must be a mapping of facts, such as `workstation: {type: string}`"
 
 
 @pytest.mark.parametrize(
@@ -436,13 +439,18 @@ def test_facts() -> None:
         ({"properties": {"id": STRING}}, "`id` is the caller's own id; choose another name for the fact"),
         ({"properties": {"a": STRING}, "required": ["b"]}, "`b` is required but not declared"),
         ({"property": {}}, "unknown key: `property`; known are `properties` and `required`"),
+        (3, "must be a mapping with `properties` and `required`"),
+        ({"properties": ["a"]}, FACTS_FORM),
+        ({"properties": {"a": "string"}}, FACTS_FORM),
+        ({"properties": {"a": STRING}, "required": "a"}, "`required` must be a list of facts"),
+        ({"properties": {"a": STRING}, "required": [["a"]]}, "`required` must be a list of facts"),
         (
             {"properties": {"a": {"type": "object"}}},
             "`a` must have a type that Cedar can express; it is a free-form object",
         ),
     ],
 )
-def test_bad_facts(declared: dict[str, Any], problem: str) -> None:
+def test_bad_facts(declared: object, problem: str) -> None:
     """A fact that no policy could read is refused when the bundle is loaded."""
     with pytest.raises(ValueError, match=r"`") as refusal:
         facts_type(declared)
