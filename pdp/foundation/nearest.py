@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _ALIKE = 0.6
+# Comparing takes the square of the length, and a name can be as long as the file that holds it.
+_LONGEST = 256
 
 
 def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str:
     """Return the known name with the most similar spelling; empty when none is `alike` (0 to 1).
 
-    Comparing takes the square of the length: limit the length of untrusted text first.
+    None is alike to a name of more than 256 characters.
     """
+    if len(name) > _LONGEST:
+        return ""
     return next(iter(get_close_matches(name, tuple(known), n=1, cutoff=alike)), "")
 
 

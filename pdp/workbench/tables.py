@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 from pdp.errors import Problem
@@ -17,6 +18,8 @@ EARLIER_KEYS = ("call", "labels", "failed", "result")
 EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
 
+# A table of a few lines can have more cells than memory holds.
+_MOST_CASES = 100_000
 _BASES = {basis.value: basis for basis in Basis}
 _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
@@ -61,7 +64,10 @@ class CaseReader:
                 self._fields.problem(entry.problem(f"case `{name}` appears twice; first at line {seen[name]}", "case"))
             elif name:
                 seen[name] = entry.lines["case"]
-            found += self._case(entry, name)
+            found += islice(self._case(entry, name), _MOST_CASES + 1 - len(found))
+            if len(found) > _MOST_CASES:
+                self._fields.problem(entry.problem(f"more than {_MOST_CASES} cases in one file"))
+                break
         return tuple(found)
 
     def _case(self, entry: Section, name: str) -> Iterator[Case]:

@@ -118,6 +118,22 @@ def test_a_slip_in_a_history_has_its_line() -> None:
     )
 
 
+def test_table_with_more_cells_than_memory_holds() -> None:
+    """A few lines can name a billion cases; reading stops at a bound."""
+    sessions, calls = ([f"{letter}{number}" for number in range(320)] for letter in "sc")
+    text = "".join(
+        (
+            "sessions:\n",
+            *(f"  {name}: {{user: alice, agent: coder, tools: [files/*]}}\n" for name in sessions),
+            "calls:\n",
+            *(f"  {name}: {{tool: files/read}}\n" for name in calls),
+            f"cases:\n- {{case: all, sessions: [{', '.join(sessions)}], calls: [{', '.join(calls)}], expect: deny}}\n",
+        )
+    )
+
+    assert ["tests/files_test.yaml:644: more than 100000 cases in one file"] == problems(text)
+
+
 def test_step_takes_the_place_of_a_call() -> None:
     """A case may be about a step of a session."""
     (case,) = suite("  - {case: one, session: work, step: approve, expect: allow}\n").cases

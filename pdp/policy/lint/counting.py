@@ -52,7 +52,7 @@ def _findings(policy: LintPolicy, contents: Contents, *, counts: bool) -> Iterat
         )
     named, known = CountedNames.of([reads]).all, {*RISKS, *contents.groups, *contents.catalogue.tools}
     for name in sorted(named - known):
-        near = nearest(name[:256], known)
+        near = nearest(name, known)
         yield Finding(
             message=f"policy `{policy.id}` reads how often `{name}` was called: no tool and no group has this name",
             help=f"did you mean `{near}`?" if near else "`pdp tools list` shows the tools and their groups",
