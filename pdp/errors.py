@@ -119,7 +119,15 @@ class InvalidArgumentsError(PDPError):
 
 
 class InvalidJSONError(PDPError):
-    """A text is not strict JSON within the limits; the message holds no value of it."""
+    """A text is not strict JSON within the limits; the message holds no value of it.
+
+    `line` and `column` count from 1 within the text; 0 where no place is known.
+    """
+
+    def __init__(self, problem: str, *, line: int = 0, column: int = 0) -> None:
+        super().__init__(f"{problem} (line {line}, column {column})" if line else problem)
+        self.line = line
+        self.column = column
 
 
 class UnsafePolicyError(PDPError):

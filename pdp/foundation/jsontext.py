@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate, chain
@@ -56,7 +57,10 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
     except UnicodeDecodeError:
         raise InvalidJSONError("not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise InvalidJSONError(f"not JSON (at character {error.pos})") from None
+        # No program shows the mark with which some editors begin a file.
+        mark = not error.pos and text.startswith(BOM_UTF8)
+        problem = "not JSON: it begins with a byte order mark; save it without one" if mark else "not JSON"
+        raise InvalidJSONError(problem, line=error.lineno, column=error.colno) from None
     except (RecursionError, ValueError, InvalidOperation):
         # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent too large
         # for a `Decimal`.

@@ -54,8 +54,8 @@ def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> S
     """
     try:
         text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BundleError((Problem(file, 0, "not UTF-8"),)) from None
+    except UnicodeDecodeError as error:
+        raise BundleError((Problem(file, content.count(b"\n", 0, error.start) + 1, "not UTF-8"),)) from None
     if found := _DIRECTIVE.search(text):
         line = 1 + text.count("\n", 0, found.end())
         raise BundleError((Problem(file, line, "a line must not begin with `%`: directives are not allowed"),))

@@ -183,7 +183,7 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "text", "expected"),
     [
-        (("files", "-"), "{", "error: stdin: not JSON (at character 1)"),
+        (("files", "-"), "{", "error: stdin: not JSON (line 1, column 2)"),
         (("files", "-"), "{}", "error: stdin: not a `tools/list` answer: a list of tools is expected"),
         (("files", "-"), '{"tools": [], "nextCursor": "2"}', "error: stdin: one page of several"),
         (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` appears twice"),

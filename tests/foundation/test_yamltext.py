@@ -34,7 +34,7 @@ def test_times_are_text_where_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"a: 1\nb: \xff", "f: not UTF-8"),
+        (b"a: 1\nb: \xff", "f:2: not UTF-8"),
         (b"a: 1\nb: [1,\n", "f:3: not YAML: did not find expected node content"),
         (b"a: 1\nb: c: d\n", "f:2: not YAML: mapping values are not allowed in this context"),
         ("# ä\na: \x1b[31m".encode(), "f:2: not YAML: control characters are not allowed"),

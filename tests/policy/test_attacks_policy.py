@@ -16,6 +16,7 @@ import pytest
 from pdp.bundles.watching import FolderWatch
 from pdp.errors import BundleError, InvalidJSONError
 from pdp.foundation.jsontext import parse
+from pdp.foundation.nearest import nearest
 from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.analysis import reads
@@ -41,6 +42,28 @@ def test_scalars_that_yaml_cannot_make_are_problems(scalar: str) -> None:
         load_section("directory.yaml", f"a: 1\nb: {scalar}".encode())
 
     assert ("directory.yaml", 2) == (caught.value.problems[0].file, caught.value.problems[0].line)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a: 1\nb: \xff\n", "directory.yaml:2: not UTF-8"),
+        ("a: 1\n".encode("utf-16"), "directory.yaml:1: not UTF-8"),
+        (b"a: 1\nb: \x07\n", "directory.yaml:2: not YAML: control characters are not allowed"),
+    ],
+)
+def test_bytes_that_yaml_cannot_hold_have_their_line(content: bytes, problem: str) -> None:
+    """In a long file, a byte that no editor shows is found by its line alone."""
+    with pytest.raises(BundleError) as caught:
+        load_section("directory.yaml", content)
+
+    assert problem == str(caught.value)
+
+
+def test_long_names_are_compared_with_no_other() -> None:
+    """Comparing takes the square of the length: a name that fills a file would take hours."""
+    assert "a" * 255 == nearest("a" * 256, ["a" * 255])
+    assert "" == nearest("a" * 257, ["a" * 256])
 
 
 @pytest.mark.parametrize("name", [b"\xff.cedar", b"a\nb.cedar"])
@@ -188,4 +211,4 @@ def test_string_without_an_end_takes_no_time() -> None:
 
     done = subprocess.run([sys.executable, "-c", script], timeout=15, capture_output=True, text=True, check=True)
 
-    assert "not JSON (at character 121)\n" == done.stdout
+    assert "not JSON (line 1, column 122)\n" == done.stdout

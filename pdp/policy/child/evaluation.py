@@ -132,7 +132,7 @@ def _request(text: str, field: str) -> JSON:
         scan_json(text)
         request = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InvalidRequestError(field, f"not JSON (at character {error.pos})") from None
+        raise InvalidRequestError(field, f"not JSON (line {error.lineno}, column {error.colno})") from None
     except InvalidJSONError as error:
         _refuse(field, error)
     except ValueError:

@@ -31,8 +31,10 @@ def entities_problem(text: str, schema: cedarpy.Schema | None) -> tuple[str, str
     """
     try:
         entities = json.loads(text)
-    except ValueError as error:
-        return "", f"not JSON (at character {error.pos})" if isinstance(error, json.JSONDecodeError) else "not JSON"
+    except json.JSONDecodeError as error:
+        return "", f"not JSON (line {error.lineno}, column {error.colno})"
+    except ValueError:
+        return "", "not JSON"
     if not isinstance(entities, list):
         return "", "must be a list of entities"
     seen: dict[str, int] = {}

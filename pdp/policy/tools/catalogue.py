@@ -250,7 +250,7 @@ class _ServerReader:
         try:
             entries = tool_definitions(content)
         except InvalidJSONError as error:
-            self._add(str(error))
+            self.problems.append(Problem(self._catalogue_file, error.line, str(error), column=error.column))
             return None
         for entry in entries:
             name = entry.get("name")

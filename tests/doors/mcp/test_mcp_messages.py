@@ -29,7 +29,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an empty batch": (b"[]", "not a JSON object: a batch is not a message"),
     "a text": (b'"tools/call"', "not a JSON object: a batch is not a message"),
     "null": (b"null", "not a JSON object: a batch is not a message"),
-    "a byte order mark": (b"\xef\xbb\xbf" + called(), "not JSON"),
+    "a byte order mark": (
+        b"\xef\xbb\xbf" + called(),
+        "not JSON: it begins with a byte order mark; save it without one",
+    ),
     "UTF-16": (called().decode().encode("utf-16"), "not UTF-8"),
     "UTF-16 without a mark": (called().decode().encode("utf-16-le"), "not JSON"),
     "UTF-32": (called().decode().encode("utf-32"), "not UTF-8"),
@@ -125,7 +128,7 @@ def test_what_is_no_message_is_refused(name: str) -> None:
     with pytest.raises(InvalidMessageError) as refused:
         Message.read(raw)
 
-    assert why == str(refused.value).partition(" (at character")[0]
+    assert why == str(refused.value).partition(" (line")[0]
 
 
 @pytest.mark.parametrize(

@@ -553,7 +553,13 @@ def test_a_resource_needs_what_the_policies_see() -> None:
 
 
 BAD_CATALOGUES = [
-    ("tools/s.json", "{", "tools/s.json: not JSON (at character 1)"),
+    ("tools/s.json", "{", "tools/s.json:1: not JSON (line 1, column 2)"),
+    ("tools/s.json", '[\n  {"name": a}]', "tools/s.json:2: not JSON (line 2, column 12)"),
+    (
+        "tools/s.json",
+        "\ufeff[]",
+        "tools/s.json:1: not JSON: it begins with a byte order mark; save it without one (line 1, column 1)",
+    ),
     ("tools/s.json", '{"tools": {}}', "tools/s.json: not a `tools/list` answer: a list of tools is expected"),
     ("tools/s.json", "[1]", "tools/s.json: not a `tools/list` answer: a list of tools is expected"),
     (
@@ -611,7 +617,7 @@ def test_all_problems_are_reported_together() -> None:
         "tools/a.yaml:3:",
         "tools/a.yaml:1:",
         "tools/a.yaml:2:",
-        "tools/b.json:",
+        "tools/b.json:1:",
     ]
 
 
