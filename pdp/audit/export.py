@@ -11,6 +11,7 @@ from itertools import islice
 from typing import IO, Any, Final
 from unicodedata import normalize
 
+from pdp.audit.rows import encodable
 from pdp.audit.values import Found
 from pdp.foundation.printable import visible
 
@@ -110,6 +111,8 @@ def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
         for rows in _batches(row_of_record(found.record()) for found in records):
             for row in rows:
                 row["time"] = datetime.fromisoformat(row["time"])
+                row |= {name: encodable(row[name]) for name in TEXTS}
+                row |= {name: [encodable(one) for one in row[name]] for name in LISTS}
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             count += len(rows)
     return count

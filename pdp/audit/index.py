@@ -178,9 +178,8 @@ class AuditIndex:
             raise UnavailableError(f"the index of the record is damaged and is being rebuilt: `{self.file}`") from None
         except (apsw.Error, OSError) as error:
             problem = getattr(error, "strerror", None) or str(error) or "input or output failed"
-            raise UnavailableError(
-                f"the index of the record cannot be used: `{self.file}`: {problem.lower()}"
-            ) from None
+            file = getattr(error, "filename", None) or self.file
+            raise UnavailableError(f"the index of the record cannot be used: `{file}`: {problem.lower()}") from None
 
     # Reading the log.
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import apsw
 
+from pdp.audit.rows import encodable
 from pdp.errors import ConfigurationError
 from pdp.foundation.sqlite import committing
 from pdp.observer import EventKind
@@ -130,13 +131,8 @@ def _take_issues(database: apsw.Connection, server: Path) -> str:
                 facts = facts_of(record)
                 of_token = (text_of(facts, "token_id"), text_of(facts, "decision_id"))
                 people = (text_of(record, name) for name in ("session_id", "user", "agent", "tenant"))
-                yield (
-                    *of_token,
-                    *people,
-                    text_of(facts, "action"),
-                    text_of(facts, "audience"),
-                    text_of(record, "time"),
-                )
+                others = (text_of(facts, "action"), text_of(facts, "audience"), text_of(record, "time"))
+                yield tuple(map(encodable, (*of_token, *people, *others)))
 
     database.executemany(_ISSUED, issues())
     return begins
@@ -148,7 +144,8 @@ def _by_token(use: SecretUse) -> bool:
 
 
 def _row(use: SecretUse) -> tuple[str | int, ...]:
-    return tuple(getattr(use, name) for name in _COLUMNS)
+    values = (getattr(use, name) for name in _COLUMNS)
+    return tuple(encodable(value) if isinstance(value, str) else value for value in values)
 
 
 def _unmatched(row: tuple[Any, ...]) -> Unmatched:

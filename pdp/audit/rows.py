@@ -150,7 +150,7 @@ def row_of(line: bytes) -> Row | None:
         crc32(line),
         at,
         deed,
-        _storable(text_of(record, "id") or text_of(facts_of(record), "decision_id")) or None,
+        encodable(text_of(record, "id") or text_of(facts_of(record), "decision_id")) or None,
         until,
         int(record.get("outcome") == "allow") if kind == DECISION else None,
     )
@@ -170,8 +170,8 @@ def row_of(line: bytes) -> Row | None:
         text_of(record, "basis"),
     )
     logged = logged_values(record) if "arguments" in record else ()
-    arguments = {(_storable(name), value_digest(text)) for name, text in logged}
-    return Row(own, tuple(map(_storable, texts)), tuple(arguments))
+    arguments = {(encodable(name), value_digest(text)) for name, text in logged}
+    return Row(own, tuple(map(encodable, texts)), tuple(arguments))
 
 
 def time_of(line: bytes) -> int | None:
@@ -188,8 +188,8 @@ def micros_of(text: str) -> int:
     return round(moment.timestamp() * 1_000_000)
 
 
-def _storable(text: str) -> str:
-    """Return a text as SQLite can hold it: with a `?` for half of a character, which an agent can have written."""
+def encodable(text: str) -> str:
+    """Return a text as UTF-8 can hold it: with a `?` for half of a character, which an agent can have written."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 

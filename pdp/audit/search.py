@@ -13,7 +13,7 @@ from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Sele
 from pdp.audit.where import Where
 from pdp.errors import NotFoundError
 from pdp.observer import EventKind
-from pdp.record.fields import object_of
+from pdp.record.fields import object_of, text_of
 
 _BATCH = 1000
 # For one decision; a request with more tries is not one decision any more.
@@ -146,10 +146,10 @@ class Search:
     def _approval(self, facts: SessionFacts) -> Approval:
         where = Where().name("r.session", facts.session_id)
         where.condition(f"r.deed IN ({Deed.REQUESTED:d}, {Deed.APPROVED:d}, {Deed.DELEGATED:d})")
-        by_kind = {str(one["kind"]): one for one in (found.record() for found in self._found(where.clause, where))}
+        by_kind = {text_of(one, "kind"): one for one in (found.record() for found in self._found(where.clause, where))}
         requested = by_kind.get(EventKind.SESSION_REQUESTED, {})
         approved = by_kind.get(EventKind.SESSION_APPROVED, {})
-        asked, granted = requested.get("facts", {}), approved.get("facts", {})
+        asked, granted = object_of(requested, "facts"), object_of(approved, "facts")
         bound = {**asked, **granted}
         return Approval(
             session_id=facts.session_id,

@@ -9,7 +9,7 @@ from pathlib import Path
 from zlib import crc32
 
 from pdp.limits import RECORD_LINE_BYTES
-from pdp.record.segments import segments_by_chain
+from pdp.record.segments import open_segment, segments_by_chain
 
 _MARK_BYTES = 4096
 
@@ -62,7 +62,7 @@ def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
 
     Text after the last newline is still being written, or was cut by a crash, and is left for later.
     """
-    with path.open("rb", buffering=0) as file:
+    with open_segment(path) as file:
         content = _read(file.fileno(), start, min(end - start, most_bytes))
         while b"\n" not in content and start + len(content) < end and len(content) < RECORD_LINE_BYTES:
             more = _read(file.fileno(), start + len(content), min(end - start - len(content), most_bytes))
@@ -79,7 +79,7 @@ def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
 
 def whole_bytes(path: Path) -> int:
     """Return how many bytes of a file are whole lines."""
-    with path.open("rb", buffering=0) as file:
+    with open_segment(path) as file:
         end = os.fstat(file.fileno()).st_size
         while end > 0:
             start = max(end - _MARK_BYTES, 0)
@@ -95,7 +95,7 @@ def mark_of(path: Path, end: int) -> int:
 
     It detects a file that was replaced. `pdp audit verify` finds changes in between.
     """
-    with path.open("rb", buffering=0) as file:
+    with open_segment(path) as file:
         head = os.pread(file.fileno(), min(end, _MARK_BYTES), 0)
         tail = os.pread(file.fileno(), min(end, _MARK_BYTES), max(end - _MARK_BYTES, 0))
     return crc32(tail, crc32(head))

@@ -40,10 +40,14 @@ def visible(text: str, *, kept: str = "") -> str:
 
 def visible_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a value as indented JSON with the same characters escaped; its value is unchanged."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    if text.isascii():
+    return escaped_json(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def escaped_json(text: str) -> str:
+    """Return a JSON text with the same characters escaped."""
+    if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return "".join(one if _is_seen(one) or one == "\n" else json.dumps(one)[1:-1] for one in text)
+    return "".join(one if _is_seen(one) or one in "\n\t" else json.dumps(one)[1:-1] for one in text)
 
 
 def forges(text: str, *, lines: bool = False) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pdp.record.envelope import parse_line
-from pdp.record.segments import segments_by_chain
+from pdp.record.segments import lines_of, open_segment, segments_by_chain
 
 
 class Located(NamedTuple):
@@ -38,8 +38,8 @@ def read_records(folder: Path, *, on_broken: Callable[[Path, int], None] | None 
 
 def read_segment(path: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
     """Yield the records of one file in order, as `read_records` does."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+    with open_segment(path) as file:
+        for number, line in enumerate(lines_of(file), start=1):
             record = parse_line(line) if line.endswith(b"\n") else None
             if record is not None:
                 yield Located(path, number, record)

@@ -5,12 +5,15 @@ A chain is what one worker writes, across restarts: `record-<chain>-<number>.jso
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.envelope import NOTHING_BEFORE, hash_of, place_of
 
 _NAME = re.compile(r"record-([0-9a-f]{12})-([0-9]{6,})\.jsonl")
@@ -62,9 +65,29 @@ def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
     return {chain: tuple(sorted(found[chain], key=lambda one: one.number)) for chain in sorted(found)}
 
 
+def open_segment(path: Path) -> BinaryIO:
+    """Open a segment for reading. Raise `OSError` for what is no file.
+
+    In a folder from others, a pipe would never answer and a device never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines; of one that is too long for a record, only an end."""
+    while line := file.readline(RECORD_LINE_BYTES):
+        yield line if line.endswith(b"\n") or len(line) < RECORD_LINE_BYTES else b"\n"
+        while len(line) == RECORD_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(RECORD_LINE_BYTES)
+
+
 def lines_backwards(path: Path) -> Iterator[bytes]:
     """Yield the whole lines of a file, last to first, without newlines. An incomplete last line is left out."""
-    with path.open("rb") as file:
+    with open_segment(path) as file:
         place, rest, whole = file.seek(0, os.SEEK_END), b"", False
         while place:
             size = min(_BLOCK_BYTES, place)

@@ -5,17 +5,17 @@ Each chain is read once from its beginning, line by line: memory does not grow w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.chain import UNSIGNED_RECORDS
 from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import NO_HEAD, Head, Segment, head_written, segment_of, segments_by_chain
+from pdp.record.segments import NO_HEAD, Head, Segment, head_written, lines_of, segment_of, segments_by_chain
 from pdp.record.slot import held
 
 # A record that was replaced as a whole has as many findings as lines.
@@ -254,7 +254,7 @@ class ChainReader:
             return 0
         self._at.final = self._at.followed = False
         with segment.path.open("rb") as file:
-            for self._line, line in enumerate(_lines(file), start=1):
+            for self._line, line in enumerate(lines_of(file), start=1):
                 if line.endswith(b"\n"):
                     self._record(line[:-1], segment)
                 elif not (last and growing):
@@ -373,11 +373,3 @@ def _break(expected: int, found: int) -> str:
 def _first_line(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.readline(RECORD_LINE_BYTES).rstrip(b"\n")
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; of one that is too long for a record, only its first bytes and an end."""
-    while line := file.readline(RECORD_LINE_BYTES):
-        yield line if line.endswith(b"\n") or len(line) < RECORD_LINE_BYTES else b"\n"
-        while len(line) == RECORD_LINE_BYTES and not line.endswith(b"\n"):
-            line = file.readline(RECORD_LINE_BYTES)

@@ -18,9 +18,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final
 
+from pdp.audit.rows import micros_of
 from pdp.audit.values import listed
 from pdp.clock import Deadline
 from pdp.decision.visibility import facts_without_arguments
@@ -32,6 +32,7 @@ from pdp.policy.engine import Foreseen
 from pdp.policy.obligations import parameters_json
 from pdp.policy.terms import sample_terms
 from pdp.record.entry import obligation_fields
+from pdp.record.fields import facts_of, object_of, text_of
 from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
 Record = Mapping[str, Any]
@@ -100,7 +101,7 @@ class _Sessions:
     approved: dict[str, _Approved] = field(default_factory=dict)
 
     def learn(self, record: Record) -> None:
-        kind, session_id, facts = record.get("kind"), str(record.get("session_id", "")), record.get("facts", {})
+        kind, session_id, facts = text_of(record, "kind"), text_of(record, "session_id"), facts_of(record)
         grants = facts.get("grants", "")
         cut = isinstance(grants, str) and len(grants) >= FACT_CHARACTERS
         if kind == EventKind.SESSION_APPROVED and not cut:
@@ -129,8 +130,7 @@ class _Sessions:
 
 def _labelled(decision: Record) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return the session of a decision, those above it, and the labels that it added to them."""
-    ancestors, added = (tuple(map(str, decision.get(name, ()))) for name in ("ancestors", "labels_added"))
-    return str(decision.get("session_id", "")), ancestors, added
+    return text_of(decision, "session_id"), listed(decision, "ancestors"), listed(decision, "labels_added")
 
 
 def _asked(facts: Mapping[str, Any]) -> _Asked | None:
@@ -142,7 +142,7 @@ def _asked(facts: Mapping[str, Any]) -> _Asked | None:
         environment=str(facts.get("environment", "")),
         opened_by=str(facts.get("opened_by", "")),
         labels=listed(facts, "labels"),
-        terms=tuple(sorted({**facts.get("terms", {}), **facts.get("term_digests", {})})),
+        terms=tuple(sorted({**object_of(facts, "terms"), **object_of(facts, "term_digests")})),
     )
 
 
@@ -173,17 +173,18 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
 
 
 def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
-    if record.get("policies_lifted") or record.get("basis") == Basis.APPROVAL_REQUIRED.value:
+    basis = text_of(record, "basis")
+    if record.get("policies_lifted") or basis == Basis.APPROVAL_REQUIRED.value:
         raise _UndecidableError("a person was asked, and what people answer is not in the policies")
-    if record.get("basis") not in _JUDGED:
+    if basis not in _JUDGED:
         raise _UndecidableError("not decided by the policies")
     if record.get("bundle_version") == bundle.version:
-        policies = tuple(map(str, record.get("policies", ())))
+        obligations = record.get("obligations")
         return Answer(
             allowed=record.get("outcome") == "allow",
-            basis=str(record["basis"]),
-            policies=policies,
-            obligations=_obligations(record.get("obligations", ())),
+            basis=basis,
+            policies=listed(record, "policies"),
+            obligations=_obligations(obligations if isinstance(obligations, list) else ()),
         )
     action = _action(record)
     if action not in bundle.catalogue.tools:
@@ -224,8 +225,8 @@ def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]
 
     The data is that of `bundle`.
     """
-    above = tuple(map(str, record.get("ancestors", ())))
-    ids = (str(record.get("session_id", "")), *above)
+    above = listed(record, "ancestors")
+    ids = (text_of(record, "session_id"), *above)
     return [_session(session_id, above[index:], record, sessions, bundle) for index, session_id in enumerate(ids)]
 
 
@@ -275,7 +276,11 @@ def _widening_labels(approved: _Approved, bundle: Bundle, sessions: _Sessions) -
 def _foreseen(bundle: Bundle, session: Session, record: Record) -> Foreseen:
     resource = (str(record.get("resource_type", "")), str(record["resource_id"]))
     facts = facts_without_arguments(_action(record), resource, str(record.get("caller_id", "")))
-    return bundle.foresee(session, facts, datetime.fromisoformat(str(record["time"])).timestamp(), mapped=False)
+    try:
+        at = micros_of(text_of(record, "time")) / 1e6
+    except ValueError:
+        raise _UndecidableError("the time is not in the log") from None
+    return bundle.foresee(session, facts, at, mapped=False)
 
 
 def _judgement(foreseen: Sequence[Foreseen]) -> Answer:
@@ -293,13 +298,18 @@ def _judgement(foreseen: Sequence[Foreseen]) -> Answer:
     )
 
 
-def _obligations(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def _obligations(fields: Iterable[Any]) -> tuple[str, ...]:
     """Return obligations, as records hold them, as texts."""
-    texts = (
-        f"{one['id']} {parameters_json(one['parameters']) if 'parameters' in one else one['parameters_digest']}"
-        for one in fields
-    )
-    return tuple(sorted(texts))
+    return tuple(sorted(f"{text_of(one, 'id')} {_parameters(one)}" for one in fields if isinstance(one, dict)))
+
+
+def _parameters(obligation: Mapping[str, Any]) -> str:
+    if "parameters" not in obligation:
+        return text_of(obligation, "parameters_digest")
+    try:
+        return parameters_json(obligation["parameters"])
+    except ValueError:
+        return ""
 
 
 def _action(record: Record) -> str:

@@ -33,6 +33,17 @@ def found(index: AuditIndex) -> list[str]:
     return [one.record()["id"] for one in Search(index).all(Filter(session_id="ses_1"))]
 
 
+def put_in_place(segment: Path, kind: str) -> None:
+    """Put something in the place of a segment."""
+    segment.unlink()
+    if kind == "pipe":
+        os.mkfifo(segment)
+    elif kind == "device":
+        segment.symlink_to("/dev/zero")
+    else:
+        segment.mkdir()
+
+
 @pytest.fixture
 def segment(tmp_path: Path) -> Path:
     """Return a segment with two decisions."""
@@ -109,6 +120,15 @@ def test_fields_of_other_types_are_empty(index: AuditIndex, segment: Path) -> No
 
     assert ["dec_1", "dec_2"] == found(index)
     assert 3 == len(list(Search(index).all(Filter())))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_segment_that_is_no_file_is_named(index: AuditIndex, segment: Path, kind: str) -> None:
+    """In a folder that came from others, a pipe would never answer and a device never end."""
+    put_in_place(segment, kind)
+
+    with pytest.raises(UnavailableError, match=rf"`{segment}`: is not a file"):
+        index.refresh()
 
 
 def test_new_segments_are_found_and_merged_by_time(index: AuditIndex, segment: Path) -> None:

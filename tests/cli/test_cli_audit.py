@@ -486,3 +486,48 @@ def test_a_line_is_a_line_whatever_an_agent_wrote() -> None:
     line = tail_line({"kind": "decision", "time": "t", "outcome": "deny", "server": "a", "tool": "b\n\x1b[2J\u202ec"})
 
     assert "t  deny   a/b\\n\\x1b[2J\\u202ec" == line.strip()
+
+
+ODD = [
+    '{"time":"2026-01-05T10:00:00Z","kind":["x"],"id":"dec_1","session_id":"ses_1"}',
+    '{"time":"2026-01-05T10:00:01Z","id":"dec_2","session_id":"ses_1","user":"\u202ealice\u009b2J"}',
+    '{"time":"2026-01-05\u202e10:00:02+00:00","kind":"session.requested","session_id":"ses_1","facts":"none"}',
+    '{"time":"2026-01-05T10:00:03Z","kind":"session.approved","session_id":"ses_1","facts":[]}',
+    '{"time":"2026-01-05T10:00:04Z","kind":"decision","id":"dec_3","session_id":"ses_1","policies":["\\ud800"]}',
+    '{"time":"2026-01-05T10:00:05Z","kind":"calltoken.used","session_id":"ses_1","facts":{"token_id":"\\ud800","version":"%s"}}'
+    % ("9" * 5000),
+]
+ODD_QUESTIONS = [
+    ("tail", "--no-follow"),
+    ("tail", "--no-follow", "--json"),
+    ("show", "dec_2"),
+    ("session", "ses_1"),
+    ("session", "ses_1", "--json"),
+    ("who-approved", "ses_1"),
+    ("executed-by", "session:ses_1", "--outcome", "all"),
+    ("touched", "--json"),
+    ("revoke-plan", "--since", "2026-01-01"),
+    ("export", "--format", "csv"),
+    ("export", "--format", "parquet", "--output", "odd.parquet"),
+]
+
+
+@pytest.mark.parametrize("words", ODD_QUESTIONS, ids=" ".join)
+def test_a_log_from_others_is_answered_from_whatever_it_holds(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Fields of other types are no error, and no character of the log moves or hides what the terminal shows."""
+    (tmp_path / f"record-{'a' * 12}-000001.jsonl").write_text("".join(f"{one}\n" for one in ODD), encoding="utf-8")
+
+    done = run("audit", *words, "--record", str(tmp_path))
+
+    assert (0, "") == (done.exit_code, "".join(line for line in done.stderr.splitlines() if "error" in line))
+    assert not {"\u202e", "\u009b"} & set(done.stdout)
+
+
+def test_a_number_of_others_is_none_of_ours(run: Run, tmp_path: Path) -> None:
+    """A number with more digits than any of ours does not end the comparison of records."""
+    (tmp_path / f"record-{'a' * 12}-000001.jsonl").write_text("".join(f"{one}\n" for one in ODD), encoding="utf-8")
+
+    done = run("audit", "reconcile", str(tmp_path), "--record", str(tmp_path))
+
+    assert "internal error" not in done.stderr
+    assert 1 == done.exit_code

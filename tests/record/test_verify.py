@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from pdp.errors import ConfigurationError
+from pdp.limits import RECORD_LINE_BYTES
 from pdp.model import TraceParent
 from pdp.observer import Event, EventKind
-from pdp.record import DecisionLog, Rotation, SigningKey
+from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.envelope import Place, canonical, hash_of, own_body, placed
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import Head, segments_by_chain
+from pdp.record.segments import Head, segment_of, segments_by_chain
 from pdp.record.verify import Report, verify
 from pdp.testing.clock import FakeClock
 from pdp.testing.decisions import a_decision
@@ -673,3 +674,27 @@ def test_a_wrong_signing_key_is_refused(tmp_path: Path, content: bytes | None) -
 
     with pytest.raises(ConfigurationError, match="signing key"):
         SigningKey.load(file)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_not_read_as_records(tmp_path: Path, kind: str) -> None:
+    """In a folder that came from others, a pipe would never answer and a device never end."""
+    path = segment_of(tmp_path, "a" * 12, 1).path
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+    with pytest.raises(OSError, match="is not a file"):
+        list(read_records(tmp_path))
+
+
+def test_a_line_longer_than_any_record_is_passed_over(tmp_path: Path) -> None:
+    """It is damage, and memory need not hold it."""
+    path = segment_of(tmp_path, "a" * 12, 1).path
+    path.write_bytes(b'{"a":"' + b"x" * RECORD_LINE_BYTES + b'"}\n{"a":1}\n')
+    broken: list[int] = []
+
+    (found,) = read_records(tmp_path, on_broken=lambda _, line: broken.append(line))
+
+    assert ([1], 2, {"a": 1}) == (broken, found.line, found.record)

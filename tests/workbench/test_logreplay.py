@@ -48,6 +48,7 @@ TOOLS = {"files": [tool(name, PATH, ["path"]) for name in ("read", "drop", "hide
 GATEWAY = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
+NAN = float("nan")
 FORBID = '@id("files/y") forbid (principal, action == Action::"files/read", resource)'
 READ = '@id("files/read") permit (principal, action == Action::"files/read", resource);'
 WIDENED = READ.replace(";", ' when { context.session.labels.contains("x") };')
@@ -495,3 +496,37 @@ def test_a_call_without_its_approval_is_undecided(tmp_path: Path) -> None:
         assert {"the session's approval is not in the log": 1} == compare_records(
             bundle_of(READ), bundle_of(other), kept
         ).undecided
+
+
+ODD: tuple[dict[str, Any], ...] = (
+    {"kind": "session.approved", "session_id": "s", "facts": "none"},
+    {"kind": "session.approved", "session_id": "s", "facts": {"duration": "1", "terms": 3, "tools": 3, "labels": {}}},
+    {"kind": ["decision"]},
+    {"kind": "decision", "basis": []},
+    {"kind": "decision", "basis": "permit", "session_id": "s", "ancestors": 3, "labels_added": 3},
+    {"kind": "decision", "basis": "permit", "bundle_version": "", "policies": 3, "obligations": 3},
+    {
+        "kind": "decision",
+        "basis": "permit",
+        "bundle_version": "",
+        "obligations": [3, {}, {"id": 3, "parameters": {"a": NAN}}],
+    },
+    {
+        "kind": "decision",
+        "basis": "permit",
+        "session_id": "s",
+        "server": "files",
+        "tool": "read",
+        "resource_id": "files",
+    },
+)
+
+
+def test_a_log_from_others_is_replayed_as_far_as_it_goes() -> None:
+    """Fields of other types are as if they were missing."""
+    old, new = bundle_of(READ), bundle_of(FORBID + ";")
+    records = [{name: old.version if name == "bundle_version" else value for name, value in one.items()} for one in ODD]
+
+    found = compare_records(old, new, records)
+
+    assert 5 == found.decisions

@@ -38,7 +38,7 @@ _DECIDED = frozenset({"action", "basis", "policies", "errors", "principal", "gra
 
 def event_name(record: Record) -> str:
     """Return the event in a word: `allow`, `deny`, `approved`, `bundle.activated`."""
-    if record["kind"] == DECISION:
+    if text_of(record, "kind") == DECISION:
         return text_of(record, "outcome")
     return text_of(record, "kind").removeprefix("session.")
 
@@ -51,7 +51,7 @@ def resource_name(record: Record) -> str:
 
 def subject(record: Record) -> str:
     """Return the subject of an entry: tool and resource, or who changed the session."""
-    if record["kind"] == DECISION:
+    if text_of(record, "kind") == DECISION:
         tool = f"{text_of(record, 'server')}/{text_of(record, 'tool')}"
         resource = resource_name(record)
         return f"{tool} on {resource}" if resource else tool
@@ -61,14 +61,14 @@ def subject(record: Record) -> str:
 
 def reason(record: Record) -> str:
     """Return an entry's reasons: a call's basis and policies, or an event's facts."""
-    if record["kind"] == DECISION:
+    if text_of(record, "kind") == DECISION:
         named_ones = [*_list(record, "policies"), *_list(record, "errors")]
         detail = text_of(record, "detail")
         lists = {name: added for name in _LISTS if (added := _list(record, name))}
         pairs = map(_pair, [*object_of(record, "arguments").items(), *lists.items(), *_numbers(record)])
         return " ".join([text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *pairs])
     facts = facts_of(record)
-    if record["kind"] == EventKind.SESSION_DECIDED:
+    if text_of(record, "kind") == EventKind.SESSION_DECIDED:
         said = {name: value for name, value in facts.items() if name in _DECIDED}
         return " ".join([str(facts.get("outcome", "")), *map(_pair, sorted(said.items()))])
     caller = text_of(record, "caller_id")
@@ -124,7 +124,7 @@ def _pair(item: tuple[str, object]) -> str:
 
 
 def _print_head(record: Record, console: Console) -> None:
-    time, event = f"{record['time'][:_MILLISECONDS]}Z", event_name(record)
+    time, event = visible(f"{record['time'][:_MILLISECONDS]}Z"), event_name(record)
     shown = f"{visible(event):<{_EVENT_CHARACTERS}}"
     first, *rest = _lines(subject(record), console, len(time) + len(shown) + 4) or [""]
     if console.is_terminal:

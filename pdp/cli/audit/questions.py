@@ -25,7 +25,8 @@ from pdp.cli.options import json_option
 from pdp.cli.output import print_json
 from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
-from pdp.record.fields import resource_of
+from pdp.foundation.printable import escaped_json
+from pdp.record.fields import resource_of, text_of
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -72,13 +73,13 @@ def tail(
 
     def wanted(one: Found) -> bool:
         record = one.record()
-        own = not as_json and record["kind"] in OWN_KINDS
+        own = not as_json and text_of(record, "kind") in OWN_KINDS
         named = all(_field(record, name) == value for name, value in fields.items())
         return not own and named and set(arguments) <= set(logged_values(record))
 
     def show(found: list[Found]) -> None:
         for one in found:
-            click.echo(one.line.decode("utf-8").rstrip("\n") if as_json else tail_line(one.record()))
+            click.echo(escaped_json(one.line.decode("utf-8").rstrip("\n")) if as_json else tail_line(one.record()))
         sys.stdout.flush()
 
     try:
