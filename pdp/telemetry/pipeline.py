@@ -182,6 +182,8 @@ class Pipeline(Generic[T]):
 
     def _send_parts(self, parts: Sequence[bytes]) -> None:
         problem, rejected = self._sender.send(self._source.request(parts))
+        # A receiver can say any number; a sum beyond 64 bits could not be reported.
+        rejected = min(rejected, len(parts))
         # A shutdown does not wait for a receiver that takes nothing.
         self._given_up = self._stopping and bool(problem)
         self._count(self._processed, "", len(parts))

@@ -160,6 +160,20 @@ def test_what_a_receiver_does_not_want_is_counted() -> None:
     assert {"": 1, "rejected": 2} == pipeline.flow().exported
 
 
+def test_no_more_is_rejected_than_was_sent() -> None:
+    """A receiver can say any number; what was sent stays the sum of what is counted, and fits into 64 bits."""
+    receiver = Receiver()
+    receiver.rejected = 2**63 - 1
+
+    with _pipeline(receiver) as pipeline:
+        for number in range(6):
+            pipeline.put(str(number))
+        wait_until(lambda: len(receiver.arrived) == 2)
+        pipeline.shut_down(timeout=PATIENCE)
+
+    assert {"rejected": 6} == pipeline.flow().exported
+
+
 def test_what_is_encoded_ahead_goes_in_order() -> None:
     """What another thread has encoded is older than what waits, and is encoded once."""
     receiver, encoded = Receiver(), list[str]()
