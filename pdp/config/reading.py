@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -122,7 +123,8 @@ def origin(
 def _read(environ: Mapping[str, str], flags: Mapping[str, str] | None, file: str | Path | None) -> _Reader:
     reader = _Reader()
     named = file or environ.get("PDP_CONFIG")
-    if named or Path(DEFAULT_FILE).is_file():
+    # Also for a link to nowhere: a server must not go by defaults where settings are meant to be.
+    if named or os.path.lexists(DEFAULT_FILE):
         reader.read_file(Path(named or DEFAULT_FILE))
     reader.read_environment(environ)
     reader.read_flags(flags or {})

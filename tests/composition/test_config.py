@@ -463,6 +463,14 @@ def test_folders_follow_from_the_data_folder() -> None:
     assert Path("d/tokens") == plain.tokens_folder
 
 
+def test_a_settings_file_that_leads_nowhere_is_a_problem() -> None:
+    """A server must not go by defaults because the target of a link is gone."""
+    Path("pdp.yaml").symlink_to("nowhere.yaml")
+
+    with pytest.raises(ConfigurationError, match=r"cannot read `pdp\.yaml`: no such file"):
+        load(environ={})
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
