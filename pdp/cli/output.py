@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import textwrap
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pdp.clock import utc_text
+from pdp.errors import BundleError
 from pdp.foundation import files
 from pdp.foundation.findings import Finding
 from pdp.foundation.printable import visible, visible_json
@@ -60,12 +62,25 @@ def print_findings(found: Sequence[Finding], *, as_json: bool) -> bool:
     return not any(one.level == "problem" for one in found)
 
 
+@contextmanager
+def problems_in(folder: Path) -> Iterator[None]:
+    """Name in problems of a bundle the files as the person finds them: with their folder."""
+    try:
+        yield
+    except BundleError as error:
+        for problem in error.problems:
+            problem.file = problem.file if problem.file == str(folder) else str(folder / problem.file)
+        raise BundleError(error.problems) from None
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.
 
     A server can watch it, and Ctrl-C can interrupt the writing.
     """
     target = path.resolve()  # a link stays a link
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with files.replacing(target, mode=files.USUAL) as file:
         if target.exists():
             os.fchmod(file.fileno(), target.stat().st_mode)

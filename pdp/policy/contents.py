@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from pdp.errors import BundleError, Problem, reason_of
 from pdp.foundation.inside import open_inside, require_inside
 from pdp.foundation.jsontext import canonical, digest
+from pdp.foundation.nearest import nearest
 from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
 from pdp.policy.declared import read_groups, read_obligations
@@ -28,6 +30,9 @@ SCHEMA = "schema.cedarschema"
 TESTS = "tests"
 # The longest name that fits into the header of a packed file.
 NAME_BYTES = 100
+# The code of a warning about a file that looks like one of a bundle and is none.
+NOT_READ = "not-read"
+_ALIKE = 0.8
 
 _MANIFEST_KEYS = (
     "name",
@@ -111,6 +116,35 @@ def _inside(folder: Path) -> Iterator[Path]:
     if os.path.lexists(tools):
         require_inside(folder, tools)
         yield from tools.iterdir()
+
+
+def overlooked(folder: Path) -> Iterator[Problem]:
+    """Yield a warning for each file that is not read although its name says that it is a policy, schema or overlay.
+
+    It may hold a forbid. Hidden files and tests are left out. Raise `OSError` when the folder cannot be read.
+    """
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        parts = PurePosixPath(name).parts
+        if not (belongs(name) or parts[0] == TESTS or any(part.startswith(".") for part in parts)) and _like_ours(name):
+            yield Problem(
+                name if name.isprintable() else ascii(name),
+                0,
+                "is not read",
+                severity="warning",
+                code=NOT_READ,
+                help=f"`{MANIFEST}`, `directory.yaml`, `{SCHEMA}` and `*.cedar` are read in the folder itself, and "
+                "`*.json` and `*.yaml` in `tools`",
+            )
+
+
+def _like_ours(name: str) -> bool:
+    path = PurePosixPath(name)
+    if path.suffix.lower() in (".cedar", ".cedarschema"):
+        return True
+    if path.parent == PurePosixPath("tools"):
+        return path.suffix.lower() in (".yml", ".yaml", ".json")
+    return bool(nearest(name, (MANIFEST, "directory.yaml"), alike=_ALIKE))
 
 
 def belongs(name: str) -> bool:
@@ -210,6 +244,11 @@ def _collect(problems: list[Problem], default: T, load: Callable[[], T]) -> T:
 
 
 def _decode(name: str, content: bytes, problems: list[Problem]) -> str:
+    if content.startswith(BOM_UTF8):
+        problems.append(
+            Problem(name, 1, "it begins with a byte order mark, which Cedar does not read; save it without")
+        )
+        return ""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from pdp.errors import Problem
 from pdp.policy.bundle import Bundle, CheckReport
+from pdp.policy.contents import NOT_READ
 from pdp.policy.lint.table import ALLOW, LINTS
 from pdp.policy.refusals.wording import ERRORS
 
@@ -106,6 +107,7 @@ def summaries() -> dict[str, str]:
         "unsummed": "a term `max_sum`, and no tool that adds to a sum",
         "unnamed-tool": "tools that no overlay puts into a risk group",
         ALLOW: "a wrong `@allow`",
+        NOT_READ: "a file that looks like one of a bundle and is not read",
     }
     return {**ERRORS, **lints, **others}
 

@@ -136,6 +136,13 @@ def test_bytes_that_are_no_text_reach_the_child_as_they_are() -> None:
         check_bundle(contents(schema_cedarschema=b"\n\xff"), DEFAULT_LIMITS, compile_here)
 
 
+@pytest.mark.parametrize("file", ["schema_cedarschema", "files_cedar"])
+def test_a_byte_order_mark_is_told(file: str) -> None:
+    """Some editors begin a file with it, none shows it, and the engine speaks of an invalid token."""
+    with pytest.raises(BundleError, match=r":1: it begins with a byte order mark"):
+        check_bundle(contents(**{file: b"\xef\xbb\xbf// c\n"}), DEFAULT_LIMITS, compile_here)
+
+
 @pytest.mark.parametrize("policy", ['@id("files\n/\u202ex")permit(principal,action,resource);', 'permit("a\nb");'])
 def test_problems_are_one_line_whatever_they_quote(policy: str) -> None:
     """What stands in a file cannot forge a line of a log."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,11 +11,12 @@ import click
 from pdp import __version__
 from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, print_table, progress
+from pdp.cli.output import print_json, print_table, problems_in, progress
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
+from pdp.limits import Limits
 from pdp.policy.bundle import inspect_bundle, load_bundle
-from pdp.policy.contents import read_contents, read_folder
+from pdp.policy.contents import overlooked, read_contents, read_folder
 from pdp.policy.schema import full_schema
 from pdp.workbench.checking import reading_rows, report_json, report_sarif, text_lines
 
@@ -40,9 +43,11 @@ def check(
     if reads and as_sarif:
         raise click.UsageError("pass `--reads` or `--sarif`, not both")
     path = Path(folder or settings.policies.folder)
-    files = read_folder(path, settings.limits)
+    with problems_in(path):
+        files = read_folder(path, settings.limits)
     with progress(f"checking {path}"):
         report = inspect_bundle(files, settings.limits, compile_once())
+    report = replace(report, warnings=(*report.warnings, *overlooked(path)))
     bundle = load_bundle(files, settings.limits, compile_once()) if reads and not report.errors else None
     if as_json:
         print_json(report_json(report, bundle))
@@ -65,11 +70,15 @@ def schema(*, settings: Settings, folder: str | None) -> None:
 
     Prints the author's part and the actions that follow from the tools, for use with other Cedar tools.
     """
-    files = read_folder(Path(folder or settings.policies.folder), settings.limits)
-    contents = read_contents(files, settings.limits)
+    path = Path(folder or settings.policies.folder)
+    with problems_in(path):
+        click.echo(_whole_schema(read_folder(path, settings.limits), settings.limits), nl=False)
+
+
+def _whole_schema(files: Mapping[str, bytes], limits: Limits) -> str:
+    contents = read_contents(files, limits)
     if any("context.counts" in text or "context.done" in text for text in contents.policies.values()):
         # What is counted is declared too, and only parsed policies tell it.
-        click.echo(load_bundle(files, settings.limits, compile_once()).schema_text(), nl=False)
-        return
+        return load_bundle(files, limits, compile_once()).schema_text()
     tools = tuple(contents.catalogue.tools.values())
-    click.echo(full_schema(contents.schema, contents.caller_facts, tools, contents.groups), nl=False)
+    return full_schema(contents.schema, contents.caller_facts, tools, contents.groups)

@@ -120,6 +120,22 @@ def test_what_does_not_load_is_not_read(check: Run) -> None:
     assert "tools" not in json.loads(check(REFUSED, "--reads", "--json").stdout)
 
 
+OVERLOOKED = ["directroy.yaml", "guards/files.cedar", "guards.Cedar", "tools/bank.yml", "tools/deep/bank.yaml.cedar"]
+OTHERS = ["README.md", "pdp.yaml", "tests/old.cedar", ".git/x.cedar", "notes/bank.yaml"]
+
+
+def test_files_that_are_not_read_are_told(check: Run, tmp_path: Path) -> None:
+    """A forbid in a folder of its own, or under a misspelt name, would be missing without a word."""
+    for name in (*OVERLOOKED, *OTHERS):
+        path = tmp_path / "bank rules" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+    found = json.loads(check(policy(WRONG), "--json").stdout)["problems"]
+
+    assert sorted(OVERLOOKED) == sorted(one["file"] for one in found if one["code"] == "not-read")
+
+
 def test_sarif_has_the_shape_that_code_review_reads(check: Run, tmp_path: Path) -> None:
     """What SARIF 2.1.0 demands is there, rules and results agree, and places are those of the files."""
     log = json.loads(check(WARNED + REFUSED, "--sarif").stdout)
