@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from pdp.broker.checkouts.words import Checkout, CredentialKind, new_checkout_id
 from pdp.broker.cli.root import COMMANDS, root
+from pdp.broker.cli.serve import in_utc
 from pdp.broker.oauth.answers import Granted
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.opening import opened_checkouts, opened_vault
@@ -374,3 +377,16 @@ def test_the_key_of_a_tool_server_is_its_own(run: Run, tmp_path: Path) -> None:
     assert RecipientKey.read(file.read_bytes()).public == made.stdout.strip()
     assert (0o600, 2) == (file.stat().st_mode & 0o777, again.exit_code)
     assert "exists already, and is left as it is" in again.stderr
+
+
+def test_the_log_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lines are compared with those of the server, which may run elsewhere."""
+    record = logging.LogRecord("pdp.broker", logging.INFO, "", 0, "ready", None, None)
+    record.created, record.msecs = 0.5, 500
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        line = in_utc().format(record)
+    time.tzset()
+
+    assert "1970-01-01T00:00:00.500Z INFO pdp.broker: ready" == line

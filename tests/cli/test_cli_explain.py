@@ -189,6 +189,7 @@ WRONG = [
     (("--tool", "files/write", "--session", "ses_a", *SUPPOSED), "pass either --session"),
     (("--tool", "files/write", "--session", "ses_a", "--policies", "."), "a folder has no sessions"),
     (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is not a time such as"),
+    (("--tool", "files/write", *SUPPOSED, "--at", "0001-01-01"), "`--at` must be within the years 1971 to 9998"),
     (("--tool", "files/write", "--user", "x", "--agent", "coder", "--policies", "policies"), "`x` is not in the"),
     (("--tool", "files/write", *SUPPOSED, "--policies", "policies", "--facts", "[]"), "error: `facts_json`: "),
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run
+from tests.machinery.servers.commandline import clean_environment
 
 LOOSE = '@id("loose/a") permit(principal == User::"ada", action, resource)when{true};\n'
 LAID_OUT = """@id("loose/a")
@@ -64,7 +67,7 @@ def test_a_policy_that_cannot_be_read_keeps_all_as_it_is(run: Run, loose: Path, 
     done = run("fmt", "policies")
 
     assert (2, "") == (done.exit_code, done.stdout)
-    assert "error: slip.cedar:2: this policy cannot be parsed; `pdp check` says why\n" == done.stderr
+    assert "error: policies/slip.cedar:2: this policy cannot be parsed; `pdp check` says why\n" == done.stderr
     assert LOOSE == loose.read_text(encoding="utf-8")
 
 
@@ -74,7 +77,7 @@ def test_what_is_not_text_is_named(run: Run, policies: Path) -> None:
 
     done = run("fmt", "policies")
 
-    assert (2, "error: odd.cedar:2: not UTF-8\n") == (done.exit_code, done.stderr)
+    assert (2, "error: policies/odd.cedar:2: not UTF-8\n") == (done.exit_code, done.stderr)
 
 
 def test_a_link_stays_one(run: Run, loose: Path, policies: Path) -> None:
@@ -108,3 +111,25 @@ def test_new_bundles_are_laid_out(run: Run) -> None:
     done = run("fmt", "mine", "--check")
 
     assert (0, "") == (done.exit_code, done.output)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("fmt", "policies"),
+        ("bundle", "build", "policies", "-o", "packed"),
+        ("explain", "--policies", "policies", "--user", "alice", "--agent", "coder", "--tool", "files/read"),
+        ("serve", "--policies-folder", "policies", "--server-workers", "1"),
+        ("serve", "--policies-folder", "policies", "--server-workers", "2"),
+    ],
+    ids=" ".join,
+)
+def test_problems_are_told_with_the_folder(policies: Path, words: tuple[str, ...]) -> None:
+    """An editor and a person open the file by what they read."""
+    (policies / "slip.cedar").write_text("\npermit (principal, action, resorce);\n", encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", *words], check=False, capture_output=True, text=True, env=clean_environment()
+    )
+
+    assert "policies/slip.cedar:2: " in done.stdout + done.stderr

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -28,7 +29,9 @@ def serve(*, file: str) -> None:
     It runs until SIGTERM or SIGINT. No core file is written, and other processes of this user cannot read its memory;
     what the system does not grant of this is a warning in the log, which goes to stderr.
     """
-    logging.basicConfig(level="INFO", stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(in_utc())
+    logging.basicConfig(level="INFO", handlers=[handler])
     # It tells of each start and end besides.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # Before anything secret is read.
@@ -52,6 +55,13 @@ def serve(*, file: str) -> None:
             await serve_until(stopped, settings, parts, observer=observer, listening=_say, counter=counter)
 
         asyncio.run(run())
+
+
+def in_utc() -> logging.Formatter:
+    """Return the form of a line of the log, as the server writes it: `2026-01-05T10:00:00.123Z INFO pdp.broker: …`."""
+    form = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    form.converter = time.gmtime
+    return form
 
 
 def _say(address: str) -> None:

@@ -117,4 +117,6 @@ def _moment(text: str) -> float:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"`--at` is not a time such as `2026-01-05T10:00:00Z`: `{text}`") from None
+    if not 1970 < found.year < 9999:  # noqa: PLR2004 - what every clock and the engine know, with a day to spare
+        raise click.UsageError(f"`--at` must be within the years 1971 to 9998: `{text}`")
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pdp.app.embedded import open_embedded
+from pdp.cli.output import problems_in
 from pdp.config.settings import Settings
 from pdp.decision.explainer import SupposedSession
 from pdp.model import Call, Caller, Role
@@ -50,7 +52,7 @@ def ask_folder(
         facts_json=facts,
     )
     session = SupposedSession(**supposed, user_attributes_json=user_attributes, terms_json=terms)
-    with closing(open_embedded(folder, limits=settings.limits)) as pdp:
+    with problems_in(Path(folder)), closing(open_embedded(folder, limits=settings.limits)) as pdp:
         suppose = in_fields("Explain", pdp.explainer.suppose)
         explanation = suppose(session, call, _AUTHOR, made_by=caller_id or GATEWAY, at=at)
     return explanation_message(explanation)

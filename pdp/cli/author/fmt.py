@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pdp.cli.options import with_settings
-from pdp.cli.output import replace_file
+from pdp.cli.output import problems_in, replace_file
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.errors import BundleError, Problem
@@ -35,8 +35,9 @@ def fmt(*, settings: Settings, folder: str | None, check: bool) -> None:
     2, and changes nothing, if a policy cannot be read.
     """
     path = Path(folder or settings.policies.folder)
-    before = _read(path, settings.limits)
-    after = _formatted(before, settings.limits)
+    with problems_in(path):
+        before = _read(path, settings.limits)
+        after = _formatted(before, settings.limits)
     changed = [name for name in sorted(before) if before[name] != after[name]]
     for name in changed:
         if check:

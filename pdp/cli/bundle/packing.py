@@ -13,7 +13,7 @@ from pdp.bundles.packing import HIGHEST_NUMBER, pack, read_packed
 from pdp.bundles.signing import Trust, generate_key, read_public_keys
 from pdp.bundles.signing import sign as signed
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_fields, print_json, print_table, progress, replace_file
+from pdp.cli.output import print_fields, print_json, print_table, problems_in, progress, replace_file
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.errors import BundleError, ConfigurationError
@@ -35,9 +35,11 @@ def build(*, settings: Settings, folder: str | None, output: str, as_json: bool)
     The same content gives the same bytes, whatever the times, order and modes of the files. Prints the version. Exits
     with 1, and writes nothing, if the bundle does not load.
     """
-    files = read_folder(Path(folder or settings.policies.folder), settings.limits)
+    path = Path(folder or settings.policies.folder)
+    with problems_in(path):
+        files = read_folder(path, settings.limits)
     try:
-        with progress("checking the policies"):
+        with problems_in(path), progress("checking the policies"):
             check_bundle(files, settings.limits, compile_once())
     except BundleError as error:
         for problem in error.problems:

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ from pdp.cli.operate.init import prepare
 from pdp.cli.operate.logs import is_journal, log_to_stderr
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.options import SettingsCommand, with_settings
+from pdp.cli.output import problems_in
 from pdp.cli.root import ERROR, error_lines
 from pdp.config.reading import describe
 from pdp.config.settings import LogSettings, Settings
@@ -42,8 +44,14 @@ def serve(*, settings: Settings) -> None:
     a second one ends everything at once. SIGHUP reads the callers again.
     """
     log_to_stderr(settings.log)
-    with _errors_in_the_log(settings.log):
+    with _errors_in_the_log(settings.log), problems_in_the_source(settings):
         _serve(settings)
+
+
+def problems_in_the_source(settings: Settings) -> AbstractContextManager[None]:
+    """Name the files in problems of a policy folder with that folder."""
+    policies = settings.policies
+    return nullcontext() if policies.file or policies.url else problems_in(Path(policies.folder))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pdp.cli.operate.logs import log_to_stderr
-from pdp.cli.operate.serve import obey
+from pdp.cli.operate.serve import obey, problems_in_the_source
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.root import ERROR, error_lines
 from pdp.foundation.garbage import keep_what_there_is
@@ -55,9 +55,10 @@ def main() -> None:
     try:
         from pdp.app.server import App  # noqa: PLC0415 - brings gRPC, in this process alone
 
-        app = App(job.settings, worker=job.number, control=job.control, peers=peers)
-        keep_what_there_is()
-        app.start()
+        with problems_in_the_source(job.settings):
+            app = App(job.settings, worker=job.number, control=job.control, peers=peers)
+            keep_what_there_is()
+            app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":
             _LOG.exception("the worker cannot start")
