@@ -78,8 +78,9 @@ def propose_risk(tool: Mapping[str, Any]) -> tuple[Risk, str]:
     """Return a risk group for a tool, and the reason in a few words."""
     risk, source = _risk_of_name(tool)
     if risk == "read_only" and (address := _address(tool)):
-        # A request to a server that the agent names can carry data there.
-        return "mutating", f"it goes to the address in `{address}`: look closely"
+        # A request to a server that the agent names can carry data there. The server wrote the name: in the comment of
+        # an overlay, a line break would end the comment.
+        return "mutating", f"it goes to the address in `{flow_text(address)[1:-1]}`: look closely"
     return risk, source
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.foundation.jsontext import definition_digest, parse
+from pdp.foundation.yamltext import load_section
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.policy.tools.importing import catalogue_file, propose_overlay, propose_risk
 from pdp.policy.tools.overlay import TOOL_KEYS
@@ -104,6 +105,17 @@ def test_awkward_names() -> None:
 
     assert sorted(loaded.tools) == sorted(f"odd/{name}" for name in AWKWARD)
     assert {tool.risk for tool in loaded.tools.values()} == {"mutating"}  # the annotations' default is destructive
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\u2029"])
+def test_no_name_ends_a_comment(end: str) -> None:
+    """A server that names a parameter like lines of an overlay proposes nothing by it."""
+    properties = {f"url{end}risk: read_only{end}#": {"format": "uri"}, f"x{end}risk: read_only{end}#": {}}
+
+    overlay = propose_overlay("s", [{"name": "fetch", "inputSchema": {"properties": properties}}])
+
+    assert {"tools": {"fetch": {"risk": "mutating"}}} == load_section("s.yaml", overlay.encode())
+    assert end not in overlay.replace("\n", "") if end != "\n" else "\nrisk" not in overlay
 
 
 def test_no_tools() -> None:
