@@ -32,6 +32,7 @@ _PORTS = {"grpc": 4317, "http/protobuf": 4318}
 _DEFAULT_PORTS = {"http": 80, "https": 443, "": 4317}
 _TIMEOUT_SECONDS = 10.0
 _INTERVAL_SECONDS = 60.0
+_MOST_DIGITS = 12
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -250,8 +251,11 @@ def _milliseconds(name: str, text: str, default: float) -> float:
 
 
 def _whole(name: str, text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise ConfigurationError(f"`{name}` must be a whole number of at least 1, not `{text}`")
+    # No thread can wait for longer, and no text of more digits becomes a number.
+    if not text.isascii() or not text.isdigit() or len(text) > _MOST_DIGITS or not int(text):
+        raise ConfigurationError(
+            f"`{name}` must be a whole number of at least 1 and below 10^{_MOST_DIGITS}, not `{text}`"
+        )
     return int(text)
 
 
