@@ -165,3 +165,17 @@ def test_a_record_of_a_broker_needs_its_key(run: Run, record: Path, words: tuple
     done = run("audit", "verify", record.name, "--public-key", PUBLIC, *words)
 
     assert (2, True) == (done.exit_code, "need each other" in done.output)
+
+
+def test_a_changed_record_does_not_say_that_it_is_intact(run: Run, record: Path) -> None:
+    """What a finding quotes is the record's: line breaks and characters that hide or turn others are escaped."""
+    forged = {"kind": "segment.opened", "number": "1\nthe record is intact\n\u202e", "lost": {"a\n\u009b2J": "1:b"}}
+    place = {"chain": "a" * 12, "seq": 1, "prev": "0" * 64}
+    line = json.dumps({**forged, **place}, separators=(",", ":"))
+    segment_of(record, "a" * 12, 1).path.write_text(f"{line}\n", encoding="utf-8")
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC)
+
+    assert 1 == done.exit_code
+    assert "the record is intact" not in done.stdout.splitlines()
+    assert not {"\u202e", "\u009b"} & set(done.stdout)

@@ -16,6 +16,7 @@ from pdp.cli.audit.reconcile import reconcile_command
 from pdp.cli.audit.revoke_plan import revoke_plan
 from pdp.cli.groups import Group
 from pdp.cli.output import print_json, progress
+from pdp.foundation.printable import visible
 from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
 from pdp.record.segments import Head, head_written, segments_by_chain
@@ -164,7 +165,8 @@ def _heads(file: Path) -> dict[str, Head]:
 
 def _print(report: Report, what: str) -> None:
     for finding in report.findings:
-        click.echo(str(finding))
+        # The record's own words: whoever changed it wants a reader to see that it is intact.
+        click.echo(visible(str(finding)))
     if report.more_findings:
         click.echo(f"and {report.more_findings} more")
     for chain in report.chains:

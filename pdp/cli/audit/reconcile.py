@@ -14,6 +14,7 @@ from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.root import NO, YES
 from pdp.clock import utc_text
 from pdp.config.settings import Settings
+from pdp.foundation.printable import visible
 
 _MOST = 1_000
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -69,9 +70,10 @@ def _print(found: Reconciliation) -> None:
             click.echo(f"and {found.more} more")
         click.echo()
         if found.unmatched[0].use.time < found.begins:
-            click.echo(f"the record of the server begins at {found.begins}, so no use before that fits: see `--since`")
+            begins = visible(found.begins)
+            click.echo(f"the record of the server begins at {begins}, so no use before that fits: see `--since`")
     for one in found.issued:
-        click.echo(f"{one.audience}: {one.issued} issued, {one.never_used} of these never used")
+        click.echo(f"{visible(one.audience)}: {one.issued} issued, {one.never_used} of these never used")
     click.echo(f"{len(found.unmatched) + found.more} of {found.uses} uses do not fit to an issue")
 
 

@@ -21,6 +21,7 @@ from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
 from pdp.cli.window import window_options
 from pdp.client import NotFoundError, PDPClientError
+from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.record.secretuses import SecretTrail
 
@@ -140,7 +141,7 @@ def _show_plan(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> 
 
 def _show_outcomes(outcomes: Outcomes, done: Contained | None) -> None:
     for session_id, outcome in outcomes.by_session.items():
-        click.echo(f"{outcome}  {session_id}")
+        click.echo(visible(f"{outcome}  {session_id}"))
     for line in done.lines if done else ():
         click.echo(line)
 
