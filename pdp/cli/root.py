@@ -14,6 +14,7 @@ from pdp import __version__
 from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.errors import BundleError, PDPError, reason_of
 from pdp.foundation.extras import missing
+from pdp.foundation.printable import visible
 
 YES, NO, ERROR = 0, 1, 2
 
@@ -103,7 +104,8 @@ class Bounded(click.Command):
                 # The cursor is after a question, or after the `^C` of the terminal.
                 click.echo(err=True)
             for line in error_lines(error):
-                click.echo(f"error: {line}", err=True)
+                # It can hold the words of a server or a file of others.
+                click.echo(f"error: {visible(line)}", err=True)
             sys.exit(ERROR)
         sys.exit(code if isinstance(code, int) else YES)
 

@@ -375,3 +375,10 @@ def test_scripts_can_read_every_answer() -> None:
     without = {name for name, one in single if not any("--json" in option.opts for option in one.params)}
 
     assert WITHOUT_JSON.keys() == without
+
+
+def test_an_error_moves_nothing_on_the_terminal(run: Run) -> None:
+    """What it quotes can be of a server or a file of others, and is escaped."""
+    done = run("tools", "import", "files", "a\u202eb\u009b2Jc")
+
+    assert (2, "error: `a\\u202eb\\x9b2Jc`: no such file or directory\n") == (done.exit_code, done.stderr)

@@ -16,6 +16,7 @@ from pdp.broker.opening import RECORD_FOLDER
 from pdp.broker.words import NAME
 from pdp.cli.moments import moment
 from pdp.cli.output import print_fields, print_json, print_table, progress
+from pdp.foundation.printable import visible
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.secretuses import never_named
 from pdp.record.verify import Report
@@ -131,7 +132,7 @@ def _print(asked: Question, found: Exposure, report: Report) -> None:
             click.echo(f"and {counted(found.calls_before, 'use')} before these: see `--most`")
         click.echo()
     for finding in report.findings[:_FINDINGS_SHOWN]:
-        click.echo(f"not intact: {finding}")
+        click.echo(visible(f"not intact: {finding}"))
     if (more := len(report.findings) - _FINDINGS_SHOWN + report.more_findings) > 0:
         click.echo(f"and {more} more: see `pdp audit verify`")
     if found.gap:
