@@ -20,6 +20,8 @@ from pdp.errors import ConfigurationError
 
 SESSION_HEADER = "x-pdp-session"
 
+_CHOSEN = "The call did not run: it may not choose a version of the tool (`_meta.fastmcp`). Call the tool without one."
+
 
 def session_of_header(client: Client | AsyncClient) -> Callable[[object], Session]:
     """Return the session of a door for a server that speaks HTTP: that of the handle in `X-PDP-Session`.
@@ -52,6 +54,8 @@ class PDPMiddleware(Middleware):
         call_next: CallNext[CallToolRequestParams, ToolResult],
     ) -> ToolResult:
         """Run the tool with what was asked about, if the call is allowed."""
+        if _chooses(context):
+            return ToolResult(content=_CHOSEN, is_error=True)
         message = context.message
 
         async def tool(arguments: dict[str, Any]) -> ToolResult:
@@ -69,6 +73,12 @@ class PDPMiddleware(Middleware):
         """List the tools that the session sees. This hides tools; calls are asked about anyway."""
         visible = await self._door.visible(context)
         return [tool for tool in await call_next(context) if tool.name in visible]
+
+
+def _chooses(context: MiddlewareContext[Any]) -> bool:
+    """Say whether a request chooses a version of a tool, which can be another tool than the one that is listed."""
+    request = context.fastmcp_context.request_context if context.fastmcp_context is not None else None
+    return request is not None and "fastmcp" in (request.meta or {})
 
 
 def _content(result: Any) -> Any:  # noqa: ANN401 - a `ToolResult`, or what stands for a call that is not over

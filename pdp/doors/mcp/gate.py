@@ -36,6 +36,7 @@ from pdp.doors.mcp.methods import (
     PASSED,
     PING,
     PROGRESS,
+    ROOTS,
     SERVER_ASKS,
     STATED,
     TOLD,
@@ -181,8 +182,11 @@ class Gate:
         return method in PASSED or method in self._passes
 
     def lets_server_ask(self, method: str) -> bool:
-        """Say whether the server may send requests of this method to the client."""
-        return method == PING or method in self._passes & SERVER_ASKS
+        """Say whether the server may send requests of this method to the client.
+
+        After the first call whose result must be redacted, none that has a text of the server: see `told`.
+        """
+        return method == PING or method in self._passes & (ROOTS if self._redacts else SERVER_ASKS)
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""

@@ -64,7 +64,8 @@ LOGGED, PROGRESS = "notifications/message", "notifications/progress"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 # Requests of the server, which ask the client's model, person or disk.
-SERVER_ASKS = frozenset({"elicitation/create", "roots/list", "sampling/createMessage"})
+ROOTS = frozenset({"roots/list"})
+SERVER_ASKS = ROOTS | {"elicitation/create", "sampling/createMessage"}
 
 # What an operator can let pass besides, by name.
 PASSABLE = SERVER_ASKS | {

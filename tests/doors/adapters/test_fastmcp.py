@@ -150,3 +150,26 @@ def test_structured_content_is_redacted_too(server: RunningServer, *, structured
 
     assert "Ann" in shown
     assert "ann@example.com" not in shown
+
+
+def test_a_call_that_chooses_a_version_of_a_tool_does_not_run(server: RunningServer) -> None:
+    """It can be another tool than the one that is listed, and that was approved."""
+    tools = CountedTools()
+    name = f"{PREFIX}note"
+
+    async def run(handle: str) -> tuple[str, str]:
+        async with AsyncClient(server.address, token=server.token("pep"), plaintext=True, timeout=60.0) as pdp:
+            desk: FastMCP[Any] = FastMCP("desk")
+            for version in ("1.0", "2.0"):
+                schema = {"type": "object", "properties": dict(SCHEMA)}
+                desk.add_tool(CountedTool(name=name, version=version, parameters=schema, function=tools))
+            desk.add_middleware(PDPMiddleware(Door(pdp.attach(handle), MAPPED)))
+            async with Client(desk) as client:
+                first = await client.call_tool(name, {"text": "x"}, version="1.0", raise_on_error=False)
+                return str(first.content), str((await client.call_tool(name, {"text": "x"})).content)
+
+    chosen, listed = asyncio.run(run(opened(server)[1]))
+
+    assert "may not choose a version" in chosen
+    assert "done" in listed
+    assert 1 == len(tools.runs)

@@ -344,6 +344,24 @@ async def test_what_is_said_beside_a_redacted_result_has_no_text(pdp: RunningSer
     assert shown == it.told[len(says) :]
 
 
+async def test_a_server_asks_with_no_text_beside_a_redacted_result(pdp: RunningServer) -> None:
+    """What it asks a person or a model could hold it too, whatever the operator lets pass."""
+    methods, server = ["elicitation/create", "sampling/createMessage", "roots/list"], ToolServer()
+    server.results["people"] = people()
+
+    def asking(call: Any) -> list[bytes]:
+        asks = [{"jsonrpc": "2.0", "id": f"{call['id']}-{one}", "method": one, "params": {}} for one in methods]
+        return [*(json.dumps(one).encode() for one in asks), server.answer(call, server.result_of(call))]
+
+    server.reactions["tools/call"] = asking
+    async with conversation(pdp, server=server, passes=methods) as it:
+        await it.call("read")
+        await it.call("people")
+        await it.until(lambda: sum(b"is not let pass" in line for line in server.lines) == 2)
+
+    assert [*methods, "roots/list"] == [one["method"] for one in it.told]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
