@@ -38,9 +38,10 @@ _OVERRIDES: Final = (
     "x-original-url",
     "x-rewrite-url",
 )
-# What a path or a query may hold without an escape. `;` is missing: it is a separator for some servers, and `\` too.
-_PATH = re.compile(r"/(?:[A-Za-z0-9._~@:!$&'()*+,=/-]|%[0-9A-Fa-f]{2})*")
-_QUERY = re.compile(r"(?:[A-Za-z0-9._~@:!$'()*+,/?\[\]-]|%[0-9A-Fa-f]{2})*")
+# What a path or a query may hold without an escape. `;` is missing: it is a separator for some servers, and `\` too. So
+# is `!`: Envoy writes it here for each byte that is not UTF-8, and sends on the byte.
+_PATH = re.compile(r"/(?:[A-Za-z0-9._~@:$&'()*+,=/-]|%[0-9A-Fa-f]{2})*")
+_QUERY = re.compile(r"(?:[A-Za-z0-9._~@:$'()*+,/?\[\]-]|%[0-9A-Fa-f]{2})*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 # An escape within an escape is one for servers that read twice; the rest are separators and control characters.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\%]")

@@ -14,7 +14,7 @@ from pdp.foundation.yamltext import Section, load_section
 _MOST_BYTES: Final = 1024 * 1024
 _REQUEST = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*)")
 # A literal is what may be in a path without an escape, so that it has one form.
-_SEGMENT = re.compile(r"\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<literal>[A-Za-z0-9._~@:!$&'()*+,=-]+)")
+_SEGMENT = re.compile(r"\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<literal>[A-Za-z0-9._~@:$&'()*+,=-]+)")
 _DOTS: Final = frozenset({".", ".."})
 _TOOL = re.compile(r"(?P<server>[^/\s]+)/(?P<tool>\S+)")
 _KEYS: Final = ("tool", "query", "integers", "body")

@@ -43,7 +43,7 @@ def service(server: RunningServer, table: dict[str, Table]) -> Iterator[Asker]:
 
 CALLS: dict[str, tuple[str, str, bytes, dict[str, Any]]] = {
     "an argument in the path": ("GET", "/notes/hello", b"", {"text": "hello"}),
-    "one with escapes": ("GET", "/notes/a%20b%C3%A9+", b"", {"text": "a bé+"}),
+    "one with escapes": ("GET", "/notes/a%20b%C3%A9+%21", b"", {"text": "a bé+!"}),
     "one in the query": ("GET", "/notes/a?amount=3&value=x+y%26z", b"", {"text": "a", "amount": 3, "value": "x y&z"}),
     "one that is empty": ("GET", "/notes/a?value=", b"", {"text": "a", "value": ""}),
     "an integer in the path": ("DELETE", "/amounts/-7", b"", {"amount": -7}),
@@ -108,6 +108,8 @@ REFUSED: dict[str, tuple[str, str, bytes, dict[str, str], int]] = {
     "half an escape": ("GET", "/notes/a%2", b"", {}, 400),
     "a character without an escape": ("GET", "/notes/é", b"", {}, 400),
     "an escape where none is needed": ("GET", "/n%6Ftes/a", b"", {}, 404),
+    "what Envoy shows of a byte that is not UTF-8": ("GET", "/notes/a?value=b!c", b"", {}, 400),
+    "the same in the path": ("GET", "/notes/a!", b"", {}, 400),
     "a whole URL": ("GET", "http://example.org/notes/a", b"", {}, 400),
     "a fragment": ("GET", "/notes/a#b", b"", {}, 400),
     "a key twice": ("GET", "/notes/a?amount=1&amount=2", b"", {}, 400),
@@ -226,6 +228,7 @@ def test_a_pdp_that_is_slow_is_told(table: dict[str, Table]) -> None:
         ("desk:\n  GET /a/: {tool: desk/note}", "not a method and a path"),
         ("desk:\n  GET /a/..: {tool: desk/note}", "not a method and a path"),
         ("desk:\n  GET /a%20: {tool: desk/note}", "not a method and a path"),
+        ("desk:\n  GET /a!: {tool: desk/note}", "not a method and a path"),
         ("desk:\n  GET /{a}.json: {tool: desk/note}", "not a method and a path"),
         ("desk:\n  GET /a?b=c: {tool: desk/note}", "not a method and a path"),
         ("desk:\n  GET /a: {tool: note}", "`tool` is not a tool of the catalogue"),
