@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from pdp.client import Answer, ToolCall, ToolCallDenied
@@ -30,14 +29,6 @@ from pdp.telemetry.doornames import EXECUTE_TOOL
 _LOG = logging.getLogger(__name__)
 
 _UNAVAILABLE = 503
-# By these some servers take another method or path than those that were asked about.
-_OVERRIDES: Final = (
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-)
 # What a path or a query may hold without an escape. `;` is missing: it is a separator for some servers, and `\` too. So
 # is `!`: Envoy writes it here for each byte that is not UTF-8, and sends on the byte.
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~@:$&'()*+,=/-]|%[0-9A-Fa-f]{2})*")
@@ -83,8 +74,6 @@ class HTTPRequests:
 
 def call_of(request: Request, table: Table) -> ToolCall:
     """Return the call that a request is by a table. Raise `RefusedRequestError` when it is none, or more than one."""
-    if any(name in request.headers for name in _OVERRIDES):
-        raise RefusedRequestError(BAD_REQUEST, "a header names another method or path than those of the request")
     path, mark, query = request.target.partition("?")
     segments = _decoded_path(path)
     found = [one for one in table if one.method == request.method and _fits(one, path, segments)]

@@ -40,6 +40,8 @@ class MCPRequests:
     async def reply(self, request: Request, server: str) -> Reply:
         """Say what becomes of a request to the MCP server that the catalogue knows as `server`."""
         try:
+            if "?" in request.target:
+                raise RefusedRequestError(BAD_REQUEST, "the URL has a query, of which the decision would know nothing")
             if request.method == "POST":
                 return await self._post(request, server)
             if request.method in ("GET", "DELETE"):

@@ -15,6 +15,10 @@ from pdp.serving.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
 CALL_TOKEN, CERTIFICATE = "call_token", "certificate"
 _PARTIAL = "x-envoy-auth-partial-body"
 _NO_BODY = frozenset({"", "0"})
+# By these some servers take another method or path than those that were asked about.
+_OVERRIDES = frozenset(
+    {"x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +38,15 @@ class Request:
 
     @classmethod
     def read(cls, check: CheckRequest, metadata: Mapping[str, str], patience: float | None = None) -> Self:
-        """Read a question. Raise `RefusedRequestError` for one whose body is not all there."""
+        """Read a question. Raise `RefusedRequestError` for one that is not all there, or names two paths."""
         http = check.attributes.request.http
         headers = {name.lower(): value.strip() for name, value in http.headers.items()}
         if len(headers) < len(http.headers):
             raise RefusedRequestError(BAD_REQUEST, "a header is there twice")
         if http.method == "CONNECT" or "upgrade" in headers:
             raise RefusedRequestError(BAD_REQUEST, "the protocol cannot be changed: nothing would be asked about then")
+        if not _OVERRIDES.isdisjoint(headers):
+            raise RefusedRequestError(BAD_REQUEST, "a header names another method or path than those of the request")
         if headers.get(_PARTIAL, "false") != "false":
             raise RefusedRequestError(TOO_LARGE, "the body is larger than what the gateway shows of it")
         announced = headers.get("content-length", "") not in _NO_BODY or "transfer-encoding" in headers

@@ -385,6 +385,24 @@ def test_a_route_names_its_server(envoy: Asker, route: dict[str, str]) -> None:
     assert [] == envoy.ran
 
 
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        ("/mcp?project=other", {}),
+        ("/mcp?", {}),
+        ("/mcp", {"x-original-url": "/other/mcp"}),
+        ("/mcp", {"x-http-method-override": "DELETE"}),
+    ],
+)
+def test_nothing_besides_the_message_names_another_server(envoy: Asker, target: str, headers: dict[str, str]) -> None:
+    """Neither a query nor a header by which some servers take another path or method."""
+    calling, ending = envoy.http("POST", target, call("note"), headers), {"mcp-session-id": "s1", **headers}
+    bare = envoy.http("DELETE", target, headers=ending)
+
+    assert (400, 400) == (calling.status, bare.status)
+    assert [] == envoy.ran
+
+
 def test_a_body_that_is_not_shown_is_refused(envoy: Asker) -> None:
     """So is one that Envoy hands over as text, which may have been changed."""
     told = envoy.http("GET", "/mcp", headers={"content-length": "7", "mcp-session-id": "s1"})
