@@ -403,6 +403,14 @@ def test_nothing_besides_the_message_names_another_server(envoy: Asker, target: 
     assert [] == envoy.ran
 
 
+def test_a_call_is_sent_on_once(envoy: Asker) -> None:
+    """Without the headers by which a client can have Envoy repeat it."""
+    repeats = ["x-envoy-hedge-on-per-try-timeout", "x-envoy-max-retries", "x-envoy-retry-grpc-on", "x-envoy-retry-on"]
+    told = envoy.http("POST", "/mcp", call("note"), dict.fromkeys(repeats, "5xx"))
+
+    assert (*repeats, "x-pdp-session") == told.removed
+
+
 def test_a_body_that_is_not_shown_is_refused(envoy: Asker) -> None:
     """So is one that Envoy hands over as text, which may have been changed."""
     told = envoy.http("GET", "/mcp", headers={"content-length": "7", "mcp-session-id": "s1"})

@@ -21,7 +21,7 @@ from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.otlp import OTLPReceiver
 from tests.doors.desk import files
 from tests.doors.envoy.asker import MODERN, STATED, call, door, opened, request
-from tests.doors.envoy.real.world import PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy, tracing
+from tests.doors.envoy.real.world import MCP, PAGE, PROGRAM, Backend, Envoy, Reply, running_envoy, tracing
 from tests.doors.mcp.webworld import Desk, behind, desk_bundle, desk_server, text_of
 from tests.doors.noting import AGENTS, OLD, Noted
 from tests.machinery.calltokens import AUDIENCE, ISSUER, refusal_of, server_verifier
@@ -263,6 +263,25 @@ def test_an_agent_cannot_speak_for_envoy(world: World) -> None:
 
     assert "Denied (default_deny)" in said.shown
     assert [call("note")] == bodies(world)
+
+
+def test_an_agent_cannot_have_a_call_repeated(server: RunningServer, tmp_path: Path) -> None:
+    """An Envoy that takes agents for its own kind hears from them how often it is to try."""
+    backend = Backend(status=503)
+    internal = "internal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}"
+    changes = {**MCP, "stat_prefix: agents": f"stat_prefix: agents\n{' ' * 16}{internal}"}
+    with (
+        door(server) as asker,
+        running_envoy(
+            tmp_path, door=int(asker.address.rpartition(":")[2]), backend=backend.port, changes=changes
+        ) as envoy,
+    ):
+        sent = {"x-pdp-session": opened(server)[1], "content-type": "application/json", "x-forwarded-for": "10.0.0.1"}
+        said = envoy.send("POST", "/mcp", call("note"), {**sent, "x-envoy-retry-on": "5xx", "x-envoy-max-retries": "3"})
+    backend.close()
+
+    assert 503 == said.status
+    assert [call("note")] == [one.body for one in backend.got]
 
 
 @pytest.mark.parametrize("target", ["/mcp/", "/", "/mcp2", "/MCP", "/mcp%2f..", "//"])

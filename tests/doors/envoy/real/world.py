@@ -35,9 +35,9 @@ class Got:
 
 
 class Backend:
-    """A server that keeps what it got, and answers every POST with a result."""
+    """A server that keeps what it got, and answers every POST with a result, and with `status`."""
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
         self.got: list[Got] = []
         backend = self
 
@@ -59,7 +59,7 @@ class Backend:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 backend.got.append(Got(method=self.command, target=self.path, headers=headers, body=body))
                 said = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"ran"}]}}'
-                self.send_response(200)
+                self.send_response(status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(said)))
                 self.end_headers()
