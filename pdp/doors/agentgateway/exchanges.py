@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -41,13 +40,15 @@ class Exchange:
 class Exchanges:
     """Keeps requests by names that nobody guesses. The gateway never asks about the result of one that has failed.
 
-    So a call whose result has not been shown for `lasting` seconds is reported as failed, and so is the oldest one
-    beyond a bound. Make it where the event loop runs.
+    So a call whose result has not been shown for `lasting` seconds is reported as failed. So is, beyond a bound, the
+    oldest one of the session that has most: a flood takes no other session's place. Make it where the event loop runs.
     """
 
     def __init__(self, lasting: float = RESULT_SECONDS) -> None:
         self._lasting = lasting
-        self._open: OrderedDict[str, tuple[Exchange, asyncio.TimerHandle]] = OrderedDict()
+        self._open: dict[str, tuple[Exchange, asyncio.TimerHandle]] = {}
+        # The names of each session's, by its handle, the oldest first.
+        self._names: dict[str, dict[str, None]] = {}
         self._reports: set[asyncio.Task[object]] = set()
 
     def put(self, exchange: Exchange) -> str:
@@ -55,15 +56,22 @@ class Exchanges:
         name = secrets.token_urlsafe(16)
         timer = asyncio.get_running_loop().call_later(self._lasting, self._lost, name)
         self._open[name] = exchange, timer
+        self._names.setdefault(exchange.handle, {})[name] = None
         if len(self._open) > _MOST_OPEN:
-            self._lost(next(iter(self._open)))
+            most = max(self._names, key=lambda handle: len(self._names[handle]))
+            self._lost(next(iter(self._names[most])))
         return name
 
     def take(self, name: str) -> Exchange | None:
         """Return the request of a name once; None if there is none."""
-        exchange, timer = self._open.pop(name, (None, None))
-        if timer is not None:
-            timer.cancel()
+        if name not in self._open:
+            return None
+        exchange, timer = self._open.pop(name)
+        timer.cancel()
+        of_session = self._names[exchange.handle]
+        del of_session[name]
+        if not of_session:
+            del self._names[exchange.handle]
         return exchange
 
     async def close(self) -> None:

@@ -212,6 +212,27 @@ def test_a_result_that_comes_too_late_is_withheld(server: RunningServer, desk: D
     assert "nobody was asked" in told["error"]["message"]
 
 
+def test_a_flood_of_one_session_takes_no_place_of_another(server: RunningServer, desk: DeskTarget, handle: str) -> None:
+    """Beyond the bound, the session with most open requests loses its own."""
+    methods = {"tools/call": "full", "tools/list": "request"}
+    flooding = opened(server)[1]
+
+    def flood(method: str, params: Any, headers: Any) -> Any:
+        if method == "tools/call":
+            for _ in range(5):
+                gateway.send(flooding, "tools/list")
+        return desk(method, params, headers)
+
+    with (
+        patch.object(exchanges, "_MOST_OPEN", 2),
+        door_of(server) as address,
+        Gateway(address, {"desk": flood}, methods=methods) as gateway,
+    ):
+        told = gateway.call(handle, "note")
+
+    assert "done" == told["result"]["content"][0]["text"]
+
+
 def test_open_requests_are_bounded(server: RunningServer, desk: DeskTarget, handle: str) -> None:
     """The oldest one is forgotten first, and its result would be withheld."""
     methods = {"tools/call": "request"}
