@@ -15,6 +15,7 @@ from pdp.foundation.loopback import is_loopback, is_loopback_address
 
 _FILTER, _ROUTER = "ext_authz.v3.ExtAuthz", "router.v3.Router"
 _ROUTE_KEYS: Final = ({"server"}, {"table"})
+_HOST_REWRITES: Final = frozenset({"host_rewrite_literal", "auto_host_rewrite"})
 _OF_TOKENS: Final = frozenset({"call_token", "certificate"})
 
 
@@ -112,6 +113,7 @@ def _routes(name: str, manager: Node) -> Iterator[Finding]:
             levels = [_of_filter(one, name) for one in (config, host, route)]
             inside = [_of_filter(one, name) for one in parts(part(route, "route", "weighted_clusters"), "clusters")]
             found = list(_route(check, [one for one in levels if one], [one for one in inside if one], route))
+            found += _sent_on(check, config, host, route)
             yield from found or [fine(check, "asked about, for the server that it names")]
 
 
@@ -144,3 +146,20 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
         yield problem(check, "`upgrade_configs`: nothing is asked about after an upgrade", "take it out")
     if "table" in said and {"prefix_rewrite", "regex_rewrite", "path_rewrite"} & part(route, "route").keys():
         yield problem(check, "the path is rewritten after it was asked about", "take the rewrite out")
+
+
+def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Finding]:
+    """Yield what Envoy does with a request besides sending it on once, to the server that was asked about."""
+    chosen = part(route, "route")
+    if any("cluster_header" in one for one in (chosen, *parts(part(chosen, "weighted_clusters"), "clusters"))):
+        yield problem(check, "`cluster_header`: a header of the agent chooses the server", "set `cluster`")
+    if any("retry_policy" in one for one in (host, chosen)):
+        yield warning(check, "`retry_policy`: a call that was allowed once can run again unasked", "take it out")
+    if any(one.get("request_mirror_policies") for one in (config, host, chosen)):
+        yield warning(check, "`request_mirror_policies`: another server gets each allowed call, too", "take it out")
+    if not _HOST_REWRITES & chosen.keys() and any("*" in str(one) for one in host.get("domains", ())):
+        yield warning(
+            check,
+            "the agent chooses the `Host` that the server gets, by which it could take the call for another one",
+            "set `host_rewrite_literal`, or name all `domains` in full",
+        )

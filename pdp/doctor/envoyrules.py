@@ -102,6 +102,12 @@ FILTER_RULES: Final = (
         "take `allowed_headers` and `disallowed_headers` out",
     ),
     Rule(
+        _there("decoder_header_mutation_rules"),
+        Level.PROBLEM,
+        "`decoder_header_mutation_rules` can keep the door from removing handles, and from setting call tokens",
+        "take it out",
+    ),
+    Rule(
         on("encode_raw_headers"),
         Level.PROBLEM,
         "`encode_raw_headers` sends headers in a form that the door does not read: it denies all",
