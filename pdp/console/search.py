@@ -68,7 +68,8 @@ def moment_of(text: str, now: float) -> float:
         return now - int(ago[1]) * _SECONDS[ago[2]]
     try:
         found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        # In UTC, so that a year beyond those of the calendar is refused here.
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
     except (ValueError, OverflowError):
         raise InvalidRequestError(
             f"`{text}` is not a time such as `2026-01-05T10:00`, `2026-01-05`, or `2h` for two hours ago"

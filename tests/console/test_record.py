@@ -41,6 +41,8 @@ def told(server: RunningServer) -> tuple[str, str]:
         ("since=2100-01-01", "Nothing matches.", "crm/find_customer on"),
         ("user=mallory", "Nothing matches.", "crm/find_customer on"),
         ("since=yesterday", "`yesterday` is not a time", "crm/find_customer on"),
+        ("since=0001-01-01T00:00%2B23:59", "is not a time", "crm/find_customer on"),
+        ("until=9999-12-31T23:59:59-23:59", "is not a time", "crm/find_customer on"),
         ("after=1.x", "is not whole", "crm/find_customer on"),
     ],
 )
