@@ -7,6 +7,8 @@ from typing import Final
 
 # What the library, and a server that speaks English, say; the first that matches counts.
 _REASONS: Final = (
+    (r"invalid .* value|invalid port number|parse network address", "a value in its connection string is not valid"),
+    (r"definition of service|could not match \d|weak sslmode", "a value in its connection string is not valid"),
     (r"Connection refused", "nothing listens there"),
     (r"No such file or directory", "there is no such socket"),
     (r"failed to resolve host|could not translate host name", "its host is not known"),

@@ -117,6 +117,12 @@ class PostgresConnection:
             "search_path": namespace,
             # What says that a commit was not replicated is a warning.
             "client_min_messages": "warning",
+            # What a role or a database can have set otherwise: a lock is waited for, and what is read then is the
+            # latest; no number is rounded; and nothing ends but by the timers here.
+            "default_transaction_isolation": "read committed",
+            "extra_float_digits": "1",
+            "statement_timeout": "0",
+            "idle_session_timeout": "0",
         }
         self._conninfo = _completed(conninfo, self._settings, seconds)
         # Where it is, for people: without user and password.
@@ -307,6 +313,10 @@ class PostgresConnection:
         version = connection.info.server_version // 10_000
         if version < OLDEST_SERVER:
             raise StoreUnavailableError(f"PostgreSQL {OLDEST_SERVER} or later is needed, and this is `{version}`")
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            # Any other lacks letters, and the first text with one of them keeps bundles from being activated.
+            raise StoreUnavailableError(f"the database must have the encoding `UTF8`, and this one has `{encoding}`")
         query = "SELECT name, setting FROM pg_settings WHERE name = ANY(%s)"
         found = dict(connection.execute(query, (list(self._settings),)).fetchall())
         for name, wanted in self._settings.items():
@@ -349,13 +359,19 @@ class _TimedConnection(psycopg.Connection[tuple[Any, ...]]):
 
 def _completed(conninfo: str, settings: Mapping[str, str], seconds: float) -> str:
     """Return a connection string with what this program asks for. Raise `ConfigurationError` when it is invalid."""
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    escaped = {name: value.replace(" ", "\\ ") for name, value in settings.items()}
+    options = " ".join(f"-c {name}={value}" for name, value in escaped.items())
     try:
-        given = str(conninfo_to_dict(conninfo).get("options") or "")
+        given = conninfo_to_dict(conninfo)
+        if "://" in conninfo and any("@" in str(given.get(name) or "") for name in ("host", "dbname")):
+            # Half of a password would be taken for the name of a host or database, and shown as that.
+            raise ConfigurationError(
+                "not a connection string of PostgreSQL: in a URL, write `@` and `/` in a password as `%40` and `%2F`"
+            )
         return make_conninfo(
             conninfo,
             # The last one counts.
-            options=f"{given} {options}".strip(),
+            options=f"{given.get('options') or ''} {options}".strip(),
             application_name="pdp",
             client_encoding="UTF8",
             target_session_attrs="read-write",

@@ -12,6 +12,12 @@ AT = 'connection to server at "10.1.2.3", port 5432 failed: '
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('connection is bad: invalid sslmode value: "secret"', "a value in its connection string is not valid"),
+        ('connection is bad: invalid integer value "secret" for connection option "port"', "value in its connection"),
+        ('connection is bad: invalid port number: "99999"', "value in its connection"),
+        ('connection is bad: definition of service "secret" not found', "value in its connection"),
+        ('connection is bad: could not parse network address "secret": Name or service', "value in its connection"),
+        ("could not match 3 port numbers to 1 hosts", "value in its connection"),
         (f"{AT}Connection refused\n\tIs the server running on that host", "nothing listens there"),
         ('connection to server on socket "/x/.s.PGSQL.5432" failed: No such file or directory', "no such socket"),
         ("failed to resolve host 'db.secret': [Errno -2] Name or service not known", "its host is not known"),
