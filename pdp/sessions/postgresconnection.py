@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
+from itertools import islice
 from threading import Lock
 from typing import Any, Final, TypeVar
 
@@ -35,7 +36,7 @@ from psycopg.errors import (
     ReadOnlySqlTransaction,
     SerializationFailure,
 )
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
 from pdp.foundation.postgrestexts import why_not_connected
@@ -47,6 +48,8 @@ OLDEST_SERVER: Final = 16
 SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.1
+# Values of one statement that are sent together, and waited for together.
+_BATCH: Final = 1000
 _UNSAFE: Final = "the write may or may not have been made"
 _BUSY_ERRORS: Final = (LockNotAvailable, DeadlockDetected, SerializationFailure)
 # The server is not the primary, or no longer.
@@ -157,12 +160,13 @@ class PostgresConnection:
             raise
 
     def executemany(self, statements: str, sequenceofbindings: Iterable[Bindings]) -> None:
-        """Run a statement for each of many values."""
-        connection = self._live()
+        """Run a statement for each of many values, some at a time: no number of them is too many for one wait."""
+        connection, values, self._changes = self._live(), iter(sequenceofbindings), 0
         try:
-            cursor = connection.cursor()
-            cursor.executemany(_translated(statements), sequenceofbindings)
-            self._changes = max(cursor.rowcount, 0)
+            while some := list(islice(values, _BATCH)):
+                cursor = connection.cursor()
+                cursor.executemany(_translated(statements), some)
+                self._changes += max(cursor.rowcount, 0)
         except BaseException as error:
             self._drop_if_broken(error)
             raise
@@ -261,11 +265,21 @@ class PostgresConnection:
     @contextmanager
     def _begun(self, begin: str) -> Iterator[None]:
         try:
-            self.execute(begin)
+            self._begin(begin)
             yield
         except BaseException:
             self._roll_back()
             raise
+
+    def _begin(self, begin: str) -> None:
+        before = self._connection
+        try:
+            self.execute(begin)
+        except psycopg.OperationalError:
+            if before is None or before is self._connection or before.silent:
+                raise
+            # It ended before anything was written: whoever ends authority need not ask again for that.
+            self.execute(begin)
 
     def _roll_back(self) -> None:
         if self._connection is None:
@@ -346,11 +360,17 @@ class _TimedConnection(psycopg.Connection[tuple[Any, ...]]):
 
     seconds = SECONDS
     warned = False
+    # Whether the last wait was too long, on a connection that had not ended.
+    silent = False
 
     def wait(self, gen: PQGen[T], interval: float = _POLL_SECONDS, timeout: float | None = None) -> T:
         """Wait for the server."""
         # Not as in the base class, which cancels the statement when the process is interrupted.
-        return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout or self.seconds)
+        try:
+            return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout or self.seconds)
+        except psycopg.OperationalError:
+            self.silent = self.pgconn.status is ConnStatus.OK
+            raise
 
     def note(self, _: psycopg.errors.Diagnostic) -> None:
         """Note that the server has warned."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from pdp.errors import ConflictError
+from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Head, Scope, Session, SessionState
 from pdp.sessions.database import require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
@@ -248,8 +248,12 @@ class SQLSessionStore(ABC):
         condition, values = _condition(which)
         if limit is not None:
             condition, values = _NEWEST.format(condition), (*values, limit)
-        with self._foreseeing():
-            foreseen = self._foresight.of_matching(condition, values, change)
+        try:
+            with self._foreseeing():
+                foreseen = self._foresight.of_matching(condition, values, change)
+        except (StoreUnavailableError, OverloadedError):
+            # It only makes the transaction shorter: what ends authority does not depend on a connection more.
+            foreseen = {}
         families = _FAMILIES.format(condition)
         return self._ending(lambda: self._change(families, values, change, wall_at, foreseen))
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
+import psycopg
 import pytest
 
 from pdp.errors import ConfigurationError, StoreUnavailableError
+from pdp.sessions import postgresconnection
 from pdp.sessions.postgres import PostgresSessionStore
-from pdp.sessions.values import Cut
+from pdp.sessions.values import Cut, SessionFilter
+from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
 from tests.sessions.postgres.postgresserver import PostgresServer
+from tests.sessions.postgres.tcpproxy import Proxy
 
 pytestmark = pytest.mark.replicas
 
+# Too short for what never comes, and for nothing else.
+SHORT = 0.4
 _SETTINGS = {
     "default_transaction_isolation": "repeatable read",
     "extra_float_digits": "-4",
@@ -69,6 +75,61 @@ def test_only_a_database_of_all_letters_is_used(server: PostgresServer) -> None:
     finally:
         with server.connect() as connection:
             connection.execute("DROP DATABASE few")
+
+
+def test_a_connection_that_has_ended_keeps_no_authority_from_ending(
+    server: PostgresServer, store: PostgresSessionStore
+) -> None:
+    """The database was started again, or something on the way forgot the connection: nothing was written by it yet."""
+    session = make_session("a")
+    store.insert(session, wall_at=1000.0)
+    with server.connect() as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pdp'")
+    cut = Cut(tenant="default", user="bob", agent="", at=1000.0, by="lead", reason="left")
+    store.cut(cut)
+
+    assert (cut,) == store.cuts()
+
+
+def test_a_silent_connection_is_waited_for_once(server: PostgresServer, conninfo: str) -> None:
+    """It has not ended, so another one would be as silent."""
+    assert conninfo
+    with (
+        closing(Proxy(server.port)) as proxy,
+        closing(PostgresSessionStore(server.conninfo_at(proxy.port), **PATIENT)) as store,
+    ):
+        opened = store._connection.opened
+        proxy.stalled.set()
+        with store._connection.within(SHORT), pytest.raises(StoreUnavailableError):
+            store.touch(wall_at=1000.0)
+
+        assert opened == store._connection.opened
+
+
+def test_who_ends_authority_needs_no_connection_that_is_not_there_yet(
+    server: PostgresServer, store: PostgresSessionStore
+) -> None:
+    """Others on the database have taken all that there are."""
+    session = make_session("a")
+    store.insert(session, wall_at=1000.0)
+    with ExitStack() as others:
+        with suppress(psycopg.OperationalError):
+            while True:
+                others.enter_context(closing(server.connect()))
+        written = store.change_where(SessionFilter(user=session.user), revoked, wall_at=1000.0)
+
+    assert (revoked(session),) == written
+
+
+def test_many_values_are_waited_for_some_at_a_time(
+    store: PostgresSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failover all that is live is revoked in one transaction, however many there are."""
+    monkeypatch.setattr(postgresconnection, "_BATCH", 1)
+    with store._reading(), store._connection.within(1.5):
+        store._connection.executemany("SELECT pg_sleep(?)", [(0.5,)] * 5)
+
+        assert 5 == store._connection.changes()
 
 
 @pytest.mark.parametrize("url", ["postgresql://pdp:x@secret@host/db", "postgresql://pdp:x/secret@host/db"])
