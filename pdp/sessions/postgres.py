@@ -152,7 +152,7 @@ class PostgresSessionStore(SQLSessionStore):
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
                 waited_for = prepare_sessions(writing, tables, steps)
-                version, revision, deployment = writing.execute(_OPENED).get
+                version, revision, deployment = writing.execute(_OPENED).always
             if failover is None:
                 self._acknowledged.require(revision, known_revision)
             else:
@@ -388,6 +388,7 @@ class PostgresSessionStore(SQLSessionStore):
     def _advance(self, wall_at: float) -> int:
         found = self._connection.execute(_ADVANCE, {"wall_at": wall_at, "ahead": MOST_APART_SECONDS}).get
         if found is None:
+            _ = self._connection.execute("SELECT revision FROM meta").always
             raise StoreUnavailableError(f"{AHEAD}; nothing was written")
         schema_version, self._revision = found
         require_known_schema(schema_version, self._known_schema)
@@ -397,9 +398,9 @@ class PostgresSessionStore(SQLSessionStore):
         """Return the latest change, which the commit of the present transaction makes safe."""
         failover = self._failover
         if failover is not None and failover.replication is Replication.ASYNC:
-            found = self._connection.execute(_MARK_BY, (failover.machine,)).get
+            found = self._connection.execute(_MARK_BY, (failover.machine,)).always
         else:
-            found = self._connection.execute(_MARK).get
+            found = self._connection.execute(_MARK).always
         revision, tag, timeline, standbys = found
         if failover is not None:
             failover.require_standbys(standbys)

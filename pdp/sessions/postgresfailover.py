@@ -253,7 +253,7 @@ class Failover:
 
 def standing(connection: PostgresConnection, known: Known, machine: str = "") -> Standing:
     """Ask a server where it stands; `machine` is the id of the one that asks, empty without one."""
-    found = connection.execute(_STANDING, (machine, known.head.revision)).get
+    found = connection.execute(_STANDING, (machine, known.head.revision)).always
     timeline, settled, swept, revision, tag, standbys, again, first_revision = found
     return Standing(
         timeline=timeline,

@@ -157,7 +157,8 @@ class LeaseRenewer:
         with self._connection.transaction("BEGIN"):
             # What a hint is about that has come until now is seen; one that comes later asks for another renewal.
             self._hinted = False
-            found = self._connection.execute(_RENEW, (self._id,)).get
+            renewed = self._connection.execute(_RENEW, (self._id,))
+            found = None if renewed.get is None else renewed.always
             if found is not None and self._failover is not None:
                 self._failover.require_standbys(found[-1])
         if found is None:

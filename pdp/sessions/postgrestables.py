@@ -49,7 +49,7 @@ def write_sessions(connection: PostgresConnection, namespace: str, steps: Sequen
             raise StoreUnavailableError(mark.refusal(connection.place))
         connection.execute(_SESSIONS)
         connection.execute(FIRST_META, (known,))
-    version = int(connection.execute("SELECT schema_version FROM meta").get)
+    version = int(connection.execute("SELECT schema_version FROM meta").always)
     require_known_schema(version, known)
     if missing(connection, namespace, "replicas"):
         connection.execute(DEPLOYMENT)

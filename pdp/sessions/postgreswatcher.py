@@ -170,7 +170,7 @@ class PostgresWatcher(Watching):
         """Return what memory has if nothing has changed in the database, else what that has."""
         # Before the read: another thread can acknowledge a later one meanwhile.
         known, before = self._acknowledged.revision, self._clock.machine.now()
-        revision, tag, database_at = self._connection.execute(_HEAD).get
+        revision, tag, database_at = self._connection.execute(_HEAD).always
         self._clock.compare(before, database_at)
         _require_no_less(revision, known)
         if self._same_connection():

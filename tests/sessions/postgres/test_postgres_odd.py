@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from pdp.clock import SystemClock
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.sessions import postgresconnection
+from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.samples import make_session, revoked
@@ -130,6 +133,32 @@ def test_many_values_are_waited_for_some_at_a_time(
         store._connection.executemany("SELECT pg_sleep(?)", [(0.5,)] * 5)
 
         assert 5 == store._connection.changes()
+
+
+def test_a_database_that_is_being_restored_is_unavailable(
+    server: PostgresServer, conninfo: str, tmp_path: Path
+) -> None:
+    """Its tables are empty for a moment; afterwards there is a lease again, too."""
+    lease = LeaseTerms(file=tmp_path / "lease", seconds=2.0, clock=SystemClock())
+    with closing(PostgresSessionStore(conninfo, **PATIENT, lease=lease)) as store, server.connect() as connection:
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+        wait_until(lambda: store.lease() is not None)
+        connection.execute("CREATE TABLE pdp_sessions.kept AS SELECT * FROM pdp_sessions.meta")
+        connection.execute("DELETE FROM pdp_sessions.meta")
+        wait_until(lambda: store.lease_standing is not None and not store.lease_standing.held())
+        for call in (
+            lambda: store.view(session.handle_digest),
+            lambda: store.touch(wall_at=1000.0),
+            lambda: PostgresSessionStore(conninfo, **PATIENT),
+        ):
+            with pytest.raises(StoreUnavailableError, match="are being restored, or are damaged"):
+                call()
+        connection.execute("INSERT INTO pdp_sessions.meta SELECT * FROM pdp_sessions.kept")
+        connection.execute("DROP TABLE pdp_sessions.kept")
+        wait_until(lambda: store.lease() is not None)
+
+        assert (session,) == store.view(session.handle_digest).chain
 
 
 @pytest.mark.parametrize("url", ["postgresql://pdp:x@secret@host/db", "postgresql://pdp:x/secret@host/db"])
