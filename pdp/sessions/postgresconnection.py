@@ -136,7 +136,9 @@ class PostgresConnection:
             "statement_timeout": "0",
             "idle_session_timeout": "0",
         }
-        self._conninfo = _completed(conninfo, self._settings, seconds)
+        # What has stopped while much is sent to it is not idle. Not checked: on a socket of the machine it is nothing.
+        stopped = {"tcp_user_timeout": self._settings["idle_in_transaction_session_timeout"]}
+        self._conninfo = _completed(conninfo, {**self._settings, **stopped}, seconds)
         # Where it is, for people: without user and password.
         self.place = _place_of(self._conninfo)
         self._name = name

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from threading import Event
 
 import psycopg
 import pytest
@@ -32,6 +34,21 @@ _SETTINGS = {
     "statement_timeout": "250ms",
     "idle_session_timeout": "100ms",
 }
+
+LONG = "a long answer " * 5
+
+
+class _Stopping(Proxy):
+    """Takes nothing more once a long answer begins, as a process does that has stopped."""
+
+    def __init__(self, port: int) -> None:
+        self.goes_on = Event()
+        super().__init__(port)
+
+    def _send(self, data: bytes, source: socket.socket, target: socket.socket) -> None:
+        if data.count(LONG.encode()) > 1:
+            self.goes_on.wait()
+        super()._send(data, source, target)
 
 
 @pytest.fixture
@@ -107,6 +124,33 @@ def test_a_silent_connection_is_waited_for_once(server: PostgresServer, conninfo
             store.touch(wall_at=1000.0)
 
         assert opened == store._connection.opened
+
+
+def test_who_has_stopped_while_much_is_sent_to_it_holds_others_up_for_a_moment(
+    server: PostgresServer, store: PostgresSessionStore
+) -> None:
+    """It is not idle, so the server would wait for it with the lock on all changes, as long as it has stopped."""
+    hasty = {**PATIENT, "idle_seconds": 2.0}
+    with (
+        closing(_Stopping(server.port)) as proxy,
+        closing(PostgresSessionStore(server.conninfo_at(proxy.port), **hasty)) as stopped,
+        ThreadPoolExecutor(1) as pool,
+        server.connect() as connection,
+    ):
+
+        def read() -> None:
+            with stopped._transaction():
+                stopped._connection.execute("SELECT repeat(?, 20) FROM generate_series(1, 100000)", (LONG,))
+
+        reading = pool.submit(read)
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'ClientWrite'"
+        wait_until(lambda: connection.execute(waiting).fetchone() is not None)
+        store.touch(wall_at=2000.0)
+        proxy.goes_on.set()
+        with pytest.raises(StoreUnavailableError):
+            reading.result(timeout=60)
+
+    assert 2000.0 == store.high_water_at()
 
 
 def test_who_ends_authority_needs_no_connection_that_is_not_there_yet(
