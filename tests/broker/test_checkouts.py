@@ -490,6 +490,26 @@ def test_a_store_that_cannot_be_written_keeps_nothing_alive(
         assert () == here.store.all()
 
 
+def test_what_is_revoked_on_a_full_disk_is_ended(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever revokes it hears that this could not be noted."""
+    Noting.ended.clear()
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, issuing=Noting) as here:
+        id_ = out(here.store, "ses_1")
+        out(here.store, "ses_2")
+        for name in ("end", "finish", "put_off"):
+            monkeypatch.setattr(here.store, name, full)
+        with pytest.raises(StoreUnavailableError):
+            here.sweeper.end([id_])
+
+        assert [id_] == Noting.ended
+
+
 def test_what_cannot_be_noted_as_ended_is_ended(
     server: RunningServer, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, 
 from pdp.broker.oauth.severing import Ended
 from pdp.broker.shredding import Shredding
 from pdp.broker.words import NeedsPersonError, Secret, TokensUnavailableError, UnknownConnectionError
+from pdp.errors import StoreUnavailableError
 from tests.broker.consented import NOW, Desk
 from tests.broker.vaults import BY, connection
 from tests.broker.worlds import Upstream, upstream_here
@@ -121,6 +122,29 @@ def test_both_tokens_are_revoked_at_the_provider_first(there: Upstream, tmp_path
     before = [("/introspect", "refresh-0"), ("/introspect", "access-0")]
     refresh, access = ([("/revoke", token), ("/introspect", token)] for token in ("refresh-0", "access-0"))
     assert [*before, *refresh, *access] == provider.asked
+
+
+def test_on_a_full_disk_the_tokens_are_revoked_all_the_same(
+    there: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The person hears that it could not be noted, and tries again."""
+
+    def full(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("the disk is full")
+
+    provider, known = Provider(), dict[str, Any]((NAMES[one], f"{there.origin}/{one}") for one in ENDS)
+    with closing(Desk(tmp_path, there, **known)) as desk:
+        provider.serve(there)
+        with monkeypatch.context() as patched:
+            patched.setattr(desk.consents, "settle", full)
+            with pytest.raises(StoreUnavailableError):
+                desk.severing.end("alices", by="alice")
+        asked = [*provider.asked]
+        # What they are told then is what can be proved: the provider no longer knows the tokens.
+        again = desk.severing.end("alices", by="alice")
+
+    assert {("/revoke", "refresh-0"), ("/revoke", "access-0")} <= {*asked}
+    assert EXPIRES == again
 
 
 def test_a_failure_is_tried_again_until_the_provider_is_told(there: Upstream, tmp_path: Path) -> None:

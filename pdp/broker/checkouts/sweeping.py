@@ -17,9 +17,9 @@ from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Look, Outcome
 from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.words import Connection, DatabaseUnavailableError, TokensUnavailableError
+from pdp.broker.words import Connection, DatabaseUnavailableError, Secret, TokensUnavailableError
 from pdp.clock import utc_text
-from pdp.errors import PDPError
+from pdp.errors import PDPError, StoreUnavailableError
 from pdp.observer import Event, EventKind
 
 _LOG = logging.getLogger("pdp.broker")
@@ -92,10 +92,22 @@ class Sweeper:
         self._end_all(out, _TURN_SECONDS)
 
     def end(self, checkout_ids: Collection[str]) -> None:
-        """End some credentials now, also those that were put off."""
+        """End some credentials now, also those that were put off.
+
+        Raise `StoreUnavailableError` when that cannot be noted, as on a full disk; they are ended all the same.
+        """
         now = self._wall()
-        self._store.end(checkout_ids, now=now)
+        try:
+            self._store.end(checkout_ids, now=now)
+        except StoreUnavailableError:
+            # What was not handed out yet may not have been made yet.
+            self.attempt([one for one in self._store.all() if one.id in checkout_ids and one.ends_at])
+            raise
         self.attempt([one for one in self._store.due(now) if one.id in checkout_ids])
+
+    def end_kept(self, one: Checkout, connection: Connection, kept: Secret) -> Outcome:
+        """End what the store does not have, once, and say what became of it. Raise `PDPError` when it cannot be."""
+        return self._issuer.end(one, connection, kept)
 
     def forget(self, one: Checkout, *, by: str = "") -> bool:
         """Give up a credential, which may still be good. Say whether it was still there."""

@@ -28,7 +28,7 @@ from pdp.broker.words import (
     UnknownConnectionError,
 )
 from pdp.clock import Clock
-from pdp.errors import PDPError
+from pdp.errors import PDPError, StoreUnavailableError
 from pdp.observer import Event, EventKind
 
 # A refresh that has begun comes to its end first: what it brings must be revoked, too.
@@ -72,12 +72,18 @@ class Severing:
         """Disconnect, and say what became of the tokens. `by` is who wants it.
 
         Raise `UnknownConnectionError` for what is no person's connection, and `TokensUnavailableError` while the
-        connection is being refreshed, or a token is being got with it for a session.
+        connection is being refreshed, or a token is being got with it for a session. Raise `StoreUnavailableError` when
+        nothing can be written, as on a full disk: the provider was asked to end the tokens all the same.
         """
         connection = self._vault.connection(connection_id)
         if not connection.is_consented:
             raise UnknownConnectionError(f"no such connection: `{connection_id}`")
-        return self._ended([self._removed(connection, by)], by)[connection_id]
+        try:
+            removed = self._removed(connection, by)
+        except StoreUnavailableError:
+            self._end_unnoted(connection)
+            raise
+        return self._ended([removed], by)[connection_id]
 
     def end_former(self, client: Connection, person: str) -> Ended | None:
         """Disconnect what a person has connected by a client, so that another consent can take its place.
@@ -124,14 +130,27 @@ class Severing:
             self._vault.remove(connection.id, by=by)
         return removed
 
+    def _end_unnoted(self, connection: Connection) -> None:
+        """Have the provider end the tokens of a connection that stays."""
+        client = self._client_of(connection)
+        if client is None or not source_of(connection).revocation:
+            return
+        with suppress(PDPError):
+            self._sweeper.end_kept(self._draft(connection, client, 0.0), client, self._vault.open(connection))
+
     def _kept(self, connection: Connection, pair: TokenPair, client: Connection | None) -> Checkout | None:
         """Keep tokens to end them; None where nobody can be told: without an endpoint, or the client of the consent."""
         if client is None or not source_of(connection).revocation:
             return None
         now = self._clock.now().wall_at
         # A refresh token has no end that would come.
-        own_end = pair.ends.wall_at if pair.ends and pair.refresh is None else now
-        one = Checkout(
+        one = self._draft(connection, client, pair.ends.wall_at if pair.ends and pair.refresh is None else now)
+        self._checkouts.begin(one, self._vault.seal_for(client, one.id, Secret(pair.packed())))
+        return one
+
+    def _draft(self, connection: Connection, client: Connection, ends_at: float) -> Checkout:
+        now = self._clock.now().wall_at
+        return Checkout(
             id=new_checkout_id(),
             connection_id=client.id,
             kind=CredentialKind.CONSENT,
@@ -143,12 +162,10 @@ class Severing:
             action="",
             scopes=connection.scopes,
             begun_at=now,
-            ends_at=own_end,
+            ends_at=ends_at,
             state=CheckoutState.ENDING,
             next_at=now + _ALONE_SECONDS,
         )
-        self._checkouts.begin(one, self._vault.seal_for(client, one.id, Secret(pair.packed())))
-        return one
 
     def _client_of(self, connection: Connection) -> Connection | None:
         """Return the client, if it has its secret and is still the one to which the person consented."""
