@@ -182,7 +182,7 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     On a terminal a long value continues below its own beginning, so that no value draws a line that looks like a field.
     Runs of blanks, which could push words to where a line breaks, are one blank.
     """
-    kept = [(name, value) for name, value in fields if value]
+    kept = [(visible(name), value) for name, value in fields if value]
     width = max((len(name) for name, _ in kept), default=0) + 2
     console = Console()
     for name, value in kept:

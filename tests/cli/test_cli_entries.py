@@ -10,6 +10,7 @@ import pytest
 
 from pdp.audit.values import Found, Mark
 from pdp.cli.audit.entries import fact_text, named, print_entries, tail_line
+from pdp.cli.audit.view import print_record
 from tests.machinery.terminal import on_terminal
 
 SESSION = "ses_" + "b" * 26
@@ -103,6 +104,14 @@ def test_who_stands_below_where_it_is_asked_for(capsys: pytest.CaptureFixture[st
     print_entries(found()[2:3], with_who=True)
 
     assert f"alice coder {SESSION}" in capsys.readouterr().out
+
+
+def test_a_name_of_a_field_draws_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither does it move the cursor of a terminal, nor end the command."""
+    print_record({"\x1b[2J\n\ud800": "x", "facts": {"\x1b[2J\n\ud800": "y"}})
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert (r"\x1b[2J\n\ud800  x", r"facts.\x1b[2J\n\ud800  y") == (first, second)
 
 
 def test_what_the_policies_said_is_short() -> None:
