@@ -177,11 +177,35 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's server, which leaves signals to others: what follows it must still run."""
+    """Uvicorn's server, which leaves signals to others: what follows it must still run.
+
+    Under TLS, it bounds how long a client may take to begin: asyncio would wait for a minute, and counts no connection
+    before.
+    """
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        tls = self.config.ssl
+        await super().startup(sockets if tls is None else [])
+        for opened in () if tls is None else sockets or ():
+            self.servers.append(
+                await asyncio.get_running_loop().create_server(
+                    self._protocol,
+                    sock=opened,
+                    ssl=tls,
+                    backlog=self.config.backlog,
+                    ssl_handshake_timeout=_HEAD_SECONDS,
+                )
+            )
+
+    def _protocol(self) -> asyncio.Protocol:
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return made
 
 
 class _BoundedProtocol(H11Protocol):

@@ -19,6 +19,7 @@ from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.errors import ConfigurationError
 from pdp.serving import weblistener
 from pdp.serving.weblistener import Listener
+from tests.doors.mcp.conversation import PATIENCE
 from tests.machinery.credentials.authority import Authority
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,19 @@ def listener_of(authority: Authority, folder: Path) -> Listener:
     """Return a listener with a certificate of the authority, whose roots are in `roots.pem`."""
     files = authority.files(folder)
     return Listener("127.0.0.1:0", certificate=files.certificate, key=files.key)
+
+
+async def test_a_client_that_does_not_begin_tls_is_given_up(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such connections take files of the process, and nothing else counts them."""
+    monkeypatch.setattr(weblistener, "_HEAD_SECONDS", 0.05)
+    listener = listener_of(authority, tmp_path)
+    async with served(listener), asyncio.timeout(PATIENCE / 2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        with suppress(ConnectionResetError):
+            assert b"" == await reader.read()
+        writer.close()
 
 
 async def test_clients_are_served_over_tls(authority: Authority, tmp_path: Path) -> None:
