@@ -236,8 +236,8 @@ pictures: $(PEOPLE)/ready  ## take pictures of every page of the console, at thr
 # takes long, too, and CrewAI's has 900 MB. Its imports warn.
 MODULES = $(patsubst %,pdp/doors/%.py,$(1))
 doors-long: $(VENV)/ready $(DOORS)/ready $(APART)/ready $(CREWAI)/ready  ## run the long tests of the adapters, and check their types against the frameworks
-	$(BIN)/mypy --python-executable $(DOORS)/bin/python $(call MODULES,langchain pydantic_ai openai_agents fastmcp claude_agent)
-	$(BIN)/mypy --python-executable $(APART)/bin/python $(call MODULES,google_adk strands)
+	$(BIN)/mypy --follow-imports silent --python-executable $(DOORS)/bin/python $(call MODULES,langchain pydantic_ai openai_agents fastmcp claude_agent)
+	$(BIN)/mypy --follow-imports silent --python-executable $(APART)/bin/python $(call MODULES,google_adk strands)
 	$(APART)/bin/python -m pytest $(SPREAD) $(ADAPTERS_APART)
 	$(CREWAI)/bin/python -m pytest -m long -W ignore $(GUARDED)
 	$(DOORS)/bin/python -m pytest $(ADAPTERS) -m long --timeout 0
