@@ -12,7 +12,9 @@ import grpc
 from pdp.errors import CannotListenError, ConfigurationError
 from pdp.foundation.loopback import host_and_port, is_loopback
 
-_MOST_OPEN: Final = 512
+_MOST_CONNECTIONS, _MOST_OPEN = 1000, 512
+# What never speaks, or is there no more, holds no place.
+_HANDSHAKE_MS, _PING_MS, _PING_ANSWER_MS = 10_000, 60_000, 20_000
 _END_SECONDS: Final = 3.0
 # The rest is for the answer: one that comes too late is not shown to a model.
 _OF_THE_TIME: Final = 0.8
@@ -58,8 +60,15 @@ async def serving(
             f"others can reach `{address}`: it needs a certificate, its key, and the authority of the gateway's "
             "certificate"
         )
-    # A port that another process has is an error, and not shared.
-    options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", most_bytes))
+    options = (
+        # A port that another process has is an error, and not shared.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", most_bytes),
+        ("grpc.max_allowed_incoming_connections", _MOST_CONNECTIONS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+    )
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_OPEN)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(

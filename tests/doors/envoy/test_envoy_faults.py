@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from pdp.doors import refusals
+from pdp.doors import grpcport, refusals
 from pdp.doors.envoy import mcprequests
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest
 from pdp.doors.grpcport import Method
@@ -167,3 +169,18 @@ def test_a_body_that_comes_as_text_is_refused(envoy: Asker) -> None:
     question.attributes.context_extensions["server"] = "desk"
 
     assert 400 == envoy.ask(question).status
+
+
+@pytest.mark.parametrize(("name", "bound"), [("_HANDSHAKE_MS", 200), ("_MOST_CONNECTIONS", 1)])
+def test_a_connection_that_says_nothing_holds_no_place(name: str, bound: int) -> None:
+    """It is closed after a while, and at once where there are too many."""
+    with (
+        patch.object(grpcport, name, bound),
+        door(None, HANDLE, address="127.0.0.1:1", timeout=5.0) as asker,
+    ):
+        assert asker.post(call("note")).shown == NO_DECISION
+        host, _, port = asker.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=SECONDS / 10) as silent, suppress(ConnectionError):
+            while silent.recv(4096):
+                pass
+        assert asker.post(call("note")).shown == NO_DECISION
