@@ -64,7 +64,7 @@ class Beginning:
         """Have what all servers know begin, if it has not; never raises."""
         try:
             with connection.answering():
-                begun = int(connection.execute("SELECT begun FROM steps").get)
+                begun = int(connection.execute("SELECT begun FROM steps").always)
                 if begun >= self._knows:
                     return
                 rows = [ServerRow(*row) for row in connection.execute(SERVERS)]

@@ -53,7 +53,8 @@ class SQLOutbox:
     def untold(self, limit: int) -> Untold:
         """Return the oldest events, and how many were lost."""
         rows = self._connection.execute(_OLDEST, (limit,)).fetchall()
-        missed = int(self._connection.execute(self._missed).get)
+        # No row while a database is being restored.
+        missed = int(self._connection.execute(self._missed).get or 0)
         return Untold(tuple(event_from(str(text)) for (text,) in rows), missed)
 
     def forget(self, told: Untold) -> None:

@@ -183,7 +183,8 @@ class SQLSessionStore(ABC):
     def changed(self, *, after: Head, limit: int) -> Changes | None:
         """Return the sessions that were inserted or changed after a change."""
         with self._reading(), self._snapshot():
-            revision, forgotten, version = self._connection.execute(_REVISIONS).get
+            # No row while a database is being restored.
+            revision, forgotten, version = self._connection.execute(_REVISIONS).get or (-1, 0, "")
             # A higher revision than the latest is one of another file.
             if not forgotten <= after.revision <= revision or self._tag(after.revision) != after.tag:
                 return None

@@ -16,7 +16,9 @@ from pdp.clock import SystemClock
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.sessions import postgresconnection
 from pdp.sessions.lease import LeaseTerms
+from pdp.sessions.outbox import Untold
 from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
@@ -188,6 +190,7 @@ def test_a_database_that_is_being_restored_is_unavailable(
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
         wait_until(lambda: store.lease() is not None)
+        head = store.head()
         connection.execute("CREATE TABLE pdp_sessions.kept AS SELECT * FROM pdp_sessions.meta")
         connection.execute("DELETE FROM pdp_sessions.meta")
         wait_until(lambda: store.lease_standing is not None and not store.lease_standing.held())
@@ -198,11 +201,28 @@ def test_a_database_that_is_being_restored_is_unavailable(
         ):
             with pytest.raises(StoreUnavailableError, match="are being restored, or are damaged"):
                 call()
+        nothing = (store.changed(after=head, limit=9), store.untold(limit=9))
         connection.execute("INSERT INTO pdp_sessions.meta SELECT * FROM pdp_sessions.kept")
         connection.execute("DROP TABLE pdp_sessions.kept")
         wait_until(lambda: store.lease() is not None)
 
+        assert (None, Untold()) == nothing
         assert (session,) == store.view(session.handle_digest).chain
+
+
+def test_who_waits_for_steps_goes_on_waiting_while_a_database_is_being_restored(
+    server: PostgresServer, store: PostgresSessionStore
+) -> None:
+    """Its thread does not end with that."""
+    with server.connect() as connection:
+        connection.execute("CREATE TABLE pdp_sessions.kept AS SELECT * FROM pdp_sessions.steps")
+        connection.execute("DELETE FROM pdp_sessions.steps")
+        begun = list[int]()
+        Beginning(begun.append, quiet_seconds=0.0).look(store._connection)
+        connection.execute("INSERT INTO pdp_sessions.steps SELECT * FROM pdp_sessions.kept")
+        connection.execute("DROP TABLE pdp_sessions.kept")
+
+    assert [] == begun
 
 
 @pytest.mark.parametrize("url", ["postgresql://pdp:x@secret@host/db", "postgresql://pdp:x/secret@host/db"])
