@@ -55,7 +55,7 @@ class ScriptedModel(Model):
         number, step = self._left.pop(0)
         step.before()
         written = step.arguments if isinstance(step.arguments, str) else json.dumps(step.arguments)
-        namespace, _, name = step.name.rpartition(".")
+        namespace, name = step.name.rpartition(".")[::2]
         call = ResponseFunctionToolCall(
             name=name, namespace=namespace or None, arguments=written, call_id=f"call_{number}", type="function_call"
         )
