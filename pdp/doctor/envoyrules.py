@@ -29,7 +29,8 @@ def _absent(name: str) -> Callable[[Node], bool]:
 
 def _no_error(node: Node) -> bool:
     code = part(node, "status_on_error").get("code")
-    return code is not None and code not in _ERRORS and not (isinstance(code, int) and code >= _FIRST_ERROR)
+    error = code in _ERRORS if isinstance(code, str) else isinstance(code, int) and code >= _FIRST_ERROR
+    return code is not None and not error
 
 
 def _size(node: Node) -> int:

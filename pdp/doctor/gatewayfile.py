@@ -14,6 +14,7 @@ from pdp.errors import ConfigurationError, reason_of
 Node: TypeAlias = Mapping[str, Any]
 
 _MOST_BYTES: Final = 16 * 1024 * 1024
+_MOST_VALUES: Final = 1_000_000
 _CAMEL = re.compile(r"[a-z0-9]+(?:[A-Z][a-z0-9]*)+")
 
 
@@ -46,7 +47,20 @@ def read_configuration(path: Path) -> Node:
         raise ConfigurationError(f"`{path}` is not YAML") from None
     if not isinstance(document, dict):
         raise ConfigurationError(f"`{path}` is not a mapping")
+    if not _ends(document):
+        raise ConfigurationError(f"`{path}` holds more than {_MOST_VALUES} values, or an alias of what it is in")
     return document
+
+
+def _ends(document: Node) -> bool:
+    """Say whether a document has an end that can be reached: a few lines of aliases can stand for a billion values."""
+    pending: list[Any] = [document]
+    for _ in range(_MOST_VALUES):
+        if not pending:
+            return True
+        one = pending.pop()
+        pending += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return not pending
 
 
 def of_type(value: Any, name: str) -> Iterator[Node]:  # noqa: ANN401 - any YAML value

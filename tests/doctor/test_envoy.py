@@ -34,6 +34,7 @@ HOLES: dict[str, tuple[str, str, Level, str]] = {
     "no timeout": ("timeout: 2s", "x: 2s", WARNING, "`grpc_service.timeout`"),
     "no status": ("status_on_error", "x_status_on_error", WARNING, "looks like a deny"),
     "a status of success": ("code: ServiceUnavailable", "code: OK", PROBLEM, "is no error"),
+    "a status of another type": ("code: ServiceUnavailable", "code: []", PROBLEM, "is no error"),
     "a share of requests": ("failure_mode_allow:", f"filter_enabled: {{}}{FIELD}x:", PROBLEM, "skip"),
     "another route later": ("failure_mode_allow:", f"clear_route_cache: true{FIELD}x:", PROBLEM, "again"),
     "some headers": ("failure_mode_allow:", f"allowed_headers: {{}}{FIELD}x:", PROBLEM, "not see all"),
@@ -193,3 +194,22 @@ def test_the_command_tells(page: str, tmp_path: Path) -> None:
     assert (0, True) == (well.exit_code, json.loads(well.stdout)["sound"])
     assert (1, False) == (bad.exit_code, json.loads(bad.stdout)["sound"])
     assert [2, 2] == [one.exit_code for one in wrong]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [*a]\n",
+        "a: &a {b: *a}\n",
+        "a0: &a0 [x, x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)),
+    ],
+    ids=["a circle", "a circle of mappings", "billions"],
+)
+def test_aliases_without_an_end_are_a_problem(tmp_path: Path, text: str) -> None:
+    """A few lines can stand for more values than can be looked at."""
+    path = tmp_path / "envoy.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    (found,) = examine_envoy(path)
+
+    assert (PROBLEM, True) == (found.level, "holds more than 1000000 values" in found.found)
