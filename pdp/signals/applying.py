@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from pdp.v1.session_pb2 import RevokeSessionsResponse
 _LOG = logging.getLogger("pdp.signals")
 
 _AT_ONCE: Final = 100
+# The ids of the server's users and sessions.
+_ID: Final = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 # What is noted of one signal; the record has every session.
 _MOST_OUTCOMES: Final = 200
 _KINDS: Final[Mapping[State, EventKind]] = {
@@ -140,7 +143,9 @@ class Applier:
             return
         except (PermissionDeniedError, InvalidRequestError) as error:
             work.note(f"{target.text}: refused by the server: {error}")
-            work.left.append(target)
+            # An id that nothing there can have, such as `auth0|5f7c`, is a stranger's. The rest is for a person to see.
+            if isinstance(error, PermissionDeniedError) or _ID.fullmatch(target.id):
+                work.left.append(target)
             return
         work.note(f"{target.text}: {len(revoked)} sessions revoked")
         work.revoked += revoked

@@ -59,12 +59,13 @@ def test_who_names_every_user_at_once_ends_a_few(here: World) -> None:
 
 
 def test_who_has_nothing_to_end_does_not_count(here: World) -> None:
-    """A provider tells of everybody, and few of them work here: none of these is held."""
+    """A provider tells of everybody, and few of them work here: none is held, also by an id that none here can have."""
     session_id = here.session("alice")
 
-    states = [here.sent(here.transmitter.about(f"stranger-{number}")).state for number in range(5)]
+    strangers = [*(f"stranger-{number}" for number in range(5)), "auth0|5f7c", "a" * 255, "alice+x"]
+    states = [here.sent(here.transmitter.about(one)).state for one in strangers]
 
-    assert ["applied"] * 5 == states
+    assert ["applied"] * 8 == states
     assert (State.APPLIED, True) == (here.sent(here.transmitter.about("alice")).state, here.ended(session_id))
 
 
