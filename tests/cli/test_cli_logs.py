@@ -177,7 +177,7 @@ def test_what_keeps_a_server_from_starting_is_in_its_log(tmp_path: Path, workers
     *_, last = [json.loads(line) for line in failed_start(*flags, folder=tmp_path, PDP_DEBUG=debug)]
 
     assert ("critical", "pdp.serve", debug == "1") == (last["level"], last["logger"], "exception" in last)
-    assert last["message"].startswith("files.cedar:1: ")
+    assert last["message"].startswith("policies/files.cedar:1: ")
 
 
 def test_a_taken_address_is_in_the_log_with_its_priority(tmp_path: Path) -> None:

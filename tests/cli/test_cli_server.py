@@ -591,7 +591,7 @@ def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (("--policies-folder", "bad"), ["error: files.cedar:1: "]),
+        (("--policies-folder", "bad"), ["error: bad/files.cedar:1: "]),
         (("--server-address", "0.0.0.0:1"), ["error: `server.address` `0.0.0.0:1` can be reached by others"]),
         (("--policies-folder", "nope"), ["error: nope: does not exist"]),
     ],

@@ -171,7 +171,7 @@ def test_what_is_done_once_is_done_once(unharmed: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"policies_folder": "bad"}, r"error: notes\.cedar:1: .*"),
+        ({"policies_folder": "bad"}, r"error: bad/notes\.cedar:1: .*"),
         ({"policies_folder": "none"}, r"error: none: does not exist.*"),
         (
             {"server_address": "TAKEN"},
