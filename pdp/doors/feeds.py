@@ -76,8 +76,9 @@ class SessionsFeed:
                 changed.set()
 
 
-async def heard(changed: asyncio.Event, seconds: float) -> None:
-    """Wait until an event is set, but not for longer than some seconds."""
+async def heard(changed: asyncio.Event, seconds: float) -> bool:
+    """Wait until an event is set, but not for longer than some seconds. Say whether it is."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await changed.wait()
+    return changed.is_set()

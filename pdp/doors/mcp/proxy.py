@@ -31,7 +31,8 @@ MOST_OPEN = 256
 MOST_GIVEN_UP = 16_384
 _LIST_SECONDS = 30.0
 # How often the proxy looks for other tools while nothing is said to have changed: that a session expires is no change;
-# and how long it waits after a look that failed, because the change that it heard of may be the last one.
+# and how long it waits after a change, which another machine of the PDP may not know yet, and after a look that failed,
+# because the change that it heard of may be the last one.
 _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
 # How long the proxy waits for what is left to do when it closes.
 _END_SECONDS = 1.0
@@ -298,13 +299,13 @@ class Proxy:
         Runs until it is cancelled.
         """
         with self.gate.hearing() as changed:
-            self._look = changed
+            self._look, told = changed, False
             while True:
                 changed.clear()
                 pause = _AGAIN_SECONDS
                 try:
                     now = await self.gate.seen()
-                    pause = _LOOK_SECONDS
+                    pause = _AGAIN_SECONDS if told else _LOOK_SECONDS
                     if now is None:
                         self._stop_calls(refusals.IS_OVER)
                     before, self.gate.shown = self.gate.shown, now or frozenset()
@@ -316,7 +317,7 @@ class Proxy:
                 except PDPClientError:
                     # What is under way goes on: each further call is asked about anyway.
                     pass
-                await heard(changed, pause)
+                told = await heard(changed, pause)
 
     def _stop_calls(self, why: str) -> None:
         """Answer the calls that are under way, and tell the server that nobody waits for them any more.

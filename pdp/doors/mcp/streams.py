@@ -25,7 +25,8 @@ _LOG = logging.getLogger(__name__)
 
 _OK, BAD_GATEWAY = 200, 502
 # How often a stream looks whether its session lives while it hears of no change: that a session expires is none; and
-# how long it waits after a look that failed, because the change that it heard of may be the last one.
+# how long it waits after a change, which another machine of the PDP may not know yet, and after a look that failed,
+# because the change that it heard of may be the last one.
 _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
 # Requests of a server in one session of MCP that have no answer yet.
 _MOST_ASKED = 256
@@ -106,6 +107,7 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
 async def watch(party: Party, reply: Reply, changed: str) -> None:
     """Send `changed`, unless it is empty, whenever the session can see other tools. Return when the session is over."""
     before: frozenset[str] | None = None
+    told = False
     with party.session.hearing() as heard_of:
         while True:
             heard_of.clear()
@@ -117,8 +119,8 @@ async def watch(party: Party, reply: Reply, changed: str) -> None:
                     await reply.event(changed)
                 if now is None:
                     return
-                before, pause = now, _LOOK_SECONDS
-            await heard(heard_of, pause)
+                before, pause = now, _AGAIN_SECONDS if told else _LOOK_SECONDS
+            told = await heard(heard_of, pause)
 
 
 async def while_it_lives(party: Party, heard_of: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
@@ -142,13 +144,13 @@ async def _why_over(party: Party, heard_of: asyncio.Event) -> str:
     """Wait until no call of the session may go on, and return why."""
     pause = _LOOK_SECONDS
     while True:
-        await heard(heard_of, pause)
+        told = await heard(heard_of, pause)
         heard_of.clear()
         pause = _AGAIN_SECONDS
         try:
             if await party.seen() is None:
                 return refusals.IS_OVER
-            pause = _LOOK_SECONDS
+            pause = _AGAIN_SECONDS if told else _LOOK_SECONDS
         except FrozenError:
             return refusals.IS_FROZEN
         except PDPClientError:

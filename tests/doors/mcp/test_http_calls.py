@@ -11,10 +11,12 @@ from unittest.mock import patch
 import pytest
 
 from pdp.doors.feeds import SessionsFeed
+from pdp.doors.mcp import streams
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.doors.mcp.headers import repeated
 from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.parties import Party
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, STATED
 from tests.doors.mcp.webworld import SECRET, message_of, private_file, text_of, world
@@ -98,6 +100,28 @@ async def test_a_call_that_is_under_way_is_stopped_with_its_session(desk_pdp: Ru
 
     assert "was stopped: its session is over. The tool may have done all of it, or a part" in said
     assert "slow to the end" not in said
+
+
+async def test_a_call_stops_although_a_server_does_not_know_yet(
+    desk_pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several machines one can tell of a revocation before another, which is asked how the session is, knows it."""
+    looks, seen = list[Any](), Party.seen
+
+    async def behind(party: Party) -> frozenset[str] | None:
+        looks.append(await seen(party))
+        return looks[-1] if None in looks[:-1] else looks[0]
+
+    monkeypatch.setattr(Party, "seen", behind)
+    monkeypatch.setattr(streams, "_AGAIN_SECONDS", 0.01)
+    async with world(desk_pdp) as here:
+        session_id, handle = here.session()
+        calling = asyncio.ensure_future(here.call("slow", {"steps": 1}, handle=handle))
+        await here.desk.begun.wait()
+        here.revoke(session_id)
+        said = (await calling).text
+
+    assert "was stopped: its session is over" in said
 
 
 async def test_a_call_whose_session_is_over_when_its_allow_arrives_is_stopped(

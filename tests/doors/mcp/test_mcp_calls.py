@@ -153,6 +153,7 @@ async def test_a_call_whose_session_is_over_when_its_allow_arrives_is_stopped(
 ) -> None:
     """The proxy can see that a session is over before it hears of an allow from before that."""
     monkeypatch.setattr(proxy, "_LOOK_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(proxy, "_AGAIN_SECONDS", 10 * PATIENCE)
     opened, server, looks, over = approved(pdp), ToolServer(), list[Any](), asyncio.Event()
     server.reactions["tools/call"] = lambda _: ()
     ask, seen = Gate.ask, Gate.seen
@@ -175,6 +176,32 @@ async def test_a_call_whose_session_is_over_when_its_allow_arrives_is_stopped(
         # The feed begins with a message that has the proxy look once more.
         await it.until(lambda: len(looks) == 2)
         said = await it.call("read")
+
+    assert "was stopped: its session is over" in text_of(said)
+
+
+async def test_a_call_stops_although_a_server_does_not_know_yet(
+    pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several machines one can tell of a revocation before another, which is asked how the session is, knows it."""
+    monkeypatch.setattr(proxy, "_LOOK_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(proxy, "_AGAIN_SECONDS", 0.01)
+    opened, server, looks, seen = approved(pdp), ToolServer(), list[Any](), Gate.seen
+    server.reactions["tools/call"] = lambda _: ()
+
+    async def behind(gate: Gate) -> frozenset[str] | None:
+        looks.append(await seen(gate))
+        return looks[0] if None not in looks[:-1] else looks[-1]
+
+    monkeypatch.setattr(Gate, "seen", behind)
+    async with conversation(pdp, handle=opened.session_handle, server=server, watched=True) as it:
+        # At first, when the feed begins, and once more.
+        await it.until(lambda: len(looks) == 3)
+        request = it.request("tools/call", {"name": "read", "arguments": {}})
+        await it.say(request)
+        await it.until(lambda: bool(server.ran))
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        said = await it.answer(request["id"])
 
     assert "was stopped: its session is over" in text_of(said)
 
