@@ -40,6 +40,7 @@ class GRPCTransport:
 
     def __init__(self, listener: Listener, boundary: Boundary, limits: Limits, *, share_port: bool) -> None:
         self._listener = listener
+        self._file: tuple[int, int] | None = None
         # Every call is counted in its lane, and none reaches the executor that gRPC requires.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
@@ -49,7 +50,9 @@ class GRPCTransport:
 
     def bind(self) -> int:
         """Take the address; return the port, or 1 for a Unix socket. Raise `ConfigurationError` when it cannot."""
-        return self._listener.bind(self._server)
+        port = self._listener.bind(self._server)
+        self._file = self._listener.file
+        return port
 
     def start(self) -> None:
         """Serve."""
@@ -59,6 +62,7 @@ class GRPCTransport:
         """Take no new calls, give open ones `grace` seconds, and wait until all have ended. Harmless when repeated."""
         # What arrives before its client knows of the end, gRPC itself answers as `CANCELLED`: no handler sees it.
         self._server.stop(grace).wait()
+        self._listener.remove(self._file)
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the server has stopped; return False after `timeout` seconds."""

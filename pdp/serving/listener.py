@@ -51,6 +51,20 @@ class Listener:
             return None
         return Path(self.address.removeprefix(_UNIX).removeprefix("//"))
 
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """Return what tells the file of a Unix socket from others at its path; None where there is none."""
+        try:
+            found = self.socket.lstat() if self.socket else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found else None
+
+    def remove(self, file: tuple[int, int] | None) -> None:
+        """Remove the file that a Unix socket was bound to. The server that replaces this one may have its own there."""
+        if self.socket is not None and file and self.file == file:
+            self.socket.unlink(missing_ok=True)
+
     def bind(self, server: Any) -> int:  # noqa: ANN401 - gRPC has no types
         """Bind a gRPC server; return its port (1 for a Unix socket). Raise `CannotListenError` when it cannot."""
         try:

@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 from functools import partial
-from pathlib import Path
 
 from grpc import StatusCode
 
@@ -62,7 +61,7 @@ class LoopTransport:
         """Take the address; return the port, or 1 for a Unix socket. Raise `ConfigurationError` when it cannot."""
         self._contexts = TLSContexts(self._listener.tls) if self._listener.tls else None
         self._listening, port = listening(self._listener, share_port=self._share_port)
-        self._file = _file_of(self._listener.socket) if self._listener.socket else None
+        self._file = self._listener.file
         return port
 
     def start(self) -> None:
@@ -84,10 +83,7 @@ class LoopTransport:
         for sock in self._listening:
             sock.close()
         self._listening = []
-        path = self._listener.socket
-        # The server that replaces this one may have its socket there already.
-        if path is not None and self._file and _file_of(path) == self._file:
-            path.unlink(missing_ok=True)
+        self._listener.remove(self._file)
         self._stopped.set()
 
     def wait(self, timeout: float | None) -> bool:
@@ -118,12 +114,3 @@ class LoopTransport:
         except Exception:  # noqa: BLE001 - an error of one call or connection must not end the loop, and with it the server
             _LOG.exception("a call could not be accepted")
             call.refuse(StatusCode.INTERNAL, "internal error")
-
-
-def _file_of(path: Path) -> tuple[int, int] | None:
-    """Return which file a path names; None for none."""
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

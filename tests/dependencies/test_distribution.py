@@ -49,7 +49,7 @@ def test_the_wrong_name_would_be_found(advice: str) -> None:
 @pytest.mark.parametrize(
     ("library", "extra", "arguments"),
     [
-        ("cedarpy", "server", "serve"),
+        ("cedarpy", "server", "serve --server-workers 1"),
         ("mcp", "demo", "tools import x --command y"),
         ("apsw", "server", "store check"),
         ("uvicorn", "authzen", "door authzen --listen 127.0.0.1:0"),

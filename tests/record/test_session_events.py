@@ -286,7 +286,8 @@ def test_what_exceeds_a_bound_is_refused(opened: Open) -> None:
     """More tools, labels or attributes than a line could hold are no session."""
     tight = Limits(session_tools=2, attributes_bytes=27)
     registrar = opened().registrar
-    registrar._limits = tight  # the same registrar under other limits
+    # The same registrar under other limits.
+    registrar._limits = registrar._drafting._limits = tight
     few = replace(WANTED, tool_patterns=("files/r*",), user_attributes_json=b"")
 
     registrar.request(few, PEP)

@@ -147,6 +147,15 @@ def test_a_server_that_ends_leaves_the_socket_of_the_next_one(serve: Serve, tmp_
         client.connect(str(path))
 
 
+def test_a_server_that_ends_leaves_no_socket(serve: Serve, tmp_path: Path) -> None:
+    """Its folder can be copied, and nobody waits there for a server."""
+    served = serve(address=f"unix:{tmp_path / 'pdp.sock'}")
+
+    served.server.stop()
+
+    assert [] == [one.name for one in tmp_path.iterdir() if one.is_socket()]
+
+
 def test_a_file_is_not_replaced_by_a_socket(serve: Serve, tmp_path: Path) -> None:
     """Only a socket that another server has left is."""
     path = tmp_path / "notes"
