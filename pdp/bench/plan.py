@@ -110,7 +110,7 @@ SHORT = Effort(rounds=3, seconds=0.2)
 SHORT_LADDER = (16,)
 LADDER = (1, 4, 16, 64)
 CONNECTIONS = (1, 4, 16)
-RATE = 2000.0
+RATE = 1000.0
 
 
 def planned(

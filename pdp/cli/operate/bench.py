@@ -80,7 +80,7 @@ _BOUND = 0.2
 @click.option("--concurrency", metavar="N,N…", help="Numbers of calls at a time. [1,4,16,64; short: 16]")
 @click.option("--connections", metavar="N,N…", help="Numbers of connections that raw frames use. [1,4,16; short: 1]")
 @click.option(
-    "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls per second of the open loop. [2000]"
+    "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls per second of the open loop. [1000]"
 )
 @click.option("--misses", metavar="SHARE,…", help="Shares of calls that the cache cannot know, from 0 to 1. [0,1]")
 @click.option("--workload", metavar="PATH", help="The calls to decide: JSON lines, or the folder of a decision log.")
