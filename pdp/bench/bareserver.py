@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pdp.app.embedded import open_embedded
+from pdp.bench.plan import LASTING_SECONDS
 from pdp.clock import SystemClock
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
@@ -37,7 +38,7 @@ def main() -> None:
             sessions=SQLiteSessionStore(data / "sessions.sqlite"),
             clock=clock,
             observer=silence,
-            cache=DecisionCache(),
+            cache=DecisionCache(max_ttl=LASTING_SECONDS),
         )
         opened.enter_context(closing(embedded))
         server = PDPServer(

@@ -111,6 +111,8 @@ SHORT_LADDER = (16,)
 LADDER = (1, 4, 16, 64)
 CONNECTIONS = (1, 4, 16)
 RATE = 1000.0
+# How long sessions and what is remembered last: an answer that ended during a measurement would be no hit.
+LASTING_SECONDS = 7200
 
 
 def planned(

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdp.bench.dialects import ControlDialect, Dialect, FramesDialect, PDPDialect
-from pdp.bench.plan import BARE, CONTROL
+from pdp.bench.plan import BARE, CONTROL, LASTING_SECONDS
 from pdp.bench.processes import cpu_seconds, listening, module_process
 from pdp.bench.questions import Workload
 from pdp.client import Client
 
-_SESSION_SECONDS = 7200
 # A handle of the usual size, for a server that does not check it.
 _NO_HANDLE = "pdps_" + "x" * 43
 
@@ -86,7 +85,7 @@ def serving(
 ) -> Iterator[tuple[str, int]]:
     """Run `pdp serve` on a free loopback port, in plain text unless with `tls`; yield address and pid."""
     usual = ["serve", "--server-address=127.0.0.1:0", f"--server-plaintext={'false' if tls else 'true'}"]
-    usual += [f"--data-dir={data}", f"--policies-folder={policies}"]
+    usual += [f"--data-dir={data}", f"--policies-folder={policies}", f"--cache-max-ttl={LASTING_SECONDS}"]
     with module_process("pdp.cli", [*usual, *flags], core=core, environment=environment) as process:
         yield listening(process, "pdp serve"), process.pid
 
@@ -114,7 +113,7 @@ def _opened(
                 agent=asker.agent,
                 purpose="benchmark",
                 tools=workload.tool_patterns,
-                duration=_SESSION_SECONDS,
+                duration=LASTING_SECONDS,
             )
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
             handles.append(opened.session_handle)
