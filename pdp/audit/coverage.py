@@ -12,7 +12,7 @@ from pdp.audit.rows import time_of
 from pdp.audit.segments import segments_in
 from pdp.errors import PDPError, reason_of
 from pdp.record.envelope import hash_of, place_of
-from pdp.record.segments import Segment, lines_backwards, segment_named
+from pdp.record.segments import Segment, lines_backwards, open_segment, segment_named
 from pdp.sessions.notedheads import NotedHead, NotedHeads
 
 
@@ -118,7 +118,7 @@ def _end_of(segments: Sequence[Segment]) -> _End:
 
 
 def _beginning_of(segment: Segment) -> float | None:
-    with segment.path.open("rb") as file:
+    with open_segment(segment.path) as file:
         return _seconds(file.readline())
 
 

@@ -11,11 +11,10 @@ from typing import Any, Final, Self
 from pdp.calltokens.canonical import parse
 from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
+from pdp.calltokens.strictjson import JSON_RPC_MEMBERS
 from pdp.calltokens.verifying import Verifier
 
 MOST_BYTES: Final = 4 * 1024 * 1024
-# There is no other. Some readers take `Method` for `method`, and the last of both counts.
-_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 _PARAMS: Final = frozenset({"name", "arguments", "_meta"})
 _UTF_8: Final = re.compile(r"[^;]*;\s*charset=(?:utf-?8|\"utf-?8\")\s*", re.IGNORECASE)
 
@@ -63,7 +62,7 @@ def message_in(body: bytes) -> dict[str, Any]:
     message = parse(body)
     if not isinstance(message, dict):
         raise CallTokenRefusedError(Reason.MALFORMED, "not a single message")
-    if not message.keys() <= _MEMBERS:
+    if not message.keys() <= JSON_RPC_MEMBERS:
         raise CallTokenRefusedError(Reason.MALFORMED, "a message with a member that JSON-RPC does not have")
     return message
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+# There is no other in a message. Some readers take `Method` for `method`, and the last of both counts.
+JSON_RPC_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
 
 def strict_decoder(

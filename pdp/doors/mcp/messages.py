@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
+from pdp.calltokens.strictjson import JSON_RPC_MEMBERS
 from pdp.doors.mcp.methods import STATED
 from pdp.errors import InvalidJSONError
 from pdp.foundation import jsontext
@@ -29,8 +30,6 @@ MessageId: TypeAlias = int | str
 # Beyond it two integers can be one double, and so one id to some readers.
 _LARGEST_ID = 2**53 - 1
 
-# There is no other. Some readers take `Method` for `method`, and the last of both counts.
-_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 # Some readers look for these before `method`, and would take a request for an answer.
 _ANSWERS = frozenset({"result", "error"})
 
@@ -84,7 +83,7 @@ class Message:
         value = _object(raw, "not a JSON object: a batch is not a message")
         if value.get("jsonrpc") != "2.0":
             raise InvalidMessageError("not JSON-RPC 2.0")
-        if not value.keys() <= _MEMBERS:
+        if not value.keys() <= JSON_RPC_MEMBERS:
             raise InvalidMessageError("a member that JSON-RPC does not have")
         method, number = value.get("method", ""), _id_of(value)
         if "method" in value and not (isinstance(method, str) and method):
