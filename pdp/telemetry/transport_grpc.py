@@ -9,8 +9,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
+from pdp.telemetry.attempt import Answer, taken
 from pdp.telemetry.settings import Endpoint, Signal, read_certificate
-from pdp.telemetry.transport import Answer, taken
 
 _SERVICES: Mapping[Signal, str] = {
     "traces": "trace.v1.TraceService",

@@ -12,8 +12,8 @@ from http.client import HTTPException
 from typing import Any
 
 from pdp.errors import ConfigurationError
+from pdp.telemetry.attempt import Answer, taken
 from pdp.telemetry.settings import Endpoint
-from pdp.telemetry.transport import Answer, taken
 
 # https://opentelemetry.io/docs/specs/otlp/#failures-1
 _TRANSIENT = frozenset({429, 502, 503, 504})

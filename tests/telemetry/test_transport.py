@@ -33,9 +33,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from pdp.telemetry.attempt import Answer, taken
 from pdp.telemetry.pipeline import Sent
 from pdp.telemetry.settings import Endpoint, Signal, read_endpoint
-from pdp.telemetry.transport import Answer, RetryingSender, open_sender, taken
+from pdp.telemetry.transport import RetryingSender, open_sender
 from pdp.testing.otlp import OTLPReceiver
 
 OTLP = "OTEL_EXPORTER_OTLP_"
