@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,6 +29,9 @@ _LOG = logging.getLogger(__name__)
 _OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
 # Headers that repeat arguments for what is in front of a server.
 _MIRRORED: Final = "mcp-param-"
+# Envoy shows an `!` for each byte that is not UTF-8, and a comma between two headers of one name. It sends on the byte,
+# and both headers.
+_UNCLEAR = re.compile("[!,]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,11 @@ class MCPRequests:
         except InvalidMessageError as error:
             self.asking.refused(Refusal.MALFORMED)
             return Refuse(status=BAD_REQUEST, body=answers.error(None, answers.PARSE_ERROR, str(error)))
-        if problem := http.disagreement(message, request.headers) or _not_mirrored(message, request.headers):
+        if problem := (
+            _unclear(request.headers)
+            or http.disagreement(message, request.headers)
+            or _not_mirrored(message, request.headers)
+        ):
             self.asking.refused(Refusal.MISMATCH)
             return Refuse(status=BAD_REQUEST, body=answers.error(message.id, answers.HEADER_MISMATCH, problem))
         if not message.method:
@@ -75,7 +83,7 @@ class MCPRequests:
             told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
             return Refuse(status=NOT_FOUND if message.modern else _OK, body=told)
         try:
-            await self.asking.require_session(request.handle)
+            await self._require_session(request)
         except NoSessionHereError as missing:
             return Refuse(status=_UNAVAILABLE if missing.away else _OK, body=answers.refusal(message, str(missing)))
         return Pass()
@@ -142,14 +150,31 @@ class MCPRequests:
 
     async def _in_session(self, request: Request) -> Reply:
         try:
-            await self.asking.require_session(request.handle)
+            await self._require_session(request)
         except NoSessionHereError as missing:
             return _refused(_UNAVAILABLE if missing.away else FORBIDDEN, str(missing))
         return Pass()
 
+    async def _require_session(self, request: Request) -> None:
+        """Raise `NoSessionHereError` unless the session lives, and the PDP says so while Envoy waits."""
+        try:
+            async with asyncio.timeout(request.patience):
+                await self.asking.require_session(request.handle)
+        except TimeoutError:
+            self.asking.refused(Refusal.UNDECIDED)
+            raise NoSessionHereError(refusals.AWAY, away=True) from None
+
 
 def _refused(status: int, text: str) -> Refuse:
     return Refuse(status=status, body=answers.error(None, answers.INVALID_REQUEST, text) if text else "")
+
+
+def _unclear(headers: Mapping[str, str]) -> str:
+    """Name a header by which a server could go, and which may be another one than Envoy shows; empty for none."""
+    for name, value in headers.items():
+        if (name == http.NAME or name.startswith(_MIRRORED)) and _UNCLEAR.search(value):
+            return f"the header `{name}` has an `!` or a comma, which can be shown for something else: use base64"
+    return ""
 
 
 def _not_mirrored(message: Message, headers: Mapping[str, str]) -> str:

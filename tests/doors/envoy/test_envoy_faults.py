@@ -21,6 +21,7 @@ from pdp.doors.mcp.messages import Message
 from pdp.observer import Refusal
 from pdp.testing.inprocess import RunningServer
 from pdp.v1 import decision_pb2
+from pdp.v1.authorization_pb2 import ListToolsResponse
 from pdp.v1.decision_pb2 import Decision
 from tests.doors.envoy.asker import Asker, call, door, opened, request
 from tests.doors.loop import SECONDS, little_of_the_time
@@ -78,6 +79,22 @@ def test_the_door_answers_before_envoy_stops_waiting(lying: ScriptedServer) -> N
         lying.released.set()
         assert asker.post(call("note")).allowed
     assert [("tools/call", "undecided", "undecided"), ("tools/call note", "allow", "")] == noted.shown
+
+
+def test_what_is_no_call_is_answered_in_time_too(lying: ScriptedServer) -> None:
+    """A list, a notification, and the stream of a session of MCP."""
+    lying.scripts["ListTools"] = lambda *_: lying.released.wait(SECONDS / 6) or ListToolsResponse()
+    noted = Noted()
+    with door(None, HANDLE, address=lying.start(), observer=noted) as asker, little_of_the_time():
+        told = [
+            asker.post(request("tools/list")),
+            asker.post(b'{"jsonrpc": "2.0", "method": "notifications/initialized"}'),
+            asker.http("GET", "/mcp", headers={"mcp-session-id": "s1"}),
+        ]
+        lying.released.set()
+
+    assert [503] * 3 == [one.status for one in told]
+    assert [Refusal.UNDECIDED] * 3 == noted.reasons
 
 
 @pytest.mark.parametrize(("waits", "patience"), [(10.0, 8.0), (None, None)])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pdp.bench import frames
 from pdp.doors.envoy.tables import read_tables
 from pdp.testing.inprocess import RunningServer
 from tests.doors.envoy.asker import TABLE, door, opened
-from tests.doors.envoy.real.world import HTTP, SECONDS, Backend, Envoy, running_envoy
-from tests.machinery.servers.http2frames import USUAL
-from tests.machinery.servers.http2frames import headers as head
+from tests.doors.envoy.real.world import HTTP, Backend, Envoy, running_envoy
 
 pytestmark = pytest.mark.doors
 
@@ -95,14 +91,6 @@ def test_a_byte_that_envoy_cannot_show_reaches_no_service(
     """Over HTTP/2 Envoy takes any byte in a query, shows the door an `!` in its place, and sends on the byte."""
     envoy, backend = running
     backend.got.clear()
-    fields = {":method": b"GET", ":scheme": b"http", ":authority": b"desk", ":path": b"/notes/a?value=" + value}
-    more = (*fields.items(), ("x-pdp-session", opened(server)[1].encode()))
-    asked = head(1, dict.fromkeys(USUAL, ""), more=more, flags=frames.END_HEADERS | frames.END_STREAM)
-    with socket.create_connection(("127.0.0.1", envoy.port), timeout=SECONDS) as connection:
-        connection.sendall(frames.PREFACE + frames.settings_frame({}) + asked)
-        reader, answered = frames.FrameReader(), False
-        while not answered and (read := connection.recv(65536)):
-            answered = any(one.stream == 1 and one.flags & frames.END_STREAM for one in reader.read(read))
+    envoy.send_frames(b"/notes/a?value=" + value, [("x-pdp-session", opened(server)[1].encode())])
 
-    assert answered
     assert reached == [one.target for one in backend.got]

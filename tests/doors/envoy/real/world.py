@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from pdp.bench import frames
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
+from tests.machinery.servers.http2frames import USUAL, data
+from tests.machinery.servers.http2frames import headers as head
 
 ROOT = Path(__file__).parents[4]
 PROGRAM = ROOT / ".venv-doors" / "envoy" / "envoy" / "_bin" / "envoy"
@@ -124,6 +128,24 @@ class Envoy:
             found = {name.lower(): value for name, value in answer.getheaders()}
         connection.close()
         return Reply(status=answer.status, headers=found, text=text)
+
+    def send_frames(self, target: bytes, fields: Iterable[tuple[str, bytes]], body: bytes = b"") -> None:
+        """Send a request over HTTP/2, of which any byte can be in a field, and wait until it is answered.
+
+        It is a POST with a body, and a GET without.
+        """
+        asked = {":method": b"POST" if body else b"GET", ":scheme": b"http", ":authority": b"desk", ":path": target}
+        last = 0 if body else frames.END_STREAM
+        sent = head(1, dict.fromkeys(USUAL, ""), more=(*asked.items(), *fields), flags=frames.END_HEADERS | last)
+        if body:
+            sent += data(1, body)
+        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
+            connection.sendall(frames.PREFACE + frames.settings_frame({}) + sent)
+            reader = frames.FrameReader()
+            while read := connection.recv(65536):
+                if any(one.stream == 1 and one.flags & frames.END_STREAM for one in reader.read(read)):
+                    return
+        pytest.fail("Envoy has closed the connection")
 
 
 # A busy machine needs longer for a decision than the page has Envoy wait.
