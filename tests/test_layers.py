@@ -106,7 +106,7 @@ LIBRARIES = {
         "pdp.doors.grpcport",
     ),
     "ngh2": ("pdp.serving.http2.nghttp2",),
-    "grpc_health": ("pdp.server", "pdp.client.health"),
+    "grpc_health": ("pdp.serving.health", "pdp.server.rpcs", "pdp.client.health", "pdp.doors.grpcport"),
     "grpc_reflection": ("pdp.server",),
     "google": (
         "pdp.broker.calls",
@@ -123,6 +123,7 @@ LIBRARIES = {
         "pdp.doors.agentgateway.extmcp_pb2",
         "pdp.doors.envoy.extauthz_pb2",
         "pdp.doors.google_adk",
+        "pdp.doors.grpcport",
     ),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),

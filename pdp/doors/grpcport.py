@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from pdp.errors import CannotListenError, ConfigurationError
+from pdp.doors.mcp.load import Load, OverloadedError
+from pdp.errors import CannotListenError, ConfigurationError, NotFoundError
 from pdp.foundation.loopback import host_and_port, is_loopback
+from pdp.limits import DEFAULT_LIMITS
+from pdp.serving.grpcoptions import server_options
+from pdp.serving.health import HEALTH, HealthHandlers
 
 _MOST_CONNECTIONS, _MOST_OPEN = 1000, 512
-# What never speaks, or is there no more, holds no place.
-_HANDSHAKE_MS, _PING_MS, _PING_ANSWER_MS = 10_000, 60_000, 20_000
+# Of messages that are being read, of which gRPC keeps what has come; and how long one may take, with its turn.
+_READ_BYTES: Final = 128 * 1024 * 1024
+_MESSAGE_SECONDS: Final = DEFAULT_LIMITS.message_seconds
+# What a question takes at most, for each of its bytes: itself, what is read of it, and the values in it.
+_COPIES: Final = 6
 _END_SECONDS: Final = 3.0
 # The rest is for the answer: one that comes too late is not shown to a model.
 _OF_THE_TIME: Final = 0.8
@@ -30,11 +41,45 @@ class Method:
     question: Any
     answer: Callable[[Any, Mapping[str, str], float | None], Awaitable[Any]]
 
-    async def handled(self, question: Any, context: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Answer one question."""
+    async def answered(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Answer one question. Raise `DecodeError`."""
         metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         remaining = context.time_remaining()
-        return await self.answer(question, metadata, None if remaining is None else remaining * _OF_THE_TIME)
+        patience = None if remaining is None else remaining * _OF_THE_TIME
+        answer = await self.answer(self.question.FromString(wire), metadata, patience)
+        return bytes(answer.SerializeToString())
+
+
+class _Reading:
+    """Reads questions: a few at a time, of which each can take the memory of the largest.
+
+    gRPC keeps 64 KiB at most of one that nobody reads yet. What has been read is counted until it is answered.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._turns = asyncio.Semaphore(max(1, _READ_BYTES // most_bytes))
+        self._load = Load()
+
+    async def handled(self, method: Method, _: object, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Read one question and answer it."""
+        try:
+            async with asyncio.timeout(_MESSAGE_SECONDS), self._turns:
+                wire = await context.read()
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not arrive in time")
+        if not isinstance(wire, bytes):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no message")
+        try:
+            with self._load.share() as share:
+                share.hold(_COPIES * len(wire))
+                return await method.answered(wire, context)
+        except OverloadedError:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is being answered; try again")
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be read")
+        except NotFoundError as error:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+        raise AssertionError("`abort` raises")
 
 
 @asynccontextmanager
@@ -60,25 +105,24 @@ async def serving(
             f"others can reach `{address}`: it needs a certificate, its key, and the authority of the gateway's "
             "certificate"
         )
-    options = (
-        # A port that another process has is an error, and not shared.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", most_bytes),
-        ("grpc.max_allowed_incoming_connections", _MOST_CONNECTIONS),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-        ("grpc.keepalive_time_ms", _PING_MS),
-        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
-    )
+    # A port that another process has is an error, and not shared.
+    options = server_options(message_bytes=most_bytes, connections=_MOST_CONNECTIONS)
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_OPEN)
-    handlers = {
-        name: grpc.unary_unary_rpc_method_handler(
-            method.handled,
-            request_deserializer=method.question.FromString,
-            response_serializer=lambda answer: answer.SerializeToString(),
-        )
-        for name, method in methods.items()
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    reading = _Reading(most_bytes)
+    health = HealthHandlers(dict.fromkeys(("", service), lambda: True), every=0)
+
+    async def check(question: HealthCheckRequest, *_: object) -> HealthCheckResponse:
+        return health.check(question)
+
+    # Without `Watch`: each that watches would take the place of a question.
+    probes = {"Check": Method(question=HealthCheckRequest, answer=check)}
+    for name, served in ((service, methods), (HEALTH, probes)):
+        # As a stream, of which gRPC reads nothing by itself.
+        handlers = {
+            each: grpc.stream_unary_rpc_method_handler(partial(reading.handled, method))
+            for each, method in served.items()
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     try:
         if credentials is None:
             port = server.add_insecure_port(address)

@@ -11,6 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
+from pdp.serving.health import HEALTH
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.v1 import access_pb2 as access
 from pdp.v1 import audit_pb2 as audit
@@ -32,10 +33,13 @@ CALLERS = "pdp.v1.CallerService"
 FREEZES = "pdp.v1.FreezeService"
 REACH = "pdp.v1.ReachService"
 CALL_TOKENS = "pdp.v1.CallTokenService"
-HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The former name of the same service, which most tools still try.
 OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+# Names for questions about health that are no services: whether the record is kept as configured, and whether sessions
+# and bundles can change, while the server still serves.
+RECORD, STORE = "pdp.record", "pdp.store"
 
 # The lanes that the control address serves too, and no others.
 CONTROL: Final = frozenset({Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION, Lane.PROBES, Lane.WATCHES})

@@ -49,6 +49,7 @@ from pdp.server.freezes import FreezeHandlers
 from pdp.server.links import NO_LINKS, Links
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.reach import ReachHandlers
+from pdp.server.reflection import ReflectionHandlers
 from pdp.server.rpcs import (
     ACCESS,
     AUDIT,
@@ -57,18 +58,19 @@ from pdp.server.rpcs import (
     CALLERS,
     CONTROL,
     FREEZES,
-    HEALTH,
     OLD_REFLECTION,
     POLICIES,
     REACH,
+    RECORD,
     REFLECTION,
     RPCS,
     SESSIONS,
+    STORE,
 )
 from pdp.server.sessions import SessionHandlers
-from pdp.server.standard import HealthHandlers, ReflectionHandlers
 from pdp.serving.begun import BegunCalls
 from pdp.serving.boundary import Boundary
+from pdp.serving.health import HEALTH, HealthHandlers
 from pdp.serving.idle import IdleWatch
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.serving.listener import Listener
@@ -146,8 +148,9 @@ class PDPServer:
         self._listener, self._control = listener, control
         self._observer = observer
         self._clock = clock
+        of_parts = {RECORD: record_healthy, STORE: store_healthy}
         self._health = HealthHandlers(
-            healthy, every=check_seconds, record_healthy=record_healthy, store_healthy=store_healthy
+            {**dict.fromkeys(("", AUTHORIZATION, SESSIONS, POLICIES), healthy), **of_parts}, every=check_seconds
         )
         self._access = AccessHandlers(approvals, limits, clock, every=check_seconds, searchable=searchable)
         self._followers = SessionFollowers(following, clock, limits, every=check_seconds)

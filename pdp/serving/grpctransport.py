@@ -11,6 +11,7 @@ import grpc
 
 from pdp.limits import Limits
 from pdp.serving.boundary import Boundary
+from pdp.serving.grpcoptions import Options, server_options
 from pdp.serving.incoming import entered_by
 from pdp.serving.listener import Listener
 from pdp.serving.rpc import Shape
@@ -28,11 +29,7 @@ _HANDLERS = {
 _UNTAKEN_CALLS = 3000
 # How long a connection that has reached its maximum age goes on with its open calls and streams.
 _CONNECTION_GRACE_MS = 60 * 1000
-_PING_MS = 60 * 1000
-_PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
-# A connection that sends nothing, or nothing of HTTP/2, is closed after this.
-_HANDSHAKE_MS = 10 * 1000
 
 
 class GRPCTransport:
@@ -83,26 +80,18 @@ class _Handlers:
         return self._handlers.get(call.method)
 
 
-def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
+def _options(limits: Limits, *, share_port: bool) -> Options:
     return (
-        ("grpc.max_receive_message_length", limits.message_bytes),
-        # Otherwise gRPC lets callers send ever more unrequested data: many MiB on each stream, not 64 KiB.
-        ("grpc.http2.bdp_probe", 0),
+        *server_options(message_bytes=limits.message_bytes, connections=limits.connections, share_port=share_port),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
         # gRPC counts a call until its thread has let go of it; who has the answer may have asked again by then.
         ("grpc.max_concurrent_streams", 2 * limits.connection_calls),
         ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
-        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Certificates and routes change: clients must reconnect from time to time.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
         ("grpc.max_connection_idle_ms", round(limits.connection_idle_seconds * 1000)),
-        ("grpc.keepalive_time_ms", _PING_MS),
-        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
-        # Otherwise a second server silently takes half of the calls of the first.
-        ("grpc.so_reuseport", int(share_port)),
     )

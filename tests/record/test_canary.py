@@ -25,7 +25,8 @@ from pdp.clock import SystemClock
 from pdp.config.settings import CallTokenSettings, PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
-from pdp.server.rpcs import ACCESS, HEALTH, OLD_REFLECTION, REFLECTION, RPCS
+from pdp.server.rpcs import ACCESS, OLD_REFLECTION, REFLECTION, RPCS
+from pdp.serving.health import HEALTH
 from pdp.serving.rpc import RPC, Shape
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool, with_terms

@@ -15,10 +15,12 @@ import pytest
 
 from pdp.doors import grpcport, refusals
 from pdp.doors.envoy import mcprequests
-from pdp.doors.envoy.extauthz_pb2 import CheckRequest
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
 from pdp.doors.grpcport import Method
 from pdp.doors.mcp.messages import Message
 from pdp.observer import Refusal
+from pdp.serving import grpcoptions
+from pdp.serving.http2.bounds import Times
 from pdp.testing.inprocess import RunningServer
 from pdp.v1 import decision_pb2
 from pdp.v1.authorization_pb2 import ListToolsResponse
@@ -102,11 +104,12 @@ def test_a_fifth_of_the_time_is_for_the_answer(waits: float | None, patience: fl
     """Whoever waits for ever is answered when there is an answer."""
     told: list[float | None] = []
 
-    async def answer(_: Any, __: Any, given: float | None) -> None:
+    async def answer(_: Any, __: Any, given: float | None) -> CheckResponse:
         told.append(given)
+        return CheckResponse()
 
     context = SimpleNamespace(invocation_metadata=tuple, time_remaining=lambda: waits)
-    asyncio.run(Method(question=CheckRequest, answer=answer).handled(CheckRequest(), context))
+    asyncio.run(Method(question=CheckRequest, answer=answer).answered(b"", context))
 
     assert [patience] == told
 
@@ -188,11 +191,13 @@ def test_a_body_that_comes_as_text_is_refused(envoy: Asker) -> None:
     assert 400 == envoy.ask(question).status
 
 
-@pytest.mark.parametrize(("name", "bound"), [("_HANDSHAKE_MS", 200), ("_MOST_CONNECTIONS", 1)])
-def test_a_connection_that_says_nothing_holds_no_place(name: str, bound: int) -> None:
+@pytest.mark.parametrize(
+    ("where", "name", "bound"), [(grpcoptions, "_TIMES", Times(handshake=0.2)), (grpcport, "_MOST_CONNECTIONS", 1)]
+)
+def test_a_connection_that_says_nothing_holds_no_place(where: Any, name: str, bound: Any) -> None:
     """It is closed after a while, and at once where there are too many."""
     with (
-        patch.object(grpcport, name, bound),
+        patch.object(where, name, bound),
         door(None, HANDLE, address="127.0.0.1:1", timeout=5.0) as asker,
     ):
         assert asker.post(call("note")).shown == NO_DECISION

@@ -181,7 +181,8 @@ class HalfSent(_Attackers):
     """Begins calls on connections of its own and sends the message of each but for its last byte, until it is stopped.
 
     `begin_call` returns the bytes that begin one on a stream, and `size` is what a message says that it has; `before`
-    is sent whole. Each connection keeps `calls` of them, and begins others for those that the server ends.
+    is sent whole. Each connection keeps `calls` of them, and begins others for those that the server ends. `taken` are
+    the bytes of those that are open on the last connection, and `rests` how often the server said nothing for 50 ms.
     """
 
     def __init__(
@@ -196,6 +197,7 @@ class HalfSent(_Attackers):
     ) -> None:
         super().__init__(connect_once, connections=connections)
         self._begin, self._calls = begin_call, calls
+        self.taken = self.rests = 0
         self._message = before + b"\0" + size.to_bytes(4) + bytes(size - 1)
 
     def _attack(self, connection: socket.socket) -> None:
@@ -276,10 +278,12 @@ class _Halves:
                 self._next_stream += 2
             for stream in self._sent:
                 self._send(stream)
+            attack.taken = sum(self._sent.values())
             self._connection.settimeout(0.05)
             try:
                 received = self._connection.recv(1 << 20)
             except TimeoutError:
+                attack.rests += 1
                 continue
             if not received:
                 return

@@ -1,0 +1,135 @@
+"""The port on which gateways ask: questions take bounded memory and time, and probes are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from pdp.doors import grpcport
+from pdp.doors.grpcport import Method, serving
+from pdp.doors.mcp.load import Load
+from pdp.testing.waiting import wait_until
+from tests.doors.loop import LOOP, SECONDS
+from tests.machinery.faults.rawhttp2 import HalfSent, begin, connect
+
+SERVICE = "a.gateway.Asking"
+ASK, CHECK = f"/{SERVICE}/Ask", "/grpc.health.v1.Health/Check"
+MIB = 1024 * 1024
+# What gRPC lets come of a question that is not read: its window, and what it has asked for to know the size.
+_UNREAD = 2 * 64 * 1024
+Code = grpc.StatusCode
+
+
+async def repeat(question: HealthCheckRequest, _: Mapping[str, str], __: float | None) -> HealthCheckRequest:
+    """Answer with the question."""
+    return question
+
+
+@contextmanager
+def port() -> Iterator[str]:
+    """Answer each question with itself, and provide the address."""
+
+    async def opened() -> tuple[AsyncExitStack, str]:
+        stack = AsyncExitStack()
+        methods = {"Ask": Method(question=HealthCheckRequest, answer=repeat)}
+        return stack, await stack.enter_async_context(serving(SERVICE, methods, "127.0.0.1:0", most_bytes=4 * MIB))
+
+    stack, address = LOOP.run(opened())
+    try:
+        yield address
+    finally:
+        LOOP.run(stack.aclose())
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[[str, bytes], bytes]]:
+    """Return what asks at an address, in bytes."""
+    channels = []
+
+    def asked(address: str, wire: bytes) -> bytes:
+        channels.append(grpc.insecure_channel(address))
+        return bytes(channels[-1].unary_unary(ASK)(wire, timeout=SECONDS))
+
+    yield asked
+    for channel in channels:
+        channel.close()
+
+
+def half_sent(address: str, path: str, calls: int) -> HalfSent:
+    """Return what sends so many questions of the largest size but for their ends."""
+    return HalfSent(lambda: connect(address), partial(begin, path=path), size=4 * MIB, connections=1, calls=calls)
+
+
+@pytest.mark.parametrize("path", [ASK, CHECK])
+def test_questions_that_do_not_end_take_bounded_memory(path: str) -> None:
+    """Those that are read take all of a message, and of the others only what no server can keep from coming."""
+    with (
+        patch.object(grpcport, "_READ_BYTES", 8 * MIB),
+        patch.object(grpcport, "_MESSAGE_SECONDS", SECONDS),
+        port() as address,
+        half_sent(address, path, 20) as attack,
+    ):
+        wait_until(lambda: attack.rests > 10)
+
+        assert 4 * MIB < attack.taken < 8 * MIB + 18 * _UNREAD
+
+
+def test_a_question_that_does_not_end_is_ended(ask: Callable[[str, bytes], bytes]) -> None:
+    """The next one waits for its turn, and gets it."""
+    with (
+        patch.object(grpcport, "_READ_BYTES", 4 * MIB),
+        patch.object(grpcport, "_MESSAGE_SECONDS", 2.0),
+        port() as address,
+        half_sent(address, ASK, 1) as attack,
+    ):
+        wait_until(lambda: attack.rests > 0)
+        asked = HealthCheckRequest(service="a").SerializeToString()
+
+        assert asked == ask(address, asked)
+        wait_until(lambda: attack.ended["refused"] > 0)
+
+
+def test_questions_beyond_the_memory_for_answers_are_refused(ask: Callable[[str, bytes], bytes]) -> None:
+    """And the next ones are answered."""
+    with patch.object(grpcport, "Load", partial(Load, 1000)), port() as address:
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(address, HealthCheckRequest(service="a" * 1000).SerializeToString())
+        answer = ask(address, b"")
+
+    assert Code.RESOURCE_EXHAUSTED is refused.value.code()
+    assert b"" == answer
+
+
+@pytest.mark.parametrize("wires", [[b"\xff"], []])
+def test_what_is_no_message_is_refused(wires: list[bytes]) -> None:
+    """Or comes without one."""
+    with port() as address, grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.stream_unary(ASK)(iter(wires), timeout=SECONDS)
+
+    assert Code.INVALID_ARGUMENT is refused.value.code()
+
+
+def test_probes_are_answered() -> None:
+    """About the whole port and its service; nobody may watch, which would take the place of questions."""
+
+    def refusal_of(work: Callable[[], Any]) -> Any:
+        with pytest.raises(grpc.RpcError) as refused:
+            work()
+        return refused.value.code()
+
+    with port() as address, grpc.insecure_channel(address) as channel:
+        health = HealthStub(channel)
+        said = [health.Check(HealthCheckRequest(service=name), timeout=SECONDS).status for name in ("", SERVICE)]
+        unknown = refusal_of(lambda: health.Check(HealthCheckRequest(service="other"), timeout=SECONDS))
+        watched = refusal_of(lambda: list(health.Watch(HealthCheckRequest(), timeout=SECONDS)))
+
+    assert [HealthCheckResponse.SERVING] * 2 == said
+    assert (Code.NOT_FOUND, Code.UNIMPLEMENTED) == (unknown, watched)
