@@ -151,7 +151,7 @@ LIBRARIES = {
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
-    "httpcore2": ("pdp.doors.mcp.upstream",),
+    "httpcore2": ("pdp.doors.mcp.connections", "pdp.doors.mcp.upstream"),
     "uvicorn": ("pdp.serving.weblistener",),
     "starlette": ("pdp.console",),
     "jinja2": ("pdp.console.pages",),

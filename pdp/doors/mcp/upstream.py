@@ -15,6 +15,7 @@ import httpcore2
 
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.clientcertificate import ClientCertificate
+from pdp.doors.mcp.connections import Connections
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.load import Load, OverloadedError, Share
@@ -123,7 +124,7 @@ class Upstream:
             raise ConfigurationError(problem)
         self.credentials = credentials or Credentials()
         self._url = httpcore2.URL(url)
-        self._pool = httpcore2.AsyncConnectionPool(
+        self._pool = Connections(
             ssl_context=_trusting(ca_file, certificate) if url.lower().startswith("https:") else None,
             max_connections=_MOST_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,

@@ -116,6 +116,7 @@ async def test_an_answer_that_does_not_fit_in_is_not_handed_on(desk_pdp: Running
             session_id, handle = here.session()
             # The server's list of tools is asked for before, and the answer holds the text twice.
             refused = await here.call("echo", {"text": "x" * 20_000}, handle=handle)
+            await here.until(lambda: here.reported(session_id))
             served = await here.call("echo", {"text": "y" * 5_000}, handle=handle)
             await here.until(lambda: load.held == 0)
 
