@@ -42,7 +42,7 @@ class Site:
         self.files, self._opened = Files(folder), ExitStack()
         self.vault = self.files.open()
         self.consents = Consents(self.files.store)
-        self.checkouts = CheckoutStore(self.files.store)
+        self.checkouts = CheckoutStore(self.files.store, clock)
         for one in (self.vault, self.consents, self.checkouts):
             self._opened.callback(one.close)
         observe = self.files.events.append

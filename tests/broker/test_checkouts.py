@@ -282,7 +282,7 @@ def test_only_what_is_proved_is_called_revoked(
 
         assert outcomes[:1] == here.outcomes
         assert (len(outcomes) == 2 or outcomes == ["expires_at"]) == bool(here.store.all())
-        here.ahead = credential.ends_at - here.wall() + 1
+        here.pass_time(credential.ends_at - here.wall() + 31)
         here.sweeper.sweep()
         assert (outcomes, ()) == (here.outcomes, here.store.all())
 
@@ -302,13 +302,34 @@ def test_what_a_leaked_secret_handed_out_is_ended(here: Till, provider: Provider
     assert (True, "") == (left.id in ids, left.problem)
 
 
-def test_a_token_that_ends_by_itself_is_gone(here: Till) -> None:
-    """Nobody is asked."""
+def test_a_token_that_ends_by_itself_is_gone(here: Till, provider: Provider) -> None:
+    """Nobody is asked, once it is certain."""
     here.ask(scopes=("a",))
-    here.ahead = 101
+    asked = len(provider.asked)
+    for seconds in (101, 30):
+        assert ([], 1) == (here.outcomes, len(here.store.all()))
+        here.pass_time(seconds)
+        here.sweeper.sweep()
+
+    assert (["gone"], (), asked) == (here.outcomes, here.store.all(), len(provider.asked))
+
+
+@pytest.mark.parametrize("boots", [False, True])
+def test_a_clock_that_is_ahead_leaves_no_token_alive(here: Till, provider: Provider, boots: bool) -> None:  # noqa: FBT001 - a row of the table
+    """Its provider is asked to end it, also after a boot, and again until the other clock agrees that it is over."""
+    here.ask(scopes=("a",))
+    provider.said[REVOKE] = (503, {})
+    here.ahead = 3600
+    if boots:
+        here.boot.reboot()
+    here.sweeper.sweep()
+    assert (["failed"], REVOKE) == (here.outcomes, provider.asked[-1])
+
+    provider.said.clear()
+    here.pass_time(90)
     here.sweeper.sweep()
 
-    assert (["gone"], ()) == (here.outcomes, here.store.all())
+    assert (["failed", "revoked"], ()) == (here.outcomes, here.store.all())
 
 
 def test_a_narrowed_session_ends_its_credentials_earlier(here: Till) -> None:

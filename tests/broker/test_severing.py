@@ -172,7 +172,7 @@ def test_an_access_token_alone_is_tried_until_its_end(there: Upstream, tmp_path:
     """Then it has ended by itself, and nobody is asked about it."""
     desk, found = ended(there, tmp_path, Provider(status=503), "revoke", lasting=True)
     there.got.clear()
-    desk.clock.advance(101)
+    desk.clock.advance(131)
     desk.sweeper.sweep()
     with closing(desk):
         assert (FAILED, (), []) == (found, desk.checkouts.all(), there.got)

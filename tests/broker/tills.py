@@ -61,10 +61,16 @@ class Till:
     began_at: float
     session_ends: dict[str, float] = field(default_factory=dict)
     ahead: float = 0.0
+    boot: FakeClock = field(default_factory=FakeClock)
 
     def wall(self) -> float:
         """Return the time."""
         return self.began_at + self.ahead
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass: `ahead` alone sets the clock that a person can set."""
+        self.ahead += seconds
+        self.boot.advance(seconds)
 
     def ask(self, **changes: Any) -> Credential:
         """Check out a credential by a new call token, and open it."""
@@ -129,8 +135,8 @@ def till(
             if row.id not in known:
                 vault.add(row, by=BY)
                 vault.put(row.id, secret, by=BY)
-        store = opened.enter_context(closing(storing(files.store)))
-        record, issuer, clock = Noting(), issuing(vault), FakeClock(time.time())
+        record, issuer, clock, boot = Noting(), issuing(vault), FakeClock(time.time()), FakeClock()
+        store = opened.enter_context(closing(storing(files.store, boot)))
         made: list[Till] = []
 
         def wall() -> float:
@@ -168,6 +174,7 @@ def till(
                 sweeper=sweeper,
                 record=record,
                 began_at=clock.now().wall_at,
+                boot=boot,
             )
         )
         yield made[0]

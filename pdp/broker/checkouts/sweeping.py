@@ -2,7 +2,7 @@
 
 A login is tried for ever, with growing pauses: a role that was not dropped can still be logged in to, or has a session
 that goes on. So are the tokens of a person who disconnected, whose refresh token has no end that would come. An access
-token is tried until its own end.
+token is tried until its own end, which two clocks must agree on: one that was set ahead ends nothing at a provider.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from typing import Final, TypeVar
 
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issuer
-from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Look, Outcome
+from pdp.broker.checkouts.words import (
+    MARGIN_SECONDS,
+    Checkout,
+    CheckoutState,
+    CredentialKind,
+    Look,
+    Outcome,
+)
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.words import Connection, DatabaseUnavailableError, Secret, TokensUnavailableError
 from pdp.clock import utc_text
@@ -211,8 +218,11 @@ class Sweeper:
 
     def _end(self, one: Checkout, connection: Connection) -> Outcome:
         told = one.state is CheckoutState.LASTING
-        if one.ends_itself and one.ends_at <= self._wall():
-            outcome, told = Outcome.GONE, told or not one.ends_at
+        if (told or not one.ends_at) and one.ends_itself:
+            # It cannot be ended, or never left.
+            outcome, told = Outcome.GONE, True
+        elif one.is_over(self._wall(), self._store.seconds_of(one.id)):
+            outcome = Outcome.GONE
         else:
             kept = self._store.kept(one.id)
             opened = self._vault.open_for(connection, one.id, kept) if kept else None
@@ -225,10 +235,10 @@ class Sweeper:
         return outcome
 
     def _put_off(self, one: Checkout, problem: str) -> None:
-        tries = one.tries + 1
-        next_at = self._wall() + min(2.0 ** min(tries, 16), _LONGEST_PAUSE)
-        if one.ends_itself:
-            next_at = min(next_at, one.ends_at)
+        tries, now = one.tries + 1, self._wall()
+        next_at = now + min(2.0 ** min(tries, 16), _LONGEST_PAUSE)
+        if one.ends_itself and one.ends_at > now:
+            next_at = min(next_at, one.ends_at + MARGIN_SECONDS)
         self._store.put_off(one, CheckoutState.ENDING, next_at=next_at, problem=problem)
         # The record is no log: the pauses between what it is told double, too.
         if tries & (tries - 1) == 0:

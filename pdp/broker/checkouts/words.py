@@ -12,6 +12,8 @@ from pdp.errors import NotFoundError
 
 _RANDOM_BYTES: Final = 17
 _LENGTH: Final = 26
+# What ends by itself is over so long after its end: another clock may differ.
+MARGIN_SECONDS: Final = 30.0
 
 
 class CredentialKind(StrEnum):
@@ -90,6 +92,16 @@ class Checkout:
         """Return the name of the role that is the login."""
         return f"pdp_{self.id}"
 
+    def is_over(self, now_at: float, seconds: float) -> bool:
+        """Say whether its own end has come for certain, also when a clock is wrong.
+
+        `seconds` is how long it is there at least, by the clock that nobody sets.
+        """
+        if not self.ends_itself:
+            return False
+        life = self.ends_at - self.begun_at + MARGIN_SECONDS
+        return now_at >= self.ends_at + MARGIN_SECONDS and seconds >= life
+
     def is_overdue(self, at: float) -> bool:
         """Say whether it should have ended before a time."""
         return 0 < self.ends_at < at
@@ -110,6 +122,13 @@ class Look:
 
 class UnknownCheckoutError(NotFoundError):
     """There is no such checkout: it has ended, or never was."""
+
+
+def due_at(ends_at: float, *, until: float, ends_itself: bool) -> float:
+    """Return when a credential is to be looked at that is to be ended at `until`, at the latest."""
+    if until < ends_at:
+        return until
+    return ends_at + (MARGIN_SECONDS if ends_itself else 0.0)
 
 
 def new_checkout_id() -> str:

@@ -15,10 +15,12 @@ from pdp.broker.checkouts.words import (
     CredentialKind,
     Look,
     UnknownCheckoutError,
+    due_at,
 )
 from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.tables import SCHEMA
 from pdp.broker.words import OTHERS_USED, UnknownKeyError
+from pdp.clock import Clock, SystemClock
 from pdp.errors import ConflictError
 from pdp.foundation.database import Database
 
@@ -36,7 +38,7 @@ _BEGIN: Final = """
 INSERT INTO checkouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _HAND_OUT: Final = """
-UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?1, ?6, latest_at), 0), kek_id = ?2,
+UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?6, latest_at), 0), kek_id = ?2,
   wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state)
 WHERE id = ?5
 """
@@ -54,7 +56,8 @@ class Counts(NamedTuple):
 class CheckoutStore:
     """The outstanding checkouts. Safe for threads and for several processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._database = Database(path, SCHEMA, name="broker's store", danger=OTHERS_USED)
 
     def close(self) -> None:
@@ -76,6 +79,8 @@ class CheckoutStore:
                 )
             except apsw.ConstraintError:
                 raise ConflictError(f"the connection `{one.connection_id}` was just removed") from None
+            now = self._clock.now()
+            connection.execute("INSERT INTO checkout_boots VALUES (?, ?, ?)", (one.id, now.boot_id, now.boot_at))
             connection.executemany(
                 "INSERT INTO checkout_sessions VALUES (?, ?)", [(id_, one.id) for id_ in one.session_ids]
             )
@@ -86,9 +91,10 @@ class CheckoutStore:
         Raise `ConflictError` when it is to be ended already: then it must not leave. Raise `UnknownKeyError` when the
         key under which `kept` is sealed was just retired.
         """
+        due = due_at(ends_at, until=until, ends_itself=kept is not None)
         with self._database.writing() as connection:
             try:
-                connection.execute(_HAND_OUT, (ends_at, *_columns(kept), checkout_id, until))
+                connection.execute(_HAND_OUT, (ends_at, *_columns(kept), checkout_id, due))
             except apsw.ConstraintError:
                 raise UnknownKeyError("the key of the sealed credential was just retired") from None
             row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
@@ -139,6 +145,16 @@ class CheckoutStore:
         with self._database.reading() as connection:
             row = connection.execute("SELECT state FROM checkouts WHERE id = ?", (checkout_id,)).fetchone()
         return row is not None and row[0] == CheckoutState.OUT
+
+    def seconds_of(self, checkout_id: str) -> float:
+        """Return how many seconds a checkout is there at least, by the clock that nobody sets."""
+        now = self._clock.now()
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT boot_at FROM checkout_boots WHERE checkout_id = ? AND boot_id = ?", (checkout_id, now.boot_id)
+            ).fetchone()
+        # One of an earlier boot was there before this one began.
+        return now.boot_at - (row[0] if row else 0.0)
 
     def kept(self, checkout_id: str) -> Sealed | None:
         """Return what is kept of a credential to end it; None for a login, whose name says enough."""

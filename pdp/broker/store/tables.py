@@ -130,6 +130,12 @@ CREATE TABLE IF NOT EXISTS checkouts (
 CREATE INDEX IF NOT EXISTS checkouts_by_next ON checkouts (next_at);
 CREATE INDEX IF NOT EXISTS checkouts_by_connection ON checkouts (connection_id);
 
+CREATE TABLE IF NOT EXISTS checkout_boots (
+  checkout_id TEXT PRIMARY KEY REFERENCES checkouts (id) ON DELETE CASCADE,
+  boot_id TEXT NOT NULL,
+  boot_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS checkout_sessions (
   session_id TEXT NOT NULL,
   checkout_id TEXT NOT NULL REFERENCES checkouts (id) ON DELETE CASCADE,
