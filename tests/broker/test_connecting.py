@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -30,7 +30,7 @@ from pdp.broker.words import (
     TokensUnavailableError,
     UnknownConnectionError,
 )
-from pdp.errors import PDPError, PermissionDeniedError
+from pdp.errors import PDPError, PermissionDeniedError, StoreUnavailableError
 from pdp.testing.clock import FakeClock
 from tests.broker.consented import NOW, Site, source_at
 from tests.broker.vaults import BY, connection
@@ -237,6 +237,32 @@ def test_tokens_that_are_not_as_asked_make_no_connection(counter: Counter, said:
 
     assert "canary" not in str(refused.value)
     assert ["provider"] == counter.reasons
+
+
+@pytest.mark.parametrize("problem", ["scope", "type", "store"])
+def test_tokens_that_nobody_gets_are_ended(
+    counter: Counter, problem: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At their provider: refused ones, and those that cannot be kept; the log says when that fails, and quotes none."""
+    origin = counter.there.origin
+    add_client(counter.site, "hub", origin, revocation=f"{origin}/revoke")
+    counter.said |= {"scope": {"scope": "issues admin"}, "type": {"token_type": "DPoP"}, "store": {}}[problem]
+    asked = urlsplit(counter.connecting.begin(ALICE, "hub", "acme", "prod").url).query
+    ticket = counter.back(parse_qs(asked)["state"][0], client="hub")
+    if problem == "store":
+        monkeypatch.setattr(counter.site.vault, "put", full)
+
+    with pytest.raises(PDPError):
+        counter.finish(ticket)
+
+    ended = [parse_qs(body.decode())["token"] for _, target, _, body in counter.there.got if target == "/revoke"]
+    assert [["refresh-canary"], ["access-canary"]] == ended
+    assert "canary" not in caplog.text
+
+
+def full(*_: object, **__: object) -> NoReturn:
+    """Fail as on a full disk."""
+    raise StoreUnavailableError("the disk is full")
 
 
 @pytest.mark.parametrize(

@@ -159,13 +159,14 @@ def test_a_token_serves_the_calls_of_its_session(github: GitHub, tmp_path: Path)
 def test_a_token_that_can_something_else_is_refused(
     here: Till, github: GitHub, changes: dict[str, Any], problem: str
 ) -> None:
-    """More, or less: nobody has seen it."""
+    """More, or less: nobody has seen it, and it is ended."""
     github.changes = changes
 
     with pytest.raises(TokenRefusedError, match=problem):
         here.ask(scopes=("issues:write",))
 
     assert () == here.store.all()
+    assert ("token" not in changes) == (END in github.asked)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -193,6 +195,19 @@ def test_a_refresh_token_that_is_gone_needs_the_person(
     assert ["refresh-0"] == desk.sent
     assert ["connection.lost"] == desk.kinds
     assert ConsentState.NEEDS_PERSON is desk.consents.of("alices").state
+
+
+@pytest.mark.parametrize("said", [{"scope": "issues admin"}, {"refresh_token": "x" * 65_500}])
+def test_tokens_that_are_refused_are_ended(there: Upstream, tmp_path: Path, said: dict[str, Any]) -> None:
+    """At their provider, which gave them: nobody has them, and they would be good for long."""
+    with closing(Desk(tmp_path, there, revocation=f"{there.origin}/revoke")) as desk:
+        desk.clock.advance(70)
+        desk.gives(**said)
+        with pytest.raises(NeedsPersonError):
+            desk.open()
+
+        ended = [parse_qs(body.decode())["token"] for _, path, _, body in there.got if path == "/revoke"]
+        assert [[said.get("refresh_token", "refresh-1")], ["access-1"]] == ended
 
 
 def test_a_client_that_is_refused_loses_no_connection(desk: Desk) -> None:

@@ -108,7 +108,7 @@ def test_no_token_serves_another_session_or_other_scopes(here: Till, provider: P
 def test_what_a_provider_gives_for_a_token_is_not_simply_believed(
     here: Till, provider: Provider, changes: dict[str, Any], problem: str
 ) -> None:
-    """A token that is wider, or none for access, is not used, and neither is the one that it was to narrow."""
+    """A token that is wider, or none for access, is not used but ended; the one that it was to narrow stays."""
     said = {**provider.exchanged, **changes}
     provider.said[EXCHANGE] = (200, {name: value for name, value in said.items() if value is not None})
 
@@ -116,6 +116,8 @@ def test_what_a_provider_gives_for_a_token_is_not_simply_believed(
         here.use()
 
     assert ([], ()) == (sent(provider), here.store.all())
+    ended = [parse_qs(body.decode())["token"] for _, path, _, body in provider.got if path == REVOKE]
+    assert ([] if "access_token" in changes else [[NARROW]]) == ended
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.servers import read_server
 from pdp.broker.checkouts.words import Checkout, CredentialKind, Outcome
 from pdp.broker.oauth.answers import Granted
-from pdp.broker.oauth.asking import ask_for_token, exchange
 from pdp.broker.oauth.ending import end_pair, end_token, is_known
+from pdp.broker.oauth.granting import ask_for_token, exchange
 from pdp.broker.oauth.installations import ask_for_installation_token, end_installation_token
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.words import (

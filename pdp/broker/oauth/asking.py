@@ -6,18 +6,15 @@ import http.client
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from pdp.broker.oauth.answers import ACCESS_TOKEN_TYPE, Granted, exchanged, granted, refusal, require_scopes
 from pdp.broker.oauth.assertions import signed
 from pdp.broker.upstream import ForeignTargetError, Upstream, UpstreamError
 from pdp.broker.words import (
     AnswerLostError,
     ClientAuth,
-    NeedsPersonError,
     Secret,
     TokenRefusedError,
     TokenSource,
@@ -35,7 +32,6 @@ _MOST_BYTES: Final = 256 * 1024
 _ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # How long a signed statement about a client counts; it is used at once.
 _ASSERTED_SECONDS: Final = 60
-_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 GOOD: Final = 200
 _TOO_MANY, _SERVERS_FAULT = 429, 500
 
@@ -48,84 +44,6 @@ def checked_endpoint(url: str) -> str:
     except ForeignTargetError as error:
         raise UpstreamError(f"`{one_line(url)}` is no endpoint: {error}") from None
     return f"{upstream.origin}{target}"
-
-
-def ask_for_token(source: TokenSource, secret: Secret, scopes: Collection[str], roots: Roots) -> Granted:
-    """Return an access token of the client itself with these scopes (RFC 6749, section 4.4).
-
-    Raise `TokenRefusedError` or `TokensUnavailableError`. Their messages continue after a name of the provider.
-    """
-    form = {"grant_type": "client_credentials", **_about(source)}
-    if scopes:
-        form["scope"] = " ".join(scopes)
-    status, answer = ask(source.endpoint, source, secret, form, roots)
-    if status != GOOD:
-        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
-    got = granted(answer)
-    require_scopes(got, scopes)
-    return got
-
-
-def refresh(source: TokenSource, secret: Secret, token: Secret, scopes: Collection[str], roots: Roots) -> Granted:
-    """Return what a refresh token is exchanged for (RFC 6749, section 6), with the same scopes.
-
-    Raise `NeedsPersonError` when the refresh token counts no longer, or was used up for nothing; `AnswerLostError` when
-    nobody knows whether it was; and otherwise what `ask_for_token` raises, when it was not.
-    """
-    form = {"grant_type": "refresh_token", "refresh_token": token.reveal().decode(), **_about(source)}
-    status, answer = ask(source.endpoint, source, secret, form, roots, seconds=PATIENT_SECONDS)
-    if status != GOOD:
-        code = refusal(answer)
-        kind = NeedsPersonError if code == "invalid_grant" else TokenRefusedError
-        raise kind(f"it answers `{code or status}`")
-    try:
-        got = granted(answer)
-        require_scopes(got, scopes)
-    except TokenRefusedError as error:
-        raise NeedsPersonError(str(error)) from None
-    return got
-
-
-def exchange_code(
-    source: TokenSource, secret: Secret, code: str, verifier: str, redirect: str, roots: Roots
-) -> Granted:
-    """Return what a code is exchanged for (RFC 6749, section 4.1.3; RFC 7636). Raise what `ask_for_token` raises.
-
-    Never call it twice with one code: providers then end the tokens that they gave for it first.
-    """
-    form = {
-        "grant_type": "authorization_code",
-        "code": code,
-        "code_verifier": verifier,
-        "redirect_uri": redirect,
-        **_about(source),
-    }
-    status, answer = ask(source.endpoint, source, secret, form, roots, seconds=PATIENT_SECONDS)
-    if status != GOOD:
-        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
-    return granted(answer)
-
-
-def exchange(source: TokenSource, secret: Secret, subject: Secret, scopes: Collection[str], roots: Roots) -> Granted:
-    """Return a token with these scopes for an access token that has more (RFC 8693). Raise what `ask_for_token` raises.
-
-    It is for the audience and the resource of the source, and for nothing else.
-    """
-    known = {} if source.exchange is None else asdict(source.exchange)
-    form = {
-        "grant_type": _EXCHANGE,
-        "subject_token": subject.reveal().decode(),
-        "subject_token_type": ACCESS_TOKEN_TYPE,
-        "requested_token_type": ACCESS_TOKEN_TYPE,
-        "scope": " ".join(scopes),
-        **{name: value for name, value in known.items() if value},
-    }
-    status, answer = ask(source.endpoint, source, secret, form, roots)
-    if status != GOOD:
-        raise TokenRefusedError(f"it answers `{refusal(answer) or status}`")
-    got = exchanged(answer, subject)
-    require_scopes(got, scopes)
-    return got
 
 
 def read_as(endpoint: str, source: TokenSource, token: Secret, roots: Roots) -> bytes:
@@ -201,10 +119,6 @@ def _upstream(url: str) -> Upstream:
     except ValueError:
         raise UpstreamError(f"`{one_line(url)}` is no URL") from None
     return Upstream.read(f"{parts.scheme}://{parts.netloc}")
-
-
-def _about(source: TokenSource) -> dict[str, str]:
-    return {"resource": source.resource} if source.resource else {}
 
 
 def _request(source: TokenSource, secret: Secret, form: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:

@@ -18,7 +18,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from pdp.broker.oauth.account import account_of, require_nonce
-from pdp.broker.oauth.asking import exchange_code
+from pdp.broker.oauth.ending import refused_ones_ended
+from pdp.broker.oauth.granting import exchange_code
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.oauth.people import People, consenting_of, source_of
 from pdp.broker.oauth.severing import Ended, Severing
@@ -144,16 +145,18 @@ class Connecting:
                 source, secret, flow.held["code"], flow.held["verifier"], self._redirect(client), self._roots
             )
             scopes = client.scopes if got.scopes is None else got.scopes
-            if {*scopes} - {*client.scopes}:
-                raise TokenRefusedError("it grants a scope that nobody asked for")
-            said = require_nonce(got, source, issuer, flow.held["nonce"]) if _OPENID in client.scopes else {}
-            packed = TokenPair.of(got, asked=now, share=self._people.share()).packed()
+            with refused_ones_ended(source, secret, got.tokens, self._roots):
+                if {*scopes} - {*client.scopes}:
+                    raise TokenRefusedError("it grants a scope that nobody asked for")
+                said = require_nonce(got, source, issuer, flow.held["nonce"]) if _OPENID in client.scopes else {}
+                packed = TokenPair.of(got, asked=now, share=self._people.share()).packed()
         except (TokenRefusedError, TokensUnavailableError) as error:
             self._refused(client, flow, "provider", "")
             raise type(error)(f"`{client.kind}` is not connected: of `{source.host}`, {error}") from None
         made = replace(client, id=new_connection_id(), owner=person.id, scopes=scopes)
         account = account_of(said, source, got.secret, self._roots)
-        return self._people.add(made, packed, account=account)
+        with refused_ones_ended(source, secret, got.tokens, self._roots):
+            return self._people.add(made, packed, account=account)
 
     def _redirect(self, client: Connection) -> str:
         return f"{self._back}/{client.id}"

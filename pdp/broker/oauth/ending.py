@@ -6,12 +6,19 @@ cannot end. Neither does `active: false`, unless the provider said `active: true
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
 from pdp.broker.oauth.answers import is_active, refusal
 from pdp.broker.oauth.asking import GOOD, ask
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.words import Secret, TokenRefusedError, TokenSource, TokensUnavailableError
+from pdp.errors import PDPError
 from pdp.foundation.egress import Roots
 
+_LOG: Final = logging.getLogger("pdp.broker")
 _CANNOT = "unsupported_token_type"
 
 
@@ -59,6 +66,26 @@ def end_pair(source: TokenSource, secret: Secret, pair: TokenPair, roots: Roots)
     if known.get("refresh_token") and not over["refresh_token"]:
         raise TokenRefusedError("it still takes the refresh token")
     return all(over.values())
+
+
+@contextmanager
+def refused_ones_ended(
+    source: TokenSource, secret: Secret, tokens: Mapping[str, Secret], roots: Roots
+) -> Iterator[None]:
+    """End tokens, by their kinds, when the block refuses them: they were granted, and nobody will have them.
+
+    What cannot be ended at once is logged, and given up.
+    """
+    try:
+        yield
+    except PDPError:
+        for hint, token in tokens.items():
+            try:
+                end_token(source, secret, token, roots, known=False, hint=hint)
+            except (TokenRefusedError, TokensUnavailableError) as error:
+                _LOG.warning("`%s` gave tokens that are refused, and cannot end them: %s", source.host, error)
+                break
+        raise
 
 
 def _active(source: TokenSource, secret: Secret, token: Secret, roots: Roots) -> bool | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
 from pdp.broker.oauth.answers import Granted, read_token, said_in
 from pdp.broker.oauth.asking import send
 from pdp.broker.oauth.assertions import signed
-from pdp.broker.words import App, Secret, TokenRefusedError, TokenSource
+from pdp.broker.words import App, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.foundation.egress import Roots
 
 # A provider whose clock is behind takes no statement from its future, and none that counts for more than ten minutes.
@@ -38,11 +39,23 @@ def ask_for_installation_token(source: TokenSource, key: Secret, scopes: Collect
     said = said_in(answer)
     if said is None:
         raise TokenRefusedError("it answers with something else than a JSON object")
+    token = read_token(said.get("token"))
+    try:
+        return Granted(secret=token, seconds=_seconds_of(said, permissions, repositories))
+    except TokenRefusedError:
+        # It was given, and nobody will have it.
+        with suppress(TokenRefusedError, TokensUnavailableError):
+            end_installation_token(source, token, roots)
+        raise
+
+
+def _seconds_of(said: Mapping[str, Any], permissions: Mapping[str, str], repositories: Collection[str]) -> float:
+    """Return how long a token is good for. Raise `TokenRefusedError` for one that can more or less."""
     if said.get("permissions") != permissions:
         raise TokenRefusedError("it gives a token with other permissions than the scopes of the call")
     if sorted(_names_in(said.get("repositories"))) != sorted(repositories):
         raise TokenRefusedError("it gives a token for other repositories than the connection names")
-    return Granted(secret=read_token(said.get("token")), seconds=_seconds_until(said.get("expires_at")))
+    return _seconds_until(said.get("expires_at"))
 
 
 def end_installation_token(source: TokenSource, token: Secret, roots: Roots) -> bool:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pdp.broker.oauth.asking import refresh
+from pdp.broker.oauth.ending import refused_ones_ended
+from pdp.broker.oauth.granting import refresh
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.store.consents import Consents
 from pdp.broker.vault import Vault
@@ -162,7 +163,8 @@ class People:
         source = source_of(connection)
         try:
             got = refresh(source, secret, token, connection.scopes, self._roots)
-            packed = TokenPair.of(got, asked=now, share=self.share(), former=token).packed()
+            with refused_ones_ended(source, secret, got.tokens, self._roots):
+                packed = TokenPair.of(got, asked=now, share=self.share(), former=token).packed()
         except AnswerLostError:
             # Either it may be repeated, at once, or it is lost.
             return self._refreshed(connection.id)

@@ -7,7 +7,7 @@ from functools import partial
 
 from pdp.broker.admitting import Connections
 from pdp.broker.oauth.answers import Granted
-from pdp.broker.oauth.asking import ask_for_token
+from pdp.broker.oauth.granting import ask_for_token
 from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokendesk import TokenDesk
 from pdp.broker.words import Connection, Secret, TokenRefusedError, TokenSource, TokensUnavailableError

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pdp.broker.oauth import asking, people
+from pdp.broker.oauth import granting, people
 from pdp.broker.store.consents import Consents
 from pdp.broker.vault import Vault
 from pdp.clock import SystemClock
@@ -19,7 +19,7 @@ from tests.broker.consented import Site
 def main(folder: str, step: str = "") -> None:
     """Open it."""
     # On a busy machine a refresh takes longer than the others, and the broker, wait for it elsewhere.
-    people._WAIT_SECONDS, asking.PATIENT_SECONDS = 100.0, 300.0  # type: ignore[misc]  # of this process alone
+    people._WAIT_SECONDS, granting.PATIENT_SECONDS = 100.0, 300.0  # type: ignore[misc, attr-defined]  # of this process alone
     if step:
         _STEPS[step]()
     site = Site(Path(folder), SystemClock())

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pdp.broker.oauth.asking import exchange, exchange_code, refresh
 from pdp.broker.oauth.ending import is_known
+from pdp.broker.oauth.granting import exchange, exchange_code, refresh
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.words import ClientAuth, Connection, Exchange, Mode, Secret, TokenRefusedError
 from pdp.clock import SystemClock
