@@ -215,6 +215,9 @@ class PostgresSessionHistory(SQLSessionHistory):
                 note = withdrawn(one)
             self._closed += [note] if note else []
 
+    def _timeline(self) -> str:
+        return self._connection.timeline
+
     def _spending(self) -> AbstractContextManager[None]:
         return self._safely(_BEGIN_DURABLE)
 

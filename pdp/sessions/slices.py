@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Final, NamedTuple
 
 from pdp.sessions.memoryreceipts import MemoryReceipts
+from pdp.sessions.taken import Taken
 from pdp.sessions.values import Charge, Charged, Debit
 
 # A retry of an older call than the last of these is charged once more.
@@ -56,8 +57,7 @@ class Slices:
         self._lock = Lock()
         self._held: dict[Place, Slice] = {}
         self._receipts = MemoryReceipts(MOST_RECEIPTS)
-        # The timeline of the latest charge, when that was made, and when the latest one on a timeline before.
-        self._charged_on, self._latest, self._latest_before = "", 0.0, 0.0
+        self._taken = Taken()
 
     def spend(self, charge: Charge) -> Charged | None:
         """Take all debits of a charge from what is held, or nothing; None when that is not enough for all of them."""
@@ -105,7 +105,8 @@ class Slices:
         One that was made on a timeline before cannot: what has taken the place of that server may never have had it.
         """
         with self._lock:
-            return self._receipts.leave(charge.retry_digest, charged_at) and charged_at > self._latest_before
+            was_last = self._receipts.leave(charge.retry_digest, charged_at)
+            return was_last and not self._taken.may_lack(charged_at, self._taken.timeline)
 
     def give_back(self, debits: Iterable[Debit]) -> tuple[list[Debit], str]:
         """Give debits back to the slices that they were taken from.
@@ -117,11 +118,11 @@ class Slices:
             for debit in debits:
                 held = self._held.get(_place(debit))
                 # INVARIANT: windows only rise, so the debit was not taken from a slice of an earlier one.
-                if held is not None and held.window == debit.window and held.timeline == self._charged_on:
+                if held is not None and held.window == debit.window and held.timeline == self._taken.timeline:
                     self._held[held.place] = held._replace(left=held.left + debit.amount)
                 else:
                     gone.append(debit)
-            return gone, self._charged_on
+            return gone, self._taken.timeline
 
     def of(self, session_id: str) -> Mapping[str, Slice]:
         """Return the slices of the budgets of a session."""
@@ -134,9 +135,7 @@ class Slices:
             self._receipts.forget(charged_before=charged_before)
 
     def _spent(self, charge: Charge, slices: Sequence[Slice], timeline: str) -> Charged:
-        if timeline != self._charged_on:
-            self._charged_on, self._latest_before = timeline, self._latest
-        self._latest = max(self._latest, charge.at)
+        self._taken.note(charge.at, timeline)
         now = self._monotonic()
         left = [
             one._replace(left=one.left - debit.amount, spent_at=now)

@@ -36,7 +36,8 @@ class SQLAccessRequests:
     `reading` answers, `writing` makes a durable transaction, and `spending` one that leaves the reserve of the disk
     alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen. With `tells` it
     has events for receivers outside. `noted` is told of each request that was answered, in the transaction that did so
-    or found it done. `by_expiry` names an index to the engine, where its planner needs that.
+    or found it done. `taken` is told in its transaction of the moment of each use, and `may_lack` says whether the
+    database may lack what was used at one. `by_expiry` names an index to the engine, where its planner needs that.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class SQLAccessRequests:
         spending: Callable[[], AbstractContextManager[None]],
         wipe: Callable[[], None],
         noted: Callable[[Collection[str]], None],
+        taken: Callable[[float], None],
+        may_lack: Callable[[float], bool],
         tells: bool,
         by_expiry: str = "",
     ) -> None:
@@ -57,6 +60,8 @@ class SQLAccessRequests:
         self._spending = spending
         self._wipe = wipe
         self._noted = noted
+        self._taken = taken
+        self._may_lack = may_lack
         self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision")
         self._writes = SQLWrites(connection)
         self._expired = _EXPIRED.format(by_expiry)
@@ -89,11 +94,13 @@ class SQLAccessRequests:
             return None
         with self._spending():
             if (retried := self._retried(call, retry_digest, now)) is not None:
+                self._taken(retried.used_at)
                 self._connection.execute(_JOIN, (retry_digest,))
                 return retried
             found = access.usable(self._of_session(call.session_id, now), call, now)
             if found is None:
                 return None
+            self._taken(now.wall_at)
             after = self._write(access.used(found), None)
             if retry_digest:
                 self._connection.execute(
@@ -104,6 +111,8 @@ class SQLAccessRequests:
     def give_back(self, use: Use) -> None:
         """Take back a use, unless another try of the same call counts on it."""
         with self._writing():
+            if self._may_lack(use.used_at):
+                return
             if use.retry_digest:
                 tries = self._connection.execute(_LEAVE, (use.retry_digest, use.request.id, use.used_at)).get
                 # Another use can have replaced one that is old.

@@ -15,6 +15,7 @@ from pdp.sessions.sqlaccess import SQLAccessRequests
 from pdp.sessions.sqlcounts import SQLCounts
 from pdp.sessions.sqlvalues import SQLValues
 from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues
+from pdp.sessions.taken import Taken
 from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 
 # Old rows go in steps.
@@ -45,6 +46,7 @@ class SQLSessionHistory(ABC):
         by_expiry: str = "",
     ) -> None:
         self._connection = connection
+        self._taken = Taken()
         self._counts = SQLCounts(connection)
         self._values = SQLValues(
             connection, reader, reading=self._reading, writing=self._writing, removing=self._removing
@@ -56,6 +58,8 @@ class SQLSessionHistory(ABC):
             spending=self._spending,
             wipe=self._wipe,
             noted=self._note_closed,
+            taken=self._note_taken,
+            may_lack=self._may_lack,
             tells=tells,
             by_expiry=by_expiry,
         )
@@ -103,6 +107,7 @@ class SQLSessionHistory(ABC):
             with self._charging(charge.tree_id):
                 receipt = _recent(charge.retry_digest, charge.now)
                 charged_at = self._connection.execute(_JOIN, receipt).get if charge.retry_digest else None
+                self._note_taken(charge.at if charged_at is None else float(charged_at))
                 if charged_at is not None:
                     return Charged(charged_at=float(charged_at))
                 used = tuple([self._take(debit) for debit in charge.debits])
@@ -118,6 +123,8 @@ class SQLSessionHistory(ABC):
     def take_back(self, charge: Charge, charged_at: float) -> None:
         """Take back a charge, unless another try of the same call counts on it."""
         with self._returning(charge.tree_id):
+            if self._may_lack(charged_at):
+                return
             if charge.retry_digest:
                 tries = self._connection.execute(_LEAVE, (charge.retry_digest, charged_at)).get
                 # Another charge can have replaced one that is old.
@@ -198,6 +205,16 @@ class SQLSessionHistory(ABC):
 
         It is noted before what the transaction has written, or found, is acknowledged.
         """
+
+    def _timeline(self) -> str:
+        """Return that of the database that has the present transaction; empty where there is only one."""
+        return ""
+
+    def _note_taken(self, at: float) -> None:
+        self._taken.note(at, self._timeline())
+
+    def _may_lack(self, at: float) -> bool:
+        return self._taken.may_lack(at, self._timeline())
 
     @abstractmethod
     def _wipe(self) -> None:

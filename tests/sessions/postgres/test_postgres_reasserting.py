@@ -13,17 +13,17 @@ import pytest
 
 from pdp.clock import Instant, SystemClock
 from pdp.model import Session, SessionState
-from pdp.sessions.access import AccessRequest, AccessState, deny
+from pdp.sessions.access import AccessRequest, AccessState, approve, deny
 from pdp.sessions.closings import AGAIN
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.values import Cut, PublishedKey
+from pdp.sessions.values import Addend, Charge, Count, Cut, Debit, PublishedKey, Used
 from pdp.sessions.writes import Write
 from pdp.testing.bundles import bundle_files, tool
-from pdp.testing.stores.access import request
+from pdp.testing.stores.access import at, bound, request
 from pdp.testing.stores.keykeeping import make_key
-from pdp.testing.stores.samples import make_freeze, make_scope, revoked, unchanged
+from pdp.testing.stores.samples import make_freeze, make_moment, make_scope, revoked, unchanged
 from pdp.testing.waiting import wait_until
 from tests.machinery.oracle.opened import APPROVER, opened
 from tests.sessions.postgres.conftest import PATIENT
@@ -307,6 +307,54 @@ def test_the_kill_of_a_primary_loses_nothing_that_was_closed(tmp_path: Path) -> 
     assert (freeze,) == freezes
     assert not one.revoked + other.revoked
     assert {(before, before + 5, 5)} == {(each.revision, each.known, each.lost) for each in one.told}
+
+
+def test_what_was_taken_and_lost_is_not_given_back(tmp_path: Path) -> None:
+    """Of a budget, a count and an approval: what has taken its place never had it, so others could take more."""
+    session = living("live")
+    with replicated(VERSION, synchronous=False) as cluster:
+        machine = Machine(
+            conninfo=cluster.conninfo,
+            folder=tmp_path,
+            replication=Replication.ASYNC,
+            reasserts=True,
+            settling_seconds=1.0,
+            options=HASTY,
+        )
+        with (
+            closing(machine.opened()) as store,
+            closing(PostgresSessionHistory(machine.conninfo, **HASTY, beside=store)) as history,
+        ):
+            store.insert(session, wall_at=1000.0)
+            asked = history.access()
+            asked.ask(request(), b"{}", at(1000.0))
+            asked.answer("acc_1", partial(approve, now=at(1000.0), by="ann", session_end=session.deadline))
+            kept = history.charge(_charge(session, 1000.0))
+            cluster.cut_off()
+            lost = history.charge(_charge(session, 1001.0))
+            use = asked.use(bound(), b"", at(1001.0), "dec_1")
+            cluster.fail_over()
+            wait_until(lambda: can(lambda: history.take_back(_charge(session, 1001.0), lost.charged_at)), seconds=60)
+            assert use is not None
+            asked.give_back(use)
+            history.take_back(_charge(session, 1000.0), kept.charged_at)
+            left = history.used(session.id), history.counts([session.id], ["git/log"]).of
+            uses = [asked.use(bound(), b"", at(1002.0), "dec_2") is not None for _ in range(2)]
+            history.take_back(_charge(session, 1003.0), history.charge(_charge(session, 1003.0)).charged_at)
+            later = history.used(session.id)
+
+    used = {"max_calls": Used(1, 0)}
+    assert (used, {(session.id, "git/log"): Count(1)}) == left
+    assert [True, False] == uses
+    assert used == later
+    assert not machine.revoked
+
+
+def _charge(session: Session, at: float) -> Charge:
+    """Return a call of a session, at a moment, that takes of a budget and is counted."""
+    debit = Debit(session_id=session.id, budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
+    addend = Addend(session.id, "git/log", 5000.0)
+    return Charge(debits=(debit,), retry_digest=b"", now=make_moment(at), addends=(addend,), tree_id=session.id)
 
 
 def _ended_and_live(store: PostgresSessionStore) -> tuple[Session, Session]:
