@@ -56,8 +56,8 @@ class Form(Generic[R]):
     `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
     `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
     whether the framework wrote it in place of a tool's error. `bare` leaves out of a result what cannot be redacted
-    beside its content. `steering` are exceptions by which the framework steers a run: they go on untouched, since the
-    call is not over.
+    beside its content. `steering` are exceptions by which the framework pauses a run: they go on, since the call is not
+    over, unless `carried`, what such an exception brings along, may not be handed on. None is nothing.
     """
 
     freeze: Callable[[Any], tuple[Any, bytes]] = frozen
@@ -66,6 +66,7 @@ class Form(Generic[R]):
     with_content: Callable[[R, Any], Any] = lambda _, content: content
     failed: Callable[[R], bool] = lambda _: False
     steering: tuple[type[Exception], ...] = ()
+    carried: Callable[[Any], Any] = lambda pause: pause
 
 
 PLAIN: Form[Any] = Form()
@@ -108,9 +109,6 @@ class Admission:
         """Run the tool in the block: what ends it without a result or an error of the tool is the end of the call."""
         try:
             yield
-        except self._form.steering:
-            self.under_way.over(CallOutcome.ALLOW)
-            raise
         except Exception:
             raise
         except BaseException:
@@ -165,6 +163,20 @@ class Admission:
             return self._withheld(problem)
         self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
         return None
+
+    def steered(self, pause: Any) -> Refusal | None:  # noqa: ANN401 - in the form of the framework
+        """Let the framework pause the run. Return what the model gets where that would tell what it must not see."""
+        return self.failed(carried) if self._hides(carried := self._form.carried(pause)) else None
+
+    async def steered_async(self, pause: Any) -> Refusal | None:  # noqa: ANN401 - the same
+        """Do as `steered`, without holding up the event loop."""
+        return await self.failed_async(carried) if self._hides(carried := self._form.carried(pause)) else None
+
+    def _hides(self, carried: Any) -> bool:  # noqa: ANN401 - whatever the tool says
+        hides = carried is not None and self._admitted.hides(carried)
+        if not hides:
+            self.under_way.over(CallOutcome.ALLOW)
+        return hides
 
     def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
         shown = result if kept is content else cast("R", self._form.with_content(result, kept))

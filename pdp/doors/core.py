@@ -167,7 +167,9 @@ class Door:
         try:
             with admission.running(), attached(admission.call_token):
                 result = tool(admission.arguments)
-        except form.steering:
+        except form.steering as pause:
+            if refusal := admission.steered(pause):
+                return refusal
             raise
         except Exception as error:
             if refusal := admission.failed(error):
@@ -185,7 +187,9 @@ class Door:
         try:
             with admission.running(), attached(admission.call_token):
                 result = await tool(admission.arguments)
-        except form.steering:
+        except form.steering as pause:
+            if refusal := await admission.steered_async(pause):
+                return refusal
             raise
         except Exception as error:
             if refusal := await admission.failed_async(error):

@@ -6,17 +6,19 @@ Put it last in the list, nearest to the tools: what a middleware after it does t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from langchain.agents.middleware import AgentMiddleware, ToolCallRequest
 from langchain_core.messages import ToolMessage
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from pdp.doors.admissions import Form, Refusal
 from pdp.doors.core import DenyLoopError, Door, FrameworkCall
 
 Result: TypeAlias = "ToolMessage | Command[Any]"
+Returned: TypeAlias = "Result | _ToParent"
 
 
 class PDPMiddleware(AgentMiddleware):
@@ -34,8 +36,11 @@ class PDPMiddleware(AgentMiddleware):
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
         """Run the tool with what was asked about, if the call is allowed."""
 
-        def tool(arguments: dict[str, Any]) -> Result:
-            return handler(_with_arguments(request, arguments))
+        def tool(arguments: dict[str, Any]) -> Returned:
+            try:
+                return handler(_with_arguments(request, arguments))
+            except ParentCommand as error:
+                return _ToParent(error)
 
         return _message(request, self._door.run(_call(request), tool, _MESSAGES))
 
@@ -44,10 +49,20 @@ class PDPMiddleware(AgentMiddleware):
     ) -> Result:
         """Do as `wrap_tool_call`, for asyncio."""
 
-        async def tool(arguments: dict[str, Any]) -> Result:
-            return await handler(_with_arguments(request, arguments))
+        async def tool(arguments: dict[str, Any]) -> Returned:
+            try:
+                return await handler(_with_arguments(request, arguments))
+            except ParentCommand as error:
+                return _ToParent(error)
 
         return _message(request, await self._door.run_async(_call(request), tool, _MESSAGES))
+
+
+@dataclass(frozen=True, slots=True)
+class _ToParent:
+    """A command for the graph above, which a graph in the tool raises: the result of a call that is over."""
+
+    error: ParentCommand
 
 
 def _call(request: ToolCallRequest) -> FrameworkCall:
@@ -63,7 +78,9 @@ def _with_arguments(request: ToolCallRequest, arguments: dict[str, Any]) -> Tool
     return request.override(tool_call={**request.tool_call, "args": arguments})
 
 
-def _message(request: ToolCallRequest, result: Result | Refusal) -> Result:
+def _message(request: ToolCallRequest, result: Returned | Refusal) -> Result:
+    if isinstance(result, _ToParent):
+        raise result.error
     if not isinstance(result, Refusal):
         return result
     if result.ends_run:
@@ -72,7 +89,7 @@ def _message(request: ToolCallRequest, result: Result | Refusal) -> Result:
     return ToolMessage(content=result.text, name=call["name"], tool_call_id=call["id"], status="error")
 
 
-def _content(result: Result) -> object:
+def _content(result: Returned) -> object:
     """Return what the model sees: a text, or blocks as in a result of MCP. A `Command` is no JSON value."""
     if not isinstance(result, ToolMessage):
         return result
@@ -85,8 +102,18 @@ def _with_content(result: ToolMessage, content: object) -> ToolMessage:
     return result.model_copy(update={"content": changed, "artifact": None})
 
 
-def _failed(result: Result) -> bool:
+def _failed(result: Returned) -> bool:
     return isinstance(result, ToolMessage) and result.status == "error"
 
 
-_MESSAGES: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed, steering=(GraphBubbleUp,))
+def _carried(pause: GraphBubbleUp) -> object:
+    """Return what an interrupt shows to whoever answers it."""
+    if not isinstance(pause, GraphInterrupt):
+        return pause
+    values = [one.value for one in pause.args[0]]
+    return values[0] if len(values) == 1 else values
+
+
+_MESSAGES: Form[Any] = Form(
+    content=_content, with_content=_with_content, failed=_failed, steering=(GraphBubbleUp,), carried=_carried
+)

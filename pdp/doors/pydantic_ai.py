@@ -120,4 +120,5 @@ _VALUES: Form[Any] = Form(
     content=_content,
     with_content=_with_content,
     steering=(ApprovalRequired, CallDeferred),
+    carried=lambda pause: pause.metadata,
 )

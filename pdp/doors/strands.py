@@ -73,15 +73,21 @@ class PDPPlugin(Plugin, InterventionHandler):
                 context.interrupt(self.name, reason=admission.text)
             yield _refused(use["toolUseId"], admission)
             return
-        result = None
+        result = refusal = None
         with admission.running():
             async for event in call_next(context.replace(tool_use={**use, "input": admission.arguments})):
                 if isinstance(event, ToolResultEvent):
                     result = event
-                elif "tool_interrupt_event" in event or not admission.answer.obligations:
+                elif "tool_interrupt_event" in event:
+                    refusal = await admission.steered_async(event)
+                    if refusal is None:
+                        yield event
+                elif not admission.answer.obligations:
                     # What else a tool tells while it runs could hold what must be redacted.
                     yield event
-        if result is not None:
+        if refusal is not None:
+            yield _refused(use["toolUseId"], refusal)
+        elif result is not None:
             yield await _handed_on(admission, result)
         else:
             # The tool has interrupted the run: the call is asked about again when it goes on.
@@ -130,4 +136,9 @@ def _failed(result: ToolResult) -> bool:
     return result["status"] == "error"
 
 
-_RESULTS: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed)
+def _carried(pause: TypedEvent) -> list[Any] | None:
+    """Return what a tool shows to the people whom it interrupts the run for."""
+    return [one.reason for one in pause["tool_interrupt_event"]["interrupts"] if one.reason is not None] or None
+
+
+_RESULTS: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed, carried=_carried)

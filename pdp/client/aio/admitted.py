@@ -65,6 +65,10 @@ class AsyncAdmittedCall:
                 await self._session.report_outcome(self.answer, succeeded=False)
         return bool(self._hidden)
 
+    def hides(self, error: Any) -> bool:  # noqa: ANN401 - as in `failed`
+        """Say whether `failed` would have this error replaced; nothing is reported."""
+        return bool(self._duties.on_error(error))
+
     async def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Report the result, and return what the obligations leave of it.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pdp.client import Client, ClientSession
+from pdp.v1.authorization_pb2 import ReportOutcomeResponse
 from tests.machinery.pages import blocks
 from tests.machinery.servers.scripted import ScriptedServer
 
@@ -26,6 +28,21 @@ def example(kind: str) -> Iterator[tuple[dict[str, Any], ClientSession, Scripted
             yield defined, client.attach("pdps_secret"), server
     finally:
         server.stop()
+
+
+def obliged(server: ScriptedServer, **obligations: Any) -> None:
+    """Have the server ask for obligations with each call, by their ids, and want to know what came of it."""
+    honest = server.honest
+
+    def decide(request: Any, _: Any) -> Any:
+        decision = honest(request)
+        decision.outcome_token = "pdpo_1"  # noqa: S105 - of the test's own server
+        for name, parameters in obligations.items():
+            decision.obligations.add(id=name, parameters_json=json.dumps(parameters).encode())
+        return decision
+
+    server.decide = decide
+    server.scripts["ReportOutcome"] = lambda *_: ReportOutcomeResponse(decision_id="dec_1")
 
 
 def asked(server: ScriptedServer) -> list[tuple[str, str]]:

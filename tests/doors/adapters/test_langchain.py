@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import StructuredTool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import ParentCommand
 from langgraph.graph import MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, interrupt
 
 from pdp.doors.core import Door
 from pdp.doors.langchain import PDPMiddleware
-from tests.doors.adapters.page import asked, example
+from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED, CALL_STATUS_SUCCEEDED
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -130,6 +134,65 @@ def test_a_tool_may_interrupt_the_run_and_is_asked_about_again() -> None:
         assert ["done"] == shown
         assert [("desk", "note")] * 2 == asked(server)
         assert [] == server.sent("ReportOutcome")
+
+
+# What a tool's result may not hold, as obligations and by what the model is told.
+OBLIGED: Any = [
+    ({"redact_result": {"fields": ["[].email"]}}, "its result is withheld"),
+    ({"max_result_bytes": {"bytes": 4}}, "its result is withheld"),
+    ({}, ""),
+]
+
+
+@pytest.mark.parametrize(("obligations", "told"), OBLIGED)
+def test_an_interrupt_tells_no_more_than_a_result(obligations: Any, told: str) -> None:
+    """Where it would, the call has failed; otherwise the run pauses, and nothing is reported."""
+
+    def pause() -> None:
+        interrupt([{"email": "ann@example.com"}])
+
+    with example("python langchain") as (_, session, server):
+        obliged(server, **obligations)
+        agent = create_agent(
+            ScriptedModel(messages=_messages([Step()])),
+            [_tool(Step().name, CountedTools(during=pause))],
+            middleware=[PDPMiddleware(Door(session, MAPPED))],
+            checkpointer=InMemorySaver(),
+        )
+        state = agent.invoke(_ASK, {"configurable": {"thread_id": "1"}})
+
+        assert bool(told) is not ("ann@example.com" in str(state))
+        assert told in "".join(_shown(state))
+        assert [CALL_STATUS_FAILED] * bool(told) == [one.status for one in server.sent("ReportOutcome")]
+
+
+@pytest.mark.parametrize(("obligations", "told"), OBLIGED)
+@pytest.mark.parametrize("way", ["threads", "asyncio"])
+def test_a_command_for_the_graph_above_is_a_result(way: str, obligations: Any, told: str) -> None:
+    """A tool that runs a graph raises it: it is reported, and withheld where nothing can be redacted or bounded."""
+
+    def to_parent() -> None:
+        update = {"messages": [("user", '[{"email": "ann@example.com"}]')]}
+        raise ParentCommand(Command(graph=Command.PARENT, goto="after", update=update))
+
+    with example("python langchain") as (_, session, server):
+        obliged(server, **obligations)
+        middleware = PDPMiddleware(Door(session, MAPPED))
+        node = ToolNode(
+            [_tool(Step().name, CountedTools(during=to_parent))],
+            wrap_tool_call=middleware.wrap_tool_call,
+            awrap_tool_call=middleware.awrap_tool_call,
+        )
+        inner = StateGraph(MessagesState).add_node("tools", node).set_entry_point("tools").compile()
+        outer = StateGraph(MessagesState).add_node("inner", inner, destinations=("after",)).set_entry_point("inner")
+        graph = outer.add_node("after", lambda _: {}).compile()
+        asks = AIMessage(content="", tool_calls=[{"name": Step().name, "args": {"text": "a"}, "id": "call_1"}])
+        state: Any = {"messages": [asks]}
+        state = graph.invoke(state) if way == "threads" else asyncio.run(graph.ainvoke(state))
+
+        assert bool(told) is not ("ann@example.com" in str(state))
+        assert told in "".join(_shown(state))
+        assert [CALL_STATUS_SUCCEEDED] == [one.status for one in server.sent("ReportOutcome")]
 
 
 def test_what_a_middleware_outside_changes_is_asked_about() -> None:

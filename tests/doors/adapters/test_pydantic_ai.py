@@ -12,7 +12,10 @@ import pytest
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_ai import (
     Agent,
+    ApprovalRequired,
     BinaryContent,
+    CallDeferred,
+    DeferredToolRequests,
     ModelResponse,
     SkipToolExecution,
     TextPart,
@@ -27,7 +30,8 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from pdp.doors.core import Door
 from pdp.doors.pydantic_ai import PDPCapability
-from tests.doors.adapters.page import asked, example
+from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import COROUTINES, DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -184,6 +188,31 @@ class Redirects(AbstractCapability[Any]):
     def get_wrapper_toolset(self, toolset: Any) -> Any:
         """Return tools of which another one runs."""
         return Redirected(toolset)
+
+
+@pytest.mark.parametrize("pause", [ApprovalRequired, CallDeferred])
+@pytest.mark.parametrize(("metadata", "passes"), [(None, True), ({"email": "ann@example.com"}, False)])
+def test_a_call_that_the_tool_defers_tells_no_more_than_a_result(pause: Any, metadata: Any, *, passes: bool) -> None:
+    """What it says about the call could hold what must be redacted."""
+
+    def note() -> str:
+        raise pause(metadata)
+
+    with example("python pydantic-ai") as (_, session, server):
+        obliged(server, redact_result={"fields": ["[].email"]})
+        door = Door(session, {"note": "desk/note"})
+        agent = Agent(
+            _model([Step(tool="note", prefix="", arguments={})]),
+            tools=[note],
+            capabilities=[PDPCapability(door)],
+            output_type=[str, DeferredToolRequests],
+        )
+        result = asyncio.run(agent.run("go"))
+
+        assert passes is isinstance(result.output, DeferredToolRequests)
+        assert "ann@example.com" not in str(result)
+        assert passes is not ("its result is withheld" in str(_shown(result)))
+        assert [CALL_STATUS_FAILED] * (not passes) == [one.status for one in server.sent("ReportOutcome")]
 
 
 def test_a_tool_under_the_name_of_another_does_not_run() -> None:

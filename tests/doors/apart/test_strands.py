@@ -20,7 +20,8 @@ from pdp.client import Client
 from pdp.doors.core import Door
 from pdp.doors.strands import PDPPlugin
 from pdp.testing.inprocess import RunningServer
-from tests.doors.adapters.page import asked, example
+from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import DoorConformance, approve, opened
 from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -230,6 +231,25 @@ def test_a_tool_may_interrupt_the_run_and_is_asked_about_again(server: RunningSe
     assert "[redacted]" in _shown(agent)[0]
     assert _EMAIL not in str([one for one in told if "tool_stream_event" in one])
     assert 2 == len(server.evidence.decision_spans[before:])
+
+
+def test_an_interrupt_of_a_tool_tells_no_more_than_a_result() -> None:
+    """Its reason could hold what must be redacted: the call has failed."""
+
+    @tool(name=Step().name, context=True)
+    def note(text: str, tool_context: ToolContext) -> str:
+        tool_context.interrupt("sure", reason=_EMAIL)
+        return text
+
+    with example("python strands") as (_, session, server):
+        obliged(server, redact_result={"fields": ["[].email"]})
+        agent = _agent(Door(session, MAPPED), ScriptedModel(Step()), [note])
+        ended = agent("go")
+
+        assert "end_turn" == ended.stop_reason
+        assert "its result is withheld" in _shown(agent)[0]
+        assert _EMAIL not in str(agent.messages)
+        assert [CALL_STATUS_FAILED] == [one.status for one in server.sent("ReportOutcome")]
 
 
 @pytest.mark.parametrize(
