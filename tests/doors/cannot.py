@@ -23,7 +23,7 @@ CANNOT: Final[Mapping[str, Mapping[str, str]]] = {
         "what_is_no_number_does_not_run": "the answers of a model are JSON",
         "fields_of_a_result_are_redacted": "the error of a tool cannot be replaced, so such calls are denied",
         "the_error_of_a_tool_with_redacted_results_is_not_told": "such calls are denied",
-        "the_error_of_a_tool_that_is_too_large_is_withheld": "nothing can replace it, and the framework cuts it",
+        "the_error_of_a_tool_that_is_too_large_is_withheld": "it ends the conversation, which has a test of its own",
         "a_number_runs_as_it_was_asked_about": "it rounds before it asks: what runs is asked about",
         _FINDS_ITS: _ELSEWHERE,
         "calls_of_many_runs_are_not_mixed_up": "each run is a program of its own, which is too large for fifty",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from claude_agent_sdk import (
     ClaudeAgentOptions,
+    ClaudeSDKClient,
     ResultMessage,
     SdkMcpTool,
     create_sdk_mcp_server,
@@ -27,9 +28,9 @@ from pdp.doors.admissions import Refusal
 from pdp.doors.claude_agent import PDPHooks
 from pdp.doors.core import DenyLoopError, Door
 from pdp.testing.inprocess import RunningServer
-from pdp.v1.authorization_pb2 import CALL_STATUS_SUCCEEDED, ReportOutcomeResponse
+from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED, CALL_STATUS_SUCCEEDED
 from tests.doors.adapters.messages import Block, Messages, served
-from tests.doors.adapters.page import asked, example
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import DoorConformance, opened
 from tests.doors.desk import NAMES, SCHEMA, CountedTools, Driver, Step
 
@@ -59,8 +60,9 @@ def _tool(name: str, tools: CountedTools) -> SdkMcpTool[Any]:
     return SdkMcpTool(name=name, description=name, input_schema=schema, handler=function)
 
 
-async def _run(options: Any, messages: Messages) -> str:
-    """Run the agent, and return how its run ended. Nothing of this machine's own settings is used."""
+@contextmanager
+def at_home(options: Any, messages: Messages) -> Iterator[None]:
+    """Have the program find the model, and nothing of this machine's own settings."""
     with TemporaryDirectory() as folder, served(messages):
         options.cwd, options.setting_sources, options.permission_mode = folder, [], "bypassPermissions"
         options.env = {
@@ -73,6 +75,12 @@ async def _run(options: Any, messages: Messages) -> str:
             "HOME": folder,
             "IS_SANDBOX": "1",
         }
+        yield
+
+
+async def _run(options: Any, messages: Messages) -> str:
+    """Run the agent, and return how its run ended."""
+    with at_home(options, messages):
         last = ""
         answers: Any = query(prompt="go", options=options)
         async with aclosing(answers):
@@ -171,19 +179,79 @@ def test_a_result_of_a_built_in_tool_that_must_be_withheld_ends_the_run() -> Non
     """The framework keeps the original of a result whose replacement has another form."""
     messages, _ = _model([Step(tool="Bash", arguments={"command": "echo canary", "description": "echo"})], "")
     with example("python claude-agent") as (_, session, server):
-        honest = server.honest
-
-        def decide(request: Any, _: Any) -> Any:
-            decision = honest(request)
-            decision.obligations.add(id="max_result_bytes", parameters_json=b'{"bytes": 1}')
-            return decision
-
-        server.decide = decide
+        obliged(server, max_result_bytes={"bytes": 1})
         hooks = PDPHooks(Door(session, {"Bash": "shell/run"})).hooks
         ended = asyncio.run(_run(ClaudeAgentOptions(tools=["Bash"], hooks=hooks), messages))
 
     assert [] == messages.shown
     assert "that is all" not in ended
+
+
+@pytest.mark.parametrize(("most", "shown"), [(10, []), (1000, ["x" * 100])])
+def test_an_error_that_must_be_withheld_ends_the_run(most: int, shown: list[str]) -> None:
+    """Nothing can replace it."""
+
+    def fail() -> None:
+        raise LookupError("x" * 100)
+
+    messages, _ = _model([Step()])
+    with example("python claude-agent") as (_, session, server):
+        obliged(server, max_result_bytes={"bytes": most})
+        tools = create_sdk_mcp_server("desk", tools=[_tool("note", CountedTools(during=fail))])
+        hooks = PDPHooks(Door(session, _TABLE)).hooks
+        asyncio.run(_run(ClaudeAgentOptions(mcp_servers={"desk": tools}, tools=[], hooks=hooks), messages))
+
+        assert shown == messages.shown
+        assert [CALL_STATUS_FAILED] == [one.status for one in server.sent("ReportOutcome")]
+
+
+def test_a_conversation_that_holds_what_must_be_withheld_does_not_go_on() -> None:
+    """The model would be shown all of it with the next prompt."""
+    messages, _ = _model([Step(tool="Bash", arguments={"command": "echo canary", "description": "echo"})], "")
+
+    async def talk(options: Any) -> None:
+        async with ClaudeSDKClient(options) as client:
+            for prompt in ("go", "go on"):
+                await client.query(prompt)
+                async for _ in client.receive_response():
+                    pass
+
+    with example("python claude-agent") as (_, session, server):
+        obliged(server, max_result_bytes={"bytes": 1})
+        options = ClaudeAgentOptions(tools=["Bash"], hooks=PDPHooks(Door(session, {"Bash": "shell/run"})).hooks)
+        with at_home(options, messages):
+            asyncio.run(talk(options))
+
+    assert [] == messages.shown
+
+
+@pytest.mark.parametrize(
+    ("server", "tool", "found"),
+    [("a", "b__c", True), ("a__b", "c", False), ("a_", "c", False), ("a b", "c", True), ("a", "b", True)],
+)
+def test_a_name_of_a_tool_means_one_server(server: str, tool: str, *, found: bool) -> None:
+    """A server whose name has `__` gets no entry of another one."""
+    name = f"mcp__{server.replace(' ', '_')}__{tool}"
+    tools = CountedTools()
+    messages, _ = _model([Step(tool=name)], "")
+    with example("python claude-agent") as (_, session, pdp):
+        hooks = PDPHooks(Door(session, {name: "desk/note"})).hooks
+        made = {server: create_sdk_mcp_server(server, tools=[_tool(tool, tools)])}
+        asyncio.run(_run(ClaudeAgentOptions(mcp_servers=made, tools=[], hooks=hooks), messages))
+
+        assert found is bool(tools.runs) is bool(asked(pdp))
+        assert ("done" if found else "(unknown_tool)") in messages.shown[0]
+
+
+@pytest.mark.parametrize(("name", "found"), [("mcp__a__b", True), ("mcp__a__b__c", False), ("mcp__a___b", False)])
+def test_a_name_that_could_mean_two_servers_is_unknown_where_the_server_is(name: str, *, found: bool) -> None:
+    """Older programs do not say it."""
+    given = {"session_id": "one", "tool_use_id": "toolu_1", "tool_name": name, "tool_input": {}}
+    with example("python claude-agent") as (_, session, _server):
+        hooks = PDPHooks(Door(session, {name: "desk/note"})).hooks
+        said: Any = asyncio.run(hooks["PreToolUse"][0].hooks[0](given, "", None))
+
+    assert found is (said == {})
 
 
 def test_a_call_that_ran_with_other_arguments_is_reported() -> None:
@@ -202,14 +270,7 @@ def test_a_call_that_ran_with_other_arguments_is_reported() -> None:
         ]
 
     with example("python claude-agent") as (_, session, server):
-
-        def decide(request: Any, _: Any) -> Any:
-            decision = server.honest(request)
-            decision.outcome_token = "pdpo_1"  # noqa: S105 - of the test's own server
-            return decision
-
-        server.decide = decide
-        server.scripts["ReportOutcome"] = lambda *_: ReportOutcomeResponse(decision_id="dec_1")
+        obliged(server)
         allowed, withheld = asyncio.run(run(PDPHooks(Door(session, _TABLE)).hooks))
 
         assert {} == allowed
