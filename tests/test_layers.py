@@ -153,6 +153,7 @@ LIBRARIES = {
     "anyio": ("pdp.cli",),
     "httpcore2": ("pdp.doors.mcp.connections", "pdp.doors.mcp.upstream"),
     "uvicorn": ("pdp.serving.weblistener",),
+    "h11": ("pdp.serving.weblistener", "pdp.serving.webrequests"),
     "starlette": ("pdp.console",),
     "jinja2": ("pdp.console.pages",),
     "markupsafe": ("pdp.console.pages",),

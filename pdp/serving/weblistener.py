@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -19,6 +21,7 @@ from pdp.errors import CannotListenError, ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.ownership import require_own
 from pdp.serving.portcertificate import PortCertificate
+from pdp.serving.webrequests import Seldom, StrictConnection
 
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
 # For the headers of a request, from the first moment of the connection.
@@ -27,6 +30,8 @@ _IDLE_SECONDS, _MORE_SECONDS, _END_SECONDS = 5, 2, 3
 # How often a port is sought that is free on both addresses, and what says that there is no `::1`.
 _TRIES = 8
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+# Uvicorn's, and what keeps it quiet.
+_LOG, _SELDOM = logging.getLogger("uvicorn.error"), Seldom()
 _LOOPBACK_NAMES = ("127.0.0.1", "[::1]", "localhost")
 
 
@@ -151,6 +156,7 @@ async def serve(
     before that, and clients see that the stream is not whole.
     """
     tls = listener.tls
+    _LOG.addFilter(_SELDOM)
     server = _Server(
         uvicorn.Config(
             app,
@@ -220,6 +226,7 @@ class _BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.conn = StrictConnection(h11.SERVER, _MOST_HEAD_BYTES)
         self.idle_at = self.loop.time()
         self._make_room()
         encrypted = transport.get_extra_info("ssl_object")
