@@ -242,6 +242,6 @@ def _require_agreed(asked: Asked, method: str, name: str) -> None:
 
 
 def _status_of(error: PDPError) -> int:
-    if isinstance(error, UnavailableError):
+    if isinstance(error, UnavailableError | OverloadedError):
         return _UNAVAILABLE
     return _NOT_FOUND if isinstance(error, NotFoundError) else _FORBIDDEN

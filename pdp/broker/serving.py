@@ -105,7 +105,15 @@ def assembled(
         issuer = Issuer(vault)
         sweeper = Sweeper(checkouts, vault, issuer, observe=record.event, wall=wall)
         sweeps = opened.enter_context(Repeater("broker-sweep", sweeper.turn, every=_SWEEP_SECONDS))
-        maker = Maker(admission, checkouts, issuer, keeper=vault, session_end=session_end(client), wake=sweeps.wake)
+        maker = Maker(
+            admission,
+            checkouts,
+            issuer,
+            keeper=vault,
+            session_end=session_end(client),
+            wake=sweeps.wake,
+            bounds=settings.checkouts,
+        )
         yield Parts(
             broker=Broker(admission, SessionTokens(admission, maker, checkouts, SystemClock()), under_way),
             desk=CheckoutDesk(admission, maker),

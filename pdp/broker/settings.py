@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pdp.broker.checkouts.words import Bounds
 from pdp.broker.upstream import Upstream, UpstreamError
 from pdp.broker.words import SENT_ELSEWHERE
 from pdp.calltokens.claims import AUDIENCE
@@ -14,9 +15,22 @@ from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.settingsfile import Reader, content_of
 from pdp.foundation.yamltext import Section
 
-_KEYS: Final = ("issuer", "audience", "rules", "calls", "http", "people", "tls", "pdp", "data_dir", "telemetry")
+_KEYS: Final = (
+    "issuer",
+    "audience",
+    "rules",
+    "calls",
+    "http",
+    "people",
+    "tls",
+    "pdp",
+    "data_dir",
+    "telemetry",
+    "checkouts",
+)
 _PEOPLE_KEYS: Final = ("listen", "url", "console")
 _TLS_KEYS: Final = ("key", "certificate", "client_roots")
+_MOST_OUT: Final = 100_000
 UNIX: Final = "unix:"
 
 
@@ -46,7 +60,7 @@ class BrokerSettings:
     """What a broker is run with. `calls` and `http` are where it listens, each `host:port` or `unix:PATH`, or empty.
 
     Without `people` nobody connects an account. `telemetry` names the exporter of traces and metrics; empty leaves it
-    to the variables `OTEL_…`.
+    to the variables `OTEL_…`. `checkouts` bounds what is out at once.
     """
 
     issuer: str
@@ -59,6 +73,7 @@ class BrokerSettings:
     data_dir: Path
     telemetry: str
     people: PeopleSettings | None = None
+    checkouts: Bounds = field(default_factory=Bounds)
 
 
 def read_settings(path: Path) -> BrokerSettings:
@@ -100,7 +115,13 @@ class _Settings(Reader):
             data_dir=self.named(document, "data_dir", "."),
             telemetry=self.take(document, "telemetry", str, ""),
             people=people,
+            checkouts=self._bounds(self.section(document, "checkouts")),
         )
+
+    def _bounds(self, row: Section) -> Bounds:
+        defaults = asdict(Bounds())
+        self.problems += row.unknown_keys(tuple(defaults))
+        return Bounds(**{key: self.number(row, key, default, _MOST_OUT) for key, default in defaults.items()})
 
     def _tls(self, row: Section) -> TLSSettings:
         self.problems += row.unknown_keys(_TLS_KEYS)

@@ -20,7 +20,7 @@ from pdp.broker.calls import CallFace, serving
 from pdp.broker.checkouts import sweeping
 from pdp.broker.checkouts.following import Heard, SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
-from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome
+from pdp.broker.checkouts.words import Bounds, Checkout, CheckoutState, CredentialKind, Outcome
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.replacing import Replacement, Replacing
 from pdp.broker.sealing.envelope import Sealed
@@ -44,7 +44,7 @@ from pdp.calltokens.keys import token_id_of
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
 from pdp.client import AsyncClient, UnavailableError
 from pdp.clock import SystemClock
-from pdp.errors import PDPError, PermissionDeniedError, StoreUnavailableError
+from pdp.errors import OverloadedError, PDPError, PermissionDeniedError, StoreUnavailableError
 from pdp.server.revisions import revision_text
 from pdp.serving.listener import Listener
 from pdp.testing.inprocess import RunningServer, running_server
@@ -223,6 +223,29 @@ def test_a_token_that_would_outlive_its_session_is_taken_back(
         here.ask(scopes=("a",))
 
     assert ((), REVOKE) == (here.store.all(), provider.asked[-1])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "whose"),
+    [(Bounds(session=2), "session `ses_1`"), (Bounds(session=2), "session `ses_0`"), (Bounds(user=2), "user `alice`")],
+)
+def test_no_more_is_out_than_may_be(provider: Provider, tmp_path: Path, bounds: Bounds, whose: str) -> None:
+    """Of a session with those below it, and of a user: another one is not made until one has ended, which goes on."""
+    sessions = {"session_id": "ses_1"} if "ses_1" in whose else {}
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET, bounds=bounds) as here:
+        provider.active = [True] * 3
+        for name in ("ses_1", "ses_2"):
+            here.ask(scopes=("a",), **{"session_id": name, "ancestor_ids": ("ses_0",), **sessions})
+        asked = len(provider.asked)
+        with pytest.raises(OverloadedError, match=f"2 credentials are out for the {whose}"):
+            here.ask(scopes=("a",), **{"session_id": "ses_3", "ancestor_ids": ("ses_0",), **sessions})
+        assert (2, asked) == (len(here.store.all()), len(provider.asked))
+        if "user" in whose:
+            here.ask(scopes=("a",), user="bob", session_id="ses_4")
+
+        provider.active = [False, False, True]
+        here.end_session("ses_1")
+        here.ask(scopes=("a",), session_id="ses_1")
 
 
 class Ending(Issuer):

@@ -85,6 +85,7 @@ def test_a_mistake_in_the_rules_is_named_with_its_line(text: str, problem: str) 
         ("issuer: i\naudience: 'a b'\ncalls: 'unix:x'\npdp: {address: x}", "how call tokens name this broker"),
         ("issuer: i\naudience: a\ncalls: 'unix:x'\npdp: {}", "the address of the server"),
         ("issuer: i\naudience: a\ncalls: 'unix:x'\npdp: {address: x}\ntls: {key: k}", "must name a file"),
+        ("issuer: i\naudience: a\ncalls: 'unix:x'\npdp: {address: x}\ncheckouts: {user: 0}", "must be from 1 to"),
     ],
 )
 def test_a_mistake_in_the_settings_is_named(tmp_path: Path, text: str, problem: str) -> None:

@@ -15,6 +15,7 @@ from pdp.broker.checkouts.issuing import Issuer
 from pdp.broker.checkouts.making import Maker
 from pdp.broker.checkouts.sessiontokens import SessionTokens
 from pdp.broker.checkouts.sweeping import Sweeper
+from pdp.broker.checkouts.words import Bounds
 from pdp.broker.oauth.people import People
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.rules import rules_of
@@ -122,6 +123,7 @@ def till(
     issuing: type[Issuer] = Issuer,
     storing: type[CheckoutStore] = CheckoutStore,
     people: People | None = None,
+    bounds: Bounds | None = None,
 ) -> Iterator[Till]:
     """Provide a desk with connections that have a secret; those that the store has already stay as they are.
 
@@ -161,7 +163,15 @@ def till(
             wall=wall,
         )
         sweeper = Sweeper(store, vault, issuer, observe=record.event, wall=wall)
-        maker = Maker(admission, store, issuer, keeper=vault, session_end=session_end, wake=lambda: None)
+        maker = Maker(
+            admission,
+            store,
+            issuer,
+            keeper=vault,
+            session_end=session_end,
+            wake=lambda: None,
+            bounds=bounds or Bounds(),
+        )
         made.append(
             Till(
                 folder=folder,

@@ -13,7 +13,7 @@ from typing import Final
 from pdp.broker.admitting import Admission, Admitted
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issued, Issuer, login_seconds
-from pdp.broker.checkouts.words import Checkout, new_checkout_id
+from pdp.broker.checkouts.words import Bounds, Checkout, new_checkout_id
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.words import Connection, DatabaseRefusedError, Mode, Secret, TokenRefusedError, UnknownKeyError
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
@@ -29,7 +29,8 @@ class Maker:
     """Makes credentials for the sessions of calls that are admitted. Safe for threads.
 
     `session_end` returns until when the session of a call token lives, in unix seconds, and raises
-    `CallTokenRefusedError` for one that has ended. `wake` has what is due ended soon.
+    `CallTokenRefusedError` for one that has ended. `wake` has what is due ended soon. Of what is out at once there is
+    no more than the `bounds`.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Maker:
         keeper: Holder,
         session_end: Callable[[str], float],
         wake: Callable[[], object],
+        bounds: Bounds,
     ) -> None:
         self._admission, self._store, self._issuer, self._keeper = admission, store, issuer, keeper
-        self._session_end, self._wake = session_end, wake
+        self._session_end, self._wake, self._bounds = session_end, wake, bounds
 
     def drafted(self, admitted: Admitted, mode: Mode) -> Checkout:
         """Return what is to be made for a call. Raise `PermissionDeniedError` where nothing can be."""
@@ -64,9 +66,12 @@ class Maker:
         )
 
     def made(self, one: Checkout, admitted: Admitted, token: str) -> Issued:
-        """Make it for the session of a call token. Raise `CallTokenRefusedError` and `PDPError`; then nobody has it."""
+        """Make it for the session of a call token. Raise `CallTokenRefusedError` and `PDPError`; then nobody has it.
+
+        Raise `OverloadedError` when too many are out.
+        """
         connection = admitted.connection
-        self._store.begin(one)
+        self._store.begin(one, bounds=self._bounds)
         now = self._admission.wall()
         try:
             until = min(self._session_end(token), now + login_seconds(connection.logins))

@@ -108,6 +108,14 @@ class Checkout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How many credentials may be out at once: of a session with those below it, and of a user in a tenant."""
+
+    session: int = 200
+    user: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """What the last look at the roles of a connection's database found: how many are ours and no checkout names.
 

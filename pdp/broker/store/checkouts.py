@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from pdp.broker.checkouts.words import (
+    Bounds,
     Checkout,
     CheckoutState,
     CredentialKind,
@@ -21,7 +22,7 @@ from pdp.broker.sealing.envelope import Sealed
 from pdp.broker.store.tables import SCHEMA
 from pdp.broker.words import OTHERS_USED, UnknownKeyError
 from pdp.clock import Clock, SystemClock
-from pdp.errors import ConflictError
+from pdp.errors import ConflictError, OverloadedError
 from pdp.foundation.database import Database
 
 _CHECKOUT: Final = """
@@ -42,6 +43,12 @@ UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?6, latest
   wrapped_key = ?3, sealed = ?4, state = iif(state = 'begun', 'out', state)
 WHERE id = ?5
 """
+_OF_SESSION: Final = "SELECT count(*) FROM checkout_sessions WHERE session_id = ?"
+_OF_USER: Final = """
+SELECT count(*) FROM checkouts JOIN connections ON connections.id = connection_id
+WHERE user = ? AND checkouts.kind != 'consent' AND tenant = (SELECT tenant FROM connections WHERE id = ?)
+"""
+_MOST: Final = "and no more may be: some must end first, see `pdp-broker checkout list`"
 _NEVER: Final = float("inf")
 
 
@@ -64,14 +71,16 @@ class CheckoutStore:
         """Close the file."""
         self._database.close()
 
-    def begin(self, one: Checkout, kept: Sealed | None = None) -> None:
+    def begin(self, one: Checkout, kept: Sealed | None = None, *, bounds: Bounds | None = None) -> None:
         """Keep a checkout before its credential is made, or with what is `kept` to end it.
 
-        Raise `ConflictError` when its connection was just removed.
+        Raise `ConflictError` when its connection was just removed, and `OverloadedError` beyond the `bounds`.
         """
         whose = (one.id, one.connection_id, one.kind, one.token_id, one.decision_id, one.session_id)
         about = (one.user, one.agent, one.action, json.dumps(one.scopes), one.begun_at, one.ends_at)
         with self._database.writing() as connection:
+            if bounds is not None:
+                _require_room(connection, one, bounds)
             try:
                 connection.execute(
                     _BEGIN,
@@ -233,6 +242,15 @@ class CheckoutStore:
     def _select(self, rest: str, values: tuple[Any, ...]) -> tuple[Checkout, ...]:
         with self._database.reading() as connection:
             return tuple(_checkout_of(*row) for row in connection.execute(f"{_CHECKOUT} {rest}", values))
+
+
+def _require_room(connection: apsw.Connection, one: Checkout, bounds: Bounds) -> None:
+    """Raise `OverloadedError` when as many credentials are out as may be."""
+    for session_id in one.session_ids:
+        if connection.execute(_OF_SESSION, (session_id,)).get >= bounds.session:
+            raise OverloadedError(f"{bounds.session} credentials are out for the session `{session_id}`, {_MOST}")
+    if connection.execute(_OF_USER, (one.user, one.connection_id)).get >= bounds.user:
+        raise OverloadedError(f"{bounds.user} credentials are out for the user `{one.user}`, {_MOST}")
 
 
 def _columns(kept: Sealed | None) -> tuple[str | bytes | None, ...]:

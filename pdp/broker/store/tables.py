@@ -129,6 +129,7 @@ CREATE TABLE IF NOT EXISTS checkouts (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS checkouts_by_next ON checkouts (next_at);
 CREATE INDEX IF NOT EXISTS checkouts_by_connection ON checkouts (connection_id);
+CREATE INDEX IF NOT EXISTS checkouts_by_user ON checkouts (user);
 
 CREATE TABLE IF NOT EXISTS checkout_boots (
   checkout_id TEXT PRIMARY KEY REFERENCES checkouts (id) ON DELETE CASCADE,
