@@ -30,6 +30,7 @@ from pdp.sessions.postgresunrecorded import PostgresUnrecorded
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import AHEAD, MOST_APART_SECONDS, SharedClock
+from pdp.sessions.sql import required
 from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
@@ -152,7 +153,7 @@ class PostgresSessionStore(SQLSessionStore):
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
                 waited_for = prepare_sessions(writing, tables, steps)
-                version, revision, deployment = writing.execute(_OPENED).always
+                version, revision, deployment = required(writing.execute(_OPENED).get, "meta", "deployment")
             if failover is None:
                 self._acknowledged.require(revision, known_revision)
             else:
@@ -326,7 +327,7 @@ class PostgresSessionStore(SQLSessionStore):
         except ConflictError:
             # As after other writes: memory may lack what it conflicts with.
             with self._reading():
-                self._acknowledged.see(self._connection.execute("SELECT revision FROM meta").get)
+                self._acknowledged.see(required(self._connection.execute("SELECT revision FROM meta").get, "meta"))
             raise
         self._remembered.forget(session.id for session in chain)
         return added
@@ -388,7 +389,7 @@ class PostgresSessionStore(SQLSessionStore):
     def _advance(self, wall_at: float) -> int:
         found = self._connection.execute(_ADVANCE, {"wall_at": wall_at, "ahead": MOST_APART_SECONDS}).get
         if found is None:
-            _ = self._connection.execute("SELECT revision FROM meta").always
+            required(self._connection.execute("SELECT revision FROM meta").get, "meta")
             raise StoreUnavailableError(f"{AHEAD}; nothing was written")
         schema_version, self._revision = found
         require_known_schema(schema_version, self._known_schema)
@@ -398,10 +399,10 @@ class PostgresSessionStore(SQLSessionStore):
         """Return the latest change, which the commit of the present transaction makes safe."""
         failover = self._failover
         if failover is not None and failover.replication is Replication.ASYNC:
-            found = self._connection.execute(_MARK_BY, (failover.machine,)).always
+            found = self._connection.execute(_MARK_BY, (failover.machine,)).get
         else:
-            found = self._connection.execute(_MARK).always
-        revision, tag, timeline, standbys = found
+            found = self._connection.execute(_MARK).get
+        revision, tag, timeline, standbys = required(found, "meta", "timelines")
         if failover is not None:
             failover.require_standbys(standbys)
         return Known(head=Head(revision=revision, tag=tag), timeline=timeline)

@@ -16,6 +16,7 @@ from typing import Final
 from pdp.errors import PDPError
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
+from pdp.sessions.sql import required
 
 _LOG = logging.getLogger("pdp")
 
@@ -64,7 +65,7 @@ class Beginning:
         """Have what all servers know begin, if it has not; never raises."""
         try:
             with connection.answering():
-                begun = int(connection.execute("SELECT begun FROM steps").always)
+                begun = int(required(connection.execute("SELECT begun FROM steps").get, "steps"))
                 if begun >= self._knows:
                     return
                 rows = [ServerRow(*row) for row in connection.execute(SERVERS)]

@@ -19,6 +19,7 @@ from pdp.sessions.postgreslease import DATABASE_TIME
 from pdp.sessions.postgresreplicas import EVERY_SECONDS
 from pdp.sessions.postgressteps import POSTGRES_SCHEMA_VERSION
 from pdp.sessions.postgrestables import mark_of
+from pdp.sessions.sql import required
 
 _BUSY_SECONDS: Final = 5.0
 # A notification comes within milliseconds.
@@ -61,7 +62,7 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
             if (mark := mark_of(connection, tables)) is not None:
                 raise StoreUnavailableError(mark.refusal(connection.place))
             return PostgresReport(tables=None, unsafe=unsafe, standbys=standbys, at=at)
-        version, revision, high_water_at = connection.execute(_META).get
+        version, revision, high_water_at = required(connection.execute(_META).get, "meta")
         counts = dict(connection.execute("SELECT state, count(*) FROM sessions GROUP BY state").fetchall())
         sessions = {state: int(counts.get(state.value, 0)) for state in SessionState}
         report = StoreReport(
@@ -73,11 +74,11 @@ def inspect_postgres(conninfo: str, *, namespace: str = "pdp") -> PostgresReport
         )
         # Programs before the first additive step have none.
         there, begun = (
-            connection.execute("SELECT there, begun FROM steps").get
+            required(connection.execute("SELECT there, begun FROM steps").get, "steps")
             if connection.execute("SELECT CAST(to_regclass(?) AS text)", (f"{tables}.steps",)).get
             else (version, version)
         )
-        deployment = str(connection.execute("SELECT id FROM deployment").get)
+        deployment = str(required(connection.execute("SELECT id FROM deployment").get, "deployment"))
         return PostgresReport(
             tables=report,
             there=there,

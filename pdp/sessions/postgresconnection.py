@@ -72,15 +72,6 @@ class PostgresRows:
         row = self._rows[0] if self._rows else None
         return row[0] if row is not None and len(row) == 1 else row
 
-    @property
-    def always(self) -> Any:  # noqa: ANN401 - the same
-        """Return what `get` does of a row that is always there; `StoreUnavailableError` when it is not."""
-        if not self._rows or None in self._rows[0]:
-            raise StoreUnavailableError(
-                "tables of the store lack what is always in them: they are being restored, or are damaged"
-            )
-        return self.get
-
     def fetchone(self) -> tuple[Any, ...] | None:
         """Return the first row, or None."""
         return self._rows[0] if self._rows else None

@@ -28,6 +28,7 @@ from pdp.sessions.closingsfile import ClosingsFile
 from pdp.sessions.lease import CLOCK_RATE, MOST_LEASE_SECONDS
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgrestables import TAGS_KEPT
+from pdp.sessions.sql import required
 
 _LOG = logging.getLogger("pdp")
 
@@ -253,7 +254,7 @@ class Failover:
 
 def standing(connection: PostgresConnection, known: Known, machine: str = "") -> Standing:
     """Ask a server where it stands; `machine` is the id of the one that asks, empty without one."""
-    found = connection.execute(_STANDING, (machine, known.head.revision)).always
+    found = required(connection.execute(_STANDING, (machine, known.head.revision)).get, "meta", "timelines")
     timeline, settled, swept, revision, tag, standbys, again, first_revision = found
     return Standing(
         timeline=timeline,

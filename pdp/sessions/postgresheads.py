@@ -12,6 +12,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.sessions.notedheads import NotedHead, NotedHeads
 from pdp.sessions.postgresconnection import SECONDS, BoundedLock, PostgresConnection
 from pdp.sessions.postgrestables import BEGIN, DEPLOYMENT, missing
+from pdp.sessions.sql import required
 
 NAME: Final = "table of record heads"
 _BUSY_SECONDS: Final = 5.0
@@ -85,7 +86,7 @@ class PostgresHeads:
             if self._connection.execute("SELECT CAST(to_regclass('heads') AS text)").get is None:
                 raise StoreUnavailableError("no server has noted in this database how far its record reaches")
             rows = self._connection.execute(_HEADS).fetchall()
-            deployment = str(self._connection.execute("SELECT id FROM deployment").get)
+            deployment = str(required(self._connection.execute("SELECT id FROM deployment").get, "deployment"))
         names = ("chain", "replica", "seq", "hash", "at", "key", "signature", "silent")
         return NotedHeads(
             deployment=deployment,

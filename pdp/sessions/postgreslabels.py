@@ -20,7 +20,7 @@ from pdp.sessions.postgresconnection import BoundedLock, PostgresConnection
 from pdp.sessions.postgresfailover import Failover
 from pdp.sessions.rows import row_of
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.sql import Bindings, Statements
+from pdp.sessions.sql import Bindings, Statements, required
 from pdp.sessions.sqlrows import Chain, RowReader, applied, cuts_on, freezes_on
 from pdp.sessions.succession import chain_with, require_unchanged, successors_of
 
@@ -82,9 +82,13 @@ class PostgresLabels:
         """Add labels to a chain, as `SessionLedger.settle` does."""
         connection = self._connection
         with self._lock, connection.answering(), connection.transaction(_BEGIN):
-            require_known_schema(connection.execute("SELECT schema_version FROM meta").get, self._schema_version)
+            require_known_schema(
+                required(connection.execute("SELECT schema_version FROM meta").get, "meta"), self._schema_version
+            )
             if self._failover is not None:
-                self._failover.require_standbys(connection.execute("SELECT standbys FROM standing").get)
+                self._failover.require_standbys(
+                    required(connection.execute("SELECT standbys FROM standing").get, "timelines")
+                )
             _hold(connection, chain)
             # INVARIANT: what is read from here on is the latest, and stays so for these sessions.
             found = [stored for session in chain if (stored := self._reader.by_id(session.id)) is not None]

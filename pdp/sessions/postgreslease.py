@@ -23,6 +23,7 @@ from pdp.sessions.leasepage import LeasePage
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgresfailover import Failover
 from pdp.sessions.sharedclock import MOST_APART_SECONDS, most_behind
+from pdp.sessions.sql import required
 
 _LOG = logging.getLogger("pdp")
 
@@ -158,7 +159,7 @@ class LeaseRenewer:
             # What a hint is about that has come until now is seen; one that comes later asks for another renewal.
             self._hinted = False
             renewed = self._connection.execute(_RENEW, (self._id,))
-            found = None if renewed.get is None else renewed.always
+            found = None if renewed.get is None else required(renewed.get, "meta", "timelines")
             if found is not None and self._failover is not None:
                 self._failover.require_standbys(found[-1])
         if found is None:

@@ -35,6 +35,7 @@ from pdp.sessions.postgresfailover import (
 )
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressteps import CLOSERS_VERSION
+from pdp.sessions.sql import required
 from pdp.sessions.sqlrows import freezes_on
 from pdp.sessions.sqlstore import LIVE_SESSIONS
 from pdp.sessions.unrecorded import Account
@@ -173,7 +174,7 @@ class SettlingStore(PostgresSessionStore):
     def deployment(self) -> str:
         """Return what the database is called."""
         with self._reading():
-            return str(self._connection.execute("SELECT id FROM deployment").get)
+            return str(required(self._connection.execute("SELECT id FROM deployment").get, "deployment"))
 
     def take(self, seen: Standing) -> None:
         """Note that all is settled up to the timeline of a server."""

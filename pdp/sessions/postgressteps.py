@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pdp.sessions.sql import Statements
+from pdp.sessions.sql import Statements, required
 
 # The first schema that PostgreSQL had, and the one that new tables have before any step.
 FIRST_VERSION: Final = 10
@@ -151,7 +151,7 @@ def prepare(connection: Statements, steps: Sequence[Step]) -> bool:
 
     Return whether a version is needed that has not begun: programs that know less may not have noticed yet.
     """
-    there = int(connection.execute("SELECT there FROM steps").get)
+    there = int(required(connection.execute("SELECT there FROM steps").get, "steps"))
     lacking = [step for number, step in numbered(steps) if number > there]
     if lacking:
         connection.execute(_IMPATIENTLY)
@@ -159,7 +159,7 @@ def prepare(connection: Statements, steps: Sequence[Step]) -> bool:
             connection.execute(step.statements)
         connection.execute("UPDATE steps SET there = ?", (latest(steps),))
     need(connection, needed(steps))
-    return bool(connection.execute("SELECT schema_version > begun FROM meta, steps").get)
+    return bool(required(connection.execute("SELECT schema_version > begun FROM meta, steps").get, "meta", "steps"))
 
 
 def need(connection: Statements, version: int) -> None:
@@ -174,4 +174,5 @@ def begin(connection: Statements, version: int) -> None:
 
 def begun(connection: Statements, namespace: str) -> int:
     """Return the step up to which servers use what steps bring; `namespace` is that of the sessions."""
-    return int(connection.execute(f"SELECT begun FROM {namespace}.steps").get)  # noqa: S608 - a name of our own
+    found = connection.execute(f"SELECT begun FROM {namespace}.steps").get  # noqa: S608 - a name of our own
+    return int(required(found, "steps"))

@@ -17,6 +17,7 @@ from pdp.sessions.moving import META, MOVING, Mark
 from pdp.sessions.movingrows import read_mark
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgressteps import BASE_VERSION, FIRST_STEPS, STEPS, STEPS_TABLE, Step, latest, prepare
+from pdp.sessions.sql import required
 
 HISTORY_VERSION: Final = 1
 
@@ -49,7 +50,7 @@ def write_sessions(connection: PostgresConnection, namespace: str, steps: Sequen
             raise StoreUnavailableError(mark.refusal(connection.place))
         connection.execute(_SESSIONS)
         connection.execute(FIRST_META, (known,))
-    version = int(connection.execute("SELECT schema_version FROM meta").always)
+    version = int(required(connection.execute("SELECT schema_version FROM meta").get, "meta"))
     require_known_schema(version, known)
     if missing(connection, namespace, "replicas"):
         connection.execute(DEPLOYMENT)
@@ -74,7 +75,7 @@ def write_history(connection: PostgresConnection, namespace: str) -> int:
     connection.execute(_WRITES)
     if missing(connection, namespace, "slices"):
         connection.execute(_SLICES)
-    return int(connection.execute("SELECT version FROM history").get)
+    return int(required(connection.execute("SELECT version FROM history").get, "history"))
 
 
 def mark_of(connection: PostgresConnection, namespace: str) -> Mark | None:

@@ -45,6 +45,7 @@ from pdp.sessions.postgreslabels import LabelledReader, label_rows
 from pdp.sessions.postgrestables import TAGS_KEPT
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sharedclock import SharedClock
+from pdp.sessions.sql import required
 from pdp.sessions.values import NOT_ITS_OWN
 from pdp.sessions.watching import NOTHING, Key, Moment, Reading, Watching
 
@@ -170,7 +171,7 @@ class PostgresWatcher(Watching):
         """Return what memory has if nothing has changed in the database, else what that has."""
         # Before the read: another thread can acknowledge a later one meanwhile.
         known, before = self._acknowledged.revision, self._clock.machine.now()
-        revision, tag, database_at = self._connection.execute(_HEAD).always
+        revision, tag, database_at = required(self._connection.execute(_HEAD).get, "meta")
         self._clock.compare(before, database_at)
         _require_no_less(revision, known)
         if self._same_connection():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from pdp.errors import StoreUnavailableError
+
 Value = str | bytes | float | None
 Bindings = Sequence[Any] | Mapping[str, Any]
 
@@ -45,3 +47,13 @@ class Statements(Protocol):
     def changes(self) -> int:
         """Return how many rows the last statement has changed."""
         ...
+
+
+def required(found: Any, *tables: str) -> Any:  # noqa: ANN401 - whatever was selected
+    """Return what `get` returned of tables that always have a row; `StoreUnavailableError` when one has none."""
+    if found is None or (isinstance(found, tuple) and None in found):
+        named = " or ".join(f"`{table}`" for table in tables)
+        raise StoreUnavailableError(
+            f"the database lacks what is always in its table {named}: its tables are being restored, or are damaged"
+        )
+    return found

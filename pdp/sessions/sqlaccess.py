@@ -19,7 +19,7 @@ from pdp.model import Ask
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.outbox import Untold, request_event, request_expiry
-from pdp.sessions.sql import Statements
+from pdp.sessions.sql import Statements, required
 from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.store import RETRY_SECONDS
@@ -185,7 +185,9 @@ class SQLAccessRequests:
     def revision(self) -> int:
         """Return the latest revision."""
         with self._reading():
-            return int(self._connection.execute("SELECT revision FROM access_revision").get)
+            return int(
+                required(self._connection.execute("SELECT revision FROM access_revision").get, "access_revision")
+            )
 
     def expire(self, now: Instant) -> int:
         """Remove the arguments of requests that are no longer open, and what tells retries of old uses."""
@@ -319,7 +321,7 @@ class SQLAccessRequests:
         return None if row is None or row[0] is None else Sealed(bytes(row[0]), bytes(row[1]))
 
     def _write(self, request: AccessRequest, kept: Sealed | None) -> AccessRequest:
-        revision: Any = self._connection.execute(_NEXT_REVISION).get
+        revision = required(self._connection.execute(_NEXT_REVISION).get, "access_revision")
         after = replace(request, revision=int(revision))
         if self._outbox.tells:
             before: str | None = self._connection.execute("SELECT state FROM access WHERE id = ?", (request.id,)).get

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pdp.errors import ConflictError
 from pdp.sessions.history import MOVED
-from pdp.sessions.sql import Statements
+from pdp.sessions.sql import Statements, required
 from pdp.sessions.values import Addend, Count, Counts
 
 
@@ -23,7 +23,7 @@ class SQLCounts:
 
     def of(self, session_ids: Collection[str], names: Collection[str], *, retried: bool) -> Counts:
         """Return the counts of some sessions under some names, as of one moment."""
-        begun_at: Any = self._connection.execute("SELECT at FROM counting").get
+        begun_at = required(self._connection.execute("SELECT at FROM counting").get, "counting")
         if not session_ids or not names:
             return Counts({}, float(begun_at), retried)
         marks = ", ".join("?" * len(session_ids)), ", ".join("?" * len(names))

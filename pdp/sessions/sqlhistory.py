@@ -10,7 +10,7 @@ from typing import Any, Final
 from pdp.clock import Instant
 from pdp.sessions.calltokenkeys import SQLCallTokenKeys
 from pdp.sessions.history import require_same
-from pdp.sessions.sql import Statements
+from pdp.sessions.sql import Statements, required
 from pdp.sessions.sqlaccess import SQLAccessRequests
 from pdp.sessions.sqlcounts import SQLCounts
 from pdp.sessions.sqlvalues import SQLValues
@@ -74,7 +74,7 @@ class SQLSessionHistory(ABC):
     def key(self) -> bytes:
         """Return the random secret."""
         with self._answering():
-            key: Any = self._connection.execute("SELECT key FROM history").get
+            key = required(self._connection.execute("SELECT key FROM history").get, "history")
         return bytes(key)
 
     def values(self) -> ResultValues:

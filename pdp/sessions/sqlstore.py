@@ -19,7 +19,7 @@ from pdp.sessions.lifecycle import labelled
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.sql import Statements, Value
+from pdp.sessions.sql import Statements, Value, required
 from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.sqlrows import RowReader, activation_of, applied, cuts_on, freezes_on
 from pdp.sessions.sqlwrites import SQLWrites
@@ -323,7 +323,7 @@ class SQLSessionStore(ABC):
     def bundle_past(self, version: str) -> BundlePast:
         """Return what is remembered of earlier activations."""
         with self._reading():
-            was_active, highest = self._connection.execute(_PAST, (version,)).get
+            was_active, highest = required(self._connection.execute(_PAST, (version,)).get, "meta")
         return BundlePast(was_active=bool(was_active), highest_number=highest)
 
     def active_bundle(self) -> ActiveBundle | None:
@@ -526,7 +526,7 @@ class SQLSessionStore(ABC):
         write: Write | None,
     ) -> tuple[Session, ...]:
         with self._transaction():
-            version, *how, mark = self._connection.execute(_ACTIVE).get
+            version, *how, mark = required(self._connection.execute(_ACTIVE).get, "meta")
             active = activation_of(version, *how) if version else None
             require_expected(active, expected, self._present_turn())
             if bundle.same_as(active):

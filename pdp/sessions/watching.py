@@ -16,7 +16,7 @@ from pdp.sessions.database import SCHEMA_VERSION, require_known_schema
 from pdp.sessions.freezes import Freeze, freeze_of
 from pdp.sessions.lease import Lease
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.sql import Statements
+from pdp.sessions.sql import Statements, required
 from pdp.sessions.sqlrows import BY_HANDLE, BY_ID, Chain, RowReader, activation_of, applied, cuts_on, freezes_on
 from pdp.sessions.values import ActiveBundle, Cut, StoreView
 
@@ -209,7 +209,9 @@ class Watching(ABC):
 
     def _learned(self, before: Moment) -> Learned:
         """Read what has changed after a moment. The caller is in a snapshot, in which it also reads sessions."""
-        schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
+        schema_version, revision, forgotten, high_water_at, version, *how = required(
+            self._connection.execute(_META).get, "meta"
+        )
         require_known_schema(schema_version, self._schema_version)
         moment = Moment(
             head=Head(revision=revision, tag=""),

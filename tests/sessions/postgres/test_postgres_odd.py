@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import psycopg
 import pytest
@@ -19,7 +20,9 @@ from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.outbox import Untold
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresbeginning import Beginning
+from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.values import Cut, SessionFilter
+from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
@@ -51,6 +54,19 @@ class _Stopping(Proxy):
         if data.count(LONG.encode()) > 1:
             self.goes_on.wait()
         super()._send(data, source, target)
+
+
+class _Both(NamedTuple):
+    """A store and its history."""
+
+    store: PostgresSessionStore
+    history: PostgresSessionHistory
+    conninfo: str
+
+    def reopened(self) -> None:
+        """Open both once more, as a start does."""
+        PostgresSessionStore(self.conninfo, **PATIENT).close()
+        PostgresSessionHistory(self.conninfo, **PATIENT).close()
 
 
 @pytest.fixture
@@ -208,6 +224,42 @@ def test_a_database_that_is_being_restored_is_unavailable(
 
         assert (None, Untold()) == nothing
         assert (session,) == store.view(session.handle_digest).chain
+
+
+@pytest.mark.parametrize(
+    ("table", "asks"),
+    [
+        pytest.param("pdp_sessions.meta", lambda two: two.store.bundle_past("v1"), id="past bundles"),
+        pytest.param("pdp_sessions.steps", lambda two: two.reopened(), id="a start"),
+        pytest.param("pdp_history.history", lambda two: two.reopened(), id="a start of the history"),
+        pytest.param("pdp_history.history", lambda two: two.history.key(), id="the secret"),
+        pytest.param("pdp_history.counting", lambda two: two.history.counts(["ses_a"], ["git/log"]), id="counts"),
+        pytest.param("pdp_history.access_revision", lambda two: two.history.access().revision(), id="approvals"),
+        pytest.param(
+            "pdp_history.access_revision",
+            lambda two: two.history.access().ask(request(), b"{}", at(1000.0)),
+            id="what waits for people",
+        ),
+    ],
+)
+def test_a_table_that_was_restored_without_its_row_is_named(
+    server: PostgresServer, conninfo: str, table: str, asks: Callable[[_Both], object]
+) -> None:
+    """Whatever needs it: the error says where to look, and nothing is answered without it."""
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as store,
+        closing(PostgresSessionHistory(conninfo, **PATIENT)) as history,
+        server.connect() as connection,
+    ):
+        connection.execute(f"CREATE TABLE kept AS SELECT * FROM {table}")  # noqa: S608 - our own names
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - the same
+        name = table.partition(".")[2]
+        try:
+            with pytest.raises(StoreUnavailableError, match=f"lacks what is always in its table `{name}`"):
+                asks(_Both(store, history, conninfo))
+        finally:
+            connection.execute(f"INSERT INTO {table} SELECT * FROM kept")  # noqa: S608 - the same
+            connection.execute("DROP TABLE kept")
 
 
 def test_who_waits_for_steps_goes_on_waiting_while_a_database_is_being_restored(
