@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.doctor.envoyclusters import examine_clusters, filters_in_upstream
 from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES
 from pdp.doctor.finding import Finding, Level, fine, problem, warning
 from pdp.doctor.gatewayfile import Node, of_type, part, parts, read_configuration
@@ -16,6 +17,10 @@ from pdp.foundation.loopback import is_loopback, is_loopback_address
 _FILTER, _ROUTER = "ext_authz.v3.ExtAuthz", "router.v3.Router"
 _ROUTE_KEYS: Final = ({"server"}, {"table"})
 _HOST_REWRITES: Final = frozenset({"host_rewrite_literal", "auto_host_rewrite"})
+_CHOSEN_HOSTS: Final = frozenset({"host_rewrite_header", "host_rewrite_path_regex"})
+_REPEATS: Final = ("retry_policy", "retry_policy_typed_config", "hedge_policy")
+# Filters that answer by themselves what they have seen before.
+_CACHES: Final = ("cache.v3.CacheConfig", "cache_v2.v3.CacheV2Config")
 _OF_TOKENS: Final = frozenset({"call_token", "certificate"})
 
 
@@ -28,6 +33,10 @@ def examine_envoy(path: Path) -> Iterator[Finding]:
         return
     if part(document, "dynamic_resources"):
         yield warning("file", "`dynamic_resources`: what comes from elsewhere is not looked at", "look there too")
+    admin = part(document, "admin", "address", "socket_address").get("address")
+    if admin is not None and not is_loopback(str(admin)):
+        told = f"`admin` listens at `{admin}`: others can see and change how Envoy runs"
+        yield problem("admin", told, "have it listen on loopback")
     managers = list(of_type(document, "HttpConnectionManager"))
     if not managers:
         yield problem("file", "there is no HTTP connection manager, so nothing is asked about", "name another file")
@@ -35,6 +44,7 @@ def examine_envoy(path: Path) -> Iterator[Finding]:
         name = f"listener {manager.get('stat_prefix', '')}".strip()
         yield from held(name, manager, MANAGER_RULES, "paths have one form, and streams end")
         yield from _filters(name, manager, document)
+    yield from examine_clusters(document, {one for manager in managers for one in _clusters_of(manager)})
 
 
 def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
@@ -55,6 +65,10 @@ def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
         )
         if on("disabled")(filters[number]):
             yield problem(f"filter {name}", "the filter is disabled: nothing is asked about", "take `disabled` out")
+        if any(kind.endswith(_CACHES) for kind in kinds[:number]):
+            yield problem(
+                f"filter {name}", "a cache comes before it, and answers without asking", "have the cache after it"
+            )
         yield from _after(name, filters[number + 1 :], kinds[number + 1 :])
         yield from _cluster(part(config, "grpc_service", "envoy_grpc").get("cluster_name"), document)
         direct = part(config, "grpc_service", "google_grpc")
@@ -70,6 +84,12 @@ def _after(name: str, filters: list[Node], kinds: list[str]) -> Iterator[Finding
                 f"filter {name}",
                 f"`{one.get('name', '')}` comes after it, and can change what was asked about",
                 "have `ext_authz` last before the router, unless that filter changes neither path, headers nor body",
+            )
+        for upstream in filters_in_upstream(part(one, "typed_config"), "upstream_http_filters"):
+            yield warning(
+                f"filter {name}",
+                f"`{upstream}` of `upstream_http_filters` comes after it, and can change what was asked about",
+                "take it out, unless it changes neither path, headers nor body",
             )
 
 
@@ -101,20 +121,46 @@ def _addresses(value: Any) -> Iterator[str]:  # noqa: ANN401 - any YAML value
 
 def _routes(name: str, manager: Node) -> Iterator[Finding]:
     config = part(manager, "route_config")
+    if "vhds" in config:
+        yield warning("routes", "`vhds`: what comes from elsewhere is not looked at", "look there too")
     for host in parts(config, "virtual_hosts"):
         if "matcher" in host:
             yield warning(f"host {host.get('name', '')}", "`matcher` is not looked at", "use `routes`")
         for number, route in enumerate(parts(host, "routes"), 1):
-            if "route" not in route:
-                continue  # Envoy answers by itself
             match = part(route, "match")
             path = next((match[one] for one in ("path", "prefix", "path_separated_prefix") if one in match), number)
             check = f"route {path}"
+            if "route" not in route:
+                yield _answered(check, route)
+                continue
             levels = [_of_filter(one, name) for one in (config, host, route)]
             inside = [_of_filter(one, name) for one in parts(part(route, "route", "weighted_clusters"), "clusters")]
             found = list(_route(check, [one for one in levels if one], [one for one in inside if one], route))
             found += _sent_on(check, config, host, route)
             yield from found or [fine(check, "asked about, for the server that it names")]
+
+
+def _answered(check: str, route: Node) -> Finding:
+    """Return the finding about a route that sends nothing on."""
+    redirect = part(route, "redirect")
+    if "host_redirect" in redirect:
+        return warning(
+            check,
+            f"`redirect` sends agents to `{redirect['host_redirect']}`, where nothing may be asked about",
+            "see that no server takes calls there unasked",
+        )
+    return fine(check, "Envoy answers by itself, and sends nothing on")
+
+
+def _clusters_of(manager: Node) -> Iterator[str]:
+    """Yield the clusters to which the routes of a manager lead."""
+    for host in parts(part(manager, "route_config"), "virtual_hosts"):
+        for route in parts(host, "routes"):
+            chosen = part(route, "route")
+            inside = parts(part(chosen, "weighted_clusters"), "clusters")
+            yield from (
+                str(one[key]) for one, key in ((chosen, "cluster"), *((one, "name") for one in inside)) if key in one
+            )
 
 
 def _of_filter(level: Node, name: str) -> Node:
@@ -132,6 +178,8 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
     for one in (*levels, *inside):
         settings = part(one, "check_settings")
         said |= part(settings, "context_extensions")
+        if {"grpc_service", "http_service"} & settings.keys():
+            yield problem(check, "the route asks another service than the filter", "take it out of `check_settings`")
         if on("disable_request_body_buffering")(settings):
             yield problem(check, "the door does not see the body", "take `disable_request_body_buffering` out")
         if body := part(settings, "with_request_body"):
@@ -153,11 +201,16 @@ def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Find
     chosen = part(route, "route")
     if any("cluster_header" in one for one in (chosen, *parts(part(chosen, "weighted_clusters"), "clusters"))):
         yield problem(check, "`cluster_header`: a header of the agent chooses the server", "set `cluster`")
-    if any("retry_policy" in one for one in (host, chosen)):
-        yield warning(check, "`retry_policy`: a call that was allowed once can run again unasked", "take it out")
+    if {"cluster_specifier_plugin", "inline_cluster_specifier_plugin"} & chosen.keys():
+        yield warning(check, "a plugin chooses the server, and is not looked at", "set `cluster`")
+    for name in _REPEATS:
+        if any(name in one for one in (host, chosen)):
+            yield warning(check, f"`{name}`: a call that was allowed once can run again unasked", "take it out")
     if any(one.get("request_mirror_policies") for one in (config, host, chosen)):
         yield warning(check, "`request_mirror_policies`: another server gets each allowed call, too", "take it out")
-    if not _HOST_REWRITES & chosen.keys() and any("*" in str(one) for one in host.get("domains", ())):
+    if given := sorted(_CHOSEN_HOSTS & chosen.keys()):
+        yield problem(check, f"`{given[0]}`: the agent chooses the `Host`", "set `host_rewrite_literal`")
+    elif not _HOST_REWRITES & chosen.keys() and any("*" in str(one) for one in host.get("domains", ())):
         yield warning(
             check,
             "the agent chooses the `Host` that the server gets, by which it could take the call for another one",

@@ -65,6 +65,12 @@ FILTER_RULES: Final = (
         "`failure_mode_allow` sends every request on while the door is away",
         "set it to false",
     ),
+    Rule(
+        on("shadow_mode"),
+        Level.PROBLEM,
+        "`shadow_mode` asks about every request, and sends it on whatever the answer is",
+        "take it out",
+    ),
     Rule(_absent("grpc_service"), Level.PROBLEM, "the filter does not ask over gRPC", "set `grpc_service` to the door"),
     Rule(
         lambda node: node.get("transport_api_version") != "V3",
@@ -91,9 +97,9 @@ FILTER_RULES: Final = (
         "take it out",
     ),
     Rule(
-        on("clear_route_cache"),
+        lambda node: on("clear_route_cache")(node) or "clear_route_cache_headers" in node,
         Level.PROBLEM,
-        "`clear_route_cache` chooses the route again after the decision",
+        "`clear_route_cache` and `clear_route_cache_headers` choose the route again after the decision",
         "take it out: the server that was asked about must be the one that is called",
     ),
     Rule(
@@ -178,6 +184,12 @@ MANAGER_RULES: Final = (
         Level.PROBLEM,
         "the access log holds the secret handles of sessions",
         "take `x-pdp-session` out of its format",
+    ),
+    Rule(
+        _there("local_reply_config"),
+        Level.WARNING,
+        "`local_reply_config` can change what the door and Envoy answer in place of the server",
+        "see that no error becomes a success",
     ),
     Rule(
         lambda node: "route_config" not in node,

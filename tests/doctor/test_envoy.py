@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.doctor import Level
 from pdp.doctor.envoyholes import examine_envoy
+from tests.machinery import envoyholes
 from tests.machinery.pages import blocks
 
 PROBLEM, WARNING = Level.PROBLEM, Level.WARNING
@@ -122,7 +123,35 @@ def test_the_page_has_no_hole(page: str, tmp_path: Path) -> None:
     found = list(examine_envoy(file))
 
     assert {Level.OK} == {one.level for one in found}
-    assert ["listener agents", "filter envoy.filters.http.ext_authz", "route /mcp"] == [one.check for one in found]
+    assert ["listener agents", "filter envoy.filters.http.ext_authz", "route /mcp", "cluster git"] == [
+        one.check for one in found
+    ]
+
+
+@pytest.mark.parametrize("name", envoyholes.SOUND)
+def test_what_is_no_hole_is_found_well(page: str, tmp_path: Path, name: str) -> None:
+    """The real Envoy accepts each of these."""
+    old, new = envoyholes.SOUND[name]
+    assert old in page
+    file = tmp_path / "envoy.yaml"
+    file.write_text(page.replace(old, new), encoding="utf-8")
+
+    assert {Level.OK} == {one.level for one in examine_envoy(file)}
+
+
+@pytest.mark.parametrize("name", envoyholes.HOLES)
+def test_a_hole_that_envoy_accepts_is_named(page: str, tmp_path: Path, name: str) -> None:
+    """Once, with what closes it, and no other one."""
+    (old, new), level, says = envoyholes.HOLES[name]
+    assert old in page
+    file = tmp_path / "envoy.yaml"
+    file.write_text(page.replace(old, new), encoding="utf-8")
+
+    (found,) = (one for one in examine_envoy(file) if one.level is not Level.OK)
+
+    assert level is found.level
+    assert says in found.found
+    assert found.remedy
 
 
 @pytest.mark.parametrize("name", HOLES)
