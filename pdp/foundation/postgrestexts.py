@@ -12,6 +12,7 @@ _REASONS: Final = (
     (r"Connection refused", "nothing listens there"),
     (r"No such file or directory", "there is no such socket"),
     (r"failed to resolve host|could not translate host name", "its host is not known"),
+    (r"look-up of its host takes too long", "its host is not found in time"),
     (r"timeout expired", "no answer in time"),
     (r"root certificate file", "`sslrootcert` names no file of certificates to trust"),
     (r"certificate verify failed|server certificate for", "its certificate is not trusted"),

@@ -40,6 +40,7 @@ from psycopg.pq import ConnStatus, TransactionStatus
 
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
 from pdp.foundation.postgrestexts import why_not_connected
+from pdp.sessions.postgreshosts import Hosts
 from pdp.sessions.sql import Bindings
 
 T = TypeVar("T")
@@ -85,9 +86,10 @@ class PostgresRows:
 
 
 class Primary:
-    """What the connections of a process to one database know together: how often they have lost its primary."""
+    """What the connections of a process to one database share: where it is, and how often they lost its primary."""
 
     def __init__(self) -> None:
+        self.hosts = Hosts()
         self.lost = 0
 
 
@@ -306,7 +308,7 @@ class PostgresConnection:
             self.drop()
         if self._connection is None:
             self._lost = self._primary.lost
-            connection = _TimedConnection.connect(self._conninfo, autocommit=True)
+            connection = self._connected()
             connection.seconds = self._seconds
             self._connection = connection
             connection.add_notice_handler(connection.note)
@@ -319,6 +321,16 @@ class PostgresConnection:
                 self.drop()
                 raise
         return self._connection
+
+    def _connected(self) -> _TimedConnection:
+        given = conninfo_to_dict(self._conninfo)
+        try:
+            placed = self._primary.hosts.placed(given, float(given["connect_timeout"] or SECONDS))
+        except TimeoutError:
+            raise psycopg.OperationalError("the look-up of its host takes too long") from None
+        except OSError:
+            raise psycopg.OperationalError("failed to resolve host") from None
+        return _TimedConnection.connect(autocommit=True, **placed)
 
     def _idle(self) -> bool:
         """Say whether it is in no transaction, which would end with it."""

@@ -6,9 +6,10 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from pdp.sessions.lease import LeaseTerms
 from pdp.sessions.outbox import Untold
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresbeginning import Beginning
+from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
@@ -41,6 +43,7 @@ _SETTINGS = {
 }
 
 LONG = "a long answer " * 5
+connected = partial(PostgresConnection, namespace="pdp", name="session store")
 
 
 class _Stopping(Proxy):
@@ -275,6 +278,64 @@ def test_who_waits_for_steps_goes_on_waiting_while_a_database_is_being_restored(
         connection.execute("DROP TABLE pdp_sessions.kept")
 
     assert [] == begun
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Have the resolver say nothing about hosts of `.example` until the test is over; give those it was asked for."""
+    asked, over, look_up = list[str](), Event(), socket.getaddrinfo
+
+    def hangs(host: str, *rest: Any, **more: Any) -> Any:
+        if host.endswith(".example"):
+            asked.append(host)
+            over.wait()
+            raise socket.gaierror
+        return look_up(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    yield asked
+    over.set()
+
+
+def test_a_resolver_that_hangs_is_waited_for_as_long_as_a_server(slow: list[str]) -> None:
+    """By each who wants a connection; and one thread asks it for all of them."""
+    hasty = {**PATIENT, "seconds": 2.0}
+    with ThreadPoolExecutor(4) as pool, closing(connected("host=db.example", **hasty)) as one:
+        hosts = one._primary.hosts
+        others = [pool.submit(hosts.placed, {"host": "db.example,127.0.0.1"}, SHORT) for _ in range(4)]
+        with pytest.raises(StoreUnavailableError, match="its host is not found in time"), one.answering():
+            one.execute("SELECT 1")
+        found = [{(placed["host"], placed["hostaddr"]) for placed in (other.result() for other in others)}]
+
+    assert [{("127.0.0.1", "127.0.0.1")}] == found
+    assert ["db.example"] == slow
+
+
+def test_hosts_are_tried_one_after_the_other(server: PostgresServer, slow: list[str]) -> None:
+    """Also when the resolver knows nothing of one of them, at each of its addresses, or the string has addresses."""
+    strings = [
+        server.conninfo.replace("host=127.0.0.1", "host=db.example,localhost"),
+        server.conninfo.replace("host=127.0.0.1", "host=localhost"),
+        server.conninfo.replace("host=127.0.0.1", "host=db.example hostaddr=127.0.0.1"),
+        server.conninfo.replace("host=127.0.0.1", "host=/nowhere,127.0.0.1"),
+    ]
+    for string in strings:
+        with closing(connected(string, **{**PATIENT, "seconds": 2.0})) as connection:
+            assert 1 == connection.execute("SELECT 1").get
+    assert ["db.example"] == slow
+
+
+def test_a_host_that_is_not_known_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And asked for again by the next connection."""
+
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with closing(connected("host=db.example", **PATIENT)) as connection:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError, match="its host is not known"), connection.answering():
+                connection.execute("SELECT 1")
 
 
 @pytest.mark.parametrize("url", ["postgresql://pdp:x@secret@host/db", "postgresql://pdp:x/secret@host/db"])
