@@ -12,7 +12,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -65,8 +65,8 @@ class _Request:
     method: str
     server: str
     target: str
-    headers: list[tuple[str, str]]
-    body: bytes
+    headers: list[tuple[str, str]] = field(repr=False)
+    body: bytes = field(repr=False)
 
     def header(self, name: str) -> str:
         """Return the value of a header. Raise when it is there twice."""

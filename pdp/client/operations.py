@@ -94,7 +94,7 @@ class Operation(Generic[Reply, Result]):
     """
 
     method: Method[Reply]
-    request: Message | tuple[Message, ...]
+    request: Message | tuple[Message, ...] = field(repr=False)
     read: Callable[[Reply], Result]
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from pdp.clock import Clock
@@ -33,7 +33,7 @@ class Deployment:
     """The subject of an examination: settings, environment and clock of a server, and the examining user's id."""
 
     settings: Settings
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     clock: Clock
     user_id: int
 

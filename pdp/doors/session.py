@@ -190,7 +190,7 @@ class RequestedSession:
 
     async def _open(self) -> None:
         try:
-            await self._until_answered(*await self._patiently(partial(self._task.join, self._client)))
+            await self._until_answered(await self._patiently(partial(self._task.join, self._client)))
         except (PDPClientError, ConfigurationError) as error:
             _LOG.warning("no session can be opened: %s", error)
             self._missing = NoSessionError(
@@ -201,11 +201,11 @@ class RequestedSession:
             for changed in self._listening:
                 changed.set()
 
-    async def _until_answered(self, handle: str, session: session_pb2.Session, link: str) -> None:
-        attached = self._client.attach(handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval)
-        self._session_id = session.session_id
+    async def _until_answered(self, joined: Joined) -> None:
+        session_id = self._session_id = joined.session.session_id
+        attached = self._client.attach(joined.handle, session_id=session_id, wait_for_approval=self._wait_for_approval)
         with self._feed.hearing(lambda: self._session_id) as changed:
-            session = await self._until_decided(session, link, changed)
+            session = await self._until_decided(joined.session, joined.link, changed)
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
             self._session = attached
             return

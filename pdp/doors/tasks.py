@@ -15,8 +15,8 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from pdp.client import AsyncClient, NotFoundError, PDPClientError, WrongStateError
 from pdp.doors.wish import Wish
@@ -30,10 +30,11 @@ _PAUSE_SECONDS = 0.05
 _LIVE = (session_pb2.SESSION_STATE_REQUESTED, session_pb2.SESSION_STATE_ACTIVE)
 
 
-class Joined(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Joined:
     """The session of a task, when a door joins it, and the link by which a person answers a request for it."""
 
-    handle: str
+    handle: str = field(repr=False)
     session: session_pb2.Session
     link: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -13,10 +13,11 @@ _KEY_BYTES = 32
 _NONCE = bytes(12)
 
 
-class Sealed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sealed:
     """A sealed text and its key."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     text: bytes
 
 

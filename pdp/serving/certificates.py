@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +40,7 @@ class TLSFiles:
 class Material:
     """What the files of a server's TLS hold."""
 
-    key: bytes
+    key: bytes = field(repr=False)
     certificate: bytes
     client_roots: bytes | None
 

@@ -146,7 +146,7 @@ def read_certificate(file: str) -> bytes | None:
 class _Variables:
     """The variables of a signal: `OTEL_EXPORTER_OTLP_TRACES_X` takes precedence over `OTEL_EXPORTER_OTLP_X`."""
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     signal: Signal
 
     def own(self, suffix: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from pdp.clock import Deadline, Instant
@@ -75,7 +75,7 @@ class _Opened:
 
     session: NamedSession
     view: SessionView
-    handle: str
+    handle: str = field(repr=False)
 
     @property
     def id(self) -> str:

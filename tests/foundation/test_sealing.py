@@ -15,7 +15,7 @@ def test_a_sealed_text_can_be_read_with_its_key() -> None:
 
     assert TEXT == unsealed(one, "acc_1")
     assert TEXT not in one.text
-    assert {one.key, one.text}.isdisjoint(other)
+    assert {one.key, one.text}.isdisjoint({other.key, other.text})
 
 
 @pytest.mark.parametrize("changed", ["key", "text", "subject"])

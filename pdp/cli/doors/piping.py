@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.asking import Asking
@@ -33,7 +33,7 @@ class PipeProxy:
     passes: frozenset[str]
     run_as: str
     call_token: CallTokenRequest | None
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     def run(self) -> int:
         """Stand between client and server; return the server's exit code, or that of a signal."""

@@ -21,7 +21,7 @@ class Reply:
     """What a request is answered; without a body when it is None."""
 
     status: int = _OK
-    body: Mapping[str, Any] | None = None
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
     kind: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -44,7 +44,7 @@ class Verdict:
     """A decision and its context, as AuthZEN has them. Anything but a true decision is a deny."""
 
     decision: bool
-    context: Mapping[str, Any]
+    context: Mapping[str, Any] = field(repr=False)
 
     @property
     def outcome(self) -> CallOutcome:

@@ -61,7 +61,7 @@ class _Listing:
     """Asks in one era. `left` is how many bytes all answers together may still have."""
 
     upstream: Upstream
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     meta: Mapping[str, Any] = field(default_factory=dict)
     left: int = MOST_BYTES
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from pdp.calltokens.strictjson import JSON_RPC_MEMBERS
@@ -57,8 +57,8 @@ class Message:
     A request has a `method` and an id, a notification no id, an answer no method.
     """
 
-    text: str
-    value: Mapping[str, Any]
+    text: str = field(repr=False)
+    value: Mapping[str, Any] = field(repr=False)
     method: str = ""
     id: MessageId | None = None
 
