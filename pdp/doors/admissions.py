@@ -6,16 +6,18 @@ import asyncio
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from pdp.client import Answer, ToolResultWithheld
+from pdp.client import Answer, AsyncCallUnderWay, CallUnderWay, ToolResultWithheld
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.sync.admitted import AdmittedCall
 from pdp.doors import refusals
-from pdp.doors.observing import NO_RESULT, TOOL_ERROR, CallUnderWay
+from pdp.doors.observing import NO_RESULT, TOOL_ERROR
+from pdp.doors.observing import CallUnderWay as ObservedCall
 from pdp.foundation.obligations import REDACT_RESULT
 from pdp.observer import CallOutcome
 
@@ -84,7 +86,7 @@ class Admission:
         arguments: Any,  # noqa: ANN401 - in the form of the framework
         admitted: AdmittedCall | AsyncAdmittedCall,
         form: Form[Any],
-        under_way: CallUnderWay,
+        under_way: ObservedCall,
         call_token: str = "",
     ) -> None:
         self.arguments = arguments
@@ -178,6 +180,12 @@ class Admission:
             self.under_way.over(CallOutcome.ALLOW)
         return hides
 
+    async def until_over(self, pieces: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401 - what a tool yields
+        """Yield what a tool yields. Raise `ToolCallStopped`, and stop the tool, when the session is over."""
+        async with aclosing(pieces), _followed(self._admitted.under_way()):
+            async for piece in pieces:
+                yield piece
+
     def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
         shown = result if kept is content else cast("R", self._form.with_content(result, kept))
         self.under_way.over(CallOutcome.ALLOW)
@@ -192,6 +200,27 @@ class Admission:
             _LOG.error("a result of `%s` is withheld, because handling it failed: %s", self._name, type(error).__name__)
             why = "handling it failed"
         return Refusal(text=refusals.withheld(self.answer, why, call=self._name))
+
+
+@asynccontextmanager
+async def _followed(call: CallUnderWay | AsyncCallUnderWay) -> AsyncIterator[None]:
+    """Stop what the task does within, when the session of a call is over. The call is one of either client."""
+    if isinstance(call, AsyncCallUnderWay):
+        async with call:
+            yield
+        return
+    await asyncio.to_thread(call.__enter__)
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    before = task.cancelling()
+    call.on_stop(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+    try:
+        yield
+    except asyncio.CancelledError:
+        # As `asyncio.timeout` does: the cancelling of others goes on.
+        if not call.why or task.uncancel() > before:
+            raise
+    finally:
+        call.__exit__(None, None, None)
 
 
 async def awaited(function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on

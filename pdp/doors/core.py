@@ -6,11 +6,12 @@ A door decides nothing and fails closed by itself: whatever goes wrong around a 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pdp.client import AsyncClientSession, CallTokenRequest, ClientSession, ToolCall, ToolCallDenied
 from pdp.client.aio.admitted import AsyncAdmittedCall
@@ -180,7 +181,7 @@ class Door:
     async def run_async(
         self, call: FrameworkCall, tool: Callable[[Any], Awaitable[R]], form: Form[R] = PLAIN
     ) -> R | Refusal:
-        """Do as `run`, for a coroutine."""
+        """Do as `run`, for a coroutine. What it returns may yield, until the session is over: `ToolCallStopped`."""
         admission = await self.ask_async(call, form)
         if isinstance(admission, Refusal):
             return admission
@@ -195,7 +196,8 @@ class Door:
             if refusal := await admission.failed_async(error):
                 return refusal
             raise
-        return await admission.handed_on_async(result)
+        kept = await admission.handed_on_async(result)
+        return cast("R", admission.until_over(kept)) if inspect.isasyncgen(kept) else kept
 
     def _question(self, call: FrameworkCall, form: Form[Any], under_way: CallUnderWay) -> _Question:
         if call.name not in self.tools:

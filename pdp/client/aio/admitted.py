@@ -15,6 +15,7 @@ from pdp.client.values import Answer, ToolCallDenied, ToolCallStopped, ToolResul
 
 if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
     from pdp.client.aio.session import AsyncClientSession
+    from pdp.client.aio.underway import AsyncCallUnderWay
 
 
 class AsyncAdmittedCall:
@@ -68,6 +69,10 @@ class AsyncAdmittedCall:
     def hides(self, error: Any) -> bool:  # noqa: ANN401 - as in `failed`
         """Say whether `failed` would have this error replaced; nothing is reported."""
         return bool(self._duties.on_error(error))
+
+    def under_way(self) -> AsyncCallUnderWay:
+        """Stop the call when its session is over, as `AsyncClient.under_way` does."""
+        return self._session.under_way(self.answer)
 
     async def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Report the result, and return what the obligations leave of it.

@@ -17,6 +17,7 @@ from pdp.client.values import Answer, ToolCallDenied, ToolCallStopped, ToolResul
 
 if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
     from pdp.client.sync.session import ClientSession
+    from pdp.client.sync.underway import CallUnderWay
 
 
 class AdmittedCall:
@@ -70,6 +71,10 @@ class AdmittedCall:
     def hides(self, error: Any) -> bool:  # noqa: ANN401 - as in `failed`
         """Say whether `failed` would have this error replaced; nothing is reported."""
         return bool(self._duties.on_error(error))
+
+    def under_way(self) -> CallUnderWay:
+        """Stop the call when its session is over, as `Client.under_way` does."""
+        return self._session.under_way(self.answer)
 
     def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Report the result, and return what the obligations leave of it.

@@ -21,7 +21,7 @@ from google.adk.tools.base_toolset import BaseToolset
 from google.adk.workflow import START, Workflow
 from google.genai import types
 
-from pdp.client import Client
+from pdp.client import AsyncClient, Client
 from pdp.doors.core import Door
 from pdp.doors.google_adk import PDPPlugin
 from pdp.testing.inprocess import RunningServer
@@ -343,6 +343,49 @@ def test_a_call_in_a_live_run_is_asked_about(*, allowed: bool) -> None:
         assert [("note", {"text": "hello"})] * allowed == tools.runs
         assert [("desk", "note")] * allowed == asked(server)
         assert ("done" if allowed else "(unknown_tool)") in str(connection.shown)
+
+
+@pytest.mark.parametrize("way", ["threads", "asyncio"])
+def test_a_tool_that_streams_is_stopped_when_its_session_is_over(server: RunningServer, way: str) -> None:
+    """The model is shown what came before, and that the call has failed."""
+    session_id, handle = opened(server)
+    connection = Connection()
+    ended = asyncio.Event()
+
+    async def note(text: str) -> AsyncGenerator[str, None]:
+        try:
+            yield text
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def run(client: Any) -> None:
+        plugin = PDPPlugin(Door(client.attach(handle), {"note": "desk/note"}))
+        model = LiveModel(model="scripted", left=[], connection=connection)
+        runner = _runner(plugin, model=model, tools=[note])
+        await runner.session_service.create_session(app_name=runner.app_name, user_id="ann", session_id="one")
+        events = runner.run_live(user_id="ann", session_id="one", live_request_queue=LiveRequestQueue())
+        async with aclosing(events):
+            async for _ in events:
+                if "hello" in str(connection.shown):
+                    break
+            approver = server.client("approver")
+            await asyncio.to_thread(approver.revoke_sessions, session_id=session_id, reason="enough")
+            async with asyncio.timeout(10):
+                await ended.wait()
+                while "failed" not in str(connection.shown):  # noqa: ASYNC110 - the framework says nothing then
+                    await asyncio.sleep(0.01)
+
+    async def begin() -> None:
+        options: Any = {"token": server.token("pep"), "plaintext": True, "timeout": 60.0}
+        if way == "threads":
+            with Client(server.address, **options) as client:
+                await run(client)
+        else:
+            async with AsyncClient(server.address, **options) as client:
+                await run(client)
+
+    asyncio.run(begin())
 
 
 class Toolset(BaseToolset):
