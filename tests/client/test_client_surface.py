@@ -21,8 +21,8 @@ PAIRS = [
 def _surface(kind: type) -> dict[str, list[tuple[Any, ...]]]:
     """Return each public method's parameters: name, kind and default."""
     found = {}
-    for name, member in vars(kind).items():
-        if callable(member) and (name == "__init__" or not name.startswith("_")):
+    for name, member in inspect.getmembers(kind, callable):
+        if name == "__init__" or not name.startswith("_"):
             parameters = inspect.signature(member).parameters.values()
             # The defaults of `sleep` are what differs: one blocks, the other is awaited.
             found[name] = [(p.name, p.kind, None if p.name == "sleep" else p.default) for p in parameters]
