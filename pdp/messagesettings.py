@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pdp.clock import Clock
 from pdp.messages.forms import LinkTo
 from pdp.messages.queue import MessageQueue
 from pdp.messages.receivers import Receiver, read_receivers
 from pdp.messages.sender import Keeping, OnAttempt, Sender
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.server.links import Links
 from pdp.sessions.store import SessionHistory, SessionStore
 
 if TYPE_CHECKING:
     from pdp.config.settings import Settings
+    from pdp.sessions.postgres import PostgresSessionStore
 
 _LOCK_FILE = "messages.lock"
 _SESSION, _ACCESS_REQUEST = "ses_", "acc_"
@@ -37,16 +40,42 @@ def link_to_of(settings: Settings) -> LinkTo:
     return link_to
 
 
+def queue_of(settings: Settings, beside: PostgresSessionStore | None = None) -> MessageQueue:
+    """Open the queue of messages; `beside` is the store of a server.
+
+    Raise `StoreUnavailableError`, or `ConfigurationError`.
+    """
+    if settings.sessions.store == "postgres":
+        from pdp.messages.postgresqueue import PostgresMessageQueue  # noqa: PLC0415 - an extra brings its driver
+        from pdp.starting import postgres_of  # noqa: PLC0415 - it needs the receivers
+
+        return PostgresMessageQueue(postgres_of(settings), beside=beside)
+    return SQLiteMessageQueue(settings.messages_file)
+
+
 def sender_of(
     settings: Settings, *, sessions: SessionStore, history: SessionHistory, clock: Clock, on_attempt: OnAttempt
 ) -> Sender:
     """Return the sender of messages, not started. Raise `ConfigurationError`."""
-    chosen, in_memory = settings.messages, settings.sessions.store == "memory"
+    chosen = settings.messages
+
+    def open_queue() -> MessageQueue:
+        if settings.sessions.store == "memory":
+            return SQLiteMessageQueue(Path(":memory:"))
+        with ExitStack() as opened:
+            queue = opened.enter_context(closing(queue_of(settings, cast("PostgresSessionStore", sessions))))
+            if settings.sessions.store == "postgres" and settings.messages_file.exists():
+                # Of a program before, or of the store before a move.
+                with closing(SQLiteMessageQueue(settings.messages_file)) as file:
+                    queue.receive(file)
+            opened.pop_all()
+        return queue
+
     return Sender(
         receivers_of(settings),
         sessions=sessions,
         requests=history.access,
-        open_queue=lambda: MessageQueue(Path(":memory:") if in_memory else settings.messages_file),
+        open_queue=open_queue,
         lock_path=Path(settings.data_dir) / _LOCK_FILE,
         keeping=Keeping(seconds=chosen.keep_seconds, messages=chosen.keep_messages),
         clock=clock,

@@ -88,7 +88,7 @@ LIBRARIES = {
         "pdp.broker.store",
         "pdp.sessions",
         "pdp.audit",
-        "pdp.messages.queue",
+        "pdp.messages.sqlitequeue",
         "pdp.signals.store",
         "pdp.doctor.machine",
     ),

@@ -7,12 +7,14 @@ from contextlib import closing
 from typing import Final
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
-from pdp.errors import StoreUnavailableError
-from pdp.messages.queue import MessageQueue, Standing
+from pdp.errors import PDPError
+from pdp.messages.queue import Standing
+from pdp.messagesettings import queue_of
 
 _CHECK: Final = "messages"
 # A receiver may be away for this long.
 _LATE_SECONDS: Final = 900.0
+_MEND_DATABASE: Final = "see that the database answers, and that a server of this version has prepared its tables"
 
 
 def messages(deployment: Deployment) -> Iterator[Finding]:
@@ -23,14 +25,16 @@ def messages(deployment: Deployment) -> Iterator[Finding]:
     if not settings.server.console_url:
         remedy = "set `server.console_url`, so that people find what a message is about"
         yield warning(_CHECK, "messages have no link", remedy)
-    if settings.sessions.store == "memory" or not settings.messages_file.exists():
+    in_file = settings.sessions.store == "sqlite"
+    if settings.sessions.store == "memory" or (in_file and not settings.messages_file.exists()):
         yield fine(_CHECK, "the receivers can be used")
         return
     try:
-        with closing(MessageQueue(settings.messages_file)) as queue:
+        with closing(queue_of(settings)) as queue:
             standings = queue.standings()
-    except StoreUnavailableError as error:
-        yield problem(_CHECK, str(error), f"stop the server, move `{settings.messages_file}` away, and start it")
+    except (PDPError, ImportError) as error:
+        remedy = f"stop the server, move `{settings.messages_file}` away, and start it" if in_file else _MEND_DATABASE
+        yield problem(_CHECK, str(error), remedy)
         return
     found = [one for standing in standings for one in _findings(standing, deployment.clock.now().wall_at)]
     yield from found or [fine(_CHECK, "the receivers take their messages")]

@@ -1,7 +1,8 @@
 """The one sender of a deployment: moves events from the stores to the queue, and messages to their receivers.
 
-Every worker has one, and the one that holds the lock sends. The system frees the lock of a process that dies, so
-another one goes on within a second; what was sent and not yet noted is then sent again, with the same id.
+Every worker has one. Of those of a machine the one that holds the lock goes on to the queue, and of several machines on
+one queue the one that has the turn sends. The system frees the lock of a process that dies, and a turn that is not kept
+ends, so another one goes on; what was sent and not yet noted is then sent again, with the same id.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Keeping:
 
 
 class Sender:
-    """Sends while its process holds the lock. A `with` block starts and stops it.
+    """Sends while its process holds the lock and has the turn. A `with` block starts and stops it.
 
     `requests` returns the events of access requests, or raises `PDPError`. `open_queue` opens the queue, once the lock
     at `lock_path` is held. `on_attempt` gets the name of a receiver and one word for the problem of an attempt.
@@ -81,8 +82,10 @@ class Sender:
         self._keeping = keeping
         self._clock = clock
         self._queue: MessageQueue | None = None
+        # The name of the turn in which this process sends; empty while it does not.
+        self._turn = ""
         self._gave_up_at = float("-inf")
-        # By store, how many of its lost events were told and could not be forgotten there yet.
+        # By store, how many of its lost events were told in this turn and could not be forgotten there yet.
         self._gaps: dict[str, int] = {}
         self._problem = ""
         self._mover = Repeater("messages", self._move, every=every)
@@ -90,7 +93,7 @@ class Sender:
             _Delivery(
                 one.name,
                 Post(one, link_to=link_to, purposes=purposes),
-                queue=lambda: self._queue,
+                queue=lambda: self._queue if self._turn else None,
                 clock=clock,
                 on_attempt=on_attempt,
                 every=every,
@@ -101,11 +104,11 @@ class Sender:
 
     def sends(self) -> bool:
         """Say whether this process is the one that sends."""
-        return self._queue is not None
+        return bool(self._turn)
 
     def standings(self) -> tuple[Standing, ...]:
         """Return how each receiver is served; empty in a process that does not send. Raise `StoreUnavailableError`."""
-        return self._queue.standings() if self._queue is not None else ()
+        return self._queue.standings() if self._queue is not None and self._turn else ()
 
     def __enter__(self) -> Self:
         for delivery in self._deliveries:
@@ -149,8 +152,14 @@ class Sender:
         """Return the queue of the process that sends; None in any other."""
         if self._queue is None and self._locked():
             self._queue = self._open_queue()
-            _LOG.info("this process sends messages; receivers: %d", len(self._receivers))
-        return self._queue
+        turn = self._queue.lead() if self._queue is not None else ""
+        if turn != self._turn:
+            # INVARIANT: what was told in another turn counts no more: others can have told and forgotten it since.
+            self._gaps.clear()
+            self._turn = turn
+            if turn:
+                _LOG.info("this process sends messages; receivers: %d", len(self._receivers))
+        return self._queue if turn else None
 
     def _locked(self) -> bool:
         if self._lock is None:
@@ -179,7 +188,7 @@ class Sender:
         # Not noted in the queue: a gap has no id, and the next one can be of the same size.
         self._gaps[name] = untold.missed
         # In this order: whoever dies in between finds the events noted, and makes no second message of them.
-        outbox.forget_told(untold)
+        outbox.forget_told(untold, turn=self._turn)
         self._gaps[name] = 0
         queue.forget_taken(ids)
         for delivery in self._deliveries:

@@ -382,7 +382,7 @@ class MemorySessionStore:
         with self._open():
             return self._outbox.untold(limit)
 
-    def forget_told(self, told: Untold) -> None:
+    def forget_told(self, told: Untold, *, turn: str = "") -> None:  # noqa: ARG002 - there is one sender
         """Remove events that were passed on."""
         with self._open():
             self._outbox.forget(told)

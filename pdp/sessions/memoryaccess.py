@@ -206,7 +206,7 @@ class MemoryAccessRequests:
         with self._answering():
             return self._outbox.untold(limit)
 
-    def forget_told(self, told: Untold) -> None:
+    def forget_told(self, told: Untold, *, turn: str = "") -> None:  # noqa: ARG002 - there is one sender
         """Remove events that were passed on."""
         with self._answering():
             self._outbox.forget(told)

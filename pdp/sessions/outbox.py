@@ -115,8 +115,11 @@ class Outbox(Protocol):
         """Return the oldest events, at most `limit`, in the order in which they were written."""
         ...
 
-    def forget_told(self, told: Untold) -> None:
-        """Remove events that were passed on, and as many missed ones; unknown ones change nothing."""
+    def forget_told(self, told: Untold, *, turn: str = "") -> None:
+        """Remove events that were passed on, and as many missed ones; unknown ones change nothing.
+
+        Where senders take turns, missed ones are removed only while the turn lasts in which they were told.
+        """
         ...
 
     def note_expired(self, *, wall_at: float, limit: int) -> int:

@@ -199,6 +199,7 @@ class PostgresSessionStore(SQLSessionStore):
             changes_kept=changes_kept,
             bundles_kept=bundles_kept,
             tells=tells,
+            turns="message_turn",
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )

@@ -90,7 +90,7 @@ class PostgresSessionHistory(SQLSessionHistory):
         self._reader = connection(0.0)
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
-            super().__init__(writing, self._reader, tells=tells)
+            super().__init__(writing, self._reader, tells=tells, turns=f"{namespace}_sessions.message_turn")
             with self._connection.answering():
                 version = prepare_history(self._connection, tables)
                 self._counts.begin(wall_at())

@@ -114,6 +114,38 @@ STEPS: Final[tuple[Step, ...]] = (
         """,
         additive=True,
     ),
+    # The queue of messages, as `messages/sqlitequeue.py` has it in a file, and in whose turn it is sent. Programs of
+    # before go on with a file of their own each, without a turn: what two tell at once comes twice.
+    Step(
+        statements="""
+        CREATE TABLE IF NOT EXISTS messages (
+          position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+          id TEXT COLLATE "C" NOT NULL UNIQUE,
+          receiver TEXT COLLATE "C" NOT NULL,
+          event TEXT COLLATE "C" NOT NULL,
+          dead BIGINT NOT NULL DEFAULT 0,
+          created_at DOUBLE PRECISION NOT NULL,
+          next_at DOUBLE PRECISION NOT NULL DEFAULT 0,
+          attempts BIGINT NOT NULL DEFAULT 0,
+          problem TEXT COLLATE "C" NOT NULL DEFAULT ''
+        );
+        CREATE INDEX IF NOT EXISTS messages_of_receiver ON messages (receiver, dead, position);
+        CREATE TABLE IF NOT EXISTS taken (event_id TEXT COLLATE "C" PRIMARY KEY);
+        CREATE TABLE IF NOT EXISTS receivers (
+          name TEXT COLLATE "C" PRIMARY KEY,
+          sent BIGINT NOT NULL DEFAULT 0,
+          sent_at DOUBLE PRECISION NOT NULL DEFAULT 0,
+          failed BIGINT NOT NULL DEFAULT 0,
+          problem TEXT COLLATE "C" NOT NULL DEFAULT ''
+        );
+        CREATE TABLE IF NOT EXISTS message_turn (
+          "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+          turn TEXT COLLATE "C" NOT NULL,
+          ends_at TIMESTAMPTZ NOT NULL
+        );
+        """,
+        additive=True,
+    ),
 )
 # It is counted apart from that of SQLite.
 POSTGRES_SCHEMA_VERSION: Final = FIRST_VERSION + len(STEPS)

@@ -209,6 +209,8 @@ REPLICA_TABLES: Final = frozenset(
     {
         *("deployment", "tags", "replicas", "confirmations", "labels", "timelines", "standing"),
         *("source_turn", "bundle_servers", "preparing", "prepared", "steps", "closers", "slices", "unrecorded"),
+        # Those of the queue of messages, which a move brings to a file: see `messages/`.
+        *("messages", "taken", "receivers", "message_turn"),
     }
 )
 TAGS_KEPT: Final = 1000

@@ -35,9 +35,10 @@ class SQLAccessRequests:
 
     `reading` answers, `writing` makes a durable transaction, and `spending` one that leaves the reserve of the disk
     alone. `wipe` takes what was removed out of the log of the file too, as far as others let it happen. With `tells` it
-    has events for receivers outside. `noted` is told of each request that was answered, in the transaction that did so
-    or found it done. `taken` is told in its transaction of the moment of each use, and `may_lack` says whether the
-    database may lack what was used at one. `by_expiry` names an index to the engine, where its planner needs that.
+    has events for receivers outside; `turns` is as in `SQLOutbox`. `noted` is told of each request that was answered,
+    in the transaction that did so or found it done. `taken` is told in its transaction of the moment of each use, and
+    `may_lack` says whether the database may lack what was used at one. `by_expiry` names an index to the engine, where
+    its planner needs that.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SQLAccessRequests:
         taken: Callable[[float], None],
         may_lack: Callable[[float], bool],
         tells: bool,
+        turns: str = "",
         by_expiry: str = "",
     ) -> None:
         self._connection = connection
@@ -62,7 +64,7 @@ class SQLAccessRequests:
         self._noted = noted
         self._taken = taken
         self._may_lack = may_lack
-        self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision")
+        self._outbox = SQLOutbox(connection, tells=tells, counter="access_revision", turns=turns)
         self._writes = SQLWrites(connection)
         self._expired = _EXPIRED.format(by_expiry)
 
@@ -216,10 +218,10 @@ class SQLAccessRequests:
         with self._reading():
             return self._outbox.untold(limit)
 
-    def forget_told(self, told: Untold) -> None:
+    def forget_told(self, told: Untold, *, turn: str = "") -> None:
         """Remove events that were passed on."""
         with self._writing():
-            self._outbox.forget(told)
+            self._outbox.forget(told, turn)
 
     def note_expired(self, *, wall_at: float, limit: int) -> int:
         """Write the events of what has expired."""

@@ -34,7 +34,7 @@ class SQLSessionHistory(ABC):
     """A `SessionHistory` on a connection for all and one that only reads.
 
     An engine says how each is held: `_reading` and `_answering` while it reads, and the others for one transaction.
-    With `tells` it has events of access requests; `by_expiry` is for them, too.
+    With `tells` it has events of access requests; `turns` and `by_expiry` are for them, too.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class SQLSessionHistory(ABC):
         reader: Statements,
         *,
         tells: bool,
+        turns: str = "",
         by_expiry: str = "",
     ) -> None:
         self._connection = connection
@@ -61,6 +62,7 @@ class SQLSessionHistory(ABC):
             taken=self._note_taken,
             may_lack=self._may_lack,
             tells=tells,
+            turns=turns,
             by_expiry=by_expiry,
         )
         self._call_token_keys = SQLCallTokenKeys(

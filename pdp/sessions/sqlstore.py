@@ -59,7 +59,7 @@ class SQLSessionStore(ABC):
 
     An engine says how the connection is held, and what a transaction is. `ended_at` is its expression for when a
     session ended, and `by_expiry` names an index to it, where its planner needs that; `reader` reads its rows.
-    `changes_kept`, `bundles_kept` and `tells` are as in the stores.
+    `changes_kept`, `bundles_kept` and `tells` are as in the stores, and `turns` as in `SQLOutbox`.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class SQLSessionStore(ABC):
         changes_kept: int,
         bundles_kept: int = BUNDLES_KEPT,
         tells: bool,
+        turns: str = "",
         ended_at: str,
         by_expiry: str = "",
         reader: type[RowReader] = RowReader,
@@ -83,7 +84,7 @@ class SQLSessionStore(ABC):
         self._changes_kept = changes_kept
         self._bundles_kept = bundles_kept
         self._reader = reader(connection, scopes)
-        self._outbox = SQLOutbox(connection, tells=tells, counter="meta")
+        self._outbox = SQLOutbox(connection, tells=tells, counter="meta", turns=turns)
         self._writes = SQLWrites(connection)
         self._purged, self._expired = _PURGE.format(ended_at), _EXPIRED.format(by_expiry)
         # The revision of the present transaction; 0 until it makes one.
@@ -352,10 +353,10 @@ class SQLSessionStore(ABC):
         with self._reading(), self._snapshot():
             return self._outbox.untold(limit)
 
-    def forget_told(self, told: Untold) -> None:
+    def forget_told(self, told: Untold, *, turn: str = "") -> None:
         """Remove events that were passed on."""
         with self._transaction():
-            self._outbox.forget(told)
+            self._outbox.forget(told, turn)
 
     def note_expired(self, *, wall_at: float, limit: int) -> int:
         """Write the events of what has expired."""

@@ -11,8 +11,8 @@ import pytest
 from pdp.app.record import open_record, record_key
 from pdp.clock import Deadline, SystemClock
 from pdp.config.settings import Settings
-from pdp.messages.queue import MessageQueue
 from pdp.messages.sorting import Message
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.observer import Event, EventKind
 from pdp.record.reader import read_records
 from pdp.sessions.outbox import OutboxEvent, Topic
@@ -37,7 +37,7 @@ def kept(run: Run) -> None:
     with closing(SQLiteSessionHistory(FOLDER / "history.sqlite")) as history:
         debit = Debit(session_id="ses_root", budget="calls", amount=1, most=5, window=0, ends_at=4600.0)
         history.charge(Charge(debits=(debit,), retry_digest=b"", now=make_moment(1500.0)))
-    with closing(MessageQueue(FOLDER / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(FOLDER / "messages.sqlite")) as queue:
         for number, user in enumerate((WHO, OTHER)):
             event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_REVOKED, at=1.0, tenant="default", user=user)
             queue.put([Message(id=f"msg_{number}", receiver="on-call", event=event)], [], at=1000.0)
@@ -88,7 +88,7 @@ def test_a_person_is_forgotten_and_what_stays_is_named(run: Run) -> None:
     assert (["sessions.sqlite"], []) == (held[:1], in_files("a purpose of hers"))
     with closing(SQLiteSessionStore(FOLDER / "sessions.sqlite")) as store:
         assert [False, True, True] == [bool(store.get(f"ses_{one}")) for one in ("child", "bob", "elsewhere")]
-    with closing(MessageQueue(FOLDER / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(FOLDER / "messages.sqlite")) as queue:
         assert [OTHER] == [one.message.event.user for one in queue.letters(dead=False, limit=9)]
     assert 0 == run("audit", "verify", ".pdp/record", "--public-key", ".pdp/record-signing.pub.pem").exit_code
 

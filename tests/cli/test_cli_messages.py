@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pdp.messages.queue import MessageQueue
 from pdp.messages.sorting import Message
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.sessions.outbox import OutboxEvent, Topic
 from tests.cli.conftest import Run
 from tests.machinery.ports import free_port
@@ -19,9 +19,9 @@ QUEUE = Path(".pdp/messages.sqlite")
 
 
 @pytest.fixture
-def queue() -> Iterator[MessageQueue]:
+def queue() -> Iterator[SQLiteMessageQueue]:
     """Give the queue of a deployment: one message waits, and one was given up."""
-    with closing(MessageQueue(QUEUE)) as queue:
+    with closing(SQLiteMessageQueue(QUEUE)) as queue:
         for number, count in ((1, 1), (2, 12)):
             ids = tuple(f"ses_{number}{one}" for one in range(min(count, 10)))
             event = OutboxEvent(id=f"evt_{number}", topic=Topic.SESSION_REVOKED, at=1.0, ids=ids, count=count)
@@ -30,7 +30,7 @@ def queue() -> Iterator[MessageQueue]:
         yield queue
 
 
-def test_each_receiver_is_shown(run: Run, queue: MessageQueue) -> None:
+def test_each_receiver_is_shown(run: Run, queue: SQLiteMessageQueue) -> None:
     """With what waits, what is dead and the last problem."""
     (letter,) = queue.letters(dead=False, limit=9)
     queue.failed(letter, "answers `500`", next_at=9e9)
@@ -52,7 +52,7 @@ def test_each_receiver_is_shown(run: Run, queue: MessageQueue) -> None:
     assert "on-call" in run("messages", "list").stdout
 
 
-def test_letters_are_listed(run: Run, queue: MessageQueue) -> None:  # noqa: ARG001 - what is listed
+def test_letters_are_listed(run: Run, queue: SQLiteMessageQueue) -> None:  # noqa: ARG001 - what is listed
     """Those that were given up, or those that wait, of one receiver or all."""
     (dead,) = json.loads(run("messages", "list", "--dead", "--json").stdout)
     (waiting,) = json.loads(run("messages", "list", "--waiting", "--json").stdout)
@@ -62,7 +62,7 @@ def test_letters_are_listed(run: Run, queue: MessageQueue) -> None:  # noqa: ARG
     assert json.loads(run("messages", "list", "--dead", "--receiver", "other", "--json").stdout) == []
 
 
-def test_what_was_given_up_is_sent_once_more(run: Run, queue: MessageQueue) -> None:
+def test_what_was_given_up_is_sent_once_more(run: Run, queue: SQLiteMessageQueue) -> None:
     """Once."""
     first, second = (run("messages", "retry", "on-call").stdout for _ in range(2))
 

@@ -24,8 +24,8 @@ from pdp.config.reading import load
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.examination import CHECKS
 from pdp.doctor.machine import LIBRARIES, engine, libraries
-from pdp.messages.queue import MessageQueue
 from pdp.messages.sorting import Message
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.record.keys import SigningKey
 from pdp.record.segments import segments_by_chain
 from pdp.sessions.outbox import OutboxEvent, Topic
@@ -140,7 +140,7 @@ def with_receiver(*, dead: bool | None = None, **given: str) -> Callable[[Path],
         receivers.write_text("on-call: {form: chat, url_file: on-call.url}", encoding="utf-8")
         if dead is not None:
             event = OutboxEvent(id="evt_1", topic=Topic.SESSION_REQUESTED, at=1000.0, tenant="default")
-            with closing(MessageQueue(place / ".pdp" / "messages.sqlite")) as queue:
+            with closing(SQLiteMessageQueue(place / ".pdp" / "messages.sqlite")) as queue:
                 queue.put([Message(id="msg_1", receiver="on-call", event=event)], [], at=1000.0)
                 (letter,) = queue.letters(dead=False, limit=1)
                 queue.failed(letter, "answers `500`", next_at=2000.0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pdp.clock import SystemClock
 from pdp.messages import sender as senders
-from pdp.messages.queue import MessageQueue
 from pdp.messages.receivers import Form, Receiver
 from pdp.messages.sender import Keeping, Sender
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.sqlite import SQLiteSessionStore
-from tests.messages.receiver import PATIENT_POST
+from tests.machinery.messagereceiver import PATIENT_POST
 
 folder = Path(sys.argv[1])
 senders.Post = PATIENT_POST  # type: ignore[attr-defined,assignment]  # in the place of the class
@@ -21,7 +21,7 @@ sender = Sender(
     [Receiver(name="on-call", form=Form.JSON, url_file=folder / "on-call.url", secret_file=folder / "on-call.secret")],
     sessions=SQLiteSessionStore(folder / "sessions.db", tells=True),
     requests=history.access,
-    open_queue=lambda: MessageQueue(folder / "messages.sqlite"),
+    open_queue=lambda: SQLiteMessageQueue(folder / "messages.sqlite"),
     lock_path=folder / "messages.lock",
     keeping=Keeping(seconds=604800.0, messages=100),
     clock=SystemClock(),

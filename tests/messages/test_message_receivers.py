@@ -10,8 +10,8 @@ import pdp.messages
 from pdp.errors import ConfigurationError
 from pdp.messages.receivers import Form, read_receivers
 from pdp.sessions.outbox import OutboxEvent, Topic
+from tests.machinery.messagereceiver import SECRET, secret_text
 from tests.machinery.pages import blocks
-from tests.messages.receiver import SECRET, secret_text
 
 PAGE = Path(pdp.messages.__file__).with_name("README.md")
 GOOD = """\

@@ -15,10 +15,11 @@ import apsw
 import pytest
 
 from pdp.clock import Deadline
-from pdp.messages.queue import GIVEN_UP, REMOVED, TOO_MANY, MessageQueue
+from pdp.messages.queue import GIVEN_UP, REMOVED, TOO_MANY
 from pdp.messages.receivers import Receiver
 from pdp.messages.sender import Keeping, Sender
 from pdp.messages.sorting import Message
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.model import SessionState
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
@@ -30,7 +31,7 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked, successor_of
 from pdp.testing.waiting import wait_until
-from tests.messages.receiver import PATIENT_POST, HTTPReceiver, http_receiver, make_receiver
+from tests.machinery.messagereceiver import PATIENT_POST, HTTPReceiver, http_receiver, make_receiver
 
 ON_CALL = "on-call"
 # Of sessions beside the clock of the system.
@@ -63,7 +64,7 @@ def sending(tmp_path: Path, clock: FakeClock) -> Callable[..., Sender]:
     def make(*receivers: Receiver, sessions: SessionStore, **others: Any) -> Sender:
         made: dict[str, Any] = {
             "requests": MemorySessionHistory(tells=True).access,
-            "open_queue": partial(MessageQueue, tmp_path / "messages.sqlite"),
+            "open_queue": partial(SQLiteMessageQueue, tmp_path / "messages.sqlite"),
             "lock_path": tmp_path / "messages.lock",
             "keeping": Keeping(seconds=604800.0, messages=100),
             "clock": clock,
@@ -83,7 +84,7 @@ def waiting(name: str, **changes: Any) -> Any:
 
 
 def put(
-    queue: MessageQueue, name: str, topic: Topic, *ids: str, created_at: float = 1000.0, receiver: str = ON_CALL
+    queue: SQLiteMessageQueue, name: str, topic: Topic, *ids: str, created_at: float = 1000.0, receiver: str = ON_CALL
 ) -> None:
     """Put a message into a queue, `msg_` and its name."""
     event = OutboxEvent(id=f"evt_{name}", topic=topic, at=1.0, ids=ids)
@@ -235,7 +236,7 @@ def test_events_that_a_dead_sender_left_are_told_once(
     store = MemorySessionStore(tells=True)
     store.insert(waiting("a"), wall_at=1000.0)
     (event,) = store.untold(limit=9).events
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         queue.put([Message(id="msg_1", receiver=ON_CALL, event=event)], [event.id], at=1000.0)
     with sending(make_receiver(tmp_path, server.url), sessions=store) as sender:
         wait_until(lambda: sender.sends() and sender.standings()[0].sent == 1)
@@ -306,7 +307,7 @@ def test_a_gap_is_told_after_an_earlier_one_of_the_same_size(
     """Also if the sender of the earlier one died before it had forgotten what it noted."""
     path = tmp_path / "sessions.db"
     with closing(SQLiteSessionStore(path, tells=True)) as store, closing(apsw.Connection(str(path))) as connection:
-        for told, queue in enumerate((_ForgetfulQueue, MessageQueue), start=1):
+        for told, queue in enumerate((_ForgetfulQueue, SQLiteMessageQueue), start=1):
             connection.execute("UPDATE meta SET missed_events = 3")
             opened = partial(queue, tmp_path / "messages.sqlite")
             with sending(make_receiver(tmp_path, server.url), sessions=store, open_queue=opened):
@@ -320,7 +321,7 @@ def _has_taken(server: HTTPReceiver, count: int) -> bool:
     return len(server.taken) == count
 
 
-class _ForgetfulQueue(MessageQueue):
+class _ForgetfulQueue(SQLiteMessageQueue):
     """A queue of a sender that dies before the last step."""
 
     def forget_taken(self, event_ids: Collection[str]) -> None:
@@ -337,7 +338,7 @@ class _ForgetfulQueue(MessageQueue):
 )
 def test_what_is_not_taken_becomes_a_dead_letter(tmp_path: Path, given_up: dict[str, Any], problem: str) -> None:
     """After its time, for a receiver that is gone, or beyond so many; a retry sends it once more."""
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         for number in range(2):
             put(queue, f"{number}", Topic.SESSION_DENIED, f"ses_{number}", created_at=1000.0 + number)
         assert queue.give_up(**given_up) >= 1
@@ -356,7 +357,7 @@ def test_what_is_not_taken_becomes_a_dead_letter(tmp_path: Path, given_up: dict[
 def test_what_gathered_while_a_receiver_was_away_is_one_message(tmp_path: Path) -> None:
     """Of each topic, in order; with a new id, because the first could have been sent before."""
     stories = [(topic, number) for number in range(8) for topic in (Topic.SESSION_REQUESTED, Topic.SESSION_APPROVED)]
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         for topic, number in stories:
             put(queue, f"{topic}{number}", topic, f"ses_{number}")
         told = []
@@ -371,7 +372,7 @@ def test_what_gathered_while_a_receiver_was_away_is_one_message(tmp_path: Path) 
 def test_what_follows_a_message_that_is_put_off_waits_for_it(tmp_path: Path) -> None:
     """What is about others goes meanwhile."""
     stories = [(Topic.SESSION_REQUESTED, "ses_a"), (Topic.SESSION_DENIED, "ses_a"), (Topic.SESSION_DENIED, "ses_b")]
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         for topic, name in stories:
             put(queue, f"{topic}{name}", topic, name)
         (first, *_) = queue.letters(dead=False, limit=9)
@@ -387,7 +388,7 @@ def test_what_follows_a_message_that_is_put_off_waits_for_it(tmp_path: Path) -> 
 
 def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
     """Its receiver may have it: the same id must not bring something else. The rest is a burst of its own."""
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         for number in range(8):
             put(queue, f"{number}", Topic.SESSION_REQUESTED, f"ses_{number}")
         (first,) = queue.letters(dead=False, limit=1)
@@ -402,7 +403,7 @@ def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:
 
 def test_dead_letters_are_bounded(tmp_path: Path) -> None:
     """The latest of each receiver stay: one that is broken pushes out none of another's."""
-    with closing(MessageQueue(tmp_path / "messages.sqlite")) as queue:
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
         put(queue, "other", Topic.SESSION_DENIED, receiver="team-chat")
         for number in range(5):
             put(queue, f"{number}", Topic.SESSION_DENIED)

@@ -19,11 +19,11 @@ from pdp.messages.signing import secrets_of, signed
 from pdp.messages.sorting import Message
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.testing.waiting import wait_until
+from tests.machinery.messagereceiver import SECRET, HTTPReceiver, http_receiver, make_receiver
 from tests.machinery.pages import blocks
 from tests.machinery.ports import free_port
 from tests.machinery.servers.running import PATIENCE
 from tests.machinery.webserver import web_server
-from tests.messages.receiver import SECRET, HTTPReceiver, http_receiver, make_receiver
 
 MESSAGE = Message(
     id="msg_1",

@@ -8,7 +8,7 @@ import pytest
 
 from pdp.errors import ConfigurationError
 from pdp.messages.signing import secrets_of, signed
-from tests.messages.receiver import SECRET
+from tests.machinery.messagereceiver import SECRET
 
 OTHER = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 

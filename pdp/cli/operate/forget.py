@@ -21,7 +21,7 @@ from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ownership import local_user
 from pdp.foundation.places import Fate, Place, gone, staying
 from pdp.foundation.yamltext import load_section
-from pdp.messages.queue import MessageQueue
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.observer import Event, EventKind
 from pdp.record.naming import Named, naming
 from pdp.sessions.care import inspect
@@ -80,7 +80,7 @@ def forget_(*, settings: Settings, user: str, tenant: str, apply: bool, yes: boo
 def _elsewhere(settings: Settings, user: str, tenant: str, named: Named, *, apply: bool) -> Iterator[Place]:
     """Yield what becomes of what is not in the stores."""
     if settings.messages_file.exists():
-        with closing(MessageQueue(settings.messages_file)) as queue:
+        with closing(SQLiteMessageQueue(settings.messages_file)) as queue:
             count = queue.forget_person(user, tenant=tenant, apply=apply)
         yield gone(f"{settings.messages_file.name}: messages", count, apply=apply)
     until = f", the last at {named.last[:19]}Z" if named.last else ""

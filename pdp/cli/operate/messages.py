@@ -18,7 +18,7 @@ from pdp.foundation.nearest import hint
 from pdp.messages.queue import Letter, MessageQueue, Standing
 from pdp.messages.sending import Post
 from pdp.messages.sorting import Message
-from pdp.messagesettings import link_to_of, receivers_of
+from pdp.messagesettings import link_to_of, queue_of, receivers_of
 from pdp.sessions.outbox import OutboxEvent, Topic
 
 _MOST = 1000
@@ -38,7 +38,8 @@ def messages() -> None:
 def list_(*, settings: Settings, dead: bool, waiting: bool, receiver: str, as_json: bool) -> None:
     """Show how each receiver is served: what waits, what was given up, what was sent, and the last problem.
 
-    Reads the file of messages in the data folder; a server may run meanwhile. At most 1,000 messages are listed.
+    Reads the file of messages in the data folder, or the database that servers share; a server may run meanwhile. At
+    most 1,000 messages are listed.
     """
     if dead and waiting:
         raise click.UsageError("`--dead` and `--waiting` cannot be combined")
@@ -104,10 +105,10 @@ def _queue(settings: Settings) -> Iterator[MessageQueue | None]:
         raise ConfigurationError(
             f"`sessions.store` is `{settings.sessions.store}`: messages, too, are only in the server's memory"
         )
-    if not settings.messages_file.exists():
+    if settings.sessions.store == "sqlite" and not settings.messages_file.exists():
         yield None
         return
-    with closing(MessageQueue(settings.messages_file)) as queue:
+    with closing(queue_of(settings)) as queue:
         yield queue
 
 

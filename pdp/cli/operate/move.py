@@ -16,6 +16,7 @@ from pdp.clock import SystemClock
 from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ownership import local_user
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog
 from pdp.sessions.moving import Half, StoreSide, move, required
@@ -55,6 +56,8 @@ def move_(*, settings: Settings, kind: str, postgres_file: Path | None, preview:
         revision = log.store_revision
         source, target = opened.enter_context(_sides(settings, kind, postgres_file, known_revision=revision))
         mark = move(source, target, now=clock.now(), step=lambda done: click.echo(done, err=True))
+        if kind == "sqlite":
+            _bring_messages(settings, conninfo_in(_file(settings, postgres_file)))
         rows = _counted(target)
         facts = {"from": source.name, "to": target.name, "move": mark.id, "sessions": str(rows[_SESSIONS])}
         _record(log, Event(kind=EventKind.STORE_MOVED, at=clock.now().wall_at, caller_id=local_user(), facts=facts))
@@ -68,12 +71,25 @@ def _sides(
 ) -> Iterator[tuple[StoreSide, StoreSide]]:
     from pdp.sessions.postgresmoving import PostgresSide  # noqa: PLC0415 - an extra brings its driver
 
+    conninfo = conninfo_in(_file(settings, postgres_file))
+    sqlite = SQLiteSide(settings.sessions_file, settings.history_file, known_revision=known_revision)
+    with closing(PostgresSide(conninfo, known_revision=known_revision)) as postgres:
+        yield (sqlite, postgres) if kind == "postgres" else (postgres, sqlite)
+
+
+def _file(settings: Settings, postgres_file: Path | None) -> Path:
     path = postgres_file or (Path(settings.sessions.postgres_file) if settings.sessions.postgres_file else None)
     if path is None:
         raise ConfigurationError("name the file with the connection string: `--postgres-file`")
-    sqlite = SQLiteSide(settings.sessions_file, settings.history_file, known_revision=known_revision)
-    with closing(PostgresSide(conninfo_in(path), known_revision=known_revision)) as postgres:
-        yield (sqlite, postgres) if kind == "postgres" else (postgres, sqlite)
+    return path
+
+
+def _bring_messages(settings: Settings, conninfo: str) -> None:
+    """Move the messages that wait, and dead ones. The other way a server does it when it starts."""
+    from pdp.messages.postgresqueue import PostgresMessageQueue  # noqa: PLC0415 - an extra brings its driver
+
+    with closing(PostgresMessageQueue(conninfo)) as queue, closing(SQLiteMessageQueue(settings.messages_file)) as file:
+        file.receive(queue)
 
 
 def _counted(side: StoreSide) -> dict[str, int]:

@@ -16,10 +16,15 @@ import psycopg
 import pytest
 
 from pdp.errors import StoreUnavailableError
+from pdp.messages.postgresqueue import PostgresMessageQueue
+from pdp.messages.sorting import Message
+from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.model import Session
+from pdp.record.keys import write_keys
 from pdp.sessions.care import inspect
 from pdp.sessions.forgetting import forget
 from pdp.sessions.moving import Row, StoreSide, Table, move
+from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgrescare import inspect_postgres
 from pdp.sessions.postgreshistory import PostgresSessionHistory
@@ -367,6 +372,27 @@ def test_a_session_goes_on_where_the_command_moved_it(stores: Stores) -> None:
     assert [(moved["from"], moved["to"], "1")] == [
         (one["facts"]["from"], one["facts"]["to"], one["facts"]["sessions"]) for one in told
     ]
+
+
+def test_messages_that_wait_come_to_the_file(stores: Stores) -> None:
+    """In their order, with dead ones and with what was taken of the store; a server brings them back when it starts."""
+    folder = stores.folder
+    (folder / "postgres").write_text(stores.conninfo, encoding="utf-8")
+    (folder / "postgres").chmod(0o600)
+    (folder / "data").mkdir(mode=0o700)
+    write_keys(folder / "data")
+    stores.use("postgres", fullstore.fill)
+    event = OutboxEvent(id="evt_1", topic=Topic.SESSION_REQUESTED, at=1.0)
+    with closing(PostgresMessageQueue(stores.conninfo)) as queue:
+        queue.lead()
+        queue.put([Message(id=f"msg_{one}", receiver="on-call", event=event) for one in "cab"], ["evt_1"], at=1000.0)
+        queue.give_up(["on-call"], created_before=0.0, most=2)
+    code, said = run(folder, "store", "move", "--to", "sqlite", "--postgres-file", "postgres")
+    with closing(SQLiteMessageQueue(folder / "data" / "messages.sqlite")) as file:
+        found = [[one.message.id for one in file.letters(dead=dead, limit=9)] for dead in (True, False)]
+        taken = sorted(file.taken(["evt_1"]))
+
+    assert (0, [["msg_c"], ["msg_a", "msg_b"]], ["evt_1"]) == (code, found, taken), said
 
 
 def records(server: ServerProcess) -> list[dict[str, Any]]:
