@@ -140,7 +140,7 @@ class SQLAccessRequests:
         self, request_id: str, change: Callable[[AccessRequest], AccessRequest], *, write: Write | None = None
     ) -> AccessRequest:
         """Replace a request by its successor."""
-        return self._answered(lambda: self._answer(request_id, change, write))
+        return self._answered(lambda made: self._answer(request_id, change, write, made))
 
     def answer_all(
         self,
@@ -150,7 +150,7 @@ class SQLAccessRequests:
         write: Write | None = None,
     ) -> tuple[AccessRequest, ...]:
         """Replace some requests by their successors, all at once."""
-        return self._answered(lambda: self._answer_all(request_ids, change, write))
+        return self._answered(lambda made: self._answer_all(request_ids, change, write, made))
 
     def get(self, request_id: str) -> AccessRequest | None:
         """Return a request."""
@@ -240,41 +240,56 @@ class SQLAccessRequests:
         with self._writing():
             self._noted(found)
 
-    def _answered(self, answer: Callable[[], T]) -> T:
+    def _answered(self, answer: Callable[[list[AccessRequest]], T]) -> T:
+        # What a first try has written. It may stand, although it is not known to.
+        made: list[AccessRequest] = []
         try:
-            after = answer()
+            after = answer(made)
         except StoreUnavailableError:
             if not self._outbox.tells:
                 raise
             # A no counts, although nothing can be told of it.
             with self._outbox.sparing():
-                after = answer()
+                after = answer(made)
         self._wipe()
         return after
 
     def _answer(
-        self, request_id: str, change: Callable[[AccessRequest], AccessRequest], write: Write | None
+        self,
+        request_id: str,
+        change: Callable[[AccessRequest], AccessRequest],
+        write: Write | None,
+        made: list[AccessRequest],
     ) -> AccessRequest:
         with self._writing():
             stored = self._one(request_id)
             if stored is None:
                 raise NotFoundError(f"no such access request: `{request_id}`")
-            successor = change(stored)
-            self._writes.remember(write, (request_id,), wall_at=successor.answered_at)
-            after = self._replace(successor)
+            if stored not in made:
+                successor = change(stored)
+                self._writes.remember(write, (request_id,), wall_at=successor.answered_at)
+                stored = self._replace(successor)
+                made.append(stored)
             self._noted((request_id,))
-            return after
+            return stored
 
     def _answer_all(
-        self, request_ids: Collection[str], change: Callable[[AccessRequest], AccessRequest], write: Write | None
+        self,
+        request_ids: Collection[str],
+        change: Callable[[AccessRequest], AccessRequest],
+        write: Write | None,
+        made: list[AccessRequest],
     ) -> tuple[AccessRequest, ...]:
         with self._writing():
             stored = [found for one in request_ids if (found := self._one(one)) is not None]
-            successors = access.answered(stored, change)
+            # All of them were written together, or none.
+            after = tuple(one for one in stored if one in made)
+            successors = () if after else access.answered(stored, change)
             if successors:
                 names = tuple(one.id for one in successors)
                 self._writes.remember(write, names, wall_at=successors[0].answered_at)
-            after = tuple([self._replace(one) for one in successors])
+                after = tuple([self._replace(one) for one in successors])
+                made += after
             # What is found done is acknowledged as well, and whoever has done it may have noted nothing.
             self._noted(request_ids)
             return after

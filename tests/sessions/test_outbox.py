@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from pdp.errors import StoreUnavailableError
 from pdp.model import SessionState
 from pdp.sessions import access
+from pdp.sessions.access import AccessState
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.memoryoutbox import MemoryOutbox
@@ -155,3 +156,30 @@ def test_a_no_to_a_call_stands_without_its_event(tmp_path: Path) -> None:
 
         assert requests.get("acc_1") == denied
         assert requests.untold(limit=9) == ((), 1)
+
+
+@pytest.mark.parametrize("all_at_once", [False, True])
+def test_an_answer_that_may_have_been_written_is_given_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, all_at_once: bool
+) -> None:
+    """The second try finds what the first has written, and returns it; it does not take it for another's."""
+    deny = partial(access.deny, now=at(1001.0), by="ann", reason="no")
+    with closing(SQLiteSessionHistory(tmp_path / "history.db", tells=True)) as history:
+        requests = history.access()
+        requests.ask(request(), b"{}", at(1000.0))
+        requests.forget_told(requests.untold(limit=9))
+        durably, lost = history._durably, iter([True])
+
+        @contextmanager
+        def unsure() -> Iterator[None]:
+            with durably():
+                yield
+            if next(lost, False):
+                raise StoreUnavailableError("the write may or may not have been made")
+
+        monkeypatch.setattr(requests, "_writing", unsure)
+        denied = requests.answer_all(["acc_1"], deny) if all_at_once else (requests.answer("acc_1", deny),)
+
+        assert (requests.get("acc_1"),) == denied
+        assert denied[0].state is AccessState.DENIED
+        assert [one.topic for one in requests.untold(limit=9).events] == [Topic.ACCESS_DENIED]
