@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pdp.messages.sorting import Message, burst_from, told_together
+from pdp.messages.sorting import Earlier, Message, burst_from, told_together
 from pdp.sessions.outbox import event_from, event_text
 from pdp.sessions.sql import Statements
 
 NAME: Final = "queue of messages"
 BUSY_SECONDS: Final = 5.0
-# Of what waits for a receiver, the oldest messages are looked at.
-_LOOKED_AT: Final = 200
+# So many of what waits for a receiver are read at a time, and one message can tell as many more.
+_STEP: Final = 200
 # A message that waits longer was put off by a clock that was ahead.
 _LONGEST_PAUSE_SECONDS: Final = 3600.0
 
@@ -95,20 +95,23 @@ class MessageQueue(ABC):
         While a message is to be tried again, later ones about the same session wait, and others do not. What has
         gathered behind one while its receiver was away, and was not tried, is told with it as one burst.
         """
-        rows = self._rows(_WAITING, (receiver, _LOOKED_AT))
-        letters = [_letter(*row) for _, *row in rows]
-        waiting: list[Message] = []
-        for place, (letter, (next_at, *_)) in enumerate(zip(letters, rows, strict=True)):
-            put_off = at < next_at <= at + _LONGEST_PAUSE_SECONDS
-            if not put_off and not any(letter.message.must_follow(earlier) for earlier in waiting):
-                return letter if letter.attempts else self._with_burst(letter, letters[place + 1 :], waiting)
-            waiting.append(letter.message)
+        waiting, position = Earlier(), 0
+        while rows := self._rows(_WAITING, (receiver, position, _STEP)):
+            for position, next_at, *row in rows:
+                letter = _letter(*row)
+                put_off = at < next_at <= at + _LONGEST_PAUSE_SECONDS
+                if not put_off and not waiting.hold(letter.message):
+                    return letter if letter.attempts else self._with_burst(letter, position, waiting)
+                waiting.add(letter.message)
         return None
 
-    def _with_burst(self, letter: Letter, later: Sequence[Letter], waiting: Sequence[Message]) -> Letter:
+    def _with_burst(self, letter: Letter, position: int, waiting: Earlier) -> Letter:
+        later = [_letter(*row) for _, _, *row in self._rows(_WAITING, (letter.message.receiver, position, _STEP))]
+        for one in later:
+            if one.attempts:
+                waiting.add(one.message)
         untried = [one.message for one in later if not one.attempts]
-        tried = [one.message for one in later if one.attempts]
-        burst = burst_from(letter.message, untried, others=(*waiting, *tried))
+        burst = burst_from(letter.message, untried, others=waiting)
         if not burst:
             return letter
         # A new id: a sender that died can have sent the first one alone.
@@ -244,8 +247,11 @@ INSERT INTO messages (id, receiver, event, dead, created_at, next_at, attempts, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 """
 _PUT: Final = "INSERT INTO messages (id, receiver, event, created_at) VALUES (?, ?, ?, ?)"
-# The first column is for the choice, and the others make a letter.
-_WAITING: Final = f"SELECT next_at, {_COLUMNS} FROM messages WHERE receiver = ? AND dead = 0 ORDER BY position LIMIT ?"  # noqa: S608 - words of our own
+# The first columns are for the choice, and the others make a letter.
+_WAITING: Final = f"""
+SELECT position, next_at, {_COLUMNS} FROM messages WHERE receiver = ? AND dead = 0 AND position > ?
+ORDER BY position LIMIT ?
+"""  # noqa: S608 - words of our own
 _LETTERS: Final = (
     f"SELECT {_COLUMNS} FROM messages WHERE dead = ? AND (? = '' OR receiver = ?) ORDER BY position LIMIT ?"  # noqa: S608 - the same
 )

@@ -27,16 +27,35 @@ class Message:
     receiver: str
     event: OutboxEvent
 
-    def must_follow(self, earlier: Message) -> bool:
-        """Say whether an earlier message may be about a session or request of this one: then it goes first.
 
-        One about many names only the first of them, so it counts as about all of its tenant.
-        """
-        first, second = earlier.event, self.event
-        if first.tenant != second.tenant:
+class Earlier:
+    """Messages of one receiver that wait: what may be about a session or request of one of them goes after it.
+
+    A message about many names only the first of them, so it counts as about all of its tenant.
+    """
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        # By tenant, what they name; None when one of them is about more than it names.
+        self._named: dict[str, set[str] | None] = {}
+        for message in messages:
+            self.add(message)
+
+    def add(self, message: Message) -> None:
+        """Have one more wait."""
+        event = message.event
+        named = self._named.setdefault(event.tenant, set())
+        if _names_all(event) and named is not None:
+            named.update(event.ids)
+        else:
+            self._named[event.tenant] = None
+
+    def hold(self, message: Message) -> bool:
+        """Say whether a later message must follow one of these."""
+        event = message.event
+        if event.tenant not in self._named:
             return False
-        many = any(one.count > len(one.ids) for one in (first, second))
-        return many or not set(first.ids).isdisjoint(second.ids)
+        named = self._named[event.tenant]
+        return named is None or not _names_all(event) or not named.isdisjoint(event.ids)
 
 
 def sorted_out(untold: Untold, receivers: Iterable[Receiver], *, at: float) -> list[Message]:
@@ -49,18 +68,19 @@ def sorted_out(untold: Untold, receivers: Iterable[Receiver], *, at: float) -> l
     return found
 
 
-def burst_from(first: Message, later: Iterable[Message], *, others: Sequence[Message]) -> tuple[Message, ...]:
+def burst_from(first: Message, later: Iterable[Message], *, others: Earlier) -> tuple[Message, ...]:
     """Return the later messages that are told with the first, if these are more than a few: of the same burst.
 
-    `later` are in order, and `others` wait before them and are told apart. None is told before what it must follow.
+    `later` are in order, and `others` wait before them and are told apart; those of `later` that are told apart, too,
+    are added to these. None is told before what it must follow.
     """
-    found, passed = [first], list(others)
+    found = [first]
     for message in later:
         of_burst = _subject(message.event) == _subject(first.event)
-        if of_burst and not any(message.must_follow(other) for other in passed):
+        if of_burst and not others.hold(message):
             found.append(message)
         else:
-            passed.append(message)
+            others.add(message)
     return tuple(found[1:]) if len(found) > FEW else ()
 
 
@@ -85,6 +105,10 @@ def _bundled(events: Sequence[OutboxEvent]) -> list[OutboxEvent]:
     bundled = [reduce(joined, group) for group in groups.values()]
     # INVARIANT: what happens to one session is in the order of the topics, see `Topic`.
     return sorted(bundled, key=lambda event: _ORDER[event.topic])
+
+
+def _names_all(event: OutboxEvent) -> bool:
+    return event.count <= len(event.ids)
 
 
 def _subject(event: OutboxEvent) -> tuple[str, str, str]:

@@ -310,15 +310,16 @@ def test_a_gap_is_told_after_an_earlier_one_of_the_same_size(
         for told, queue in enumerate((_ForgetfulQueue, SQLiteMessageQueue), start=1):
             connection.execute("UPDATE meta SET missed_events = 3")
             opened = partial(queue, tmp_path / "messages.sqlite")
-            with sending(make_receiver(tmp_path, server.url), sessions=store, open_queue=opened):
+            with sending(make_receiver(tmp_path, server.url), sessions=store, open_queue=opened) as sender:
                 wait_until(lambda: store.untold(limit=9) == ((), 0))
-                wait_until(partial(_has_taken, server, told))
+                # Its end would abort an attempt.
+                wait_until(partial(_has_sent, sender, told))
 
     assert [("messages.missed", [])] * 2 == server.stories
 
 
-def _has_taken(server: HTTPReceiver, count: int) -> bool:
-    return len(server.taken) == count
+def _has_sent(sender: Sender, count: int) -> bool:
+    return [one.sent for one in sender.standings()] == [count]
 
 
 class _ForgetfulQueue(SQLiteMessageQueue):
@@ -384,6 +385,21 @@ def test_what_follows_a_message_that_is_put_off_waits_for_it(tmp_path: Path) -> 
                 queue.sent(letter, at=moment)
 
     assert told == [stories[2], stories[0], stories[1]]
+
+
+def test_however_many_were_put_off_what_follows_is_sent(tmp_path: Path) -> None:
+    """A receiver can refuse many and take others; of those that wait for one that was refused, none is sent."""
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
+        for number in range(500):
+            put(queue, f"{number}", Topic.SESSION_REQUESTED, f"ses_{number}")
+        for one in queue.letters(dead=False, limit=500):
+            queue.failed(one, "answers `400`", next_at=3000.0)
+        put(queue, "denied", Topic.SESSION_DENIED, "ses_7")
+        put(queue, "late", Topic.SESSION_REQUESTED, "ses_late")
+        due = queue.due(ON_CALL, at=2000.0)
+
+    assert due is not None
+    assert due.message.id == "msg_late"
 
 
 def test_what_was_tried_is_told_as_it_was(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pdp.messages.receivers import Form, Receiver
-from pdp.messages.sorting import FEW, Message, sorted_out
+from pdp.messages.sorting import FEW, Earlier, Message, sorted_out
 from pdp.sessions.outbox import OutboxEvent, Topic, Untold
 
 ALL = Receiver(name="all", form=Form.CHAT, url_file=Path("x"), tenants=frozenset({"a", "b"}))
@@ -90,8 +90,8 @@ def test_messages_about_the_same_follow_each_other() -> None:
         }.items()
     )
 
-    assert same.must_follow(one)
-    assert not other.must_follow(one)
-    assert not foreign.must_follow(many)
-    assert other.must_follow(many)
-    assert many.must_follow(other)
+    assert Earlier([one]).hold(same)
+    assert not Earlier([one]).hold(other)
+    assert not Earlier([many]).hold(foreign)
+    assert Earlier([many]).hold(other)
+    assert Earlier([other]).hold(many)
