@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from pdp.client import CallTokenRequest
 from pdp.doors.mcp import answers
 from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.gate import Gate
 from pdp.doors.mcp.load import Load
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
@@ -142,7 +143,7 @@ class Conversation:
                         if message is not None and message.id == number and not message.method:
                             return message
                 else:
-                    message = Message.read(await answer.body())
+                    message = await apart(Message.read, await answer.body())
                     if message.id == number and not message.method:
                         return message
         except UpstreamError as error:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError
 
 _MESSAGE = "message"
-_LINE_END = re.compile(rb"\r\n|\n|\r")
 _ID = re.compile(rb"[\x21-\x7e]{1,256}")
 _MILLISECONDS = re.compile(rb"[0-9]{1,9}")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
@@ -54,7 +53,8 @@ class EventReader:
         if self._after_return and piece.startswith(b"\n"):
             piece = piece[1:]
         self._after_return = piece.endswith(b"\r")
-        *ended, rest = _LINE_END.split(piece)
+        ended = piece.splitlines()
+        rest = b"" if piece.endswith((b"\n", b"\r")) else ended.pop() if ended else b""
         for part in ended:
             self._take(part)
             line = bytes(self._line)
@@ -94,5 +94,5 @@ class EventReader:
 
 def written(message: str) -> bytes:
     """Return a message as an event."""
-    lines = _LINE_END.split(message.encode("utf-8"))
+    lines = message.encode("utf-8").splitlines()
     return b"event: message\r\n" + b"".join(b"data: %b\r\n" % line for line in lines) + b"\r\n"

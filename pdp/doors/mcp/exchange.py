@@ -13,6 +13,7 @@ from pdp.client import Answer
 from pdp.doors import refusals
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.gate import AllowedCall
@@ -130,7 +131,7 @@ class Exchange:
             if answer.status == _OK and http.is_stream(answer.headers):
                 await self._stream(answer)
             elif answer.status == _OK and is_json(answer.headers):
-                await self._answered(_read(await answer.body()), answer)
+                await self._answered(await _read(await answer.body()), answer)
             else:
                 await self._refused(answer)
 
@@ -157,7 +158,7 @@ class Exchange:
         told = answers.error(self._request.id, answers.INTERNAL_ERROR, f"The server answers {answer.status}.")
         if error is not None:
             told = json.dumps({"jsonrpc": "2.0", "id": self._request.id, "error": error}, ensure_ascii=False)
-        await self._answered(_read(told.encode("utf-8", "replace")), answer, answer.status)
+        await self._answered(await _read(told.encode("utf-8", "replace")), answer, answer.status)
 
     def _begun(self, answer: UpstreamAnswer) -> dict[str, str]:
         """Take up the session of MCP that the server has begun, and return the header that tells the client."""
@@ -231,9 +232,9 @@ class Exchange:
             await self._reply.message(told, status=BAD_GATEWAY)
 
 
-def _read(body: bytes) -> Message | None:
+async def _read(body: bytes) -> Message | None:
     try:
-        return Message.read(body)
+        return await apart(Message.read, body)
     except InvalidMessageError as error:
         _LOG.warning("a message of the server is dropped: %s", error)
         return None

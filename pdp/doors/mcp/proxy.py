@@ -7,12 +7,14 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pdp.client import CallTokenRequest, FrozenError, PDPClientError
 from pdp.doors import refusals
 from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.calltokens import with_call_token
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
@@ -108,11 +110,11 @@ class Proxy:
         try:
             if isinstance(line, TooLong):
                 raise InvalidMessageError("the message is too large")
-            message = Message.read_line(line)
+            message = await apart(Message.read_line, line)
             await self._client_sent(message)
         except InvalidMessageError as error:
             self.gate.refused(Refusal.TOO_LARGE if isinstance(line, TooLong) else Refusal.MALFORMED)
-            number = _refused_id(line, request=True)
+            number = await _refused_id(line, request=True)
             await self._to_client(answers.error(number, answers.PARSE_ERROR, str(error)))
         except ConnectionError:
             raise
@@ -199,7 +201,7 @@ class Proxy:
         try:
             if isinstance(line, TooLong):
                 raise InvalidMessageError("the message is too large")
-            await self._server_sent(Message.read_line(line))
+            await self._server_sent(await apart(Message.read_line, line))
         except InvalidMessageError as error:
             _LOG.warning("a message of the server is dropped: %s", error)
             await self._answered_with_nothing(line)
@@ -219,7 +221,7 @@ class Proxy:
 
     async def _answered_with_nothing(self, line: bytes | TooLong) -> None:
         """Have an answer that is dropped count as an error, so that nobody waits for it for ever."""
-        number = _refused_id(line, request=False)
+        number = await _refused_id(line, request=False)
         if number in self._open or number in self._own:
             told = answers.error(number, answers.INTERNAL_ERROR, "the answer of the server cannot be handed on")
             await self._server_answered(Message.read(told.encode("utf-8")))
@@ -388,6 +390,7 @@ class Proxy:
             self._open.pop(message_id, None)
 
 
-def _refused_id(line: bytes | TooLong, *, request: bool) -> MessageId | None:
-    begin, end = line if isinstance(line, TooLong) else (line, b"")
-    return refused_id(begin, end, request=request)
+async def _refused_id(line: bytes | TooLong, *, request: bool) -> MessageId | None:
+    if isinstance(line, TooLong):
+        return refused_id(line.begin, line.end, request=request)
+    return await apart(partial(refused_id, request=request), line)

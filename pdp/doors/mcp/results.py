@@ -11,6 +11,7 @@ from pdp.client import Answer, ToolResultWithheld
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
 from pdp.doors.mcp import answers
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.methods import SERVER_ASKS
 from pdp.doors.observing import TOOL_ERROR, UNOBSERVED, CallUnderWay
@@ -75,16 +76,16 @@ def redacts(answer: Answer) -> bool:
 
 
 async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
-    text = said.part("result")
+    failed = "error" in said.value
     # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
-    result = _failure(said.part("error") or "") if text is None else json.loads(text)
+    result = _failure(said.part("error") or "") if failed else await apart(lambda _: _result(said), said.text)
     call.result = result
     kept = await call.handed_on()
     if problem := unfit(said):
         raise ToolResultWithheld(call.answer, problem)
-    if text is None and redacts(call.answer):
+    if failed and redacts(call.answer):
         raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
-    if text is None or kept == result:
+    if failed or kept == result:
         return said.text
     if isinstance(result, dict) and "resultType" in result:
         kept["resultType"] = result["resultType"]
@@ -97,6 +98,10 @@ def error_of(said: Message) -> str:
     result = said.value.get("result")
     failed = "error" in said.value or (isinstance(result, dict) and result.get("isError") is True)
     return TOOL_ERROR if failed else ""
+
+
+def _result(said: Message) -> Any:  # noqa: ANN401 - any JSON value
+    return json.loads(said.part("result") or "null")
 
 
 def _failure(error: str) -> dict[str, Any]:

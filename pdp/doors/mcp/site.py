@@ -10,6 +10,7 @@ from pdp.client import CallTokenRequest
 from pdp.doors.mcp import answers, methods, sessionless
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.conversations import Background, Conversation
 from pdp.doors.mcp.exchange import Exchange
 from pdp.doors.mcp.load import Load, OverloadedError, Share
@@ -259,7 +260,7 @@ async def _message(headers: http.Headers, receive: Receive, share: Share, *, mos
     """Read the message of a request. Raise `RefusedRequestError` and `InvalidMessageError`."""
     try:
         body = await read_body(headers, receive, most=most, reading=share.reading)
-        message = Message.read(body)
+        message = await apart(Message.read, body)
         share.whole(message)
     except OverloadedError:
         text = "too much is under way at this proxy: try again later"

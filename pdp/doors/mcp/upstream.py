@@ -14,6 +14,7 @@ from typing import Self
 import httpcore2
 
 from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.connections import Connections
 from pdp.doors.mcp.credentials import Credentials
@@ -95,7 +96,7 @@ class UpstreamAnswer:
                     yield None
                     continue
                 try:
-                    message = Message.read(event.text)
+                    message = await apart(Message.read, event.text)
                 except InvalidMessageError as error:
                     _LOG.warning("a message of the server is dropped: %s", error)
                     continue

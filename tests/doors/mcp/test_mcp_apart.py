@@ -1,0 +1,70 @@
+"""Large messages are read beside the event loop, which goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from pdp.doors.mcp import apart as module
+from pdp.doors.mcp.apart import apart
+from pdp.doors.mcp.messages import Message
+from pdp.testing.inprocess import RunningServer
+from tests.doors.mcp.conversation import MODERN, PATIENCE, conversation
+from tests.doors.mcp.webworld import message_of, world
+
+pytestmark = pytest.mark.anyio
+
+LONG = 5_000
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note of each message that is long for this test whether it is read in the thread of the loop."""
+    noted: list[bool] = []
+    true = Message.read
+
+    def noting(_: type[Message], raw: bytes) -> Message:
+        if len(raw) > LONG:
+            noted.append(not threading.current_thread().name.startswith("pdp-messages"))
+        return true(raw)
+
+    monkeypatch.setattr(Message, "read", classmethod(noting))
+    monkeypatch.setattr(module, "_SHORT", LONG)
+    return noted
+
+
+async def test_the_loop_goes_on_meanwhile() -> None:
+    """Others are served, and sessions end, while a large message is read."""
+    go_on = threading.Event()
+    async with asyncio.timeout(PATIENCE):
+        reading = asyncio.ensure_future(apart(lambda _: go_on.wait(PATIENCE), "x" * 1_000_000))
+        await asyncio.sleep(0)
+        go_on.set()
+
+        assert await reading
+
+
+@pytest.mark.parametrize("json_answers", [False, True])
+async def test_over_http_no_large_message_is_read_in_the_loop(
+    desk_pdp: RunningServer, read: list[bool], *, json_answers: bool
+) -> None:
+    """Neither one of a client, nor an answer."""
+    async with world(desk_pdp, json_answers=json_answers) as here:
+        _, handle = here.session()
+        answer = await here.call("echo", {"text": "x" * 20_000}, handle=handle)
+
+    assert "x" * 20_000 == message_of(answer)["result"]["content"][0]["text"]
+    assert len(read) > 1
+    assert not any(read)
+
+
+async def test_over_pipes_no_large_message_is_read_in_the_loop(pdp: RunningServer, read: list[bool]) -> None:
+    """Neither one of a client, nor an answer."""
+    async with conversation(pdp, MODERN) as it:
+        answer = await it.call("read", {"path": "x" * 20_000})
+
+    assert answer["result"]["isError"] is False
+    assert len(read) > 1
+    assert not any(read)
