@@ -22,6 +22,8 @@ _CHECK: Final = "store"
 # Clocks are often set by small steps.
 _STEP_SECONDS: Final = 5.0
 _ROOM: Final = "free space on its disk"
+_CORRECT: Final = "correct the clock; until it catches up, time stands still for sessions"
+_TAKE_BACK: Final = f"{_CORRECT}; if the clock of the database was ahead, `pdp store restore` takes that back"
 # Three heartbeats of the server.
 _SILENT_SECONDS: Final = 30.0
 
@@ -54,7 +56,7 @@ def store(deployment: Deployment) -> Iterator[Finding]:
     now = deployment.clock.now().wall_at
     yield from _findings(report)
     yield from _write_findings(report, deployment, now)
-    yield from _clock_findings(report, now)
+    yield from _clock_findings(report, now, _CORRECT)
 
 
 def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
@@ -101,7 +103,7 @@ def _postgres_findings(deployment: Deployment) -> Iterator[Finding]:
     else:
         yield from step_findings(report.tables, there=report.there, begun=report.begun)
     yield from server_findings(servers, known=report.tables.known_schema, begun=report.begun)
-    yield from _clock_findings(report.tables, deployment.clock.now().wall_at)
+    yield from _clock_findings(report.tables, deployment.clock.now().wall_at, _TAKE_BACK)
     yield from lease_findings(deployment, report.deployment)
 
 
@@ -160,11 +162,10 @@ def _write_findings(report: StoreReport, deployment: Deployment, now: float) -> 
         yield problem(_CHECK, found, "its log says why; until then sessions and bundles cannot change")
 
 
-def _clock_findings(report: StoreReport, now: float) -> Iterator[Finding]:
+def _clock_findings(report: StoreReport, now: float, remedy: str) -> Iterator[Finding]:
     ahead = report.high_water_at - now
     if ahead > _STEP_SECONDS:
         found = (
             f"the clock is {ahead:.0f} seconds behind the last write of the store, at {utc_text(report.high_water_at)}"
         )
-        remedy = "correct the clock; until it catches up, time stands still for sessions"
         yield problem("clock", found, remedy)

@@ -1,6 +1,8 @@
 """Accept a database of PostgreSQL that its operators have restored, without restoring authority that was taken away.
 
-As `restoring.py` does with a file: what is live in it is revoked, unless the operator decides otherwise.
+As `restoring.py` does with a file: what is live in it is revoked, unless the operator decides otherwise. When nothing
+is live, nothing rests on a time that has not come: a high-water mark that is ahead of the clock of the database is
+taken back to that.
 """
 
 from __future__ import annotations
@@ -36,11 +38,15 @@ def accept(
             high_water_at=store.high_water_at(),
             known_schema=POSTGRES_SCHEMA_VERSION,
         )
-        now = no_earlier(now, report.high_water_at)
+        # INVARIANT: what was over by the mark is revoked as well, if the mark falls below its end.
+        now = no_earlier(now, report.high_water_at) if keep_sessions else now._replace(wall_at=store.database_at())
         reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked after it is not known"
         change = None if keep_sessions else lifecycle.revoke(now, by=BY, reason=reason)
         beyond = max(known_revision, known.read().head.revision + 1 if known else 0)
-        kept, revoked = store.replace(change, beyond=beyond, wall_at=now.wall_at, seen=store.standing())
+        seen = store.standing()
+        kept, revoked = store.replace(
+            change, beyond=beyond, wall_at=now.wall_at, seen=seen, resets_mark=not keep_sessions
+        )
         if known is not None:
             known.keep(kept)
     return Restored(backup=report, revoked=revoked, replaced=None)

@@ -34,6 +34,7 @@ from pdp.sessions.postgresfailover import (
     standing,
 )
 from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.postgreslease import DATABASE_TIME
 from pdp.sessions.postgressteps import CLOSERS_VERSION
 from pdp.sessions.sql import required
 from pdp.sessions.sqlrows import freezes_on
@@ -176,6 +177,11 @@ class SettlingStore(PostgresSessionStore):
         with self._reading():
             return str(required(self._connection.execute("SELECT id FROM deployment").get, "deployment"))
 
+    def database_at(self) -> float:
+        """Return the time of the database, unix seconds."""
+        with self._reading():
+            return float(self._connection.execute(DATABASE_TIME).get)
+
     def take(self, seen: Standing) -> None:
         """Note that all is settled up to the timeline of a server."""
         # INVARIANT: before anything is acknowledged there, all leases have a change that the server before lacks. So
@@ -232,18 +238,28 @@ class SettlingStore(PostgresSessionStore):
         return True
 
     def replace(
-        self, change: Change | None, *, beyond: int, wall_at: float, seen: Standing, again: bool = True
+        self,
+        change: Change | None,
+        *,
+        beyond: int,
+        wall_at: float,
+        seen: Standing,
+        again: bool = True,
+        resets_mark: bool = False,
     ) -> tuple[Known, tuple[Session, ...]]:
         """Go on with the state that a server has, in place of a later one; return its latest change.
 
         `change` is applied to all live sessions and returned is what it changed; unless `again`, only by the first one
         that does so on this timeline. Changes count from `beyond`, if that is higher, and what is counted of calls from
-        now on: later changes than those of the server may be known, and calls not counted.
+        now on: later changes than those of the server may be known, and calls not counted. With `resets_mark` the
+        high-water mark is `wall_at`, also if it was later: then `change` leaves nothing live that ends after `wall_at`.
         """
         with self._transaction():
             present = standing(self._connection, NOTHING)
             _require_same(seen.connection, present)
             self._advance(wall_at)
+            if resets_mark:
+                self._connection.execute("UPDATE meta SET high_water_at = ?", (wall_at,))
             applies = change is not None and (again or present.swept != present.timeline)
             written = self._apply(LIVE_SESSIONS, (), change, {}) if applies and change is not None else ()
             counted = json.loads(self._connection.execute("SELECT bundle_counted FROM meta").get)

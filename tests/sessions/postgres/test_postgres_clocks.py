@@ -12,10 +12,14 @@ import pytest
 
 from pdp.app.server import App
 from pdp.cli.operate.init import prepare
+from pdp.clock import Deadline, SystemClock, no_earlier
 from pdp.config.settings import SessionSettings
 from pdp.errors import StoreUnavailableError
+from pdp.model import Session, SessionState
 from pdp.sessions.lease import LeaseTerms
+from pdp.sessions.lifecycle import state_of
 from pdp.sessions.postgres import PostgresSessionStore
+from pdp.sessions.postgresrestoring import accept
 from pdp.sessions.postgreswatcher import PostgresWatcher
 from pdp.sessions.sharedclock import SharedClock
 from pdp.sessions.store import SessionStore
@@ -77,6 +81,40 @@ def test_a_mark_that_is_ahead_already_keeps_no_write_back(server: PostgresServer
     store.touch(wall_at=TOMORROW)
 
     assert TOMORROW == store.high_water_at()
+
+
+def test_people_take_a_mark_back_that_is_ahead(
+    server: PostgresServer, conninfo: str, store: PostgresSessionStore
+) -> None:
+    """`pdp store restore`: nothing stays live that rests on it, also not what had ended by it; and time goes on."""
+    now = SystemClock().now()
+
+    def waits(name: str, seconds: float) -> Session:
+        end = Deadline(wall_at=now.wall_at + seconds, boot_at=0.0, boot_id="another boot")
+        return make_session(name, deadline=end)
+
+    def state(session: Session) -> SessionState:
+        view = store.view(session.handle_digest)
+        return state_of(view.chain[0], no_earlier(now, view.high_water_at))
+
+    early, late, after = waits("early", 3600.0), waits("late", 2 * 86_400.0), waits("after", 3600.0)
+    store.insert(early, wall_at=now.wall_at)
+    with server.connect() as connection:
+        # As the clock of the database has had them write.
+        connection.execute("UPDATE pdp_sessions.meta SET high_water_at = %s", (TOMORROW,))
+    store.insert(late, wall_at=TOMORROW)
+    before = [state(one) for one in (early, late)]
+    accept(conninfo, now=now, keep_sessions=True)
+    kept = store.high_water_at()
+    accept(conninfo, now=now)
+    store.insert(after, wall_at=now.wall_at)
+
+    assert [SessionState.EXPIRED] * 2 == before
+    assert TOMORROW == kept
+    assert now.wall_at - 1.0 <= store.high_water_at() <= time.time() + 1.0
+    assert [SessionState.REVOKED, SessionState.REVOKED, SessionState.ACTIVE] == [
+        state(one) for one in (early, late, after)
+    ]
 
 
 @pytest.mark.parametrize("leased", [False, True])
