@@ -17,7 +17,9 @@ _ORIGINAL: Final = ("ORIGINAL_DST", 4)
 
 def examine_clusters(document: Node, names: set[str]) -> Iterator[Finding]:
     """Yield the findings about the clusters to which routes lead that are asked about."""
-    for cluster in parts(part(document, "static_resources"), "clusters"):
+    clusters = parts(part(document, "static_resources"), "clusters")
+    names = names | {inner for one in clusters if str(one.get("name")) in names for inner in _gathered(one)}
+    for cluster in clusters:
         if (name := str(cluster.get("name"))) in names:
             yield from held(f"cluster {name}", cluster, _CLUSTER_RULES, "gets what was asked about, once")
     for kind in ("TcpProxy", "UdpProxyConfig"):
@@ -45,6 +47,12 @@ def _clusters_in(value: Any) -> set[str]:  # noqa: ANN401 - any YAML value
     weighted = {str(one.get("name")) for one in parts(value, "clusters")}
     own = {value["cluster"]} if isinstance(value.get("cluster"), str) else set()
     return own | weighted | set().union(*map(_clusters_in, value.values()))
+
+
+def _gathered(cluster: Node) -> set[str]:
+    """Return the clusters of which a cluster is made."""
+    named = part(cluster, "cluster_type", "typed_config").get("clusters")
+    return {one for one in named if isinstance(one, str)} if isinstance(named, list) else set()
 
 
 def _options(cluster: Node) -> Node:

@@ -170,6 +170,18 @@ HOLES: dict[str, tuple[tuple[str, str], Level, str]] = {
         PROBLEM,
         "the agent chooses the server",
     ),
+    "a server from a header, in a cluster of clusters": (
+        (
+            f"{_GIT}{_SERVERS}",
+            (
+                f"{_GIT}      lb_policy: CLUSTER_PROVIDED\n      cluster_type:\n        name: aggregate\n"
+                f'        typed_config: {{"@type": {_TYPE}.clusters.aggregate.v3.ClusterConfig, clusters: [inner]}}\n'
+                "    - name: inner\n      type: ORIGINAL_DST\n      lb_policy: CLUSTER_PROVIDED\n"
+            ),
+        ),
+        PROBLEM,
+        "the agent chooses the server",
+    ),
     "a server from a policy": (
         (
             _SERVERS,

@@ -12,9 +12,15 @@ from pdp.doors.envoy.extauthz_pb2 import CheckResponse, DeniedResponse, Header, 
 # For the agent: which decision its answer is about.
 DECISION: Final = "x-pdp-decision"
 _OWN_HEADERS: Final = "x-pdp-"
-# By these a client can have Envoy send on a request again, or a second time at once, without asking about it again.
-_REPEATS: Final = frozenset(
-    {"x-envoy-hedge-on-per-try-timeout", "x-envoy-max-retries", "x-envoy-retry-grpc-on", "x-envoy-retry-on"}
+# By these a client can have Envoy send on a request again, a second time at once, or to another server, unasked.
+_TO_ENVOY: Final = frozenset(
+    {
+        "x-envoy-hedge-on-per-try-timeout",
+        "x-envoy-max-retries",
+        "x-envoy-original-dst-host",
+        "x-envoy-retry-grpc-on",
+        "x-envoy-retry-on",
+    }
 )
 _OVERWRITE: Final = 2
 _PERMISSION_DENIED: Final = 7
@@ -33,7 +39,7 @@ class Pass:
     def sent(self, headers: Iterable[str]) -> CheckResponse:
         """Return the answer for a request with headers of these names. Those of ours are not sent on."""
         # Envoy removes after it has set: the token takes the place of what the agent says there.
-        never = _REPEATS if self.token else _REPEATS | {HEADER}
+        never = _TO_ENVOY if self.token else _TO_ENVOY | {HEADER}
         own = sorted(name for name in headers if name.startswith(_OWN_HEADERS) or name in never)
         response = CheckResponse(
             ok_response=OkResponse(

@@ -407,12 +407,13 @@ def test_nothing_besides_the_message_names_another_server(envoy: Asker, target: 
     assert [] == envoy.ran
 
 
-def test_a_call_is_sent_on_once(envoy: Asker) -> None:
-    """Without the headers by which a client can have Envoy repeat it."""
-    repeats = ["x-envoy-hedge-on-per-try-timeout", "x-envoy-max-retries", "x-envoy-retry-grpc-on", "x-envoy-retry-on"]
-    told = envoy.http("POST", "/mcp", call("note"), dict.fromkeys(repeats, "5xx"))
+def test_a_call_is_sent_on_once_and_to_the_server(envoy: Asker) -> None:
+    """Without the headers by which a client can have Envoy repeat it, or choose where it goes."""
+    names = [f"x-envoy-{name}" for name in ("hedge-on-per-try-timeout", "max-retries", "original-dst-host")]
+    names += ["x-envoy-retry-grpc-on", "x-envoy-retry-on"]
+    told = envoy.http("POST", "/mcp", call("note"), dict.fromkeys(names, "5xx"))
 
-    assert (*repeats, "x-pdp-session") == told.removed
+    assert (*names, "x-pdp-session") == told.removed
 
 
 def test_a_body_that_is_not_shown_is_refused(envoy: Asker) -> None:

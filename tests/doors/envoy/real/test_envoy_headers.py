@@ -8,7 +8,8 @@ import pytest
 
 from pdp.testing.inprocess import RunningServer
 from tests.doors.envoy.asker import call, door, opened
-from tests.doors.envoy.real.world import Backend, running_envoy
+from tests.doors.envoy.real.world import MCP, Backend, running_envoy
+from tests.machinery.envoyholes import HOLES
 
 pytestmark = pytest.mark.doors
 
@@ -41,3 +42,25 @@ def test_a_header_that_envoy_shows_as_another_is_not_sent_on(server: RunningServ
     backend.close()
 
     assert {name: is_sent_on for name, (_, _, is_sent_on) in REPEATED.items()} == reached
+
+
+def test_an_agent_cannot_name_the_server(server: RunningServer, tmp_path: Path) -> None:
+    """Not even where a cluster takes it from a header, which the doctor finds: what was allowed went to any server."""
+    backend, other = Backend(), Backend()
+    old, new = HOLES["a server from a header"][0]
+    changes = {**MCP, old.replace("9000", str(backend.port)): new}
+    with (
+        door(server) as asker,
+        running_envoy(
+            tmp_path, door=int(asker.address.rpartition(":")[2]), backend=backend.port, changes=changes
+        ) as envoy,
+    ):
+        headers = {"x-pdp-session": opened(server)[1], "content-type": "application/json"}
+        said = envoy.send(
+            "POST", "/mcp", call("note"), {**headers, "x-envoy-original-dst-host": f"127.0.0.1:{other.port}"}
+        )
+    backend.close()
+    other.close()
+
+    assert 503 == said.status
+    assert [] == other.got
