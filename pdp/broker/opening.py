@@ -88,7 +88,11 @@ def opened_vault(folder: Path, observe: Callable[[Event], None]) -> Iterator[Vau
 def opened_people(folder: Path, vault: Vault, observe: Callable[[Event], None]) -> Iterator[People]:
     """Provide what opens connections of people in the broker's folder."""
     with closing(Consents(folder / _STORE)) as consents:
-        yield People(vault, consents, observe, SystemClock())
+        people = People(vault, consents, observe, SystemClock())
+        try:
+            yield people
+        finally:
+            people.settle()
 
 
 @contextmanager

@@ -104,7 +104,13 @@ def assembled(
         )
         issuer = Issuer(vault)
         sweeper = Sweeper(checkouts, vault, issuer, observe=record.event, wall=wall)
-        sweeps = opened.enter_context(Repeater("broker-sweep", sweeper.turn, every=_SWEEP_SECONDS))
+
+        def turn() -> None:
+            if people is not None:
+                people.settle()
+            sweeper.turn()
+
+        sweeps = opened.enter_context(Repeater("broker-sweep", turn, every=_SWEEP_SECONDS))
         maker = Maker(
             admission,
             checkouts,

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs
 
 import pytest
 
+from pdp.broker.oauth import people
 from pdp.broker.oauth.tokens import AccessTokens
 from pdp.broker.words import (
     Attempt,
@@ -24,7 +25,7 @@ from pdp.broker.words import (
     TokensUnavailableError,
     UnknownConnectionError,
 )
-from pdp.errors import PDPError
+from pdp.errors import PDPError, StoreUnavailableError
 from tests.broker.consented import NOW, Desk, Site
 from tests.broker.vaults import BY
 from tests.broker.worlds import Upstream, upstream_here
@@ -255,6 +256,43 @@ def test_a_refresh_that_was_cut_off(
 
     assert opens == bool(desk.sent)
     desk.close()
+
+
+@pytest.mark.parametrize("grace", [0.0, 30.0])
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_one_broker_could_not_store_is_lost_to_no_other(
+    there: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: float, *, dies: bool
+) -> None:
+    """Another one waits and sends nothing, until it is stored; only when its process is dead, the person is asked."""
+    with closing(Desk(tmp_path, there, grace_seconds=grace)) as desk, closing(Site(tmp_path, desk.clock)) as other:
+        desk.clock.advance(70)
+        monkeypatch.setattr(people, "_WAIT_SECONDS", 0.0)
+        with monkeypatch.context() as full:
+            full.setattr(desk.vault, "put", no_room)
+            with pytest.raises(StoreUnavailableError):
+                desk.open()
+            desk.people.settle()
+            assert "access-0" == other.open()
+        desk.clock.advance(31)
+        with pytest.raises(TokensUnavailableError, match="it is being refreshed"):
+            other.open()
+        assert (ConsentState.REFRESHING, ["refresh-0"]) == (desk.consents.of("alices").state, desk.sent)
+
+        if dies:
+            # As the end of its process does.
+            desk.people._unstored.popitem()[1].alone.close()
+            with pytest.raises(NeedsPersonError, match=CUT_OFF):
+                other.open()
+        else:
+            desk.people.settle()
+            assert "access-1" == other.open()
+            assert ConsentState.CONNECTED is desk.consents.of("alices").state
+        assert ["refresh-0"] == desk.sent
+
+
+def no_room(*_: object, **__: object) -> NoReturn:
+    """Fail as on a full disk."""
+    raise StoreUnavailableError("the disk is full")
 
 
 @pytest.mark.parametrize("grace", [0.0, 30.0])

@@ -12,8 +12,9 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from pdp.broker.oauth.ending import refused_ones_ended
 from pdp.broker.oauth.granting import refresh
@@ -52,6 +53,13 @@ _USE_SECONDS: Final = 60.0
 _BY: Final = "refresh"
 
 
+class _Brought(NamedTuple):
+    """Tokens that are not stored yet, and what gives the lock of their connection back when it ends."""
+
+    tokens: Secret
+    alone: ExitStack
+
+
 class People:
     """Opens people's connections as access tokens. Safe for threads and for several processes.
 
@@ -70,7 +78,7 @@ class People:
         self._vault, self.consents, self._observe, self._clock = vault, consents, observe, clock
         self.share, self._roots = share, Roots()
         # What refreshes brought, by connection, until it is stored: it is there once.
-        self._unstored: dict[str, Secret] = {}
+        self._unstored: dict[str, _Brought] = {}
 
     def add(self, connection: Connection, tokens: bytes, *, account: str) -> Connection:
         """Keep the connection that a person just made, in the place of their former one of its kind. Return it."""
@@ -109,10 +117,10 @@ class People:
 
     def _another(self, connection: Connection, pair: TokenPair, *, good: bool) -> TokenPair:
         """Return young tokens, or the present ones while these are `good` and there are no others now."""
-        with self.consents.locked(connection.id, wait_seconds=0.0 if good else _WAIT_SECONDS) as alone:
-            if alone:
+        with ExitStack() as alone:
+            if self._has_lock(connection, alone, wait_seconds=0.0 if good else _WAIT_SECONDS):
                 try:
-                    return self._refreshed(connection.id)
+                    return self._refreshed(connection.id, alone)
                 except (TokenRefusedError, TokensUnavailableError) as error:
                     if isinstance(error, NeedsPersonError) or not good:
                         raise
@@ -120,13 +128,28 @@ class People:
             raise TokensUnavailableError(f"no access token for `{connection.id}`: it is being refreshed")
         return pair
 
-    def _refreshed(self, connection_id: str) -> TokenPair:
-        """Return young tokens, and get them unless another process just did. For who has the lock."""
+    def settle(self) -> None:
+        """Store what refreshes brought and could not be stored, where that can be done now. Never raises."""
+        for connection_id in tuple(self._unstored):
+            with suppress(PDPError), ExitStack() as alone:
+                self._has_lock(self._vault.connection(connection_id), alone, wait_seconds=0.0)
+
+    def _has_lock(self, connection: Connection, alone: ExitStack, *, wait_seconds: float) -> bool:
+        """Say whether this thread alone may refresh a connection until `alone` ends. What is not stored yet is stored.
+
+        Raise `UnavailableError` when that cannot be done.
+        """
+        brought = self._unstored.pop(connection.id, None)
+        if brought is None:
+            return alone.enter_context(self.consents.locked(connection.id, wait_seconds=wait_seconds))
+        alone.enter_context(brought.alone)
+        self._stored(connection, brought.tokens, alone)
+        return True
+
+    def _refreshed(self, connection_id: str, alone: ExitStack) -> TokenPair:
+        """Return young tokens, and get them unless another process just did. `alone` holds the lock."""
         connection, consent = self._vault.connection(connection_id), self.consents.of(connection_id)
         _require_usable(connection, consent)
-        if connection_id in self._unstored:
-            self._stored(connection)
-            return self._refreshed(connection_id)
         pair, now = TokenPair.unpacked(self._vault.open(connection)), self._clock.now()
         if not pair.is_old(now):
             return pair
@@ -140,7 +163,7 @@ class People:
         self.consents.begin(connection_id, attempt)
         # It can have been disconnected meanwhile.
         _require_usable(connection, self.consents.of(connection_id))
-        return self._exchanged(connection, secret, pair.refresh, now)
+        return self._exchanged(connection, secret, pair.refresh, now, alone)
 
     def _attempt(self, connection: Connection, consent: Consent, version: int, now: Instant) -> Attempt:
         """Return the next try to refresh. Raise `NeedsPersonError` when one was cut off and must not be repeated."""
@@ -158,7 +181,9 @@ class People:
             raise NeedsPersonError(f"`{connection.id}` must be connected again: its client is no longer the same")
         return client
 
-    def _exchanged(self, connection: Connection, secret: Secret, token: Secret, now: Instant) -> TokenPair:
+    def _exchanged(
+        self, connection: Connection, secret: Secret, token: Secret, now: Instant, alone: ExitStack
+    ) -> TokenPair:
         """Return what the provider gives for a refresh token, once it is stored."""
         source = source_of(connection)
         try:
@@ -167,7 +192,7 @@ class People:
                 packed = TokenPair.of(got, asked=now, share=self.share(), former=token).packed()
         except AnswerLostError:
             # Either it may be repeated, at once, or it is lost.
-            return self._refreshed(connection.id)
+            return self._refreshed(connection.id, alone)
         except NeedsPersonError as error:
             present = TokenPair.unpacked(self._vault.open(self._vault.connection(connection.id)))
             if present.access.version != token.version:
@@ -178,17 +203,16 @@ class People:
             # The refresh token was not used.
             self.consents.settle(connection.id, ConsentState.CONNECTED, paused_until=now.wall_at + _PAUSE_SECONDS)
             raise _named(error, connection) from None
-        self._unstored[connection.id] = Secret(packed)
-        return self._stored(connection)
+        return self._stored(connection, Secret(packed), alone)
 
-    def _stored(self, connection: Connection) -> TokenPair:
+    def _stored(self, connection: Connection, brought: Secret, alone: ExitStack) -> TokenPair:
         """Store what a refresh brought, and return it. While that cannot be done, it is kept for the next try."""
-        brought = self._unstored.pop(connection.id)
         try:
             version = self._vault.put(connection.id, brought.reveal(), by=_BY).version
             self.consents.settle(connection.id, ConsentState.CONNECTED)
         except UnavailableError:
-            self._unstored[connection.id] = brought
+            # INVARIANT: with the lock. Who gets that, and finds a refresh that has begun, takes it for cut off.
+            self._unstored[connection.id] = _Brought(brought, alone.pop_all())
             raise
         self._tell(EventKind.CONNECTION_REFRESHED, connection, version=str(version))
         return TokenPair.unpacked(Secret(brought.reveal(), version=version))
