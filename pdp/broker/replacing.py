@@ -9,14 +9,13 @@ import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pdp.broker.checkouts.issuing import server_of
+from pdp.broker.checkouts.issuing import joined_passwords, present_password, server_of
 from pdp.broker.checkouts.sweeping import Sweeper
 from pdp.broker.checkouts.words import Checkout, Outcome
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.vault import Vault
 from pdp.broker.words import Connection, DatabaseUnavailableError, Secret, SecretVersion
-from pdp.errors import PDPError
 
 _PASSWORD_BYTES = 32
 
@@ -89,11 +88,16 @@ class Replacing:
 def renew_password(vault: Vault, connection: Connection, *, by: str) -> SecretVersion:
     """Give the broker's role in a database another password, store it, and return what is known of it.
 
-    Whoever is in by the former one is put out. When the process dies in the middle, the database can have a password
-    that nobody has: then an operator sets one there, and stores it. Raise `PDPError` when the former one counts on.
+    Whoever is in by the former one is put out. Both are stored before the database is asked, and are tried in turn
+    until it is certain which one counts: whatever fails on the way, the broker gets in. Raise `PDPError` when it is not
+    done: then call it again.
     """
-    former = vault.open(connection)
+    former = present_password(connection, vault.open(connection))
+    if not server_of(connection, former).lets_in():
+        raise DatabaseUnavailableError("the database does not answer, or does not let the broker in: see its log")
     fresh = Secret(secrets.token_urlsafe(_PASSWORD_BYTES).encode())
+    # INVARIANT: the one that counts is among those that are stored, whatever fails from here on.
+    vault.put(connection.id, joined_passwords(fresh, former), by=by)
     now = server_of(connection, fresh)
     try:
         server_of(connection, former).take_password(fresh)
@@ -101,10 +105,5 @@ def renew_password(vault: Vault, connection: Connection, *, by: str) -> SecretVe
         # Only its answer may have been lost.
         if not now.lets_in():
             raise
-    try:
-        stored = vault.put(connection.id, fresh.reveal(), by=by)
-    except PDPError:
-        now.take_password(former)
-        raise
     now.end_others()
-    return stored
+    return vault.put(connection.id, fresh.reveal(), by=by)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # What is kept of a token begins with whether its provider said that it is active.
 _KNOWN, _UNKNOWN = b"+", b"-"
+# No password of PostgreSQL holds it.
+_BETWEEN: Final = b"\0"
 _NO_SCOPE: Final = (
     "the call names no scope, and a credential without one could do anything: see `connection` in overlays"
 )
@@ -195,8 +197,24 @@ def login_seconds(source: LoginSource | None) -> float:
     return float(source.seconds) if source else float("inf")
 
 
-def server_of(connection: Connection, password: Secret) -> Server:
+def joined_passwords(*passwords: Secret) -> bytes:
+    """Return several passwords as one secret: it is not known yet which of them counts."""
+    return _BETWEEN.join(one.reveal() for one in passwords)
+
+
+def present_password(connection: Connection, secret: Secret) -> Secret:
+    """Return the password that a server takes, of several in a secret. Raise what asking it raises."""
+    found = [Secret(one, version=secret.version) for one in secret.reveal().split(_BETWEEN)]
+    taken = (one for one in found[:-1] if _server(connection, one).lets_in())
+    return next(taken, found[-1])
+
+
+def server_of(connection: Connection, secret: Secret) -> Server:
     """Return the server of a connection that makes logins. Raise `ConfigurationError` without its library."""
+    return _server(connection, present_password(connection, secret))
+
+
+def _server(connection: Connection, password: Secret) -> Server:
     try:
         # Only a connection that makes logins needs psycopg.
         from pdp.broker.checkouts.postgres import Server  # noqa: PLC0415 - as above

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -22,7 +22,7 @@ from pdp.broker.checkouts.making import GRACE_SECONDS
 from pdp.broker.checkouts.postgres import PREFIX, Server
 from pdp.broker.replacing import renew_password
 from pdp.broker.vault import Vault
-from pdp.broker.words import DatabaseRefusedError, DatabaseUnavailableError, Secret
+from pdp.broker.words import DatabaseRefusedError, DatabaseUnavailableError, Secret, SecretVersion
 from pdp.calltokens.checkouts import Credential
 from pdp.errors import ConflictError
 from tests.broker.real.postgresserver import (
@@ -42,14 +42,17 @@ pytestmark = pytest.mark.credentials
 
 
 class Full:
-    """A vault that stores nothing more."""
+    """A vault that stores only so much more."""
 
-    def __init__(self, vault: Vault) -> None:
-        self.open = vault.open
+    def __init__(self, vault: Vault, more: int) -> None:
+        self.open, self._vault, self._more = vault.open, vault, more
 
-    def put(self, *_: object, **__: object) -> None:
-        """Refuse."""
-        raise ConflictError("another process was faster")
+    def put(self, id_: str, secret: bytes, *, by: str) -> SecretVersion:
+        """Refuse what is too much."""
+        if not self._more:
+            raise ConflictError("another process was faster")
+        self._more -= 1
+        return self._vault.put(id_, secret, by=by)
 
 
 @pytest.fixture(scope="module", params=[16, 18])
@@ -260,7 +263,7 @@ def test_a_leaked_password_is_replaced(postgres: PostgresServer, here: Till) -> 
     """Nobody has seen the other one; whoever is in by the former one is out, and logins are made as before."""
     thief = postgres.connected("app", BROKER, BROKERS_PASSWORD)
     try:
-        assert 2 == renew_password(here.vault, here.vault.connection("app"), by=BY).version
+        assert 3 == renew_password(here.vault, here.vault.connection("app"), by=BY).version
 
         with pytest.raises(psycopg.errors.AdminShutdown):
             thief.execute("SELECT 1")
@@ -275,14 +278,34 @@ def test_a_leaked_password_is_replaced(postgres: PostgresServer, here: Till) -> 
         postgres.asked(f"ALTER ROLE {BROKER} PASSWORD '{BROKERS_PASSWORD}'")
 
 
-def test_a_password_that_cannot_be_stored_is_taken_back(postgres: PostgresServer, here: Till) -> None:
-    """The former one counts on, in the database as in the store."""
-    with pytest.raises(ConflictError):
-        renew_password(Full(here.vault), here.vault.connection("app"), by=BY)  # type: ignore[arg-type]  # a stand-in
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_password_that_cannot_be_stored_locks_nobody_out(
+    postgres: PostgresServer, here: Till, monkeypatch: pytest.MonkeyPatch, more: int, asked: int
+) -> None:
+    """Whichever counts in the database is in the store, also when the database is away once it was `asked`."""
+    take, full, times = Server.take_password, cast("Vault", Full(here.vault, more)), iter(range(asked))
 
-    here.ask()
-    here.end_session()
-    assert (["revoked"], []) == (here.outcomes, postgres.roles)
+    def taking(server: Server, password: Secret) -> None:
+        if next(times, None) is None:
+            raise DatabaseUnavailableError("away")
+        take(server, password)
+
+    try:
+        with monkeypatch.context() as away:
+            away.setattr(Server, "take_password", taking)
+            with pytest.raises((ConflictError, DatabaseUnavailableError)):
+                renew_password(full, here.vault.connection("app"), by=BY)
+
+        here.ask()
+        here.end_session()
+        assert (["revoked"], []) == (here.outcomes, postgres.roles)
+        renew_password(here.vault, here.vault.connection("app"), by=BY)
+        assert b"\0" not in here.vault.open(here.vault.connection("app")).reveal()
+        here.ask()
+    finally:
+        here.end_session()
+        postgres.asked(f"ALTER ROLE {BROKER} PASSWORD '{BROKERS_PASSWORD}'")
 
 
 @contextmanager
