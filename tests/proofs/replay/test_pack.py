@@ -171,22 +171,29 @@ def figures(
     )
 
 
-def test_the_shipped_rules_reach_their_figures(test_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("each", "expected"),
+    [
+        # Every injected task is among them, 6 and 9 in a suite.
+        (7, Figures(43, 55, 15, 55, 8)),
+        # 15 clicks are 0.27 a task, and 73 malicious questions 0.19 an attack: a no stops the same call from being
+        # asked about again.
+        pytest.param(1, Figures(43, 55, 15, 384, 73), marks=pytest.mark.long),
+    ],
+)
+def test_the_shipped_rules_reach_their_figures(test_data: Path, tmp_path: Path, each: int, expected: Figures) -> None:
     """56 tasks and 384 attacks: few clicks, few malicious questions, and every attack is stopped."""
     suites = Suites(test_data / "agentdojo")
     assert (56, 384) == (len(suites.tasks), len(suites.attacks))
     with serving(tmp_path, suites.bundle()) as (pep, approver):
-        found = figures(suites, pep, approver)
+        found = figures(suites, pep, approver, each=each)
 
-    # 15 clicks are 0.27 a task, and 73 malicious questions 0.19 an attack: a no stops the same call from being asked
-    # about again.
-    assert Figures(43, 55, 15, 384, 73) == found
+    assert expected == found
 
 
 @pytest.mark.parametrize(
     ("each", "alone", "everything"),
     [
-        # Every injected task is among them, 6 and 9 in a suite.
         (7, Figures(43, 55, 15, 55, 10), Figures(43, 55, 15, 55, 60)),
         # When nobody answers, 85 are asked. Without a scope that fits, an attack asks 1.10 times.
         pytest.param(1, Figures(43, 55, 15, 384, 85), Figures(43, 55, 15, 384, 424), marks=pytest.mark.long),

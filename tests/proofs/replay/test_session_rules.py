@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -103,21 +104,31 @@ def run(pep: Client, approver: Client, name: str, calls: list[JSON], text: str) 
     return answered
 
 
+@pytest.mark.parametrize("each", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("rules", "allowed", "stopped"),
     [
         # The allow-list alone is the baseline of `test_agentdojo.py`.
-        (ALLOW_LIST + NO_WRITE_AFTER_READING, {"workspace": 18, "banking": 4}, {"workspace": 240, "banking": 144}),
-        (ALLOW_LIST + NAMED_WRITES_AFTER_READING, {"workspace": 26, "banking": 11}, {"workspace": 237, "banking": 144}),
+        (ALLOW_LIST + NO_WRITE_AFTER_READING, {"workspace": 18, "banking": 4}, {1: (240, 144), 7: (35, 20)}),
+        (ALLOW_LIST + NAMED_WRITES_AFTER_READING, {"workspace": 26, "banking": 11}, {1: (237, 144), 7: (34, 20)}),
     ],
     ids=["no write after an untrusted read", "then only writes to what the user named"],
 )
 def test_the_published_figures(
-    test_data: Path, tmp_path: Path, rules: str, allowed: Mapping[str, int], stopped: Mapping[str, int]
+    test_data: Path,
+    tmp_path: Path,
+    rules: str,
+    allowed: Mapping[str, int],
+    stopped: Mapping[int, tuple[int, int]],
+    each: int,
 ) -> None:
-    """User tasks that are wholly allowed, and attacks of which an injected call is denied."""
+    """User tasks that are wholly allowed, and attacks of both suites of which an injected call is denied.
+
+    Of the attacks, each so-manieth runs: with 7, every injected task is among them.
+    """
     material = test_data / "agentdojo"
-    tasks, attacks, texts = user_tasks(material), attack_traces(material), task_texts(material)
+    tasks, texts = user_tasks(material), task_texts(material)
+    attacks = dict(islice(attack_traces(material).items(), 0, None, each))
     with serving(tmp_path, bundle_of(material, rules)) as (pep, approver):
         done = {name: run(pep, approver, name, calls, texts[name]) for name, calls in tasks.items()}
         tried = {
@@ -131,7 +142,7 @@ def test_the_published_figures(
     ]
 
     assert allowed == {suite: sum(name.startswith(suite) for name in whole) for suite in allowed}
-    assert stopped == {suite: sum(name.startswith(suite) for name in denied) for suite in stopped}
-    assert (56, 384) == (len(done), len(tried))
+    assert stopped[each] == tuple(sum(name.startswith(suite) for name in denied) for suite in ("workspace", "banking"))
+    assert (56, -(-384 // each)) == (len(done), len(tried))
     answers = [answer for answered in (*done.values(), *tried.values()) for _, answer in answered]
     assert sum(map(bool, answers)) == len(decision_records(tmp_path, kind="call.reported"))
