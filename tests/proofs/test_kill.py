@@ -54,8 +54,8 @@ class Progress:
 @pytest.mark.parametrize(
     ("durability", "kills"),
     [
-        ("written", 20),
-        ("durable", 3),
+        ("written", 6),
+        ("durable", 2),
         # A thousand in all.
         pytest.param("written", 800, marks=pytest.mark.long),
         pytest.param("durable", 200, marks=pytest.mark.long),

@@ -139,8 +139,8 @@ class Work:
 @pytest.mark.parametrize(
     ("calls", "kills", "pauses", "many"),
     [
-        (60, 3, (0.1, 1.0), 1),
-        (60, 3, (0.1, 1.0), 20),
+        (60, 2, (0.1, 1.0), 1),
+        (60, 1, (0.1, 1.0), 20),
         # A server whose worker ends six times soon after its start stops: workers here serve for more than ten seconds.
         pytest.param(3200, 40, (12.0, 13.0), 1, marks=pytest.mark.long),
         pytest.param(3200, 40, (12.0, 13.0), 200, marks=pytest.mark.long),
