@@ -26,7 +26,7 @@ from tests.proofs.fuzz.table import CORPUS, CRASHES, TARGETS, corpus, target
 from tests.proofs.fuzz.targets import http2, key
 
 MOST_BYTES = 256 * 1024
-SECONDS = 4
+SECONDS = 2
 LONG_SECONDS = 3600
 PATIENCE = 30.0
 
