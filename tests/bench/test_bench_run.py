@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import pytest
+from click.exceptions import Exit
 from click.testing import CliRunner
 
 from pdp.bench import Effort, Measurement, Plan, Result, Shape, WrongAnswerError, planned, read_result, run
@@ -53,6 +54,8 @@ from pdp.testing.inprocess import write_folder
 SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH, *CLIENT_SHAPES)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL, FULL_LOOP]
 SETUPS = (*EVERY_SERVER[1:], LOOP_TLS, DOOR, MCP_DOOR, BROKER)
+# `make bench-check` measures the other two of this server's own, and `server` below is one of them.
+NEEDED = (FULL_LOOP, LOOP_TLS, DOOR, MCP_DOOR, BROKER)
 EMPTY = Result(at="", yardstick="", machine={}, effort="", workload="", remarks=(), findings=())
 
 
@@ -71,9 +74,18 @@ def measure(target: Target, shape: Shape, workload: Workload, misses: float = AL
     return measured(target, measurement, workload, seconds=0.01)
 
 
+@pytest.fixture(scope="module")
+def impostor() -> Iterator[Target]:
+    """Run the empty handler, and take what it answers for the answers of a decision point."""
+    with empty_handler(generated_workload(), None) as target:
+        yield replace(target, dialect=PDPDialect(("pdps_" + "x" * 43,), "any"))
+
+
 @pytest.mark.timeout(600)
-def test_every_server_is_measured_in_every_shape() -> None:
+@pytest.mark.parametrize("setups", [NEEDED, pytest.param(SETUPS, marks=pytest.mark.long)], ids=["most", "all"])
+def test_every_server_is_measured_in_every_shape(setups: tuple[str, ...]) -> None:
     """A run has figures for each server, in each round, whichever way it is asked."""
+    left_out = set(SETUPS) - set(setups)
     told: list[tuple[int, int]] = []
     workload = generated_workload()
 
@@ -83,14 +95,13 @@ def test_every_server_is_measured_in_every_shape() -> None:
             effort=Effort(rounds=1, seconds=0.01),
             # Few questions are asked before each measurement, one of them denied: there are hundreds of measurements.
             workload=replace(workload, repeated=workload.repeated[:4]),
-            setups=SETUPS,
+            setups=setups,
         ),
         lambda _, done, total: told.append((done, total)),
     )
 
-    assert {
-        "in process, hits": [LOOP, BARE, OBSERVED],
-        "in process, 50% misses": [LOOP, BARE, OBSERVED],
+    # In process, each way of deciding is measured whatever is served.
+    served = {
         "unary, hits, 2 at a time": [*EVERY_SERVER, DOOR],
         "unary, 50% misses, 2 at a time": [*EVERY_SERVER, DOOR],
         "unary, hits, 200 calls/s": [*EVERY_SERVER, DOOR],
@@ -104,6 +115,11 @@ def test_every_server_is_measured_in_every_shape() -> None:
         "client by itself, hits, 2 at a time": EVERY_SERVER[1:],
         "client together, hits, 2 at a time": EVERY_SERVER[1:],
         "batch of 50, hits, 1 at a time": EVERY_SERVER,
+    }
+    assert {
+        "in process, hits": [LOOP, BARE, OBSERVED],
+        "in process, 50% misses": [LOOP, BARE, OBSERVED],
+        **{title: [name for name in names if name not in left_out] for title, names in served.items()},
     } == {one.title: list(one.rounds) for one in result.findings}
     assert {1} == {len(rounds) for one in result.findings for rounds in one.rounds.values()}
     assert all(figures.cpu > 0 for one in result.findings for rounds in one.rounds.values() for figures in rounds)
@@ -123,14 +139,10 @@ def test_a_wrong_answer_ends_the_run(server: Target, shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("shape", SERVED)
-def test_a_server_that_always_allows_is_found_out(shape: Shape) -> None:
+def test_a_server_that_always_allows_is_found_out(impostor: Target, shape: Shape) -> None:
     """What the empty handler answers is fast and wrong, and no measurement of a decision point takes it."""
-    workload = generated_workload()
-    with empty_handler(workload, None) as target:
-        impostor = replace(target, dialect=PDPDialect(("pdps_" + "x" * 43,), "any"))
-
-        with pytest.raises(WrongAnswerError):
-            measure(impostor, shape, workload)
+    with pytest.raises(WrongAnswerError):
+        measure(impostor, shape, generated_workload())
 
 
 def test_an_answer_about_other_arguments_ends_the_run(server: Target) -> None:
@@ -230,27 +242,26 @@ def test_a_question_larger_than_a_window_is_asked_whole() -> None:
     assert figures.rate > 0
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with tiny measurements of unary calls."""
+def test_the_command_measures_compares_and_fails_on_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run is kept in a file, and beside a baseline that was a hundred times as good the same figures exit with 1."""
+    file, baseline = tmp_path / "result.json", tmp_path / "baseline.json"
     tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--setup", RECORDED, "--concurrency", "16"]
-    command = [sys.executable, "-m", "pdp.cli", "bench", "--short", *tiny, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+    words = [sys.executable, "-m", "pdp.cli", "bench", "--short", *tiny, "--json", str(file)]
 
-
-def test_the_command_measures_compares_and_fails_on_a_regression(tmp_path: Path) -> None:
-    """A run is kept in a file, and beside a baseline that was a hundred times as good the next one exits with 1."""
-    file = tmp_path / "result.json"
-
-    measured = bench("--json", str(file))
+    measured = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
 
     content = json.loads(file.read_bytes())
     for figures in content["findings"][0]["rounds"][RECORDED]:
         figures["cpu"] /= 100
-    file.write_text(json.dumps(content), encoding="utf-8")
-    worse = bench("--compare", str(file), "--bound", "10")
-    assert (0, 1) == (measured.returncode, worse.returncode)
+    baseline.write_text(json.dumps(content), encoding="utf-8")
+    compared = {"short": True, "baseline": str(baseline), "bound": 10.0, "measuring": lambda *_: read_result(file)}
+    with pytest.raises(Exit) as worse:
+        click.Context(command).invoke(command, **compared)
+    assert (0, 1) == (measured.returncode, worse.value.exit_code)
     assert "unary, hits, 16 at a time  tracing off" in measured.stdout
-    assert "regressed: tracing off, unary, hits, 16 at a time: cpu is worse by" in worse.stderr
+    assert "regressed: tracing off, unary, hits, 16 at a time: cpu is worse by" in capsys.readouterr().err
 
 
 def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
