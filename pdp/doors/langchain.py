@@ -97,9 +97,9 @@ def _content(result: Returned) -> object:
 
 
 def _with_content(result: ToolMessage, content: object) -> ToolMessage:
-    # Without the artifact: what the tool returned beside the content is not redacted.
-    changed = content["content"] if isinstance(content, dict) else content
-    return result.model_copy(update={"content": changed, "artifact": None})
+    # Without the artifact and the like: what the tool returned beside the content is not redacted.
+    changed: Any = content["content"] if isinstance(content, dict) else content
+    return ToolMessage(content=changed, name=result.name, tool_call_id=result.tool_call_id, status=result.status)
 
 
 def _failed(result: Returned) -> bool:

@@ -144,6 +144,25 @@ OBLIGED: Any = [
 ]
 
 
+def test_of_a_redacted_message_only_the_content_is_left() -> None:
+    """A tool that returns a message of its own may say more beside it."""
+    email = "ann@example.com"
+    beside: Any = {"artifact": email, "id": email, "additional_kwargs": {"x": email}, "response_metadata": {"x": email}}
+    returned = ToolMessage(f'[{{"email": "{email}"}}]', tool_call_id="call_0", **beside)
+
+    with example("python langchain") as (_, session, server):
+        obliged(server, redact_result={"fields": ["[].email"]})
+        agent = create_agent(
+            ScriptedModel(messages=_messages([Step()])),
+            [_tool(Step().name, CountedTools(returns=returned))],
+            middleware=[PDPMiddleware(Door(session, MAPPED))],
+        )
+        (shown,) = [one for one in agent.invoke(_ASK)["messages"] if isinstance(one, ToolMessage)]
+
+        assert '[{"email": "[redacted]"}]' == shown.content
+        assert email not in str(shown.model_dump())
+
+
 @pytest.mark.parametrize(("obligations", "told"), OBLIGED)
 def test_an_interrupt_tells_no_more_than_a_result(obligations: Any, told: str) -> None:
     """Where it would, the call has failed; otherwise the run pauses, and nothing is reported."""
