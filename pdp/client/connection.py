@@ -303,7 +303,9 @@ def _token_in(path: Path) -> str:
     return _checked_token(_read(path).decode("ascii", "replace").strip(), where=f" in `{path}`")
 
 
-def _checked_token(token: str, *, where: str = "") -> str:
+def _checked_token(token: object, *, where: str = "") -> str:
+    if not isinstance(token, str):
+        raise ConfigurationError(f"the token{where} is no text")
     if not _TOKEN.fullmatch(token):
         raise ConfigurationError(f"the token{where} is empty or holds characters other than visible ASCII")
     return token

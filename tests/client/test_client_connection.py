@@ -94,6 +94,15 @@ def test_a_malformed_token_is_refused(token: str) -> None:
         Client(token=token)
 
 
+@pytest.mark.parametrize("token", [None, b"sesame"], ids=repr)
+def test_a_token_that_is_no_text_is_refused(address: str, token: Any) -> None:
+    """Such as that of a function that found none: in our words, whatever is called."""
+    with Client(address, token=lambda: token, plaintext=True) as client:
+        with pytest.raises(ConfigurationError, match="the token is no text"):
+            client.get_caller()
+        assert "the token is no text" in client.authorize("pdps_x", "files", "read").error
+
+
 def test_a_token_comes_from_a_function(server: ScriptedServer, address: str) -> None:
     """Each call presents the one that the function returns then; a call without a valid one is denied, and not sent."""
     tokens = iter([TOKEN, "another", "two words"])
