@@ -63,6 +63,27 @@ def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
     return answer
 
 
+async def completed(work: Awaitable[object]) -> None:
+    """Wait until `work` is done, however often this task is cancelled meanwhile.
+
+    The scopes of anyio cancel a task again each time that it waits.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        task.result()
+        return
+    if not task.cancelled():
+        # It counts as seen, so that the loop does not tell of it.
+        task.exception()
+    raise cancelled
+
+
 async def turn() -> None:
     """Let the other tasks that are ready go first."""
     await asyncio.sleep(0)

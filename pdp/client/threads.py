@@ -53,6 +53,10 @@ def closable(call: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def completed(work: object) -> None:
+    """Do nothing: what a thread calls is done, and no other thread cancels it."""
+
+
 def turn() -> None:
     """Do nothing: no other thread waits for this one."""
 

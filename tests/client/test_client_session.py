@@ -231,6 +231,36 @@ def test_a_cancelled_task_ends_its_session(server: ScriptedServer, address: str)
     assert _methods(server) == ["RequestSession", "EndSession"]
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_task_that_is_cancelled_again_and_again_ends_its_session(
+    server: ScriptedServer, address: str, *, ends: bool
+) -> None:
+    """As a scope of anyio does it, each time that the task waits."""
+    Life(server)
+    if not ends:
+        server.scripts["EndSession"] = lambda _, context: context.abort(grpc.StatusCode.INTERNAL, "broken")
+
+    async def run() -> None:
+        inside = asyncio.Event()
+
+        async def hold(client: AsyncClient) -> None:
+            async with client.session(**WANTED):
+                inside.set()
+                await asyncio.Event().wait()
+
+        async with AsyncClient(address) as client:
+            task = asyncio.create_task(hold(client))
+            await asyncio.wait_for(inside.wait(), PATIENCE)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+
+    asyncio.run(run())
+
+    assert _methods(server) == ["RequestSession", "EndSession"]
+
+
 @both
 def test_an_end_that_fails_does_not_hide_the_body(server: ScriptedServer, address: str, hold: Hold) -> None:
     """The body's exception stays, with a note about the session."""

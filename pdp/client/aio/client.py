@@ -388,6 +388,6 @@ class AsyncClient(
 
     async def _end_if_live(self, session_handle: str) -> None:
         try:
-            await self.end_session(session_handle)
+            await tasks.completed(self.end_session(session_handle))
         except (NotFoundError, WrongStateError):
             return  # it expired, or another caller ended or revoked it

@@ -383,6 +383,6 @@ class Client(SessionCalls, AccessCalls, FreezeCalls, RecordCalls, PolicyCalls, C
 
     def _end_if_live(self, session_handle: str) -> None:
         try:
-            self.end_session(session_handle)
+            threads.completed(self.end_session(session_handle))
         except (NotFoundError, WrongStateError):
             return  # it expired, or another caller ended or revoked it
