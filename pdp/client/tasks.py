@@ -63,12 +63,12 @@ def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
     return answer
 
 
-async def completed(work: Awaitable[object]) -> None:
-    """Wait until `work` is done, however often this task is cancelled meanwhile.
+async def completed(work: Callable[[], Awaitable[object]]) -> None:
+    """Do `work` to its end, however often this task is cancelled meanwhile.
 
     The scopes of anyio cancel a task again each time that it waits.
     """
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(work())
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

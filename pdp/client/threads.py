@@ -53,8 +53,9 @@ def closable(call: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def completed(work: object) -> None:
-    """Do nothing: what a thread calls is done, and no other thread cancels it."""
+def completed(work: Callable[[], object]) -> None:
+    """Do `work`: no other thread cancels it."""
+    work()
 
 
 def turn() -> None:

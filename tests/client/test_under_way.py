@@ -134,6 +134,29 @@ def test_a_task_is_cancelled(server: RunningServer, deed: Deed, why: str) -> Non
     assert why == asyncio.run(make())
 
 
+def test_a_client_is_closed_however_often_its_task_is_cancelled(server: RunningServer) -> None:
+    """As a scope of anyio does it, each time that the task waits, also for the end of the watch."""
+    answer, handle = allowed(server)
+
+    async def run() -> Answer:
+        client = AsyncClient(server.address, token=server.token("pep"), plaintext=True)
+        inside = asyncio.Event()
+
+        async def hold() -> None:
+            async with client, client.under_way(answer):
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(hold())
+        await asyncio.wait_for(inside.wait(), PATIENCE)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        return await client.authorize(handle, "git", "log")
+
+    assert "closed" in asyncio.run(run()).error
+
+
 @pytest.mark.parametrize("stopping", [Stopping, threads.Stopping])
 def test_what_is_set_too_late_is_called_at_once(stopping: type[Stopping | threads.Stopping]) -> None:
     """Such as the end of a process that was started meanwhile."""

@@ -128,7 +128,7 @@ class AsyncClient(
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await tasks.completed(self.close)
 
     @property
     def revision(self) -> str:
@@ -388,6 +388,6 @@ class AsyncClient(
 
     async def _end_if_live(self, session_handle: str) -> None:
         try:
-            await tasks.completed(self.end_session(session_handle))
+            await tasks.completed(partial(self.end_session, session_handle))
         except (NotFoundError, WrongStateError):
             return  # it expired, or another caller ended or revoked it

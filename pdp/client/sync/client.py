@@ -127,7 +127,7 @@ class Client(SessionCalls, AccessCalls, FreezeCalls, RecordCalls, PolicyCalls, C
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        threads.completed(self.close)
 
     @property
     def revision(self) -> str:
@@ -383,6 +383,6 @@ class Client(SessionCalls, AccessCalls, FreezeCalls, RecordCalls, PolicyCalls, C
 
     def _end_if_live(self, session_handle: str) -> None:
         try:
-            threads.completed(self.end_session(session_handle))
+            threads.completed(partial(self.end_session, session_handle))
         except (NotFoundError, WrongStateError):
             return  # it expired, or another caller ended or revoked it
