@@ -223,6 +223,7 @@ class _Delivery(Repeater):
         self._on_attempt = on_attempt
         self._failures = 0
         self._paused_until = float("-inf")
+        self._problem = ""
         # Taken by the receiver, and not yet noted.
         self._unnoted: Letter | None = None
 
@@ -231,12 +232,15 @@ class _Delivery(Repeater):
         self._post.close()
 
     def _deliver(self) -> None:
-        queue = self._queue()
+        queue, problem = self._queue(), ""
         try:
             while queue is not None and self._send_next(queue) and not self.pause(0):
                 pass
         except PDPError as error:
-            _LOG.error("the queue of messages for `%s` cannot be used: %s", self._receiver, error)
+            problem = str(error)
+        if problem and problem != self._problem:
+            _LOG.error("the queue of messages for `%s` cannot be used: %s", self._receiver, problem)
+        self._problem = problem
 
     def _send_next(self, queue: MessageQueue) -> bool:
         """Send the next message that is due; say whether another one may be."""

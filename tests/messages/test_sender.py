@@ -246,9 +246,13 @@ def test_events_that_a_dead_sender_left_are_told_once(
 
 
 def test_on_a_full_disk_one_message_does_not_become_many(
-    server: HTTPReceiver, tmp_path: Path, clock: FakeClock, sending: Callable[..., Sender]
+    server: HTTPReceiver,
+    tmp_path: Path,
+    clock: FakeClock,
+    sending: Callable[..., Sender],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What was taken and cannot be noted is not sent again, and goes on once there is room."""
+    """What was taken and cannot be noted is not sent again, and goes on once there is room; the log tells it once."""
     store, path = MemorySessionStore(tells=True), tmp_path / "messages.sqlite"
     with sending(make_receiver(tmp_path, server.url), sessions=store) as sender:
         wait_until(sender.sends)
@@ -264,6 +268,7 @@ def test_on_a_full_disk_one_message_does_not_become_many(
         wait_until(lambda: len(server.taken) == 2)
 
     assert [ids for _, ids in server.stories] == [["ses_a"], ["ses_b"]]
+    assert ["cannot be used" in one for one in caplog.messages].count(True) == 1
 
 
 def test_a_gap_is_told(server: HTTPReceiver, tmp_path: Path, sending: Callable[..., Sender]) -> None:
