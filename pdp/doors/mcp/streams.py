@@ -88,6 +88,8 @@ async def passing(
     elif (told := gate.told(message)) is not None:
         if told.method == methods.ACKNOWLEDGED and request is not None:
             told = acknowledging(request, told)
+        if told.method == methods.CANCELLED and isinstance(taken_back := told.params.get("requestId"), int | str):
+            conversation.server_asks.discard(taken_back)
         await reply.event(told.text)
 
 

@@ -218,3 +218,27 @@ async def test_a_server_that_takes_no_messages_holds_up_nobody(
     assert 502 == said.status_code
     assert [{}, {}] == [message_of(one)["result"] for one in (pinged, again)]
     assert 4 == len(told)
+
+
+async def test_what_a_server_takes_back_leaves_room_for_more(desk_pdp: RunningServer) -> None:
+    """A question that nobody will answer counts no longer."""
+    asked = b'data: {"jsonrpc":"2.0","id":%d,"method":"roots/list"}\n\n'
+    taken_back = b'data: {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%d}}\n\n'
+    end = b'data: {"jsonrpc":"2.0","id":3,"result":{}}\n\n'
+    said = b"".join(asked % number + taken_back % number for number in range(300)) + end
+    headers = {"content_type": "text/event-stream", "mcp_session_id": "one"}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        greets = b"initialize" in (await receive())["body"]
+        await answering(200, end if greets else said, **headers)(scope, receive, send)
+
+    async with (
+        behind(Desk(), app) as url,
+        world(desk_pdp, upstream=url, passes=frozenset({"roots/list"})) as here,
+    ):
+        _, handle = here.session()
+        await here.post({"jsonrpc": "2.0", "id": 3, "method": "initialize", "params": {}}, handle=handle)
+        session = {"mcp-session-id": "one"}
+        pinged = await here.post({"jsonrpc": "2.0", "id": 3, "method": "ping"}, session, handle=handle)
+
+    assert 300 == pinged.text.count("roots/list")
