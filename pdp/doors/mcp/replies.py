@@ -10,6 +10,9 @@ from pdp.serving.web import ClientGoneError, Send
 
 _PIECE_BYTES, _TAKING_SECONDS = 64 * 1024, 30.0
 
+# Ends an event of which a part alone has been sent as one that holds no message: no reader takes it for an answer.
+_DROPPED = b"\r\nevent: dropped\r\n\r\n"
+
 # An answer belongs to one session: nothing between keeps it, or changes it.
 _PRIVATE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _STREAM = {"content-type": "text/event-stream", "cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
@@ -22,6 +25,9 @@ class Reply:
         self._send = send
         self.begun = False
         self.ended = False
+        self._turn = asyncio.Lock()
+        # Whether a part alone of an event has been sent.
+        self._cut = False
 
     async def message(self, text: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Send one message, as an event if the answer is a stream already, and end."""
@@ -70,11 +76,15 @@ class Reply:
 
         The server waits for the client before each piece, and never within one: what it took would be held by nobody.
         """
-        last = max(len(body) - 1, 0) // _PIECE_BYTES * _PIECE_BYTES
-        try:
-            for at in range(0, last + 1, _PIECE_BYTES):
-                piece = {"body": body[at : at + _PIECE_BYTES], "more_body": more or at < last}
-                async with asyncio.timeout(_TAKING_SECONDS):
-                    await self._send({"type": "http.response.body", **piece})
-        except TimeoutError:
-            raise ClientGoneError from None
+        async with self._turn:
+            if more and self._cut:
+                body = _DROPPED + body
+            last = max(len(body) - 1, 0) // _PIECE_BYTES * _PIECE_BYTES
+            try:
+                for at in range(0, last + 1, _PIECE_BYTES):
+                    piece = {"body": body[at : at + _PIECE_BYTES], "more_body": more or at < last}
+                    async with asyncio.timeout(_TAKING_SECONDS):
+                        await self._send({"type": "http.response.body", **piece})
+                    self._cut = at < last
+            except TimeoutError:
+                raise ClientGoneError from None

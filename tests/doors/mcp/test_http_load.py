@@ -189,6 +189,33 @@ async def test_an_answer_leaves_as_its_client_takes_it() -> None:
     assert 64 * 1024 == max(len(part["body"]) for part in (*whole[1:], *sent[1:]))
 
 
+async def test_an_event_that_is_stopped_is_no_message() -> None:
+    """What comes behind a part of one is a message of its own, also of another task."""
+    sent: list[Any] = []
+    full, go_on = asyncio.Event(), asyncio.Event()
+
+    async def send(part: Any) -> None:
+        if len(sent) == 2:
+            full.set()
+            await go_on.wait()
+        sent.append(part)
+
+    reply = Reply(send)
+    await reply.stream({})
+    stopped = asyncio.ensure_future(reply.event("x" * 200_000))
+    await full.wait()
+    other = asyncio.ensure_future(reply.event('"other"'))
+    await asyncio.sleep(0)
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    go_on.set()
+    await other
+    await reply.message('"why"')
+    events = list(EventReader().feed(b"".join(part["body"] for part in sent[1:])))
+
+    assert [b'"other"', b'"why"'] == [one.text for one in events if one.is_message]
+
+
 def _kept(parts: list[Any]) -> Send:
     async def send(part: Any) -> None:
         parts.append(part)
