@@ -21,6 +21,7 @@ from pdp.observer import CallOutcome
 _LOG = logging.getLogger(__name__)
 
 _COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
+_ASKING = {name.casefold(): name for name in ("resultType", "inputRequests")}
 
 
 async def handed_on(
@@ -58,16 +59,23 @@ def problem_of(said: Message, passes: Collection[str]) -> str:
     result = said.value.get("result")
     if not isinstance(result, dict):
         return ""
+    # Some readers, such as those in Go, take a name for another one that differs in capitals alone.
+    if any(_ASKING.get(name.casefold(), name) != name for name in result):
+        return "the result has a member that some readers take for another"
     kind = result.get("resultType", _COMPLETE)
     if kind == _INPUT_REQUIRED:
         wanted = result.get("inputRequests") or {}
         asks = wanted.values() if isinstance(wanted, dict) else [None]
-        methods = [one.get("method") if isinstance(one, dict) else None for one in asks]
+        methods = [one.get("method") if isinstance(one, dict) and _is_plain(one) else None for one in asks]
         if not all(isinstance(one, str) and one in SERVER_ASKS.intersection(passes) for one in methods):
             return "the server asks for something that it may not ask the client for"
     elif kind != _COMPLETE:
         return "the result is of a kind that this proxy does not know"
     return ""
+
+
+def _is_plain(asked: dict[str, Any]) -> bool:
+    return not any(name.casefold() == "method" != name for name in asked)
 
 
 def redacts(answer: Answer) -> bool:

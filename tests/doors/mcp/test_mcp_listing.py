@@ -46,6 +46,33 @@ async def test_entries_stay_as_they_were_written(pdp: RunningServer) -> None:
     assert page % entry == it.seen[-1].decode()
 
 
+async def test_a_list_that_is_spelled_otherwise_is_not_shown(pdp: RunningServer, era: str) -> None:
+    """Some readers take `Tools` for `tools`, and would show hidden tools."""
+    server = ToolServer()
+    server.reactions["tools/list"] = lambda request: [
+        server.answer(request, {"tools": TOOLS, **dict.fromkeys(("Tools", "TOOL\u017f"), TOOLS), "else": 1})
+    ]
+    async with conversation(pdp, era, server=server) as it:
+        listed = await it.ask("tools/list")
+
+    assert SEEN == names(listed)
+    assert {"tools", "else"} == listed["result"].keys() - {"resultType", "ttlMs", "cacheScope"}
+
+
+@pytest.mark.parametrize("name", ["Name", "Description", "INPUTSCHEMA"])
+async def test_a_tool_with_a_member_that_is_spelled_otherwise_does_not_run(pdp: RunningServer, name: str) -> None:
+    """Some readers would show it instead of what was approved, and a digest covers what was approved alone."""
+    server = ToolServer()
+    server.tools = [{**one, name: "as nobody has approved it"} if one["name"] == "read" else one for one in TOOLS]
+    async with conversation(pdp, server=server) as it:
+        listed = await it.ask("tools/list")
+        said = await it.call("read")
+
+    assert "read" not in names(listed)
+    assert said["result"]["isError"] is True
+    assert not server.ran["read"]
+
+
 async def test_each_page_is_filtered(pdp: RunningServer, era: str) -> None:
     """Cursors stay as they are, also of a page on which nothing is left."""
     server = ToolServer()

@@ -222,6 +222,25 @@ async def test_a_result_may_not_ask_the_client(pdp: RunningServer, method: str, 
     assert "requestState" not in json.dumps(said)
 
 
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"resultType": "complete", "ResultType": "input_required", "inputRequests": {"1": SAMPLING}},
+        {"resultType": "input_required", "inputRequests": {}, "InputRequests": {"1": SAMPLING}},
+        {"resultType": "input_required", "inputRequests": {"1": {**SAMPLING, "method": "roots/list", "Method": "x"}}},
+    ],
+)
+async def test_a_result_does_not_ask_by_another_spelling(pdp: RunningServer, result: dict[str, Any]) -> None:
+    """Some readers take `Method` for `method`."""
+    server = ToolServer()
+    server.reactions["tools/call"] = lambda request: [server.answer(request, result)]
+    async with conversation(pdp, MODERN, server=server, passes=["roots/list"]) as it:
+        said = await it.call("read")
+
+    assert said["result"]["isError"] is True
+    assert "nputRequests" not in json.dumps(said)
+
+
 async def test_a_result_asks_what_the_operator_lets_pass(pdp: RunningServer) -> None:
     """It goes through as it is written, and the retry is a new call, about which the PDP is asked again."""
     server = ToolServer()
