@@ -103,7 +103,8 @@ class _Stream(asyncio.Protocol, httpcore2.AsyncNetworkStream):
 
     def _begin(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(0)
+        # What is written has left, then, but for a byte. With a bound of 0, that of TLS in asyncio pauses for ever.
+        transport.set_write_buffer_limits(high=1, low=0)
 
     # From the loop.
 

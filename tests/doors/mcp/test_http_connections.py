@@ -144,3 +144,29 @@ async def test_what_is_said_before_tls_is_no_answer(tls: ssl.SSLContext, tmp_pat
     ):
         with pytest.raises(UpstreamError, match="does not answer"):
             await bodies(upstream, 1)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("size", [0, 1, 3, 20_000, 2_000_000])
+async def test_a_body_is_sent_whole(size: int, scheme: str, tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """Whatever the system takes of it at one time, and again on the same connection."""
+    body, connections = b"x" * size, list[int]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(0)
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(whole(b"%d" % len(await reader.readexactly(size))))
+        writer.close()
+
+    async with (
+        asyncio.timeout(PATIENCE / 2),
+        await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls if scheme == "https" else None) as server,
+    ):
+        url = f"{scheme}://localhost:{server.sockets[0].getsockname()[1]}/"
+        async with Upstream(url, ca_file=tmp_path / "roots.pem") as upstream:
+            for _ in range(5):
+                async with upstream.exchange("POST", {"content-length": f"{size}"}, body) as said:
+                    assert b"%d" % size == await said.body()
+
+    assert [0] == connections
