@@ -22,6 +22,8 @@ _REASONS = {
         "`server.plaintext`, pass `--plaintext` (`plaintext=True`)"
     ),
 }
+# gRPC's text for a deadline of the client that has passed.
+_LATE = "Deadline Exceeded"
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
 
 
@@ -41,6 +43,8 @@ class Diagnosis:
         """Return gRPC's texts in our words; other details unchanged."""
         if too_large := _TOO_LARGE.fullmatch(details):
             return f"a message is larger than {too_large[1]} bytes (limit `message_bytes`)"
+        if details == _LATE:
+            return f"`{self.address}` has not answered in time"
         if not details.startswith(_NO_CONNECTION):
             return details
         for found, words in _REASONS.items():

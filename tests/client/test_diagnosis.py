@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,20 @@ def said(address: str, **options: Any) -> str:
     with Client(address, management_timeout=PATIENCE, **options) as client, pytest.raises(UnavailableError) as caught:
         client.get_bundle()
     return str(caught.value)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_what_takes_connections_and_says_nothing(*, tls: bool) -> None:
+    """A question and a management call name the address, and that it was in vain to wait."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(address, timeout=0.1, management_timeout=0.1, tls=tls, plaintext=not tls) as client:
+            answer = client.authorize("pdps_x", "files", "read")
+            with pytest.raises(UnavailableError) as caught:
+                client.get_bundle()
+
+    expected = f"deadline_exceeded: `{address}` has not answered in time"
+    assert (expected, expected) == (answer.error, str(caught.value))
 
 
 def test_plain_text_to_tls(server: ScriptedServer, authority: Authority) -> None:
