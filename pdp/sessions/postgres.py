@@ -493,7 +493,7 @@ class PostgresSessionStore(SQLSessionStore):
         # Of many at once none is narrowed: these have other data of the directory.
         session = sessions[0] if len(sessions) == 1 else None
         if session is not None and session.state is SessionState.ACTIVE:
-            was_active = self._stored_state(session.id) is SessionState.ACTIVE
+            was_active = self._stored_states([session.id])[session.id] is SessionState.ACTIVE
             notes += [narrowed(session)] if was_active else []
         return notes
 

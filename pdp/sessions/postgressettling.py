@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from pdp.sessions.access import AccessRequest
 from pdp.sessions.acknowledged import NOTHING, Known
 from pdp.sessions.closings import Closing, Note
 from pdp.sessions.closingsfile import KEPT_SECONDS, ClosingsFile, Noted
+from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.freezes import Freeze
 from pdp.sessions.outbox import freeze_event
 from pdp.sessions.postgres import PostgresSessionStore
@@ -254,14 +255,16 @@ class SettlingStore(PostgresSessionStore):
         now on: later changes than those of the server may be known, and calls not counted. With `resets_mark` the
         high-water mark is `wall_at`, also if it was later: then `change` leaves nothing live that ends after `wall_at`.
         """
+        foreseen = self._foreseen(change) if change is not None and (again or seen.swept != seen.timeline) else {}
         with self._transaction():
             present = standing(self._connection, NOTHING)
+            # Also what was foreseen is of this server: another one can have another session of the same epoch.
             _require_same(seen.connection, present)
             self._advance(wall_at)
             if resets_mark:
                 self._connection.execute("UPDATE meta SET high_water_at = ?", (wall_at,))
             applies = change is not None and (again or present.swept != present.timeline)
-            written = self._apply(LIVE_SESSIONS, (), change, {}) if applies and change is not None else ()
+            written = self._apply(LIVE_SESSIONS, (), change, foreseen) if applies and change is not None else ()
             counted = json.loads(self._connection.execute("SELECT bundle_counted FROM meta").get)
             begun = json.dumps([(name, wall_at) for name, _ in counted])
             self._revision = int(self._connection.execute(_COUNT_FROM, (beyond, beyond, begun)).get)
@@ -269,6 +272,11 @@ class SettlingStore(PostgresSessionStore):
             self._note(self._revision, [("session", session.id) for session in written])
             known = self._latest()
         return known, written
+
+    def _foreseen(self, change: Change) -> Foreseen:
+        """Compute a change of all that is live, before others have to wait for it."""
+        with self._reading():
+            return Foresight(lambda: nullcontext(self._connection), self._scopes, entities="''").of_live(change, None)
 
 
 def _lost(found: Finding, seen: Standing, known: Known) -> WentBack:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Head, Scope, Session, SessionState
@@ -52,6 +52,9 @@ from pdp.sessions.watching import Watching
 from pdp.sessions.writes import Write
 
 T = TypeVar("T")
+
+# Sessions that one statement names.
+_AT_ONCE: Final = 500
 
 
 class SQLSessionStore(ABC):
@@ -465,8 +468,13 @@ class SQLSessionStore(ABC):
         # What a cut has revoked, the cut has told.
         self._outbox.add(session_event(before, session) for before, session in written if not _is_cut(cuts, session))
 
-    def _stored_state(self, session_id: str) -> SessionState:
-        return SessionState(self._connection.execute("SELECT state FROM sessions WHERE id = ?", (session_id,)).get)
+    def _stored_states(self, session_ids: Sequence[str]) -> dict[str, SessionState]:
+        found: dict[str, SessionState] = {}
+        for first in range(0, len(session_ids), _AT_ONCE):
+            some = session_ids[first : first + _AT_ONCE]
+            query = f"SELECT id, state FROM sessions WHERE id IN ({', '.join('?' * len(some))})"  # noqa: S608 - question marks
+            found.update((str(one), SessionState(state)) for one, state in self._connection.execute(query, some))
+        return found
 
     def _freeze(self, freeze: Freeze, write: Write | None) -> None:
         with self._transaction():
@@ -555,7 +563,8 @@ class SQLSessionStore(ABC):
         for scope in {id(session.scope): session.scope for session in sessions}.values():
             self._keep_scope(scope)
         if self._outbox.tells:
-            self._tell([(self._stored_state(session.id), session) for session in sessions])
+            states = self._stored_states([session.id for session in sessions])
+            self._tell([(states[session.id], session) for session in sessions])
         self._connection.executemany(_UPDATE, map(row_of, sessions))
         return tuple(sessions)
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -23,11 +24,15 @@ from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresbeginning import Beginning
 from pdp.sessions.postgresconnection import PostgresConnection
 from pdp.sessions.postgreshistory import PostgresSessionHistory
+from pdp.sessions.postgressettling import SettlingStore
+from pdp.sessions.rows import row_of
+from pdp.sessions.sqlrows import BY_ID
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
 from tests.sessions.postgres.conftest import PATIENT
+from tests.sessions.postgres.machine import living
 from tests.sessions.postgres.postgresserver import PostgresServer
 from tests.sessions.postgres.tcpproxy import Proxy
 
@@ -198,6 +203,38 @@ def test_many_values_are_waited_for_some_at_a_time(
         store._connection.executemany("SELECT pg_sleep(?)", [(0.5,)] * 5)
 
         assert 5 == store._connection.changes()
+
+
+def test_what_is_revoked_after_a_failover_is_computed_before_others_have_to_wait(
+    conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tens of thousands of sessions that takes longer than to write them; what changes meanwhile is read again."""
+    sessions = [living(f"s{number}") for number in range(3)]
+    with closing(SettlingStore(conninfo, **PATIENT, tells=True)) as store:
+        for one in sessions:
+            store.insert(one, wall_at=1000.0)
+        changed = replace(sessions[0], epoch=2, reason="goes on")
+        asked, standing, execute = list[str](), store.standing(), store._connection.execute
+
+        def heard(statements: str, bindings: Any = None) -> Any:
+            asked.append(statements)
+            return execute(statements, bindings)
+
+        def meanwhile(wall_at: float) -> int:
+            execute(
+                "UPDATE sessions SET epoch = 2, session_json = ? WHERE id = ?",
+                (row_of(changed)["session_json"], changed.id),
+            )
+            asked.clear()
+            return PostgresSessionStore._advance(store, wall_at)
+
+        monkeypatch.setattr(store._connection, "execute", heard)
+        monkeypatch.setattr(store, "_advance", meanwhile)
+        _, written = store.replace(revoked, beyond=1, wall_at=1000.0, seen=standing)
+
+    assert {one.id: revoked(one) for one in (changed, *sessions[1:])} == {one.id: one for one in written}
+    assert 1 == sum(one == BY_ID for one in asked)
+    assert 1 == sum(one.startswith("SELECT id, state FROM sessions") for one in asked)
 
 
 def test_a_database_that_is_being_restored_is_unavailable(
