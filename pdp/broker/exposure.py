@@ -118,7 +118,7 @@ class Exposure:
 
     def read(self, folder: Path) -> None:
         """Read a whole record. Raise `OSError` when it cannot be read."""
-        for located in read_records(folder):
+        for located in read_records(folder, naming=self._asked.connection):
             self._take(located.record)
         self.gap = self._gap(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -20,15 +21,17 @@ class Located(NamedTuple):
     record: dict[str, Any]
 
 
-def read_records(folder: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
+def read_records(
+    folder: Path, *, naming: str = "", on_broken: Callable[[Path, int], None] | None = None
+) -> Iterator[Located]:
     """Yield the records of all segments in a folder, chains merged by time.
 
     Within a chain the order is that of writing. Nothing is verified: a line that is not a record is skipped and
     reported to `on_broken`; text after the last newline is still being written and is left out. Raise `OSError` when
-    the folder cannot be read.
+    the folder cannot be read. With `naming`, lines that do not hold this text are passed over unread.
     """
     chains = [
-        chain.from_iterable(read_segment(segment.path, on_broken=on_broken) for segment in segments)
+        chain.from_iterable(read_segment(segment.path, naming=naming, on_broken=on_broken) for segment in segments)
         for segments in segments_by_chain(folder).values()
     ]
     if len(chains) == 1:
@@ -36,10 +39,16 @@ def read_records(folder: Path, *, on_broken: Callable[[Path, int], None] | None 
     return heapq.merge(*chains, key=lambda located: str(located.record.get("time", "")))
 
 
-def read_segment(path: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
+def read_segment(
+    path: Path, *, naming: str = "", on_broken: Callable[[Path, int], None] | None = None
+) -> Iterator[Located]:
     """Yield the records of one file in order, as `read_records` does."""
+    # What JSON could write in several ways is looked for in no line.
+    named = naming.encode() if naming.isascii() and json.dumps(naming) == f'"{naming}"' else b""
     with open_segment(path) as file:
         for number, line in enumerate(lines_of(file), start=1):
+            if named not in line:
+                continue
             record = parse_line(line) if line.endswith(b"\n") else None
             if record is not None:
                 yield Located(path, number, record)

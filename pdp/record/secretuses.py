@@ -90,7 +90,7 @@ def trail_of(folder: Path, connection: str, version: int = 0, *, since: str = ""
     """
     known, sessions = False, dict[str, None]()
     requests = answers = size = credentials = 0
-    for located in read_records(folder):
+    for located in read_records(folder, naming=connection):
         record = located.record
         if not names_secret(record, connection, version):
             continue

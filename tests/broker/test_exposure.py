@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from pdp.broker.cli.root import root
 from pdp.broker.exposure import Question, exposure_of
 from pdp.broker.exposurecalls import ExposureFace
-from pdp.broker.opening import opened_record
+from pdp.broker.opening import RECORD_FOLDER, opened_record
 from pdp.broker.persons import Person
 from pdp.broker.templates import UpstreamRequest
 from pdp.broker.using import Asked
@@ -24,7 +24,10 @@ from pdp.calltokens.claims import Presenter
 from pdp.clock import utc_text
 from pdp.errors import NotFoundError, OverloadedError
 from pdp.observer import Event, EventKind
+from pdp.record import reader
+from pdp.record.envelope import parse_line
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
+from pdp.record.secretuses import trail_of
 from tests.broker.worlds import ARGUMENTS, token, world
 from tests.machinery.calltokens import PRESENTER
 
@@ -240,6 +243,25 @@ def test_memory_does_not_grow_with_the_record(tmp_path: Path) -> None:
     small = peak(tmp_path / "small", 300)
 
     assert peak(tmp_path / "large", 3_000) < 1.5 * small
+
+
+@pytest.mark.parametrize(("connection", "parsed"), [("github", 3), ('git"hub', 31)])
+def test_what_names_another_connection_is_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: str, parsed: int
+) -> None:
+    """A record can be long, and each leak report asks it; only a name that JSON writes in several ways is read for."""
+    other = (about(USED, float(at), connection=f"other{at}", session_id=f"s{at}") for at in range(3, 28))
+    written(tmp_path, *(about(USED, float(at), connection=connection, session_id=f"s{at}") for at in range(3)), *other)
+    seen: list[bytes] = []
+
+    def parsing(line: bytes) -> Any:
+        seen.append(line)
+        return parse_line(line)
+
+    monkeypatch.setattr(reader, "parse_line", parsing)
+
+    assert ("s0", "s1", "s2") == trail_of(tmp_path / RECORD_FOLDER, connection).sessions
+    assert parsed == len(seen)
 
 
 def test_the_calls_can_be_read_from_the_last_to_the_first(tmp_path: Path) -> None:
