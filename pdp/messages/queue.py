@@ -95,11 +95,15 @@ class MessageQueue(ABC):
         While a message is to be tried again, later ones about the same session wait, and others do not. What has
         gathered behind one while its receiver was away, and was not tried, is told with it as one burst.
         """
+        latest = at + _LONGEST_PAUSE_SECONDS
+        # Mostly nothing is, and then none of thousands that were put off is read.
+        if not self._rows(_ANY_DUE, (receiver, at, latest)):
+            return None
         waiting, position = Earlier(), 0
         while rows := self._rows(_WAITING, (receiver, position, _STEP)):
             for position, next_at, *row in rows:
                 letter = _letter(*row)
-                put_off = at < next_at <= at + _LONGEST_PAUSE_SECONDS
+                put_off = at < next_at <= latest
                 if not put_off and not waiting.hold(letter.message):
                     return letter if letter.attempts else self._with_burst(letter, position, waiting)
                 waiting.add(letter.message)
@@ -252,6 +256,9 @@ _WAITING: Final = f"""
 SELECT position, next_at, {_COLUMNS} FROM messages WHERE receiver = ? AND dead = 0 AND position > ?
 ORDER BY position LIMIT ?
 """  # noqa: S608 - words of our own
+_ANY_DUE: Final = """
+SELECT 1 FROM messages WHERE receiver = ? AND dead = 0 AND (next_at <= ? OR next_at > ?) LIMIT 1
+"""
 _LETTERS: Final = (
     f"SELECT {_COLUMNS} FROM messages WHERE dead = ? AND (? = '' OR receiver = ?) ORDER BY position LIMIT ?"  # noqa: S608 - the same
 )
