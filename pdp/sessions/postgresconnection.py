@@ -383,7 +383,8 @@ class _TimedConnection(psycopg.Connection[tuple[Any, ...]]):
         try:
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=timeout or self.seconds)
         except psycopg.OperationalError:
-            self.silent = self.pgconn.status is ConnStatus.OK
+            # A number, with the library in C.
+            self.silent = self.pgconn.status == ConnStatus.OK
             raise
 
     def note(self, _: psycopg.errors.Diagnostic) -> None:

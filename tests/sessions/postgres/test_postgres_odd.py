@@ -137,19 +137,22 @@ def test_a_connection_that_has_ended_keeps_no_authority_from_ending(
     assert (cut,) == store.cuts()
 
 
-def test_a_silent_connection_is_waited_for_once(server: PostgresServer, conninfo: str) -> None:
+def test_a_silent_connection_is_waited_for_once(
+    server: PostgresServer, conninfo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has not ended, so another one would be as silent."""
     assert conninfo
     with (
         closing(Proxy(server.port)) as proxy,
         closing(PostgresSessionStore(server.conninfo_at(proxy.port), **PATIENT)) as store,
     ):
-        opened = store._connection.opened
+        tried = list[int]()
+        monkeypatch.setattr(store._connection, "_connected", lambda: tried.append(1))
         proxy.stalled.set()
         with store._connection.within(SHORT), pytest.raises(StoreUnavailableError):
             store.touch(wall_at=1000.0)
 
-        assert opened == store._connection.opened
+        assert [] == tried
 
 
 def test_who_has_stopped_while_much_is_sent_to_it_holds_others_up_for_a_moment(
