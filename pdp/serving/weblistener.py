@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ from pdp.errors import CannotListenError, ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.ownership import require_own
 from pdp.serving.portcertificate import PortCertificate
+from pdp.serving.tlsbeginning import Beginning
 from pdp.serving.webrequests import Seldom, StrictConnection
 
 _MOST_CONNECTIONS, _BACKLOG = 512, 128
@@ -185,9 +187,11 @@ async def serve(
 class _Server(uvicorn.Server):
     """Uvicorn's server, which leaves signals to others: what follows it must still run.
 
-    Under TLS, it bounds how long a client may take to begin: asyncio would wait for a minute, and counts no connection
-    before.
+    Under TLS, it bounds how many clients are about to begin, and how long one may take: asyncio would wait for a
+    minute, and counts no connection before.
     """
+
+    _beginning: dict[Beginning, None]
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -197,16 +201,19 @@ class _Server(uvicorn.Server):
         """Begin to serve."""
         tls = self.config.ssl
         await super().startup(sockets if tls is None else [])
-        for opened in () if tls is None else sockets or ():
-            self.servers.append(
-                await asyncio.get_running_loop().create_server(
-                    self._protocol,
-                    sock=opened,
-                    ssl=tls,
-                    backlog=self.config.backlog,
-                    ssl_handshake_timeout=_HEAD_SECONDS,
-                )
-            )
+        self._beginning = {}
+        if tls is None:
+            return
+        begin = partial(Beginning, tls, self._protocol, self._beginning, _HEAD_SECONDS)
+        for opened in sockets or ():
+            loop = asyncio.get_running_loop()
+            self.servers.append(await loop.create_server(begin, sock=opened, backlog=self.config.backlog))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End to serve."""
+        for one in tuple(self._beginning):
+            one.abort()
+        await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class

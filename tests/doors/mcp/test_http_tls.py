@@ -17,7 +17,7 @@ from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.serversfile import ServerEntry
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.errors import ConfigurationError
-from pdp.serving import weblistener
+from pdp.serving import tlsbeginning, weblistener
 from pdp.serving.weblistener import Listener
 from tests.doors.mcp.conversation import PATIENCE
 from tests.machinery.credentials.authority import Authority
@@ -67,6 +67,30 @@ async def test_a_client_that_does_not_begin_tls_is_given_up(
         with suppress(ConnectionResetError):
             assert b"" == await reader.read()
         writer.close()
+
+
+async def test_clients_that_do_not_begin_tls_keep_out_nobody(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of too many the oldest ends, before the process has no files left for others."""
+    monkeypatch.setattr(tlsbeginning, "_MOST", 4)
+    monkeypatch.setattr(weblistener, "_HEAD_SECONDS", 10 * PATIENCE)
+    listener = listener_of(authority, tmp_path)
+    trusting = ssl.create_default_context(cafile=tmp_path / "roots.pem")
+    async with (
+        served(listener) as url,
+        asyncio.timeout(PATIENCE / 2),
+        httpx2.AsyncClient(verify=trusting, timeout=60) as http,
+    ):
+        silent = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(9)]
+        answer = await http.get(url)
+        for reader, _ in silent[:5]:
+            with suppress(ConnectionResetError):
+                assert b"" == await reader.read()
+        for _, writer in silent:
+            writer.close()
+
+    assert "https" == answer.text
 
 
 async def test_clients_are_served_over_tls(authority: Authority, tmp_path: Path) -> None:
