@@ -328,7 +328,7 @@ class PostgresConnection:
             placed = self._primary.hosts.placed(given, float(given["connect_timeout"] or SECONDS))
         except TimeoutError:
             raise psycopg.OperationalError("the look-up of its host takes too long") from None
-        except OSError:
+        except (OSError, UnicodeError):
             raise psycopg.OperationalError("failed to resolve host") from None
         return _TimedConnection.connect(autocommit=True, **placed)
 

@@ -365,14 +365,18 @@ def test_hosts_are_tried_one_after_the_other(server: PostgresServer, slow: list[
     assert ["db.example"] == slow
 
 
-def test_a_host_that_is_not_known_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And asked for again by the next connection."""
+@pytest.mark.parametrize("host", ["db.example", f"{64 * 'd'}.example", "db..example"])
+def test_a_host_that_is_not_known_is_said_at_once(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Also one that can be none. And asked for again by the next connection."""
+    look_up = socket.getaddrinfo
 
-    def unknown(*_: Any, **__: Any) -> Any:
-        raise socket.gaierror
+    def unknown(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "db.example":
+            raise socket.gaierror
+        return look_up(host, *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with closing(connected("host=db.example", **PATIENT)) as connection:
+    with closing(connected(f"host={host}", **PATIENT)) as connection:
         for _ in range(2):
             with pytest.raises(StoreUnavailableError, match="its host is not known"), connection.answering():
                 connection.execute("SELECT 1")
