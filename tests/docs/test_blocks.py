@@ -36,9 +36,9 @@ _HERE = "tests/docs/test_blocks.py::"
 # Which test holds the blocks of a kind. Blocks of the kind `text` are no code.
 HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "README.md": {
-        "sh": f"{_PAGES}test_readme_commands_run",
-        "sh serve": f"{_PAGES}test_readme_commands_run",
-        "sh package": "tests/proofs/test_package.py::test_the_quick_start_runs_from_the_package",
+        **dict.fromkeys(
+            ("sh", "sh serve", "sh package"), "tests/proofs/test_package.py::test_the_quick_start_runs_from_the_package"
+        ),
         "json mcp": f"{_PAGES}test_readme_mcp_configuration_works",
         "python": f"{_PAGES}test_readme_python_runs",
         "console": f"{_PAGES}test_grpcurl_body_is_a_request",

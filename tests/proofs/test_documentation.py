@@ -49,8 +49,12 @@ def environment(place: Path) -> dict[str, str]:
     return surroundings(place, Path(sys.executable).parent)
 
 
+@pytest.mark.long
 def test_readme_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """Whoever types the commands of the README sees what it says, on a server with its default of workers."""
+    """Whoever types the commands of the README sees what it says, on a server with its default of workers.
+
+    `test_package.py` does so with the package in the place of a clone.
+    """
     page = project_root / "README.md"
     (serve,) = blocks(page, "sh serve")
     del environment[ONE_WORKER]

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from pdp.deployment import container_file
 from tests.machinery.credentials.certificates import write_certificate
-from tests.machinery.pages import PAGE_SECONDS, blocks, run, served, surroundings
+from tests.machinery.pages import ONE_WORKER, PAGE_SECONDS, blocks, run, served, surroundings
 
 pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
 
@@ -126,15 +126,20 @@ def test_the_wheel_is_of_this_version_and_holds_what_is_shipped(dist: Path, proj
 
 
 def test_the_quick_start_runs_from_the_package(project_root: Path, home: tuple[Path, dict[str, str]]) -> None:
-    """Every command of the README works in a folder that was empty, with the package and the locked libraries alone."""
+    """Every command of the README works in a folder that was empty, with the package and the locked libraries alone.
+
+    The server has its default of workers.
+    """
     page = project_root / "README.md"
     (serve,) = blocks(page, "sh serve")
+    folder, one_worker = home
+    environment = {name: value for name, value in one_worker.items() if name != ONE_WORKER}
 
-    with served(serve, *home):
-        done = run("\n".join(blocks(page, "sh")), *home)
+    with served(serve, folder, environment):
+        done = run("\n".join(blocks(page, "sh")), folder, environment)
 
     assert 0 == done.returncode, done.stderr
-    assert not (home[0] / "pdp").exists()
+    assert not (folder / "pdp").exists()
 
 
 def test_nothing_but_the_lock_is_installed(home: tuple[Path, dict[str, str]], dist: Path) -> None:
