@@ -54,7 +54,7 @@ from pdp.testing.inprocess import write_folder
 SERVED = (Shape.UNARY, Shape.FRAMES, Shape.STREAM, Shape.BATCH, *CLIENT_SHAPES)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL, FULL_LOOP]
 SETUPS = (*EVERY_SERVER[1:], LOOP_TLS, DOOR, MCP_DOOR, BROKER)
-# `make bench-check` measures the other two of this server's own, and `server` below is one of them.
+# `make bench-check` measures `RECORDED` and `FULL`; `BARE` is the first of these without a record.
 NEEDED = (FULL_LOOP, LOOP_TLS, DOOR, MCP_DOOR, BROKER)
 EMPTY = Result(at="", yardstick="", machine={}, effort="", workload="", remarks=(), findings=())
 
