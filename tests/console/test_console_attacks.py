@@ -127,13 +127,14 @@ def test_the_stream_tells_no_more_than_that_there_is_news(
         ("/", ("host: evil.example", "x-forwarded-host: {host}"), 421),
         ("/", ("host: evil.example", "forwarded: host={host}"), 421),
         ("/", ("host: {host}", "x-forwarded-host: evil.example"), 200),
-        ("http://evil.example/", ("host: {host}",), 404),
+        ("http://evil.example/", ("host: {host}",), 421),
+        ("http://{host}/", ("host: evil.example",), 200),
     ],
 )
 def test_a_host_is_what_one_header_says(world: World, target: str, headers: tuple[str, ...], status: int) -> None:
-    """Neither a second one, nor what proxies add, nor the line of the request says another; no page repeats it."""
+    """Or a URL in the line of the request. Neither a second one nor what proxies add counts; no page repeats it."""
     person = world.person()
-    lines = [f"GET {target} HTTP/1.1", *(one.format(host=world.place.host) for one in headers)]
+    lines = [one.format(host=world.place.host) for one in (f"GET {target} HTTP/1.1", *headers)]
     lines += [f"cookie: {person.cookie['cookie']}", "connection: close", "", ""]
     with socket.create_connection(("127.0.0.1", world.listener.port), timeout=SECONDS) as opened:
         opened.sendall("\r\n".join(lines).encode())
