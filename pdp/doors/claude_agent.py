@@ -33,8 +33,8 @@ class PDPHooks:
     """Ask a door about each tool call: `ClaudeAgentOptions(…, hooks=PDPHooks(door).hooks)`.
 
     The names of tools are those of the framework, `mcp__server__tool` or `Bash`; no tool of a server whose name has
-    `__` is found by such a name. An allow leaves the framework's own
-    permissions in force. A door whose session is a function gets the input of the hook.
+    `__` is found by such a name. An allow leaves the framework's own permissions in force. A door whose session is a
+    function gets the input of the hook.
     What cannot be kept from the model there is a deny, or ends the conversation: the obligation `redact_result`, since
     the error of a tool cannot be replaced, and what must be withheld of an error, or of a built-in tool.
     """
