@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from pdp.calltokens.canonical import parse
 from pdp.calltokens.claims import HEADER, Presenter
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
-from pdp.calltokens.strictjson import JSON_RPC_MEMBERS
+from pdp.calltokens.strictjson import JSON_RPC_MEMBERS, mistakable
 from pdp.calltokens.verifying import Verifier
 
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -38,8 +38,8 @@ class Requested:
         name, arguments, meta = said.get("name"), said.get("arguments", {}), said.get("_meta")
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise CallTokenRefusedError(Reason.MALFORMED, "not a call of a tool")
-        if other := next((one for one in said if one not in _PARAMS and str(one).casefold() in _PARAMS), ""):
-            raise CallTokenRefusedError(Reason.MALFORMED, f"`params.{other}` is not what some readers take it for")
+        if others := mistakable(map(str, said), _PARAMS):
+            raise CallTokenRefusedError(Reason.MALFORMED, f"`params.{others[0]}` is not what some readers take it for")
         token = meta.get(HEADER) if isinstance(meta, Mapping) else None
         return cls(
             tool=name,

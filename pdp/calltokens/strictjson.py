@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
-# There is no other in a message. Some readers take `Method` for `method`, and the last of both counts.
+# There is no other in a message.
 JSON_RPC_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+
+
+def mistakable(names: Iterable[str], members: Collection[str]) -> tuple[str, ...]:
+    """Return the names that differ from a member in capitals alone: some readers, as those in Go, take them for it.
+
+    Of `Method` and `method` the last one counts there.
+    """
+    folded = {one.casefold() for one in members}
+    return tuple(one for one in names if one not in members and one.casefold() in folded)
 
 
 def strict_decoder(

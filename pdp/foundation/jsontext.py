@@ -20,7 +20,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 # Cedar's JSON reads an object with one of these keys as an entity or an extension value.
 MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
 
-_ACTED_ON = ("name", "description", "inputSchema", "outputSchema", "annotations")
+ACTED_ON = ("name", "description", "inputSchema", "outputSchema", "annotations")
 # The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
 _SAFE_INTEGER = 2**53 - 1
 # A text, or all that follows its beginning when it has no end: looking for an end from every further quote too would
@@ -203,7 +203,7 @@ def definition_digest(definition: dict[str, Any]) -> str:
     that a gateway adds for display are left out, and so are fields that are null.
     Numbers count as doubles, as in RFC 8785: `parse` and other JSON parsers give the same digest.
     """
-    return _digest_of({key: definition[key] for key in _ACTED_ON if definition.get(key) is not None})
+    return _digest_of({key: definition[key] for key in ACTED_ON if definition.get(key) is not None})
 
 
 def former_definition_digest(definition: dict[str, Any]) -> str:

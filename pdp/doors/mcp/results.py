@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
+from pdp.calltokens.strictjson import mistakable
 from pdp.client import Answer, ToolResultWithheld
 from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
@@ -21,7 +22,7 @@ from pdp.observer import CallOutcome
 _LOG = logging.getLogger(__name__)
 
 _COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
-_ASKING = {name.casefold(): name for name in ("resultType", "inputRequests")}
+_ASKING = ("resultType", "inputRequests")
 
 
 async def handed_on(
@@ -59,23 +60,20 @@ def problem_of(said: Message, passes: Collection[str]) -> str:
     result = said.value.get("result")
     if not isinstance(result, dict):
         return ""
-    # Some readers, such as those in Go, take a name for another one that differs in capitals alone.
-    if any(_ASKING.get(name.casefold(), name) != name for name in result):
+    if mistakable(result, _ASKING):
         return "the result has a member that some readers take for another"
     kind = result.get("resultType", _COMPLETE)
     if kind == _INPUT_REQUIRED:
         wanted = result.get("inputRequests") or {}
         asks = wanted.values() if isinstance(wanted, dict) else [None]
-        methods = [one.get("method") if isinstance(one, dict) and _is_plain(one) else None for one in asks]
+        methods = [
+            one.get("method") if isinstance(one, dict) and not mistakable(one, ("method",)) else None for one in asks
+        ]
         if not all(isinstance(one, str) and one in SERVER_ASKS.intersection(passes) for one in methods):
             return "the server asks for something that it may not ask the client for"
     elif kind != _COMPLETE:
         return "the result is of a kind that this proxy does not know"
     return ""
-
-
-def _is_plain(asked: dict[str, Any]) -> bool:
-    return not any(name.casefold() == "method" != name for name in asked)
 
 
 def redacts(answer: Answer) -> bool:

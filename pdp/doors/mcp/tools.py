@@ -8,18 +8,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
+from pdp.calltokens.strictjson import mistakable
 from pdp.client.definitions import definition_digest
 from pdp.doors.mcp.messages import InvalidMessageError, Message, elements
 from pdp.doors.mcp.methods import LISTEN
 from pdp.errors import InvalidJSONError
+from pdp.foundation.jsontext import ACTED_ON
 
 # Of one server. More are not looked at: their calls are denied.
 MOST_TOOLS, MOST_PAGES = 2048, 64
 # How long a client may show a list, in milliseconds: as long as it may show a tool that a person has just taken away.
 _TTL = 5_000
-# What is shown of the list and its entries, as readers find it to whom capitals do not count, such as those in Go.
-_LIST = {"tools": "tools"}
-_ACTED_ON = {name.casefold(): name for name in ("name", "description", "inputSchema", "outputSchema", "annotations")}
 
 
 class Definitions:
@@ -62,7 +61,7 @@ class Definitions:
             name = definition.get("name") if isinstance(definition, dict) else None
             if not isinstance(name, str) or (name not in self._digests and len(self._digests) >= MOST_TOOLS):
                 continue
-            digest = "" if _ambiguous(definition) else _digest(definition)
+            digest = "" if mistakable(definition, ACTED_ON) else _digest(definition)
             # Two definitions of one name: which one a call means cannot be told. A page can be asked for again.
             if name in here or self._listing.get(name, digest) != digest:
                 digest = ""
@@ -100,12 +99,12 @@ def shown(answer: Message, tools: Collection[str], *, modern: bool) -> Message:
     kept = []
     for span, definition in zip(elements(answer.text, place), page(answer)[0], strict=True):
         name = definition.get("name") if isinstance(definition, dict) else None
-        if isinstance(name, str) and name in tools and not _ambiguous(definition):
+        if isinstance(name, str) and name in tools and not mistakable(definition, ACTED_ON):
             kept.append(answer.text[slice(*span)])
     filtered = f"{answer.text[: place.begin]}[{','.join(kept)}]{answer.text[place.end :]}"
     answer = replace(answer, text=filtered)
-    if any(_LIST.get(name.casefold(), name) != name for name in answer.value["result"]):
-        answer = answer.without(("result",), lambda name: _LIST.get(name.casefold(), name) != name)
+    if others := mistakable(answer.value["result"], ("tools",)):
+        answer = answer.without(("result",), lambda name: name in others)
     if not modern:
         return answer
     lasting = answer.value["result"].get("ttlMs")
@@ -131,11 +130,6 @@ def acknowledging(request: Message, told: Message) -> Message:
     if not wants_tools_changed(request) or told.place("params", "notifications") is None:
         return told
     return told.with_members(("params", "notifications"), {"toolsListChanged": "true"})
-
-
-def _ambiguous(definition: dict[str, Any]) -> bool:
-    """Say whether some readers would take a member for another one, which alone is approved: `Name` for `name`."""
-    return any(_ACTED_ON.get(name.casefold(), name) != name for name in definition)
 
 
 def _digest(definition: dict[str, Any]) -> str:
