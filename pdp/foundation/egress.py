@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import state_of
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import is_address, is_loopback
 from pdp.foundation.ownership import require_own
 
 # For one step, such as connecting or waiting for the next bytes; and for all steps together.
@@ -289,7 +289,7 @@ class _Exchange:
         The system's resolver has no limit that a program could set, and can take minutes. It runs on a thread of its
         own, which is left to itself when the exchange ends.
         """
-        if _is_address(host):
+        if is_address(host):
             return _places(host, port, socket.AI_NUMERICHOST)
 
         def resolve() -> None:
@@ -356,14 +356,6 @@ class _Exchange:
             self._connection.close()
         if self._socket is not None:
             self._socket.close()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _places(host: str, port: int | None, flags: int = 0) -> list[_Place]:

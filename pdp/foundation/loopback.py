@@ -1,4 +1,4 @@
-"""Decide which addresses only this machine can reach."""
+"""Read addresses, and decide which only this machine can reach."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ def host_and_port(address: str) -> tuple[str, int] | None:
     return match["six"] or match["host"], int(match["port"])
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether a host is `localhost` or a loopback address (IPv6 without brackets)."""
-    if host == "localhost":
-        return True
+def is_address(host: str) -> bool:
+    """Say whether a host is an address (IPv6 without brackets), and no name that must be looked up."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is `localhost` or a loopback address (IPv6 without brackets)."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def is_secure(url: SplitResult) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from threading import Lock, Thread
 from typing import Any
+
+from pdp.foundation.loopback import is_address
 
 
 class Hosts:
@@ -37,7 +38,9 @@ class Hosts:
         problem: OSError | UnicodeError | None = None
         for host, port, one in zip(hosts, ports if len(ports) > 1 else ports * len(hosts), asked, strict=True):
             try:
-                addresses = one.result(max(ends_at - time.monotonic(), 0.0)) if one else (_written(host),)
+                addresses = (
+                    one.result(max(ends_at - time.monotonic(), 0.0)) if one else (host if is_address(host) else "",)
+                )
             except (OSError, UnicodeError) as error:
                 problem = error
             else:
@@ -69,13 +72,4 @@ class Hosts:
 
 def _is_name(host: str) -> bool:
     """Say whether a host must be looked up: no address, and not the folder of a socket."""
-    return not (host == "" or host.startswith(("/", "@")) or _written(host))
-
-
-def _written(host: str) -> str:
-    """Return the address that a host is written as; empty when it is none."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return ""
-    return host
+    return not (host == "" or host.startswith(("/", "@")) or is_address(host))
