@@ -73,7 +73,8 @@ def main(*, browser: bool | None) -> None:
                     asyncio.run(_in_the_browser(console, folders, address))
         # The server has ended and sent its trace.
         _show_trace(console, receiver, answers)
-    console.print(f"[bold]9[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
+    following = "next: `Install` and `By hand` in README.md"
+    console.print(f"[bold]9[/] all {len(answers)} calls were decided as expected; {following}")
 
 
 def _wanted(console: Console) -> bool:
