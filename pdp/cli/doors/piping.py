@@ -36,7 +36,7 @@ class PipeProxy:
     environment: Mapping[str, str] = field(repr=False)
 
     def run(self) -> int:
-        """Stand between client and server; return the server's exit code, or that of a signal."""
+        """Stand between client and server; return the server's exit code, or as shells do 128 and the signal."""
         begin()
         return asyncio.run(self._run())
 
@@ -62,7 +62,8 @@ class PipeProxy:
         await asyncio.wait([serving])
         if embedded is not None:
             await asyncio.to_thread(embedded.stop)
-        return 128 + received[0] if serving.cancelled() else serving.result()
+        ended = -received[0] if serving.cancelled() else serving.result()
+        return ended if ended >= 0 else 128 - ended
 
     async def _between(self) -> int:
         asking = self.asking
