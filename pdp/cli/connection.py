@@ -119,5 +119,5 @@ def token_of(role: Role, settings: Settings) -> Path:
         # Existing callers keep their tokens: `pdp init` does not replace them.
         again = f"`pdp caller rotate {role.value}` makes a new one"
         remedy = again if settings.callers_file.exists() else "run `pdp init`"
-        raise ConfigurationError(f"no token: `{path}` does not exist; {remedy}, or pass --token-file")
+        raise ConfigurationError(f"no token: `{path}` does not exist; {remedy}, or pass --data-dir or --token-file")
     return path

@@ -31,7 +31,7 @@ class Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = hint(args[0], self.list_commands(ctx))
+            near = hint(args[0], self.list_commands(ctx)) or f"; `{ctx.command_path} --help` lists the commands"
             raise click.UsageError(f"no such command: `{args[0]}`{near}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -28,7 +28,8 @@ def require_presence(caller: Caller, what: str, now: Instant) -> None:
     """Raise `PermissionDeniedError` when the approver authenticated too long ago; `what` says what is risky."""
     age = now.wall_at - caller.authenticated_at
     if age > PRESENT_SECONDS:
-        since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
+        unknown = "the credential does not say when that was; that of a log-in does (`pdp login`)"
+        since = f"that was {age:.0f} s ago" if caller.authenticated_at else unknown
         raise PermissionDeniedError(
             f"{what}: its approver must have authenticated in the last {PRESENT_SECONDS:.0f} s, and {since}",
             max_age=PRESENT_SECONDS,

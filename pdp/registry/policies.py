@@ -74,11 +74,10 @@ class SessionPolicies:
         if not ruling.allowed:
             self._observer.event(decided)
             names = ", ".join(ruling.policies or ruling.errors)
-            groupless = groups_shown(asked.caller, asked.speaker, bundle) == ()
             raise PermissionDeniedError(
                 f"the policies refuse `{asked.action}`: {ruling.basis.value}"
                 + f" ({names})" * bool(names)
-                + "; the token names no user group of the bundle" * groupless
+                + _unknown_speaker(bundle, asked)
             )
         return decided
 
@@ -134,6 +133,15 @@ def _ruling(bundle: Bundle, asked: SessionQuestion, at: float) -> Ruling:
     if ruling == MISFIT and asked.action == REQUEST_SESSION:
         raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle")
     return ruling
+
+
+def _unknown_speaker(bundle: Bundle, asked: SessionQuestion) -> str:
+    """Return what to say of a speaker whom the bundle puts in no group, because it does not know them."""
+    groups = groups_shown(asked.caller, asked.speaker, bundle)
+    if groups is None:
+        known = ("User", asked.speaker) in bundle.directory.entities
+        return "" if known else f"; `{asked.speaker}` is not a user of the bundle's directory"
+    return "" if groups else "; the token names no user group of the bundle"
 
 
 def _context(bundle: Bundle, asked: SessionQuestion, at: float) -> dict[str, Any]:

@@ -367,6 +367,13 @@ def test_people_read_tables(ask: Run, case: Case) -> None:
         assert expected in text, command
 
 
+def test_a_plan_of_nothing_says_so(ask: Run) -> None:
+    """An empty table alone could be an error."""
+    done = ask("audit", "revoke-plan", "user:nobody")
+
+    assert (0, "no live session matches\n") == (done.exit_code, done.stderr)
+
+
 def test_a_folder_that_cannot_be_written_is_still_read(ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """An investigator with a read-only copy gets answers, and a line says that the index is not kept."""
     monkeypatch.setattr("pdp.cli.audit.source._can_write", lambda _: False)

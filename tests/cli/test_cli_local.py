@@ -193,9 +193,9 @@ def test_tools_list(run: Run, policies: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("frob",), "error: no such command: `frob`"),
+        (("frob",), "error: no such command: `frob`; `pdp --help` lists the commands"),
         (("session", "aprove"), "error: no such command: `aprove`; did you mean `approve`?"),
-        (("store", "frob"), "error: no such command: `frob`"),
+        (("store", "frob"), "error: no such command: `frob`; `pdp store --help` lists the commands"),
         (("sevre",), "error: no such command: `sevre`; did you mean `serve`?"),
         (("init", "extra"), "error: got unexpected extra argument (extra)"),
         (("check", "--frob"), "error: no such option"),
@@ -207,6 +207,7 @@ def test_tools_list(run: Run, policies: Path) -> None:
         (("schema", "nope"), "error: nope: does not exist"),
         (("session", "list"), "error: no token: `.pdp/tokens/approver.token` does not exist; run `pdp init`"),
         (("authorize", "git"), "error: missing argument 'TOOL'"),
+        (("authorize", "git/git_log", "{}"), "error: `git/git_log`: name server and tool in two words: git git_log"),
         (
             ("session", "request", "--duration", "soon"),
             "error: invalid value for '--duration': `soon` is not a duration",

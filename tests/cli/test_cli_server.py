@@ -253,7 +253,7 @@ def test_the_beginning_of_an_id_is_enough(ask: Run, requested: str) -> None:
     ("words", "message"),
     [
         (("show", ""), "error: the session id is empty"),
-        (("show", "ses_a"), "error: `ses_a` is too short to select a session"),
+        (("show", "ses_a"), "error: `ses_a` is too short to select a session; type at least 4 characters after `ses_`"),
         (("show", "0000"), "error: none of the newest 1000 sessions begins with `ses_0000`"),
         (("approve", "0000"), "error: none of the newest 1000 requested sessions begins with `ses_0000`"),
     ],

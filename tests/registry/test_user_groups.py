@@ -133,10 +133,11 @@ def test_an_approval_is_for_the_groups_that_were_shown(pdp: Embedded) -> None:
 
 
 def test_an_approver_has_the_groups_of_their_own_token(pdp: Embedded) -> None:
-    """For policies about approvals; without one that counts, the refusal says that the token names none."""
+    """For policies about approvals; the refusal says where neither token nor directory names one."""
     opened(pdp, GATEWAY, replace(LEAD, user_groups=(OPERATORS,)), purpose="Operate")
 
-    for groups, said in (((UNDECLARED,), "names no user group of the bundle"), ((FINANCE,), r"\)$"), (None, r"\)$")):
+    none, unknown = "names no user group of the bundle$", "`lead` is not a user of the bundle's directory$"
+    for groups, said in (((UNDECLARED,), none), ((FINANCE,), r"\)$"), (None, unknown)):
         with pytest.raises(PermissionDeniedError, match=r"forbid \(sessions/operators\)") as caught:
             opened(pdp, GATEWAY, replace(LEAD, user_groups=groups), purpose="Operate")
         caught.match(said)

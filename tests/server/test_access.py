@@ -20,7 +20,7 @@ from pdp.decision.stepup import UNASKED
 from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.limits import Limits
-from pdp.model import Ask, Caller, Role
+from pdp.model import AT_EACH_CALL, Ask, Caller, Role
 from pdp.serving.rpc import Lane
 from pdp.sessions.access import (
     MOST_NOES,
@@ -118,6 +118,19 @@ def test_policies_can_refuse(desk: Desk) -> None:
     assert said == "PERMISSION_DENIED: the policies refuse `pdp/approve_call`: default_deny"
     refused = desk.records("session.decided")[-1]["facts"]
     assert ("deny", "bob", request.id) == (refused["outcome"], refused["principal"], refused["access_request_id"])
+
+
+def test_an_approver_whom_the_directory_lacks_is_told_so() -> None:
+    """A new caller with the role and no entry as a user is in no group, so the basis alone would be a riddle."""
+    eve = Caller(id="eve", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL)
+    with running_server(FILES, callers=(*CALLERS, eve)) as server:
+        desk = Desk(server)
+        request = desk.wait()
+
+        said = desk.approve(request, by="eve")
+
+        refused = "PERMISSION_DENIED: the policies refuse `pdp/approve_call`: default_deny"
+        assert f"{refused}; `eve` is not a user of the bundle's directory" == said
 
 
 def test_the_user_may_approve(desk: Desk) -> None:

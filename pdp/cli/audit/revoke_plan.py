@@ -135,6 +135,8 @@ def _plan_object(planned: Sequence[PlannedSession], trail: SecretTrail | None, l
 
 def _show_plan(planned: Sequence[PlannedSession], trail: SecretTrail | None) -> None:
     print_plan(planned)
+    if not planned:
+        click.echo("no live session matches", err=True)
     for line in lost_lines(trail) if trail else ():
         click.echo(line)
 

@@ -19,8 +19,15 @@ from pdp.client import Answer, CallToken, CallTokenRequest, Client, Obligation, 
 from pdp.model import Role
 
 
+def _one_word(_context: click.Context, _parameter: click.Parameter, server: str) -> str:
+    """Refuse `server/tool`, as other commands take it: the second word would be taken for the tool."""
+    if "/" in server:
+        raise click.UsageError(f"`{server}`: name server and tool in two words: {server.replace('/', ' ', 1)}")
+    return server
+
+
 @click.command(epilog='Example:  pdp authorize --session-handle-file handle git git_status \'{"repo_path": "/src"}\'')
-@click.argument("server")
+@click.argument("server", callback=_one_word)
 @click.argument("tool")
 @click.argument("arguments", metavar="[ARGS_JSON|-]", default="{}")
 @handle_option

@@ -34,7 +34,8 @@ class Kind:
             return given
         wanted = given if given.startswith(self.prefix) else f"{self.prefix}{given}"
         if len(wanted) < len(self.prefix) + _FEWEST_CHARACTERS:
-            raise click.UsageError(f"`{given}` is too short to select a {self.noun}")
+            least = f"at least {_FEWEST_CHARACTERS} characters after `{self.prefix}`"
+            raise click.UsageError(f"`{given}` is too short to select a {self.noun}; type {least}")
         found = [one for one in islice(newest(), NEWEST) if one.startswith(wanted)]
         if len(found) != 1:
             which = f"{state} {self.noun}" if state else self.noun
