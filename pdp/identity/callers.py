@@ -87,7 +87,8 @@ class KnownCallers:
         self._file = callers_file
         self._development = development
         self._reading = threading.Lock()
-        self._taken = self._seen = self._refused = b""
+        self._taken = self._seen = b""
+        self._reported = ""
         self.reload()
 
     def reload(self) -> int:
@@ -104,20 +105,24 @@ class KnownCallers:
     def refresh(self) -> None:
         """Check the file, and read it again when it has changed and is the same as at the last check.
 
-        A file that is still being written can already be valid, with other callers. A problem is logged once, and the
-        callers stay as they were. For one thread; never raises.
+        A file that is still being written can already be valid, with other callers. One that was refused is tried again
+        each time: its owner or mode can change alone. A problem is logged once, and the callers stay as they were. For
+        one thread; never raises.
         """
         found = self._content()
         steady, self._seen = found == self._seen, found
-        if not steady or found in (self._taken, self._refused):
+        if not steady:
             return
+        problem = ""
         try:
-            count = self.reload()
+            if found != self._taken:
+                count = self.reload()
+                _LOG.info("`%s` has changed and was read again; callers: %d", self._file, count)
         except ConfigurationError as error:
-            self._refused = found
-            _LOG.error("the callers could not be read again and stay as they were: %s", error)
-        else:
-            _LOG.info("`%s` has changed and was read again; callers: %d", self._file, count)
+            problem = str(error)
+        if problem and problem != self._reported:
+            _LOG.error("the callers could not be read again and stay as they were: %s", problem)
+        self._reported = problem
 
     def _content(self) -> bytes:
         try:

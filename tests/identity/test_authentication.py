@@ -352,3 +352,19 @@ def test_a_broken_change_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureF
     assert before is known.current
     first, second = (record.getMessage() for record in caplog.records)
     assert ("must be a mapping" in first, "cannot read" in second) == (True, True)
+
+
+def test_a_refused_file_counts_once_only_its_mode_was_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A caller that was removed is gone although the new file was first one that others could write to."""
+    path = write(tmp_path / "callers.yaml", entry("one"))
+    known = KnownCallers(path)
+    path.write_text(entry("two"))
+    path.chmod(0o646)
+    for _ in range(3):
+        known.refresh()
+
+    path.chmod(0o600)
+    known.refresh()
+
+    assert [hashlib.sha256(b"two").digest()] == [*known.current.by_token]
+    assert ["ERROR"] == [record.levelname for record in caplog.records]
