@@ -8,24 +8,27 @@ from pathlib import Path
 from pdp.foundation.repeating import Repeater
 from pdp.policy.contents import belongs
 
-Signature = tuple[tuple[str, int, int], ...]
+Signature = tuple[tuple[str, int, int, int], ...]
 
 # Two scans this many seconds apart must agree: a half-copied folder is not a change.
 SETTLE_SECONDS = 0.5
 
 
 def signature(root: Path) -> Signature:
-    """Return names, sizes and times, which identify a state of a folder or packed file. Never raises."""
+    """Return names, sizes and times, which identify a state of a folder or packed file. Never raises.
+
+    One of the times also tells that only an owner or a mode has changed: what could not be read before now can be.
+    """
     found = []
     try:
         for path in [root] if root.is_file() else sorted(root.rglob("*")):
             name = path.relative_to(root).as_posix()
             if belongs(name) or path == root:
                 status = path.stat()
-                found.append((name, status.st_size, status.st_mtime_ns))
+                found.append((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     except OSError:
         # A file vanished during the scan or cannot be read: the result differs from that of a complete scan.
-        found.append(("", -1, len(found)))
+        found.append(("", -1, len(found), 0))
     return tuple(found)
 
 

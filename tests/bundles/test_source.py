@@ -7,7 +7,7 @@ from threading import Event
 
 from pdp.bundles.watching import FolderWatch, Settling, signature
 
-OLD, HALF, NEW = (("a", 1, 1),), (("a", 2, 2),), (("a", 3, 3),)
+OLD, HALF, NEW = (("a", 1, 1, 1),), (("a", 2, 2, 2),), (("a", 3, 3, 3),)
 
 
 def test_change_counts_when_two_scans_agree() -> None:
@@ -33,6 +33,18 @@ def test_signature_sees_files_of_the_bundle_only(tmp_path: Path) -> None:
     (tmp_path / "a.cedar").write_text("x", encoding="utf-8")
 
     assert before == same
+    assert before != signature(tmp_path)
+
+
+def test_signature_sees_a_mended_mode(tmp_path: Path) -> None:
+    """A file that the server could not read may be readable now, with the same content."""
+    path = tmp_path / "a.cedar"
+    path.write_text("x", encoding="utf-8")
+    path.chmod(0o000)
+    before = signature(tmp_path)
+
+    path.chmod(0o644)
+
     assert before != signature(tmp_path)
 
 
