@@ -27,24 +27,24 @@ class Database:
 
     def __init__(self, path: Path, schema: str, *, name: str, danger: str) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
-        self._name, self._lock = name, RLock()
+        self._name, self._path, self._lock = name, path.absolute(), RLock()
         try:
             make_folder(path.parent, sync_folder)
             require_own(path.parent, danger)
             if make_file(path, bytes):
                 sync_folder(path.parent)
             require_own(path, danger)
-            self._connection = apsw.Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READWRITE)
+            self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the {name} `{path}`: {reason_of(error)}") from None
         except ENGINE_ERRORS as error:
-            raise unavailable(error, name) from None
+            raise unavailable(error, name, self._path) from None
         try:
             self._prepare(schema)
         except BaseException as error:
             self._connection.close(force=True)
             if isinstance(error, ENGINE_ERRORS):
-                raise unavailable(error, name) from None
+                raise unavailable(error, name, self._path) from None
             raise
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Database:
             try:
                 yield self._connection
             except ENGINE_ERRORS as error:
-                raise unavailable(error, self._name) from None
+                raise unavailable(error, self._name, self._path) from None
 
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import apsw
@@ -67,8 +68,18 @@ def committing(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-def unavailable(error: Exception, store: str = "session store") -> StoreUnavailableError:
-    """Return the error to raise for an engine error, without its message, which can hold values."""
+def unavailable(
+    error: Exception, store: str = "session store", path: Path | None = None, *, remedy: str = ""
+) -> StoreUnavailableError:
+    """Return the error to raise for an engine error, without its message, which can hold values.
+
+    Only people can mend a file that is damaged or cannot be opened: the error names its `path`, and of a damaged one
+    the `remedy`.
+    """
+    if path is not None and isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return StoreUnavailableError(f"the {store} is damaged: `{path}`" + (f"; {remedy}" if remedy else ""))
+    if path is not None and isinstance(error, apsw.CantOpenError):
+        return StoreUnavailableError(f"the {store} cannot be opened: `{path}`")
     if isinstance(error, UnicodeError):
         return StoreUnavailableError(f"the {store} does not answer: it holds text that is not UTF-8")
     # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.

@@ -23,7 +23,7 @@ class SQLiteMessageQueue(MessageQueue):
 
     def __init__(self, path: Path) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
-        self._lock = Lock()
+        self._path, self._lock = path.absolute(), Lock()
         try:
             if str(path) != ":memory:":
                 make_folder(path.parent, sync_folder)
@@ -32,7 +32,7 @@ class SQLiteMessageQueue(MessageQueue):
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the {NAME} `{path}`: {reason_of(error)}") from None
         except ENGINE_ERRORS as error:
-            raise unavailable(error, NAME) from None
+            raise self._unavailable(error) from None
         super().__init__(connection)
         try:
             connection.set_busy_timeout(round(BUSY_SECONDS * 1000))
@@ -43,7 +43,7 @@ class SQLiteMessageQueue(MessageQueue):
         except BaseException as error:
             connection.close(force=True)
             if isinstance(error, ENGINE_ERRORS):
-                raise unavailable(error, NAME) from None
+                raise self._unavailable(error) from None
             raise
 
     def lead(self) -> str:
@@ -77,7 +77,7 @@ class SQLiteMessageQueue(MessageQueue):
             try:
                 yield
             except ENGINE_ERRORS as error:
-                raise unavailable(error, NAME) from None
+                raise self._unavailable(error) from None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -85,6 +85,10 @@ class SQLiteMessageQueue(MessageQueue):
             self._connection.execute("BEGIN IMMEDIATE")
             with committing(self._connection):
                 yield
+
+    def _unavailable(self, error: Exception) -> StoreUnavailableError:
+        remedy = "stop the server, and move the file and its `-wal` away: what waits in it is lost"
+        return unavailable(error, NAME, self._path, remedy=remedy)
 
     def _require_turn(self) -> None:
         pass

@@ -134,7 +134,7 @@ def _reading(path: Path) -> Iterator[apsw.Connection]:
         finally:
             connection.close(force=True)
     except apsw.Error as error:
-        raise unavailable(error) from None
+        raise unavailable(error, path=path, remedy="restore a backup") from None
 
 
 def _schema_of(connection: apsw.Connection, path: Path) -> int:

@@ -169,17 +169,17 @@ class Database:
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
         # An absolute path stays valid when the process changes its folder, and is never `:memory:`.
-        self._path = path.absolute()
+        self.path = path.absolute()
         self._busy_milliseconds = round(busy_seconds * 1000)
         try:
             self._create()
-            self._identity = identity_of(self._path)
+            self._identity = identity_of(self.path)
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the session store `{path}`: {reason_of(error)}") from None
 
     def connect(self) -> apsw.Connection:
         """Open a connection that waits for locks, and syncs before a commit returns."""
-        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             self._prepare(connection)
         except BaseException:
@@ -189,11 +189,11 @@ class Database:
 
     def signal(self) -> ChangeSignal:
         """Open the file through which the processes that share the store announce writes."""
-        path = signal_path(self._path)
+        path = signal_path(self.path)
         try:
             return ChangeSignal(path)
         except BlockingIOError:
-            raise StoreUnavailableError(f"the session store is being restored: `{self._path}`; try again") from None
+            raise StoreUnavailableError(f"the session store is being restored: `{self.path}`; try again") from None
         except OSError as error:
             raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {reason_of(error)}") from None
 
@@ -202,19 +202,19 @@ class Database:
         missing = acknowledged - connection.execute("SELECT revision FROM meta").get
         if missing > 0:
             raise StoreUnavailableError(
-                f"the session store lacks the last {missing} changes that it acknowledged: `{self._path}`; its log is "
+                f"the session store lacks the last {missing} changes that it acknowledged: `{self.path}`; its log is "
                 "damaged, or an older file has replaced it: restore a backup with `pdp store restore`, or keep this "
-                "file with `pdp store restore PATH`, which revokes what is live in it".replace("PATH", str(self._path))
+                "file with `pdp store restore PATH`, which revokes what is live in it".replace("PATH", str(self.path))
             )
 
     def require_same_file(self) -> None:
         """Raise when the path no longer leads to the opened file: its data would stay old."""
         try:
-            same = identity_of(self._path) == self._identity
+            same = identity_of(self.path) == self._identity
         except OSError:
             same = False
         if not same:
-            raise StoreUnavailableError(f"the session store was moved, removed or replaced: `{self._path}`")
+            raise StoreUnavailableError(f"the session store was moved, removed or replaced: `{self.path}`")
 
     def _prepare(self, connection: apsw.Connection) -> None:
         connection.set_busy_timeout(self._busy_milliseconds)
@@ -223,12 +223,12 @@ class Database:
         except (apsw.SQLError, apsw.NotADBError):
             version = None
         if version is None:
-            raise StoreUnavailableError(not_a_store(connection, self._path))
+            raise StoreUnavailableError(not_a_store(connection, self.path))
         require_known_schema(version)
         # Files that we created are in this mode already; a file restored from a dump may not be.
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
             raise StoreUnavailableError(
-                f"the file system of the session store does not support shared memory: `{self._path}`"
+                f"the file system of the session store does not support shared memory: `{self.path}`"
             )
         connection.execute("PRAGMA synchronous=FULL")
         # The file grows in steps, and each step is allocated before it is written.
@@ -241,20 +241,20 @@ class Database:
     def _create(self) -> None:
         # The file gets its name only when it is complete, so processes that start together need no lock. Only SQLite
         # ever opens and closes it: closing a file drops the process's locks on it.
-        folder = self._path.parent
+        folder = self.path.parent
         make_folder(folder, sync_folder)
-        if self._path.exists():
+        if self.path.exists():
             return
-        with draft_of(self._path) as draft:
+        with draft_of(self.path) as draft:
             connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_SCHEMA)
             connection.execute("INSERT INTO meta VALUES (1, 1, 0, 0, 0.0, '', 0.0, '')")
             _upgrade(connection, 1)
             connection.close()
-            forget_acknowledged(signal_path(self._path))
+            forget_acknowledged(signal_path(self.path))
             with suppress(FileExistsError):
-                os.link(draft, self._path)
+                os.link(draft, self.path)
         sync_folder(folder)
 
 
@@ -294,12 +294,17 @@ def _upgrade(connection: apsw.Connection, version: int) -> None:
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Turn the engine's errors into `StoreUnavailableError`."""
+def answering(path: Path | None = None) -> Iterator[None]:
+    """Turn the engine's errors into `StoreUnavailableError`, which names the file at a `path` that is damaged."""
     try:
         yield
     except ENGINE_ERRORS as error:
-        raise unavailable(error) from None
+        raise store_unavailable(error, path) from None
+
+
+def store_unavailable(error: Exception, path: Path | None) -> StoreUnavailableError:
+    """Return the error to raise for an error of the engine about the file of a store."""
+    return unavailable(error, path=path, remedy="see `pdp store check`, and restore a backup")
 
 
 def identity_of(path: Path) -> tuple[int, int]:

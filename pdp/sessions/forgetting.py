@@ -139,4 +139,4 @@ def _changing(path: Path, *, apply: bool) -> Iterator[apsw.Connection]:
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except ENGINE_ERRORS as error:
-        raise unavailable(error) from None
+        raise unavailable(error, path=path) from None

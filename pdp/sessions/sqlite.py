@@ -57,7 +57,7 @@ class SQLiteSessionStore(SQLSessionStore):
         self._room = Room(Path(path).absolute(), reserve_bytes)
         self._room.prepare_start()
         scopes = ScopePool()
-        with ExitStack() as opened, answering():
+        with ExitStack() as opened, answering(Path(path).absolute()):
             self._database = Database(Path(path), busy_seconds=busy_seconds)
             connection = opened.enter_context(closing(self._database.connect()))
             self._signal = opened.enter_context(closing(self._database.signal()))
@@ -110,7 +110,7 @@ class SQLiteSessionStore(SQLSessionStore):
     @contextmanager
     def _reading(self) -> Iterator[None]:
         # Lists and counts use the writing connection: they are rare, and must not delay decisions.
-        with self._turns.turn(), answering():
+        with self._turns.turn(), answering(self._database.path):
             self._database.require_same_file()
             yield
 
@@ -137,7 +137,7 @@ class SQLiteSessionStore(SQLSessionStore):
         return snapshot(self._connection)
 
     def _foreseeing(self) -> AbstractContextManager[None]:
-        return answering()
+        return answering(self._database.path)
 
     @contextmanager
     def _connect_to_foresee(self) -> Iterator[apsw.Connection]:

@@ -27,6 +27,9 @@ from pdp.sessions.sqlitetables import prepare_history
 
 _VERSION: Final = 1
 _NAME: Final = "session history"
+_REMEDY: Final = (
+    "stop the server, move the file and its `-wal` away, and revoke the sessions that have budgets: these begin anew"
+)
 _BUSY: Final = "the session history is busy; nothing was written, try again"
 # The log is cut to this after it has grown.
 _LOG_BYTES: Final = 8 * 1024 * 1024
@@ -67,7 +70,7 @@ class SQLiteSessionHistory(SQLSessionHistory):
         try:
             connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         except ENGINE_ERRORS as error:
-            raise unavailable(error, _NAME) from None
+            raise self._unavailable(error) from None
         try:
             connection.set_busy_timeout(round(busy_seconds * 1000))
             self._reader = self._open_reader()
@@ -97,10 +100,8 @@ class SQLiteSessionHistory(SQLSessionHistory):
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 self._counts.begin(wall_at())
                 version: int = self._connection.execute("SELECT version FROM history").get
-        except apsw.NotADBError:
-            raise StoreUnavailableError(f"not a session history: `{self._path}`") from None
         except ENGINE_ERRORS as error:
-            raise unavailable(error, _NAME) from None
+            raise self._unavailable(error) from None
         if version != _VERSION:
             raise StoreUnavailableError(
                 f"the session history has version `{version}`, and this program knows `{_VERSION}`: upgrade the program"
@@ -112,7 +113,7 @@ class SQLiteSessionHistory(SQLSessionHistory):
             reader.set_busy_timeout(round(self._busy_seconds * 1000))
             reader.execute("PRAGMA query_only=ON")
         except ENGINE_ERRORS as error:
-            raise unavailable(error, _NAME) from None
+            raise self._unavailable(error) from None
         return reader
 
     @contextmanager
@@ -135,9 +136,12 @@ class SQLiteSessionHistory(SQLSessionHistory):
         except apsw.BusyError:
             raise OverloadedError(_BUSY) from None
         except ENGINE_ERRORS as error:
-            raise unavailable(error, _NAME) from None
+            raise self._unavailable(error) from None
         finally:
             lock.release()
+
+    def _unavailable(self, error: Exception) -> StoreUnavailableError:
+        return unavailable(error, _NAME, self._path, remedy=_REMEDY)
 
     def _require_same_file(self) -> None:
         # Other processes that start now use the file at the path, and with it another secret.

@@ -17,11 +17,11 @@ import apsw
 
 from pdp.errors import UnavailableError, UnknownRevisionError
 from pdp.foundation.repeating import Repeater
-from pdp.foundation.sqlite import ENGINE_ERRORS, unavailable
+from pdp.foundation.sqlite import ENGINE_ERRORS
 from pdp.foundation.threads import MOMENT_SECONDS
 from pdp.model import Head
 from pdp.sessions.changesignal import ChangeSignal
-from pdp.sessions.database import Database
+from pdp.sessions.database import Database, store_unavailable
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sqlrows import Chain
 from pdp.sessions.values import NOT_ITS_OWN
@@ -154,7 +154,7 @@ class Watcher(Watching):
             # and is read once more next time; it is never missed.
             self._data_version = data_version
         except ENGINE_ERRORS as error:
-            raise unavailable(error) from None
+            raise store_unavailable(error, self._database.path) from None
         return chain
 
 

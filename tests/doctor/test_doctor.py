@@ -396,7 +396,7 @@ ROWS = (
         "a queue of noise",
         "messages",
         PROBLEM,
-        r"the queue of messages does not answer",
+        r"the queue of messages is damaged: `.*/messages\.sqlite`; stop the server",
         lambda p: {
             **with_receiver(server__console_url=CONSOLE)(p),
             **(write(".pdp/messages.sqlite", b"noise" * 99)(p) or {}),

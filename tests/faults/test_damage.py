@@ -59,6 +59,15 @@ def test_a_damaged_file_is_never_believed(tmp_path: Path, content: bytes, images
     assert [] == [what for what in ("as it was", "no answer") if not found[what]]
 
 
+def test_an_error_names_the_damaged_file_and_what_to_do(tmp_path: Path, content: bytes) -> None:
+    """An operator has several files of this kind, and reads only the log."""
+    path = tmp_path / "damaged.sqlite"
+    path.write_bytes(content[:100] + b"\xff" * 300 + content[400:])
+
+    with pytest.raises(StoreUnavailableError, match=r"damaged: `.*/damaged.sqlite`; see `pdp store check`"):
+        SQLiteSessionStore(path)
+
+
 @pytest.fixture
 def crashed(tmp_path: Path) -> Path:
     """Return the files of a store whose process was killed: all that it acknowledged stands in the log."""

@@ -252,7 +252,7 @@ def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
     """The message names the history, and not the store."""
     (tmp_path / "history.db").mkdir()
 
-    with pytest.raises(StoreUnavailableError, match="the session history does not answer"):
+    with pytest.raises(StoreUnavailableError, match="the session history cannot be opened"):
         SQLiteSessionHistory(tmp_path / "history.db")
 
 
@@ -275,7 +275,9 @@ def test_a_damaged_history_is_opened_again(tmp_path: Path) -> None:
 
     history = ReopeningHistory(reopen, on_failure=lambda error: told.append(str(error)), monotonic=lambda: seconds[0])
     for _ in range(3):
-        with pytest.raises(StoreUnavailableError, match="not a session history"):
+        with pytest.raises(
+            StoreUnavailableError, match=r"the session history is damaged: `.*/history.db`; stop the server"
+        ):
             history.keep_report(REPORT)
     path.unlink()
     seconds[0] = 1.0

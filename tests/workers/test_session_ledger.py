@@ -173,4 +173,4 @@ def test_a_damaged_history_ends_nothing(server: ServerProcess, callers: Callers,
     assert {"permit", "error"} >= {answer.basis for answer in answers}
     assert [opened.session.session_id] == list(revoked)
     assert not any(after)
-    assert "those with a budget are denied: not a session history" in server.log.read_text()
+    assert "those with a budget are denied: the session history is damaged" in server.log.read_text()
