@@ -106,6 +106,7 @@ class BundleKeeper:
             limits=limits,
             trust=self._trust,
             failed=self._fell_behind,
+            peers=peers,
         )
         self._activations = Activations(
             history=history, bundles=self._bundles, clock=clock, observer=observer, peers=peers, replicas=replicas

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import unpack
-from pdp.bundles.peers import Compiled
+from pdp.bundles.peers import Compiled, Peers, read_news
 from pdp.bundles.signing import Trust, Verified
 from pdp.clock import Clock
 from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
@@ -38,7 +38,8 @@ class Loaded:
 class LoadedBundles:
     """Holds bundles by version: the active one, the latest, and the one before it. Safe for threads.
 
-    `failed` is called with the reasons when a bundle could not be loaded in the background.
+    What is compiled here is left to `peers`, for the workers that begin later. `failed` is called with the reasons when
+    a bundle could not be loaded in the background.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LoadedBundles:
         limits: Limits,
         trust: Trust,
         failed: Callable[[tuple[Problem, ...]], None],
+        peers: Peers | None = None,
     ) -> None:
         self._compile = compile_files
         self._history = history
@@ -57,6 +59,7 @@ class LoadedBundles:
         self._limits = limits
         self._trust = trust
         self._failed = failed
+        self._peers = peers
         self._memory = EntityMemory()
         self._bundles: Mapping[str, Bundle] = {}
         self._keeping = threading.Lock()
@@ -69,7 +72,13 @@ class LoadedBundles:
 
     def load(self, verified: Verified) -> Loaded:
         """Return a bundle that may run. Raises what `load_bundle` raises."""
-        return Loaded(verified=verified, bundle=self.bundle_of(verified.delivery))
+        delivery = verified.delivery
+        bundle = self._bundles.get(delivery.version) or self._left(delivery)
+        if bundle is None:
+            bundle = self.bundle_of(delivery)
+            if self._peers is not None:
+                self._peers.leave(Compiled(delivery=delivery, parts=bundle.parts).written())
+        return Loaded(verified=verified, bundle=bundle)
 
     def bundle_of(self, delivery: Delivery) -> Bundle:
         """Return a bundle that need not run here; compile it unless in memory. Raises what `load_bundle` raises."""
@@ -110,6 +119,22 @@ class LoadedBundles:
         if delivery is None:
             raise BundleUnavailableError("the store does not hold the active bundle")
         self.keep(self.load(self._trust.verify(delivery)))
+
+    def _left(self, delivery: Delivery) -> Bundle | None:
+        """Return the bundle of verified files from what another worker has compiled of them; None to compile them."""
+        active = self._history.active_bundle()
+        # INVARIANT: only the active bundle, which one of the workers has compiled, or has taken from one that has.
+        if self._peers is None or active is None or active.version != delivery.version:
+            return None
+        news = self._peers.left()
+        try:
+            left = read_news(news, self._limits) if news is not None else None
+            if not isinstance(left, Compiled) or left.delivery.version != delivery.version:
+                return None
+            return assemble(delivery.files, left.parts, self._limits, self._memory)
+        except (PDPError, ValueError) as error:
+            _LOG.warning("what another worker has compiled cannot be used, and is compiled again: %s", error)
+            return None
 
     def catch_up_soon(self, active: ActiveBundle) -> None:
         """Load the active bundle in the background."""

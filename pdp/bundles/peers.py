@@ -31,6 +31,14 @@ class Peers(Protocol):
         """
         ...
 
+    def leave(self, news: bytes) -> None:
+        """Keep news for the workers that begin later, instead of what was left before. Never raises."""
+        ...
+
+    def left(self) -> bytes | None:
+        """Return what a worker of this server has left last; None when there is nothing. Never raises."""
+        ...
+
     def close(self) -> None:
         """Stop waiting for the others, now and later."""
         ...

@@ -14,6 +14,9 @@ from pdp.workers.words import Heard, News, Word
 
 _LOG = logging.getLogger("pdp")
 
+# What a worker leaves to those that begin later, in the folder of the news. Who ends the workers removes it.
+LEFT = "compiled.news"
+
 # Enough for workers that load a large bundle beside their calls, or that have just started.
 _PATIENCE_SECONDS = 10.0
 
@@ -27,6 +30,7 @@ class SupervisedPeers:
     def __init__(self, say: Callable[[Word], None], file: Path, *, patience: float = _PATIENCE_SECONDS) -> None:
         self._say = say
         self._file = file
+        self._left = file.with_name(LEFT)
         self._patience = patience
         self._turn = threading.Lock()
         self._count = 0
@@ -47,7 +51,7 @@ class SupervisedPeers:
             word = News(id=f"{os.getpid()}-{self._count}", file=str(self._file))
             self._open[word.id] = heard = threading.Event()
             try:
-                self._write(news)
+                _write(self._file, news)
                 self._say(word)
                 if not self._closed and not heard.wait(self._patience):
                     _LOG.warning("not all workers have confirmed a change within %g s; it is made now", self._patience)
@@ -56,6 +60,21 @@ class SupervisedPeers:
             finally:
                 del self._open[word.id]
                 self._file.unlink(missing_ok=True)
+
+    def leave(self, news: bytes) -> None:
+        """Keep news in one file for all workers that begin later."""
+        try:
+            with self._turn:
+                _write(self._left, news)
+        except OSError as error:
+            _LOG.warning("the workers that begin later must compile the bundle again: %s", error.strerror)
+
+    def left(self) -> bytes | None:
+        """Return what this or another worker has left last, or None."""
+        try:
+            return self._left.read_bytes()
+        except OSError:
+            return None
 
     def receive(self, word: News | Heard) -> None:
         """Handle a word from the supervisor, without waiting."""
@@ -70,11 +89,6 @@ class SupervisedPeers:
         for heard in list(self._open.values()):
             heard.set()
 
-    def _write(self, news: bytes) -> None:
-        # In one step: a worker that is no longer waited for can be reading now.
-        with replacing(self._file) as file:
-            file.write(news)
-
     def _listen(self, hear: Callable[[bytes], None]) -> None:
         while True:
             word = self._incoming.get()
@@ -84,3 +98,9 @@ class SupervisedPeers:
                 _LOG.warning("a message from another worker cannot be read: %s", error.strerror)
             finally:
                 self._say(Heard(id=word.id))
+
+
+def _write(file: Path, news: bytes) -> None:
+    # In one step: a worker that is no longer waited for, or one that begins, can be reading now.
+    with replacing(file) as new:
+        new.write(news)

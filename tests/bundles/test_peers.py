@@ -18,6 +18,7 @@ from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailable
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
+from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import compile_here
@@ -40,10 +41,11 @@ def open_store(tmp_path: Path) -> OpenStore:
 
 
 class Linked:
-    """The peers of a keeper that has one other worker."""
+    """The peers of a keeper that has one other worker; what one has left others that have the same peers find."""
 
     def __init__(self) -> None:
         self.others: list[BundleKeeper] = []
+        self.kept: bytes | None = None
 
     def begin(self, hear: Callable[[bytes], None]) -> None:
         """Nobody calls this here."""
@@ -53,17 +55,26 @@ class Linked:
         for other in self.others:
             other.hear(news)
 
+    def leave(self, news: bytes) -> None:
+        """Keep the news."""
+        self.kept = news
+
+    def left(self) -> bytes | None:
+        """Return the news."""
+        return self.kept
+
     def close(self) -> None:
         """Nobody waits here."""
+
+
+def unable(_: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile nothing."""
+    raise EvaluatorUnavailableError("the policies crashed the engine")
 
 
 @pytest.fixture
 def pair(open_store: OpenStore, clock: FakeClock) -> tuple[Folder, BundleKeeper, BundleKeeper]:
     """Return a folder, the keeper that follows it, and another that hears of it and cannot compile."""
-
-    def unable(_: Mapping[str, Any]) -> dict[str, Any]:
-        raise EvaluatorUnavailableError("the policies crashed the engine")
-
     folder, peers = Folder(contents("one")), Linked()
     first = keeper(folder, open_store(), clock, peers=peers)
     second = keeper(folder, open_store(), clock, compile_files=unable)
@@ -158,6 +169,77 @@ def test_a_bundle_that_was_not_told_of_is_loaded_before_serving(open_store: Open
     second.catch_up()
 
     assert version("two") == second.current().version
+
+
+def test_a_worker_that_begins_later_need_not_compile(open_store: OpenStore, clock: FakeClock) -> None:
+    """It has what the first one compiled of the active bundle, at a first start, after a change, or at a later one."""
+    folder, peers = Folder(contents("one")), Linked()
+    first = keeper(folder, open_store(), clock, peers=peers)
+    began = []
+    for files in (contents("one"), contents("two")):
+        folder.files = files
+        first.reload(by="author")
+        began.append(keeper(folder, open_store(), clock, peers=peers, compile_files=unable))
+        began[-1].start(by="start")
+    again = Linked()
+    keeper(folder, open_store(), clock, peers=again).start(by="start")
+    began.append(keeper(folder, open_store(), clock, peers=again, compile_files=unable))
+    began[-1].start(by="start")
+
+    assert [version("two")] * 2 == [one.current().version for one in began[1:]]
+    assert first.current().policies == began[1].current().policies == began[2].current().policies
+
+
+@pytest.mark.parametrize("left", ["nothing", "another bundle", "of another release", "what is none"])
+def test_a_worker_that_finds_nothing_of_use_compiles(open_store: OpenStore, clock: FakeClock, left: str) -> None:
+    """It starts as the first one did."""
+    folder, peers, other = Folder(contents("one")), Linked(), Linked()
+    keeper(folder, open_store(), clock, peers=peers).start(by="start")
+    keeper(Folder(contents("two")), MemorySessionStore(), clock, peers=other).start(by="start")
+    assert peers.kept is not None
+    peers.kept = {
+        "nothing": None,
+        "another bundle": other.kept,
+        "of another release": peers.kept.replace(b'"program": "', b'"program": "9', 1),
+        "what is none": b"news",
+    }[left]
+    jobs: list[Mapping[str, Any]] = []
+
+    def counted(job: Mapping[str, Any]) -> dict[str, Any]:
+        jobs.append(job)
+        return compile_here(job)
+
+    second = keeper(folder, open_store(), clock, peers=peers, compile_files=counted)
+    second.start(by="start")
+
+    assert (version("one"), 1) == (second.current().version, len(jobs))
+
+
+def test_what_was_left_is_used_for_the_active_bundle_alone(open_store: OpenStore, clock: FakeClock) -> None:
+    """What a worker compiled and did not activate another one compiles itself, before it activates it."""
+    folder, peers = Folder(contents("one")), Linked()
+    first = keeper(folder, open_store(), clock, peers=peers)
+    first.start(by="start")
+    keeper(Folder(contents("two")), MemorySessionStore(), clock, peers=peers).start(by="start")
+
+    with pytest.raises(EvaluatorUnavailableError):
+        keeper(Folder(contents("two")), open_store(), clock, peers=peers, compile_files=unable).reload(by="author")
+
+    assert version("one") == first.current().version
+
+
+def test_what_was_left_unsigned_does_not_run_where_signatures_are_required(
+    open_store: OpenStore, clock: FakeClock
+) -> None:
+    """Each worker verifies for itself that the bundle may run."""
+    folder, peers = Folder(contents("one")), Linked()
+    keeper(folder, open_store(), clock, peers=peers).start(by="start")
+    second = keeper(folder, open_store(), clock, peers=peers, trust=Trust(required=True))
+
+    with pytest.raises(BundleError, match="is not signed"):
+        second.start(by="start")
+
+    assert "" == second.running_version()
 
 
 def test_a_compiled_bundle_reads_as_it_was_written(project_root: Path) -> None:

@@ -31,6 +31,19 @@ def test_news_stand_in_a_file_until_all_have_heard(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+def test_what_is_left_stays_for_those_that_begin_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each worker finds what any of them left last, in a file that nobody else can read."""
+    first, second = (SupervisedPeers(lambda _: None, tmp_path / f"worker-{number}.news") for number in (1, 2))
+    nothing = second.left()
+    first.leave(b"one")
+    second.leave(b"two")
+    SupervisedPeers(lambda _: None, tmp_path / "none" / "worker-3.news").leave(b"three")
+
+    (file,) = tmp_path.iterdir()
+    assert (None, b"two", 0o600) == (nothing, first.left(), file.stat().st_mode & 0o777)
+    assert ["the workers that begin later must compile the bundle again: No such file or directory"] == caplog.messages
+
+
 def test_nobody_is_waited_for_without_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """When others do not answer in time it goes on, and says so; an answer that comes later is of no matter."""
     said: list[Word] = []

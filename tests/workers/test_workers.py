@@ -31,6 +31,7 @@ from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 from pdp.v1.session_pb2 import RequestSessionResponse, SessionState
 from pdp.workers.cores import bound, core_of, usable_cores
+from pdp.workers.telling import LEFT
 from tests.machinery.servers.notes import READ, notes_bundle
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.machinery.servers.several import chains_of, opened_by, seen_by, workers_of
@@ -120,6 +121,12 @@ def lives(process: int) -> bool:
         return False
 
 
+def time_of_children(process: int) -> int:
+    """Return the core time that the ended children of a process have used, in ticks."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+    return int(fields[13]) + int(fields[14])
+
+
 def test_both_workers_are_reached(unharmed: ServerProcess) -> None:
     """Connections are spread over the workers, each records what it decided, and the record is shown as one."""
     with Callers.of(unharmed) as callers, ExitStack() as clients:
@@ -157,7 +164,7 @@ def test_their_memory_is_closed_to_others_of_their_user(folder: Path) -> None:
 
 
 def test_what_is_done_once_is_done_once(unharmed: ServerProcess) -> None:
-    """At a first start one worker activates the bundle, and the other finds it active."""
+    """At a first start one worker compiles and activates the bundle, and the other finds it compiled and active."""
 
     def kinds() -> Counter[str]:
         return Counter(one.record["kind"] for one in read_records(unharmed.record_folder))
@@ -166,6 +173,21 @@ def test_what_is_done_once_is_done_once(unharmed: ServerProcess) -> None:
     started = until(lambda: kinds()["server.started"] == 3)
 
     assert (True, 1, 0) == (started, kinds()["bundle.activated"], kinds()["bundle.refused"])
+    # Each compiles in a child.
+    assert [True, False] == [time_of_children(workers_of(unharmed)[number]) > 0 for number in (1, 2)]
+
+
+def test_what_was_compiled_is_kept_as_long_as_the_server_runs(server: ServerProcess) -> None:
+    """A worker that takes the place of another one need not compile, and nothing is left behind."""
+    file = server.record_folder.parent / LEFT
+    before = workers_of(server)[1]
+    there = file.exists()
+    os.kill(before, signal.SIGKILL)
+    replaced = until(lambda: workers_of(server)[1] != before)
+    compiling = time_of_children(workers_of(server)[1])
+    server.terminate()
+
+    assert (True, True, 0, False) == (there, replaced, compiling, file.exists())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from pdp.config.settings import LogSettings, Settings
 from pdp.foundation.garbage import keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores
+from pdp.workers.telling import LEFT
 
 if TYPE_CHECKING:
     from pdp.app.server import App
@@ -107,6 +108,9 @@ def _serve_alone(settings: Settings, received: int) -> None:
 def _serve_together(settings: Settings, workers: int, received: int) -> None:
     from pdp.app.supervising import supervise  # noqa: PLC0415 - `pdp serve --help` has no use for it
 
+    # A server that was killed can have left it: only what workers of this one have compiled is used.
+    left = Path(settings.data_dir) / LEFT
+    left.unlink(missing_ok=True)
     supervisor = supervise(settings, count=workers)
     if supervisor.start(until=received):
         click.echo(f"listening on {supervisor.address}")
@@ -120,3 +124,5 @@ def _serve_together(settings: Settings, workers: int, received: int) -> None:
         _LOG.info("stopping")
     finally:
         supervisor.stop(GRACE_SECONDS)
+        with suppress(OSError):
+            left.unlink()
