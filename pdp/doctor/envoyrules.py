@@ -115,10 +115,11 @@ FILTER_RULES: Final = (
         "take it out",
     ),
     Rule(
-        on("encode_raw_headers"),
-        Level.PROBLEM,
-        "`encode_raw_headers` sends headers in a form that the door does not read: it denies all",
-        "take it out",
+        _off("encode_raw_headers"),
+        Level.WARNING,
+        "without `encode_raw_headers` the door denies each header and path in which an `!` or a comma may be something "
+        "else",
+        "set it to true",
     ),
     Rule(
         lambda node: not part(node, "grpc_service").get("timeout"),

@@ -35,7 +35,7 @@ class Request(_message.Message):
     def __init__(self, http: _Optional[_Union[HTTPRequest, _Mapping]] = ...) -> None: ...
 
 class HTTPRequest(_message.Message):
-    __slots__ = ("method", "headers", "path", "body", "raw_body")
+    __slots__ = ("method", "headers", "path", "body", "raw_body", "header_map")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,12 +48,30 @@ class HTTPRequest(_message.Message):
     PATH_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
     RAW_BODY_FIELD_NUMBER: _ClassVar[int]
+    HEADER_MAP_FIELD_NUMBER: _ClassVar[int]
     method: str
     headers: _containers.ScalarMap[str, str]
     path: str
     body: str
     raw_body: bytes
-    def __init__(self, method: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., path: _Optional[str] = ..., body: _Optional[str] = ..., raw_body: _Optional[bytes] = ...) -> None: ...
+    header_map: bytes
+    def __init__(self, method: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., path: _Optional[str] = ..., body: _Optional[str] = ..., raw_body: _Optional[bytes] = ..., header_map: _Optional[bytes] = ...) -> None: ...
+
+class HeaderMap(_message.Message):
+    __slots__ = ("headers",)
+    HEADERS_FIELD_NUMBER: _ClassVar[int]
+    headers: _containers.RepeatedCompositeFieldContainer[RawHeader]
+    def __init__(self, headers: _Optional[_Iterable[_Union[RawHeader, _Mapping]]] = ...) -> None: ...
+
+class RawHeader(_message.Message):
+    __slots__ = ("key", "value", "raw_value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    RAW_VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    raw_value: bytes
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ..., raw_value: _Optional[bytes] = ...) -> None: ...
 
 class CheckResponse(_message.Message):
     __slots__ = ("status", "denied_response", "ok_response", "dynamic_metadata")

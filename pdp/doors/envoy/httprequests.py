@@ -29,10 +29,9 @@ from pdp.telemetry.doornames import EXECUTE_TOOL
 _LOG = logging.getLogger(__name__)
 
 _UNAVAILABLE = 503
-# What a path or a query may hold without an escape. `;` is missing: it is a separator for some servers, and `\` too. So
-# is `!`: Envoy writes it here for each byte that is not UTF-8, and sends on the byte.
-_PATH = re.compile(r"/(?:[A-Za-z0-9._~@:$&'()*+,=/-]|%[0-9A-Fa-f]{2})*")
-_QUERY = re.compile(r"(?:[A-Za-z0-9._~@:$'()*+,/?\[\]-]|%[0-9A-Fa-f]{2})*")
+# What a path or a query may hold without an escape. `;` is missing: it is a separator for some servers, and `\` too.
+_PATH = re.compile(r"/(?:[A-Za-z0-9._~@:!$&'()*+,=/-]|%[0-9A-Fa-f]{2})*")
+_QUERY = re.compile(r"(?:[A-Za-z0-9._~@:!$'()*+,/?\[\]-]|%[0-9A-Fa-f]{2})*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 # An escape within an escape is one for servers that read twice; the rest are separators and control characters.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\%]")
@@ -74,6 +73,9 @@ class HTTPRequests:
 
 def call_of(request: Request, table: Table) -> ToolCall:
     """Return the call that a request is by a table. Raise `RefusedRequestError` when it is none, or more than one."""
+    if "!" in request.target and not request.exact:
+        # Envoy writes it here for each byte that is not UTF-8, and sends on the byte.
+        raise RefusedRequestError(BAD_REQUEST, "an `!` can stand for another byte: write `%21`")
     path, mark, query = request.target.partition("?")
     segments = _decoded_path(path)
     found = [one for one in table if one.method == request.method and _fits(one, path, segments)]

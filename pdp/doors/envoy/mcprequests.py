@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,9 +28,6 @@ _LOG = logging.getLogger(__name__)
 _OK, _ACCEPTED, _UNAVAILABLE = 200, 202, 503
 # Headers that repeat arguments for what is in front of a server.
 _MIRRORED: Final = "mcp-param-"
-# Envoy shows an `!` for each byte that is not UTF-8, and a comma between two headers of one name. It sends on the byte,
-# and both headers.
-_UNCLEAR = re.compile("[!,]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +59,7 @@ class MCPRequests:
             self.asking.refused(Refusal.MALFORMED)
             return Refuse(status=BAD_REQUEST, body=answers.error(None, answers.PARSE_ERROR, str(error)))
         if problem := (
-            _unclear(request.headers)
-            or http.disagreement(message, request.headers)
-            or _not_mirrored(message, request.headers)
+            _unclear(request) or http.disagreement(message, request.headers) or _not_mirrored(message, request.headers)
         ):
             self.asking.refused(Refusal.MISMATCH)
             return Refuse(status=BAD_REQUEST, body=answers.error(message.id, answers.HEADER_MISMATCH, problem))
@@ -169,11 +163,12 @@ def _refused(status: int, text: str) -> Refuse:
     return Refuse(status=status, body=answers.error(None, answers.INVALID_REQUEST, text) if text else "")
 
 
-def _unclear(headers: Mapping[str, str]) -> str:
+def _unclear(request: Request) -> str:
     """Name a header by which a server could go, and which may be another one than Envoy shows; empty for none."""
-    for name, value in headers.items():
-        if (name == http.NAME or name.startswith(_MIRRORED)) and _UNCLEAR.search(value):
-            return f"the header `{name}` has an `!` or a comma, which can be shown for something else: use base64"
+    for name in request.unclear:
+        if name == http.NAME or name.startswith(_MIRRORED):
+            cure = "send it once, in base64" if request.exact else "use base64, or set `encode_raw_headers` in Envoy"
+            return f"the header `{name}` is there twice, or has a character that can stand for another one: {cure}"
     return ""
 
 

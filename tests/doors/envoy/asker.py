@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -13,7 +13,7 @@ import grpc
 from pdp.client import AsyncClient
 from pdp.doors.asking import Asking
 from pdp.doors.envoy.door import EnvoyDoor
-from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse
+from pdp.doors.envoy.extauthz_pb2 import CheckRequest, CheckResponse, HeaderMap, RawHeader
 from pdp.doors.envoy.httprequests import HTTPRequests
 from pdp.doors.envoy.mcprequests import MCPRequests
 from pdp.doors.envoy.tables import Table
@@ -150,6 +150,20 @@ class Asker:
             set={one.header.key: one.header.value for one in answer.ok_response.headers},
             metadata={name: value.string_value for name, value in answer.dynamic_metadata.fields.items()},
         )
+
+    def raw(self, method: str, path: str, body: bytes, pairs: Iterable[tuple[str, bytes]] = (), **text: str) -> Told:
+        """Ask as Envoy does with `encode_raw_headers`; `text` are headers that are shown as text, too."""
+        sent = {":method": method, ":path": path, HANDLE: self.handle, "content-type": "application/json"}
+        every = [*((name, value.encode()) for name, value in sent.items()), *pairs]
+        question = CheckRequest()
+        seen = question.attributes.request.http
+        seen.method, seen.path, seen.raw_body = method, path, body
+        seen.headers.update(text)
+        seen.header_map = HeaderMap(
+            headers=[RawHeader(key=name, raw_value=value) for name, value in every]
+        ).SerializeToString()
+        question.attributes.context_extensions.update(self._route)
+        return self.ask(question)
 
     def post(self, body: bytes, **headers: str) -> Told:
         """Ask about a message of MCP. Of names of headers, `_` is `-`."""

@@ -377,6 +377,46 @@ def test_a_header_that_repeats_an_argument_must_repeat_one(envoy: Asker, value: 
     assert fits or (400, -32020) == (told.status, told.body["error"]["code"])
 
 
+REGION = "mcp-param-region"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "fits"),
+    [
+        ([(REGION, b"a!b")], True),
+        ([(REGION, b"a,b")], True),
+        ([(REGION, b" a,b\t")], True),
+        ([(REGION, "Zürich".encode())], True),
+        ([(REGION, b"a"), (REGION, b"b")], False),
+        ([(REGION, b"a"), (REGION, b"a")], False),
+        ([(REGION, b"a!b"), ("mcp-name", b"note"), ("mcp-name", b"note")], False),
+        ([(REGION, b"a\xffb")], False),
+        ([(REGION, b"elsewhere")], False),
+        ([(REGION, "\u2003a".encode())], False),
+        ([(":path", b"/other")], False),
+        ([("upgrade", b"websocket")], False),
+        ([("x-original-url", b"/other")], False),
+        ([("x-big", b"a" * (256 * 1024))], False),
+        ([("x-many", b"")] * 1000, False),
+    ],
+)
+def test_raw_headers_tell_one_from_another(envoy: Asker, pairs: list[tuple[str, bytes]], fits: bool) -> None:  # noqa: FBT001 - a row of the table
+    """With `encode_raw_headers` Envoy shows each header as it came."""
+    given = {"region": "Zürich", "y": "a!b", "z": "a,b", "odd": "a\ufffdb", "a": "a"}
+
+    told = envoy.raw("POST", "/mcp", call("note", {"value": given}), pairs)
+
+    assert fits is told.allowed
+    assert fits or 400 == told.status
+
+
+def test_headers_in_two_forms_are_refused(envoy: Asker) -> None:
+    """One of them is not what is sent on."""
+    told = envoy.raw("POST", "/mcp", call("note"), accept="*/*")
+
+    assert (False, 400) == (told.allowed, told.status)
+
+
 @pytest.mark.parametrize(
     "route",
     [{}, {"server": ""}, {"server": "elsewhere"}, {"Server": "desk"}, {"server": "desk", "more": "x"}],

@@ -83,12 +83,19 @@ def test_the_service_gets_what_was_asked_about(
 
 
 @pytest.mark.parametrize(
-    ("value", "reached"), [(b"b!c", []), (b"b\xffc", []), (b"b%FFc", []), (b"b%21c", ["/notes/a?value=b%21c"])]
+    ("value", "reached"),
+    [
+        (b"b!c", ["/notes/a?value=b!c"]),
+        (b"b\xffc", []),
+        (b"b\xc3\xa9c", []),
+        (b"b%FFc", []),
+        (b"b%21c", ["/notes/a?value=b%21c"]),
+    ],
 )
 def test_a_byte_that_envoy_cannot_show_reaches_no_service(
     server: RunningServer, running: tuple[Envoy, Backend], value: bytes, reached: list[str]
 ) -> None:
-    """Over HTTP/2 Envoy takes any byte in a query, shows the door an `!` in its place, and sends on the byte."""
+    """Over HTTP/2 Envoy takes any byte in a query, and sends it on; as text it shows an `!` in its place."""
     envoy, backend = running
     backend.got.clear()
     envoy.send_frames(b"/notes/a?value=" + value, [("x-pdp-session", opened(server)[1].encode())])
