@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from pdp.calltokens.claims import HEADER as CALL_TOKEN
 from pdp.doctor.envoyclusters import examine_clusters, filters_in_upstream
 from pdp.doctor.envoyrules import BODY_RULES, FILTER_RULES, MANAGER_RULES
 from pdp.doctor.finding import Finding, Level, fine, problem, warning
@@ -22,6 +23,9 @@ _REPEATS: Final = ("retry_policy", "retry_policy_typed_config", "hedge_policy")
 # Filters that answer by themselves what they have seen before.
 _CACHES: Final = ("cache.v3.CacheConfig", "cache_v2.v3.CacheV2Config")
 _OF_TOKENS: Final = frozenset({"call_token", "certificate"})
+# Beginnings of headers: those by which servers of MCP go, by which some take another method or path, and by which they
+# read the body.
+_OF_THE_CALL: Final = ("mcp-", "x-http-method", "x-method-", "x-original-", "x-rewrite-", "content-", CALL_TOKEN)
 
 
 def examine_envoy(path: Path) -> Iterator[Finding]:
@@ -194,6 +198,13 @@ def _route(check: str, levels: list[Node], inside: list[Node], route: Node) -> I
         yield problem(check, "`upgrade_configs`: nothing is asked about after an upgrade", "take it out")
     if "table" in said and {"prefix_rewrite", "regex_rewrite", "path_rewrite"} & part(route, "route").keys():
         yield problem(check, "the path is rewritten after it was asked about", "take the rewrite out")
+    match = part(route, "match")
+    if "server" in said and ("path" not in match or match.get("case_sensitive") is False):
+        yield warning(
+            check,
+            "the agent chooses the path that the server gets, by which it could take the call for another one",
+            "match one `path`, and its case",
+        )
 
 
 def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Finding]:
@@ -208,6 +219,10 @@ def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Find
             yield warning(check, f"`{name}`: a call that was allowed once can run again unasked", "take it out")
     if any(one.get("request_mirror_policies") for one in (config, host, chosen)):
         yield warning(check, "`request_mirror_policies`: another server gets each allowed call, too", "take it out")
+    for one in (config, host, route, *parts(part(chosen, "weighted_clusters"), "clusters")):
+        if changed := sorted(_changed_by(one)):
+            told = f"the header `{changed[0]}` is changed after the decision: the server may run another call"
+            yield problem(check, told, "leave headers by which servers decide as they are")
     if given := sorted(_CHOSEN_HOSTS & chosen.keys()):
         yield problem(check, f"`{given[0]}`: the agent chooses the `Host`", "set `host_rewrite_literal`")
     elif not _HOST_REWRITES & chosen.keys() and any("*" in str(one) for one in host.get("domains", ())):
@@ -216,3 +231,11 @@ def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Find
             "the agent chooses the `Host` that the server gets, by which it could take the call for another one",
             "set `host_rewrite_literal`, or name all `domains` in full",
         )
+
+
+def _changed_by(level: Node) -> set[str]:
+    """Return the headers by which servers decide, and which a route or what is around it sets or removes."""
+    removed = level.get("request_headers_to_remove")
+    given = {str(part(one, "header").get("key")).lower() for one in parts(level, "request_headers_to_add")}
+    taken = {str(one).lower() for one in removed} if isinstance(removed, list) else set()
+    return {one for one in given | taken if one.startswith(_OF_THE_CALL)}

@@ -187,6 +187,12 @@ MANAGER_RULES: Final = (
         "take `x-pdp-session` out of its format",
     ),
     Rule(
+        lambda node: "x-pdp-session" in str(node.get("tracing", "")).lower(),
+        Level.PROBLEM,
+        "spans hold the secret handles of sessions",
+        "take `x-pdp-session` out of the `custom_tags` of `tracing`",
+    ),
+    Rule(
         _there("local_reply_config"),
         Level.WARNING,
         "`local_reply_config` can change what the door and Envoy answer in place of the server",

@@ -133,6 +133,40 @@ HOLES: dict[str, tuple[tuple[str, str], Level, str]] = {
         WARNING,
         "sends agents to `git.example.org`",
     ),
+    "a header that is set": (
+        _beside(_ROUTES, "  request_headers_to_add: [{header: {key: Mcp-Param-To, value: '%REQ(x-to)%'}}]", 24),
+        PROBLEM,
+        "the header `mcp-param-to` is changed",
+    ),
+    "a header that a host takes away": (
+        _beside(_DOMAINS, "request_headers_to_remove: [mcp-name]", 22),
+        PROBLEM,
+        "the header `mcp-name` is changed",
+    ),
+    "a header that a cluster among others sets": (
+        (
+            "{cluster: git",
+            (
+                "{weighted_clusters: {clusters: [{name: git, weight: 1, request_headers_to_add: "
+                "[{header: {key: x-http-method-override, value: DELETE}}]}]}"
+            ),
+        ),
+        PROBLEM,
+        "the header `x-http-method-override` is changed",
+    ),
+    "any path below": (("{path: /mcp}", "{prefix: /mcp}"), WARNING, "the agent chooses the path"),
+    "a path in any case": (("{path: /mcp}", "{path: /mcp, case_sensitive: false}"), WARNING, "chooses the path"),
+    "handles in spans": (
+        (
+            "stat_prefix: agents",
+            (
+                "stat_prefix: agents\n                tracing: "
+                "{custom_tags: [{tag: x, request_header: {name: X-PDP-Session}}]}"
+            ),
+        ),
+        PROBLEM,
+        "spans hold",
+    ),
     "TCP beside it": ((_CLUSTERS, _LISTENER.replace("CLUSTER", "git") + _CLUSTERS), PROBLEM, "leads to the cluster"),
     "TCP to elsewhere": (
         (_CLUSTERS, _LISTENER.replace("CLUSTER", "pdp-door") + _CLUSTERS),
@@ -223,6 +257,9 @@ HOLES: dict[str, tuple[tuple[str, str], Level, str]] = {
 }
 # What is no hole.
 SOUND: dict[str, tuple[str, str]] = {
+    "a header by which no server decides": _beside(
+        _ROUTES, "  request_headers_to_add: [{header: {key: authorization, value: Bearer x}}]", 24
+    ),
     "an answer of Envoy's own": _beside(
         _ROUTES, "- match: {prefix: /a}\n  direct_response: {status: 200, body: {inline_string: well}}", 24, before=True
     ),

@@ -22,6 +22,9 @@ _TO_ENVOY: Final = frozenset(
         "x-envoy-retry-on",
     }
 )
+# By these some servers take another `Host` than that which Envoy gives them.
+_OTHER_HOSTS: Final = frozenset({"forwarded", "x-forwarded-host", "x-forwarded-server", "x-host", "x-original-host"})
+_NOT_SENT_ON: Final = _TO_ENVOY | _OTHER_HOSTS
 _OVERWRITE: Final = 2
 _PERMISSION_DENIED: Final = 7
 
@@ -39,7 +42,7 @@ class Pass:
     def sent(self, headers: Iterable[str]) -> CheckResponse:
         """Return the answer for a request with headers of these names. Those of ours are not sent on."""
         # Envoy removes after it has set: the token takes the place of what the agent says there.
-        never = _TO_ENVOY if self.token else _TO_ENVOY | {HEADER}
+        never = _NOT_SENT_ON if self.token else _NOT_SENT_ON | {HEADER}
         own = sorted(name for name in headers if name.startswith(_OWN_HEADERS) or name in never)
         response = CheckResponse(
             ok_response=OkResponse(
