@@ -129,7 +129,8 @@ class AuthZENDoor:
         try:
             headers = read_headers(scope["headers"], _ONCE)
             self._doorstep.check(headers)
-            return await self._routed(scope["method"], scope["path"], headers, receive)
+            # As it was sent: by an escape, a path would not be what a proxy before this door has looked at.
+            return await self._routed(scope["method"], scope["raw_path"].decode("latin-1"), headers, receive)
         except InvalidQuestionError as error:
             self._refused(Refusal.MALFORMED)
             return failed(BAD_REQUEST, str(error))
