@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -26,6 +27,9 @@ _READ_BYTES: Final = 128 * 1024 * 1024
 _MESSAGE_SECONDS: Final = DEFAULT_LIMITS.message_seconds
 # What a question takes at most, for each of its bytes: itself, what is read of it, and the values in it.
 _COPIES: Final = 6
+# Those of one name read in this part of the turns.
+_PARTS: Final = 4
+_TOO_MUCH: Final = "too much is being answered; try again"
 _END_SECONDS: Final = 3.0
 # The rest is for the answer: one that comes too late is not shown to a model.
 _OF_THE_TIME: Final = 0.8
@@ -50,6 +54,14 @@ class Method:
         return bytes(answer.SerializeToString())
 
 
+class _Part:
+    """What all gateways with one name in their certificates take at most: it leaves room for others."""
+
+    def __init__(self, load: Load, turns: int) -> None:
+        self.load = load
+        self.turns = asyncio.Semaphore(turns)
+
+
 class _Reading:
     """Reads questions: a few at a time, of which each can take the memory of the largest.
 
@@ -57,24 +69,39 @@ class _Reading:
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self._turns = asyncio.Semaphore(max(1, _READ_BYTES // most_bytes))
+        self._most = max(1, _READ_BYTES // most_bytes)
+        self._turns = asyncio.Semaphore(self._most)
         self._load = Load()
+        self._parts: WeakValueDictionary[frozenset[bytes], _Part] = WeakValueDictionary()
 
     async def handled(self, method: Method, _: object, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Read one question and answer it."""
+        names = frozenset(context.peer_identities() or ())
+        if not names:
+            return await self._answered(method, context, _Part(self._load, 1))
+        part = self._parts.get(names) or _Part(self._load.part(), max(1, self._most // _PARTS))
+        self._parts[names] = part
         try:
-            async with asyncio.timeout(_MESSAGE_SECONDS), self._turns:
+            with part.load.request():
+                return await self._answered(method, context, part)
+        except OverloadedError:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MUCH)
+        raise AssertionError("`abort` raises")
+
+    async def _answered(self, method: Method, context: Any, part: _Part) -> bytes:  # noqa: ANN401 - gRPC has no types
+        try:
+            async with asyncio.timeout(_MESSAGE_SECONDS), part.turns, self._turns:
                 wire = await context.read()
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not arrive in time")
         if not isinstance(wire, bytes):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no message")
         try:
-            with self._load.share() as share:
+            with part.load.share() as share:
                 share.hold(_COPIES * len(wire))
                 return await method.answered(wire, context)
         except OverloadedError:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is being answered; try again")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MUCH)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be read")
         except NotFoundError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,9 +17,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from pdp.doors import grpcport
 from pdp.doors.grpcport import Method, serving
+from pdp.doors.mcp import load
 from pdp.doors.mcp.load import Load
+from pdp.serving.certificates import ServerCertificates
 from pdp.testing.waiting import wait_until
 from tests.doors.loop import LOOP, SECONDS
+from tests.machinery.credentials.authority import Authority, Identity
 from tests.machinery.faults.rawhttp2 import HalfSent, begin, connect
 
 SERVICE = "a.gateway.Asking"
@@ -34,13 +39,14 @@ async def repeat(question: HealthCheckRequest, _: Mapping[str, str], __: float |
 
 
 @contextmanager
-def port() -> Iterator[str]:
+def port(credentials: Any = None) -> Iterator[str]:
     """Answer each question with itself, and provide the address."""
 
     async def opened() -> tuple[AsyncExitStack, str]:
         stack = AsyncExitStack()
         methods = {"Ask": Method(question=HealthCheckRequest, answer=repeat)}
-        return stack, await stack.enter_async_context(serving(SERVICE, methods, "127.0.0.1:0", most_bytes=4 * MIB))
+        served = serving(SERVICE, methods, "127.0.0.1:0", most_bytes=4 * MIB, credentials=credentials)
+        return stack, await stack.enter_async_context(served)
 
     stack, address = LOOP.run(opened())
     try:
@@ -106,6 +112,41 @@ def test_questions_beyond_the_memory_for_answers_are_refused(ask: Callable[[str,
 
     assert Code.RESOURCE_EXHAUSTED is refused.value.code()
     assert b"" == answer
+
+
+def test_a_gateway_is_answered_beside_another_that_floods(tmp_path: Path) -> None:
+    """By the names in their certificates: one that begins questions and sends none holds a part of all."""
+    authority = Authority()
+    files = authority.files(tmp_path)
+    flooding, honest = (authority.caller(f"spiffe://gateways/{name}") for name in ("flooding", "honest"))
+
+    def channel(address: str, identity: Identity) -> grpc.Channel:
+        named = f"localhost:{address.rpartition(':')[2]}"
+        return grpc.secure_channel(named, identity.credentials(authority.roots))
+
+    ended = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        ended.wait()
+        yield from ()
+
+    with (
+        patch.object(grpcport, "_MESSAGE_SECONDS", SECONDS),
+        patch.object(grpcport, "_READ_BYTES", 16 * MIB),
+        patch.object(grpcport, "_MOST_OPEN", 50),
+        patch.object(load, "MOST_OPEN", 44),
+        port(ServerCertificates(files).credentials()) as address,
+        channel(address, flooding) as other,
+        channel(address, honest) as own,
+    ):
+        calls = [other.stream_unary(ASK).future(nothing()) for _ in range(60)]
+        wait_until(lambda: 30 == sum(one.done() for one in calls))
+        said = [bytes(own.unary_unary(ASK)(b"", timeout=SECONDS)) for _ in range(3)]
+        for call in calls:
+            call.cancel()
+        ended.set()
+
+    assert [b""] * 3 == said
 
 
 @pytest.mark.parametrize("wires", [[b"\xff"], []])
