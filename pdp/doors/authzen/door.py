@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
@@ -43,8 +44,8 @@ DISCOVERY: Final = "/.well-known/authzen-configuration"
 EVALUATION, EVALUATIONS, REQUESTS, OUTCOME = (
     f"/access/v1/{name}" for name in ("evaluation", "evaluations", "requests", "outcome")
 )
-# Requests whose bodies are whole.
-MOST_OPEN: Final = 64
+# Requests whose bodies are whole. A caller has at most twice as many as are left for all others: two thirds, alone.
+MOST_OPEN: Final = 96
 _SECONDS: Final = 10.0
 # For decisions. The rest is for the answer: a call whose request is given up would be taken for one that is taken back.
 _OF_THE_TIME: Final = 0.9
@@ -102,7 +103,7 @@ class AuthZENDoor:
         self._seconds = seconds
         self._evaluations = Evaluations(client=client, mapped=mapped, endpoint=base + REQUESTS, observer=observer)
         self._access = AccessRequests(mapped=mapped, endpoint=base + REQUESTS)
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._posts: Mapping[str, Callable[[Asked], Coroutine[Any, Any, Reply]]] = {
             EVALUATION: self._evaluation,
             EVALUATIONS: self._several,
@@ -173,7 +174,7 @@ class AuthZENDoor:
             self._caller.take(headers)
         handles = Handles.read(headers.get(HANDLE, ""))
         if is_task:
-            return await self._bounded(lambda: self._task(task, handles), receive)
+            return await self._bounded(lambda: self._task(task, handles), headers, receive)
         require_plain_json(headers)
         asked = Asked(
             body=read_json(await read_body(headers, receive, most=MOST_BYTES)),
@@ -181,21 +182,24 @@ class AuthZENDoor:
             headers=headers,
             until=asyncio.get_running_loop().time() + self._seconds * _OF_THE_TIME,
         )
-        return await self._bounded(lambda: self._posts[path](asked), receive)
+        return await self._bounded(lambda: self._posts[path](asked), headers, receive)
 
-    async def _bounded(self, work: Callable[[], Coroutine[Any, Any, Reply]], receive: Receive) -> Reply:
+    async def _bounded(
+        self, work: Callable[[], Coroutine[Any, Any, Reply]], headers: Headers, receive: Receive
+    ) -> Reply:
         """Do work while the client is there, for so long at most, and beside so much other work at most."""
-        if self._open >= MOST_OPEN:
+        caller = headers.get("authorization", "")
+        if self._open[caller] >= 2 * (MOST_OPEN - self._open.total()):
             self._refused(Refusal.TOO_MANY)
             return failed(_BUSY, "too many requests are open", retry_after="1")
-        self._open += 1
+        self._open[caller] += 1
         try:
             async with asyncio.timeout(self._seconds):
                 reply = await until_gone(work(), receive)
         except TimeoutError:
             raise NoDecisionError from None
         finally:
-            self._open -= 1
+            self._open -= Counter({caller: 1})
         if reply is None:
             raise ClientGoneError
         return reply
