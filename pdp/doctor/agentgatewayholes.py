@@ -186,8 +186,13 @@ def _elsewhere(document: Node) -> Iterator[Finding]:
     for name in ("logging", "access_log", "tracing"):
         if any(_HANDLE in str(one).lower() for one in _all(document, name)):
             yield problem(f"`{name}`", "it holds the secret handles of sessions", f"take `{_HANDLE}` out")
-    if any(True for _ in _all(document, "cache")):
-        yield warning("`cache`", "an answer that is kept outlives a revocation", "take it out for routes of MCP")
+    for name, shown, does in (
+        ("cache", "cache", "an answer that is kept outlives a revocation"),
+        ("request_mirror", "requestMirror", "another server gets calls, too, also those that are denied"),
+        ("retry", "retry", "a call that was allowed once can run again unasked"),
+    ):
+        if any(True for _ in _all(document, name)):
+            yield warning(f"`{shown}`", does, "take it out for routes of MCP")
 
 
 def _all(value: Any, name: str) -> Iterator[Any]:  # noqa: ANN401 - any YAML value

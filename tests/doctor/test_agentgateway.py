@@ -82,6 +82,13 @@ HOLES: dict[str, tuple[str, str, Level, str]] = {
     "no target": ("targets:", "x:", PROBLEM, "no targets"),
     "handles in the log": ("binds:", "logging: {x: 'request.headers[\"X-PDP-Session\"]'}\nbinds:", PROBLEM, "secret"),
     "a cache": ("- policies:", "- policies:\n              extAuthz: {cache: {}}", WARNING, "outlives"),
+    "a mirror": (
+        "- policies:",
+        "- policies:\n              requestMirror: {backend: {host: 'a:1'}, percentage: 1.0}",
+        WARNING,
+        "also those that are denied",
+    ),
+    "a call that is sent again": ("- policies:", "- policies:\n              retry: {attempts: 2}", WARNING, "again"),
     "a key twice": ("failureMode:", f"failureMode: failClosed{TARGET}failureMode:", PROBLEM, "appears twice"),
     "no YAML": ("binds:", "binds: [", PROBLEM, "line "),
 }
