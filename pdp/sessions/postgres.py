@@ -24,6 +24,7 @@ from pdp.sessions.postgresfailover import Failover, FailoverTerms, Replication
 from pdp.sessions.postgresfence import PostgresFence
 from pdp.sessions.postgreslabels import LabelledReader, PostgresLabels, with_late_labels
 from pdp.sessions.postgreslease import LeaseRenewer
+from pdp.sessions.postgresprecedence import PostgresPrecedence
 from pdp.sessions.postgressteps import STEPS, Step, begin, latest, need
 from pdp.sessions.postgrestables import BEGIN, prepare_sessions
 from pdp.sessions.postgresunrecorded import PostgresUnrecorded
@@ -132,9 +133,10 @@ class PostgresSessionStore(SQLSessionStore):
             )
 
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
-        self._turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
+        self._turns = turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision, reads_count=not _is_quorum(failover))
-        fencing, labelling = connection(0.0), connection()
+        # What only reads waits for no writer.
+        fencing, labelling, watching = connection(0.0), connection(), connection(0.0)
         self._fence = PostgresFence(fencing, channel=tables)
         self._fences = fences or Fences()
         # Whether others can remember what the present transaction changes; and, on each thread, the revision that is
@@ -147,8 +149,6 @@ class PostgresSessionStore(SQLSessionStore):
         self._standing: LeaseStanding | None = None
         leased: Callable[[], Lease | None] = _no_lease
         scopes = ScopePool()
-        # What only reads waits for no writer.
-        watching = connection(0.0)
         with ExitStack() as opened:
             writing = opened.enter_context(closing(connection()))
             with writing.answering():
@@ -203,6 +203,7 @@ class PostgresSessionStore(SQLSessionStore):
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )
+        self._precedence = PostgresPrecedence(writing, turns, seen=watcher.ask)
         self.unrecorded = PostgresUnrecorded(writing, known=known_rows or KnownRows(), holding=self._reading)
         if waited_for:
             self._begin(version, revision)
@@ -281,8 +282,8 @@ class PostgresSessionStore(SQLSessionStore):
 
     def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that is remembered; None when it is not."""
-        with self._reading():
-            found = self._writes.find(write, wall_at=wall_at)
+        # What asks for an ending again is one.
+        found = self._ending(lambda: super(PostgresSessionStore, self).written(write, wall_at=wall_at))
         if found is not None:
             # The one that has made it may still be waiting for its fence, or have noted nothing.
             self._outwait(found)
@@ -358,20 +359,26 @@ class PostgresSessionStore(SQLSessionStore):
     @contextmanager
     def _reading(self) -> Iterator[None]:
         # As in SQLite: lists and counts use the writing connection, and must not delay decisions.
-        with self._turns.turn(), self._connection.answering():
+        with self._turns.turn(presses=self._precedence.ends), self._connection.answering():
             yield
 
     def _snapshot(self) -> AbstractContextManager[None]:
         return self._connection.snapshot()
 
-    def _locked(self) -> AbstractContextManager[None]:
-        return self._connection.transaction(_BEGIN)
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        first = self._precedence.first
+        # Each statement has its own wait for others.
+        with self._connection.transaction(f"BEGIN; {first}" if first else _BEGIN):
+            if first:
+                self._connection.execute(_LOCK)
+            yield
 
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved
         with self._reading():
             self._revision, self._noted, self._closed, self._written = 0, False, [], []
-            with self._connection.transaction(_BEGIN):
+            with self._locked():
                 try:
                     yield
                 except ConflictError:
@@ -460,6 +467,12 @@ class PostgresSessionStore(SQLSessionStore):
         It can be of a commit whose wait for a standby was cancelled. A commit of our own makes safe what came before.
         What sessions and freezes with the ids that were `found` have closed is noted as if it were made here.
         """
+        if found:
+            self._ending(lambda: self._wait_for_all(found))
+        else:
+            self._wait_for_all(())
+
+    def _wait_for_all(self, found: Sequence[str]) -> None:
         with self._reading(), self._locked():
             known = self._latest()
             closed = self._closed_before(found) if self.notes else []
@@ -483,9 +496,15 @@ class PostgresSessionStore(SQLSessionStore):
     def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
         if self.notes:
             self._closed += self._closed_by(sessions)
-        written = super()._replace(with_late_labels(self._connection, sessions))
+        written = super()._replace(sessions)
         self._written += written
         return written
+
+    def _rewrite(self, sessions: Sequence[Session]) -> Sequence[Session]:
+        return super()._rewrite(with_late_labels(self._connection, sessions))
+
+    def _let_pass(self) -> None:
+        self._precedence.let_pass()
 
     def _closed_by(self, sessions: Sequence[Session]) -> list[Note]:
         """Return the notes of what sessions that are about to be written close."""
@@ -507,7 +526,10 @@ class PostgresSessionStore(SQLSessionStore):
         return self._foreseer.answering()
 
     def _ending(self, write: Callable[[], T]) -> T:
-        return write()
+        return self._precedence.ending(write)
+
+    def _activating(self, write: Callable[[], T]) -> T:
+        return self._precedence.activating(write)
 
     @contextmanager
     def _connect_to_foresee(self) -> Iterator[PostgresConnection]:

@@ -115,6 +115,11 @@ class PostgresWatcher(Watching):
             for session_id in session_ids:
                 self._recent.drop(session_id)
 
+    def ask(self, query: str) -> bool:
+        """Return what a query says that changes nothing and waits for no one."""
+        with self._asking, self._connection.answering():
+            return bool(self._connection.execute(query).get)
+
     def close(self) -> None:
         """Close the connection and forget all sessions."""
         with self._asking:

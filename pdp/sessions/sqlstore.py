@@ -310,7 +310,7 @@ class SQLSessionStore(ABC):
             return ()
         with self._foreseeing():
             foreseen = self._foresight.of_live(change, captured)
-        return self._ending(lambda: self._activate(bundle, content, change, expected, foreseen, write))
+        return self._activating(lambda: self._activate(bundle, content, change, expected, foreseen, write))
 
     def bundle_content(self, version: str) -> bytes | None:
         """Return the kept content of a bundle, or None."""
@@ -409,6 +409,13 @@ class SQLSessionStore(ABC):
     def _ending(self, write: Callable[[], T]) -> T:
         """Write what ends or narrows authority, or changes the rules, with what is reserved for it."""
 
+    def _activating(self, write: Callable[[], T]) -> T:
+        """Write an activation, which can be of many sessions; `write` can be called again where it has raised."""
+        return self._ending(write)
+
+    def _let_pass(self) -> None:  # noqa: B027 - most engines let none pass
+        """Raise when the present transaction is to be rolled back for one that waits; for engines that try again."""
+
     def _present_turn(self) -> str:
         """Return the turn in which a server follows its source of bundles; empty where there are none."""
         return ""
@@ -471,6 +478,7 @@ class SQLSessionStore(ABC):
     def _stored_states(self, session_ids: Sequence[str]) -> dict[str, SessionState]:
         found: dict[str, SessionState] = {}
         for first in range(0, len(session_ids), _AT_ONCE):
+            self._let_pass()
             some = session_ids[first : first + _AT_ONCE]
             query = f"SELECT id, state FROM sessions WHERE id IN ({', '.join('?' * len(some))})"  # noqa: S608 - question marks
             found.update((str(one), SessionState(state)) for one, state in self._connection.execute(query, some))
@@ -565,8 +573,16 @@ class SQLSessionStore(ABC):
         if self._outbox.tells:
             states = self._stored_states([session.id for session in sessions])
             self._tell([(states[session.id], session) for session in sessions])
+        written: list[Session] = []
+        for first in range(0, len(sessions), _AT_ONCE):
+            self._let_pass()
+            written += self._rewrite(sessions[first : first + _AT_ONCE])
+        return tuple(written)
+
+    def _rewrite(self, sessions: Sequence[Session]) -> Sequence[Session]:
+        """Write the rows of some sessions; return the sessions as they are afterwards."""
         self._connection.executemany(_UPDATE, map(row_of, sessions))
-        return tuple(sessions)
+        return sessions
 
     def _keep_scope(self, scope: Scope | None) -> None:
         if scope is None:

@@ -24,22 +24,35 @@ class Turns:
 
     def __init__(self, *, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
-        # Guards the two fields below.
+        # Guards the fields below.
         self._lock = Lock()
         self._taken = False
         self._waiting: deque[Lock] = deque()
+        self._pressing = 0
 
     @contextmanager
-    def turn(self, *, last: bool = False) -> Iterator[None]:
+    def turn(self, *, last: bool = False, presses: bool = False) -> Iterator[None]:
         """Hold the lock for the `with` block. Raise `OverloadedError` when it is not free in time.
 
-        The `last` turn waits without a limit.
+        The `last` turn waits without a limit. Who waits for one that `presses` is seen by `pressed`.
         """
-        self._take(_FOR_EVER if last else self._seconds)
+        with self._lock:
+            self._pressing += presses
+        try:
+            self._take(_FOR_EVER if last else self._seconds)
+        finally:
+            with self._lock:
+                self._pressing -= presses
         try:
             yield
         finally:
             self._pass_on()
+
+    @property
+    def pressed(self) -> bool:
+        """Say whether a thread waits that presses: who has the lock for long had better pass it on."""
+        with self._lock:
+            return self._pressing > 0
 
     def _take(self, seconds: float) -> None:
         own = Lock()

@@ -53,3 +53,23 @@ def test_only_so_many_wait() -> None:
         with pytest.raises(OverloadedError):
             turns.turn().__enter__()
     waits.join()
+
+
+def test_who_presses_is_seen_while_it_waits() -> None:
+    """Until it has its turn, or is refused."""
+    turns = Turns(most=1, seconds=60.0)
+
+    def press() -> None:
+        with turns.turn(presses=True):
+            seen.append(turns.pressed)
+
+    seen, waits = list[bool](), threading.Thread(target=press)
+    with turns.turn(presses=True):
+        seen.append(turns.pressed)
+        waits.start()
+        wait_until(lambda: turns.pressed)
+        with pytest.raises(OverloadedError):
+            turns.turn(presses=True).__enter__()
+    waits.join()
+
+    assert [False, False, False] == [*seen, turns.pressed]
