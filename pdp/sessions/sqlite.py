@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import apsw
 
@@ -20,21 +20,25 @@ from pdp.sessions.sqlstore import SQLSessionStore
 from pdp.sessions.succession import BUNDLES_KEPT
 from pdp.sessions.turns import MOST_WAITING, Turns
 from pdp.sessions.watcher import Watcher, snapshot
+from pdp.sessions.writes import Write
 
 T = TypeVar("T")
+
+# How often what ends authority waits again where others write for long: an activation can change many sessions.
+_WAITS: Final = 3
 
 
 class SQLiteSessionStore(SQLSessionStore):
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers, first of this process and then of others, before
-    `OverloadedError`; within a process writers take turns. `sessions_kept` limits the sessions in memory,
-    `changes_kept` the changes that other processes can follow one by one, `bundles_kept` the last active bundles that
-    keep their content. `reserve_bytes` of the disk are kept for what ends authority, see `room.py`. With `tells` it has
-    events for receivers outside. A store that lacks
-    changes up to `known_revision`, which is known from elsewhere, is refused. When the file is removed, or a foreign
-    program writes it, reads that can answer from memory (`SessionReader`, `active_bundle`) notice after `trust_seconds`
-    of `monotonic`, all others at once.
+    `OverloadedError`, and what ends authority waits four times as long; within a process writers take turns.
+    `sessions_kept` limits the sessions in memory, `changes_kept` the changes that other processes can follow one by
+    one, `bundles_kept` the last active bundles that keep their content. `reserve_bytes` of the disk are kept for what
+    ends authority, see `room.py`. With `tells` it has events for receivers outside. A store that lacks changes up to
+    `known_revision`, which is known from elsewhere, is refused. When the file is removed, or a foreign program writes
+    it, reads that can answer from memory (`SessionReader`, `active_bundle`) notice after `trust_seconds` of
+    `monotonic`, all others at once.
     """
 
     _connection: apsw.Connection
@@ -92,6 +96,11 @@ class SQLiteSessionStore(SQLSessionStore):
         """Raise the high-water mark, and prove that the store can be written."""
         super().touch(wall_at=wall_at)
         self._room.keep()
+
+    def written(self, write: Write, *, wall_at: float) -> tuple[str, ...] | None:
+        """Return the ids of the sessions of a change that is remembered; None when it is not."""
+        # What asks for an ending again is one.
+        return _waiting(lambda: super(SQLiteSessionStore, self).written(write, wall_at=wall_at))
 
     def acknowledged(self) -> int:
         """Return the revision of the last acknowledged change."""
@@ -156,7 +165,7 @@ class SQLiteSessionStore(SQLSessionStore):
     def _ending(self, write: Callable[[], T]) -> T:
         """Write what ends or narrows authority, or changes the rules. On a full disk, use the reserve."""
         try:
-            return write()
+            return _waiting(write)
         except StoreUnavailableError:
             gained = self._room.give_up()
             if not gained and not self._outbox.tells:
@@ -177,3 +186,13 @@ class SQLiteSessionStore(SQLSessionStore):
             self._signal.announce(self._revision)
         except OSError:
             raise StoreUnavailableError("the session store cannot tell other processes of a write") from None
+
+
+def _waiting(write: Callable[[], T]) -> T:
+    for _ in range(_WAITS):
+        try:
+            return write()
+        except OverloadedError:
+            # Nothing was written.
+            continue
+    return write()

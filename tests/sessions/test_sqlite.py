@@ -450,6 +450,27 @@ def test_a_locked_store_is_unavailable_for_writes(store: SQLiteSessionStore, pat
     assert store.view(session.handle_digest).chain == (successor_of(session),)
 
 
+def test_what_ends_authority_waits_longer_for_others(
+    store: SQLiteSessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The activation of a bundle can write longer than others wait."""
+    store.insert(make_session("a"), wall_at=1000.0)
+    tries, begin = list[None](), store._begin
+    with closing(apsw.Connection(str(path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def begins() -> None:
+            tries.append(None)
+            if len(tries) == 3:
+                other.execute("ROLLBACK")
+            begin()
+
+        monkeypatch.setattr(store, "_begin", begins)
+        (written,) = store.change_tree("ses_a", revoked, wall_at=1000.0)
+
+    assert (SessionState.REVOKED, 3) == (written.state, len(tries))
+
+
 def test_a_write_does_not_wait_for_ever_for_its_own_process(store: SQLiteSessionStore) -> None:
     """A change that itself writes to the store gets an error instead of blocking both."""
     store.insert(make_session("a"), wall_at=1000.0)
