@@ -598,7 +598,11 @@ class SQLSessionStore(ABC):
             self._connection.execute("DELETE FROM changes")
             self._connection.execute("UPDATE meta SET forgotten_revision = ?", (revision,))
             return
-        self._connection.executemany(_NOTE, ((revision, kind, item_id) for kind, item_id in changes))
+        # Under the lock of the transaction, positions have no gaps. Read once: statistics of an almost empty table have
+        # PostgreSQL read all of it for each row.
+        first = int(self._connection.execute(_NEXT_POSITION).get)
+        rows = ((first + place, revision, kind, item_id) for place, (kind, item_id) in enumerate(changes))
+        self._connection.executemany(_NOTE, rows)
         removed = self._connection.execute(_FORGET, (self._changes_kept,)).fetchall()
         if removed:
             self._connection.execute("UPDATE meta SET forgotten_revision = ?", max(removed))
@@ -700,10 +704,8 @@ UPDATE meta
 SET revision = revision + 1, high_water_at = CASE WHEN high_water_at < :wall_at THEN :wall_at ELSE high_water_at END
 RETURNING schema_version, revision
 """
-# Under the lock of the transaction, positions have no gaps.
-_NOTE = """
-INSERT INTO changes (position, revision, kind, id) SELECT coalesce(max(position), 0) + 1, ?, ?, ? FROM changes
-"""
+_NEXT_POSITION = "SELECT coalesce(max(position), 0) + 1 FROM changes"
+_NOTE = "INSERT INTO changes (position, revision, kind, id) VALUES (?, ?, ?, ?)"
 _REVISIONS = "SELECT revision, forgotten_revision, bundle_version FROM meta"
 _CHANGED = "SELECT DISTINCT id FROM changes WHERE kind IN ('session', 'cut') AND revision > ? ORDER BY id LIMIT ?"
 _FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"

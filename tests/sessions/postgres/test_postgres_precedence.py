@@ -202,3 +202,21 @@ def test_others_than_endings_are_refused_as_before(world: World) -> None:
     assert SESSIONS // 500 == world.here.pieces
     with pytest.raises(OverloadedError):
         world.ended[0].result()
+
+
+def test_a_change_of_many_sessions_reads_the_changes_once(world: World, server: PostgresServer) -> None:
+    """Also with the statistics of an empty table: else each row takes longer than the one before."""
+    with server.connect() as other:
+        other.execute("ANALYZE pdp_sessions.changes")
+        ((rows, read),) = other.execute(_READ).fetchall()
+        revocations = world.there.change_where(SessionFilter(user="ada"), revoked, wall_at=1001.0)
+        wait_until(lambda: other.execute(_READ).fetchall()[0][0] >= rows + SESSIONS)
+        ((_, read_now),) = other.execute(_READ).fetchall()
+
+    assert SESSIONS == len(revocations)
+    assert 10 * SESSIONS > read_now - read
+
+
+_READ = (
+    "SELECT n_tup_ins, seq_tup_read FROM pg_stat_user_tables WHERE schemaname = 'pdp_sessions' AND relname = 'changes'"
+)
