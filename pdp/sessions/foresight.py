@@ -70,7 +70,7 @@ _FAMILIES = """
 WITH RECURSIVE family(id) AS (
   SELECT id FROM sessions WHERE {}
   UNION
-  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
+  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
 )
 SELECT id, epoch, '', '', '' FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
 """

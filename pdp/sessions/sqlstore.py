@@ -635,11 +635,12 @@ def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
 _SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
 _NEWEST = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
 _COUNT = "SELECT count(*) FROM sessions WHERE {}"
+# That a child has a parent is said twice: where no session is below another one, PostgreSQL would read all of them.
 _FAMILIES = """
 WITH RECURSIVE family(id) AS (
   SELECT id FROM sessions WHERE {}
   UNION
-  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
+  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
 )
 SELECT id, epoch FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
 """
@@ -648,7 +649,7 @@ id IN (
   WITH RECURSIVE family(id) AS (
     SELECT id FROM sessions WHERE {}
     UNION
-    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
+    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
   )
   SELECT id FROM family
 ) AND state IN ('requested', 'active') AND ends_at > ?
