@@ -1,0 +1,95 @@
+"""Every RPC as a value: its path, its request, and how its answer is read. Shared by both clients."""
+
+from __future__ import annotations
+
+from pdp.client.operations.calls import (
+    AUTHORIZE,
+    AUTHORIZE_STREAM,
+    BATCH_AUTHORIZE,
+    get_caller,
+    list_tools,
+    report_outcome,
+)
+from pdp.client.operations.calltokens import (
+    check_call_token,
+    get_call_token_keys,
+    withdraw_call_token_key,
+)
+from pdp.client.operations.fields import presence
+from pdp.client.operations.policies import (
+    activate_bundle,
+    check_bundle,
+    evaluate,
+    explain,
+    get_bundle,
+    list_bundles,
+    reload_bundle,
+)
+from pdp.client.operations.rpc import (
+    Item,
+    Method,
+    Operation,
+    Page,
+    Reply,
+    Result,
+    new_request_id,
+)
+from pdp.client.operations.sessions import (
+    WATCH_SESSIONS,
+    approve_session,
+    deny_session,
+    end_session,
+    get_reach,
+    get_session,
+    is_approved,
+    list_sessions,
+    narrow_session,
+    preview_revocation,
+    request_session,
+    review_session,
+    revoke_sessions,
+    still_waiting,
+    watch_sessions,
+)
+
+__all__ = [
+    "AUTHORIZE",
+    "AUTHORIZE_STREAM",
+    "BATCH_AUTHORIZE",
+    "WATCH_SESSIONS",
+    "Item",
+    "Method",
+    "Operation",
+    "Page",
+    "Reply",
+    "Result",
+    "activate_bundle",
+    "approve_session",
+    "check_bundle",
+    "check_call_token",
+    "deny_session",
+    "end_session",
+    "evaluate",
+    "explain",
+    "get_bundle",
+    "get_call_token_keys",
+    "get_caller",
+    "get_reach",
+    "get_session",
+    "is_approved",
+    "list_bundles",
+    "list_sessions",
+    "list_tools",
+    "narrow_session",
+    "new_request_id",
+    "presence",
+    "preview_revocation",
+    "reload_bundle",
+    "report_outcome",
+    "request_session",
+    "review_session",
+    "revoke_sessions",
+    "still_waiting",
+    "watch_sessions",
+    "withdraw_call_token_key",
+]
