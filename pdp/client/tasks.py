@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from pdp.client.control import UNDECIDED
-from pdp.client.errors import PDPClientError
+from pdp.client.errors import CallStatusError, PDPClientError
 from pdp.client.fulfilling import met_ids
 from pdp.client.guard import GuardedSignature
 from pdp.client.values import ToolCall
@@ -139,7 +139,7 @@ class Exchange:
         """Return the next message, or the reason why there is none."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._call.write(request)
+                await self._write(request)
                 response = await self._call.read()
         except TimeoutError:
             return f"no answer within {self._timeout:g} s"
@@ -150,6 +150,17 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
             return self._describe(error)
         return response if isinstance(response, AuthorizeStreamResponse) else "the server ended the stream"
+
+    async def _write(self, request: AuthorizeStreamRequest) -> None:
+        try:
+            await self._call.write(request)
+        except asyncio.InvalidStateError:
+            return  # the stream is over, and reading says why
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.INTERNAL:
+                raise
+            # gRPC says so when the server is gone, and forgets the status that comes after it.
+            raise CallStatusError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream") from None
 
     def cancel(self) -> None:
         """End the stream: no further message comes."""

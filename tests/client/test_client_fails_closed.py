@@ -589,6 +589,22 @@ def test_a_cancelled_task_stays_cancelled(server: ScriptedServer, address: str, 
     assert asyncio.run(run()) == [not streaming]
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+def test_an_async_stream_says_that_its_server_is_gone(server: ScriptedServer, address: str, *, noticed: bool) -> None:
+    """As the client for threads does, whether or not the event loop has noticed by then."""
+
+    async def run() -> str:
+        async with _async_client(address, timeout=PATIENCE) as client, client.stream() as stream:
+            assert (await stream.ask(CALL)).allowed
+            if noticed:
+                await asyncio.to_thread(server.stop)
+            else:
+                server.stop()
+            return (await stream.ask(CALL)).error
+
+    assert asyncio.run(run()).startswith("unavailable: ")
+
+
 def test_threads_share_a_stream(server: ScriptedServer, address: str) -> None:
     """Each thread gets the answer to its own call."""
     calls = [ToolCall(session_handle="pdps_secret", server="files", tool=f"tool{n}") for n in range(40)]
