@@ -16,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from pdp.client.control import UNDECIDED
-from pdp.client.errors import CallStatusError, PDPClientError
+from pdp.client.errors import CallStatusError, PDPClientError, deadline_exceeded
 from pdp.client.fulfilling import met_ids
 from pdp.client.guard import GuardedSignature
 from pdp.client.values import ToolCall
@@ -172,19 +172,24 @@ class Exchange:
 
 
 class Feed:
-    """The messages of one watch, opened by `begin`."""
+    """The messages of one watch, opened by `begin`. A server sends the first one at once: within `first` seconds."""
 
-    def __init__(self, begin: Callable[[], Any]) -> None:
+    def __init__(self, begin: Callable[[], Any], *, first: float) -> None:
+        self._first: float | None = first
         self._call = begin()
 
     async def next(self) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message, or None at the end. Raise `grpc.RpcError` when the watch breaks."""
         try:
-            message = await self._call.read()
+            async with asyncio.timeout(self._first):
+                message = await self._call.read()
+        except TimeoutError:
+            raise deadline_exceeded() from None
         except asyncio.CancelledError:
             if _cancelled_by_caller():
                 raise
             raise PDPClientError("the connection was closed") from None
+        self._first = None
         return None if message is grpc.aio.EOF else message
 
     def cancel(self) -> None:

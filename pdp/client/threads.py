@@ -21,6 +21,7 @@ from google.protobuf.message import Message
 
 from pdp.client.connection import FORKED
 from pdp.client.control import UNDECIDED
+from pdp.client.errors import deadline_exceeded
 from pdp.client.fulfilling import met_ids
 from pdp.client.guard import BoundCall, GuardedSignature
 from pdp.client.values import ToolCall
@@ -159,17 +160,34 @@ class Exchange:
 
 
 class Feed:
-    """The messages of one watch, opened by `begin`."""
+    """The messages of one watch, opened by `begin`. A server sends the first one at once: within `first` seconds."""
 
-    def __init__(self, begin: Callable[[], Any]) -> None:
+    def __init__(self, begin: Callable[[], Any], *, first: float) -> None:
+        self._late = False
         self._call = begin()
+        # gRPC cannot wait for a message with a timeout.
+        self._timer = threading.Timer(first, self._give_up)
+        self._timer.name, self._timer.daemon = "pdp-first-message", True
+        self._timer.start()
 
     def next(self) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message, or None at the end. Raise `grpc.RpcError` when the watch breaks."""
-        return next(self._call, None)
+        try:
+            return next(self._call, None)
+        except grpc.RpcError:
+            if self._late:
+                raise deadline_exceeded() from None
+            raise
+        finally:
+            self._timer.cancel()
 
     def cancel(self) -> None:
         """End the watch."""
+        self._timer.cancel()
+        self._call.cancel()
+
+    def _give_up(self) -> None:
+        self._late = True
         self._call.cancel()
 
 

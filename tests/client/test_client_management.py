@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -12,7 +12,8 @@ import pytest
 
 from pdp import client as library
 from pdp import errors
-from pdp.client import AsyncClient, Client
+from pdp.client import AsyncClient, Client, tasks
+from pdp.testing.waiting import wait_until
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 from tests.machinery.rpcs.services import SERVICES
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
 
 RECORD = audit_pb2.AuditRecord(record_json=b"{}\n", segment="a", place=7)
+
+
+def _silent(server: ScriptedServer) -> Iterator[Any]:
+    server.released.wait(PATIENCE)
+    yield from ()
 
 
 def _sync(address: str, call: Callable[[Any], Any]) -> Any:
@@ -239,6 +245,55 @@ def test_closing_an_async_client_fails_what_is_under_way(server: ScriptedServer,
 
     with pytest.raises(library.PDPClientError, match="the connection was closed"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", ["watch_sessions", "watch_access_requests"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient], ids=["sync", "async"])
+def test_a_watch_that_never_begins_breaks_in_time(server: ScriptedServer, address: str, kind: Any, name: str) -> None:
+    """The first message comes at once, so a server that is silent from the beginning is not waited for."""
+    server.scripts["WatchSessions"] = server.scripts["WatchAccessRequests"] = lambda *_: _silent(server)
+
+    async def run() -> None:
+        async with AsyncClient(address, management_timeout=0.5) as client:
+            await anext(getattr(client, name)())
+
+    def run_sync() -> None:
+        with Client(address, management_timeout=0.5) as client:
+            next(getattr(client, name)())
+
+    with pytest.raises(library.UnavailableError, match="has not answered in time"):
+        asyncio.run(run()) if kind is AsyncClient else run_sync()
+
+
+def test_a_watch_that_has_begun_may_be_silent() -> None:
+    """Later messages come when something changes."""
+
+    class Call:
+        """A watch with a message at once, and another one late."""
+
+        async def read(self) -> str:
+            if later:
+                await asyncio.sleep(0.3)
+            later.append(True)
+            return "a message"
+
+    later: list[bool] = []
+
+    async def run() -> list[str]:
+        feed = tasks.Feed(Call, first=0.2)
+        return [await feed.next(), await feed.next()]
+
+    assert asyncio.run(run()) == ["a message"] * 2
+
+
+def test_a_watch_that_has_begun_holds_no_second_thread(server: ScriptedServer, address: str) -> None:
+    """What waits for the first message in the client for threads has ended."""
+    server.scripts["WatchSessions"] = lambda *_: iter([session_pb2.WatchSessionsResponse()])
+
+    with Client(address) as client:
+        list(client.watch_sessions())
+
+        wait_until(lambda: all(thread.name != "pdp-first-message" for thread in threading.enumerate()))
 
 
 def test_a_closed_client_says_that_it_is_closed(address: str) -> None:

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "pdp-alive",  # of workers
     "pdp-answers",  # of clients
     "pdp-stream",  # the same
+    "pdp-first-message",  # the same
     "pdp-embedded",  # of doors
     "pdp-store-look",  # once the loop has answered a call
     "pdp-catch-up",  # of servers that are behind

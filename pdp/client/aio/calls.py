@@ -104,7 +104,8 @@ class AsyncCalls:
     def feed(self, method: Method[Any], request: Message) -> tasks.Feed:
         """Begin a watch. Raise `PDPClientError` when the client is closed."""
         self._require_open()
-        return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
+        begin = partial(method.feed(self._channel), request, metadata=self._metadata("", ""))
+        return tasks.Feed(begin, first=self._management_timeout)
 
     async def next_of(self, feed: tasks.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""

@@ -104,7 +104,8 @@ class Calls:
     def feed(self, method: Method[Any], request: Message) -> threads.Feed:
         """Begin a watch. Raise `PDPClientError` when the client is closed."""
         self._require_open()
-        return threads.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
+        begin = partial(method.feed(self._channel), request, metadata=self._metadata("", ""))
+        return threads.Feed(begin, first=self._management_timeout)
 
     def next_of(self, feed: threads.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""

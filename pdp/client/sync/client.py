@@ -60,7 +60,8 @@ class Client(SessionCalls, AccessCalls, FreezeCalls, RecordCalls, PolicyCalls, C
     `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can impersonate it.
     `tls_certificate` and `tls_key` are PEM files for a server that authenticates callers by certificates; renewed
     ones need a new client.
-    `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
+    `timeout` bounds a question about calls, retry included, `management_timeout` every other call, and the time to
+    the first message of a watch; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
     `on_notice` shows a notice to a person before a guarded function runs: it gets the text and the answer, and must not
     block. Without it a call with a notice is denied.
