@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # A session imports its guard from this module, so a real imp
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# How long what was cancelled may take to be undone.
+_UNDO_SECONDS: Final = 5.0
 
 sleep = asyncio.sleep
 Lock = asyncio.Lock
@@ -64,17 +68,15 @@ def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
 
 
 async def completed(work: Callable[[], Awaitable[object]]) -> None:
-    """Do `work` to its end, however often this task is cancelled meanwhile.
-
-    The scopes of anyio cancel a task again each time that it waits.
-    """
+    """Do `work` to its end, however often this task is cancelled meanwhile."""
     task = asyncio.ensure_future(work())
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
+    with _shielded():
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
     if cancelled is None:
         task.result()
         return
@@ -82,6 +84,23 @@ async def completed(work: Callable[[], Awaitable[object]]) -> None:
         # It counts as seen, so that the loop does not tell of it.
         task.exception()
     raise cancelled
+
+
+async def undone_if_cancelled(work: Callable[[], Awaitable[R]], undo: Callable[[R], Awaitable[object]]) -> R:
+    """Return what `work` returns. If this task is cancelled meanwhile, undo it first, within a few seconds."""
+    task = asyncio.ensure_future(work())
+
+    async def undone() -> None:
+        with suppress(Exception):  # what fails was not done, or ends by its own time
+            async with asyncio.timeout(_UNDO_SECONDS):
+                await undo(await task)
+
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            await completed(undone)
+        raise
 
 
 async def turn() -> None:
@@ -314,6 +333,12 @@ def _tell(done: Callable[[Any, BaseException | None], None], task: asyncio.Futur
         done(None, error)
     else:
         done(task.result(), None)
+
+
+def _shielded() -> AbstractContextManager[object]:
+    """Keep a scope of anyio that is cancelled from cancelling this task at each turn of the event loop meanwhile."""
+    scope: Any = getattr(sys.modules.get("anyio"), "CancelScope", None)
+    return nullcontext() if scope is None else scope(shield=True)
 
 
 def _cancelled_by_caller() -> bool:

@@ -59,6 +59,11 @@ def completed(work: Callable[[], object]) -> None:
     work()
 
 
+def undone_if_cancelled(work: Callable[[], R], _: Callable[[R], object]) -> R:
+    """Return what `work` returns: no other thread cancels it."""
+    return work()
+
+
 def turn() -> None:
     """Do nothing: no other thread waits for this one."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import grpc
 import pytest
 
@@ -18,6 +20,7 @@ from pdp.client import (
     ToolCall,
     ToolCallDenied,
     UnavailableError,
+    tasks,
 )
 from pdp.v1 import decision_pb2, session_pb2
 from pdp.v1.decision_pb2 import Decision
@@ -259,6 +262,101 @@ def test_a_task_that_is_cancelled_again_and_again_ends_its_session(
     asyncio.run(run())
 
     assert _methods(server) == ["RequestSession", "EndSession"]
+
+
+@pytest.mark.parametrize("insisting", [False, True])
+def test_a_request_of_a_task_that_is_cancelled_is_withdrawn(
+    server: ScriptedServer, address: str, *, insisting: bool
+) -> None:
+    """A person could approve it, and nobody would hold the session."""
+    Life(server)
+    asked, answers, answer = threading.Event(), threading.Event(), server.scripts["RequestSession"]
+
+    def late(request: Any, context: Any) -> Any:
+        asked.set()
+        answers.wait(PATIENCE)
+        return answer(request, context)
+
+    server.scripts["RequestSession"] = late
+
+    async def run() -> None:
+        async with AsyncClient(address) as client:
+            task = asyncio.create_task(client.request_session(**WANTED))
+            await asyncio.to_thread(asked.wait, PATIENCE)
+            task.cancel()
+            await asyncio.sleep(0)
+            answers.set()
+            while not task.done():
+                if insisting:
+                    task.cancel()
+                await asyncio.sleep(0)
+            assert task.cancelled()
+
+    asyncio.run(run())
+
+    assert _methods(server) == ["RequestSession", "EndSession"]
+    assert server.sent("EndSession")[0].session_handle == "pdps_secret"
+
+
+def test_a_request_without_an_answer_holds_up_no_cancelling(
+    server: ScriptedServer, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Withdrawing is bounded in time, and what was not begun is left to end by its own time."""
+    monkeypatch.setattr(tasks, "_UNDO_SECONDS", 0.1)
+    asked = threading.Event()
+
+    def hang(*_: Any) -> session_pb2.RequestSessionResponse:
+        asked.set()
+        server.released.wait(PATIENCE)
+        return session_pb2.RequestSessionResponse()
+
+    server.scripts["RequestSession"] = hang
+
+    async def run() -> None:
+        async with AsyncClient(address) as client:
+            task = asyncio.create_task(client.request_session(**WANTED))
+            await asyncio.to_thread(asked.wait, PATIENCE)
+            task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE / 2)
+            assert task.cancelled()
+
+    asyncio.run(run())
+
+    assert _methods(server) == ["RequestSession"]
+
+
+def test_a_scope_that_is_cancelled_does_not_keep_the_event_loop_busy(server: ScriptedServer, address: str) -> None:
+    """A scope of anyio cancels a task at each turn of the loop while it waits, unless the task shields itself."""
+    Life(server)
+    cancelled: list[object] = []
+
+    class Task(asyncio.Task[Any]):
+        """A task that notes how often it is cancelled."""
+
+        def cancel(self, msg: object = None) -> bool:
+            cancelled.append(msg)
+            return super().cancel(msg)
+
+    def slow(*_: Any) -> session_pb2.EndSessionResponse:
+        server.released.wait(0.3)
+        return session_pb2.EndSessionResponse()
+
+    server.scripts["EndSession"] = slow
+
+    async def hold() -> None:
+        async with AsyncClient(address) as client:
+            with anyio.CancelScope() as scope:
+                async with client.session(**WANTED):
+                    scope.cancel()
+                    await asyncio.Event().wait()
+
+    async def run() -> None:
+        await Task(hold())
+
+    asyncio.run(run())
+
+    assert _methods(server) == ["RequestSession", "EndSession"]
+    assert len(cancelled) < 20
 
 
 @both

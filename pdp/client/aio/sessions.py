@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pdp.client import fencing, operations, tasks
@@ -35,22 +36,23 @@ class AsyncSessionCalls:
         """Ask for a session; the reply has its secret handle, shown only here.
 
         `duration` is seconds. `terms` are those that the bundle declares; write them as bytes to keep the digits of a
-        decimal.
+        decimal. A task that is cancelled meanwhile withdraws the request: a person could approve what nobody holds.
         """
-        return await self._calls.manage(
-            operations.request_session(
-                user=user,
-                agent=agent,
-                purpose=purpose,
-                tools=tools,
-                duration=duration,
-                parent_session_handle=parent_session_handle,
-                environment=environment,
-                user_attributes=user_attributes,
-                labels=labels,
-                may_delegate=may_delegate,
-                terms=terms,
-            )
+        operation = operations.request_session(
+            user=user,
+            agent=agent,
+            purpose=purpose,
+            tools=tools,
+            duration=duration,
+            parent_session_handle=parent_session_handle,
+            environment=environment,
+            user_attributes=user_attributes,
+            labels=labels,
+            may_delegate=may_delegate,
+            terms=terms,
+        )
+        return await tasks.undone_if_cancelled(
+            partial(self._calls.manage, operation), lambda opened: self.end_session(opened.session_handle)
         )
 
     async def approve_session(

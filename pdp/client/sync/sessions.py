@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pdp.client import fencing, operations, threads
@@ -37,22 +38,23 @@ class SessionCalls:
         """Ask for a session; the reply has its secret handle, shown only here.
 
         `duration` is seconds. `terms` are those that the bundle declares; write them as bytes to keep the digits of a
-        decimal.
+        decimal. A task that is cancelled meanwhile withdraws the request: a person could approve what nobody holds.
         """
-        return self._calls.manage(
-            operations.request_session(
-                user=user,
-                agent=agent,
-                purpose=purpose,
-                tools=tools,
-                duration=duration,
-                parent_session_handle=parent_session_handle,
-                environment=environment,
-                user_attributes=user_attributes,
-                labels=labels,
-                may_delegate=may_delegate,
-                terms=terms,
-            )
+        operation = operations.request_session(
+            user=user,
+            agent=agent,
+            purpose=purpose,
+            tools=tools,
+            duration=duration,
+            parent_session_handle=parent_session_handle,
+            environment=environment,
+            user_attributes=user_attributes,
+            labels=labels,
+            may_delegate=may_delegate,
+            terms=terms,
+        )
+        return threads.undone_if_cancelled(
+            partial(self._calls.manage, operation), lambda opened: self.end_session(opened.session_handle)
         )
 
     def approve_session(
