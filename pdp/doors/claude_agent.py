@@ -25,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 # are shorter. A hook that is late is a deny before a call.
 _HOOK_SECONDS = 120.0
 _MCP = "mcp__"
+# Of so many conversations it is remembered that they are over. Beyond, none goes on, because it could be one of them.
+_MOST_OVER = 16384
 
 Hook = Callable[[Any, Any, Any], Awaitable[Any]]
 
@@ -45,6 +47,7 @@ class PDPHooks:
         self._pending = Pending()
         # Why conversations are over: they hold what the model must not see, and it would see it at its next turn.
         self._over: dict[str, str] = {}
+        self._none_goes_on = ""
         self._seconds = _HOOK_SECONDS + (door.wait or 0.0)
 
     @property
@@ -97,7 +100,7 @@ class PDPHooks:
 
     async def _go_on(self, given: Any, *_: Any) -> dict[str, Any]:  # noqa: ANN401 - the input of a hook
         """Say that the model may be asked for its next turn, unless the conversation is over."""
-        why = self._over.get(given["session_id"])
+        why = self._over.get(given["session_id"]) or self._none_goes_on
         return _stopped(why) if why else {}
 
     def _withheld(self, given: Any, text: str) -> dict[str, Any]:  # noqa: ANN401 - the input of a hook
@@ -108,7 +111,11 @@ class PDPHooks:
         return {"hookSpecificOutput": {"hookEventName": "PostToolUse", "updatedToolOutput": blocks}}
 
     def _end(self, given: Any, why: str) -> dict[str, Any]:  # noqa: ANN401 - the input of a hook
-        self._over[given["session_id"]] = why
+        if len(self._over) < _MOST_OVER:
+            self._over[given["session_id"]] = why
+        elif given["session_id"] not in self._over:
+            _LOG.error("no conversation goes on: too many are over")
+            self._none_goes_on = _TOO_MANY
         return _stopped(why)
 
     def _never_raises(self, event: str, hook: Hook) -> Hook:
@@ -166,4 +173,5 @@ def _content(response: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
 
 _RESPONSES: Form[Any] = Form(content=_content)
 _OTHERWISE = f"The result of this call is withheld: it is not the call that was asked about; {refusals.NO_RETRY}."
+_TOO_MANY = "Too many conversations hold what a model must not see: start the program anew."
 _BROKEN = f"The door failed at a call: {refusals.NO_RETRY}; tell the user."

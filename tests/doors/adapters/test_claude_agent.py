@@ -24,6 +24,7 @@ from claude_agent_sdk import (
 )
 
 from pdp.client import Client
+from pdp.doors import claude_agent
 from pdp.doors.admissions import Refusal
 from pdp.doors.claude_agent import PDPHooks
 from pdp.doors.core import DenyLoopError, Door
@@ -223,6 +224,26 @@ def test_a_conversation_that_holds_what_must_be_withheld_does_not_go_on() -> Non
             asyncio.run(talk(options))
 
     assert [] == messages.shown
+
+
+def test_no_conversation_goes_on_when_too_many_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not remembered could hold what the model must not see."""
+    monkeypatch.setattr(claude_agent, "_MOST_OVER", 2)
+
+    def given(name: str) -> dict[str, Any]:
+        return {"session_id": name, "tool_use_id": "toolu_1", "tool_name": "Bash", "tool_input": {}}
+
+    async def run(hooks: Any) -> list[bool]:
+        goes_on: list[bool] = []
+        for name in ("a", "b", "b", "c"):
+            await hooks["PostToolUse"][0].hooks[0]({**given(name), "tool_response": "canary"}, "", None)
+            said = [await hooks["UserPromptSubmit"][0].hooks[0](given(one), "", None) for one in (name, "new")]
+            assert said[0]["continue_"] is False
+            goes_on.append(said[1] == {})
+        return goes_on
+
+    with example("python claude-agent") as (_, session, _server):
+        assert [True, True, True, False] == asyncio.run(run(PDPHooks(Door(session, _TABLE)).hooks))
 
 
 @pytest.mark.parametrize(
