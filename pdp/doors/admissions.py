@@ -58,8 +58,9 @@ class Form(Generic[R]):
     `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
     `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
     whether the framework wrote it in place of a tool's error. `bare` leaves out of a result what cannot be redacted
-    beside its content. `steering` are exceptions by which the framework pauses a run: they go on, since the call is not
-    over, unless `carried`, what such an exception brings along, may not be handed on. None is nothing.
+    beside its content. `beside` returns what a tool has told people besides its result, which is withheld where that
+    may not be handed on. `steering` are exceptions by which the framework pauses a run: they go on, since the call is
+    not over, unless `carried`, what such an exception brings along, may not be handed on. None is nothing.
     """
 
     freeze: Callable[[Any], tuple[Any, bytes]] = frozen
@@ -67,6 +68,7 @@ class Form(Generic[R]):
     content: Callable[[R], Any] = lambda result: result
     with_content: Callable[[R, Any], Any] = lambda _, content: content
     failed: Callable[[R], bool] = lambda _: False
+    beside: Callable[[R], Any] = lambda _: None
     steering: tuple[type[Exception], ...] = ()
     carried: Callable[[Any], Any] = lambda pause: pause
 
@@ -126,7 +128,7 @@ class Admission:
             if self._form.failed(bare):
                 return self.failed(content) or result
             self._admitted.result = content
-            return self._kept(bare, content, self._admitted.handed_on())
+            return self._kept(result, bare, content, self._admitted.handed_on())
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
 
@@ -139,7 +141,7 @@ class Admission:
             if self._form.failed(bare):
                 return await self.failed_async(content) or result
             self._admitted.result = content
-            return self._kept(bare, content, await awaited(self._admitted.handed_on))
+            return self._kept(result, bare, content, await awaited(self._admitted.handed_on))
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
         except BaseException:
@@ -186,8 +188,11 @@ class Admission:
             async for piece in pieces:
                 yield piece
 
-    def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
-        shown = result if kept is content else cast("R", self._form.with_content(result, kept))
+    def _kept(self, result: R, bare: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
+        beside = self._form.beside(result)
+        if beside is not None and self._admitted.hides(beside):
+            raise ToolResultWithheld(self.answer, "what it tells besides must not be handed on")
+        shown = bare if kept is content else cast("R", self._form.with_content(bare, kept))
         self.under_way.over(CallOutcome.ALLOW)
         return shown
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastmcp.server.dependencies import get_http_headers
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
-from fastmcp.tools.base import Tool, ToolResult
+from fastmcp.tools.base import InputRequiredToolResult, Tool, ToolResult
 from mcp_types import CallToolRequestParams, CallToolResult, ListToolsRequest
 
 from pdp.client import AsyncClient, Client
@@ -60,10 +60,16 @@ class PDPMiddleware(Middleware):
 
         async def tool(arguments: dict[str, Any]) -> ToolResult:
             asked = message.model_copy(update={"arguments": arguments})
-            return await call_next(context.copy(message=asked))
+            result = await call_next(context.copy(message=asked))
+            if isinstance(result, InputRequiredToolResult):
+                raise _InputRequiredError(result)
+            return result
 
         call = FrameworkCall(name=message.name, arguments=message.arguments or {}, run=context)
-        result = await self._door.run_async(call, tool, _RESULTS)
+        try:
+            result = await self._door.run_async(call, tool, _RESULTS)
+        except _InputRequiredError as asking:
+            return asking.result
         # A server ends no run of its client: one that repeats a denied call is told the same each time.
         return ToolResult(content=result.text, is_error=True) if isinstance(result, Refusal) else result
 
@@ -73,6 +79,14 @@ class PDPMiddleware(Middleware):
         """List the tools that the session sees. This hides tools; calls are asked about anyway."""
         visible = await self._door.visible(context)
         return [tool for tool in await call_next(context) if tool.name in visible]
+
+
+class _InputRequiredError(Exception):
+    """A tool asks the client for input: the call is not over, and is asked about again when it comes with the input."""
+
+    def __init__(self, result: InputRequiredToolResult) -> None:
+        super().__init__("the tool asks for input")
+        self.result = result
 
 
 def _chooses(context: MiddlewareContext[Any]) -> bool:
@@ -102,4 +116,10 @@ def _failed(result: object) -> bool:
     return isinstance(result, ToolResult) and result.is_error
 
 
-_RESULTS: Form[Any] = Form(content=_content, with_content=_with_content, failed=_failed)
+def _carried(asking: _InputRequiredError) -> Any:  # noqa: ANN401 - any JSON value
+    return asking.result.input_required.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+_RESULTS: Form[Any] = Form(
+    content=_content, with_content=_with_content, failed=_failed, steering=(_InputRequiredError,), carried=_carried
+)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import MethodType
 from typing import Any
 
 from google.adk.plugins import BasePlugin
 from google.adk.tools.base_tool import BaseTool
+from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.adk.tools.tool_context import ToolContext
 
 from pdp.doors.admissions import Form, Refusal
@@ -51,9 +53,14 @@ class PDPPlugin(BasePlugin):
         """Run the tool with what was asked about, if the call is allowed; return what the model gets."""
         call_id = context.function_call_id or ""
         call = FrameworkCall(name=tool.name, arguments=arguments, tool_call_id=call_id, run=context)
-        result = await self._door.run_async(call, lambda asked: run(args=asked, tool_context=context), _VALUES)
+        confirmations = context.actions.requested_tool_confirmations
+        before = dict(confirmations)
+        form = replace(_VALUES, beside=lambda _: _told({k: v for k, v in confirmations.items() if k not in before}))
+        result = await self._door.run_async(call, lambda asked: run(args=asked, tool_context=context), form)
         if not isinstance(result, Refusal):
             return result
+        # What the tool asks people for could say what the model must not see.
+        context.actions.requested_tool_confirmations = before
         if result.ends_run:
             raise DenyLoopError(result)
         if self._pauses and result.waits and call_id and context.tool_confirmation is None:
@@ -83,6 +90,11 @@ class _AskedRun:
             return await plugin.result_of(self.tool, self.run, args, tool_context)
         # A run of another runner, which has no door.
         return await self.run(args=args, tool_context=tool_context)
+
+
+def _told(confirmations: dict[str, ToolConfirmation]) -> list[Any] | None:
+    """Return what a tool shows to the people who must confirm its call."""
+    return [one.model_dump() for one in confirmations.values()] or None
 
 
 def _failed(result: object) -> bool:

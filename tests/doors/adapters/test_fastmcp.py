@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fastmcp import Client, FastMCP
+from fastmcp import Client, Context, FastMCP
 from fastmcp.tools.base import Tool, ToolResult
 from fastmcp.utilities.tests import asgi_server
+from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
 
 from pdp.client import AsyncClient
 from pdp.doors.core import Door
 from pdp.doors.fastmcp import PDPMiddleware, session_of_header
 from pdp.testing.inprocess import RunningServer
-from tests.doors.adapters.page import asked, example
+from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED, CALL_STATUS_SUCCEEDED
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import COROUTINES, DoorConformance, opened
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -173,3 +175,45 @@ def test_a_call_that_chooses_a_version_of_a_tool_does_not_run(server: RunningSer
     assert "may not choose a version" in chosen
     assert "done" in listed
     assert 1 == len(tools.runs)
+
+
+@pytest.mark.parametrize(
+    ("obligations", "told"),
+    [
+        ({"redact_result": {"fields": ["[].email"]}}, "its result is withheld"),
+        ({"max_result_bytes": {"bytes": 40}}, "its result is withheld"),
+        ({}, ""),
+    ],
+)
+def test_what_a_tool_asks_the_client_tells_no_more_than_a_result(obligations: Any, told: str) -> None:
+    """Where it would, the call has failed; otherwise the client is asked, and the call with its answer is a new one."""
+    asks: list[str] = []
+
+    async def ask(message: str, *_: Any) -> dict[str, Any]:
+        asks.append(message)
+        return {}
+
+    async def run(session: Any) -> str:
+        desk: FastMCP[Any] = FastMCP("desk")
+
+        @desk.tool(name=f"{PREFIX}note")  # type: ignore[untyped-decorator,unused-ignore]
+        async def note(context: Context) -> Any:
+            schema: dict[str, Any] = {"type": "object", "properties": {}}
+            form = ElicitRequestFormParams(message="is it ann@example.com?", requested_schema=schema)
+            asked_for = InputRequiredResult(input_requests={"it": ElicitRequest(params=form)}, request_state="1")
+            return "done" if context.input_responses else asked_for
+
+        desk.add_middleware(PDPMiddleware(Door(session, MAPPED)))
+        async with Client(desk, elicitation_handler=ask) as client:
+            return str((await client.call_tool(f"{PREFIX}note", {}, raise_on_error=False)).content)
+
+    with example("python fastmcp") as (_, session, server):
+        obliged(server, **obligations)
+        shown = asyncio.run(run(session))
+
+        assert ["is it ann@example.com?"] * (not told) == asks
+        assert (told or "done") in shown
+        assert [CALL_STATUS_FAILED if told else CALL_STATUS_SUCCEEDED] == [
+            one.status for one in server.sent("ReportOutcome")
+        ]
+        assert 1 + (not told) == len(asked(server))

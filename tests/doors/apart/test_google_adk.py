@@ -18,6 +18,7 @@ from google.adk.plugins import BasePlugin
 from google.adk.runners import InMemoryRunner
 from google.adk.tools import AgentTool, BaseTool, FunctionTool
 from google.adk.tools.base_toolset import BaseToolset
+from google.adk.tools.tool_context import ToolContext
 from google.adk.workflow import START, Workflow
 from google.genai import types
 
@@ -25,7 +26,8 @@ from pdp.client import AsyncClient, Client
 from pdp.doors.core import Door
 from pdp.doors.google_adk import PDPPlugin
 from pdp.testing.inprocess import RunningServer
-from tests.doors.adapters.page import asked, example
+from pdp.v1.authorization_pb2 import CALL_STATUS_SUCCEEDED
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import DoorConformance, approve, opened
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -201,6 +203,36 @@ def test_a_call_that_the_framework_holds_for_confirmation_is_asked_about_after_i
         assert ["done"] == asyncio.run(run(session, confirmed=True))
         assert [("desk", "note")] == asked(server)
         assert ["hello"] == runs
+
+
+@pytest.mark.parametrize(
+    ("obligations", "told"),
+    [
+        ({"redact_result": {"fields": ["[].email"]}}, "its result is withheld"),
+        ({"max_result_bytes": {"bytes": 40}}, "its result is withheld"),
+        ({}, ""),
+    ],
+)
+@pytest.mark.parametrize("how", ["hint", "payload"])
+def test_a_confirmation_of_a_tool_tells_no_more_than_a_result(obligations: Any, told: str, how: str) -> None:
+    """Where it would, the run does not pause, and the result is withheld too."""
+
+    def note(text: str, tool_context: ToolContext) -> list[dict[str, str]]:
+        tool_context.request_confirmation(**{how: f"send {text} to ann@example.com?"})
+        return []
+
+    with example("python google-adk") as (_, session, server):
+        obliged(server, **obligations)
+        plugin = PDPPlugin(Door(session, {"note": "desk/note"}))
+        runner = _runner(plugin, model=_model(Step(prefix="")), tools=[FunctionTool(note)])
+        events = asyncio.run(_events(runner))
+
+        assert bool(told) is not ("ann@example.com" in str(events))
+        assert bool(told) is not any(
+            one.name == _CONFIRMATION for event in events for one in event.get_function_calls()
+        )
+        assert told in str(_shown(events))
+        assert [CALL_STATUS_SUCCEEDED] == [one.status for one in server.sent("ReportOutcome")]
 
 
 def test_a_call_that_waits_for_a_person_pauses_the_run(server: RunningServer) -> None:
