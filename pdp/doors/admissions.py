@@ -58,8 +58,8 @@ class Form(Generic[R]):
     `freeze` returns arguments as the tool gets them, which nothing else holds, and as they are asked about.
     `content` is what the model will see of a result, `with_content` makes a result with another, and `failed` says
     whether the framework wrote it in place of a tool's error. `bare` leaves out of a result what cannot be redacted
-    beside its content. `beside` returns what a tool has told people besides its result, which is withheld where that
-    may not be handed on. `steering` are exceptions by which the framework pauses a run: they go on, since the call is
+    beside its content. `beside` returns what a tool has told besides its result, which is withheld where that may not
+    be handed on. `steering` are exceptions by which the framework pauses a run: they go on, since the call is
     not over, unless `carried`, what such an exception brings along, may not be handed on. None is nothing.
     """
 
@@ -68,7 +68,7 @@ class Form(Generic[R]):
     content: Callable[[R], Any] = lambda result: result
     with_content: Callable[[R, Any], Any] = lambda _, content: content
     failed: Callable[[R], bool] = lambda _: False
-    beside: Callable[[R], Any] = lambda _: None
+    beside: Callable[[], Any] = lambda: None
     steering: tuple[type[Exception], ...] = ()
     carried: Callable[[Any], Any] = lambda pause: pause
 
@@ -128,7 +128,7 @@ class Admission:
             if self._form.failed(bare):
                 return self.failed(content) or result
             self._admitted.result = content
-            return self._kept(result, bare, content, self._admitted.handed_on())
+            return self._kept(bare, content, self._admitted.handed_on())
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
 
@@ -141,7 +141,7 @@ class Admission:
             if self._form.failed(bare):
                 return await self.failed_async(content) or result
             self._admitted.result = content
-            return self._kept(result, bare, content, await awaited(self._admitted.handed_on))
+            return self._kept(bare, content, await awaited(self._admitted.handed_on))
         except Exception as error:  # noqa: BLE001 - fails closed: what may not have been reported is not shown
             return self._withheld(error)
         except BaseException:
@@ -153,6 +153,7 @@ class Admission:
         try:
             if self._admitted.failed(error):
                 self._admitted.handed_on()  # raises what says why
+            self._require_quiet()
         except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
             return self._withheld(problem)
         self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
@@ -163,6 +164,7 @@ class Admission:
         try:
             if await awaited(self._admitted.failed, error):
                 await awaited(self._admitted.handed_on)  # raises what says why
+            self._require_quiet()
         except Exception as problem:  # noqa: BLE001 - fails closed: the error may hold what must be redacted
             return self._withheld(problem)
         self.under_way.over(CallOutcome.ALLOW, TOOL_ERROR)
@@ -188,11 +190,15 @@ class Admission:
             async for piece in pieces:
                 yield piece
 
-    def _kept(self, result: R, bare: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
-        beside = self._form.beside(result)
+    def _require_quiet(self) -> None:
+        """Raise `ToolResultWithheld` where the tool has told besides what must not be handed on."""
+        beside = self._form.beside()
         if beside is not None and self._admitted.hides(beside):
             raise ToolResultWithheld(self.answer, "what it tells besides must not be handed on")
-        shown = bare if kept is content else cast("R", self._form.with_content(bare, kept))
+
+    def _kept(self, result: R, content: Any, kept: Any) -> R:  # noqa: ANN401 - whatever a tool returns
+        self._require_quiet()
+        shown = result if kept is content else cast("R", self._form.with_content(result, kept))
         self.under_way.over(CallOutcome.ALLOW)
         return shown
 

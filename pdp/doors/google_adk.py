@@ -55,7 +55,7 @@ class PDPPlugin(BasePlugin):
         call = FrameworkCall(name=tool.name, arguments=arguments, tool_call_id=call_id, run=context)
         confirmations = context.actions.requested_tool_confirmations
         before = dict(confirmations)
-        form = replace(_VALUES, beside=lambda _: _told({k: v for k, v in confirmations.items() if k not in before}))
+        form = replace(_VALUES, beside=lambda: _told({k: v for k, v in confirmations.items() if k not in before}))
         result = await self._door.run_async(call, lambda asked: run(args=asked, tool_context=context), form)
         if not isinstance(result, Refusal):
             return result

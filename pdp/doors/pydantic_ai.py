@@ -62,10 +62,15 @@ class _AskingToolset(WrapperToolset[Any]):
                 return skip.result
 
         call = FrameworkCall(name=name, arguments=tool_args, tool_call_id=ctx.tool_call_id or "", run=ctx.deps)
-        form = replace(_VALUES, freeze=partial(_freeze, tool=tool, context=ctx.validation_context))
+        freeze = partial(_freeze, tool=tool, context=ctx.validation_context)
+        told = partial(_told, ctx, before=tuple(ctx.pending_messages or ()))
+        form = replace(_VALUES, freeze=freeze, beside=lambda: _contents(told()))
         result = await self.door.run_async(call, run, form)
         if not isinstance(result, Refusal):
             return result
+        for message in told():
+            # It could say to the model what the result may not.
+            ctx.dequeue(message.enqueue_id)
         if result.ends_run:
             raise DenyLoopError(result)
         raise ToolFailed(result.text)
@@ -81,6 +86,18 @@ def _freeze(arguments: dict[str, Any], tool: ToolsetTool[Any], context: Any) -> 
     if read != copied and tool.args_validator.validate_json(text, context=context) != copied:
         raise ValueError("the arguments hold what their JSON does not")
     return copied, text
+
+
+def _told(ctx: RunContext[Any], before: tuple[Any, ...]) -> list[Any]:
+    """Return what a call has put into the conversation besides its result (`enqueue`), or may have."""
+    known, here = {one.enqueue_id for one in before}, (None, (ctx.tool_call_id, ctx.run_step))
+    queued = tuple(ctx.pending_messages or ())
+    return [one for one in queued if one.enqueue_id not in known and getattr(one, "_tool_call", None) in here]
+
+
+def _contents(queued: list[Any]) -> Any:  # noqa: ANN401 - any JSON value
+    parts = [part for one in queued for message in one.messages for part in message.parts]
+    return _value([getattr(part, "content", part) for part in parts]) if parts else None
 
 
 def _bare(result: object) -> object:

@@ -16,12 +16,16 @@ from pydantic_ai import (
     BinaryContent,
     CallDeferred,
     DeferredToolRequests,
+    ModelRequest,
     ModelResponse,
+    ModelRetry,
+    RunContext,
     SkipToolExecution,
     TextPart,
     Tool,
     ToolCallPart,
     ToolReturn,
+    UserPromptPart,
     WrapperToolset,
 )
 from pydantic_ai.capabilities import AbstractCapability
@@ -271,3 +275,42 @@ def test_what_a_tool_returns_besides_counts() -> None:
     shown = _shown_with("max_result_bytes", b'{"bytes": 500}', short)
     assert "short" in shown
     assert "image/png" in shown
+
+
+@pytest.mark.parametrize(
+    ("obligations", "told"),
+    [
+        ({"redact_result": {"fields": ["[].email"]}}, "its result is withheld"),
+        ({"max_result_bytes": {"bytes": 20}}, "its result is withheld"),
+        ({"max_result_bytes": {"bytes": 100}}, ""),
+        ({}, ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["text", "message", "failed"])
+def test_what_a_tool_puts_into_the_conversation_tells_no_more_than_a_result(
+    obligations: Any, told: str, kind: str
+) -> None:
+    """The model would see it besides the result."""
+    seen: list[str] = []
+
+    def note(ctx: RunContext[None]) -> list[str]:
+        message = ModelRequest(parts=[UserPromptPart("it is ann@example.com")])
+        ctx.enqueue(message if kind == "message" else "it is ann@example.com")
+        if kind == "failed":
+            raise ModelRetry("no")
+        return []
+
+    left = [ModelResponse(parts=[ToolCallPart("note", {})]), ModelResponse(parts=[TextPart("that is all")])]
+
+    def answer(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        seen.append(str(messages))
+        return left.pop(0)
+
+    with example("python pydantic-ai") as (_, session, server):
+        obliged(server, **obligations)
+        door = Door(session, {"note": "desk/note"})
+        agent = Agent(FunctionModel(answer), tools=[note], capabilities=[PDPCapability(door)])
+        asyncio.run(agent.run("go"))
+
+        assert bool(told) is not ("ann@example.com" in seen[-1])
+        assert told in seen[-1]
