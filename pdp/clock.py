@@ -10,8 +10,9 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-# How far the wall clock may have gone back over a reboot: so much longer a session lives at most.
-MOST_BEHIND_SECONDS: Final = 3600.0
+# How far the wall clock may have gone back over a reboot: so much longer a session is allowed calls at most. More than
+# clocks drift; less than an hour, by which clocks are wrong that were set by another zone or kept in a file.
+MOST_BEHIND_SECONDS: Final = 60.0
 
 
 class Instant(NamedTuple):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pdp.clock import Instant
+from pdp.clock import Instant, no_earlier
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.fences import Fences
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -76,6 +76,11 @@ def open_store(settings: Settings, log: DecisionLog, clock: SharedClock, fences:
         store = open_postgres(settings, log, clock, fences, busy_seconds=_BUSY_SECONDS)
     else:
         store = _open_sqlite(settings, log)
+        if no_earlier(clock.now(), store.high_water_at()).astray:
+            _LOG.error(
+                "the clock is far behind the last write of the session store: until it is right, sessions from before "
+                "the machine was restarted are denied as expired; see `pdp doctor`"
+            )
     log.watch_store(store.acknowledged)
     return store
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.machinery.faults.breakdowns import ROWS
 from tests.machinery.servers.served import WELL, served
 
@@ -54,6 +56,19 @@ def test_the_wall_clock_was_years_ahead_before_a_reboot(tmp_path: Path) -> None:
         renewed = service.call(service.open())
 
     assert (before, after, state, renewed) == ("permit", "session_expired", "expired", "permit")
+
+
+def test_a_clock_that_is_far_behind_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Users who are denied as expired ask their operator, who looks at the log."""
+    with served(tmp_path) as service:
+        service.clock.step_wall(600.0)
+        service.revoke(service.open())
+    with served(tmp_path, before=service):
+        pass
+
+    assert ["the clock is far behind"] == [
+        one.getMessage()[:23] for one in caplog.records if "clock" in one.getMessage()
+    ]
 
 
 def test_the_machine_sleeps(tmp_path: Path) -> None:

@@ -98,11 +98,12 @@ ROWS: Mapping[str, Row] = {
         seen=WELL,
         afterwards=(
             "sessions end on time, by a clock that cannot be set; after a reboot with a wall clock that is more than "
-            "an hour behind, none from before it goes on until the clock is right"
+            "a minute behind, none from before it goes on until the clock is right"
         ),
         tests=(
             "tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",
             "tests/faults/test_clock_faults.py::test_the_wall_clock_was_years_ahead_before_a_reboot",
+            "tests/faults/test_clock_faults.py::test_a_clock_that_is_far_behind_is_told_at_the_start",
         ),
     ),
     "the wall clock steps forward": Row(
