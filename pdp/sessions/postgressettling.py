@@ -39,7 +39,7 @@ from pdp.sessions.postgreslease import DATABASE_TIME
 from pdp.sessions.postgressteps import CLOSERS_VERSION
 from pdp.sessions.sql import required
 from pdp.sessions.sqlrows import freezes_on
-from pdp.sessions.sqlstore import LIVE_SESSIONS
+from pdp.sessions.sqlselection import LIVE_SESSIONS
 from pdp.sessions.unrecorded import Account
 from pdp.sessions.values import Change
 

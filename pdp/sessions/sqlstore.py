@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Head, Scope, Session, SessionState
@@ -19,13 +18,23 @@ from pdp.sessions.lifecycle import labelled
 from pdp.sessions.outbox import FIRST_IDS, Untold, cut_event, freeze_event, session_event, session_expiry
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.sql import Statements, Value, required
+from pdp.sessions.sql import Statements, Value
+from pdp.sessions.sqlbundles import SQLBundles
 from pdp.sessions.sqloutbox import SQLOutbox
-from pdp.sessions.sqlrows import RowReader, activation_of, applied, cuts_on, freezes_on
+from pdp.sessions.sqlrows import RowReader, applied, cuts_on, freezes_on
+from pdp.sessions.sqlselection import (
+    AMONG_NEWEST,
+    COUNT,
+    COUNT_LIVE_OF,
+    FAMILIES,
+    LIVE_SESSIONS,
+    NEWEST_FIRST,
+    OF_LIVE_FAMILIES,
+    condition_of,
+)
 from pdp.sessions.sqlwrites import SQLWrites
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
-    VERSIONS_REMEMBERED,
     chain_with,
     gives_authority,
     require_expected,
@@ -85,10 +94,10 @@ class SQLSessionStore(ABC):
         self._foresight = foresight
         self._scopes = scopes
         self._changes_kept = changes_kept
-        self._bundles_kept = bundles_kept
         self._reader = reader(connection, scopes)
         self._outbox = SQLOutbox(connection, tells=tells, counter="meta", turns=turns)
         self._writes = SQLWrites(connection)
+        self._bundles = SQLBundles(connection, most=bundles_kept)
         self._purged, self._expired = _PURGE.format(ended_at), _EXPIRED.format(by_expiry)
         # The revision of the present transaction; 0 until it makes one.
         self._revision = 0
@@ -158,22 +167,22 @@ class SQLSessionStore(ABC):
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
     ) -> tuple[Session, ...]:
         """Return matching sessions, newest first."""
-        condition, values = _condition(which)
+        condition, values = condition_of(which)
         if before is not None:
             condition += " AND (requested_at, id) < (?, ?)"
             values += before
         # One snapshot of sessions and scopes: another process can remove both.
         with self._reading(), self._snapshot():
-            found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+            found = self._reader.all(NEWEST_FIRST.format(condition), (*values, max(limit, 0)))
             return applied(cuts_on(self._connection), found)
 
     def live_families(self, which: SessionFilter, *, wall_at: float, limit: int) -> tuple[int, tuple[Session, ...]]:
         """Return how many live sessions there are among matching ones and all their descendants, and the newest."""
-        condition, values = _condition(which)
-        live = _OF_LIVE_FAMILIES.format(condition)
+        condition, values = condition_of(which)
+        live = OF_LIVE_FAMILIES.format(condition)
         with self._reading(), self._snapshot():
-            count = int(self._connection.execute(_COUNT.format(live), (*values, wall_at)).get)
-            found = self._reader.all(_SELECT.format(live), (*values, wall_at, max(limit, 0)))
+            count = int(self._connection.execute(COUNT.format(live), (*values, wall_at)).get)
+            found = self._reader.all(NEWEST_FIRST.format(live), (*values, wall_at, max(limit, 0)))
             return count, applied(cuts_on(self._connection), found)
 
     def head(self) -> Head:
@@ -250,23 +259,23 @@ class SQLSessionStore(ABC):
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
     ) -> tuple[Session, ...]:
         """Apply `change` to matching sessions and all their descendants in one transaction."""
-        condition, values = _condition(which)
+        condition, values = condition_of(which)
         if limit is not None:
-            condition, values = _NEWEST.format(condition), (*values, limit)
+            condition, values = AMONG_NEWEST.format(condition), (*values, limit)
         try:
             with self._foreseeing():
                 foreseen = self._foresight.of_matching(condition, values, change)
         except (StoreUnavailableError, OverloadedError):
             # It only makes the transaction shorter: what ends authority does not depend on a connection more.
             foreseen = {}
-        families = _FAMILIES.format(condition)
+        families = FAMILIES.format(condition)
         return self._ending(lambda: self._change(families, values, change, wall_at, foreseen))
 
     def change_tree(
         self, session_id: str, change: Change, *, wall_at: float, write: Write | None = None
     ) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
-        families = _FAMILIES.format("id = ?")
+        families = FAMILIES.format("id = ?")
         return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}, write))
 
     def settle(
@@ -315,20 +324,17 @@ class SQLSessionStore(ABC):
     def bundle_content(self, version: str) -> bytes | None:
         """Return the kept content of a bundle, or None."""
         with self._reading():
-            content: bytes | None = self._connection.execute(_CONTENT, (version,)).get
-            return content
+            return self._bundles.content(version)
 
     def kept_bundles(self) -> tuple[ActiveBundle, ...]:
         """Return the latest activation of each bundle whose content is kept, newest first."""
         with self._reading():
-            rows: list[tuple[Any, ...]] = self._connection.execute(_KEPT).fetchall()
-        return tuple(activation_of(*row) for row in rows)
+            return self._bundles.kept()
 
     def bundle_past(self, version: str) -> BundlePast:
         """Return what is remembered of earlier activations."""
         with self._reading():
-            was_active, highest = required(self._connection.execute(_PAST, (version,)).get, "meta")
-        return BundlePast(was_active=bool(was_active), highest_number=highest)
+            return self._bundles.past(version)
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
@@ -342,7 +348,7 @@ class SQLSessionStore(ABC):
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
         """Count the sessions of a caller stored as live and not expired at `wall_at`."""
         with self._reading():
-            count: int = self._connection.execute(_COUNT_LIVE, (opened_by, wall_at)).get
+            count: int = self._connection.execute(COUNT_LIVE_OF, (opened_by, wall_at)).get
         return count
 
     def count_by_state(self) -> dict[SessionState, int]:
@@ -462,9 +468,9 @@ class SQLSessionStore(ABC):
             self._note(revision, [("cut", "")])
 
     def _tell_cut(self, cut: Cut) -> None:
-        condition, values = _condition(cut.live())
-        count = int(self._connection.execute(_COUNT.format(condition), values).get)
-        newest = self._reader.all(_SELECT.format(condition), (*values, FIRST_IDS))
+        condition, values = condition_of(cut.live())
+        count = int(self._connection.execute(COUNT.format(condition), values).get)
+        newest = self._reader.all(NEWEST_FIRST.format(condition), (*values, FIRST_IDS))
         self._outbox.add([cut_event(cut, count, newest)])
 
     def _tell(self, written: Sequence[tuple[SessionState | None, Session]]) -> None:
@@ -543,28 +549,17 @@ class SQLSessionStore(ABC):
         write: Write | None,
     ) -> tuple[Session, ...]:
         with self._transaction():
-            version, *how, mark = required(self._connection.execute(_ACTIVE).get, "meta")
-            active = activation_of(version, *how) if version else None
+            active, mark = self._bundles.active()
             require_expected(active, expected, self._present_turn())
             if bundle.same_as(active):
                 return ()
             bundle = bundle.counting_on(active, mark)
             revision = self._advance(bundle.activated_at)
-            self._keep_bundle(bundle, content, revision)
+            self._bundles.keep(bundle, content, revision)
             written = self._apply(LIVE_SESSIONS, (), change, foreseen)
             self._writes.remember(write, bundle.named_after(active), wall_at=bundle.activated_at)
             self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
             return written
-
-    def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
-        how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)
-        values = (bundle.version, *how, bundle.signed_by)
-        counted = json.dumps(bundle.counted)
-        self._connection.execute(_ACTIVATE, (*values, counted, bundle.number, bundle.number))
-        self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
-        self._connection.execute(_DROP_BUNDLES, (self._bundles_kept,))
-        self._connection.execute(_REMEMBER, (bundle.version, revision))
-        self._connection.execute(_FORGET_VERSIONS, (VERSIONS_REMEMBERED,))
 
     def _replace(self, sessions: Sequence[Session]) -> tuple[Session, ...]:
         """Write the direct successors of stored sessions; return them as they are afterwards."""
@@ -612,49 +607,6 @@ def _is_cut(cuts: tuple[Cut, ...], session: Session) -> bool:
     return any(cut.covers(session) for cut in cuts)
 
 
-def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
-    # An expression keeps out the indexes of users and agents: to list a tenant by them is to sort all of its sessions.
-    tenant = "tenant" if which.user or which.agent else "tenant || ''"
-    named = {name: getattr(which, name) for name in ("id", "user", "agent", "opened_by")}
-    # In quotes: `user` is a word of SQL.
-    wanted = {tenant: which.tenant, **{f'"{name}"': value for name, value in named.items()}}
-    terms = [f"{column} = ?" for column, value in wanted.items() if value]
-    values = [value for value in wanted.values() if value]
-    if which.states:
-        terms.append(f"state IN ({', '.join('?' * len(which.states))})")
-        values += [state.value for state in which.states]
-    if which.ends_after:
-        terms.append("ends_at > ?")
-    if which.requested_until:
-        terms.append("requested_at <= ?")
-    moments = [moment for moment in (which.ends_after, which.requested_until) if moment]
-    return " AND ".join(terms) or "TRUE", (*values, *moments)
-
-
-# The braces are filled with conditions made of our own column names; values are always bound.
-_SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
-_NEWEST = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
-_COUNT = "SELECT count(*) FROM sessions WHERE {}"
-# That a child has a parent is said twice: where no session is below another one, PostgreSQL would read all of them.
-_FAMILIES = """
-WITH RECURSIVE family(id) AS (
-  SELECT id FROM sessions WHERE {}
-  UNION
-  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
-)
-SELECT id, epoch FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
-"""
-_OF_LIVE_FAMILIES = """
-id IN (
-  WITH RECURSIVE family(id) AS (
-    SELECT id FROM sessions WHERE {}
-    UNION
-    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
-  )
-  SELECT id FROM family
-) AND state IN ('requested', 'active') AND ends_at > ?
-"""
-LIVE_SESSIONS = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 _CUT = """
 INSERT INTO cuts (tenant, "user", agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, "user", agent) DO UPDATE SET at = excluded.at, by = excluded.by, reason = excluded.reason
@@ -663,9 +615,6 @@ _LIFT = 'DELETE FROM cuts WHERE tenant = ? AND "user" = ? AND agent = ? AND at =
 _FREEZE = """
 INSERT INTO freezes (tenant, id, set_at, set_by, reason, confirmed_at, confirmed_by)
 VALUES (:tenant, :id, :set_at, :set_by, :reason, :confirmed_at, :confirmed_by)
-"""
-_COUNT_LIVE = """
-SELECT count(*) FROM sessions WHERE opened_by = ? AND state IN ('requested', 'active') AND ends_at > ?
 """
 _INSERT = """
 INSERT INTO sessions
@@ -710,35 +659,3 @@ _NOTE = "INSERT INTO changes (position, revision, kind, id) VALUES (?, ?, ?, ?)"
 _REVISIONS = "SELECT revision, forgotten_revision, bundle_version FROM meta"
 _CHANGED = "SELECT DISTINCT id FROM changes WHERE kind IN ('session', 'cut') AND revision > ? ORDER BY id LIMIT ?"
 _FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
-_ACTIVE = (
-    "SELECT bundle_version, bundle_activated_at, bundle_activated_by,"
-    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by, bundle_counted, high_water_at FROM meta"
-)
-_ACTIVATE = """
-UPDATE meta
-SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?, bundle_reason = ?, bundle_chosen = ?,
-    bundle_number = ?, bundle_signed_by = ?, bundle_counted = ?,
-    highest_number = CASE WHEN highest_number < ? THEN ? ELSE highest_number END
-"""
-_KEEP_BUNDLE = """
-INSERT INTO bundles (version, activated_at, activated_by, reason, chosen, number, signed_by, content, revision)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (version) DO UPDATE SET
-  activated_at = excluded.activated_at, activated_by = excluded.activated_by, reason = excluded.reason,
-  chosen = excluded.chosen, number = excluded.number, signed_by = excluded.signed_by, content = excluded.content,
-  revision = excluded.revision
-"""
-_DROP_BUNDLES = "DELETE FROM bundles WHERE version NOT IN (SELECT version FROM bundles ORDER BY revision DESC LIMIT ?)"
-_REMEMBER = """
-INSERT INTO past_bundles (version, revision) VALUES (?, ?)
-ON CONFLICT (version) DO UPDATE SET revision = excluded.revision
-"""
-_FORGET_VERSIONS = """
-DELETE FROM past_bundles
-WHERE revision < (SELECT min(revision) FROM (SELECT revision FROM past_bundles ORDER BY revision DESC LIMIT ?))
-"""
-_CONTENT = "SELECT content FROM bundles WHERE version = ?"
-_KEPT = """
-SELECT version, activated_at, activated_by, reason, chosen, number, signed_by FROM bundles ORDER BY revision DESC
-"""
-_PAST = "SELECT EXISTS (SELECT 1 FROM past_bundles WHERE version = ?), highest_number FROM meta"
