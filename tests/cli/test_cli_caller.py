@@ -403,7 +403,8 @@ def test_lost_tokens_are_named(run: Run) -> None:
     names = ", ".join(sorted(f"`{role.value}`" for role in Role))
     assert f"lacks the tokens of {names}: `pdp caller rotate ID`" in again.stdout
     assert "nothing to do" not in again.stdout
-    assert "does not exist; `pdp caller rotate approver` makes a new one, or pass --token-file" in listing.stderr
+    remedy = "`pdp caller rotate approver` makes a new one, or pass --data-dir or --token-file"
+    assert f"does not exist; {remedy}" in listing.stderr
     assert "nothing to do: `.pdp` is complete\n" == run("init").stdout
 
 
