@@ -13,6 +13,7 @@ from pdp.client import budgetwords, connectionwords, enumwords
 from pdp.clock import Clock
 from pdp.console import words
 from pdp.console.assets import Assets
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 
 _MINUTE = 60
@@ -47,7 +48,7 @@ class Pages:
         }
         self._environment.globals |= {
             "asset": assets.path,
-            "counted": words.counted,
+            "counted": counted,
             "now": lambda: round(clock.now().wall_at),
             "enums": enumwords,
             "budgets": budgetwords,

@@ -125,11 +125,6 @@ def by_risk(tools: Sequence[J]) -> Sequence[tuple[str, str, Sequence[J]]]:
     return [(order[at], RISKS[order[at]], tuple(group)) for at, group in groupby(ordered, key=place)]
 
 
-def counted(number: int, thing: str) -> str:
-    """Return a number of things: `1 tool`, `2 tools`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def first_line(text: str, most: int = 160) -> str:
     """Return a text in one line, cut to a length."""
     line = " ".join(text.split())

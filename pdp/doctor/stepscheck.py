@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pdp.doctor.finding import Finding, fine, warning
+from pdp.foundation.counting import counted
 from pdp.sessions.care import StoreReport
 from pdp.sessions.postgressteps import STEPS, needed, numbered
 
@@ -30,7 +31,7 @@ def step_findings(tables: StoreReport, *, there: int, begun: int) -> Iterator[Fi
         )
         yield fine(_CHECK, found)
     else:
-        found = f"sound to read, schema {begun}, {sum(tables.sessions.values())} sessions"
+        found = f"sound to read, schema {begun}, {counted(sum(tables.sessions.values()), 'session')}"
         yield fine(_CHECK, found)
 
 

@@ -12,6 +12,7 @@ from pdp.doctor.leasecheck import lease_findings
 from pdp.doctor.listening import serves_here
 from pdp.doctor.stepscheck import server_findings, step_findings
 from pdp.errors import ConfigurationError, StoreUnavailableError
+from pdp.foundation.counting import counted
 from pdp.foundation.extras import missing
 from pdp.sessions.care import StoreReport, inspect
 from pdp.sessions.postgressteps import SAYING_VERSION
@@ -148,7 +149,7 @@ def _findings(report: StoreReport) -> Iterator[Finding]:
         found = f"the store has schema {report.schema_version}; the next start upgrades it to {report.known_schema}"
         yield warning(_CHECK, found, "back it up first: `pdp store backup`")
     else:
-        found = f"sound to read, schema {report.schema_version}, {sum(report.sessions.values())} sessions"
+        found = f"sound to read, schema {report.schema_version}, {counted(sum(report.sessions.values()), 'session')}"
         yield fine(_CHECK, found)
 
 

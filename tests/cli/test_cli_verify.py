@@ -37,7 +37,7 @@ def test_an_intact_record(run: Run, record: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.endswith("the record is intact\n")
     chain = next(record.glob("*.jsonl")).name.split("-")[1]
-    assert f"chain {chain}: 6 records in 1 segments, up to record 6, closed" in done.output
+    assert f"chain {chain}: 6 records in 1 segment, up to record 6, closed" in done.output
 
 
 def test_a_changed_record(run: Run, record: Path) -> None:

@@ -11,13 +11,14 @@ import click
 
 from pdp.broker.checkouts.sweeping import OVERDUE_SECONDS
 from pdp.broker.checkouts.words import Checkout
-from pdp.broker.cli.opened import Opened, counted, data_dir_option, json_option, with_broker, yes_option
+from pdp.broker.cli.opened import Opened, data_dir_option, json_option, with_broker, yes_option
 from pdp.broker.opening import opened_checkouts
 from pdp.calltokens.checkouts import RecipientKey
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json, print_table
 from pdp.errors import PDPError
+from pdp.foundation.counting import counted
 from pdp.foundation.files import make_file
 
 C = TypeVar("C", bound=Callable[..., Any])

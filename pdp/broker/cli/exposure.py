@@ -10,12 +10,13 @@ from typing import Final
 
 import click
 
-from pdp.broker.cli.opened import counted, data_dir_option, json_option
+from pdp.broker.cli.opened import data_dir_option, json_option
 from pdp.broker.exposure import Exposure, Question, Tally, Uses, exposure_of
 from pdp.broker.opening import RECORD_FOLDER
 from pdp.broker.words import NAME
 from pdp.cli.moments import moment
 from pdp.cli.output import print_fields, print_json, print_table, progress
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.secretuses import never_named

@@ -11,10 +11,11 @@ from typing import Final
 
 import click
 
-from pdp.broker.cli.opened import counted, json_option
+from pdp.broker.cli.opened import json_option
 from pdp.broker.inventory.finding import Find, Inventory, take_inventory
 from pdp.broker.words import Mode
 from pdp.cli.output import moment_text, print_fields, print_json, progress
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 
 _DAY: Final = 24 * 3600

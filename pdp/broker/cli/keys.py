@@ -10,7 +10,6 @@ import click
 
 from pdp.broker.cli.opened import (
     compartment_option,
-    counted,
     data_dir_option,
     json_option,
     recording,
@@ -27,6 +26,7 @@ from pdp.cli.asking import require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json, print_table, progress
 from pdp.errors import WrongStateError
+from pdp.foundation.counting import counted
 from pdp.foundation.ownership import local_user
 from pdp.observer import Event, EventKind
 
@@ -43,7 +43,7 @@ def keys() -> None:
 def list_(*, vault: Vault, tenant: str | None, as_json: bool) -> None:
     """List the keys of each tenant and compartment, with how many secrets are sealed under each.
 
-    Access tokens that are out are counted, too. New secrets are sealed under the latest generation.
+    Access tokens that are out are too. New secrets are sealed under the latest generation.
     """
     found = vault.keys(tenant=tenant)
     if as_json:

@@ -134,8 +134,3 @@ def with_standing(command: C) -> Any:  # noqa: ANN401 - click's decorators chang
 
 def _untold(_: Event) -> None:
     """Record nothing."""
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number of things: `1 key`, `2 keys`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

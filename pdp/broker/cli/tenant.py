@@ -7,11 +7,12 @@ from typing import Final
 import click
 
 from pdp.broker.checkouts.words import Outcome
-from pdp.broker.cli.opened import Opened, counted, json_option, with_broker, yes_option
+from pdp.broker.cli.opened import Opened, json_option, with_broker, yes_option
 from pdp.broker.shredding import Shredding
 from pdp.cli.asking import require_quiet, require_yes
 from pdp.cli.groups import Group
 from pdp.cli.output import moment_text, print_json
+from pdp.foundation.counting import counted
 
 
 @click.group(cls=Group)

@@ -15,6 +15,7 @@ from pdp.cli.audit.source import Source, with_source
 from pdp.cli.output import new_file
 from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
+from pdp.foundation.counting import counted
 
 
 @click.command(epilog="Example:  pdp audit export --format parquet --output calls.parquet agent:coder --since 24h")
@@ -46,7 +47,7 @@ def export(
     records = source.records(Filter(outcome=outcome or "", arguments=arguments, window=window, **who))  # type: ignore[arg-type]  # by name
     with _output(output) as out:
         count = WRITERS[kind](records, out)
-    click.echo(f"wrote {count} record{'' if count == 1 else 's'}", err=True)
+    click.echo(f"wrote {counted(count, 'record')}", err=True)
 
 
 @contextmanager

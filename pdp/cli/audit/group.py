@@ -16,6 +16,7 @@ from pdp.cli.audit.reconcile import reconcile_command
 from pdp.cli.audit.revoke_plan import revoke_plan
 from pdp.cli.groups import Group
 from pdp.cli.output import print_json, progress
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
@@ -171,7 +172,7 @@ def _print(report: Report, what: str) -> None:
         click.echo(f"and {report.more_findings} more")
     for chain in report.chains:
         click.echo(
-            f"chain {chain.chain}: {chain.records} records in {chain.segments} segments, "
+            f"chain {chain.chain}: {counted(chain.records, 'record')} in {counted(chain.segments, 'segment')}, "
             f"up to record {chain.seq}, {_end(chain)}, {chain.hash}"
         )
     verb = "is" if what == "record" else "are"

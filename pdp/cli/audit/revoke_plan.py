@@ -21,6 +21,7 @@ from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
 from pdp.cli.window import window_options
 from pdp.client import NotFoundError, PDPClientError
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.record.secretuses import SecretTrail
@@ -123,7 +124,7 @@ class Outcomes:
 
 
 def _question(count: int, replaced: str) -> str:
-    revoked = f"revoke {count} session{'' if count == 1 else 's'}"
+    revoked = f"revoke {counted(count, 'session')}"
     return f"{revoked}, and have the secret of `{replaced}` replaced?" if replaced else f"{revoked}?"
 
 

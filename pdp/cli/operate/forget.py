@@ -18,6 +18,7 @@ from pdp.cli.output import print_json, print_table, progress
 from pdp.clock import SystemClock, no_earlier
 from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
+from pdp.foundation.counting import counted
 from pdp.foundation.ownership import local_user
 from pdp.foundation.places import Fate, Place, gone, staying
 from pdp.foundation.yamltext import load_section
@@ -84,7 +85,7 @@ def _elsewhere(settings: Settings, user: str, tenant: str, named: Named, *, appl
             count = queue.forget_person(user, tenant=tenant, apply=apply)
         yield gone(f"{settings.messages_file.name}: messages", count, apply=apply)
     until = f", the last at {named.last[:19]}Z" if named.last else ""
-    why = f"in {named.segments} segments{until}: remove these, the oldest first" if named.records else ""
+    why = f"in {counted(named.segments, 'segment')}{until}: remove these, the oldest first" if named.records else ""
     yield staying("record", named.records, why)
     index = Path(settings.record.index_file) if settings.record.index_file else settings.record_folder / FILE_NAME
     if index.exists() and named.records:

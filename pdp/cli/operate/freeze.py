@@ -21,6 +21,7 @@ from pdp.client.fencing import fence_of
 from pdp.clock import SystemClock
 from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
+from pdp.foundation.counting import counted
 from pdp.model import Role
 from pdp.observer import EventKind
 from pdp.registry.freezing import freeze_event
@@ -137,7 +138,7 @@ def _print_preview(count: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"would_stop": count})
     else:
-        click.echo(f"would stop {count} session{'' if count == 1 else 's'}")
+        click.echo(f"would stop {counted(count, 'session')}")
 
 
 def _lift_offline(settings: Settings, freeze_id: str, *, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from pdp.cli.output import print_json, print_table
 from pdp.clock import SystemClock
 from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
+from pdp.foundation.counting import counted
 from pdp.foundation.ownership import local_user
 from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.observer import Event, EventKind
@@ -112,7 +113,7 @@ def _print(source: StoreSide, target: StoreSide, rows: dict[str, int], *, previe
     elif preview:
         print_table(("table", "rows"), [(name, str(count)) for name, count in rows.items()])
     else:
-        click.echo(f"moved {rows[_SESSIONS]} sessions and all else from `{source.name}` to `{target.name}`")
+        click.echo(f"moved {counted(rows[_SESSIONS], 'session')} and all else from `{source.name}` to `{target.name}`")
         click.echo(
             "set `sessions.store`, then start the server; remove what was left when you no longer need it", err=True
         )

@@ -16,6 +16,7 @@ from pdp.cli.root import NO
 from pdp.clock import Instant, SystemClock, utc_text
 from pdp.config.settings import Settings
 from pdp.errors import ConfigurationError, PDPError
+from pdp.foundation.counting import counted
 from pdp.observer import Event, EventKind
 from pdp.sessions.care import StoreReport, backup, inspect
 from pdp.sessions.database import SCHEMA_VERSION
@@ -180,7 +181,7 @@ def _events(done: Restored, at: float, *, keep_sessions: bool) -> list[Event]:
 
 def _counted(report: StoreReport) -> str:
     counts = [f"{count} {state.value}" for state, count in report.sessions.items() if count]
-    return f"{sum(report.sessions.values())} sessions" + (f" ({', '.join(counts)})" if counts else "")
+    return counted(sum(report.sessions.values()), "session") + (f" ({', '.join(counts)})" if counts else "")
 
 
 def _state(report: StoreReport) -> str:

@@ -20,6 +20,7 @@ from pdp.cli.sessions.view import (
 )
 from pdp.client.connectionwords import connection_text
 from pdp.client.enumwords import visibility
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
@@ -90,7 +91,7 @@ def _headline(session: Session) -> str:
 def _counts(tools: Sequence[ReviewedTool]) -> Text:
     found = Counter(one.tool.risk for one in tools)
     parts = [Text(f"{found[risk]} {risk or 'unknown'}", STYLES.get(risk, "")) for risk in (*_RISKS, "") if found[risk]]
-    shown = Text(f"{len(tools)} tool{'' if len(tools) == 1 else 's'}").append(": " if parts else "")
+    shown = Text(counted(len(tools), "tool")).append(": " if parts else "")
     shown.append_text(Text(", ").join(parts))
     if closed := sum(one.visibility == Visibility.VISIBILITY_NEVER for one in tools):
         shown.append(f"; never allowed: {closed}")

@@ -27,6 +27,7 @@ from pdp.cli.sessions.view import plain, print_session
 from pdp.client import Client, PDPClientError, WrongStateError
 from pdp.client.enumwords import session_state
 from pdp.client.reviewing import changes
+from pdp.foundation.counting import counted
 from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
 from pdp.sessions.access import AccessState
@@ -337,7 +338,7 @@ def narrow(
         print_json({**plain(narrowed), **fenced.plain()})
     else:
         count = len(narrowed.tools)
-        tools = f"{count} tool{'' if count == 1 else 's'}"
+        tools = counted(count, "tool")
         click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
         fenced.tell()
 
@@ -375,7 +376,7 @@ def _print_revocable(found: RevokeSessionsResponse, *, as_json: bool) -> None:
         print_table(_COLUMNS, map(_row, found.sessions))
     left_out = found.session_count - len(found.sessions)
     more = f", of which the newest {len(found.sessions)} are listed" if left_out else ""
-    click.echo(f"would revoke {found.session_count} session{'' if found.session_count == 1 else 's'}{more}", err=True)
+    click.echo(f"would revoke {counted(found.session_count, 'session')}{more}", err=True)
 
 
 def _row(session: Session) -> Sequence[str]:
