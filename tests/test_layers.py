@@ -311,10 +311,11 @@ def test_tests_mirror_the_houses() -> None:
         ("import pdp.doors.core", "opentelemetry"),
         ("import pdp.doors.core", "cedarpy"),
         ("import pdp.cli", "cedarpy"),
+        ("sys.modules['prometheus_client'] = None; import pdp.cli.operate.worker, pdp.app.server", "rich"),
     ],
 )
 def test_part_works_without_library(statement: str, blocked: str) -> None:
-    """Embedded use needs no gRPC, and the client needs no engine."""
+    """Embedded use needs no gRPC, the client no engine, and a worker by default what only adds to its start."""
     code = f"import sys; sys.modules[{blocked!r}] = None; {statement}"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)

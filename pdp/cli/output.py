@@ -21,7 +21,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pdp.clock import utc_text
-from pdp.errors import BundleError
 from pdp.foundation import files
 from pdp.foundation.findings import Finding
 from pdp.foundation.printable import visible, visible_json
@@ -60,17 +59,6 @@ def print_findings(found: Sequence[Finding], *, as_json: bool) -> bool:
     else:
         print_table(("level", "check", "found"), [(one.level, one.check, one.found) for one in found])
     return not any(one.level == "problem" for one in found)
-
-
-@contextmanager
-def problems_in(folder: Path) -> Iterator[None]:
-    """Name in problems of a bundle the files as the person finds them: with their folder."""
-    try:
-        yield
-    except BundleError as error:
-        for problem in error.problems:
-            problem.file = problem.file if problem.file == str(folder) else str(folder / problem.file)
-        raise BundleError(error.problems) from None
 
 
 def replace_file(path: Path, content: bytes) -> None:

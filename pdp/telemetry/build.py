@@ -16,7 +16,6 @@ from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.observer import Closing, Sink, Telemetry
 from pdp.telemetry.pipeline import Pipeline, QueueSettings
 from pdp.telemetry.reporting import MetricReporter
-from pdp.telemetry.scraping import PrometheusEndpoint
 from pdp.telemetry.settings import Signal, TelemetrySettings
 from pdp.telemetry.transport import open_sender
 
@@ -105,6 +104,8 @@ class _Parts:
                 "`telemetry.prometheus_address` needs totals: with it, "
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE must be `cumulative`"
             )
+        from pdp.telemetry.scraping import PrometheusEndpoint  # noqa: PLC0415 - most servers do without its library
+
         host, first = self._scraped
         return (PrometheusEndpoint(self.metrics.peek, host=host, port=first + max(self._worker - 1, 0)),)
 

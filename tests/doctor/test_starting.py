@@ -72,6 +72,7 @@ def serve_here(place: Path, **environ: str) -> Done:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pdp.cli.operate.serve.receive_signals", lambda: (-1, -1))
         patch.setattr("pdp.cli.operate.serve.keep_memory_private", lambda: None)
+        patch.setattr("pdp.cli.operate.serve.collect_later", lambda: None)
         patch.setattr("pdp.cli.operate.serve.keep_what_there_is", lambda: None)
         return run_here(place, "serve", **ALONE | environ)
 

@@ -11,7 +11,8 @@ import click
 from pdp import __version__
 from pdp.app.embedded import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, print_table, problems_in, progress
+from pdp.cli.output import print_json, print_table, progress
+from pdp.cli.problems import problems_in
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.limits import Limits

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pdp.app.embedded import open_embedded
-from pdp.cli.output import problems_in
+from pdp.cli.problems import problems_in
 from pdp.config.settings import Settings
 from pdp.decision.explainer import SupposedSession
 from pdp.model import Call, Caller, Role

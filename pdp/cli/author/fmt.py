@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from pdp.cli.options import with_settings
-from pdp.cli.output import problems_in, replace_file
+from pdp.cli.output import replace_file
+from pdp.cli.problems import problems_in
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.errors import BundleError, Problem

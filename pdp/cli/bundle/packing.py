@@ -13,7 +13,8 @@ from pdp.bundles.packing import HIGHEST_NUMBER, pack, read_packed
 from pdp.bundles.signing import Trust, generate_key, read_public_keys
 from pdp.bundles.signing import sign as signed
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_fields, print_json, print_table, problems_in, progress, replace_file
+from pdp.cli.output import print_fields, print_json, print_table, progress, replace_file
+from pdp.cli.problems import problems_in
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.errors import BundleError, ConfigurationError

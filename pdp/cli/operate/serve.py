@@ -17,11 +17,11 @@ from pdp.cli.operate.init import prepare
 from pdp.cli.operate.logs import is_journal, log_to_stderr
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.options import SettingsCommand, with_settings
-from pdp.cli.output import problems_in
+from pdp.cli.problems import problems_in
 from pdp.cli.root import ERROR, error_lines
 from pdp.config.reading import describe
 from pdp.config.settings import LogSettings, Settings
-from pdp.foundation.garbage import keep_what_there_is
+from pdp.foundation.garbage import collect_later, keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.workers.cores import bound, how_many, usable_cores
 from pdp.workers.telling import LEFT
@@ -95,6 +95,7 @@ def obey(app: App, received: int) -> None:
 
 
 def _serve_alone(settings: Settings, received: int) -> None:
+    collect_later()
     from pdp.app.server import App  # noqa: PLC0415 - a parent of workers has no use for the engine
 
     keep_memory_private()

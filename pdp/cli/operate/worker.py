@@ -18,7 +18,7 @@ from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.operate.serve import obey, problems_in_the_source
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.root import ERROR, error_lines
-from pdp.foundation.garbage import keep_what_there_is
+from pdp.foundation.garbage import collect_later, keep_what_there_is
 from pdp.foundation.isolation import keep_memory_private
 from pdp.foundation.repeating import Repeater
 from pdp.workers.cores import pin
@@ -34,6 +34,7 @@ def main() -> None:
     """Do the job from stdin, report to the descriptor, and serve until stopped."""
     report = int(sys.argv[1])
     keep_memory_private()
+    collect_later()
     _make_ready()
     with os.fdopen(0, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()
