@@ -19,7 +19,7 @@ from pdp.policy.schema import full_schema
 from tests.machinery.randomworld import files, random_policies
 from tests.machinery.seeds import fresh_seed
 
-SEEDS = 100
+SEEDS = 40
 LONG_SEEDS = 5_000
 _WORLD = read_contents(files([]), DEFAULT_LIMITS)
 _KNOWN = environments(_WORLD.catalogue)

@@ -18,7 +18,7 @@ from tests.machinery.seeds import fresh_seed
 from tests.machinery.witness import ask, world_read_once
 from tests.policy.lint.material import AGENT, files, found, policy
 
-SEEDS = 400
+SEEDS = 150
 LONG_SEEDS = 50_000
 LABELS = "labels: {seen: {meaning: has read}, checked: {meaning: was read, widens: true}}\n"
 TRANSFER = 'principal, action == Action::"bank/transfer", resource'
