@@ -10,11 +10,12 @@ from typing import Any
 from pdp.calltokens.strictjson import mistakable
 from pdp.client import Answer, ToolResultWithheld
 from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.client.results import is_message
 from pdp.doors import refusals
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import Message
-from pdp.doors.mcp.methods import SERVER_ASKS
+from pdp.doors.mcp.methods import CALL, SERVER_ASKS
 from pdp.doors.observing import TOOL_ERROR, UNOBSERVED, CallUnderWay
 from pdp.foundation.obligations import REDACT_RESULT
 from pdp.observer import CallOutcome
@@ -38,7 +39,7 @@ async def handed_on(
     of the call.
     """
     try:
-        text = await _handed_on(call, said, unfit)
+        text = await _handed_on(request, call, said, unfit)
     except ToolResultWithheld as withheld:
         # Without what went wrong elsewhere, which the exception tells too.
         why = withheld.why
@@ -81,7 +82,7 @@ def redacts(answer: Answer) -> bool:
     return any(one.id == REDACT_RESULT for one in answer.obligations)
 
 
-async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
+async def _handed_on(request: Message, call: AsyncAdmittedCall, said: Message, unfit: Callable[[Message], str]) -> str:
     failed = "error" in said.value
     # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
     result = _failure(said.part("error") or "") if failed else await apart(lambda _: _result(said), said.text)
@@ -91,6 +92,8 @@ async def _handed_on(call: AsyncAdmittedCall, said: Message, unfit: Callable[[Me
         raise ToolResultWithheld(call.answer, problem)
     if failed and redacts(call.answer):
         raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
+    if redacts(call.answer) and not _has_fields(request, result):
+        raise ToolResultWithheld(call.answer, "it is not of a form in which fields can be redacted")
     if failed or kept == result:
         return said.text
     if isinstance(result, dict) and "resultType" in result:
@@ -104,6 +107,17 @@ def error_of(said: Message) -> str:
     result = said.value.get("result")
     failed = "error" in said.value or (isinstance(result, dict) and result.get("isError") is True)
     return TOOL_ERROR if failed else ""
+
+
+def _has_fields(request: Message, result: object) -> bool:
+    """Say whether a result is of a form in which the fields of a rule are looked for.
+
+    As any other JSON value, one with a further member or with a question would pass if no field has the name that is
+    redacted: a text that is no JSON has none.
+    """
+    if request.method == CALL:
+        return is_message(result)
+    return not isinstance(result, dict) or result.get("resultType", _COMPLETE) == _COMPLETE
 
 
 def _result(said: Message) -> Any:  # noqa: ANN401 - any JSON value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import pytest
 from pdp.doors.mcp import proxy
 from pdp.doors.mcp.gate import AllowedCall, Gate
 from pdp.model import Outcome
-from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import PATIENCE, approved, conversation
-from tests.doors.mcp.toolserver import ToolServer
+from pdp.testing.bundles import bundle_files
+from pdp.testing.inprocess import RunningServer, running_server
+from tests.doors.mcp.conversation import DIRECTORY, OVERLAY, PATIENCE, POLICIES, approved, conversation
+from tests.doors.mcp.toolserver import METHODS, TOOLS, ToolServer
 
 
 def text_of(said: Any) -> str:
@@ -411,6 +413,48 @@ async def test_what_cannot_be_redacted_is_withheld(pdp: RunningServer, answer: d
     assert text_of(said).startswith("The call of `files/people` was made, and its result is withheld: ")
     assert b"example.com" not in b"".join(it.seen)
     assert {"people": 1} == server.ran
+
+
+@pytest.fixture(scope="module")
+def of_an_object() -> Iterator[RunningServer]:
+    """Return a PDP by whose rule a field of one object is redacted."""
+    with running_server(
+        bundle_files(
+            policies={"files": POLICIES["files"].replace("[].email", "email")},
+            tools={"files": [*TOOLS, *METHODS]},
+            overlays={"files": OVERLAY},
+            directory=DIRECTORY,
+        )
+    ) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"content": [{"type": "text", "text": "ann@example.com"}], "more": 1},
+        {"content": [], "note": "ann@example.com"},
+        {"content": "ann@example.com"},
+        {"structuredContent": "ann@example.com"},
+        {"toolResult": "ann@example.com"},
+        {"task": {"taskId": "1", "statusMessage": "ann@example.com"}},
+        {"resultType": "input_required", "requestState": "ann@example.com"},
+        {
+            "resultType": "input_required",
+            "inputRequests": {"a": {"method": "elicitation/create", "params": {"message": "Is it ann@example.com?"}}},
+        },
+    ],
+)
+async def test_what_has_no_fields_is_withheld(of_an_object: RunningServer, era: str, result: dict[str, Any]) -> None:
+    """A text that is no JSON names no field; in a result of another form it would pass."""
+    server = ToolServer()
+    server.results["people"] = result
+
+    async with conversation(of_an_object, era, server=server, passes=("elicitation/create",)) as it:
+        said = await it.call("people")
+
+    assert "its result is withheld" in text_of(said)
+    assert b"example.com" not in b"".join(it.seen)
 
 
 @pytest.mark.parametrize(
