@@ -32,6 +32,8 @@ _CONNECT_SECONDS, _WRITE_SECONDS, _TURN_SECONDS = 5.0, 30.0, 5.0
 # Shorter than servers keep a connection, so that none is used that ends at this moment.
 _IDLE_SECONDS = 3.0
 _MOST_CONNECTIONS = 1024
+# Of a stream of events: some milliseconds at most.
+_AT_ONCE = 8 * 1024
 _REDIRECTS = range(300, 400)
 _SHOWN = 200
 _TOO_LARGE = "The server's answer is too large."
@@ -85,25 +87,35 @@ class UpstreamAnswer:
 
         What is no message is dropped. Raise `UpstreamError` when the stream breaks off.
         """
-        reader = reader or EventReader()
-        async for piece in self.pieces:
+        reader, told = reader or EventReader(), False
+        async for part in self._parts():
             try:
-                events = tuple(reader.feed(piece))
+                events = tuple(reader.feed(part))
             except InvalidMessageError:
                 raise UpstreamError(_TOO_LARGE, f"it sends an event of more than {MOST_BYTES} bytes") from None
-            for event in events:
-                if not event.is_message:
-                    yield None
-                    continue
+            messages = [event for event in events if event.is_message]
+            if len(messages) < len(events):
+                # One sign for all: there can be one in each byte.
+                yield None
+            for event in messages:
                 try:
                     message = await apart(Message.read, event.text)
                 except InvalidMessageError as error:
-                    _LOG.warning("a message of the server is dropped: %s", error)
+                    if not told:
+                        _LOG.warning("a message of the server is dropped: %s", error)
+                    told = True
                     continue
                 self.hold(message, beside=reader.held)
                 yield message
             with _within_bounds():
                 self.share.reading(reader.held)
+
+    async def _parts(self) -> AsyncGenerator[bytes]:
+        """Yield the body as it comes, in parts between which others have a turn: it can hold an event in each byte."""
+        async for piece in self.pieces:
+            for at in range(0, len(piece), _AT_ONCE):
+                yield piece[at : at + _AT_ONCE]
+                await asyncio.sleep(0)
 
 
 class Upstream:

@@ -15,6 +15,7 @@ from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.load import Load, OverloadedError
 from pdp.doors.mcp.messages import MOST_BYTES, Message
 from pdp.doors.mcp.replies import Reply
+from pdp.doors.mcp.upstream import UpstreamAnswer
 from pdp.serving.web import ClientGoneError, Send
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.webworld import HANDLE, World, message_of, world
@@ -164,6 +165,32 @@ def test_an_event_counts_for_no_less_memory_than_it_takes_while_it_is_read(line:
     with load.share() as share:
         share.reading(reader.held)
         assert taken <= load.held
+
+
+@pytest.mark.parametrize("event", [b"\n", b"data: x\n\n", b'data: {"jsonrpc":"2.0","method":"a"}\n\n'])
+async def test_others_have_a_turn_while_a_stream_says_much(event: bytes) -> None:
+    """However much of it has come at once; many signs that it is still open are one."""
+    turns, signs, pieces = 0, 0, 64
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def come() -> AsyncIterator[bytes]:
+        for _ in range(pieces):
+            yield event * (8192 // len(event))
+
+    with Load().share() as share:
+        answer = UpstreamAnswer(status=200, headers={}, pieces=come(), share=share)
+        waiting = asyncio.ensure_future(others())
+        async for message in answer.messages():
+            signs += message is None
+        waiting.cancel()
+
+    assert turns >= pieces
+    assert signs <= pieces
 
 
 async def test_an_answer_leaves_as_its_client_takes_it() -> None:
