@@ -181,12 +181,13 @@ class Gate:
         """Say whether the client's requests of this method reach the server unasked."""
         return method in PASSED or method in self._passes
 
-    def lets_server_ask(self, method: str) -> bool:
-        """Say whether the server may send requests of this method to the client.
+    def lets_server_ask(self, request: Message) -> bool:
+        """Say whether a request of the server may reach the client.
 
         After the first call whose result must be redacted, none that has a text of the server: see `told`.
         """
-        return method == PING or method in self._passes & (ROOTS if self._redacts else SERVER_ASKS)
+        asks = self._passes & (ROOTS if self._redacts else SERVER_ASKS)
+        return (request.method == PING or request.method in asks) and not self._reveals(request)
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""

@@ -267,7 +267,7 @@ class Proxy:
     async def _server_asked(self, message: Message) -> None:
         if message.id is None:
             return
-        if not self.gate.lets_server_ask(message.method):
+        if not self.gate.lets_server_ask(message):
             self._refuse_server(message.id, answers.METHOD_NOT_FOUND, f"`{message.method[:_SHOWN]}` is not let pass")
         elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
             self._refuse_server(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")

@@ -96,9 +96,12 @@ async def passing(
 async def _asking(message: Message, conversation: Conversation, reply: Reply) -> None:
     if message.id is None:
         return
-    may = conversation.gate.lets_server_ask(message.method) and not conversation.gate.fits(message)
     # Only in a session of MCP can the answer find its way back.
-    if may and conversation.mcp_session and len(conversation.server_asks) < _MOST_ASKED:
+    if (
+        conversation.gate.lets_server_ask(message)
+        and conversation.mcp_session
+        and len(conversation.server_asks) < _MOST_ASKED
+    ):
         conversation.server_asks.add(message.id)
         await reply.event(message.text)
     elif conversation.mcp_session:

@@ -122,17 +122,19 @@ async def test_a_server_that_issues_none_lets_nothing_run(pdp: RunningServer, ca
 
 
 async def test_a_token_that_the_server_shows_is_withheld(issuing: RunningServer) -> None:
-    """In a result, and in what the server says besides."""
+    """In a result, in what the server says besides, and in what it asks."""
     server = ToolServer()
 
     def shows(request: dict[str, Any]) -> Iterator[bytes]:
         token = request["params"]["_meta"][HEADER]
         told = {"level": "info", "data": f"got {token}"}
         yield json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": told}).encode()
+        for asks in ("ping", "sampling/createMessage"):
+            yield json.dumps({"jsonrpc": "2.0", "id": asks, "method": asks, "params": told}).encode()
         yield server.answer(request, {"content": [{"type": "text", "text": f"got {token[:80]}"}]})
 
     server.reactions["tools/call"] = shows
-    async with conversation(issuing, server=server, call_token=WANTED) as it:
+    async with conversation(issuing, server=server, call_token=WANTED, passes=("sampling/createMessage",)) as it:
         said = await it.call("read", {"path": "a"})
 
     token = json.loads(server.sent("tools/call")[0])["params"]["_meta"][HEADER]
