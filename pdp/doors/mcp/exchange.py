@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from contextlib import aclosing, suppress
-from typing import Any
 
 from pdp.calltokens.claims import HEADER
 from pdp.client import Answer
@@ -17,7 +16,7 @@ from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.conversations import Conversation
 from pdp.doors.mcp.events import EventReader
 from pdp.doors.mcp.gate import AllowedCall
-from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.messages import InvalidMessageError, Message, error_in
 from pdp.doors.mcp.parties import Party
 from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.replies import Reply
@@ -154,11 +153,11 @@ class Exchange:
         """Hand on that the server has refused the request, if that is what a client can act on."""
         if answer.status not in _HANDED_ON:
             raise UpstreamError(f"The server behind this proxy answers with the status {answer.status}.")
-        error = _error_in(await answer.body()) if is_json(answer.headers) else None
+        error = await apart(error_in, await answer.body()) if is_json(answer.headers) else None
         told = answers.error(self._request.id, answers.INTERNAL_ERROR, f"The server answers {answer.status}.")
         if error is not None:
-            told = json.dumps({"jsonrpc": "2.0", "id": self._request.id, "error": error}, ensure_ascii=False)
-        await self._answered(await _read(told.encode("utf-8", "replace")), answer, answer.status)
+            told = f'{{"jsonrpc":"2.0","id":{json.dumps(self._request.id)},"error":{error}}}'
+        await self._answered(await _read(told.encode("utf-8")), answer, answer.status)
 
     def _begun(self, answer: UpstreamAnswer) -> dict[str, str]:
         """Take up the session of MCP that the server has begun, and return the header that tells the client."""
@@ -238,13 +237,3 @@ async def _read(body: bytes) -> Message | None:
     except InvalidMessageError as error:
         _LOG.warning("a message of the server is dropped: %s", error)
         return None
-
-
-def _error_in(body: bytes) -> dict[str, Any] | None:
-    """Return the error in an answer that may have no id, since the server has not read so far."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    error = value.get("error") if isinstance(value, dict) else None
-    return error if isinstance(error, dict) else None

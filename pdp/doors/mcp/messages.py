@@ -181,6 +181,18 @@ class Message:
         return replace(self, text=text, value=json.loads(text))
 
 
+def error_in(raw: bytes) -> str | None:
+    """Return the text of the error in an answer, which may have no id, since the server has not read so far.
+
+    None where there is none, or where the answer is not read strictly.
+    """
+    with suppress(InvalidMessageError):
+        value = _object(raw, "not a JSON object")
+        if isinstance(value.get("error"), dict):
+            return Message(text=raw.decode("utf-8"), value=value).part("error")
+    return None
+
+
 def refused_id(begin: bytes, end: bytes = b"", *, request: bool) -> MessageId | None:
     """Return the id of a request, or of an answer, that is refused, so that the one who waits hears of it.
 

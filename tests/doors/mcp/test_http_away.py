@@ -14,6 +14,7 @@ import pytest
 
 from pdp.doors.mcp import conversations
 from pdp.doors.mcp.credentials import Credentials
+from pdp.doors.mcp.messages import MOST_VALUES
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
 from tests.doors.mcp.relay import relay
@@ -149,6 +150,21 @@ async def test_an_error_of_the_server_is_handed_on(desk_pdp: RunningServer) -> N
         assert 400 == answer.status_code
         assert {"code": -32022, "message": "no", "data": {"supported": ["2025-11-25"]}} == message_of(answer)["error"]
         assert 3 == message_of(answer)["id"]
+
+
+async def test_an_error_of_the_server_has_a_bound(desk_pdp: RunningServer) -> None:
+    """A value takes much more memory than it has bytes: an error of too many of them is not read."""
+    many = b"{}," * MOST_VALUES
+    said = b'{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"many","data":[%b0]}}' % many
+    async with (
+        behind(Desk(), answering(400, said, content_type="application/json")) as url,
+        world(desk_pdp, upstream=url) as here,
+    ):
+        _, handle = here.session()
+        answer = await here.post(LIST, LISTING, handle=handle)
+
+        assert 400 == answer.status_code
+        assert {"code": -32603, "message": "The server answers 400."} == message_of(answer)["error"]
 
 
 async def test_a_secret_in_a_header_is_not_handed_on(desk_pdp: RunningServer, tmp_path: Path) -> None:
