@@ -110,7 +110,7 @@ class Exchange:
         if self._allowed is not None and self._allowed.under_way.traced:
             sent = http.in_trace(sent, self._allowed.under_way.trace)
         if self._modern and request.method == methods.CALL:
-            wanted = http.repeated(request, self._gate.definitions.schema(request.params["name"]))
+            wanted = http.repeated(request, self._gate.definitions.repeating(request.params["name"]))
             if problem := http.misrepeated(wanted, self._headers):
                 told = answers.error(request.id, answers.HEADER_MISMATCH, problem)
                 await self._reply.message(told, status=BAD_REQUEST)

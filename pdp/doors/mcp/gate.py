@@ -27,6 +27,7 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors import refusals
 from pdp.doors.calltokens import NoCallTokenError, token_of_admitted
 from pdp.doors.mcp import answers, elicitation
+from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import (
     CALL,
@@ -227,10 +228,10 @@ class Gate:
         if "error" in said.value:
             return said.text
         try:
-            self.definitions.add(page(said)[0], first=request.params.get("cursor") is None)
+            await _taken(self.definitions, said, first=request.params.get("cursor") is None)
             visible = await self.visible()
             self.shown = visible if self.shown is None else self.shown
-            return shown(said, visible, modern=request.modern).text
+            return await apart(lambda _: shown(said, visible, modern=request.modern).text, said.text)
         except PDPClientError as error:
             _LOG.warning("the tools of the session cannot be listed: %s", error)
             return answers.error(request.id, answers.DENIED, "the policy decision point does not answer: try again")
@@ -298,14 +299,20 @@ class Gate:
         found.begin()
         try:
             for number in range(MOST_PAGES):
-                tools, cursor = page(await self._ask_server(LIST, params))
-                found.add(tools, first=not number)
+                cursor = await _taken(found, await self._ask_server(LIST, params), first=not number)
                 if not cursor:
                     break
                 params = {**params, "cursor": cursor}
         except BaseException:
             found.forget()
             raise
+
+
+async def _taken(definitions: Definitions, said: Message, *, first: bool) -> str:
+    """Take the definitions of a page of the server's list, and return the cursor of the next one."""
+    tools, cursor = page(said)
+    await apart(lambda _: definitions.add(tools, first=first), said.text)
+    return cursor
 
 
 async def _admitted(

@@ -40,7 +40,7 @@ _ONCE = frozenset({TASK, "authorization", SESSION, VERSION, METHOD, NAME})
 
 _NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
-_MOST_REPEATED, _MOST_DEPTH = 64, 16
+_MOST_REPEATED, _MOST_DEPTH, _MOST_NAME = 64, 16, 128
 _DECIMAL = re.compile(r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?")
 _ENCODED = re.compile(r"=\?base64\?(.*)\?=")
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
@@ -101,14 +101,12 @@ def disagreement(message: Message, headers: Headers) -> str:
     return ""
 
 
-def repeated(call: Message, schema: object) -> dict[str, str | None]:
-    """Return the headers that repeat arguments of a call, as the tool's schema wants it (`x-mcp-header`).
+def repeating(schema: object) -> dict[str, tuple[str, ...]]:
+    """Return the headers that repeat arguments, as a tool's schema wants it (`x-mcp-header`), and where each one is.
 
-    They are made from the message; None for an argument that is not there. A name that is no header's is left out.
+    A name that is no header's is left out.
     """
-    headers: dict[str, str | None] = {}
-    # Read by themselves: to find each in the whole message takes as long as the client has made that.
-    arguments = Message(text=call.part("params", "arguments") or "{}", value={})
+    headers: dict[str, tuple[str, ...]] = {}
     waiting: list[tuple[tuple[str, ...], object]] = [((), schema)]
     while waiting:
         path, one = waiting.pop()
@@ -116,11 +114,21 @@ def repeated(call: Message, schema: object) -> dict[str, str | None]:
             continue
         wanted = one.get("x-mcp-header")
         if path and isinstance(wanted, str) and _TOKEN.fullmatch(wanted) and len(headers) < _MOST_REPEATED:
-            headers[f"mcp-param-{wanted.lower()}"] = _as_header(arguments.part(*path))
+            headers[f"mcp-param-{wanted.lower()}"] = path
         inside = one.get("properties")
         if isinstance(inside, dict) and len(path) < _MOST_DEPTH:
-            waiting += [((*path, name), each) for name, each in inside.items()]
+            waiting += [((*path, name), each) for name, each in inside.items() if len(name) <= _MOST_NAME]
     return headers
+
+
+def repeated(call: Message, places: Mapping[str, tuple[str, ...]]) -> dict[str, str | None]:
+    """Return the headers that repeat arguments of a call, made from the message; None for one that is not there.
+
+    `places` are those of `repeating`.
+    """
+    # Read by themselves: to find each in the whole message takes as long as the client has made that.
+    arguments = Message(text=call.part("params", "arguments") or "{}", value={})
+    return {name: _as_header(arguments.part(*path)) for name, path in places.items()}
 
 
 def misrepeated(wanted: Mapping[str, str | None], headers: Headers) -> str:

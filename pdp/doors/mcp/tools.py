@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pdp.calltokens.strictjson import mistakable
 from pdp.client.definitions import definition_digest
+from pdp.doors.mcp.headers import repeating
 from pdp.doors.mcp.messages import InvalidMessageError, Message, elements
 from pdp.doors.mcp.methods import LISTEN
 from pdp.errors import InvalidJSONError
 from pdp.foundation.jsontext import ACTED_ON
 
-# Of one server. More are not looked at: their calls are denied.
-MOST_TOOLS, MOST_PAGES = 2048, 64
+# Of one server. More are not looked at: their calls are denied. So are those of names that no catalogue has, and of
+# further tools whose arguments are repeated in headers.
+MOST_TOOLS, MOST_PAGES, MOST_REPEATING = 2048, 64, 256
+_MOST_NAME = 128
 # How long a client may show a list, in milliseconds: as long as it may show a tool that a person has just taken away.
 _TTL = 5_000
 
@@ -34,7 +37,8 @@ class Definitions:
         self._listed_at = -math.inf
         self._digests: dict[str, str] = {}
         self._listing: dict[str, str] = {}
-        self._schemas: dict[str, Any] = {}
+        # INVARIANT: what is kept of a list is small, however large the server has made that.
+        self._repeating: dict[str, Mapping[str, tuple[str, ...]]] = {}
 
     @property
     def known(self) -> bool:
@@ -45,9 +49,9 @@ class Definitions:
         """Return the digest of a tool's definition; of one that the server does not list, one that no tool has."""
         return self._digests.get(tool) or _NOT_LISTED
 
-    def schema(self, tool: str) -> Any:  # noqa: ANN401 - any JSON value, as the server has written it
-        """Return the schema of a tool's arguments; None for a tool that is not listed."""
-        return self._schemas.get(tool)
+    def repeating(self, tool: str) -> Mapping[str, tuple[str, ...]]:
+        """Return which headers repeat arguments of a tool, and where each argument is."""
+        return self._repeating.get(tool, {})
 
     def add(self, definitions: Iterable[Any], *, first: bool) -> None:
         """Take the definitions of a page, the first of a list or a further one.
@@ -59,14 +63,22 @@ class Definitions:
         here: set[str] = set()
         for definition in definitions:
             name = definition.get("name") if isinstance(definition, dict) else None
-            if not isinstance(name, str) or (name not in self._digests and len(self._digests) >= MOST_TOOLS):
+            if not isinstance(name, str) or len(name) > _MOST_NAME:
+                continue
+            if name not in self._digests and len(self._digests) >= MOST_TOOLS:
                 continue
             digest = "" if mistakable(definition, ACTED_ON) else _digest(definition)
+            headers = repeating(definition.get("inputSchema"))
+            if not headers:
+                self._repeating.pop(name, None)
+            elif name in self._repeating or len(self._repeating) < MOST_REPEATING:
+                self._repeating[name] = headers
+            else:
+                digest = ""
             # Two definitions of one name: which one a call means cannot be told. A page can be asked for again.
             if name in here or self._listing.get(name, digest) != digest:
                 digest = ""
             here.add(name)
-            self._schemas[name] = definition.get("inputSchema")
             self._listing[name] = self._digests[name] = digest
 
     def begin(self) -> None:

@@ -14,7 +14,7 @@ from pdp.doors.feeds import SessionsFeed
 from pdp.doors.mcp import streams
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
-from pdp.doors.mcp.headers import repeated
+from pdp.doors.mcp.headers import repeated, repeating
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.parties import Party
 from pdp.testing.inprocess import RunningServer
@@ -265,7 +265,7 @@ def test_many_headers_that_repeat_arguments_cost_little_in_a_large_message() -> 
     call.part("params", "arguments")
     once = time.process_time() - began
     began = time.process_time()
-    headers = repeated(call, schema)
+    headers = repeated(call, repeating(schema))
     took = time.process_time() - began
 
     assert (64, "x") == (len(headers), headers["mcp-param-a63"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from pdp.doors.mcp import apart as module
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.tools import Definitions
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, conversation
 from tests.doors.mcp.webworld import message_of, world
@@ -68,3 +71,23 @@ async def test_over_pipes_no_large_message_is_read_in_the_loop(pdp: RunningServe
     assert answer["result"]["isError"] is False
     assert len(read) > 1
     assert not any(read)
+
+
+async def test_no_large_list_of_tools_is_looked_at_in_the_loop(
+    pdp: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the proxy before a call, nor that of a client: the digests of many definitions take long."""
+    noted, true = [], Definitions.add
+
+    def noting(found: Definitions, definitions: Iterable[Any], *, first: bool) -> None:
+        noted.append(threading.current_thread().name)
+        true(found, definitions, first=first)
+
+    monkeypatch.setattr(Definitions, "add", noting)
+    monkeypatch.setattr(module, "_SHORT", 500)
+    async with conversation(pdp, MODERN) as it:
+        await it.call("read", {"path": "a"})
+        await it.ask("tools/list")
+
+    assert 2 == len(noted)
+    assert all(name.startswith("pdp-messages") for name in noted)
