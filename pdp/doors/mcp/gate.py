@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -101,7 +101,8 @@ class Gate:
         self._lasting = lasting
         self.definitions = Definitions(lasting=lasting)
         # The tools that the session could see when the client was last told of them; None until then.
-        self.shown: frozenset[str] | None = None
+        self.shown: Mapping[str, str] | None = None
+        self._changed: frozenset[str] = frozenset()
         self._reveals = reveals
         self._call_token = call_token
         self._server = server
@@ -199,27 +200,30 @@ class Gate:
         """Provide an event that is set whenever the session may see other tools than before."""
         return self._session.hearing()
 
-    async def visible(self) -> frozenset[str]:
+    async def visible(self) -> Mapping[str, str]:
         """Return the tools that the session can see; those that it asked for while it waits for a person.
 
-        Raise `PDPClientError` when the PDP does not say.
+        Each has the digest of its approved definition, which is empty while the session waits. Raise `PDPClientError`
+        when the PDP does not say.
         """
-        return await self.seen() or frozenset()
+        return await self.seen() or {}
 
-    async def seen(self) -> frozenset[str] | None:
+    async def seen(self) -> Mapping[str, str] | None:
         """Return the same, and None when the session is over."""
         try:
             session = await self._session.current()
         except NoSessionError as missing:
             mine = f"{self._server}/"
-            return frozenset(name.removeprefix(mine) for name in missing.tools if name.startswith(mine))
+            return {name.removeprefix(mine): "" for name in missing.tools if name.startswith(mine)}
         try:
             listed = await session.list_tools()
         except (WrongStateError, NotFoundError):
             return None
-        return frozenset(
-            one.tool for one in listed if one.server == self._server and one.visibility is not Visibility.NEVER
-        )
+        return {
+            one.tool: one.definition_digest
+            for one in listed
+            if one.server == self._server and one.visibility is not Visibility.NEVER
+        }
 
     async def listed(self, request: Message, said: Message) -> str:
         """Return a page of the server's list of tools as the session sees it."""
@@ -228,16 +232,26 @@ class Gate:
         if "error" in said.value:
             return said.text
         try:
-            await _taken(self.definitions, said, first=request.params.get("cursor") is None)
+            digests, _ = await _taken(self.definitions, said, first=request.params.get("cursor") is None)
             visible = await self.visible()
             self.shown = visible if self.shown is None else self.shown
-            return await apart(lambda _: shown(said, visible, modern=request.modern).text, said.text)
+            names = self._approved(visible, digests)
+            return await apart(lambda _: shown(said, names, modern=request.modern).text, said.text)
         except PDPClientError as error:
             _LOG.warning("the tools of the session cannot be listed: %s", error)
             return answers.error(request.id, answers.DENIED, "the policy decision point does not answer: try again")
         except Exception as error:  # noqa: BLE001 - fails closed: a list that could not be filtered is not shown
             _LOG.error("a list of tools is not shown, because handling it failed: %s", type(error).__name__)
             return answers.error(request.id, answers.INTERNAL_ERROR, "the server's list of tools cannot be read")
+
+    def _approved(self, visible: Mapping[str, str], digests: Mapping[str, str]) -> Collection[str]:
+        """Return the tools on a page whose definitions are the approved ones: a model does what it reads in another."""
+        changed = {name for name in visible.keys() & digests.keys() if visible[name] not in ("", digests[name])}
+        if changed - self._changed:
+            text = "a tool is not shown, because its definition is not the approved one: see `pdp tools diff %s`"
+            _LOG.warning(text, self._server)
+            self._changed |= changed
+        return (visible.keys() & digests.keys()) - changed
 
     def fits(self, said: Message) -> str:
         """Name what keeps a message of the server from the client; empty for nothing."""
@@ -299,7 +313,7 @@ class Gate:
         found.begin()
         try:
             for number in range(MOST_PAGES):
-                cursor = await _taken(found, await self._ask_server(LIST, params), first=not number)
+                _, cursor = await _taken(found, await self._ask_server(LIST, params), first=not number)
                 if not cursor:
                     break
                 params = {**params, "cursor": cursor}
@@ -308,11 +322,10 @@ class Gate:
             raise
 
 
-async def _taken(definitions: Definitions, said: Message, *, first: bool) -> str:
-    """Take the definitions of a page of the server's list, and return the cursor of the next one."""
+async def _taken(definitions: Definitions, said: Message, *, first: bool) -> tuple[Mapping[str, str], str]:
+    """Take the definitions of a page of the server's list. Return their digests, and the cursor of the next page."""
     tools, cursor = page(said)
-    await apart(lambda _: definitions.add(tools, first=first), said.text)
-    return cursor
+    return await apart(lambda _: definitions.add(tools, first=first), said.text), cursor
 
 
 async def _admitted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -95,8 +95,11 @@ class Party:
         """
         return time.monotonic() < self.visitor.lively_until or await self.seen() is not None
 
-    async def seen(self) -> frozenset[str] | None:
-        """Return the tools that the session can see; None when it is over. Raise `PDPClientError` as `lives`."""
+    async def seen(self) -> Mapping[str, str] | None:
+        """Return the tools that the session can see, each with the digest of its approved definition.
+
+        None when it is over. Raise `PDPClientError` as `lives`.
+        """
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 seen = await self.plain.gate.seen()

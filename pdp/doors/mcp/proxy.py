@@ -310,7 +310,7 @@ class Proxy:
                     pause = _AGAIN_SECONDS if told else _LOOK_SECONDS
                     if now is None:
                         self._stop_calls(refusals.IS_OVER)
-                    before, self.gate.shown = self.gate.shown, now or frozenset()
+                    before, self.gate.shown = self.gate.shown, now or {}
                     # A client that has not read the word before it lists the tools after both changes.
                     if before not in (None, self.gate.shown) and (self._telling is None or self._telling.done()):
                         self._telling = self._start(self._tell_tools_changed())

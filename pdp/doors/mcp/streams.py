@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -111,7 +111,7 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
 
 async def watch(party: Party, reply: Reply, changed: str) -> None:
     """Send `changed`, unless it is empty, whenever the session can see other tools. Return when the session is over."""
-    before: frozenset[str] | None = None
+    before: Mapping[str, str] | None = None
     told = False
     with party.session.hearing() as heard_of:
         while True:

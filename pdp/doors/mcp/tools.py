@@ -53,14 +53,14 @@ class Definitions:
         """Return which headers repeat arguments of a tool, and where each argument is."""
         return self._repeating.get(tool, {})
 
-    def add(self, definitions: Iterable[Any], *, first: bool) -> None:
-        """Take the definitions of a page, the first of a list or a further one.
+    def add(self, definitions: Iterable[Any], *, first: bool) -> Mapping[str, str]:
+        """Take the definitions of a page, the first of a list or a further one, and return their digests by name.
 
-        What a client has seen is what its calls mean.
+        What a client has seen is what its calls mean. A digest is empty where that cannot be told.
         """
         if first:
             self._listing = {}
-        here: set[str] = set()
+        here: dict[str, str] = {}
         for definition in definitions:
             name = definition.get("name") if isinstance(definition, dict) else None
             if not isinstance(name, str) or len(name) > _MOST_NAME:
@@ -78,8 +78,8 @@ class Definitions:
             # Two definitions of one name: which one a call means cannot be told. A page can be asked for again.
             if name in here or self._listing.get(name, digest) != digest:
                 digest = ""
-            here.add(name)
-            self._listing[name] = self._digests[name] = digest
+            here[name] = self._listing[name] = self._digests[name] = digest
+        return here
 
     def begin(self) -> None:
         """Take what is added from now on for known, unless it is forgotten."""

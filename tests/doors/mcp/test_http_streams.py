@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -209,7 +209,7 @@ async def test_a_look_that_fails_is_made_again_soon(desk_pdp: RunningServer, mon
     """A server can be too busy to say what a session sees just when it was revoked, and tells of no change after it."""
     failures, seen = iter([PDPClientError("too busy")]), parties.Party.seen
 
-    async def failing_once(party: parties.Party) -> frozenset[str] | None:
+    async def failing_once(party: parties.Party) -> Mapping[str, str] | None:
         now = await seen(party)
         if now is None and (failure := next(failures, None)):
             raise failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -79,9 +79,9 @@ async def test_no_large_list_of_tools_is_looked_at_in_the_loop(
     """Neither that of the proxy before a call, nor that of a client: the digests of many definitions take long."""
     noted, true = [], Definitions.add
 
-    def noting(found: Definitions, definitions: Iterable[Any], *, first: bool) -> None:
+    def noting(found: Definitions, definitions: Iterable[Any], *, first: bool) -> Mapping[str, str]:
         noted.append(threading.current_thread().name)
-        true(found, definitions, first=first)
+        return true(found, definitions, first=first)
 
     monkeypatch.setattr(Definitions, "add", noting)
     monkeypatch.setattr(module, "_SHORT", 500)
