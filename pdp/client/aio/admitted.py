@@ -79,10 +79,21 @@ class AsyncAdmittedCall:
 
         Raise `ToolResultWithheld` when it must not be handed on, or cannot be reported.
         """
+        await self.reported()
+        return self.kept()
+
+    async def reported(self) -> None:
+        """Report the result. Raise `ToolResultWithheld` as `handed_on`."""
         if self._hidden:
             raise ToolResultWithheld(self.answer, self._hidden)
         if self._report:
             await self._report_result(labels_of(self.answer, self._labels, self.result))
+
+    def kept(self) -> Any:  # noqa: ANN401 - whatever the tool returns
+        """Return what the obligations leave of the result, once it is reported; this takes long for a large one.
+
+        Raise `ToolResultWithheld` when it must not be handed on.
+        """
         return self._duties.on_result(self.result)
 
     async def _report_result(self, labels: tuple[str, ...]) -> None:

@@ -87,7 +87,8 @@ async def _handed_on(request: Message, call: AsyncAdmittedCall, said: Message, u
     # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
     result = _failure(said.part("error") or "") if failed else await apart(lambda _: _result(said), said.text)
     call.result = result
-    kept = await call.handed_on()
+    await call.reported()
+    kept = await apart(lambda _: call.kept(), said.text)
     if problem := unfit(said):
         raise ToolResultWithheld(call.answer, problem)
     if failed and redacts(call.answer):
@@ -98,7 +99,11 @@ async def _handed_on(request: Message, call: AsyncAdmittedCall, said: Message, u
         return said.text
     if isinstance(result, dict) and "resultType" in result:
         kept["resultType"] = result["resultType"]
-    written = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
+    return await apart(lambda _: _with_result(said, kept), said.text)
+
+
+def _with_result(said: Message, result: object) -> str:
+    written = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
     return said.with_members((), {"result": written}).text
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
+from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.doors.mcp import apart as module
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import Message
 from pdp.doors.mcp.tools import Definitions
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import MODERN, PATIENCE, conversation
+from tests.doors.mcp.toolserver import ToolServer
 from tests.doors.mcp.webworld import message_of, world
 
 pytestmark = pytest.mark.anyio
@@ -90,4 +93,25 @@ async def test_no_large_list_of_tools_is_looked_at_in_the_loop(
         await it.ask("tools/list")
 
     assert 2 == len(noted)
+    assert all(name.startswith("pdp-messages") for name in noted)
+
+
+async def test_no_large_result_is_redacted_in_the_loop(pdp: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look for what is redacted takes a second for each few megabytes."""
+    noted, true = [], AsyncAdmittedCall.kept
+
+    def noting(call: AsyncAdmittedCall) -> Any:
+        noted.append(threading.current_thread().name)
+        return true(call)
+
+    monkeypatch.setattr(AsyncAdmittedCall, "kept", noting)
+    monkeypatch.setattr(module, "_SHORT", LONG)
+    server = ToolServer()
+    people = [{"name": "x" * LONG, "email": "ann@example.com"}]
+    server.results["people"] = {"content": [{"type": "text", "text": json.dumps(people)}]}
+    async with conversation(pdp, MODERN, server=server) as it:
+        answer = await it.call("people")
+
+    assert "[redacted]" in answer["result"]["content"][0]["text"]
+    assert noted
     assert all(name.startswith("pdp-messages") for name in noted)
