@@ -11,6 +11,8 @@ from pdp.doors.mcp.messages import MOST_BYTES
 _CHUNK = 64 * 1024
 # Enough for a method and an id.
 _KEPT = 4 * 1024
+# Of a line that is refused. A value takes much more memory than it has bytes.
+_MOST_READ = 1024 * 1024
 
 
 class TooLong(NamedTuple):
@@ -18,6 +20,13 @@ class TooLong(NamedTuple):
 
     begin: bytes
     end: bytes
+
+
+def ends_of(line: bytes | TooLong) -> TooLong:
+    """Return what is read of a line that is refused: its two ends, or of a shorter one all."""
+    if isinstance(line, TooLong):
+        return line
+    return TooLong(line, b"") if len(line) <= _MOST_READ else TooLong(line[:_KEPT], line[-_KEPT:])
 
 
 async def lines(source: asyncio.StreamReader) -> AsyncIterator[bytes | TooLong]:

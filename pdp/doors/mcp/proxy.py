@@ -18,7 +18,7 @@ from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.calltokens import with_call_token
 from pdp.doors.mcp.credentials import Credentials
 from pdp.doors.mcp.gate import AllowedCall, Gate
-from pdp.doors.mcp.lines import TooLong
+from pdp.doors.mcp.lines import TooLong, ends_of
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
 from pdp.doors.mcp.questions import RefusedError
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
@@ -391,6 +391,5 @@ class Proxy:
 
 
 async def _refused_id(line: bytes | TooLong, *, request: bool) -> MessageId | None:
-    if isinstance(line, TooLong):
-        return refused_id(line.begin, line.end, request=request)
-    return await apart(partial(refused_id, request=request), line)
+    begin, end = ends_of(line)
+    return await apart(partial(refused_id, end=end, request=request), begin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -257,3 +258,18 @@ async def test_a_call_that_is_cancelled_at_once_is_forgotten(pdp: RunningServer)
 
     assert {} == ran
     assert said["result"]["isError"] is False
+
+
+@pytest.mark.parametrize("line", [b'{"id":7,"result":[%b0]}', b'{"result":[%b0],"id":7}'])
+async def test_of_a_long_line_that_is_refused_little_is_read(pdp: RunningServer, line: bytes) -> None:
+    """Its values can take twenty times the memory of its bytes; whoever waits for it still hears of it."""
+    server = ToolServer()
+    server.reactions["resources/list"] = lambda _: [line % (b"{}," * 1_000_000)]
+    async with conversation(pdp, server=server) as it:
+        tracemalloc.start()
+        said = await it.ask("resources/list", number=7)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert "cannot be handed on" in said["error"]["message"]
+    assert most < 20_000_000
