@@ -7,17 +7,17 @@ import io
 import ipaddress
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pdp.errors import ConfigurationError
 from pdp.foundation.files import state_of
+from pdp.foundation.hosts import SHARED
 from pdp.foundation.loopback import is_address, is_loopback
 from pdp.foundation.ownership import require_own
 
@@ -267,9 +267,8 @@ class _Exchange:
         self._step_seconds, self._ends_at = step_seconds, time.monotonic() + whole_seconds
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
-        # What the resolver found or raised, or that nobody waits for it any longer.
-        self._resolved: SimpleQueue[list[_Place] | OSError] = SimpleQueue()
-        self._aborted = False
+        # Done when it is to end: nobody waits for the resolver any longer.
+        self._aborted: Future[None] = Future()
 
     @property
     def late(self) -> bool:
@@ -279,33 +278,28 @@ class _Exchange:
     def left(self) -> float:
         """Return how many seconds the next step may take. Raise `TimeoutError` when the exchange has ended."""
         seconds = min(self._step_seconds, self._ends_at - time.monotonic())
-        if self._aborted or seconds <= 0:
+        if self._aborted.done() or seconds <= 0:
             raise TimeoutError
         return seconds
 
     def places_of(self, host: str, port: int | None) -> list[_Place]:
         """Return where a host is. Raise `OSError`.
 
-        The system's resolver has no limit that a program could set, and can take minutes. It runs on a thread of its
-        own, which is left to itself when the exchange ends.
+        The system's resolver has no limit that a program could set, and can take minutes. It runs on a thread that all
+        who ask for the host share, and which is left to itself when the exchange ends.
         """
         if is_address(host):
-            return _places(host, port, socket.AI_NUMERICHOST)
-
-        def resolve() -> None:
-            try:
-                self._resolved.put(_places(host, port))
-            except (OSError, UnicodeError) as error:
-                self._resolved.put(error if isinstance(error, OSError) else socket.gaierror())
-
-        threading.Thread(target=resolve, name="pdp-resolve", daemon=True).start()
+            return _places(host, port)
+        asked = SHARED.ask(host)
+        either: tuple[Future[Any], ...] = (asked, self._aborted)
+        wait(either, max(self._ends_at - time.monotonic(), 0.0), FIRST_COMPLETED)
+        if self._aborted.done() or not asked.done():
+            raise TimeoutError
         try:
-            found = self._resolved.get(timeout=self._ends_at - time.monotonic())
-        except (Empty, ValueError):
-            raise TimeoutError from None
-        if isinstance(found, OSError):
-            raise found
-        return found
+            addresses = asked.result()
+        except UnicodeError:
+            raise socket.gaierror from None
+        return list(dict.fromkeys(place for address in addresses for place in _places(address, port)))
 
     def connected(self, place: _Place) -> socket.socket:
         """Connect. Raise `OSError`."""
@@ -344,8 +338,9 @@ class _Exchange:
         return connection.getresponse()
 
     def abort(self) -> None:
-        self._aborted = True
-        self._resolved.put(TimeoutError())
+        # Several threads may end it.
+        with suppress(InvalidStateError):
+            self._aborted.set_result(None)
         if self._socket is not None:
             # Use the plain socket's method: that of a TLS socket would remove it while the reader uses it.
             with suppress(OSError):
@@ -358,8 +353,8 @@ class _Exchange:
             self._socket.close()
 
 
-def _places(host: str, port: int | None, flags: int = 0) -> list[_Place]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+def _places(address: str, port: int | None) -> list[_Place]:
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     return list(dict.fromkeys(_Place(family, where) for family, *_, where in found))
 
 

@@ -36,11 +36,11 @@ from psycopg.errors import (
     ReadOnlySqlTransaction,
     SerializationFailure,
 )
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import Conninfo, ConnStatus, TransactionStatus
 
 from pdp.errors import ConfigurationError, OverloadedError, StoreUnavailableError
+from pdp.foundation.hosts import Hosts
 from pdp.foundation.postgrestexts import why_not_connected
-from pdp.sessions.postgreshosts import Hosts
 from pdp.sessions.sql import Bindings
 
 T = TypeVar("T")
@@ -323,7 +323,7 @@ class PostgresConnection:
         return self._connection
 
     def _connected(self) -> _TimedConnection:
-        given = conninfo_to_dict(self._conninfo)
+        given = _with_environment(conninfo_to_dict(self._conninfo))
         try:
             placed = self._primary.hosts.placed(given, float(given["connect_timeout"] or SECONDS))
         except TimeoutError:
@@ -421,6 +421,15 @@ def _place_of(conninfo: str) -> str:
     given = conninfo_to_dict(conninfo)
     database, host = (given.get(name) for name in ("dbname", "host"))
     return " ".join(["PostgreSQL", *([f"database {database}"] if database else []), *([f"at {host}"] if host else [])])
+
+
+def _with_environment(given: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters with where the environment says that a server is, such as `PGHOST`."""
+    if {"host", "service"} & given.keys():
+        # What a service says in its file counts before the environment, and the library alone reads it.
+        return given
+    named = {one.keyword.decode(): one.val for one in Conninfo.get_defaults()}
+    return {**{name: value.decode() for name in ("host", "hostaddr", "port") if (value := named.get(name))}, **given}
 
 
 @lru_cache(maxsize=1024)

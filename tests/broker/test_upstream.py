@@ -184,8 +184,10 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_dialled(monkeypatch:
     answers = [["93.184.216.34"], ["10.1.2.3"]]
     dialled: list[str] = []
 
-    def resolved(*_: object, **__: object) -> list[tuple[object, ...]]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in answers.pop(0)]
+    def resolved(host: str, _: object, *, flags: int = 0, **__: object) -> list[tuple[object, ...]]:
+        # An address is no question to anybody.
+        found = [host] if flags & socket.AI_NUMERICHOST else answers.pop(0)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in found]
 
     def connect(_: socket.socket, where: tuple[str, int]) -> None:
         dialled.append(where[0])

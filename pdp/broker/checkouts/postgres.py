@@ -25,6 +25,7 @@ import psycopg
 from psycopg import sql
 
 from pdp.broker.words import DatabaseRefusedError, DatabaseUnavailableError, LoginSource, Secret
+from pdp.foundation.hosts import SHARED
 from pdp.foundation.loopback import is_loopback
 from pdp.foundation.postgrestexts import why_not_connected
 
@@ -33,6 +34,8 @@ PREFIX: Final = "pdp_chk_"
 _ROLE: Final = re.compile(rf"{PREFIX}[a-z2-7]{{26}}")
 _OLDEST: Final = 160000
 _CONNECT_SECONDS: Final = 5
+# Of those of a server, so many addresses are tried: each takes its time.
+_MOST_ADDRESSES: Final = 3
 # The longest that a role may be on its way, and that what it owns may take to be given away.
 _MAKING_SECONDS, _TAKING_SECONDS = 10, 120
 # A connection takes at most so many times that: a server that says nothing keeps no limit of its own.
@@ -174,7 +177,7 @@ class Server:
         """
         try:
             with (
-                psycopg.connect(autocommit=True, **self._parameters(database, seconds)) as connection,
+                psycopg.connect(autocommit=True, **self._placed(database, seconds)) as connection,
                 _ending(connection, seconds * _TIMES),
             ):
                 if connection.info.server_version < _OLDEST:
@@ -186,6 +189,14 @@ class Server:
             raise DatabaseUnavailableError(f"the database at `{self.host}` does not answer{problem}") from None
         except psycopg.Error as error:
             raise DatabaseRefusedError(f"the database at `{self.host}` refuses{_code(error)}") from None
+
+    def _placed(self, database: str, seconds: int) -> dict[str, Any]:
+        try:
+            return SHARED.placed(self._parameters(database, seconds), _CONNECT_SECONDS, most=_MOST_ADDRESSES)
+        except TimeoutError:
+            raise psycopg.OperationalError("the look-up of its host takes too long") from None
+        except (OSError, UnicodeError):
+            raise psycopg.OperationalError("failed to resolve host") from None
 
     def _parameters(self, database: str, seconds: int) -> dict[str, Any]:
         plain = is_loopback(self.host) and not self.source.tls_roots

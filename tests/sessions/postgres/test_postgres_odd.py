@@ -351,6 +351,24 @@ def test_a_resolver_that_hangs_is_waited_for_as_long_as_a_server(slow: list[str]
     assert ["db.example"] == slow
 
 
+@pytest.mark.parametrize("named", [{"PGHOST": "db.example"}, {"PGSERVICE": "ours", "PGSERVICEFILE": "services"}])
+def test_a_host_in_the_environment_is_waited_for_no_longer(
+    slow: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: dict[str, str]
+) -> None:
+    """The library would look it up by itself, for as long as that takes. What the string names counts before it."""
+    (tmp_path / "services").write_text("[ours]\nhost=db.example\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    said = {"dbname=postgres": "its host is not found in time", "host=/nowhere": "there is no such socket"}
+    for string, problem in said.items():
+        one = connected(string, **{**PATIENT, "seconds": 2.0})
+        with closing(one), pytest.raises(StoreUnavailableError, match=problem), one.answering():
+            one.execute("SELECT 1")
+
+    assert ["db.example"] == slow
+
+
 def test_hosts_are_tried_one_after_the_other(server: PostgresServer, slow: list[str]) -> None:
     """Also when the resolver knows nothing of one of them, at each of its addresses, or the string has addresses."""
     strings = [
