@@ -109,10 +109,11 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many credentials may be out at once: of a session with those below it, and of a user in a tenant."""
+    """How many credentials may be out at once: of a session with those below it, of a user in a tenant, of a tenant."""
 
     session: int = 200
     user: int = 1000
+    tenant: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

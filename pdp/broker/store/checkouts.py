@@ -44,10 +44,11 @@ UPDATE checkouts SET ends_at = ?1, next_at = iif(state = 'begun', min(?6, latest
 WHERE id = ?5
 """
 _OF_SESSION: Final = "SELECT count(*) FROM checkout_sessions WHERE session_id = ?"
-_OF_USER: Final = """
+_OF_TENANT: Final = """
 SELECT count(*) FROM checkouts JOIN connections ON connections.id = connection_id
-WHERE user = ? AND checkouts.kind != 'consent' AND tenant = (SELECT tenant FROM connections WHERE id = ?)
+WHERE checkouts.kind != 'consent' AND tenant = (SELECT tenant FROM connections WHERE id = ?)
 """
+_OF_USER: Final = f"{_OF_TENANT} AND user = ?"
 _MOST: Final = "and no more may be: some must end first, see `pdp-broker checkout list`"
 _NEVER: Final = float("inf")
 
@@ -249,8 +250,10 @@ def _require_room(connection: apsw.Connection, one: Checkout, bounds: Bounds) ->
     for session_id in one.session_ids:
         if connection.execute(_OF_SESSION, (session_id,)).get >= bounds.session:
             raise OverloadedError(f"{bounds.session} credentials are out for the session `{session_id}`, {_MOST}")
-    if connection.execute(_OF_USER, (one.user, one.connection_id)).get >= bounds.user:
+    if connection.execute(_OF_USER, (one.connection_id, one.user)).get >= bounds.user:
         raise OverloadedError(f"{bounds.user} credentials are out for the user `{one.user}`, {_MOST}")
+    if connection.execute(_OF_TENANT, (one.connection_id,)).get >= bounds.tenant:
+        raise OverloadedError(f"{bounds.tenant} credentials are out for the tenant, {_MOST}")
 
 
 def _columns(kept: Sealed | None) -> tuple[str | bytes | None, ...]:
