@@ -50,7 +50,7 @@ def opened_counter(
     """Provide what people meet; they connect nothing where the settings have no `people`."""
     with ExitStack() as opened:
         persons = opened.enter_context(persons_of(settings.pdp))
-        severing = Severing(vault, people.consents, checkouts, sweeper, record.event, SystemClock())
+        severing = Severing(vault, people, checkouts, sweeper, record.event, SystemClock())
         replacing = Replacing(vault=vault, checkouts=checkouts, sweeper=sweeper, severing=severing)
         services = {
             exposurecalls.SERVICE: ExposureFace(persons=persons, folder=settings.data_dir).handlers,

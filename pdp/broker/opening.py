@@ -92,7 +92,7 @@ def opened_people(folder: Path, vault: Vault, observe: Callable[[Event], None]) 
         try:
             yield people
         finally:
-            people.settle()
+            people.close()
 
 
 @contextmanager

@@ -49,8 +49,8 @@ class Site:
         self.sweeper = Sweeper(
             self.checkouts, self.vault, Issuer(self.vault), observe=observe, wall=lambda: clock.now().wall_at
         )
-        self.severing = Severing(self.vault, self.consents, self.checkouts, self.sweeper, observe, clock)
-        self.people = People(self.vault, self.consents, self.files.events.append, clock, share=lambda: SHARE)
+        self.people = People(self.vault, self.consents, observe, clock, share=lambda: SHARE)
+        self.severing = Severing(self.vault, self.people, self.checkouts, self.sweeper, observe, clock)
 
     @property
     def kinds(self) -> list[str]:

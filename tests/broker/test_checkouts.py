@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -17,10 +19,11 @@ import grpc
 import pytest
 
 from pdp.broker.calls import CallFace, serving
-from pdp.broker.checkouts import sweeping
+from pdp.broker.checkouts import postgres, sweeping
 from pdp.broker.checkouts.following import Heard, SessionsFollowed
 from pdp.broker.checkouts.issuing import Issued, Issuer
 from pdp.broker.checkouts.words import Bounds, Checkout, CheckoutState, CredentialKind, Outcome
+from pdp.broker.oauth.people import People
 from pdp.broker.oauth.severing import Severing
 from pdp.broker.replacing import Replacement, Replacing
 from pdp.broker.sealing.envelope import Sealed
@@ -34,6 +37,7 @@ from pdp.broker.words import (
     Consenting,
     DatabaseUnavailableError,
     KeyInUseError,
+    LoginSource,
     Mode,
     Secret,
     TokenRefusedError,
@@ -227,10 +231,15 @@ def test_a_token_that_would_outlive_its_session_is_taken_back(
 
 @pytest.mark.parametrize(
     ("bounds", "whose"),
-    [(Bounds(session=2), "session `ses_1`"), (Bounds(session=2), "session `ses_0`"), (Bounds(user=2), "user `alice`")],
+    [
+        (Bounds(session=2), "session `ses_1`"),
+        (Bounds(session=2), "session `ses_0`"),
+        (Bounds(user=2), "user `alice`"),
+        (Bounds(tenant=2), "tenant"),
+    ],
 )
 def test_no_more_is_out_than_may_be(provider: Provider, tmp_path: Path, bounds: Bounds, whose: str) -> None:
-    """Of a session with those below it, and of a user: another one is not made until one has ended, which goes on."""
+    """Of a session with those below it, a user and a tenant: no other is made until one has ended, which goes on."""
     sessions = {"session_id": "ses_1"} if "ses_1" in whose else {}
     with till(tmp_path / "broker", client_of(provider), secret=SECRET, bounds=bounds) as here:
         provider.active = [True] * 3
@@ -246,6 +255,39 @@ def test_no_more_is_out_than_may_be(provider: Provider, tmp_path: Path, bounds: 
         provider.active = [False, False, True]
         here.end_session("ses_1")
         here.ask(scopes=("a",), session_id="ses_1")
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("problem", [StoreUnavailableError("the disk is full"), None])
+def test_a_token_that_cannot_be_noted_is_revoked(
+    provider: Provider,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    problem: PDPError | None,
+    *,
+    ends: bool,
+) -> None:
+    """Nobody has it: on a full disk, or when its row is gone because it took so long. The log says what was not."""
+    provider.said = {} if ends else {REVOKE: (503, {})}
+    with till(tmp_path / "broker", client_of(provider), secret=SECRET) as here:
+        hand_out = here.store.hand_out
+
+        def noted(checkout_id: str, **said: Any) -> None:
+            if problem is not None:
+                raise problem
+            here.store.finish(checkout_id)
+            hand_out(checkout_id, **said)
+
+        monkeypatch.setattr(here.store, "hand_out", noted)
+        with pytest.raises((StoreUnavailableError, CallTokenRefusedError)):
+            here.ask(scopes=("a",))
+        here.pass_time(61)
+        here.sweeper.sweep()
+
+        assert () == here.store.all()
+    assert REVOKE in provider.asked
+    assert ends == (not caplog.messages)
 
 
 class Ending(Issuer):
@@ -313,7 +355,9 @@ def test_only_what_is_proved_is_called_revoked(
 def test_what_a_leaked_secret_handed_out_is_ended(here: Till, provider: Provider) -> None:
     """All of it at once, whatever the session; what nobody can end is named."""
     with closing(Consents(Files(here.folder).store)) as consents:
-        severing = Severing(here.vault, consents, here.store, here.sweeper, here.record.event, SystemClock())
+        observe, clock = here.record.event, SystemClock()
+        people = People(here.vault, consents, observe, clock)
+        severing = Severing(here.vault, people, here.store, here.sweeper, observe, clock)
         replacing = Replacing(vault=here.vault, checkouts=here.store, sweeper=here.sweeper, severing=severing)
         provider.active = [True, True, True, False, True]
         ids = [here.ask(scopes=("a",), session_id=one).id for one in ("ses_1", "ses_2")]
@@ -735,3 +779,26 @@ def test_credentials_end_with_their_sessions(server: RunningServer, here: Till) 
     assert here.store.get(ids["stays"]).next_at < 9e9
     assert {sessions["stays"][0]} == set(here.store.sessions())
     assert revision_text(server.embedded.sessions.head()) == heard.revision
+
+
+def test_the_host_of_a_database_is_waited_for_in_a_known_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver of the system has no limit. A call, or the end of another login, would wait as long."""
+    over, tried = threading.Event(), list[str]()
+
+    def hangs(host: str, *_: Any, **__: Any) -> Any:
+        tried.append(host)
+        over.wait(PATIENCE)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(postgres, "_CONNECT_SECONDS", 0.05)
+    source = LoginSource(database="app", role="broker")
+    server = postgres.Server(host="db.slow.example", port=5432, source=source, password=Secret(b"p"))
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(server.roles)
+        try:
+            with pytest.raises(DatabaseUnavailableError, match="its host is not found in time"):
+                asking.result(PATIENCE / 2)
+        finally:
+            over.set()
+    assert ["db.slow.example"] == tried

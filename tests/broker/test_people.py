@@ -290,6 +290,33 @@ def test_what_one_broker_could_not_store_is_lost_to_no_other(
         assert ["refresh-0"] == desk.sent
 
 
+@pytest.mark.parametrize("ends", ["process", "connection", "consent"])
+def test_what_is_never_stored_is_revoked(
+    there: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """The process ends on a full disk, the connection is removed, or its person disconnects: nobody else has them."""
+    with closing(Desk(tmp_path, there, revocation=f"{there.origin}/revoke")) as desk:
+        desk.clock.advance(70)
+        with monkeypatch.context() as full:
+            full.setattr(desk.vault, "put", no_room)
+            with pytest.raises(StoreUnavailableError):
+                desk.open()
+            if ends == "process":
+                desk.people.close()
+            full.setattr(desk.consents, "settle", no_room)
+            if ends == "consent":
+                with pytest.raises(StoreUnavailableError):
+                    desk.severing.end("alices", by="alice")
+        if ends == "connection":
+            desk.vault.remove("alices", by=BY)
+            desk.people.settle()
+
+        told = [parse_qs(body.decode())["token"][0] for _, path, _, body in there.got if path == "/revoke"]
+        assert ["refresh-1", "access-1"] == told[:2]
+        with desk.consents.locked("alices") as free:
+            assert free
+
+
 def no_room(*_: object, **__: object) -> NoReturn:
     """Fail as on a full disk."""
     raise StoreUnavailableError("the disk is full")

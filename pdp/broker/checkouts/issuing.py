@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,7 @@ from pdp.foundation.extras import missing
 if TYPE_CHECKING:
     from pdp.broker.checkouts.postgres import Server
 
+_LOG: Final = logging.getLogger("pdp.broker")
 # What is kept of a token begins with whether its provider said that it is active.
 _KNOWN, _UNKNOWN = b"+", b"-"
 # No password of PostgreSQL holds it.
@@ -175,12 +177,11 @@ class Issuer:
         return self._secrets.open(client)
 
     def _take_back(self, source: TokenSource, secret: Secret, token: Secret) -> None:
-        """End a token that nobody gets, if it can be."""
+        """End a token that nobody gets. What cannot be ended at once is logged, and given up."""
         try:
             self._ended(source, secret, token, known=False)
-        except (TokenRefusedError, TokensUnavailableError):
-            # It stays with its provider, and its text is forgotten here.
-            return
+        except (TokenRefusedError, TokensUnavailableError) as error:
+            _LOG.warning("`%s` gave a token that is not used, and cannot end it: %s", source.host, error)
 
 
 def _unbound(one: Checkout, source: TokenSource, seconds: float, ends_at: float, until: float) -> str:

@@ -7,17 +7,21 @@ what was made is found, and ended.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from pdp.broker.admitting import Admission, Admitted
 from pdp.broker.checkouts.holding import Holder
 from pdp.broker.checkouts.issuing import Issued, Issuer, login_seconds
-from pdp.broker.checkouts.words import Bounds, Checkout, new_checkout_id
+from pdp.broker.checkouts.words import Bounds, Checkout, UnknownCheckoutError, new_checkout_id
 from pdp.broker.store.checkouts import CheckoutStore
 from pdp.broker.words import Connection, DatabaseRefusedError, Mode, Secret, TokenRefusedError, UnknownKeyError
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
-from pdp.errors import ConflictError, PermissionDeniedError
+from pdp.errors import ConflictError, PDPError, PermissionDeniedError, StoreUnavailableError
+
+_LOG = logging.getLogger("pdp.broker")
 
 # INVARIANT: longer than a database may take to make a role, so that what it has not made by then it never makes.
 GRACE_SECONDS: Final = 60.0
@@ -83,8 +87,23 @@ class Maker:
             self._hand_out(one, connection, issued, until)
         except ConflictError as error:
             self._wake()
+            self._take_back(one, connection, issued)
             raise CallTokenRefusedError(Reason.REVOKED, str(error)) from None
+        except PDPError:
+            self._take_back(one, connection, issued)
+            raise
         return issued
+
+    def _take_back(self, one: Checkout, connection: Connection, issued: Issued) -> None:
+        """End what nobody will have, unless the store has what ends it. Where that cannot be done, it is logged."""
+        with suppress(UnknownCheckoutError, StoreUnavailableError):
+            # The name of a login says enough.
+            if self._store.get(one.id) and (issued.keep is None or self._store.kept(one.id)):
+                return
+        try:
+            self._issuer.end(one, connection, issued.keep)
+        except PDPError as error:
+            _LOG.warning("the credential `%s` of `%s` is lost, and cannot be ended: %s", one.id, connection.id, error)
 
     def _hand_out(self, one: Checkout, connection: Connection, issued: Issued, until: float) -> None:
         """Note that it leaves, with what ends it under the key of the moment, which may be retired meanwhile."""

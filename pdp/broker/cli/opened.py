@@ -80,7 +80,7 @@ def opened_broker(folder: Path) -> Iterator[Opened]:
         opened_checkouts(folder) as store,
     ):
         sweeper = Sweeper(store, vault, Issuer(vault), observe=record.event, wall=time.time)
-        severing = Severing(vault, people.consents, store, sweeper, record.event, SystemClock())
+        severing = Severing(vault, people, store, sweeper, record.event, SystemClock())
         yield Opened(store, vault, people, record, sweeper, severing, local_user())
 
 

@@ -7,9 +7,9 @@ scope: `issues:write`.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from pdp.broker.oauth.assertions import signed
 from pdp.broker.words import App, Secret, TokenRefusedError, TokenSource, TokensUnavailableError
 from pdp.foundation.egress import Roots
 
+_LOG: Final = logging.getLogger("pdp.broker")
 # A provider whose clock is behind takes no statement from its future, and none that counts for more than ten minutes.
 _BACK_SECONDS, _AHEAD_SECONDS = 60, 240
 _MADE, _NO_LONGER = 201, 401
@@ -44,8 +45,10 @@ def ask_for_installation_token(source: TokenSource, key: Secret, scopes: Collect
         return Granted(secret=token, seconds=_seconds_of(said, permissions, repositories))
     except TokenRefusedError:
         # It was given, and nobody will have it.
-        with suppress(TokenRefusedError, TokensUnavailableError):
+        try:
             end_installation_token(source, token, roots)
+        except (TokenRefusedError, TokensUnavailableError) as error:
+            _LOG.warning("`%s` gave a token that is refused, and cannot end it: %s", source.host, error)
         raise
 
 

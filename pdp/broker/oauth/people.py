@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from pdp.broker.oauth.ending import refused_ones_ended
+from pdp.broker.oauth.ending import end_pair, refused_ones_ended
 from pdp.broker.oauth.granting import refresh
 from pdp.broker.oauth.pair import TokenPair
 from pdp.broker.store.consents import Consents
@@ -56,6 +56,7 @@ _BY: Final = "refresh"
 class _Brought(NamedTuple):
     """Tokens that are not stored yet, and what gives the lock of their connection back when it ends."""
 
+    connection: Connection
     tokens: Secret
     alone: ExitStack
 
@@ -130,9 +131,21 @@ class People:
 
     def settle(self) -> None:
         """Store what refreshes brought and could not be stored, where that can be done now. Never raises."""
-        for connection_id in tuple(self._unstored):
+        for brought in tuple(self._unstored.values()):
             with suppress(PDPError), ExitStack() as alone:
-                self._has_lock(self._vault.connection(connection_id), alone, wait_seconds=0.0)
+                self._has_lock(brought.connection, alone, wait_seconds=0.0)
+
+    def close(self) -> None:
+        """Store what refreshes brought, or have it ended at its provider: nobody else has it. Never raises."""
+        self.settle()
+        for connection_id in tuple(self._unstored):
+            self.end_unstored(connection_id)
+
+    def end_unstored(self, connection_id: str) -> None:
+        """Have what a refresh of a connection brought, and could not be stored, ended at its provider. Never raises."""
+        if (brought := self._unstored.pop(connection_id, None)) is not None:
+            with brought.alone:
+                self._end(brought.connection, brought.tokens)
 
     def _has_lock(self, connection: Connection, alone: ExitStack, *, wait_seconds: float) -> bool:
         """Say whether this thread alone may refresh a connection until `alone` ends. What is not stored yet is stored.
@@ -206,16 +219,31 @@ class People:
         return self._stored(connection, Secret(packed), alone)
 
     def _stored(self, connection: Connection, brought: Secret, alone: ExitStack) -> TokenPair:
-        """Store what a refresh brought, and return it. While that cannot be done, it is kept for the next try."""
+        """Store what a refresh brought, and return it. While that cannot be done, it is kept for the next try.
+
+        It is ended where that will never be done, as when the connection was removed meanwhile.
+        """
         try:
             version = self._vault.put(connection.id, brought.reveal(), by=_BY).version
             self.consents.settle(connection.id, ConsentState.CONNECTED)
         except UnavailableError:
             # INVARIANT: with the lock. Who gets that, and finds a refresh that has begun, takes it for cut off.
-            self._unstored[connection.id] = _Brought(brought, alone.pop_all())
+            self._unstored[connection.id] = _Brought(connection, brought, alone.pop_all())
+            raise
+        except PDPError:
+            self._end(connection, brought)
             raise
         self._tell(EventKind.CONNECTION_REFRESHED, connection, version=str(version))
         return TokenPair.unpacked(Secret(brought.reveal(), version=version))
+
+    def _end(self, connection: Connection, brought: Secret) -> None:
+        """Have the provider end tokens that nobody will have. What cannot be ended is logged, and given up."""
+        source = source_of(connection)
+        try:
+            secret = self._vault.open(self._client_of(connection))
+            end_pair(source, secret, TokenPair.unpacked(brought), self._roots)
+        except PDPError as error:
+            _LOG.warning("`%s` gave tokens that are lost, and cannot end them: %s", source.host, error)
 
     def _lost(self, connection: Connection, problem: str) -> NeedsPersonError:
         """Note that the person must connect again, and return the error that says so."""

@@ -15,9 +15,8 @@ from typing import Final, NamedTuple
 from pdp.broker.checkouts.sweeping import Sweeper
 from pdp.broker.checkouts.words import Checkout, CheckoutState, CredentialKind, Outcome, new_checkout_id
 from pdp.broker.oauth.pair import TokenPair
-from pdp.broker.oauth.people import source_of
+from pdp.broker.oauth.people import People, source_of
 from pdp.broker.store.checkouts import CheckoutStore
-from pdp.broker.store.consents import Consents
 from pdp.broker.vault import Vault
 from pdp.broker.words import (
     Connection,
@@ -59,13 +58,13 @@ class Severing:
     def __init__(
         self,
         vault: Vault,
-        consents: Consents,
+        people: People,
         checkouts: CheckoutStore,
         sweeper: Sweeper,
         observe: Callable[[Event], None],
         clock: Clock,
     ) -> None:
-        self._vault, self._consents, self._checkouts, self._sweeper = vault, consents, checkouts, sweeper
+        self._vault, self._people, self._checkouts, self._sweeper = vault, people, checkouts, sweeper
         self._observe, self._clock = observe, clock
 
     def end(self, connection_id: str, *, by: str) -> Ended:
@@ -113,8 +112,8 @@ class Severing:
         # INVARIANT: on the disk before anything else, so that nothing is used from here on. Where the process died
         # that made it, there is nothing to use.
         with suppress(UnknownConnectionError):
-            self._consents.settle(connection.id, ConsentState.ENDING)
-        with self._consents.locked(connection.id, wait_seconds=_WAIT_SECONDS) as alone:
+            self._people.consents.settle(connection.id, ConsentState.ENDING)
+        with self._people.consents.locked(connection.id, wait_seconds=_WAIT_SECONDS) as alone:
             if not alone:
                 raise TokensUnavailableError(f"`{connection.id}` is no longer used, and is being refreshed: try again")
             client = self._client_of(connection)
@@ -131,7 +130,8 @@ class Severing:
         return removed
 
     def _end_unnoted(self, connection: Connection) -> None:
-        """Have the provider end the tokens of a connection that stays."""
+        """Have the provider end the tokens of a connection that stays, and those that could not be stored."""
+        self._people.end_unstored(connection.id)
         client = self._client_of(connection)
         if client is None or not source_of(connection).revocation:
             return
