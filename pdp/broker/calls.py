@@ -18,7 +18,7 @@ from pdp.broker.admitting import Presented
 from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.observing import Observed
 from pdp.broker.sending import Answer, UpstreamFailedError
-from pdp.broker.shares import Shares
+from pdp.broker.shares import Room, Shares
 from pdp.broker.templates import Template, UnfitArgumentsError
 from pdp.broker.using import Asked, Broker
 from pdp.broker.v1 import broker_pb2
@@ -40,6 +40,8 @@ _MOST_OPEN, _MOST_BYTES = 128, 4 * 1024 * 1024
 # The rest is for people, who can end what is misused.
 _MOST_CALLS: Final = 96
 _END_SECONDS: Final = 5.0
+# An answer is held whole, and copied on its way. Small ones always have room.
+_FREE_BYTES, _MOST_HELD = 256 * 1024, 64 * 1024 * 1024
 
 
 class CallFace:
@@ -49,6 +51,9 @@ class CallFace:
         self._broker, self._desk = broker, desk
         self._observer = observer
         self._open = Shares(_MOST_CALLS)
+        # One that the rules allow has room when it is alone.
+        most = max((one.answer_bytes for one in broker.rules.values()), default=0)
+        self._room = Room(free=_FREE_BYTES, most=max(_MOST_HELD, most))
 
     def call(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Make one call, or end the RPC with a status."""
@@ -59,6 +64,10 @@ class CallFace:
         """Hand out one credential, or end the RPC with a status."""
         with ending_on_error(context), self._open.taken(presenter_of(context)):
             return self._checked_out(read(broker_pb2.CheckoutRequest, wire), context)
+
+    def close(self) -> None:
+        """End all requests to upstreams."""
+        self._broker.under_way.close()
 
     def _called(self, message: broker_pb2.CallRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         template = self._template(message.server, message.tool)
@@ -75,7 +84,7 @@ class CallFace:
             arguments=arguments,
         )
         with Observed(self._observer, asked, _trace(context)) as seen:
-            return self._broker.use(seen.placed(asked), _response, verified=seen.verified)
+            return self._broker.use(seen.placed(asked), self._response, verified=seen.verified)
 
     def _checked_out(self, message: broker_pb2.CheckoutRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         if message.server not in self._broker.rules:
@@ -87,6 +96,11 @@ class CallFace:
         answer = broker_pb2.CheckoutResponse(checkout_id=out.id, sealed=out.sealed)
         answer.expire_time.FromMicroseconds(int(out.ends_at * 1e6))
         return answer.SerializeToString()
+
+    def _response(self, answer: Answer) -> bytes:
+        headers = [broker_pb2.Header(name=name, value=value) for name, value in answer.headers]
+        with self._room.whole(answer.pieces) as body:
+            return broker_pb2.CallResponse(status=answer.status, headers=headers, body=body).SerializeToString()
 
     def _template(self, server: str, tool: str) -> Template:
         rules = self._broker.rules.get(server)
@@ -143,6 +157,8 @@ def serving(
         yield port
     finally:
         server.stop(_END_SECONDS).wait()
+        # An answer may take long, and nobody waits for it any more.
+        face.close()
         threads.shutdown()
 
 
@@ -151,11 +167,6 @@ def presenter_of(context: Any) -> Presenter | None:  # noqa: ANN401 - gRPC has n
     for pem in context.auth_context().get("x509_pem_cert", ()):
         return Presenter.of_certificate(ssl.PEM_cert_to_DER_cert(pem.decode()))
     return Presenter() if context.peer().startswith("unix:") else None
-
-
-def _response(answer: Answer) -> bytes:
-    headers = [broker_pb2.Header(name=name, value=value) for name, value in answer.headers]
-    return broker_pb2.CallResponse(status=answer.status, headers=headers, body=answer.body).SerializeToString()
 
 
 def _trace(context: Any) -> dict[str, str]:  # noqa: ANN401 - gRPC has no types

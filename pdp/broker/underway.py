@@ -91,6 +91,12 @@ class UnderWay:
         """End all requests of some tenants."""
         self._end(_Key(one, is_tenant=True) for one in tenants)
 
+    def close(self) -> None:
+        """End all requests."""
+        with self._lock:
+            keys = tuple(self._of)
+        self._end(keys)
+
     def lives_until(self, session_id: str, at: float) -> None:
         """Note until when a session lives, in unix seconds. That it expires is told by nobody."""
         self._ends.keep(session_id, at)

@@ -10,7 +10,9 @@ import grpc
 import pytest
 
 from pdp.broker.calls import CallFace
-from pdp.broker.shares import Shares
+from pdp.broker.sending import Answer, UpstreamFailedError
+from pdp.broker.shares import Room, Shares
+from pdp.broker.v1 import broker_pb2
 from pdp.calltokens.claims import Presenter
 from pdp.errors import OverloadedError
 from tests.broker.worlds import World, world
@@ -59,6 +61,32 @@ def test_one_presenter_has_half() -> None:
             pass
     with shares.taken(local), shares.taken(local):
         pass
+
+
+def test_answers_that_are_held_have_so_much_room(here: World) -> None:
+    """Small ones always; of large ones so much at once, and what was handed on makes room again."""
+    face = CallFace(here.broker, None)  # type: ignore[arg-type]  # no desk is asked
+    face._room = Room(free=2, most=3)
+
+    def answered(size: int) -> bytes:
+        return face._response(Answer(status=200, headers=[], pieces=iter([b"x"] * size)))
+
+    for _ in range(2):
+        assert b"x" * 5 == broker_pb2.CallResponse.FromString(answered(5)).body
+        with face._room.whole([b"large"]):
+            assert b"xx" == broker_pb2.CallResponse.FromString(answered(2)).body
+            with pytest.raises(UpstreamFailedError, match="more than there is room for"):
+                answered(3)
+        with pytest.raises(UpstreamFailedError):
+            answered(6)
+
+
+def test_what_is_under_way_ends_with_the_process(here: World) -> None:
+    """An upstream that answers slowly would keep it from ending, for as long as an answer may take."""
+    with here.broker.under_way.noted(["ses_1"], tenant="acme") as running:
+        CallFace(here.broker, None).close()  # type: ignore[arg-type]  # no desk is asked
+
+    assert running.ended
 
 
 @pytest.mark.parametrize("method", ["call", "checkout"])
