@@ -37,8 +37,9 @@ _LOG = logging.getLogger("pdp.broker")
 SERVICE: Final = "pdp.broker.v1.BrokerService"
 _DOMAIN: Final = "pdp.broker.v1"
 _MOST_OPEN, _MOST_BYTES = 128, 4 * 1024 * 1024
-# The rest is for people, who can end what is misused.
+# Calls leave room for people, who can end what is misused, and people for calls: so many at each of their services.
 _MOST_CALLS: Final = 96
+MOST_OF_PEOPLE: Final = 10
 _END_SECONDS: Final = 5.0
 # An answer is held whole, and copied on its way. Small ones always have room.
 _FREE_BYTES, _MOST_HELD = 256 * 1024, 64 * 1024 * 1024

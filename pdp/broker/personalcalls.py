@@ -9,18 +9,24 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.broker.calls import ending_on_error
+from pdp.broker.calls import MOST_OF_PEOPLE, ending_on_error
 from pdp.broker.persons import Person, Persons
+from pdp.broker.shares import Shares
 from pdp.serving.decoding import read
 
 Answer: TypeAlias = Callable[[Any, Person], Message]
 
 _BEARER: Final = "Bearer "
+_MOST_OF_ONE: Final = 3
 
 
 def handlers_of(answers: Mapping[str, tuple[type[Any], Answer]], persons: Persons) -> Mapping[str, Any]:
-    """Return the handlers of a service by RPC, for the kind of its request and what answers it."""
-    return {name: _handler(kind, answer, persons) for name, (kind, answer) in answers.items()}
+    """Return the handlers of a service by RPC, for the kind of its request and what answers it.
+
+    A person has so many calls open at once that others have room: some wait for a provider.
+    """
+    open_ = Shares(MOST_OF_PEOPLE, each=_MOST_OF_ONE)
+    return {name: _handler(kind, answer, persons, open_) for name, (kind, answer) in answers.items()}
 
 
 def time_of(at: float) -> Timestamp | None:
@@ -32,11 +38,13 @@ def time_of(at: float) -> Timestamp | None:
     return moment
 
 
-def _handler(kind: type[Any], answer: Answer, persons: Persons) -> Any:  # noqa: ANN401 - gRPC has no types
+def _handler(kind: type[Any], answer: Answer, persons: Persons, open_: Shares) -> Any:  # noqa: ANN401 - gRPC has no types
     def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         with ending_on_error(context):
             request = read(kind, wire)
-            return answer(request, persons(_token(context))).SerializeToString()
+            person = persons(_token(context))
+            with open_.taken_by(person.id):
+                return answer(request, person).SerializeToString()
 
     return grpc.unary_unary_rpc_method_handler(answered)
 

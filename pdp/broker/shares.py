@@ -14,19 +14,24 @@ from pdp.errors import OverloadedError
 
 
 class Shares:
-    """At most `most` requests, and half of them of one presenter. Safe for threads."""
+    """At most `most` requests, and `each` of one presenter or person, by default half. Safe for threads."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, *, each: int | None = None) -> None:
+        self._most, self._each = most, each or most // 2
         self._lock = Lock()
         self._open: Counter[str] = Counter()
 
     @contextmanager
     def taken(self, presenter: Presenter | None) -> Iterator[None]:
         """Hold a place for a request of a presenter. Raise `OverloadedError` without one."""
-        whose = shown(presenter)
+        with self.taken_by(shown(presenter)):
+            yield
+
+    @contextmanager
+    def taken_by(self, whose: str) -> Iterator[None]:
+        """Hold a place for a request of somebody, by name. Raise `OverloadedError` without one."""
         with self._lock:
-            if self._open.total() >= self._most or self._open[whose] >= self._most // 2:
+            if self._open.total() >= self._most or self._open[whose] >= self._each:
                 raise OverloadedError("too many requests are open: try again later")
             self._open[whose] += 1
         try:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from itertools import islice
+from threading import Event
 from typing import Any, NoReturn
 
 import grpc
 import pytest
 
 from pdp.broker.calls import CallFace
+from pdp.broker.personalcalls import handlers_of
+from pdp.broker.persons import Person
 from pdp.broker.sending import Answer, UpstreamFailedError
 from pdp.broker.shares import Room, Shares
 from pdp.broker.v1 import broker_pb2
+from pdp.broker.v1.connection_pb2 import EndConnectionRequest, EndConnectionResponse
 from pdp.calltokens.claims import Presenter
 from pdp.errors import OverloadedError
 from tests.broker.worlds import World, world
 from tests.machinery.calltokens import PRESENTER
+from tests.machinery.servers.running import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,14 @@ class EndedError(Exception):
 
 
 class Context:
-    """That of an RPC of a process on the same machine."""
+    """That of an RPC of a process on the same machine, with a bearer token or without."""
+
+    def __init__(self, token: str = "") -> None:
+        self._token = token
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        """Return the token."""
+        return [("authorization", self._token)]
 
     def auth_context(self) -> dict[str, Any]:
         """Return no certificate."""
@@ -102,3 +117,27 @@ def test_a_call_beyond_the_share_of_its_presenter_is_refused(here: World, method
             ended += refused.value.args
 
     assert [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT] == ended
+
+
+def test_a_person_leaves_room_for_others() -> None:
+    """To end a connection can take most of a minute. Nobody's calls wait for that, and no other person."""
+    over = Event()
+
+    def waits(_: Any, __: Person) -> EndConnectionResponse:
+        assert over.wait(PATIENCE)
+        return EndConnectionResponse()
+
+    def person_of(name: str) -> Person:
+        return Person(id=name, roles=(), tenants=())
+
+    end = handlers_of({"EndConnection": (EndConnectionRequest, waits)}, person_of)["EndConnection"].unary_unary
+    with ThreadPoolExecutor(24) as pool:
+        asking = [pool.submit(end, b"", Context(f"Bearer {name}")) for name in "abcd" for _ in range(6)]
+        try:
+            refused = list(islice(as_completed(asking, PATIENCE), 14))
+        finally:
+            over.set()
+        kept = Counter("abcd"[number // 6] for number, one in enumerate(asking) if one not in refused)
+
+    assert {EndedError} == {type(one.exception()) for one in refused}
+    assert (10, 3) == (kept.total(), max(kept.values()))
