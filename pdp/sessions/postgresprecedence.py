@@ -24,7 +24,8 @@ from pdp.sessions.turns import Turns
 T = TypeVar("T")
 
 # How long each try of an activation lets endings wait before it gives way; one more gives way to none.
-GIVES_WAY_AFTER: Final = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0)
+# Each try that gives way has written for nothing.
+GIVES_WAY_AFTER: Final = (0.5, 1.0, 2.0)
 # How often an ending that would be refused waits again, while an activation is under way.
 _WAITS: Final = 20
 

@@ -122,9 +122,10 @@ ENDINGS = [
 @pytest.mark.parametrize("end", ENDINGS)
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_what_ends_authority_passes_an_activation(
-    world: World, where: str, end: Callable[[PostgresSessionStore], object]
+    world: World, where: str, end: Callable[[PostgresSessionStore], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for a piece, in the same process and in another one, and sees nothing of what was written of it."""
+    monkeypatch.setattr(postgresprecedence, "GIVES_WAY_AFTER", (0.0,))
     seen = list[dict[str, int]]()
 
     def between(pieces: int) -> None:
