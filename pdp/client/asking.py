@@ -16,7 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
-from pdp.client.errors import InvalidRequestError, details_of, one_line
+from pdp.client.diagnosis import TOO_LARGE
+from pdp.client.errors import InvalidRequestError, details_of, one_line, reason_of
 from pdp.client.values import ERROR_BASIS, Answer, CallToken, Obligation, ResultReading, ToolCall
 from pdp.foundation import jsontext
 from pdp.model import Outcome
@@ -94,7 +95,7 @@ def prepare_for_stream(call: ToolCall) -> PreparedCall | Answer:
     """Return the question to send on a stream, or the deny when it must not be sent there."""
     prepared = prepare(call)
     if isinstance(prepared, PreparedCall) and prepared.request.ByteSize() > _LARGEST_BYTES:
-        return prepared.refused(f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes")
+        return prepared.refused(f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes", TOO_LARGE)
     return prepared
 
 
@@ -176,7 +177,7 @@ def retry_pause(error: grpc.RpcError, remaining: float, *, retries: int) -> floa
     cancelled without its word three times. `remaining` is the rest of the call's deadline, in seconds, and `retries` is
     how often it was asked again before.
     """
-    if error.code() not in _RETRYABLE:
+    if error.code() not in _RETRYABLE or reason_of(error) == TOO_LARGE:
         return None
     stated = _stated_pause(error)
     pauses: tuple[float, ...] = (_PAUSE_SECONDS if stated is None else stated,)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 _NO_CONNECTION = "failed to connect"
 # gRPC's text for a server whose limit `message_bytes` is the second number.
 _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \(\d+ vs\. (\d+)\)")
+# The reason of the server's own refusal.
+TOO_LARGE = "MESSAGE_TOO_LARGE"
 # The order matters: those before it contain the text about authorities.
 _REASONS = {
     "Hostname Verification": "the certificate of `{address}` is for other names; use one of them as the address",
@@ -25,6 +27,11 @@ _REASONS = {
 # gRPC's text for a deadline of the client that has passed.
 _LATE = "Deadline Exceeded"
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
+
+
+def is_too_large(details: str) -> bool:
+    """Say whether a text is gRPC's for a message that a server does not read."""
+    return _TOO_LARGE.fullmatch(details) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[im
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
-from pdp.client.diagnosis import Diagnosis
+from pdp.client.diagnosis import TOO_LARGE, Diagnosis, is_too_large
 from pdp.v1.authorization_pb2 import StreamError
 
 _DOMAIN = "pdp.v1"
@@ -170,9 +170,12 @@ def reason_of(error: BaseException) -> str:
 def _info_of(error: BaseException) -> ErrorInfo:
     """Return what the server says with a status for programs; an empty message without it."""
     info = ErrorInfo()
-    if isinstance(error, grpc.RpcError) and any(detail.Unpack(info) for detail in details_of(error)):
+    if not isinstance(error, grpc.RpcError):
+        return info
+    if any(detail.Unpack(info) for detail in details_of(error)):
         return info if info.domain == _DOMAIN else ErrorInfo()
-    return info
+    # gRPC refuses by itself what is too large to be read.
+    return ErrorInfo(reason=TOO_LARGE) if is_too_large(error.details() or "") else info
 
 
 def _seconds(text: str) -> float:

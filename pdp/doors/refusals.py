@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.client import Answer
+from pdp.client.diagnosis import TOO_LARGE
 from pdp.client.values import ERROR_BASIS
 from pdp.model import Basis
 
@@ -42,6 +43,8 @@ def denied(answer: Answer, pdp_command: Callable[[str], str] = PDP, *, call: str
             f"user to {how}, and make the same call again after that.{_decision(answer)}"
         )
     if answer.basis == ERROR_BASIS:
+        if answer.reason == TOO_LARGE:
+            return _denied(_named(answer, call), "too_large", "its arguments are too large to be asked about", NO_RETRY)
         return unmet(answer, call=call) if answer.unmet_obligations else f"{UNDECIDED}{_decision(answer)}"
     why = [*answer.advice] or [NO_RETRY]
     if answer.basis == Basis.TOOL_CHANGED.value:

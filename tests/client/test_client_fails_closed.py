@@ -681,4 +681,5 @@ def test_a_call_too_large_for_a_stream_leaves_it_alone(server: ScriptedServer, a
 
     assert not answer.allowed
     assert answer.error == "a call on a stream may not be larger than 262128 bytes"
+    assert answer.reason == "MESSAGE_TOO_LARGE"
     assert server.sent("AuthorizeStream") == []

@@ -86,6 +86,18 @@ def _request_ids(server: ScriptedServer) -> list[str]:
 
 
 @every_way
+def test_what_is_too_large_is_asked_once(server: ScriptedServer, address: str, ask: Ask) -> None:
+    """It is as large the next time. A server of gRPC refuses it unread, so it gives neither a reason nor a pause."""
+    large = "SERVER: Received message larger than max (300000 vs. 262144)"
+    server.decide = lambda _, context: context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, large)
+    pauses: list[float] = []
+
+    answer = ask(address, pauses)
+
+    assert ("MESSAGE_TOO_LARGE", [], 1) == (answer.reason, pauses, len(server.requests))
+
+
+@every_way
 @pytest.mark.parametrize("code", RETRYABLE, ids=lambda code: code.name)
 def test_a_stated_pause_is_kept(server: ScriptedServer, address: str, ask: Ask, code: grpc.StatusCode) -> None:
     """The client waits as long as the server says, and asks again under the same request id."""

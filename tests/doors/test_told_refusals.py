@@ -36,6 +36,13 @@ LOCK = Obligation(id="lock", parameters_json=b"{}")
         ),
         (replace(DENIED, basis="error", error="127.0.0.1:1 is away"), refusals.UNDECIDED),
         (
+            replace(DENIED, basis="error", reason="MESSAGE_TOO_LARGE"),
+            (
+                "Denied (too_large): the call of `files/read` did not run; "
+                "its arguments are too large to be asked about; do not retry it."
+            ),
+        ),
+        (
             replace(DENIED, basis="error", unmet_obligations=(LOCK,)),
             (
                 "Denied (unknown_obligation): the call of `files/read` did not run; "
