@@ -26,7 +26,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.counting import NOTHING
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.policy.provenance import UNSEEN, FindNames, found_nowhere
 from pdp.policy.question import Facts
 from pdp.policy.terms import canonical_terms

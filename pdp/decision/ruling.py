@@ -16,8 +16,8 @@ from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestEr
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
 from pdp.model import Basis, Call, Counted, Outcome, Ruling, Session, Targets
+from pdp.policy.answers import TOO_MANY_OBLIGATIONS
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import TOO_MANY_OBLIGATIONS
 from pdp.policy.provenance import FindNames, found_nowhere
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool

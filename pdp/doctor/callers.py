@@ -15,7 +15,7 @@ from pdp.identity.callers import Callers, KnownCallers
 from pdp.identity.callersfile import digest_in
 from pdp.model import AT_EACH_CALL, Role
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.policy.schema import APPROVE_CALL, APPROVE_SESSION
 
 _CHECK: Final = "callers"

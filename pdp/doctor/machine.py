@@ -14,7 +14,7 @@ import apsw
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.foundation.sqlite import require_sound_engine
-from pdp.policy.engine import StackCheck
+from pdp.policy.stack import StackCheck
 from pdp.serving.lanes import BoundedPool, Room
 
 # The lowest version, and the first that is too high. A test compares this with the package's requirements.

@@ -14,16 +14,19 @@ import cedarpy
 from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.limits import Limits
 from pdp.model import NO_TERMS, Basis, Call, Obligation, Outcome, Ruling, Session, Visibility
+from pdp.policy.answers import ProbeAnswer
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.counting import CountedNames
 from pdp.policy.directory import Directory, Entity, Uid, entity, references, uid_json
-from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
+from pdp.policy.engine import Foreseen, KeptParts, Slice
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
 from pdp.policy.plan import Plan
+from pdp.policy.policysource import PolicySource
 from pdp.policy.provenance import Provenances
 from pdp.policy.question import Facts, question_of
 from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
+from pdp.policy.stack import StackCheck
 from pdp.policy.terms import ATTRIBUTE, cedar_terms, is_budget, slices_in
 from pdp.policy.tools.catalogue import Catalogue, Tool
 from pdp.policy.tools.parameters import RecordType

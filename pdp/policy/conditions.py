@@ -16,8 +16,9 @@ from itertools import pairwise
 import cedarpy
 
 from pdp.model import Session
+from pdp.policy.answers import ProbeAnswer
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import PolicySource, ProbeAnswer
+from pdp.policy.policysource import PolicySource
 from pdp.policy.question import Facts
 from pdp.policy.safety import Token, tokens
 

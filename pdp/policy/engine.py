@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import cedarpy
 
-from pdp.errors import UnavailableError
 from pdp.foundation.jsontext import digest
 from pdp.foundation.quickcaches import GenerationCache, SmallCache
-from pdp.foundation.threads import on_large_stack
-from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
-from pdp.model import Ask, Basis, Obligation, Outcome, Ruling, Visibility
+from pdp.model import Ask, Basis, Obligation, Ruling, Visibility
 from pdp.policy.analysis import BELOW
-from pdp.policy.binding import ERRING_POLICY, NO_ENTITIES, Answer, answer_of
+from pdp.policy.answers import ProbeAnswer, policy_error, probe_answer_of, ruling_of
+from pdp.policy.binding import Answer, answer_of
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
 from pdp.policy.inparts import PolicySets
-from pdp.policy.moments import Moment
+from pdp.policy.policysource import PolicySource
 from pdp.policy.question import Question
 from pdp.policy.reading import Reading
+from pdp.policy.stack import StackCheck
 from pdp.policy.view import HAS, View
 
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies for 500 tools, a tenth of
@@ -39,64 +36,6 @@ _MOST_RULINGS = 8
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-# The detail of a deny because a gateway would have to do more than an answer can hold.
-TOO_MANY_OBLIGATIONS = f"the permits ask for more than {MOST_OBLIGATIONS} obligations"
-
-# The engine's messages quote values, so only the kind of error may be shown. The first matching pattern names it.
-_ERROR_CLASSES = (
-    ("overflow", re.compile(r"integer overflow ")),
-    ("wrong_type", re.compile(r"type error: ")),
-    ("wrong_value", re.compile(r"error while evaluating `")),
-    ("too_deep", re.compile(r"recursion limit reached")),
-    ("missing_entity", re.compile(r"entity `.*` does not exist", re.DOTALL)),
-    ("missing_tag", re.compile(r".* does not have the tag ", re.DOTALL)),
-    ("missing_attribute", re.compile(r".* does not have the attribute ", re.DOTALL)),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySource:
-    """One policy: its `@id`, effect, file, position, text, and the findings of `analysis`.
-
-    `actions` holds the ids that its action scope names, None for any. `resource_type` is the only type of resource that
-    its resource scope can match, None for any. `reads` holds what it can read apart from principal and action, in the
-    words of `analysis.reads`, None for everything. `entities` holds the uids that it names. `moments` holds what it
-    compares the time with, None when it reads the time in another way. `obligations` are those of a permit, `advice`
-    that of a forbid. `step_up` is what a forbid asks a person, who can then lift it, empty when nobody can;
-    `step_up_run` is how many calls one answer can cover, 0 when it covers only one.
-    """
-
-    id: str
-    effect: str
-    file: str
-    line: int
-    text: str
-    actions: frozenset[str] | None
-    reads: frozenset[str] | None
-    entities: frozenset[Uid]
-    column: int = 1
-    resource_type: str | None = None
-    moments: tuple[Moment, ...] | None = None
-    obligations: tuple[Obligation, ...] = ()
-    advice: str = ""
-    step_up: str = ""
-    step_up_run: int = 0
-
-    def may_match(self, groups: Iterable[str]) -> bool:
-        """Return whether its action scope can match an action; `groups` are its id and groups."""
-        return self.actions is None or not self.actions.isdisjoint(groups)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeAnswer:
-    """The engine's answer about a set of permits: which matched, and which could not be evaluated and why.
-
-    A policy is its index in the set's text; an error is a name in `_ERROR_CLASSES` or `other`.
-    """
-
-    matched: frozenset[int]
-    errors: Mapping[int, str]
 
 
 class Foreseen(NamedTuple):
@@ -289,17 +228,17 @@ class Slice:
             answer = parsed.policies.ask(request, handle, self._unproven(parsed))
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
-            return _error((), "the entities do not fit the schema")
+            return policy_error((), "the entities do not fit the schema")
         ruling = parsed.rulings.get(answer)
         if ruling is None:
-            ruling = _ruling(answer, self.policies)
+            ruling = ruling_of(answer, self.policies)
             ruling = ruling if answer.errors else parsed.rulings.keep(answer, ruling)
         if not self._can_be_lifted(ruling):
             return ruling
         # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly
         # the forbids that are to be lifted.
         permits = self._permits()
-        otherwise = _ruling(permits.set.ask(request, handle), permits.policies)
+        otherwise = ruling_of(permits.set.ask(request, handle), permits.policies)
         return self._asking(ruling, otherwise, question.session_id) if otherwise.allowed else ruling
 
     def _unproven(self, parsed: Parsed) -> cedarpy.Schema | None:
@@ -341,7 +280,7 @@ class Slice:
             answer = answer_of(self._request(question), probes, handle, self._parsed().schema)
         except ValueError:
             return None
-        return _probe_answer(answer) if answer.decided else None
+        return probe_answer_of(answer) if answer.decided else None
 
     def foresee(self, question: Question, known: SessionEntities, *, mapped: bool) -> Foreseen:
         """Return whether calls of this action could be allowed, without knowing their arguments.
@@ -358,11 +297,11 @@ class Slice:
             return Foreseen(Visibility.NEVER)
         # Without the schema: the context has no input yet, and the policies of this part do not read it.
         request = self._request(question)
-        ruling = _ruling(part.set.ask(request, entities), part.policies)
+        ruling = ruling_of(part.set.ask(request, entities), part.policies)
         if part.permits is not None and self._can_be_lifted(ruling):
             # A person can lift what forbids it, and nobody knows yet whether one will.
             permits = part.permits
-            otherwise = _ruling(permits.set.ask(request, entities), permits.policies)
+            otherwise = ruling_of(permits.set.ask(request, entities), permits.policies)
             if otherwise.allowed or "permit" in part.effects_aside:
                 return Foreseen(Visibility.DEPENDS, tuple(sorted(part.aside.union(ruling.policies))))
             return Foreseen(Visibility.NEVER, ruling.policies)
@@ -465,40 +404,6 @@ def _policy_set(policies: Iterable[PolicySource]) -> PolicySets:
     return PolicySets.of([policy.text for policy in policies])
 
 
-def _ruling(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:
-    if answer.errors:
-        places = (int(m.group(1)) for error in answer.errors if (m := ERRING_POLICY.match(error)))
-        return _error((policies[place].id for place in places), "a policy could not be evaluated")
-    if not answer.decided:
-        return _error((), "the request does not fit the schema")
-    decisive = sorted((policies[place] for place in answer.decisive), key=attrgetter("id"))
-    ids = tuple([policy.id for policy in decisive])
-    if answer.allowed:
-        obligations = tuple(sorted({one for policy in decisive for one in policy.obligations}))
-        if len(obligations) > MOST_OBLIGATIONS:
-            return _error((), TOO_MANY_OBLIGATIONS)
-        return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids, obligations=obligations)
-    advice = tuple(dict.fromkeys(policy.advice for policy in decisive if policy.advice))[:MOST_ADVICE]
-    basis = Basis.FORBID if ids else Basis.DEFAULT_DENY
-    return Ruling(outcome=Outcome.DENY, basis=basis, policies=ids, advice=advice)
-
-
-def _probe_answer(answer: Answer) -> ProbeAnswer:
-    found = [(match, text) for text in answer.errors if (match := ERRING_POLICY.match(text))]
-    return ProbeAnswer(
-        matched=answer.decisive,
-        errors={int(match.group(1)): _error_class(text[match.end() :].removeprefix(": ")) for match, text in found},
-    )
-
-
-def _error_class(message: str) -> str:
-    return next((name for name, pattern in _ERROR_CLASSES if pattern.match(message)), "other")
-
-
-def _error(ids: Iterable[str], detail: str) -> Ruling:
-    return Ruling(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, errors=tuple(sorted(set(ids))), detail=detail)
-
-
 def _below(server: Uid, one: Mapping[str, Any] | None, uid: Uid) -> Mapping[str, Any]:
     if one is None:
         return entity(uid, {}, (server,)).json
@@ -508,37 +413,3 @@ def _below(server: Uid, one: Mapping[str, Any] | None, uid: Uid) -> Mapping[str,
 def _action_entities(groups: tuple[str, ...]) -> dict[Uid, Mapping[str, Any]]:
     action, *above = (("Action", group) for group in groups)
     return {action: entity(action, {}, above).json, **{group: entity(group, {}, ()).json for group in above}}
-
-
-class StackCheck:
-    """Refuses threads whose stack is too small for the deepest policy that a bundle may hold.
-
-    The engine's answer depends on the stack of the calling thread: it skips a forbid that is too deep, with an error.
-    So each thread evaluates the deepest policy once: as many brackets and operators as the limits allow.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        text = _probe_text(limits.policy_depth, limits.policy_terms)
-        # Parsing takes more stack than evaluating, so it runs on a thread with a large one.
-        self._probe = on_large_stack(lambda: cedarpy.PolicySet.from_str(text))
-        self._checked = threading.local()
-
-    def require(self) -> None:
-        """Raise `UnavailableError` on a thread with a small stack."""
-        if getattr(self._checked, "enough", False):
-            return
-        request = {
-            "principal": uid_json(("P", "")),
-            "action": uid_json(("Action", "")),
-            "resource": uid_json(("R", "")),
-        }
-        answer = answer_of(request, self._probe, NO_ENTITIES)
-        if answer.errors or answer.allowed or not answer.decided:
-            raise UnavailableError("this thread's stack is too small to evaluate policies; give it at least 2 MiB")
-        self._checked.enough = True
-
-
-def _probe_text(depth: int, terms: int) -> str:
-    wide = " || ".join(["principal == resource"] * (terms - 1) + ["true"])
-    deep = "(" * (depth - 2) + wide + ")" * (depth - 2)
-    return f"permit(principal, action, resource); forbid(principal, action, resource) when {{ {deep} }};"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pdp.errors import InvalidRequestError
 from pdp.foundation.nearest import hint
 from pdp.policy.directory import Directory
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 
 _GRANT = "Grant"
 

@@ -17,9 +17,9 @@ from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import PolicySource
 from pdp.policy.grants import Grants
 from pdp.policy.hints import meaning
+from pdp.policy.policysource import PolicySource
 from pdp.policy.safety import tokens
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.suite import Suite

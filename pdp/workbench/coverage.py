@@ -16,7 +16,7 @@ from pdp.decision.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import Condition, PolicyParts, Value, parts_of
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.policy.question import question_of
 from pdp.workbench.runner import CaseResult
 from pdp.workbench.watching import Asked

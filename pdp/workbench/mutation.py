@@ -12,7 +12,7 @@ from pdp.errors import BundleError, Problem
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import Bundle, compile_job, policy_source
 from pdp.policy.contents import TESTS, require_sizes
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.workbench.equivalents import FILE, Equivalent, Equivalents
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.suite import Suite

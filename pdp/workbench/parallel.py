@@ -14,7 +14,7 @@ from pdp.errors import EvaluatorUnavailableError
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, CompiledParts
 from pdp.policy.contents import read_contents
-from pdp.policy.engine import StackCheck
+from pdp.policy.stack import StackCheck
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.suite import Suite
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pdp.model import Ruling
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.workbench.runner import CaseResult, Report
 from pdp.workbench.suite import Case, Expectation, ExpectedObligation, Suite
 

@@ -23,8 +23,8 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import SessionState
 from pdp.policy.bundle import Bundle
 from pdp.policy.directory import Directory
-from pdp.policy.engine import PolicySource
 from pdp.policy.hints import hints
+from pdp.policy.policysource import PolicySource
 from pdp.policy.schema import APPROVE_CALL, APPROVE_SESSION, SESSION_ACTIONS
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import ResourceMapping

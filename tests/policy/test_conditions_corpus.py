@@ -12,7 +12,7 @@ import cedarpy
 from pdp.errors import UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.conditions import parts_of
-from pdp.policy.engine import PolicySource
+from pdp.policy.policysource import PolicySource
 from pdp.policy.safety import PolicyText, scan
 from tests.machinery.foreign import FOLDERS
 

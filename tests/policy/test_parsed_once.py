@@ -13,10 +13,10 @@ import pytest
 from pdp.decision.cache import DecisionCache
 from pdp.foundation.quickcaches import GenerationCache
 from pdp.model import Ruling
-from pdp.policy import engine
+from pdp.policy import answers, engine
 from pdp.policy.binding import Answer
-from pdp.policy.engine import PolicySource
 from pdp.policy.inparts import PolicySets
+from pdp.policy.policysource import PolicySource
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.waiting import wait_until
 from tests.machinery.oracle.opened import opened
@@ -68,7 +68,7 @@ def test_threads_that_need_the_same_policies_parse_them_once(tmp_path: Path, mon
 def test_rulings_are_remembered_as_long_as_their_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each names the policies that it rests on, so what all of them take is bounded by what is parsed."""
     made: list[str] = []
-    make = engine._ruling
+    make = answers.ruling_of
 
     def noted(answer: Answer, policies: Sequence[PolicySource]) -> Ruling:
         made.extend(one.id for one in policies)
@@ -76,7 +76,7 @@ def test_rulings_are_remembered_as_long_as_their_policies(tmp_path: Path, monkey
 
     # Of two actions at a time.
     monkeypatch.setattr(engine, "MOST_PARSED", 2)
-    monkeypatch.setattr(engine, "_ruling", noted)
+    monkeypatch.setattr(engine, "ruling_of", noted)
     with opened(tmp_path, FILES, DecisionCache(size=0)) as pdp:
         _, handle = pdp.session("mail/*")
         made.clear()
