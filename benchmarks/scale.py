@@ -18,8 +18,8 @@ import cedarpy
 
 from pdp.app.embedded import compile_once
 from pdp.limits import Limits
-from pdp.policy.bundle import inspect_bundle, load_bundle
 from pdp.policy.contents import read_contents
+from pdp.policy.loading import inspect_bundle, load_bundle
 from pdp.policy.schema import full_schema
 from pdp.testing.bundles import bundle_files, tool
 

@@ -70,7 +70,7 @@ def _equal_bundles_are_read_once() -> Iterator[None]:
         return _compiled(kind, json.dumps(job), timeout)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pdp.policy.bundle.read_contents", read_once)
+        patch.setattr("pdp.policy.loading.read_contents", read_once)
         patch.setattr("pdp.policy.child.compile.read_contents", read_once)
         patch.setattr("pdp.app.embedded.run_once", compile_once)
         yield

@@ -24,8 +24,8 @@ from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshots
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, TraceIds
-from pdp.policy.bundle import Compile
 from pdp.policy.child.process import run_once
+from pdp.policy.loading import Compile
 from pdp.registry.access import Approvals
 from pdp.registry.calltokens import CallTokens
 from pdp.registry.following import Following

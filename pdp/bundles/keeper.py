@@ -30,8 +30,9 @@ from pdp.clock import Clock, no_earlier
 from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
 from pdp.limits import Limits
 from pdp.observer import Event, EventKind, Observer
-from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import titles_of
+from pdp.policy.loading import CheckReport, Compile, inspect_bundle
 from pdp.sessions.values import ActiveBundle, Expected
 from pdp.sessions.writes import Write
 

@@ -16,8 +16,9 @@ from pdp.bundles.signing import Trust, Verified
 from pdp.clock import Clock
 from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, Compile, assemble, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.entities import EntityMemory
+from pdp.policy.loading import Compile, assemble, load_bundle
 from pdp.sessions.store import BundleHistory
 from pdp.sessions.values import ActiveBundle
 

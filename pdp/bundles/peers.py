@@ -12,7 +12,8 @@ from pdp.bundles.delivery import Delivery, Signature
 from pdp.bundles.packing import pack, unpack
 from pdp.errors import Problem
 from pdp.limits import Limits
-from pdp.policy.bundle import CompiledParts, policy_json, policy_source
+from pdp.policy.bundle import CompiledParts
+from pdp.policy.loading import policy_json, policy_source
 
 _BUNDLE, _SOURCE = "bundle", "source"
 

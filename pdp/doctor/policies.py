@@ -11,7 +11,7 @@ from pdp.config.settings import Settings
 from pdp.doctor.callers import approvers
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError
-from pdp.policy.bundle import assemble, check_bundle
+from pdp.policy.loading import assemble, check_bundle
 
 _CHECK: Final = "policies"
 _SHOWN_PROBLEMS: Final = 5

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from pdp.errors import Problem
-from pdp.policy.bundle import Bundle, CheckReport
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import NOT_READ
 from pdp.policy.lint.table import ALLOW, LINTS
+from pdp.policy.loading import CheckReport
 from pdp.policy.refusals.wording import ERRORS
 
 _SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -10,8 +10,9 @@ from typing import Any
 
 from pdp.errors import BundleError, Problem
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.policy.bundle import Bundle, compile_job, policy_source
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import TESTS, require_sizes
+from pdp.policy.loading import compile_job, policy_source
 from pdp.policy.policysource import PolicySource
 from pdp.workbench.equivalents import FILE, Equivalent, Equivalents
 from pdp.workbench.runner import CaseResult, run

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pdp.errors import BundleError, Problem
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, Compile, check_bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import Compile, check_bundle, load_bundle
 from pdp.policy.tools.catalogue import Tool, load_catalogue, tool_definitions
 from pdp.policy.tools.importing import catalogue_file
 from pdp.policy.tools.parameters import OpaqueType, Parameter, RecordType

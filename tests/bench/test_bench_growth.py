@@ -13,7 +13,7 @@ from benchmarks.growthview import AXES, draw_growth, growth_tables
 from pdp.bench.figures import Figures
 from pdp.bench.results import Finding, Result, read_result, written
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import compile_once_here
 
 BY_NAME = {axis.name: axis for axis in AXES}

@@ -16,8 +16,8 @@ from pdp.bundles.peers import Compiled, Seen, SourceView, read_news
 from pdp.bundles.signing import Trust
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore

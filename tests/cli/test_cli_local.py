@@ -20,8 +20,8 @@ from pdp.cli.root import COMMANDS, root
 from pdp.config.reading import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Role
-from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import with_terms
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import start_server, stop_server, write_bundle

@@ -16,7 +16,8 @@ from pdp.decision.snapshot import Snapshot
 from pdp.foundation.jsontext import definition_digest, former_definition_digest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Bounds, Call, Outcome, Ruling, Scope, Session, SessionState
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.sessions.freezes import Freeze
 from pdp.testing.bundles import bundle_files, compile_once_here, tool
 from pdp.testing.stores.samples import make_freeze, make_session

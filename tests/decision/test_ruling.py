@@ -21,7 +21,8 @@ from pdp.decision.ruling import (
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Ask, Basis, Call, Counted, Obligation, Outcome, Ruling, Session
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.policy.question import Facts, Question, question_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_session

@@ -12,7 +12,7 @@ from pdp.decision.cache import DecisionCache, Key, read_key
 from pdp.decision.ruling import seen_targets
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import CacheResult, Call, CallRequest, Decision, Targets, ValueClass
-from pdp.policy.bundle import load_bundle
+from pdp.policy.loading import load_bundle
 from pdp.policy.provenance import Provenances
 from pdp.policy.reading import Reading
 from pdp.testing.bundles import bundle_files, compile_here, tool

@@ -19,10 +19,10 @@ from pdp.errors import Problem
 from pdp.foundation.yamltext import load_section
 from pdp.identity.callers import read_callers
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
 from pdp.policy.declared import read_groups
 from pdp.policy.labels import read_labels
+from pdp.policy.loading import load_bundle
 from pdp.policy.tools.catalogue import load_catalogue
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.workbench.equivalents import read_equivalents

@@ -12,9 +12,10 @@ import pytest
 
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.mutants import mutate_bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.testing.bundles import compile_here
 from pdp.workbench.coverage import CoverageCounter

@@ -18,11 +18,12 @@ import cedarpy
 from pdp.clock import Deadline
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Ruling, Session, SessionState, Targets
-from pdp.policy.bundle import Bundle, compile_job, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.directory import load_directory
 from pdp.policy.entities import SessionEntities
+from pdp.policy.loading import compile_job, load_bundle
 from pdp.policy.question import Question
 from pdp.policy.reading import Reading
 from pdp.policy.schema import full_schema
@@ -64,7 +65,7 @@ def world_read_once() -> Iterator[None]:
 
     with (
         patch("pdp.policy.child.compile.read_contents", contents),
-        patch("pdp.policy.bundle.read_contents", contents),
+        patch("pdp.policy.loading.read_contents", contents),
         patch("pdp.policy.child.compile._schema", lambda *_: _SCHEMA),
         patch("pdp.policy.child.compile._check_entities", lambda *_: None),
     ):

@@ -20,8 +20,8 @@ from pdp.foundation.nearest import nearest
 from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.analysis import reads
-from pdp.policy.bundle import check_bundle, load_bundle
 from pdp.policy.contents import read_folder, require_sizes
+from pdp.policy.loading import check_bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 SCALARS = [

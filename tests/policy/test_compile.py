@@ -9,9 +9,10 @@ import pytest
 
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.directory import entity
 from pdp.policy.entities import SessionEntities
+from pdp.policy.loading import load_bundle
 from pdp.policy.question import Question
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 

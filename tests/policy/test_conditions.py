@@ -13,8 +13,9 @@ import pytest
 from pdp.clock import Deadline
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Session, SessionState
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes, Value, parts_of
+from pdp.policy.loading import load_bundle
 from pdp.policy.policysource import PolicySource
 from pdp.policy.question import Facts, datetime_value
 from pdp.testing.bundles import bundle_files, compile_here, tool

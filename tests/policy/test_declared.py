@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, inspect_bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import inspect_bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 DIRECTORY = "users: {alice: {}}\nagents: {coder: {ceiling: ['s/*']}}\n"

@@ -6,8 +6,9 @@ import pytest
 
 from pdp.errors import InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.grants import require_known
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 
 POLICIES = """

@@ -8,7 +8,8 @@ import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Obligation
-from pdp.policy.bundle import Bundle, inspect_bundle, load_bundle, policy_json, policy_source
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import inspect_bundle, load_bundle, policy_json, policy_source
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 DIRECTORY = "users: {alice: {}}\nagents: {coder: {ceiling: ['s/*']}}\n"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.inparts import AT_A_TIME
+from pdp.policy.loading import load_bundle
 from pdp.policy.plan import QUICK_MICROSECONDS
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 

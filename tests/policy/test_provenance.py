@@ -10,7 +10,8 @@ import pytest
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Session, Targets
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.policy.provenance import MOST_TARGETS, Target
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.testing.stores.samples import make_session

@@ -15,7 +15,7 @@ from pdp.decision.explainer import SupposedSession
 from pdp.errors import InvalidRequestError, NotFoundError, WrongStateError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.policy.bundle import load_bundle
+from pdp.policy.loading import load_bundle
 from pdp.registry.reach import MOST_SESSIONS, Reach
 from pdp.registry.words import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_once_here, tool, with_terms

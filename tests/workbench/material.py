@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import bundle_files, compile_once_here, tool, with_terms
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import CaseResult, Report, run

@@ -12,7 +12,8 @@ import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, Ruling
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files, compile_once_here, tool
 from pdp.workbench.bundlediff import (
     Answer,

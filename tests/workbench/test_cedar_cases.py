@@ -14,11 +14,12 @@ from pdp.cli.root import root
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Targets
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.evaluation import evaluate
 from pdp.policy.child.process import PolicyChild
 from pdp.policy.contents import read_folder
 from pdp.policy.directory import entity, uid_json
+from pdp.policy.loading import load_bundle
 from pdp.policy.question import question_of
 from pdp.testing.bundles import compile_here
 from pdp.workbench.cedarcases import plain_of, read_cedar_cases, read_plain, run_cedar_cases

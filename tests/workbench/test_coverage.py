@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 
 from pdp.cli.root import root
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import bundle_files, compile_here
 from pdp.workbench.coverage import Coverage, CoverageCounter, Share, coverage_lines, shortfall
 from pdp.workbench.coveragepage import coverage_page

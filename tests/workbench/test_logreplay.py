@@ -14,7 +14,8 @@ from pdp.app.embedded import Embedded, open_embedded
 from pdp.clock import Deadline, SystemClock
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, CallStatus, Decision, Role
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.words import SessionRequest

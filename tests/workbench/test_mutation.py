@@ -11,8 +11,9 @@ import pytest
 from pdp.errors import BundleError
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.mutants import mutate_bundle
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.workbench.equivalents import Equivalent, Equivalents, read_equivalents
 from pdp.workbench.mutation import MutationReport, Verdict, mutants_of, try_mutants

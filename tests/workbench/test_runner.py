@@ -9,7 +9,8 @@ import pytest
 from pdp.decision.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import compile_once_here, with_terms
 from pdp.workbench.reasons import Reasons
 from pdp.workbench.runner import run

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import belongs
+from pdp.policy.loading import load_bundle
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.testing.bundles import compile_here, tool
 from pdp.workbench.reading import read_suite

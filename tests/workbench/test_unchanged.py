@@ -9,9 +9,10 @@ import pytest
 
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.mutants import mutate_bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.testing.bundles import compile_here
 from pdp.workbench.mutation import Mutant, mutants_of
 from pdp.workbench.reading import read_suites

@@ -16,8 +16,8 @@ from pdp.cli.problems import problems_in
 from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.limits import Limits
-from pdp.policy.bundle import inspect_bundle, load_bundle
 from pdp.policy.contents import overlooked, read_contents, read_folder
+from pdp.policy.loading import inspect_bundle, load_bundle
 from pdp.policy.schema import full_schema
 from pdp.workbench.checking import reading_rows, report_json, report_sarif, text_lines
 

@@ -16,8 +16,9 @@ from pdp.cli.output import print_json, progress
 from pdp.cli.root import ERROR, NO, YES
 from pdp.config.settings import Settings
 from pdp.foundation.printable import visible
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.record import read_records
 from pdp.workbench.attribution import Judged, judge_files, judge_policies
 from pdp.workbench.bundlediff import (

@@ -14,9 +14,10 @@ from pdp.cli.output import print_json, progress
 from pdp.cli.progressbar import counting
 from pdp.foundation.printable import visible
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.process import run_once
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.workbench.equivalents import read_equivalents
 from pdp.workbench.mutation import Mutant, MutantResult, Mutants, MutationReport, Verdict, mutants_of, try_mutants
 from pdp.workbench.reading import read_suites

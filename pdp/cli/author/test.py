@@ -21,9 +21,10 @@ from pdp.config.settings import Settings
 from pdp.errors import BundleError
 from pdp.foundation.printable import visible
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.child.process import PolicyChild
 from pdp.policy.contents import TESTS, read_folder
+from pdp.policy.loading import load_bundle
 from pdp.workbench.cedarcases import CedarCase, plain_of, read_cedar_cases, read_plain, run_cedar_cases
 from pdp.workbench.coverage import Coverage, coverage_json, coverage_lines
 from pdp.workbench.junit import junit

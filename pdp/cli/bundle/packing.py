@@ -19,8 +19,8 @@ from pdp.cli.root import NO
 from pdp.config.settings import Settings
 from pdp.errors import BundleError, ConfigurationError
 from pdp.foundation.files import new_file
-from pdp.policy.bundle import check_bundle
 from pdp.policy.contents import read_folder, titles_of
+from pdp.policy.loading import check_bundle
 
 _OUTPUT = click.option("-o", "--output", metavar="FILE", required=True, help="The file to write.")
 

@@ -13,8 +13,9 @@ from pdp.app.embedded import compile_once
 from pdp.cli.output import print_json, print_table
 from pdp.config.settings import Settings
 from pdp.decision.explainer import SupposedSession
-from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.bundle import Bundle
 from pdp.policy.contents import read_folder
+from pdp.policy.loading import load_bundle
 from pdp.registry.reach import MOST_TOOLS, ReachedTool, ceiling
 from pdp.workbench.revisions import opened
 

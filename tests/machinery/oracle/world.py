@@ -27,8 +27,8 @@ from pdp.foundation.lrucache import LRUCache
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, CallStatus, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
-from pdp.policy.bundle import Compile, load_bundle
 from pdp.policy.entities import EntityMemory
+from pdp.policy.loading import Compile, load_bundle
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.readings import ReportedValues
 from pdp.registry.words import Selector, SessionRequest, SessionView

@@ -9,8 +9,8 @@ import pytest
 
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS, MOST_TERMS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.child.terms import declared_terms
+from pdp.policy.loading import load_bundle
 from pdp.policy.terms import slices_in
 from pdp.policy.tools.typing import terms_type
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, with_terms

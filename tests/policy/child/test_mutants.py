@@ -10,8 +10,8 @@ import pytest
 
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.policy.bundle import compile_job
 from pdp.policy.child.mutants import changes, mutate_bundle
+from pdp.policy.loading import compile_job
 from pdp.testing.bundles import bundle_files, tool
 
 PATH = {"path": {"type": "string"}, "size": {"type": "integer"}}

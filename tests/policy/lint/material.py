@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdp.errors import Problem
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import CheckReport, inspect_bundle
+from pdp.policy.loading import CheckReport, inspect_bundle
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 
 DIRECTORY = """\

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import CheckReport, inspect_bundle, load_bundle
 from pdp.policy.counting import CountedNames
+from pdp.policy.loading import CheckReport, inspect_bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 LOOK, COMMIT = 'action == Action::"git/look"', 'action == Action::"git/commit"'

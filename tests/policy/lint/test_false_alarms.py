@@ -10,8 +10,8 @@ import pytest
 
 from pdp.bench.bundle import generated_files
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import inspect_bundle
 from pdp.policy.contents import belongs, read_folder
+from pdp.policy.loading import inspect_bundle
 from pdp.policy.tools.catalogue import tool_definitions
 from pdp.testing.bundles import compile_here, tool
 from pdp.workbench.scaffold import example_definitions, scaffold

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import inspect_bundle
+from pdp.policy.loading import inspect_bundle
 from pdp.policy.safety import scan
 from pdp.testing.bundles import bundle_files, compile_here, tool
 

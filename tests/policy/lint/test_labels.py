@@ -11,7 +11,7 @@ import pytest
 
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import compile_job, inspect_bundle
+from pdp.policy.loading import compile_job, inspect_bundle
 from pdp.testing.bundles import compile_here
 from tests.machinery import randomworld
 from tests.machinery.seeds import fresh_seed

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import inspect_bundle
 from pdp.policy.lint.table import ALLOW, LINTS, OTHER_LINTS
+from pdp.policy.loading import inspect_bundle
 from pdp.testing.bundles import SCHEMA, compile_here, tool, with_terms
 from pdp.workbench.checking import summaries, text_lines
 from tests.policy.lint.material import AGENT, DIRECTORY, GOLDEN, files, policy

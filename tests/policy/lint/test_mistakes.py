@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import inspect_bundle
+from pdp.policy.loading import inspect_bundle
 from pdp.testing.bundles import compile_here
 from tests.policy.lint.mistakes import MISTAKES, bundle_of, policy_of, text_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import inspect_bundle
+from pdp.policy.loading import inspect_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 TEXT = {"type": "string"}

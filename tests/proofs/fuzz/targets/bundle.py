@@ -10,9 +10,9 @@ import re
 
 from pdp.errors import BundleError, UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.child.process import PolicyChild
 from pdp.policy.contents import read_contents
+from pdp.policy.loading import load_bundle
 from pdp.policy.safety import scan, scan_schema
 from pdp.testing.bundles import bundle_files, tool
 

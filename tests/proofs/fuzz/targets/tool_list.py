@@ -8,8 +8,8 @@ import json
 from pdp.errors import BundleError, InvalidJSONError
 from pdp.foundation.jsontext import definition_digest
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.bundle import load_bundle
 from pdp.policy.child.process import PolicyChild
+from pdp.policy.loading import load_bundle
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.policy.tools.importing import catalogue_file, propose_overlay
 from pdp.testing.bundles import bundle_files, tool
