@@ -13,7 +13,8 @@ from pdp.messages.receivers import Receiver, read_receivers
 from pdp.messages.sender import Keeping, OnAttempt, Sender
 from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.server.links import Links
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.historycontract import SessionHistory
+from pdp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from pdp.config.settings import Settings

@@ -34,8 +34,9 @@ from pdp.registry.outcomes import Outcomes
 from pdp.registry.reach import Reaching
 from pdp.registry.registrar import Registrar
 from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 
 _COMPILE_SECONDS = 120.0
 

@@ -41,9 +41,10 @@ from pdp.serving.notices import Notices
 from pdp.serving.refusals import SUM_SECONDS, RefusalSums
 from pdp.sessions.fences import Fences
 from pdp.sessions.heartbeat import Heartbeat
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.purging import Purge
 from pdp.sessions.sharedclock import SharedClock
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.starting import heads_of, more_keys_of, require, telemetry_of
 from pdp.telemetry.build import build_telemetry
 from pdp.telemetry.observer import Telemetry

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pdp.telemetry.observer import Telemetry
 
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sharedclock import SharedClock
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.starting import postgres_of
 
 _LOG = logging.getLogger("pdp")

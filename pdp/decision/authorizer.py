@@ -33,7 +33,7 @@ from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, O
 from pdp.observer import Recorder, TraceIds
 from pdp.policy.bundle import Bundle
 from pdp.policy.plan import Plan
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.turns import Turns
 
 NO_PARENT = TraceParent()

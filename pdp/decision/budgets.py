@@ -14,7 +14,7 @@ from pdp.limits import Limits
 from pdp.model import Basis, Caller, CallRequest, Ruling
 from pdp.policy.budgets import MOST, Budget, budgets_of, units
 from pdp.policy.tools.catalogue import Tool
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.values import Addend, Charge, Count, Debit, Used
 
 _NEVER_USED = Used(0, 0)

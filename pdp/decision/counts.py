@@ -10,7 +10,7 @@ from pdp.decision.ruling import ancestor_deny, deny
 from pdp.decision.snapshot import Snapshot
 from pdp.model import Basis, Caller, CallRequest, Counted, Ruling, Session
 from pdp.policy.counting import CountedNames
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.values import Count, Counts
 
 _ADVICE = "the session is older than a rule that counts its calls: ask for a new session"

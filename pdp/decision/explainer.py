@@ -30,7 +30,7 @@ from pdp.policy.policysource import PolicySource
 from pdp.policy.provenance import UNSEEN, FindNames, found_nowhere
 from pdp.policy.question import Facts
 from pdp.policy.terms import canonical_terms
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 
 # Splitting a policy takes a third of a millisecond of processor time, which decisions need too.
 _MOST_POLICIES = 1000

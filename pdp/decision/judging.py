@@ -19,8 +19,8 @@ from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Matter, Rul
 from pdp.policy.plan import Plan
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import earliest_end
-from pdp.sessions.store import SessionHistory
 
 
 class Asked(NamedTuple):

@@ -20,7 +20,8 @@ from pdp.policy.budgets import BudgetMemory
 from pdp.policy.counting import CountedNames
 from pdp.policy.plan import Plan
 from pdp.sessions.access import AccessRequest, Use
-from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
+from pdp.sessions.historycontract import SessionHistory
+from pdp.sessions.store import SessionLedger, SessionReader
 from pdp.sessions.succession import require_unchanged
 from pdp.sessions.values import Charge, Charged
 

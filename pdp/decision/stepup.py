@@ -21,8 +21,9 @@ from pdp.model import Ask, Basis, Caller, CallRequest, Ruling, SessionState, Tar
 from pdp.policy.provenance import names_outside
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import earliest_end, state_of
-from pdp.sessions.store import SessionHistory, SessionReader
+from pdp.sessions.store import SessionReader
 
 # What the agent reads when no person is asked.
 UNASKED = {

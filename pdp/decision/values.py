@@ -9,7 +9,7 @@ from pdp.foundation.names import Name
 from pdp.foundation.valuedigests import value_digest
 from pdp.model import Session
 from pdp.policy.provenance import FindNames
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.valuekeys import key_of
 
 

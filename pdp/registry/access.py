@@ -27,8 +27,9 @@ from pdp.registry.seeing import sees_all, sees_request, tenant_seen
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState
 from pdp.sessions.freezes import require_unfrozen
+from pdp.sessions.historycontract import AccessRequests, SessionHistory
 from pdp.sessions.lifecycle import earliest_end
-from pdp.sessions.store import AccessRequests, SessionHistory, Sessions
+from pdp.sessions.store import Sessions
 from pdp.sessions.writes import Write
 
 # The number of requests that are read at a time.

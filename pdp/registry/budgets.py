@@ -8,7 +8,7 @@ from pdp.clock import Instant
 from pdp.decision.budgets import left
 from pdp.model import Session
 from pdp.policy.budgets import Budget, budgets_of
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.values import Used
 
 

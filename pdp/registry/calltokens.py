@@ -23,8 +23,9 @@ from pdp.errors import PDPError
 from pdp.foundation.jsontext import canonical, digest
 from pdp.model import Call, Caller, CallRequest, Decision, Head
 from pdp.observer import Event, EventKind, Observer
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import earliest_end
-from pdp.sessions.store import HighWaterMark, SessionHistory
+from pdp.sessions.store import HighWaterMark
 from pdp.sessions.values import PublishedKey
 from pdp.sessions.writes import Write
 

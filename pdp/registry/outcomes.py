@@ -20,8 +20,9 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.registry.labels import require_labels
 from pdp.registry.readings import NO_VALUES, ReportedValues, ResultReading, lesser, reads_of, require_values
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import state_of
-from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.store import Sessions
 from pdp.sessions.valuekeys import key_of
 from pdp.sessions.values import Report
 

@@ -48,8 +48,9 @@ from pdp.registry.views import SessionViews
 from pdp.registry.words import Revocable, Selector, SessionRequest, SessionView
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
-from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.store import Sessions
 from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
 from pdp.sessions.values import Cut, SessionFilter

@@ -30,8 +30,9 @@ from pdp.registry.seeing import sees, sees_all, tenant_seen
 from pdp.registry.unusual import Asked, Unusual, unusual
 from pdp.registry.usergroups import owned
 from pdp.registry.words import Review, SessionView
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.lifecycle import LIVE, state_of
-from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.store import Sessions
 from pdp.sessions.values import SessionFilter
 
 # The number of sessions that are read at a time for a list.

@@ -11,11 +11,11 @@ from threading import Lock
 from pdp.clock import Instant
 from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.calltokenkeys import MemoryCallTokenKeys
+from pdp.sessions.historycontract import BEGINNING, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
 from pdp.sessions.memoryaccess import MemoryAccessRequests
 from pdp.sessions.memoryreceipts import MemoryReceipts
 from pdp.sessions.memoryvalues import MemoryValues
 from pdp.sessions.memorywrites import MemoryWrites
-from pdp.sessions.store import BEGINNING, AccessRequests, CallTokenKeys, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32

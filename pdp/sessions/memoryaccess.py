@@ -12,10 +12,10 @@ from pdp.clock import Deadline, Instant
 from pdp.errors import NotFoundError
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.historycontract import RETRY_SECONDS
 from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.memorywrites import MemoryWrites
 from pdp.sessions.outbox import Untold, request_event, request_expiry
-from pdp.sessions.store import RETRY_SECONDS
 from pdp.sessions.writes import Write
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pdp.clock import Deadline, Instant
-from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.historycontract import RETRY_SECONDS
 
 
 class _Receipt(NamedTuple):

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pdp.clock import Clock
+from pdp.sessions.historycontract import RETRY_SECONDS, SessionHistory
 from pdp.sessions.lifecycle import over_at
-from pdp.sessions.store import RETRY_SECONDS, SessionHistory, SessionReader, SessionWriter
+from pdp.sessions.store import SessionReader, SessionWriter
 
 # A step locks the store for some milliseconds; calls and other writers run between two steps.
 _SESSIONS_OF_A_STEP: Final = 200

@@ -18,11 +18,11 @@ from pdp.foundation.sealing import Sealed, sealed, unsealed
 from pdp.model import Ask
 from pdp.sessions import access
 from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.historycontract import RETRY_SECONDS
 from pdp.sessions.outbox import Untold, request_event, request_expiry
 from pdp.sessions.sql import Statements, required
 from pdp.sessions.sqloutbox import SQLOutbox
 from pdp.sessions.sqlwrites import SQLWrites
-from pdp.sessions.store import RETRY_SECONDS
 from pdp.sessions.writes import Write
 
 T = TypeVar("T")

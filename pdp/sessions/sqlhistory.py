@@ -10,11 +10,11 @@ from typing import Any, Final
 from pdp.clock import Instant
 from pdp.sessions.calltokenkeys import SQLCallTokenKeys
 from pdp.sessions.history import require_same
+from pdp.sessions.historycontract import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues
 from pdp.sessions.sql import Statements, required
 from pdp.sessions.sqlaccess import SQLAccessRequests
 from pdp.sessions.sqlcounts import SQLCounts
 from pdp.sessions.sqlvalues import SQLValues
-from pdp.sessions.store import BEGINNING, RETRY_SECONDS, AccessRequests, CallTokenKeys, ResultValues
 from pdp.sessions.taken import Taken
 from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 

@@ -35,9 +35,9 @@ from pdp.registry.words import Selector
 from pdp.sessions import access
 from pdp.sessions.access import AccessRequest, AccessState, BoundCall, Unaskable, Use
 from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.historycontract import AccessRequests
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memoryaccess import MemoryAccessRequests
-from pdp.sessions.store import AccessRequests
 from pdp.telemetry import names
 from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.evidence import Evidence

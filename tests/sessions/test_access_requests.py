@@ -18,8 +18,8 @@ from pdp.errors import InvalidRequestError, StoreUnavailableError, WrongStateErr
 from pdp.sessions import access
 from pdp.sessions.access import AccessRequest, AccessState, Unaskable
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
-from pdp.sessions.store import SessionHistory
 from pdp.testing.stores.access import AccessRequestsContract, at, bound, request
 
 USING = Path(__file__).parent / "using_process.py"

@@ -18,9 +18,9 @@ import pytest
 from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
 from pdp.model import ValueClass
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.memoryvalues import MOST_TAINTED, MOST_TRUSTED
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
-from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import Charge, Debit, HeldValues, Report
 from pdp.testing.stores.past import SessionHistoryContract
 from pdp.testing.stores.samples import make_moment

@@ -15,6 +15,7 @@ from pdp.model import SessionState
 from pdp.sessions import access
 from pdp.sessions.access import AccessState
 from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.memoryoutbox import MemoryOutbox
 from pdp.sessions.outbox import OutboxEvent, Topic
@@ -22,7 +23,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.sqlitetables import OUTBOX_SCHEMA
 from pdp.sessions.sqloutbox import SQLOutbox
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_freeze, make_session, revoked, successor_of

@@ -1,4 +1,4 @@
-"""The published tests of a session store, one class for each capability of `pdp/sessions/store.py`.
+"""The published tests of a session store, one class for each capability of `pdp/sessions/store.py` and for the history.
 
 A whole store runs all of them with one class:
 

@@ -37,8 +37,8 @@ from pdp.sessions.access import (
     deny,
     revoke,
 )
+from pdp.sessions.historycontract import RETRY_SECONDS, SessionHistory
 from pdp.sessions.outbox import Untold
-from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.sessions.writes import WRITE_SECONDS, Write
 from pdp.testing.stores.suite import StoreSuite
 

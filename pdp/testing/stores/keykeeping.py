@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from pdp.errors import ConflictError
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.values import PublishedKey
 from pdp.sessions.writes import Write
 from pdp.testing.stores.suite import StoreSuite

@@ -12,7 +12,7 @@ from threading import Barrier
 import pytest
 
 from pdp.errors import AlreadyReportedError, ConflictError, StoreUnavailableError
-from pdp.sessions.store import RETRY_SECONDS, SessionHistory
+from pdp.sessions.historycontract import RETRY_SECONDS, SessionHistory
 from pdp.sessions.values import Addend, Charge, Charged, Count, Debit, Report, Used
 from pdp.testing.stores.keykeeping import CallTokenKeysContract
 from pdp.testing.stores.samples import make_moment

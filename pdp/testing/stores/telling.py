@@ -15,8 +15,9 @@ from pdp.clock import Deadline
 from pdp.errors import ConflictError
 from pdp.model import SessionState
 from pdp.sessions import access
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.outbox import FIRST_IDS, Outbox, Topic, Untold
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, bound, request
 from pdp.testing.stores.samples import insert_family, make_bundle, make_freeze, make_session, revoked, successor_of

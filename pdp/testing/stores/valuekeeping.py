@@ -10,7 +10,7 @@ import pytest
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import ValueClass
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.values import HeldValues
 from pdp.testing.stores.suite import StoreSuite
 

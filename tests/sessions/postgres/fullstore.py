@@ -9,7 +9,8 @@ from typing import Any
 from pdp.clock import Deadline
 from pdp.model import SessionState
 from pdp.sessions import access
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.historycontract import SessionHistory
+from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Addend, Charge, Cut, Debit, HeldValues, Report, SessionFilter
 from pdp.sessions.writes import Write
 from pdp.testing.stores.access import at, bound, request

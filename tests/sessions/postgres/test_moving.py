@@ -23,6 +23,7 @@ from pdp.model import Session
 from pdp.record.keys import write_keys
 from pdp.sessions.care import inspect
 from pdp.sessions.forgetting import forget
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.moving import Row, StoreSide, Table, move
 from pdp.sessions.outbox import OutboxEvent, Topic
 from pdp.sessions.postgres import PostgresSessionStore
@@ -34,7 +35,7 @@ from pdp.sessions.postgressteps import STEPS as ALL_STEPS
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.sqlitemoving import SQLiteSide
-from pdp.sessions.store import SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.access import at
 from pdp.testing.stores.samples import insert_family, insert_over

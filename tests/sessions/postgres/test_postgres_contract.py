@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from pdp.sessions.history import ReopeningHistory
+from pdp.sessions.historycontract import SessionHistory
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.store import BundleHistory, SessionHistory, SessionStore
+from pdp.sessions.store import BundleHistory, SessionStore
 from pdp.testing.stores.access import AccessRequestsContract
 from pdp.testing.stores.contract import StoreContract
 from pdp.testing.stores.past import SessionHistoryContract

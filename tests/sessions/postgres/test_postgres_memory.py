@@ -18,10 +18,10 @@ from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Call, CallRequest, CallStatus, Decision, Session
 from pdp.registry.outcomes import OutcomeReport
 from pdp.sessions import access
+from pdp.sessions.historycontract import AccessRequests
 from pdp.sessions.lease import Lease
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.store import AccessRequests
 from pdp.sessions.values import Change, Charge, Charged, Debit, SessionFilter
 from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.stores.samples import insert_family, make_moment, make_session, revoked

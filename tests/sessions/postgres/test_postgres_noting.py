@@ -22,10 +22,11 @@ from pdp.registry.access import AccessSelector
 from pdp.registry.words import Selector
 from pdp.sessions import access
 from pdp.sessions.closings import Closing
+from pdp.sessions.historycontract import AccessRequests, CallTokenKeys, SessionHistory
 from pdp.sessions.postgres import PostgresSessionStore
 from pdp.sessions.postgresfailover import Replication
 from pdp.sessions.postgreshistory import PostgresSessionHistory
-from pdp.sessions.store import AccessRequests, CallTokenKeys, SessionHistory, SessionStore
+from pdp.sessions.store import SessionStore
 from pdp.sessions.values import Cut, SessionFilter
 from pdp.sessions.writes import Write
 from pdp.testing.bundles import bundle_files, tool
