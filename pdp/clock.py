@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 # How far the wall clock may have gone back over a reboot: so much longer a session is allowed calls at most. More than
-# clocks drift; less than an hour, by which clocks are wrong that were set by another zone or kept in a file.
-MOST_BEHIND_SECONDS: Final = 60.0
+# clocks drift; less than zones differ, by which a clock is wrong that was set by another one.
+MOST_BEHIND_SECONDS: Final = 600.0
 
 
 class Instant(NamedTuple):

@@ -61,7 +61,7 @@ def test_the_wall_clock_was_years_ahead_before_a_reboot(tmp_path: Path) -> None:
 def test_a_clock_that_is_far_behind_is_told_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Users who are denied as expired ask their operator, who looks at the log."""
     with served(tmp_path) as service:
-        service.clock.step_wall(600.0)
+        service.clock.step_wall(660.0)
         service.revoke(service.open())
     with served(tmp_path, before=service):
         pass

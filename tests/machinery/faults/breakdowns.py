@@ -98,7 +98,7 @@ ROWS: Mapping[str, Row] = {
         seen=WELL,
         afterwards=(
             "sessions end on time, by a clock that cannot be set; after a reboot with a wall clock that is more than "
-            "a minute behind, none from before it goes on until the clock is right"
+            "ten minutes behind, none from before it goes on until the clock is right"
         ),
         tests=(
             "tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",

@@ -86,7 +86,7 @@ class Sessions:
     def state(self, session: Session) -> str:
         """Return where a session stands now."""
         wall, boot, boot_id = self._now()
-        astray = self._latest - self._clock()[0] > 60.0  # then the wall clock tells nothing of another boot
+        astray = self._latest - self._clock()[0] > 600.0  # then the wall clock tells nothing of another boot
         passed = wall >= session.end[0] or (boot >= session.end[1] if boot_id == session.end[2] else astray)
         return "expired" if session.state in LIVE and passed else session.state
 
