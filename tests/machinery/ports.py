@@ -10,7 +10,6 @@ import tempfile
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 _GIVEN: set[int] = set()
 
@@ -34,6 +33,6 @@ def free_port(count: int = 1) -> int:
 
 
 @cache
-def _locks() -> BinaryIO:
-    """Return the file of the locks, which stays open: to close it would let go of them."""
-    return (Path(tempfile.gettempdir()) / f"pdp-test-ports-{os.getuid()}").open("ab")
+def _locks() -> int:
+    """Return the descriptor of the file of the locks, which stays open: to close it would let go of them."""
+    return os.open(Path(tempfile.gettempdir()) / f"pdp-test-ports-{os.getuid()}", os.O_WRONLY | os.O_CREAT, 0o600)
