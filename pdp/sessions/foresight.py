@@ -14,6 +14,7 @@ from pdp.model import Session
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.sql import Statements, Value
 from pdp.sessions.sqlrows import RowReader
+from pdp.sessions.sqlselection import FAMILY, OF_FAMILY
 from pdp.sessions.succession import successor_of
 from pdp.sessions.values import Captured, Change
 
@@ -66,14 +67,7 @@ def _seen(
             yield session_id, (session.epoch, successor_of(session, change))
 
 
-_FAMILIES = """
-WITH RECURSIVE family(id) AS (
-  SELECT id FROM sessions WHERE {}
-  UNION
-  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
-)
-SELECT id, epoch, '', '', '' FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
-"""
+_FAMILIES = f"{FAMILY}SELECT id, epoch, '', '', ''{OF_FAMILY}"
 # The braces are filled with the expression of the engine.
 _LIVE = """
 SELECT id, epoch, "user", agent, {} FROM sessions

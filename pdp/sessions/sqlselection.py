@@ -29,28 +29,20 @@ def condition_of(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
 
 
 # The braces are filled with conditions made of our own column names; values are always bound.
-NEWEST_FIRST: Final = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
-AMONG_NEWEST: Final = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
-COUNT: Final = "SELECT count(*) FROM sessions WHERE {}"
 # That a child has a parent is said twice: where no session is below another one, PostgreSQL would read all of them.
-FAMILIES: Final = """
+FAMILY: Final = """
 WITH RECURSIVE family(id) AS (
   SELECT id FROM sessions WHERE {}
   UNION
   SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
 )
-SELECT id, epoch FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id
 """
-OF_LIVE_FAMILIES: Final = """
-id IN (
-  WITH RECURSIVE family(id) AS (
-    SELECT id FROM sessions WHERE {}
-    UNION
-    SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id AND child.parent_id > ''
-  )
-  SELECT id FROM family
-) AND state IN ('requested', 'active') AND ends_at > ?
-"""
+OF_FAMILY: Final = " FROM sessions WHERE id IN (SELECT id FROM family) ORDER BY depth, requested_at, id"
+NEWEST_FIRST: Final = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
+AMONG_NEWEST: Final = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
+COUNT: Final = "SELECT count(*) FROM sessions WHERE {}"
+FAMILIES: Final = f"{FAMILY}SELECT id, epoch{OF_FAMILY}"
+OF_LIVE_FAMILIES: Final = f"id IN ({FAMILY}SELECT id FROM family) AND state IN ('requested', 'active') AND ends_at > ?"  # noqa: S608 - words of our own
 LIVE_SESSIONS: Final = (
     "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 )
