@@ -40,11 +40,6 @@ class Answer:
     headers: list[tuple[str, str]]
     pieces: Iterator[bytes] = field(repr=False)
 
-    @property
-    def body(self) -> bytes:
-        """Return the whole body."""
-        return b"".join(self.pieces)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:

@@ -82,10 +82,10 @@ def test_each_use_of_a_secret_is_named(tmp_path: Path, ask: Ask) -> None:
                 request=template.filled(ARGUMENTS),
                 mode=Mode.CONNECTOR,
             )
-            here.broker.use(made, lambda answer: answer.body)
+            here.broker.use(made, lambda answer: b"".join(answer.pieces))
         request = UpstreamRequest(method="POST", target="/mcp", headers={})
         from_here = Asked(server="remote", token="", presenter=Presenter(), request=request, mode=Mode.PROXY)
-        here.broker.greet(from_here, lambda answer: answer.body)
+        here.broker.greet(from_here, lambda answer: b"".join(answer.pieces))
 
     done, said = ask("github-1@3")
     text = CliRunner().invoke(root, ("exposure", "github-1", "--data-dir", str(tmp_path)))

@@ -277,7 +277,7 @@ def ask(here: World, text: str, **changes: Any) -> tuple[int, bytes]:
     )
     known = {"server": "github", "tool": "create_issue", "arguments": arguments, "presenter": PRESENTER}
     asked = Asked(**{"token": text, "request": request, "mode": Mode.CONNECTOR, **known, **changes})
-    return here.broker.use(asked, lambda answer: (answer.status, answer.body))
+    return here.broker.use(asked, lambda answer: (answer.status, b"".join(answer.pieces)))
 
 
 @dataclass
