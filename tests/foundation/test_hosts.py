@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Thread
-from typing import Any
+from threading import Thread
 
 import pytest
 
 from pdp.foundation import egress, hosts
 from pdp.foundation.egress import Egress, EgressError
 from pdp.foundation.hosts import Hosts
+from tests.machinery.resolver import hanging
 
 MOST = 2
 SHORT = 0.05
@@ -22,21 +21,8 @@ SHORT = 0.05
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Have the resolver of the system hang until the end of the test; provide the hosts that it was asked for."""
-    found, over, look_up = list[str](), Event(), socket.getaddrinfo
-
-    def hangs(host: str, *rest: Any, **more: Any) -> Any:
-        if host.endswith(".example"):
-            found.append(host)
-            over.wait()
-            raise socket.gaierror
-        return look_up(host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", hangs)
-    yield found
-    over.set()
-    for thread in threading.enumerate():
-        if thread.name == "pdp-resolve":
-            thread.join()
+    with hanging(monkeypatch) as found:
+        yield found
 
 
 def test_many_requests_ask_once(monkeypatch: pytest.MonkeyPatch, asked: list[str]) -> None:

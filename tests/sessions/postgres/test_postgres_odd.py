@@ -31,6 +31,7 @@ from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
+from tests.machinery.resolver import hanging
 from tests.sessions.postgres.conftest import PATIENT
 from tests.sessions.postgres.machine import living
 from tests.sessions.postgres.postgresserver import PostgresServer
@@ -323,18 +324,8 @@ def test_who_waits_for_steps_goes_on_waiting_while_a_database_is_being_restored(
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Have the resolver say nothing about hosts of `.example` until the test is over; give those it was asked for."""
-    asked, over, look_up = list[str](), Event(), socket.getaddrinfo
-
-    def hangs(host: str, *rest: Any, **more: Any) -> Any:
-        if host.endswith(".example"):
-            asked.append(host)
-            over.wait()
-            raise socket.gaierror
-        return look_up(host, *rest, **more)
-
-    monkeypatch.setattr(socket, "getaddrinfo", hangs)
-    yield asked
-    over.set()
+    with hanging(monkeypatch) as asked:
+        yield asked
 
 
 def test_a_resolver_that_hangs_is_waited_for_as_long_as_a_server(slow: list[str]) -> None:
