@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec, module_from_spec
 from typing import Any, Protocol
 
@@ -477,12 +478,18 @@ def test_a_setting_that_is_no_word_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_fork_leaves_every_call_to_its_own_process(server: ScriptedServer, address: str, holding: Holding) -> None:
     """A copied client denies at once, a new one asks, and what was under way or waited is answered where it began."""
     command = [sys.executable, "-m", "tests.client.forking", address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        forked = json.loads(process.stdout.readline())
-        holding.go_on.set()
-        stayed = json.loads(process.communicate(timeout=PATIENCE)[0])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            forked = json.loads(process.stdout.readline())
+            holding.go_on.set()
+            stayed = json.loads(process.communicate(timeout=PATIENCE)[0])
+        finally:
+            # By chance gRPC hangs in the fork itself: the test fails then, and does not wait for ever.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     belongs = "the client belongs to the process that made it; make another one after a fork"
     copied = [False, f"the call could not be made: {belongs}"]
