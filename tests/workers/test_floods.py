@@ -52,6 +52,10 @@ MOST_BYTES_AT_ONCE = 320 * 1024 * 1024
 VICTIMS = 10
 # How a stream ends on a connection of `limits.connection_age_seconds`.
 AGED = "unavailable: max connection age"
+# How gRPC drops a stream while too many calls wait for the server, and the pauses after which it is opened once more:
+# those of the client library for a call that is dropped.
+DROPPED = "cancelled: CANCELLED"
+PAUSES = (0.05, 0.2, 0.8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,7 @@ class Honest:
     answers: Counter[str] = field(default_factory=Counter)
     streamed: Counter[str] = field(default_factory=Counter)
     revoked: Counter[str] = field(default_factory=Counter)
+    reopened: int = 0
     opened: AuthorizationStream | None = None
     streams: ExitStack = field(default_factory=ExitStack)
 
@@ -178,15 +183,22 @@ class Honest:
         self.answers[answer.error or answer.basis] += 1
 
     def stream(self, client: Client, handle: str) -> str:
-        """Ask on the open stream, or on a new one when its connection was old enough; return what the answer says."""
-        if self.opened is None:
-            self.opened = self.streams.enter_context(client.stream())
-        answer = self.opened.authorize(handle, "notes", READ, NOTE)
-        if answer.error == AGED:
+        """Ask on the open stream, or on a new one when its connection was old enough; return what the answer says.
+
+        One that gRPC has dropped is opened again, as often as the client library asks about a call again.
+        """
+        pauses = iter(PAUSES)
+        while True:
+            if self.opened is None:
+                self.opened = self.streams.enter_context(client.stream())
+            answer = self.opened.authorize(handle, "notes", READ, NOTE)
+            pause = next(pauses, None) if answer.error == DROPPED else 0 if answer.error == AGED else None
+            if pause is None:
+                self.streamed[answer.error or answer.basis] += 1
+                return answer.basis
             self.close()
-            return self.stream(client, handle)
-        self.streamed[answer.error or answer.basis] += 1
-        return answer.basis
+            self.reopened += 1
+            time.sleep(pause)
 
     def close(self) -> None:
         """Close the open stream."""
