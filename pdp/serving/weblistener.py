@@ -14,21 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pdp.errors import CannotListenError, ConfigurationError, reason_of
 from pdp.foundation.loopback import host_and_port, is_loopback
 from pdp.foundation.ownership import require_own
+from pdp.serving import webconnections
 from pdp.serving.portcertificate import PortCertificate
 from pdp.serving.tlsbeginning import Beginning
-from pdp.serving.webrequests import Seldom, StrictConnection
+from pdp.serving.webconnections import BoundedProtocol, ClosingProtocol
+from pdp.serving.webrequests import Seldom
 
-_MOST_CONNECTIONS, _BACKLOG = 512, 128
-# For the headers of a request, from the first moment of the connection.
-_HEAD_SECONDS, _MOST_HEAD_BYTES = 10.0, 64 * 1024
-_IDLE_SECONDS, _MORE_SECONDS, _END_SECONDS = 5, 2, 3
+_BACKLOG = 128
+_IDLE_SECONDS, _END_SECONDS = 5, 3
 # How often a port is sought that is free on both addresses, and what says that there is no `::1`.
 _TRIES = 8
 _NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -162,17 +160,18 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             app,
-            http=_ClosingProtocol if close_streams else _BoundedProtocol,
+            http=ClosingProtocol if close_streams else BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            # Requests: those whose connections were just ended are among them.
+            limit_concurrency=2 * webconnections.MOST_CONNECTIONS,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_END_SECONDS,
-            h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            h11_max_incomplete_event_size=webconnections.MOST_HEAD_BYTES,
             ssl_context_factory=None if tls is None else lambda *_: tls,
         )
     )
@@ -204,7 +203,7 @@ class _Server(uvicorn.Server):
         self._beginning = {}
         if tls is None:
             return
-        begin = partial(Beginning, tls, self._protocol, self._beginning, _HEAD_SECONDS)
+        begin = partial(Beginning, tls, self._protocol, self._beginning, webconnections.HEAD_SECONDS)
         for opened in sockets or ():
             loop = asyncio.get_running_loop()
             self.servers.append(await loop.create_server(begin, sock=opened, backlog=self.config.backlog))
@@ -219,89 +218,6 @@ class _Server(uvicorn.Server):
         kind: Any = self.config.http_protocol_class
         made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
         return made
-
-
-class _BoundedProtocol(H11Protocol):
-    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none.
-
-    Of more connections than are served, it ends the one that has been without a request for longest.
-    """
-
-    _waiting: asyncio.TimerHandle | None = None
-    # Since when it has no request.
-    idle_at = 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.conn = StrictConnection(h11.SERVER, _MOST_HEAD_BYTES)
-        self.idle_at = self.loop.time()
-        self._make_room()
-        encrypted = transport.get_extra_info("ssl_object")
-        if encrypted is not None and (der := encrypted.getpeercert(binary_form=True)):
-            self.app = _presented(self.app, ssl.DER_cert_to_PEM_cert(der))
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._rest()
-            return
-        self._wait()
-
-    def on_response_complete(self) -> None:
-        self.idle_at = self.loop.time()
-        super().on_response_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._rest()
-        super().connection_lost(exc)
-
-    def _make_room(self) -> None:
-        """End the connection that is without a request for longest, if there are as many as are served.
-
-        Else anyone who connects and asks nothing could keep out all others.
-        """
-        if len(self.connections) < _MOST_CONNECTIONS:
-            return
-        others = [one for one in self.connections if isinstance(one, _BoundedProtocol) and one is not self]
-        idle = [one for one in others if not one.transport.is_closing() and one.is_idle]
-        if idle:
-            min(idle, key=lambda one: one.idle_at).transport.abort()
-
-    @property
-    def is_idle(self) -> bool:
-        """Say whether it has no request, or not yet a whole head of one."""
-        return self.cycle is None or self.cycle.response_complete
-
-    def _wait(self) -> None:
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
-
-    def _rest(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
-
-
-class _ClosingProtocol(_BoundedProtocol):
-    """The same, which closes what still streams when the server ends.
-
-    Uvicorn would cancel it, and log that as an error.
-    """
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.loop.call_later(_MORE_SECONDS, self.transport.close)
-
-
-def _presented(app: Any, pem: str) -> Any:  # noqa: ANN401 - an ASGI application
-    """Return an application that is told of the certificate which its client has proved."""
-
-    async def told(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - of ASGI
-        extensions = {**(scope.get("extensions") or {}), "tls": {"client_cert_chain": [pem]}}
-        await app({**scope, "extensions": extensions}, receive, send)
-
-    return told
 
 
 def _open_socket(path: Path) -> socket.socket:

@@ -173,7 +173,7 @@ async def test_a_slow_body_is_given_up(desk_pdp: RunningServer) -> None:
 @pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nhost:"])
 async def test_a_slow_head_is_given_up(desk_pdp: RunningServer, begun: bytes) -> None:
     """A connection without a whole request ends."""
-    with patch("pdp.serving.weblistener._HEAD_SECONDS", 0.05):
+    with patch("pdp.serving.webconnections.HEAD_SECONDS", 0.05):
         async with world(desk_pdp) as here:
             reader, writer = await asyncio.open_connection("127.0.0.1", here.listener.port)
             writer.write(begun)
@@ -184,7 +184,7 @@ async def test_a_slow_head_is_given_up(desk_pdp: RunningServer, begun: bytes) ->
 
 async def test_connections_without_a_request_make_room(desk_pdp: RunningServer) -> None:
     """However many there are, one more is served, and none that has a request is ended for it."""
-    with patch("pdp.serving.weblistener._MOST_CONNECTIONS", 6):
+    with patch("pdp.serving.webconnections.MOST_CONNECTIONS", 6):
         async with world(desk_pdp) as here, AsyncExitStack() as opened:
             _, handle = here.session()
             calling = asyncio.ensure_future(here.call("slow", {"steps": 0}, handle=handle))

@@ -17,7 +17,7 @@ from pdp.doors.mcp.clientcertificate import ClientCertificate
 from pdp.doors.mcp.serversfile import ServerEntry
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.errors import ConfigurationError
-from pdp.serving import tlsbeginning, weblistener
+from pdp.serving import tlsbeginning, webconnections, weblistener
 from pdp.serving.weblistener import Listener
 from tests.doors.mcp.conversation import PATIENCE
 from tests.machinery.credentials.authority import Authority
@@ -60,7 +60,7 @@ async def test_a_client_that_does_not_begin_tls_is_given_up(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such connections take files of the process, and nothing else counts them."""
-    monkeypatch.setattr(weblistener, "_HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(webconnections, "HEAD_SECONDS", 0.05)
     listener = listener_of(authority, tmp_path)
     async with served(listener), asyncio.timeout(PATIENCE / 2):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
@@ -74,7 +74,7 @@ async def test_clients_that_do_not_begin_tls_keep_out_nobody(
 ) -> None:
     """Of too many the oldest ends, before the process has no files left for others."""
     monkeypatch.setattr(tlsbeginning, "_MOST", 4)
-    monkeypatch.setattr(weblistener, "_HEAD_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr(webconnections, "HEAD_SECONDS", 10 * PATIENCE)
     listener = listener_of(authority, tmp_path)
     trusting = ssl.create_default_context(cafile=tmp_path / "roots.pem")
     async with (
