@@ -1,8 +1,12 @@
-"""Check the session store: sound, writable, of a schema that this program knows, and not ahead of the clock."""
+"""Check the session store: sound, writable, of a schema that this program knows, and not ahead of the clock.
+
+Of the history beside it, that it is sound.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from pdp.clock import utc_text
@@ -14,9 +18,10 @@ from pdp.doctor.stepscheck import server_findings, step_findings
 from pdp.errors import ConfigurationError, StoreUnavailableError
 from pdp.foundation.counting import counted
 from pdp.foundation.extras import missing
-from pdp.sessions.care import StoreReport, inspect
+from pdp.sessions.care import StoreReport, inspect, inspect_history
 from pdp.sessions.postgressteps import SAYING_VERSION
 from pdp.sessions.sharedclock import MOST_APART_SECONDS
+from pdp.sessions.sqlitehistory import HISTORY_REMEDY
 from pdp.starting import postgres_of
 
 _CHECK: Final = "store"
@@ -42,6 +47,9 @@ def store(deployment: Deployment) -> Iterator[Finding]:
             "set it to `sqlite`, unless this is intended",
         )
         return
+    # On a full disk neither file can be read.
+    if not store_trouble(settings):
+        yield from _history_findings(settings.history_file)
     path = settings.sessions_file
     if not path.exists():
         yield fine(_CHECK, f"`{path}` does not exist; the first start creates it")
@@ -151,6 +159,18 @@ def _findings(report: StoreReport) -> Iterator[Finding]:
     else:
         found = f"sound to read, schema {report.schema_version}, {counted(sum(report.sessions.values()), 'session')}"
         yield fine(_CHECK, found)
+
+
+def _history_findings(path: Path) -> Iterator[Finding]:
+    """Report a history that no server could use; each starts without one, and denies what needs it."""
+    if not path.exists():
+        return
+    try:
+        damage = inspect_history(path)
+    except StoreUnavailableError as error:
+        damage = (str(error),)
+    for one in damage:
+        yield problem(_CHECK, one, HISTORY_REMEDY)
 
 
 def _write_findings(report: StoreReport, deployment: Deployment, now: float) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from pdp.sessions.database import SCHEMA_VERSION, not_a_store, require_known_sch
 from pdp.sessions.rows import row_of, scope_from, session_of
 
 _MOST_DAMAGE: Final = 20
+_HISTORY: Final = "session history"
 _BUSY_MILLISECONDS: Final = 10_000
 
 
@@ -80,6 +81,21 @@ def inspect(path: Path) -> StoreReport:
         )
 
 
+def inspect_history(path: Path) -> tuple[str, ...]:
+    """Return what is wrong with the file of a session history, at most twenty problems. Servers can use it meanwhile.
+
+    Raise `StoreUnavailableError` when it cannot be read.
+    """
+    if not path.is_file():
+        raise StoreUnavailableError(f"the {_HISTORY} is not a file: `{path}`")
+    with _connected(path, _HISTORY) as connection:
+        try:
+            found = [str(text) for (text,) in connection.execute(f"PRAGMA quick_check({_MOST_DAMAGE})")]
+        except apsw.CorruptError:
+            found = ["the file is too damaged to be read"]
+    return () if found == ["ok"] else tuple(f"{_HISTORY}: {' '.join(text.split())}" for text in found)
+
+
 def backup(path: Path, target: Path) -> StoreReport:
     """Copy a store at one moment to a new file that only its owner can read. Report its content.
 
@@ -126,6 +142,12 @@ def require_sound(report: StoreReport, path: Path) -> None:
 def _reading(path: Path) -> Iterator[apsw.Connection]:
     if not path.is_file():
         raise StoreUnavailableError(f"there is no session store: `{path}`")
+    with _connected(path, "session store", "restore a backup") as connection:
+        yield connection
+
+
+@contextmanager
+def _connected(path: Path, name: str, remedy: str = "") -> Iterator[apsw.Connection]:
     try:
         connection = apsw.Connection(str(path.absolute()), flags=apsw.SQLITE_OPEN_READONLY)
         try:
@@ -134,7 +156,7 @@ def _reading(path: Path) -> Iterator[apsw.Connection]:
         finally:
             connection.close(force=True)
     except apsw.Error as error:
-        raise unavailable(error, path=path, remedy="restore a backup") from None
+        raise unavailable(error, name, path, remedy=remedy) from None
 
 
 def _schema_of(connection: apsw.Connection, path: Path) -> int:

@@ -27,7 +27,8 @@ from pdp.sessions.sqlitetables import prepare_history
 
 _VERSION: Final = 1
 _NAME: Final = "session history"
-_REMEDY: Final = (
+# For a history that is damaged.
+HISTORY_REMEDY: Final = (
     "stop the server, move the file and its `-wal` away, and revoke the sessions that have budgets: these begin anew"
 )
 _BUSY: Final = "the session history is busy; nothing was written, try again"
@@ -141,7 +142,7 @@ class SQLiteSessionHistory(SQLSessionHistory):
             lock.release()
 
     def _unavailable(self, error: Exception) -> StoreUnavailableError:
-        return unavailable(error, _NAME, self._path, remedy=_REMEDY)
+        return unavailable(error, _NAME, self._path, remedy=HISTORY_REMEDY)
 
     def _require_same_file(self) -> None:
         # Other processes that start now use the file at the path, and with it another secret.

@@ -173,6 +173,12 @@ def first_schema(place: Path) -> None:
     (place / ".pdp" / "sessions.sqlite").chmod(0o600)
 
 
+def folder_as_history(place: Path) -> None:
+    """Put a folder in the place of the history."""
+    remove(".pdp/history.sqlite")(place)
+    (place / ".pdp" / "history.sqlite").mkdir()
+
+
 def noise_in_the_index(place: Path) -> None:
     """Overwrite a page of the store."""
     file = place / ".pdp" / "sessions.sqlite"
@@ -360,6 +366,14 @@ ROWS = (
     Row("in memory", "store", WARNING, r"`sessions.store` is `memory`", flags(sessions__store="memory")),
     Row("no store's file", "store", PROBLEM, r"not a session store", write(".pdp/sessions.sqlite", b"noise" * 99)),
     Row("damaged store", "store", PROBLEM, r".*sessions_by_age|page", noise_in_the_index),
+    Row("no history's file", "store", PROBLEM, r"session history is not a file", folder_as_history),
+    Row(
+        "noise as history",
+        "store",
+        PROBLEM,
+        r"history is damaged: `.*/history",
+        write(".pdp/history.sqlite", b"n" * 99),
+    ),
     Row("newer store", "store", PROBLEM, r"has schema 99, and this", sql("UPDATE meta SET schema_version = 99")),
     Row("older store", "store", WARNING, r"has schema 1; the next start upgrades it", first_schema),
     Row(
@@ -789,11 +803,13 @@ def test_nothing_is_changed(place: Path) -> None:
 
     after = contents(place)
     assert before == {name: after.get(name) for name in before}
-    assert after.keys() - before.keys() <= {".pdp/sessions.sqlite-wal", ".pdp/sessions.sqlite-shm"}
+    assert after.keys() - before.keys() <= {
+        f".pdp/{store}.sqlite-{part}" for store in ("sessions", "history") for part in ("wal", "shm")
+    }
 
 
 def contents(place: Path) -> dict[str, bytes]:
-    """Return the content of every file, but SQLite's own two beside the store."""
+    """Return the content of every file, but SQLite's own two beside the store and the history."""
     return {
         str(path.relative_to(place)): path.read_bytes()
         for path in sorted(place.rglob("*"))
