@@ -29,6 +29,8 @@ class PortCertificate:
         self._key = key
         self._client_roots = client_roots
         self._seen = self._state()
+        # Why the files could not be read when they were last tried; empty once they were.
+        self._problem = ""
         self._current = self.context = self._read()
         # Called for each handshake, whether or not the client names a host.
         self.context.sni_callback = self._chosen
@@ -36,14 +38,21 @@ class PortCertificate:
     def _chosen(self, connection: ssl.SSLSocket | ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         """Have a connection use the files as they are now. Never raises: the handshake would fail."""
         seen = self._state()
-        if seen != self._seen:
+        # What was wrong can end without a change of the files: the mode of a folder above them, or too many open files.
+        if seen != self._seen or self._problem:
             self._seen = seen
-            try:
-                self._current = self._read()
-                _LOG.info("the certificate in `%s` was read again; new connections use it", self._certificate)
-            except ConfigurationError as error:
-                _LOG.error("the certificate could not be read again, so the last good one stays in use: %s", error)
+            self._renew()
         connection.context = self._current
+
+    def _renew(self) -> None:
+        try:
+            self._current, self._problem = self._read(), ""
+            _LOG.info("the certificate in `%s` was read again; new connections use it", self._certificate)
+        except ConfigurationError as error:
+            # Log this once, not for each connection.
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _LOG.error("the certificate could not be read again, so the last good one stays in use: %s", error)
 
     def _read(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

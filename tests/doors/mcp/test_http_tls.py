@@ -185,6 +185,27 @@ async def test_a_renewed_certificate_is_used_without_a_restart(
     assert 1 == caplog.text.count("the last good one stays in use")
 
 
+async def test_a_renewed_certificate_is_used_once_its_folder_is_mended(
+    authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The files do not change with the mode of the folder above them; what is wrong is told once."""
+    listener = listener_of(authority, tmp_path)
+    (tmp_path / "renewed").mkdir()
+    files = authority.files(tmp_path / "renewed")
+    async with served(listener):
+        first = await serial_at(listener.port, tmp_path / "roots.pem")
+        await asyncio.to_thread(tmp_path.chmod, 0o777)
+        (tmp_path / "server.pem").write_bytes(files.certificate.read_bytes())
+        (tmp_path / "server.key.pem").write_bytes(files.key.read_bytes())
+        refused = [await serial_at(listener.port, tmp_path / "roots.pem") for _ in range(3)]
+        await asyncio.to_thread(tmp_path.chmod, 0o700)
+        renewed = await serial_at(listener.port, tmp_path / "roots.pem")
+
+    assert [first] * 3 == refused
+    assert first != renewed
+    assert 1 == caplog.text.count("the last good one stays in use")
+
+
 def test_a_key_of_another_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
     """What does not fit together is told when the proxy starts."""
     certificate, _ = authority.server().write(tmp_path, "one")
