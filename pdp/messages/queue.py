@@ -89,6 +89,11 @@ class MessageQueue(ABC):
         with self._sending():
             self._connection.executemany("DELETE FROM taken WHERE event_id = ?", [(one,) for one in event_ids])
 
+    def forget_all_taken(self) -> None:
+        """Forget all noted events: those of senders that died, when no store has one of them any more."""
+        with self._sending():
+            self._connection.execute("DELETE FROM taken")
+
     def due(self, receiver: str, *, at: float) -> Letter | None:
         """Return the oldest message to be sent to a receiver now; None without one.
 

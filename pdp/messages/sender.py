@@ -140,6 +140,9 @@ class Sender:
                     problems.append(str(error))
             if now.boot_at - self._gave_up_at >= _GIVE_UP_SECONDS:
                 self._give_up(queue, now.wall_at)
+                # INVARIANT: only when both stores were emptied: what is noted and still in one makes no second message.
+                if not problems:
+                    queue.forget_all_taken()
                 self._gave_up_at = now.boot_at
         except PDPError as error:
             problems.append(str(error))

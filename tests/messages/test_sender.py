@@ -15,6 +15,7 @@ import apsw
 import pytest
 
 from pdp.clock import Deadline
+from pdp.errors import StoreUnavailableError
 from pdp.messages.queue import GIVEN_UP, REMOVED, TOO_MANY
 from pdp.messages.receivers import Receiver
 from pdp.messages.sender import Keeping, Sender
@@ -23,7 +24,7 @@ from pdp.messages.sqlitequeue import SQLiteMessageQueue
 from pdp.model import SessionState
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.outbox import OutboxEvent, Topic
+from pdp.sessions.outbox import Outbox, OutboxEvent, Topic
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.sessions.values import SessionFilter
@@ -243,6 +244,35 @@ def test_events_that_a_dead_sender_left_are_told_once(
         wait_until(lambda: store.untold(limit=9) == ((), 0))
 
     assert [headers["webhook-id"] for headers, _ in server.taken] == ["msg_1"]
+
+
+def test_what_dead_senders_noted_is_forgotten(tmp_path: Path, sending: Callable[..., Sender]) -> None:
+    """Each died after the store had been told, and before the note was gone."""
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
+        queue.put([], ["evt_1", "evt_2"], at=1000.0)
+        with sending(sessions=MemorySessionStore(tells=True)):
+            wait_until(lambda: queue.taken(["evt_1", "evt_2"]) == frozenset())
+
+
+def test_what_was_noted_stays_while_a_store_does_not_answer(
+    tmp_path: Path, clock: FakeClock, sending: Callable[..., Sender]
+) -> None:
+    """It can hold one of these events still."""
+    looked = 0
+
+    def requests() -> Outbox:
+        nonlocal looked
+        looked += 1
+        raise StoreUnavailableError("the session history does not answer")
+
+    with closing(SQLiteMessageQueue(tmp_path / "messages.sqlite")) as queue:
+        queue.put([], ["evt_1"], at=1000.0)
+        with sending(sessions=MemorySessionStore(tells=True), requests=requests):
+            wait_until(lambda: looked == 2)
+            clock.advance(60.0)
+            wait_until(lambda: looked == 5)
+
+        assert queue.taken(["evt_1"]) == {"evt_1"}
 
 
 def test_on_a_full_disk_one_message_does_not_become_many(
