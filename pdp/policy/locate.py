@@ -6,7 +6,8 @@ The result is the first place whose text matches; comments are skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pdp.policy.tools.parameters import cedar_string
@@ -38,11 +39,12 @@ def find(text: str, anchors: Iterable[Anchor], line: int = 1, column: int = 1, *
     """
     bare = _COMMENT_OR_STRING.sub(_blank, text)
     quoted = [one.span() for one in _COMMENT_OR_STRING.finditer(bare)]
+    begins = [begin for begin, _ in quoted]
     for number, anchor in enumerate(anchors):
         found = list(_pattern(anchor).finditer(bare)) if anchor else []
         if not isinstance(anchor, str):
             # A path inside a string or a comment is not an expression.
-            found = [one for one in found if not any(begin < one.start() < end for begin, end in quoted)]
+            found = [one for one in found if not _within(quoted, begins, one.start())]
         if found:
             return _place(text, found[min(nth if number == 0 else 0, len(found) - 1)], line, column)
     return None
@@ -82,6 +84,12 @@ def _pattern(anchor: Anchor) -> re.Pattern[str]:
         rf"\s*(?:\.\s*{re.escape(step)}(?![A-Za-z0-9_])|\[\s*{re.escape(cedar_string(step))}\s*\])" for step in steps
     ]
     return re.compile(rf"\b{re.escape(first)}\b" + "".join(parts))
+
+
+def _within(spans: Sequence[tuple[int, int]], begins: Sequence[int], at: int) -> bool:
+    """Return whether one of the spans, in their order, holds a place and begins before it."""
+    before = bisect_left(begins, at)
+    return before > 0 and at < spans[before - 1][1]
 
 
 def _blank(found: re.Match[str]) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from operator import itemgetter
 
 import cedarpy
 
@@ -74,6 +76,8 @@ OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
 # Problems of an `@allow` itself.
 ALLOW = "unneeded-allow"
 
+# Findings of a lint in one policy. Each is looked for in the whole text, which can name thousands of users.
+_MOST_OF_A_KIND = 20
 _CODES = frozenset(lint.code for lint in LINTS)
 _ALLOWED = re.compile(r";\s*(?=[a-z-]+\s*(?::|\Z|;))")
 # No attribute has this name; the validator stops at the first condition that it knows to be false.
@@ -85,11 +89,11 @@ def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem
     problems: list[Problem] = []
     silenced: set[tuple[str, str]] = set()
     for lint in lints:
-        for policy, found in lint.run(bundle):
+        for policy, of_policy in groupby(lint.run(bundle), key=itemgetter(0)):
             if lint.code in allowed(policy):
                 silenced.add((policy.id, lint.code))
             else:
-                problems.append(problem_of(policy, lint.code, found))
+                problems += [problem_of(policy, lint.code, found) for found in _few(policy, of_policy)]
     for policy in bundle.policies:
         problems += [problem_of(policy, ALLOW, found) for found in _allow_findings(policy, silenced)]
     others = [(code, run(bundle)) for code, run in OTHER_LINTS.items()]
@@ -99,6 +103,13 @@ def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem
             problem.code, problem.severity = code, "warning"
             problems.append(problem)
     return sorted(problems, key=lambda one: (one.file, one.line, one.column, one.code, one.message))
+
+
+def _few(policy: LintPolicy, of_policy: Found) -> Iterator[Finding]:
+    """Yield the first findings of one lint in a policy, and how many more there are."""
+    yield from (found for _, found in islice(of_policy, _MOST_OF_A_KIND))
+    if more := sum(1 for _ in of_policy):
+        yield Finding(message=f"policy `{policy.id}`: {more:,} more of this kind", help="mend the others first")
 
 
 def with_impossible(bundle: LintBundle, schema: cedarpy.Schema) -> LintBundle:

@@ -240,6 +240,16 @@ def test_tools_without_a_risk_group_are_found() -> None:
     assert [] == codes("", bank="risk: mutating\n")
 
 
+def test_a_policy_with_many_mistakes_of_a_kind_is_told_the_first_and_their_number() -> None:
+    """Each is looked for in the whole text: thousands, all told, took minutes."""
+    users = ", ".join(f'User::"u{number:04}"' for number in range(1020))
+    problems = found(policy(FORBID, f"when {{ [{users}].contains(principal) }}"))
+
+    assert 21 == len(problems)
+    assert "policy `bank/x`: 1,000 more of this kind" == problems[0].message
+    assert "policy `bank/x` names the user `u0000`: it is not in `directory.yaml`" == problems[1].message
+
+
 ALLOWS = [
     ('@allow("raw-string: names are canonical at the bank")', []),
     ('@allow("raw-string: a; overflow: b")', ["unneeded-allow"]),
