@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pdp.doctor.finding import Finding, Level, problem, warning
 from pdp.doctor.gatewayfile import Node, of_type, part, parts
-from pdp.doctor.holes import Rule, held
+from pdp.doctor.holes import Rule, held, on
 
 _CODEC: Final = "upstream_codec.v3.UpstreamCodec"
 _OPTIONS: Final = "upstreams.http.v3.HttpProtocolOptions"
@@ -61,6 +61,18 @@ def _options(cluster: Node) -> Node:
     return next((one for one in found if str(one.get("@type", "")).endswith(_OPTIONS)), {})
 
 
+def _takes_trailers(cluster: Node) -> bool:
+    """Say whether Envoy sends trailers on: over HTTP/1 only where it is told to."""
+    options = _options(cluster)
+    chosen = [part(options, name) for name in ("explicit_http_config", "use_downstream_protocol_config", "auto_config")]
+    return (
+        "http2_protocol_options" in cluster
+        or any(name in options for name in ("use_downstream_protocol_config", "auto_config"))
+        or any(name in one for one in chosen for name in ("http2_protocol_options", "http3_protocol_options"))
+        or any(on("enable_trailers")(part(one, "http_protocol_options")) for one in (cluster, *chosen))
+    )
+
+
 def _chosen_by_the_agent(cluster: Node) -> bool:
     """Say whether the address comes from a connection, a header or the `Host`, which are the agent's."""
     kind = part(cluster, "cluster_type")
@@ -97,5 +109,11 @@ _CLUSTER_RULES: Final = (
         Level.WARNING,
         "`request_mirror_policies`: another server gets each allowed call, too",
         "take it out",
+    ),
+    Rule(
+        _takes_trailers,
+        Level.WARNING,
+        "trailers of requests are sent on, and the door does not see them",
+        "see that the server takes no trailer for a header, or have Envoy speak HTTP/1 to it without `enable_trailers`",
     ),
 )

@@ -246,6 +246,27 @@ HOLES: dict[str, tuple[tuple[str, str], Level, str]] = {
         WARNING,
         "another server gets",
     ),
+    "a cluster that takes trailers": (
+        (_GIT, _OPTIONS.replace("{http_protocol_options: {}}", "{http2_protocol_options: {}}")),
+        WARNING,
+        "trailers of requests",
+    ),
+    "trailers over HTTP/1": (
+        (_GIT, _OPTIONS.replace("_options: {}}", "_options: {enable_trailers: true}}")),
+        WARNING,
+        "trailers of requests",
+    ),
+    "the protocol of the agent": (
+        (
+            _GIT,
+            _OPTIONS.replace(
+                "explicit_http_config: {http_protocol_options: {}}",
+                "use_downstream_protocol_config: {http2_protocol_options: {}}",
+            ),
+        ),
+        WARNING,
+        "trailers of requests",
+    ),
     "an open administration": (
         (
             "static_resources:\n",
@@ -266,6 +287,7 @@ SOUND: dict[str, tuple[str, str]] = {
     "a redirect to the same host": _beside(
         _ROUTES, "- match: {prefix: /a}\n  redirect: {https_redirect: true}", 24, before=True
     ),
+    "a cluster that takes no trailers": (_GIT, _OPTIONS),
     "an administration on loopback": (
         "static_resources:\n",
         "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\nstatic_resources:\n",

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdp/doors/envoy/extauthz.proto\x12\x0fpdp.doors.envoy\x1a\x1cgoogle/protobuf/struct.proto\"?\n\x0c\x43heckRequest\x12/\n\nattributes\x18\x01 \x01(\x0b\x32\x1b.pdp.doors.envoy.Attributes\"\xc1\x01\n\nAttributes\x12)\n\x07request\x18\x04 \x01(\x0b\x32\x18.pdp.doors.envoy.Request\x12N\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32\x32.pdp.doors.envoy.Attributes.ContextExtensionsEntry\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"5\n\x07Request\x12*\n\x04http\x18\x02 \x01(\x0b\x32\x1c.pdp.doors.envoy.HTTPRequest\"\xcb\x01\n\x0bHTTPRequest\x12\x0e\n\x06method\x18\x02 \x01(\t\x12:\n\x07headers\x18\x03 \x03(\x0b\x32).pdp.doors.envoy.HTTPRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x0b \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x12\x12\n\nheader_map\x18\r \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\tHeaderMap\x12+\n\x07headers\x18\x01 \x03(\x0b\x32\x1a.pdp.doors.envoy.RawHeader\":\n\tRawHeader\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xec\x01\n\rCheckResponse\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.pdp.doors.envoy.Status\x12:\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32\x1f.pdp.doors.envoy.DeniedResponseH\x00\x12\x32\n\x0bok_response\x18\x03 \x01(\x0b\x32\x1b.pdp.doors.envoy.OkResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0f\n\rhttp_response\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"{\n\x0e\x44\x65niedResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.pdp.doors.envoy.HTTPStatus\x12.\n\x07headers\x18\x02 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\x97\x01\n\nOkResponse\x12.\n\x07headers\x18\x02 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12>\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\"\x1a\n\nHTTPStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"N\n\x0cHeaderOption\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.pdp.doors.envoy.Header\x12\x15\n\rappend_action\x18\x03 \x01(\x05\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epdp/doors/envoy/extauthz.proto\x12\x0fpdp.doors.envoy\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"?\n\x0c\x43heckRequest\x12/\n\nattributes\x18\x01 \x01(\x0b\x32\x1b.pdp.doors.envoy.Attributes\"\xc1\x01\n\nAttributes\x12)\n\x07request\x18\x04 \x01(\x0b\x32\x18.pdp.doors.envoy.Request\x12N\n\x12\x63ontext_extensions\x18\n \x03(\x0b\x32\x32.pdp.doors.envoy.Attributes.ContextExtensionsEntry\x1a\x38\n\x16\x43ontextExtensionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\x07Request\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x04http\x18\x02 \x01(\x0b\x32\x1c.pdp.doors.envoy.HTTPRequest\"\xd7\x01\n\x0bHTTPRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12:\n\x07headers\x18\x03 \x03(\x0b\x32).pdp.doors.envoy.HTTPRequest.HeadersEntry\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x0c\n\x04\x62ody\x18\x0b \x01(\t\x12\x10\n\x08raw_body\x18\x0c \x01(\x0c\x12\x12\n\nheader_map\x18\r \x01(\x0c\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\tHeaderMap\x12+\n\x07headers\x18\x01 \x03(\x0b\x32\x1a.pdp.doors.envoy.RawHeader\":\n\tRawHeader\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x11\n\traw_value\x18\x03 \x01(\x0c\"\xec\x01\n\rCheckResponse\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.pdp.doors.envoy.Status\x12:\n\x0f\x64\x65nied_response\x18\x02 \x01(\x0b\x32\x1f.pdp.doors.envoy.DeniedResponseH\x00\x12\x32\n\x0bok_response\x18\x03 \x01(\x0b\x32\x1b.pdp.doors.envoy.OkResponseH\x00\x12\x31\n\x10\x64ynamic_metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x0f\n\rhttp_response\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"{\n\x0e\x44\x65niedResponse\x12+\n\x06status\x18\x01 \x01(\x0b\x32\x1b.pdp.doors.envoy.HTTPStatus\x12.\n\x07headers\x18\x02 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\x12\x0c\n\x04\x62ody\x18\x03 \x01(\t\"\x97\x01\n\nOkResponse\x12.\n\x07headers\x18\x02 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\x12\x19\n\x11headers_to_remove\x18\x05 \x03(\t\x12>\n\x17response_headers_to_add\x18\x06 \x03(\x0b\x32\x1d.pdp.doors.envoy.HeaderOption\"\x1a\n\nHTTPStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\"N\n\x0cHeaderOption\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.pdp.doors.envoy.Header\x12\x15\n\rappend_action\x18\x03 \x01(\x05\"$\n\x06Header\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,34 +37,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTES_CONTEXTEXTENSIONSENTRY']._serialized_options = b'8\001'
   _globals['_HTTPREQUEST_HEADERSENTRY']._loaded_options = None
   _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_CHECKREQUEST']._serialized_start=81
-  _globals['_CHECKREQUEST']._serialized_end=144
-  _globals['_ATTRIBUTES']._serialized_start=147
-  _globals['_ATTRIBUTES']._serialized_end=340
-  _globals['_ATTRIBUTES_CONTEXTEXTENSIONSENTRY']._serialized_start=284
-  _globals['_ATTRIBUTES_CONTEXTEXTENSIONSENTRY']._serialized_end=340
-  _globals['_REQUEST']._serialized_start=342
-  _globals['_REQUEST']._serialized_end=395
-  _globals['_HTTPREQUEST']._serialized_start=398
-  _globals['_HTTPREQUEST']._serialized_end=601
-  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_start=555
-  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_end=601
-  _globals['_HEADERMAP']._serialized_start=603
-  _globals['_HEADERMAP']._serialized_end=659
-  _globals['_RAWHEADER']._serialized_start=661
-  _globals['_RAWHEADER']._serialized_end=719
-  _globals['_CHECKRESPONSE']._serialized_start=722
-  _globals['_CHECKRESPONSE']._serialized_end=958
-  _globals['_STATUS']._serialized_start=960
-  _globals['_STATUS']._serialized_end=982
-  _globals['_DENIEDRESPONSE']._serialized_start=984
-  _globals['_DENIEDRESPONSE']._serialized_end=1107
-  _globals['_OKRESPONSE']._serialized_start=1110
-  _globals['_OKRESPONSE']._serialized_end=1261
-  _globals['_HTTPSTATUS']._serialized_start=1263
-  _globals['_HTTPSTATUS']._serialized_end=1289
-  _globals['_HEADEROPTION']._serialized_start=1291
-  _globals['_HEADEROPTION']._serialized_end=1369
-  _globals['_HEADER']._serialized_start=1371
-  _globals['_HEADER']._serialized_end=1407
+  _globals['_CHECKREQUEST']._serialized_start=114
+  _globals['_CHECKREQUEST']._serialized_end=177
+  _globals['_ATTRIBUTES']._serialized_start=180
+  _globals['_ATTRIBUTES']._serialized_end=373
+  _globals['_ATTRIBUTES_CONTEXTEXTENSIONSENTRY']._serialized_start=317
+  _globals['_ATTRIBUTES_CONTEXTEXTENSIONSENTRY']._serialized_end=373
+  _globals['_REQUEST']._serialized_start=375
+  _globals['_REQUEST']._serialized_end=470
+  _globals['_HTTPREQUEST']._serialized_start=473
+  _globals['_HTTPREQUEST']._serialized_end=688
+  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_start=642
+  _globals['_HTTPREQUEST_HEADERSENTRY']._serialized_end=688
+  _globals['_HEADERMAP']._serialized_start=690
+  _globals['_HEADERMAP']._serialized_end=746
+  _globals['_RAWHEADER']._serialized_start=748
+  _globals['_RAWHEADER']._serialized_end=806
+  _globals['_CHECKRESPONSE']._serialized_start=809
+  _globals['_CHECKRESPONSE']._serialized_end=1045
+  _globals['_STATUS']._serialized_start=1047
+  _globals['_STATUS']._serialized_end=1069
+  _globals['_DENIEDRESPONSE']._serialized_start=1071
+  _globals['_DENIEDRESPONSE']._serialized_end=1194
+  _globals['_OKRESPONSE']._serialized_start=1197
+  _globals['_OKRESPONSE']._serialized_end=1348
+  _globals['_HTTPSTATUS']._serialized_start=1350
+  _globals['_HTTPSTATUS']._serialized_end=1376
+  _globals['_HEADEROPTION']._serialized_start=1378
+  _globals['_HEADEROPTION']._serialized_end=1456
+  _globals['_HEADER']._serialized_start=1458
+  _globals['_HEADER']._serialized_end=1494
 # @@protoc_insertion_point(module_scope)

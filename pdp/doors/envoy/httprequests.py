@@ -49,7 +49,11 @@ class HTTPRequests:
         """Say what becomes of a request whose route names a table."""
         try:
             wanted = request.call_token
-            call = replace(call_of(request, self.tables.get(name, ())), call_tokens=(wanted,) if wanted else ())
+            call = replace(
+                call_of(request, self.tables.get(name, ())),
+                request_id=request.number,
+                call_tokens=(wanted,) if wanted else (),
+            )
             around = (request.metadata, request.headers)
             with self.asking.begun(EXECUTE_TOOL, *around, server=call.server, tool=call.tool) as under_way:
                 async with asyncio.timeout(request.patience):

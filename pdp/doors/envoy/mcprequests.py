@@ -115,6 +115,7 @@ class MCPRequests:
             server=under_way.server,
             tool=under_way.tool,
             arguments=arguments,
+            request_id=request.number,
             call_tokens=(wanted,) if wanted else (),
         )
         answer = await self.asking.allowed(request.handle, call, under_way)

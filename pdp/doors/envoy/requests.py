@@ -10,6 +10,7 @@ from typing import Self
 from pdp.client import CallTokenRequest
 from pdp.doors.calltokens import wanted_by
 from pdp.doors.envoy.extauthz_pb2 import CheckRequest, HeaderMap, HTTPRequest
+from pdp.doors.envoy.extauthz_pb2 import Request as HTTPQuestion
 from pdp.serving.web import BAD_REQUEST, HANDLE, TOO_LARGE, RefusedRequestError
 
 # Of the `context_extensions` of a route: the audience of call tokens, and the `x5t#S256` of Envoy's own certificate.
@@ -19,6 +20,7 @@ _NO_BODY = frozenset({"", "0"})
 # More than Envoy takes of headers by itself.
 _MOST_HEADERS, _MOST_HEADER_BYTES = 1000, 256 * 1024
 _SPACES = " \t"
+_NUMBER = re.compile(r"[0-9]{1,20}")
 # Without `encode_raw_headers` Envoy shows an `!` for each byte that is not UTF-8, and a comma between two headers of
 # one name. It sends on the byte, and both headers.
 _PERHAPS_OTHER = re.compile("[!,]")
@@ -33,8 +35,9 @@ class Request:
     """One HTTP request. Names of headers are in lower case; `route` is what the route says about itself.
 
     `unclear` are the names of headers that may be sent on as something else than is here. `exact` says that the gateway
-    shows each byte: an `!` in the target is one. `metadata` is that of Envoy's own question, which waits for `patience`
-    seconds; None for ever.
+    shows each byte: an `!` in the target is one. `number` is the same where Envoy repeats its question about a request,
+    and another one for each other request; empty where Envoy does not say. `metadata` is that of Envoy's own question,
+    which waits for `patience` seconds; None for ever.
     """
 
     method: str
@@ -44,6 +47,7 @@ class Request:
     route: Mapping[str, str]
     unclear: frozenset[str] = frozenset()
     exact: bool = False
+    number: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     patience: float | None = None
 
@@ -70,6 +74,7 @@ class Request:
             route=dict(check.attributes.context_extensions),
             unclear=unclear,
             exact=exact,
+            number=_number(check.attributes.request),
             metadata=metadata,
             patience=patience,
         )
@@ -83,6 +88,12 @@ class Request:
     def handle(self) -> str:
         """Return what the request brings as the secret handle of its session."""
         return self.headers.get(HANDLE, "")
+
+
+def _number(request: HTTPQuestion) -> str:
+    """Return the number that Envoy has drawn for a request, and when it began: what agents choose is in neither."""
+    drawn, began = request.http.id, request.time
+    return f"{drawn}-{began.seconds}-{began.nanos}" if _NUMBER.fullmatch(drawn) and request.HasField("time") else ""
 
 
 def _headers(http: HTTPRequest) -> tuple[dict[str, str], frozenset[str]]:

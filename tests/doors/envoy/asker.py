@@ -120,15 +120,19 @@ class Asker:
         *,
         route: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        number: str = "",
+        began: int = 0,
     ) -> Told:
-        """Ask about any request. An empty value leaves a header out."""
+        """Ask about any request, with the number and the time of it. An empty value leaves a header out."""
         sent = {HANDLE: self.handle, "x-envoy-auth-partial-body": "false", ":method": method, ":path": path}
         if body:
             sent |= {"content-type": "application/json", "content-length": str(len(body))}
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
         question = CheckRequest()
         seen = question.attributes.request.http
-        seen.method, seen.path, seen.raw_body = method, path, body
+        seen.method, seen.path, seen.raw_body, seen.id = method, path, body, number
+        if began:
+            question.attributes.request.time.seconds = began
         seen.headers.update({name: value for name, value in sent.items() if value})
         question.attributes.context_extensions.update(self._route if route is None else route)
         return self.ask(question, metadata)

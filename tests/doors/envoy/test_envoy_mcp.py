@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import secrets
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pdp.doors.envoy.tables import read_tables
 from pdp.model import Bounds, Caller, Role
 from pdp.testing.inprocess import ONE_OF_EACH_ROLE, RunningServer, running_server
 from tests.doors.desk import files
-from tests.doors.envoy.asker import MODERN, STATED, Asker, call, door, opened, request
+from tests.doors.envoy.asker import MODERN, STATED, TABLE, Asker, Told, call, door, opened, request
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 OTHER = f"00-{'c' * 32}-{'d' * 16}-01"
@@ -72,6 +75,40 @@ def test_an_approved_call_is_sent_on_once(server: RunningServer, desk_door: str)
 
     assert [False, True, False] == [one.allowed for one in (other, first, again)]
     assert [call("pay", {"amount": 1})] == asker.ran
+
+
+@pytest.mark.parametrize("as_service", [False, True])
+@pytest.mark.parametrize(
+    ("numbers", "allowed"),
+    [
+        ([("7", 5), ("7", 5), ("8", 5)], [True, True, False]),
+        ([("7", 5), ("7", 6)], [True, False]),
+        ([("7", 0), ("7", 0)], [True, False]),
+        ([("", 5), ("", 5)], [True, False]),
+        ([("x", 5), ("x", 5)], [True, False]),
+    ],
+)
+def test_a_question_that_is_repeated_is_one_call(
+    server: RunningServer, numbers: list[tuple[str, int]], allowed: list[bool], tmp_path: Path, *, as_service: bool
+) -> None:
+    """By what Envoy draws for each request: an approval is used once for it, and for any other not again."""
+    session, handle = opened(server)
+    (file := tmp_path / "tables.yaml").write_text(TABLE, encoding="utf-8")
+    drawn = str(secrets.randbelow(1_000_000))
+    approver, route = server.client("approver"), {"table" if as_service else "server": "desk"}
+    with door(server, handle, tables=read_tables(file), route=route) as asker:
+
+        def ask(number: str, began: int) -> Told:
+            path, body = ("/pay/1", b"") if as_service else ("/mcp", call("pay", {"amount": 1}))
+            return asker.http("POST", path, body, number=number and number + drawn, began=began)
+
+        ask("", 0)
+        (waiting,) = approver.list_access_requests(session_id=session)
+        shown = approver.get_access_request(waiting.access_request_id)
+        approver.approve_call(waiting.access_request_id, request_digest=shown.request_digest)
+        told = [ask(*one) for one in numbers]
+
+    assert allowed == [one.allowed for one in told]
 
 
 @pytest.mark.parametrize("name", ["people", "access", "big"])

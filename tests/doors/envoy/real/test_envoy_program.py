@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import grpc
 import httpx2
 import pytest
 from mcp import Client
@@ -17,6 +20,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server.transport_security import TransportSecuritySettings
 
 from pdp.calltokens.claims import HEADER, Presenter
+from pdp.doors.grpcport import Method
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.testing.otlp import OTLPReceiver
 from tests.doors.desk import files
@@ -396,3 +400,44 @@ def test_a_call_has_its_token_and_no_other(tmp_path: Path) -> None:
         assert refusal_of(server_verifier(server), called.headers[HEADER], **made) is None
         assert HEADER not in listed.headers
     backend.close()
+
+
+def test_a_question_that_envoy_repeats_is_one_call(server: RunningServer, tmp_path: Path) -> None:
+    """Its first answer is lost, after an approval was used: the second one lets the same request run, and no other."""
+    session, handle = opened(server)
+    approver, backend, lost = server.client("approver"), Backend(), list[bytes]()
+    sent = {"x-pdp-session": handle, "content-type": "application/json", "x-request-id": "7"}
+    answered = Method.answered
+
+    async def losing_one(method: Method, wire: bytes, context: Any) -> bytes:
+        answer = await answered(method, wire, context)
+        if approved and not lost:
+            lost.append(answer)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+        return answer
+
+    approved = False
+    asked = "grpc_service:\n"
+    repeats = {asked: f"{asked}{' ' * 24}retry_policy: {{retry_on: unavailable, num_retries: 1}}\n"}
+    with (
+        patch.object(Method, "answered", losing_one),
+        door(server) as asker,
+        running_envoy(
+            tmp_path,
+            door=int(asker.address.rpartition(":")[2]),
+            backend=backend.port,
+            changes={**MCP, **repeats},
+        ) as envoy,
+    ):
+        envoy.send("POST", "/mcp", call("pay", {"amount": 1}), sent)
+        (waiting,) = approver.list_access_requests(session_id=session)
+        shown = approver.get_access_request(waiting.access_request_id)
+        approver.approve_call(waiting.access_request_id, request_digest=shown.request_digest)
+        approved = True
+        first, again = (envoy.send("POST", "/mcp", call("pay", {"amount": 1}), sent) for _ in range(2))
+    backend.close()
+
+    assert 1 == len(lost)
+    assert "ran" == first.shown
+    assert "a person must approve" in again.shown
+    assert 1 == len(backend.got)
