@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
@@ -33,6 +34,14 @@ if TYPE_CHECKING:  # A session imports its guard from this module, so a real imp
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# How long what was interrupted may take to be undone.
+_UNDO_SECONDS: Final = 5.0
+# How often the main thread looks whether it is interrupted: on Windows, what waits for a lock does not learn of it.
+_LOOK_SECONDS: Final = 0.2
+
+# What leaves a channel unfit for use: Ctrl+C can leave a lock of gRPC held for ever.
+INTERRUPTED: Final[tuple[type[BaseException], ...]] = (KeyboardInterrupt,)
 
 sleep = time.sleep
 Lock = threading.Lock
@@ -59,9 +68,56 @@ def completed(work: Callable[[], object]) -> None:
     work()
 
 
-def undone_if_cancelled(work: Callable[[], R], _: Callable[[R], object]) -> R:
-    """Return what `work` returns: no other thread cancels it."""
-    return work()
+def undone_if_cancelled(work: Callable[[], R], undo: Callable[[R], object]) -> R:
+    """Return what `work` returns. If Ctrl+C interrupts this thread meanwhile, undo it first, within a few seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()  # only the main thread is interrupted
+    # INVARIANT: `work` is done on another thread: an interrupt would lose its result.
+    results: list[R] = []
+    errors: list[BaseException] = []
+    over = threading.Lock()
+    over.acquire()
+
+    def working() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+        over.release()
+
+    def undoing() -> None:
+        worker.join()
+        with suppress(Exception):  # what fails was not done, or ends by its own time
+            undo(results[0])
+
+    worker = _aside(working)
+    try:
+        worker.start()
+        while not over.acquire(timeout=_LOOK_SECONDS):
+            pass
+        if errors:
+            raise errors[0]
+        return results[0]
+    except Exception:
+        raise
+    except BaseException:
+        last = _aside(undoing)
+        last.start()
+        last.join(_UNDO_SECONDS)
+        raise
+
+
+def abandon(channel: Any, *, after: float) -> None:  # noqa: ANN401 - gRPC has no types
+    """Close a channel after some seconds, when the calls of other threads have ended. If that hangs, nothing else does.
+
+    INVARIANT: the thread holds the channel: gRPC closes one that is deleted, and that would hang too.
+    """
+
+    def close() -> None:
+        time.sleep(after)
+        channel.close()
+
+    _aside(close).start()
 
 
 def turn() -> None:
@@ -200,16 +256,18 @@ class Signal:
     """What one thread waits for, and others set. Setting it while no thread waits is not lost."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        # Not an `Event`: Ctrl+C while it waits could leave its lock held, and then whoever sets it waits for ever.
+        self._unset = threading.Lock()
+        self._unset.acquire()
 
     def set(self) -> None:
         """Wake the thread that waits."""
-        self._event.set()
+        with suppress(RuntimeError):  # it is set already
+            self._unset.release()
 
     def wait(self, seconds: float) -> None:
         """Return when it is set, or after some seconds."""
-        self._event.wait(seconds)
-        self._event.clear()
+        self._unset.acquire(timeout=max(0.0, seconds))
 
 
 class Background:
@@ -312,6 +370,10 @@ def guard(
         return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
 
     return decorate
+
+
+def _aside(work: Callable[[], None]) -> threading.Thread:
+    return threading.Thread(target=copy_context().run, args=(work,), name="pdp-interrupted", daemon=True)
 
 
 def _tell(done: Callable[[Any, BaseException | None], None], call: Any) -> None:  # noqa: ANN401 - gRPC has no types

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import anyio
 import grpc
@@ -21,6 +27,7 @@ from pdp.client import (
     ToolCallDenied,
     UnavailableError,
     tasks,
+    threads,
 )
 from pdp.v1 import decision_pb2, session_pb2
 from pdp.v1.decision_pb2 import Decision
@@ -30,6 +37,7 @@ from tests.machinery.servers.running import PATIENCE
 if TYPE_CHECKING:
     from tests.machinery.servers.scripted import ScriptedServer
 
+CONDITION = threading.Condition
 WANTED: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "fix", "tools": ["files/*"]}
 
 
@@ -86,6 +94,16 @@ def _hold_async(address: str, life: Life, body: Callable[[Any], Any], **options:
 Hold = Callable[..., Any]
 both = pytest.mark.parametrize("hold", [_hold, _hold_async], ids=["sync", "async"])
 REQUESTED, ACTIVE = session_pb2.SESSION_STATE_REQUESTED, session_pb2.SESSION_STATE_ACTIVE
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Take Ctrl+C as a program does, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _methods(server: ScriptedServer) -> list[str]:
@@ -298,6 +316,43 @@ def test_a_request_of_a_task_that_is_cancelled_is_withdrawn(
     assert server.sent("EndSession")[0].session_handle == "pdps_secret"
 
 
+def test_a_request_of_a_thread_that_is_interrupted_is_withdrawn(server: ScriptedServer, address: str) -> None:
+    """After Ctrl+C, too."""
+    Life(server)
+    answer = server.scripts["RequestSession"]
+
+    def interrupt(request: Any, context: Any) -> Any:
+        _thread.interrupt_main()
+        return answer(request, context)
+
+    server.scripts["RequestSession"] = interrupt
+    with Client(address) as client, interruptible(), pytest.raises(KeyboardInterrupt):
+        client.request_session(**WANTED)
+
+    assert _methods(server) == ["RequestSession", "EndSession"]
+    assert server.sent("EndSession")[0].session_handle == "pdps_secret"
+
+
+def test_a_request_without_an_answer_holds_up_no_interrupt(
+    server: ScriptedServer, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Withdrawing is bounded in time."""
+    monkeypatch.setattr(threads, "_UNDO_SECONDS", 0.1)
+
+    def hang(*_: Any) -> session_pb2.RequestSessionResponse:
+        _thread.interrupt_main()
+        server.released.wait(PATIENCE)
+        return session_pb2.RequestSessionResponse()
+
+    server.scripts["RequestSession"] = hang
+    start = time.monotonic()
+    with Client(address) as client, interruptible(), pytest.raises(KeyboardInterrupt):
+        client.request_session(**WANTED)
+
+    assert time.monotonic() - start < PATIENCE / 2
+    assert "EndSession" not in _methods(server)
+
+
 def test_a_request_without_an_answer_holds_up_no_cancelling(
     server: ScriptedServer, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +378,50 @@ def test_a_request_without_an_answer_holds_up_no_cancelling(
     asyncio.run(run())
 
     assert _methods(server) == ["RequestSession"]
+
+
+@pytest.mark.parametrize("interrupted", ["Authorize", "GetSession"])
+def test_what_an_interrupt_breaks_in_grpc_holds_up_nothing_later(
+    server: ScriptedServer, address: str, interrupted: str
+) -> None:
+    """It can leave the lock of a channel held for ever: the session is ended, and the client used, over another one."""
+    Life(server)
+    locks: list[threading.Condition] = []
+
+    def kept(*args: Any) -> threading.Condition:
+        locks.append(CONDITION(*args))
+        return locks[-1]
+
+    with patch("threading.Condition", kept):
+        client = Client(address)
+
+    def interrupt(*_: Any) -> Any:
+        for lock in locks:
+            lock.acquire()
+        _thread.interrupt_main()
+        server.released.wait(PATIENCE)
+
+    answer, server.scripts[interrupted] = server.scripts[interrupted], interrupt
+
+    def hold() -> None:
+        with client.session(**WANTED) as session:
+            if interrupted == "Authorize":
+                session.authorize("files", "read")
+            else:
+                client.get_session("ses_1")
+
+    def go_on() -> bool:
+        hold_anew = client.attach("pdps_secret").authorize("files", "read")
+        client.close()
+        return hold_anew.allowed
+
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        hold()
+    server.scripts[interrupted] = answer
+    later = ThreadPoolExecutor(1).submit(go_on)
+
+    assert later.result(PATIENCE)
+    assert "EndSession" in _methods(server)
 
 
 def test_a_scope_that_is_cancelled_does_not_keep_the_event_loop_busy(server: ScriptedServer, address: str) -> None:

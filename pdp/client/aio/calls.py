@@ -54,18 +54,24 @@ class AsyncCalls:
         self._home = tasks.Home()
         # Of the latest answer to a change.
         self.revision = ""
-        self._channel = connection.open(grpc.aio)
-        self._batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
-        authorize = tasks.closable(AUTHORIZE.unary(self._channel))
-        self._together = AsyncTogether(
-            authorize, self._batch_authorize, clock=clock, off=not asks_together(ask_together)
-        )
-        self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
+        self._off = not asks_together(ask_together)
+        self._connect()
 
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
         await self._channel.close()
+
+    def _connect(self) -> None:
+        self._channel = self._connection.open(grpc.aio)
+        self._batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
+        authorize = tasks.closable(AUTHORIZE.unary(self._channel))
+        self._together = AsyncTogether(authorize, self._batch_authorize, clock=self._clock, off=self._off)
+        self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
+
+    def _connect_anew(self) -> None:
+        tasks.abandon(self._channel, after=self._management_timeout)
+        self._connect()
 
     async def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
         """Ask about one call, together with others that are asked about now; retry where that helps."""
@@ -88,6 +94,9 @@ class AsyncCalls:
             try:
                 # The same request with the same id: the server answers it once, even if it arrives twice.
                 return await ask(deadline)
+            except tasks.INTERRUPTED:
+                self._connect_anew()
+                raise
             except grpc.RpcError as error:
                 pause = retry_pause(error, deadline - self._clock(), retries=retries)
                 if pause is None:
@@ -162,6 +171,9 @@ class AsyncCalls:
             try:
                 reply: Reply = await ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
+            except tasks.INTERRUPTED:
+                self._connect_anew()
+                raise
             except grpc.RpcError as error:
                 pause = repeat_pause(
                     error,

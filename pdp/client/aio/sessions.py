@@ -36,7 +36,8 @@ class AsyncSessionCalls:
         """Ask for a session; the reply has its secret handle, shown only here.
 
         `duration` is seconds. `terms` are those that the bundle declares; write them as bytes to keep the digits of a
-        decimal. A task that is cancelled meanwhile withdraws the request: a person could approve what nobody holds.
+        decimal. What is cancelled or interrupted meanwhile withdraws the request: a person could approve what nobody
+        holds.
         """
         operation = operations.request_session(
             user=user,

@@ -56,16 +56,24 @@ class Calls:
         self._home = threads.Home()
         # Of the latest answer to a change.
         self.revision = ""
-        self._channel = connection.open(grpc)
-        self._batch_authorize = threads.closable(BATCH_AUTHORIZE.unary(self._channel))
-        authorize = threads.closable(AUTHORIZE.unary(self._channel))
-        self._together = Together(authorize, self._batch_authorize, clock=clock, off=not asks_together(ask_together))
-        self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
+        self._off = not asks_together(ask_together)
+        self._connect()
 
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
         self._channel.close()
+
+    def _connect(self) -> None:
+        self._channel = self._connection.open(grpc)
+        self._batch_authorize = threads.closable(BATCH_AUTHORIZE.unary(self._channel))
+        authorize = threads.closable(AUTHORIZE.unary(self._channel))
+        self._together = Together(authorize, self._batch_authorize, clock=self._clock, off=self._off)
+        self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
+
+    def _connect_anew(self) -> None:
+        threads.abandon(self._channel, after=self._management_timeout)
+        self._connect()
 
     def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
         """Ask about one call, together with others that are asked about now; retry where that helps."""
@@ -88,6 +96,9 @@ class Calls:
             try:
                 # The same request with the same id: the server answers it once, even if it arrives twice.
                 return ask(deadline)
+            except threads.INTERRUPTED:
+                self._connect_anew()
+                raise
             except grpc.RpcError as error:
                 pause = retry_pause(error, deadline - self._clock(), retries=retries)
                 if pause is None:
@@ -162,6 +173,9 @@ class Calls:
             try:
                 reply: Reply = ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
+            except threads.INTERRUPTED:
+                self._connect_anew()
+                raise
             except grpc.RpcError as error:
                 pause = repeat_pause(
                     error,
