@@ -17,6 +17,9 @@ EXAMPLE_SERVER = "notes"
 # A link to `policies/` in a checkout, and a folder in a package.
 _EXAMPLE = Path(__file__).parent.parent / "example"
 
+# Where the list of files in the bundle's README says what each is for.
+_COLUMN = len("schema.cedarschema    ")
+
 _CALLS = {"read_only": "read", "mutating": "change", "destructive": "destroy"}
 
 
@@ -55,7 +58,7 @@ def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str,
     if not tools:
         raise BundleError((Problem("", 0, f"the server `{server}` has no tools"),))
     risks: set[str] = {tool.risk for tool in tools}
-    words = {"server": server, "stem": stem, "changing": _changing(risks)}
+    words = {"server": server, "stem": stem, "file": f"{stem}.cedar".ljust(_COLUMN), "changing": _changing(risks)}
     texts = {
         "README.md": _filled(["README.md"], words),
         "bundle.yaml": _filled(["bundle.yaml"], words),

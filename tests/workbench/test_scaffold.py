@@ -130,6 +130,8 @@ def test_command_writes_what_check_and_test_accept(
     assert (0, 0, 0) == (made.exit_code, checked.exit_code, passed.exit_code)
     assert "pdp test mine" in made.output
     assert 1 == len(checked.output.splitlines())
+    listed = re.findall(r"^(\S+ +)\S", Path("mine/README.md").read_text("utf-8").split("```")[1], re.MULTILINE)
+    assert {len("schema.cedarschema     ")} == {len(column) for column in listed}
 
 
 def test_the_samples_of_the_manifest_load() -> None:
