@@ -367,11 +367,19 @@ def test_people_read_tables(ask: Run, case: Case) -> None:
         assert expected in text, command
 
 
-def test_a_plan_of_nothing_says_so(ask: Run) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("revoke-plan", "no live session matches\n"),
+        ("executed-by", "no call matches\n"),
+        ("touched", "no call matches\n"),
+    ],
+)
+def test_an_answer_that_is_nothing_says_so(ask: Run, command: str, said: str) -> None:
     """An empty table alone could be an error."""
-    done = ask("audit", "revoke-plan", "user:nobody")
+    done = ask("audit", command, "user:nobody")
 
-    assert (0, "no live session matches\n") == (done.exit_code, done.stderr)
+    assert (0, said) == (done.exit_code, done.stderr)
 
 
 def test_a_folder_that_cannot_be_written_is_still_read(ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

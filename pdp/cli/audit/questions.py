@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -192,6 +192,7 @@ def executed_by(
         print_json([one.record() for one in found])
     else:
         print_entries(found, with_who=True)
+        _say_none(found)
     _say_more(more=more)
 
 
@@ -223,6 +224,7 @@ def touched(
         print_json(touched_object(found))
     else:
         print_touched(found)
+        _say_none(found)
 
 
 def _field(record: Mapping[str, Any], name: str) -> object:
@@ -230,6 +232,12 @@ def _field(record: Mapping[str, Any], name: str) -> object:
     if name == "tool":
         return f"{record.get('server')}/{record.get('tool')}"
     return resource_of(record) if name == "resource" else record.get(name)
+
+
+def _say_none(found: Sequence[object]) -> None:
+    if not found:
+        # An answer, and not a failure: the exit code stays 0.
+        click.echo("no call matches", err=True)
 
 
 def _say_more(*, more: bool) -> None:
