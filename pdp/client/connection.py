@@ -218,8 +218,8 @@ def _local_credentials(address: str, roots: Path) -> grpc.ChannelCredentials:
 
 def _elsewhere(address: str) -> ConfigurationError:
     return ConfigurationError(
-        f"address `{address}` is not a loopback `host:port` or `unix:` address: "
-        "plain text must not leave this machine; use TLS (`tls=`, `--tls-roots`)"
+        f"address `{address}` is not a loopback `host:port` or `unix:` address: a server elsewhere is known by root "
+        "certificates (`tls=`, `--tls-roots`), and plain text must not leave this machine"
     )
 
 

@@ -20,7 +20,7 @@ from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.foundation.rightofway import RightOfWay
 from pdp.identity.authentication import Authenticator, Metadata, Peer
-from pdp.model import Caller
+from pdp.model import Caller, Role
 from pdp.observer import Observer
 from pdp.serving import uploads
 from pdp.serving.answering import PartByPart, answer_of
@@ -354,7 +354,8 @@ class _Call:
 
 def _require_role(rpc: RPC, caller: Caller) -> None:
     if rpc.roles != PUBLIC and caller.roles.isdisjoint(rpc.roles):
-        raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
+        roles = " or ".join(f"`{role.value}`" for role in Role if role in rpc.roles)
+        raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`: that takes the role {roles}")
 
 
 def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - the RPC's message, or the messages of an upload

@@ -146,6 +146,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_going_back_to_an_earlier_version(ask: Run, server: Server) -> None:
     """The listing shows who did what and why; the first digits of a version are enough to go back."""
     first = json.loads(ask("bundle", "list", "--json").stdout)[0]["version"]
+    unchanged = ask("bundle", "reload")
     write_bundle(server.folder / "policies", policies={**POLICIES, "more": "// a comment makes a version\n"})
     reloaded = ask("bundle", "reload")
 
@@ -156,7 +157,8 @@ def test_going_back_to_an_earlier_version(ask: Run, server: Server) -> None:
 
     assert reloaded.stdout.startswith("now active: bundle `test`, sha256:")
     assert f"now active: bundle `test`, {first}\n" == back.stdout
-    assert f"already active: bundle `test`, {first}\n" == again.stdout
+    assert f"already active: bundle `test`, {first}\n" == unchanged.stdout
+    assert f"already active, and chosen: bundle `test`, {first}\n" == again.stdout
     assert [(True, "author", True), (False, "author", False)] == [
         (one["active"], one["activated_by"], one["chosen"]) for one in listed
     ]

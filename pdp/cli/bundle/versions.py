@@ -110,7 +110,9 @@ def _say_active(done: ActivateBundleResponse | ReloadBundleResponse, *, as_json:
         more = {"servers_lacking": list(done.servers_lacking), **fenced.plain()}
         print_json({**_plain(done.bundle, unfit=done.sessions_unfit, changed=done.changed), **more})
         return
-    _say(done.bundle, "now active" if done.changed else "already active", unfit=done.sessions_unfit)
+    # Even of the running version, a choice changes what the server may activate by itself.
+    same = "already active, and chosen" if done.bundle.chosen else "already active"
+    _say(done.bundle, "now active" if done.changed else same, unfit=done.sessions_unfit)
     for one in done.servers_lacking:
         click.echo(visible(f"warning: a server answers nothing until it has loaded it: {one}"), err=True)
     fenced.tell()
