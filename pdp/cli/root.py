@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "approvals": CommandEntry("pdp.cli.sessions.approvals", "List and answer calls that wait for a person."),
     "console": CommandEntry(
         "pdp.cli.operate.console",
-        "Approve, watch and revoke in the browser, as the person who you are.",
+        "Approve, watch and revoke in the browser, under your own name.",
     ),
     "login": CommandEntry(
         "pdp.cli.operate.login", "Log in at the provider, as in the console, for the commands that follow."
@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
         "pdp.cli.sessions.calltokens", "Show and withdraw the keys that sign call tokens, and check a token."
     ),
     "mcp": CommandEntry("pdp.cli.doors.mcp", "Run an MCP server, and ask before every call of its tools."),
-    "door": CommandEntry("pdp.cli.doors.group", "Serve what asks the server in other words, such as AuthZEN."),
+    "door": CommandEntry("pdp.cli.doors.group", "Answer gateways that ask by other protocols, such as AuthZEN."),
     "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
     "new": CommandEntry("pdp.cli.author.new", "Create a policy folder."),
     "test": CommandEntry("pdp.cli.author.test", "Run the tests of a policy folder."),
@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "audit": CommandEntry("pdp.cli.audit.group", "Query the record of decisions, and verify that it is intact."),
     "signals": CommandEntry(
         "pdp.cli.signals.group",
-        "Take signals of others that authority must end, such as a closed account, and revoke what they name.",
+        "Take signals that authority must end, such as of a closed account, and revoke what they name.",
     ),
     "top": CommandEntry("pdp.cli.operate.top", "Watch decisions as they are made."),
     "telemetry": CommandEntry(

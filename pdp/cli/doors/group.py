@@ -12,7 +12,7 @@ from pdp.cli.groups import Group
 
 @click.group(cls=Group)
 def door() -> None:
-    """Serve what asks the server in other words, such as AuthZEN."""
+    """Answer gateways that ask by other protocols, such as AuthZEN."""
 
 
 door.add_command(agentgateway)

@@ -87,7 +87,7 @@ def console(
     opens: bool,
     port: int,
 ) -> int:
-    """Approve, watch and revoke in the browser, as the person who you are.
+    """Approve, watch and revoke in the browser, under your own name.
 
     Without --listen it is for you alone: it listens on this machine, under a name that nobody can guess, and the link
     is in a file that only you can read, and works once, within a minute. With --listen people log in at a provider.

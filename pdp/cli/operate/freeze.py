@@ -38,7 +38,7 @@ def freeze() -> None:
 @freeze.command("set", epilog='Example:  pdp freeze set --tenant default --reason "the agents act strangely"')
 @click.option("--tenant", default="", help="Freeze this tenant, your own.")
 @click.option("--all-tenants", is_flag=True, help="Freeze all tenants, as an operator.")
-@click.option("--reason", default="", help="The reason, for the record and the list. Required, but with --preview.")
+@click.option("--reason", default="", help="The reason, for the record and the list. Required, except with --preview.")
 @click.option("--preview", is_flag=True, help="Freeze nothing; say how many live sessions would be stopped.")
 @connection_options(Role.APPROVER)
 @json_option

@@ -83,7 +83,7 @@ def show(*, client: Client, request_id: str, as_json: bool) -> None:
     metavar="N",
     type=click.IntRange(min=1),
     default=1,
-    help="Approve so many calls like this one within ten minutes, if the policies allow that.",
+    help="Approve this many calls like it within ten minutes, if the policies allow that.",
 )
 @click.option("--yes", is_flag=True, help="Approve without asking.")
 @click.option("--request-digest", metavar="DIGEST", help="Approve only the request that was shown with this digest.")

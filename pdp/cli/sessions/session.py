@@ -267,7 +267,7 @@ def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> No
 @click.option("--agent", default="", help="Revoke all sessions of this agent.")
 @click.option("--tenant", default="", help="Revoke all sessions of this tenant.")
 @click.option("--of-tenant", default="", help="The tenant of the session, user or agent. [the caller's, if it is one]")
-@click.option("--reason", default="", help="The reason, for the record. Required, but with --preview.")
+@click.option("--reason", default="", help="The reason, for the record. Required, except with --preview.")
 @click.option("--preview", is_flag=True, help="Revoke nothing; say which sessions would be revoked.")
 @json_option
 @with_client(Role.APPROVER)

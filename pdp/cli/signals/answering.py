@@ -35,7 +35,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
 @settings_option
 @json_option
 def list_(*, file: str, held: bool, as_json: bool) -> None:
-    """List the signals that came, the oldest first, with whom they still name and what was done.
+    """List the signals that came, oldest first: whom they still name, and what was done.
 
     Reads the file of signals; the receiver may run meanwhile. At most 10,000 signals are listed.
     """
@@ -54,9 +54,9 @@ def list_(*, file: str, held: bool, as_json: bool) -> None:
 @settings_option
 @json_option
 def apply(*, file: str, signal_ids: tuple[str, ...], yes: bool, as_json: bool) -> None:
-    """Have signals carried out that are held, without the bounds of their transmitters.
+    """Have held signals carried out, without the bounds of their transmitters.
 
-    The receiver does it: within some seconds, or when it starts. It is recorded who said so.
+    The receiver does it within some seconds, or when it starts. The record says on whose word.
     """
     require_quiet(as_json=as_json, yes=yes)
     with _store(file) as store:
@@ -75,7 +75,7 @@ def apply(*, file: str, signal_ids: tuple[str, ...], yes: bool, as_json: bool) -
 @settings_option
 @json_option
 def dismiss(*, file: str, signal_ids: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> None:
-    """Say that signals are not carried out that are held. What was revoked already stays revoked."""
+    """Dismiss held signals: they are not carried out. What was revoked already stays revoked."""
     require_quiet(as_json=as_json, yes=yes)
     with _store(file) as store:
         found = [_held(store, one, "dismissed") for one in signal_ids]

@@ -13,7 +13,7 @@ from pdp.cli.signals.serve import serve
 
 @click.group(cls=Group)
 def signals() -> None:
-    """Take signals of others that authority must end, such as a closed account, and revoke what they name."""
+    """Take signals that authority must end, such as of a closed account, and revoke what they name."""
 
 
 for _command in (serve, list_, apply, dismiss, fingerprint, doctor):
