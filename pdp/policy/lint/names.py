@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
 from pdp.errors import Problem
@@ -32,6 +32,8 @@ _OVERLAY: Mapping[str, tuple[str, str]] = {
 _NEAR = 0.8
 # Shorter names that differ in one letter are intended.
 _SHORTEST = 6
+# All spellings that are one error away take the square of the length.
+_LONGEST = 256
 # Scripts with letters that look alike.
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "FULLWIDTH", "MATHEMATICAL"})
 
@@ -39,13 +41,13 @@ _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTI
 def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
     """Find unknown users, agents, groups and servers, and grants that look like another one."""
     named = [(policy, policy.uids) for policy in bundle.policies]
-    grants = Counter(name for _, uids in named for kind, name in uids if kind == "Grant")
+    grants = _Grants(name for _, uids in named for kind, name in uids if kind == "Grant")
     for policy, uids in named:
         for kind, name in uids:
             if kind in bundle.known and name not in bundle.known[kind]:
                 place = "no catalogue has this name" if kind == "Server" else f"it is not in `{FILE}`"
                 yield policy, _unknown(policy, (kind, name), place, nearest(name, bundle.known[kind]))
-            elif kind == "Grant" and (near := _commoner(name, grants) or _slip(name, grants)):
+            elif kind == "Grant" and (near := grants.meant(name)):
                 yield policy, _unknown(policy, (kind, name), f"it looks like a misspelling of `{near}`", near)
 
 
@@ -186,34 +188,52 @@ def _unknown(policy: LintPolicy, uid: Uid, why: str, near: str) -> Finding:
     )
 
 
-def _commoner(name: str, grants: Counter[str]) -> str:
-    """Return a grant with almost the same name that is used more often."""
-    others = [one for one in grants if one != name and grants[one] > grants[name] == 1]
-    return nearest(name, others, alike=_NEAR)
+class _Grants:
+    """The grants that policies name. Each look-up takes as long as the name: a bundle can name thousands."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._counts = Counter(names)
+        self._common = [name for name, count in self._counts.items() if count > 1]
+        self._by_shorter: dict[str, list[str]] = defaultdict(list)
+        for name in self._counts:
+            for shorter in _one_letter_less(name):
+                self._by_shorter[shorter].append(name)
+
+    def meant(self, name: str) -> str:
+        """Return the grant of which this one looks like a misspelling; empty when there is none."""
+        return self._commoner(name) or self._slip(name)
+
+    def _commoner(self, name: str) -> str:
+        """Return a grant with almost the same name that is used more often."""
+        return nearest(name, self._common, alike=_NEAR) if self._counts[name] == 1 else ""
+
+    def _slip(self, name: str) -> str:
+        """Return another grant that differs by one typing error: the longer one, or the earlier by name.
+
+        An error is a letter left out or typed twice, or two letters swapped; a different letter or digit may be
+        intended.
+        """
+        if len(name) < _SHORTEST:
+            return ""
+        alike = {*self._by_shorter.get(name, ()), *_one_letter_less(name), *_two_letters_swapped(name)}
+        others = (one for one in alike if one in self._counts and self._rank(one) > self._rank(name))
+        return min(others, default="")
+
+    def _rank(self, name: str) -> tuple[int, int, str]:
+        return self._counts[name], len(name), name
 
 
-def _slip(name: str, grants: Counter[str]) -> str:
-    """Return another grant that differs by one typing error: the longer one, or the earlier by name.
-
-    An error is a letter left out or typed twice, or two letters swapped; a different letter or digit may be intended.
-    """
-    rank = (grants[name], len(name), name)
-    others = (one for one in sorted(grants) if (grants[one], len(one), one) > rank)
-    return next((one for one in others if len(name) >= _SHORTEST and _one_slip(one, name)), "")
+def _one_letter_less(name: str) -> set[str]:
+    if len(name) > _LONGEST:
+        return set()
+    return {name[:at] + name[at + 1 :] for at, letter in enumerate(name) if letter.isalpha()}
 
 
-def _one_slip(first: str, second: str) -> bool:
-    longer, shorter = sorted((first, second), key=len, reverse=True)
-    if len(longer) == len(shorter) + 1:
-        return any(longer[:at] + longer[at + 1 :] == shorter and longer[at].isalpha() for at in range(len(longer)))
-    swapped = [at for at, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other]
-    return (
-        len(longer) == len(shorter)
-        and len(swapped) == 2  # noqa: PLR2004 - two letters
-        and all(after - before == 1 for before, after in pairwise(swapped))
-        and longer[swapped[0]] == shorter[swapped[1]]
-        and longer[swapped[1]] == shorter[swapped[0]]
-    )
+def _two_letters_swapped(name: str) -> set[str]:
+    if len(name) > _LONGEST:
+        return set()
+    pairs = enumerate(pairwise(name))
+    return {name[:at] + second + first + name[at + 2 :] for at, (first, second) in pairs if first != second}
 
 
 def _hidden(record: RecordType) -> Iterator[str]:
