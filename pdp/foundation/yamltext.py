@@ -65,7 +65,10 @@ def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> S
         return _Reader(file, events, times_as_text=times_as_text).section()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise BundleError((Problem(file, line, f"not YAML: {error.problem}"),)) from None
+        # A bracket or quotation mark that is not closed is noticed far below it.
+        began = error.context_mark.line + 1 if error.context_mark else line
+        since = f", {error.context} that begins in line {began}" if began < line else ""
+        raise BundleError((Problem(file, line, f"not YAML: {error.problem}{since}"),)) from None
     except yaml.reader.ReaderError as error:
         line = 1 + content.count(b"\n", 0, error.position)
         raise BundleError((Problem(file, line, f"not YAML: {error.reason}"),)) from None

@@ -36,6 +36,10 @@ def test_times_are_text_where_that_is_asked_for() -> None:
     [
         (b"a: 1\nb: \xff", "f:2: not UTF-8"),
         (b"a: 1\nb: [1,\n", "f:3: not YAML: did not find expected node content"),
+        (
+            b'a: 1\nb: "c\nd: 1\n',
+            "f:4: not YAML: found unexpected end of stream, while scanning a quoted scalar that begins in line 2",
+        ),
         (b"a: 1\nb: c: d\n", "f:2: not YAML: mapping values are not allowed in this context"),
         ("# ä\na: \x1b[31m".encode(), "f:2: not YAML: control characters are not allowed"),
         (b"- 1\n", "f:1: must be a mapping"),
