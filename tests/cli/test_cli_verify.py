@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from pdp.broker.opening import opened_record
+from pdp.cli.audit.group import end_text
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.anchors import Anchors
 from pdp.record.keys import write_keys
 from pdp.record.segments import head_of, segment_of
+from pdp.record.verify import ChainReport
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import Server
 
@@ -134,6 +136,16 @@ def test_the_record_of_a_running_server(run: Run, server: Server) -> None:
 
     assert done.exit_code == 0, done.output
     assert "being written" in done.output
+
+
+@pytest.mark.parametrize(("unsigned", "expected"), [(0, "all signed at T"), (2, "2 unsigned since T")])
+def test_how_far_a_record_is_signed(unsigned: int, expected: str) -> None:
+    """Where everything is signed, nothing is said to be unsigned."""
+    chain = ChainReport(
+        chain="c", segments=1, records=9, seq=9, hash="h", unsigned=unsigned, signed_at="T", closed=False, live=True
+    )
+
+    assert f"being written, {expected}" == end_text(chain)
 
 
 def test_the_records_of_server_and_broker_together(run: Run, record: Path, tmp_path: Path) -> None:

@@ -173,18 +173,19 @@ def _print(report: Report, what: str) -> None:
     for chain in report.chains:
         click.echo(
             f"chain {chain.chain}: {counted(chain.records, 'record')} in {counted(chain.segments, 'segment')}, "
-            f"up to record {chain.seq}, {_end(chain)}, {chain.hash}"
+            f"up to record {chain.seq}, {end_text(chain)}, {chain.hash}"
         )
     verb = "is" if what == "record" else "are"
     click.echo(f"the {what} {verb} {'not ' if report.findings else ''}intact")
 
 
-def _end(chain: ChainReport) -> str:
+def end_text(chain: ChainReport) -> str:
+    """Say how a chain ends."""
     if chain.closed:
         return "closed"
-    return (
-        "being written, " if chain.live else ""
-    ) + f"{chain.unsigned} unsigned since {chain.signed_at or 'the start'}"
+    since = chain.signed_at or "the start"
+    signed = f"{chain.unsigned} unsigned since {since}" if chain.unsigned else f"all signed at {since}"
+    return f"being written, {signed}" if chain.live else signed
 
 
 def _as_json(report: Report) -> dict[str, object]:

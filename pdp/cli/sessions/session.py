@@ -251,7 +251,7 @@ def show(*, client: Client, session_id: str, as_json: bool) -> None:
 @json_option
 @with_client(Role.PEP)
 def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> None:
-    """End a session and all below it, by its secret handle."""
+    """End a session and all below it, by its secret handle, as the gateway that opened it."""
     fenced = Fenced()
     ended = client.end_session(read_handle(session_handle_file), on_fence=fenced.take)
     if as_json:
