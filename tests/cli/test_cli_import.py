@@ -208,6 +208,9 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-", "--policies", "policy"), answer("a"), "error: the policy folder `policy` does not exist"),
         (("files", "--command", ""), "", "error: --command is empty"),
         (("files", "--command", "no-such-program"), "", "error: cannot list the tools of `no-such-program`: no such"),
+        (("files", "--", "no-such-program"), "", "error: cannot list the tools of `no-such-program`: no such"),
+        (("files", "-", "--", "x"), "", ONE_SOURCE),
+        (("--", "x", "-y"), "", "error: pass the server's name in the catalogue"),
     ],
 )
 def test_what_cannot_be_imported_is_refused(run: Run, words: tuple[str, ...], text: str, expected: str) -> None:
@@ -237,6 +240,16 @@ def test_import_reads_all_pages(run: Run) -> None:
     pytest.importorskip("mcp")
 
     done = run("tools", "import", "paged", "--command", command(PAGED_SERVER))
+
+    assert 0 == done.exit_code, done.output
+    assert ["  + get_0", "  + get_1", "  + get_2"] == done.stdout.splitlines()[1:4]
+
+
+def test_what_follows_two_dashes_is_the_server(run: Run) -> None:
+    """Its words are taken as they are, as by `pdp mcp`."""
+    pytest.importorskip("mcp")
+
+    done = run("tools", "import", "paged", "--", sys.executable, "-c", PAGED_SERVER)
 
     assert 0 == done.exit_code, done.output
     assert ["  + get_0", "  + get_1", "  + get_2"] == done.stdout.splitlines()[1:4]

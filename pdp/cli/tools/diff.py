@@ -12,7 +12,7 @@ from pdp.app.embedded import compile_once
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
-from pdp.cli.tools.toollist import ToolListOptions, policies_option, read_tool_list, tool_list_options
+from pdp.cli.tools.toollist import AsksServer, ToolListOptions, policies_option, read_tool_list, tool_list_options
 from pdp.config.settings import Settings
 from pdp.foundation.printable import visible
 from pdp.model import Role
@@ -25,6 +25,7 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 @click.command(
     "diff",
+    cls=AsksServer,
     short_help="Compare a server's tools with the approved ones.",
     epilog='Example:  pdp tools diff git --command "python -m mcp_server_git" --sessions',
 )

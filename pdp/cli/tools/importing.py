@@ -11,7 +11,14 @@ import click
 
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, replace_file
-from pdp.cli.tools.toollist import ToolDefinitions, ToolListOptions, policies_option, read_tool_lists, tool_list_options
+from pdp.cli.tools.toollist import (
+    AsksServer,
+    ToolDefinitions,
+    ToolListOptions,
+    policies_option,
+    read_tool_lists,
+    tool_list_options,
+)
 from pdp.config.settings import Settings
 from pdp.errors import BundleError
 from pdp.foundation.printable import visible
@@ -32,6 +39,7 @@ class Change:
 
 @click.command(
     "import",
+    cls=AsksServer,
     short_help="Write the catalogue of a tool server.",
     epilog='Example:  pdp tools import git --command "python -m mcp_server_git"',
 )

@@ -43,6 +43,17 @@ class ToolListOptions:
     timeout: float = 0.0
 
 
+class AsksServer(click.Command):
+    """A command with `tool_list_options`: what follows `--` is the command of a server, as in `pdp mcp`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        if "--" in args:
+            at = args.index("--")
+            args = [*args[:at], "--command", shlex.join(args[at + 1 :])]
+        return super().parse_args(ctx, args)
+
+
 def tool_list_options(function: C) -> Callable[..., Any]:
     """Offer `[FILE|-]` and the options of a live server, and pass them as `tool_list`.
 
@@ -67,7 +78,9 @@ def tool_list_options(function: C) -> Callable[..., Any]:
             "--upstream-tls-roots", metavar="FILE", help="Trust these root certificates at the URL. [the system's]"
         ),
         click.option("--upstream", metavar="URL", help="Ask the MCP server at this URL: https, or http on loopback."),
-        click.option("--command", metavar="COMMAND", help="Start this MCP server and ask it."),
+        click.option(
+            "--command", metavar="COMMAND", help="Start this MCP server and ask it; or `-- COMMAND`, at the end."
+        ),
         click.argument("source", metavar="[FILE|-]", required=False),
     ):
         decorated = parameter(decorated)
