@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from pdp.doors.grpcturns import Turns
 from pdp.doors.mcp.load import Load, OverloadedError
 from pdp.errors import CannotListenError, ConfigurationError, NotFoundError
 from pdp.foundation.loopback import host_and_port, is_loopback
@@ -27,8 +28,6 @@ _READ_BYTES: Final = 128 * 1024 * 1024
 _MESSAGE_SECONDS: Final = DEFAULT_LIMITS.message_seconds
 # What a question takes at most, for each of its bytes: itself, what is read of it, and the values in it.
 _COPIES: Final = 6
-# Those of one name read in this part of the turns.
-_PARTS: Final = 4
 _TOO_MUCH: Final = "too much is being answered; try again"
 _END_SECONDS: Final = 3.0
 # The rest is for the answer: one that comes too late is not shown to a model.
@@ -54,50 +53,42 @@ class Method:
         return bytes(answer.SerializeToString())
 
 
-class _Part:
-    """What all gateways with one name in their certificates take at most: it leaves room for others."""
-
-    def __init__(self, load: Load, turns: int) -> None:
-        self.load = load
-        self.turns = asyncio.Semaphore(turns)
-
-
 class _Reading:
     """Reads questions: a few at a time, of which each can take the memory of the largest.
 
-    gRPC keeps 64 KiB at most of one that nobody reads yet. What has been read is counted until it is answered.
+    gRPC keeps 64 KiB at most of one that nobody reads yet. What has been read is counted until it is answered. A
+    gateway is known by the names in its certificate, and on loopback by its connection. It leaves room for others.
     """
 
     def __init__(self, most_bytes: int) -> None:
-        self._most = max(1, _READ_BYTES // most_bytes)
-        self._turns = asyncio.Semaphore(self._most)
+        self._turns = Turns(max(1, _READ_BYTES // most_bytes))
         self._load = Load()
-        self._parts: WeakValueDictionary[frozenset[bytes], _Part] = WeakValueDictionary()
+        self._parts: WeakValueDictionary[frozenset[str], Load] = WeakValueDictionary()
 
     async def handled(self, method: Method, _: object, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Read one question and answer it."""
-        names = frozenset(context.peer_identities() or ())
-        if not names:
-            return await self._answered(method, context, _Part(self._load, 1))
-        part = self._parts.get(names) or _Part(self._load.part(), max(1, self._most // _PARTS))
-        self._parts[names] = part
-        try:
-            with part.load.request():
-                return await self._answered(method, context, part)
-        except OverloadedError:
+        names = context.peer_identities()
+        who = frozenset(name.decode("utf-8", "replace") for name in names) if names else frozenset({context.peer()})
+        part = self._parts.get(who) or self._load.part()
+        self._parts[who] = part
+        if part.open >= 2 * part.left and not self._turns.end_one_for(who):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MUCH)
-        raise AssertionError("`abort` raises")
-
-    async def _answered(self, method: Method, context: Any, part: _Part) -> bytes:  # noqa: ANN401 - gRPC has no types
+        part.count(1)
         try:
-            async with asyncio.timeout(_MESSAGE_SECONDS), part.turns, self._turns:
+            return await self._answered(method, context, who, part)
+        finally:
+            part.count(-1)
+
+    async def _answered(self, method: Method, context: Any, who: frozenset[str], part: Load) -> bytes:  # noqa: ANN401 - gRPC has no types
+        try:
+            async with asyncio.timeout(_MESSAGE_SECONDS) as limit, self._turns.turn(who, limit):
                 wire = await context.read()
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the message did not arrive in time")
         if not isinstance(wire, bytes):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "there is no message")
         try:
-            with part.load.share() as share:
+            with part.share() as share:
                 share.hold(_COPIES * len(wire))
                 return await method.answered(wire, context)
         except OverloadedError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from pdp.doors import grpcport
+from pdp.doors import grpcport, grpcturns
 from pdp.doors.grpcport import Method, serving
 from pdp.doors.mcp import load
 from pdp.doors.mcp.load import Load
@@ -147,6 +147,48 @@ def test_a_gateway_is_answered_beside_another_that_floods(tmp_path: Path) -> Non
         ended.set()
 
     assert [b""] * 3 == said
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_gateway_is_answered_beside_many_that_flood(tmp_path: Path, *, secure: bool) -> None:
+    """By the names in their certificates, or on loopback by their connections: none keeps out one that has less."""
+    authority = Authority()
+    files = authority.files(tmp_path)
+    ended = threading.Event()
+
+    def channel(address: str, name: str) -> grpc.Channel:
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        if not secure:
+            return grpc.insecure_channel(address, alone)
+        identity = authority.caller(f"spiffe://gateways/{name}")
+        named = f"localhost:{address.rpartition(':')[2]}"
+        return grpc.secure_channel(named, identity.credentials(authority.roots), alone)
+
+    def nothing() -> Iterator[bytes]:
+        ended.wait()
+        yield from ()
+
+    with (
+        patch.object(grpcport, "_MESSAGE_SECONDS", SECONDS),
+        patch.object(grpcturns, "_LEAST_SECONDS", 0.05),
+        patch.object(grpcport, "_READ_BYTES", 16 * MIB),
+        patch.object(grpcport, "_MOST_OPEN", 100),
+        patch.object(load, "MOST_OPEN", 44),
+        port(ServerCertificates(files).credentials() if secure else None) as address,
+        ExitStack() as opened,
+    ):
+        calls = []
+        for number in range(8):
+            other = opened.enter_context(channel(address, f"flooding-{number}"))
+            calls += [other.stream_unary(ASK).future(nothing()) for _ in range(10)]
+        wait_until(lambda: 80 - 44 <= sum(one.done() for one in calls))
+        own = opened.enter_context(channel(address, "honest"))
+        said = [bytes(own.unary_unary(ASK)(b"", timeout=SECONDS / 2)) for _ in range(5)]
+        for call in calls:
+            call.cancel()
+        ended.set()
+
+    assert [b""] * 5 == said
 
 
 @pytest.mark.parametrize("wires", [[b"\xff"], []])
