@@ -20,10 +20,10 @@ def step_findings(tables: StoreReport, *, there: int, begun: int) -> Iterator[Fi
     """Report what the next start of this program does to the tables."""
     has, knows = tables.schema_version, tables.known_schema
     if has < needed(STEPS):
-        found = f"the store has schema {has}; the next start upgrades it to {knows}, and servers of before are refused"
+        found = f"the store has schema {has}; the next start upgrades it to {knows}, and earlier servers are refused"
         yield warning(_CHECK, found, "back the database up, and stop all servers first")
     elif there < knows:
-        found = f"the store has schema {has}; the next start prepares it for {knows}, and servers of before go on"
+        found = f"the store has schema {has}; the next start prepares it for {knows}, and earlier servers go on"
         yield fine(_CHECK, found)
     elif there > knows:
         found = (

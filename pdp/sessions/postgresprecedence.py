@@ -6,7 +6,7 @@ and begins again after it. Where endings keep coming, each of its tries lets the
 the last one goes on to its end. An ending that would be refused meanwhile waits again.
 
 They meet at a lock of the database beside the one that orders all writes: an ending shares it, an activation has it
-alone. It is given in the order in which it was asked for, so that neither passes over the other. Programs of before do
+alone. It is given in the order in which it was asked for, so that neither passes over the other. Earlier programs do
 not take it: their endings wait as they did.
 """
 

@@ -1,4 +1,4 @@
-"""The steps that bring the tables of a store in PostgreSQL from one version to the next, beside servers of before.
+"""The steps that bring the tables of a store in PostgreSQL from one version to the next, beside earlier servers.
 
 Three numbers say how far a database is:
 
@@ -8,16 +8,16 @@ Three numbers say how far a database is:
 - `steps.begun`: up to which step servers use what the steps bring. It follows `schema_version` when no server that
   knows less can answer any more, from memory either.
 
-An additive step leaves `schema_version` as it is, so servers of before go on. When all servers that are there know it,
+An additive step leaves `schema_version` as it is, so earlier servers go on. When all servers that are there know it,
 one of them has it begin (`postgresbeginning.py`). That decides only who is refused: a server that was overlooked gives
-no wrong answer. Any other step begins at once, and servers of before answer no more.
+no wrong answer. Any other step begins at once, and earlier servers answer no more.
 
 To add an additive step:
 
 1. Append a `Step` to `STEPS`, and name its number in a constant. A released step is never edited. Its statements must
    also run where they have run before (`IF NOT EXISTS`), and hold no lock for long: they rewrite no table and build no
    index on one that grows.
-2. Programs of before go on reading and writing, and name each column. So nothing that they use is removed, renamed or
+2. Earlier programs go on reading and writing, and name each column. So nothing that they use is removed, renamed or
    constrained further, and a new column has a default that says what their rows mean.
 3. What such programs could violate because they do not know it is used only while `begun(…)` is not below the number;
    ask in the transaction that uses it, because a database can go back to an older state. Until then, write as before.
@@ -83,7 +83,7 @@ STEPS: Final[tuple[Step, ...]] = (
         );
         """
     ),
-    # Each server says what it knows. Those of before say nothing.
+    # Each server says what it knows. Earlier ones say nothing.
     Step(
         statements="ALTER TABLE bundle_servers ADD COLUMN IF NOT EXISTS knows BIGINT NOT NULL DEFAULT 12;",
         additive=True,
@@ -102,7 +102,7 @@ STEPS: Final[tuple[Step, ...]] = (
         additive=True,
         brings="`sessions.after_going_back: reassert`",
     ),
-    # What the record of each process is to say of its changes, until it has it on its disk. Programs of before keep
+    # What the record of each process is to say of its changes, until it has it on its disk. Earlier programs keep
     # nothing here.
     Step(
         statements="""

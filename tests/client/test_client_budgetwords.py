@@ -17,5 +17,5 @@ from pdp.v1.session_pb2 import Budget
     ],
 )
 def test_what_others_hold_is_told_from_what_is_spent(budget: Budget, expected: str) -> None:
-    """Where they hold something; a server of before says nothing of it."""
+    """Where they hold something; an earlier server says nothing of it."""
     assert expected == left_text(budget)

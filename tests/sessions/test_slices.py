@@ -59,7 +59,7 @@ class Database:
             raise LostError
 
     def used(self, budget: str = TOTAL) -> int:
-        """Return what is used up of a budget, as a server of before sees it."""
+        """Return what is used up of a budget, as an earlier server sees it."""
         return int(self.connection.execute("SELECT used FROM budgets WHERE budget = ?", (budget,)).get or 0)
 
     def kept(self) -> bytes:

@@ -13,12 +13,12 @@ from pdp.v1 import session_pb2
 from tests.machinery.servers.notes import READ
 from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 
-# Where `make replicas-long` installs a release of before.
+# Where `make replicas-long` installs an earlier release.
 OLDER = Path(__file__).parents[3] / ".venv-older"
 
 
 def older() -> tuple[str, ...]:
-    """Return the command line of the program of before."""
+    """Return the command line of the earlier program."""
     python = OLDER / "bin" / "python"
     assert python.exists(), f"there is no `{OLDER}`: run `make replicas-long`"
     # It must not find the program that is in the present folder.

@@ -273,7 +273,7 @@ BEGIN; UPDATE pdp_sessions.sessions SET epoch = 2, session_json = replace(sessio
 
 
 def test_an_earlier_schema_gets_the_rows_of_labels(conninfo: str, server: PostgresServer) -> None:
-    """With a revision, by which programs of before notice that they know too little; one that is newer is refused."""
+    """With a revision, by which earlier programs notice that they know too little; one that is newer is refused."""
     with server.connect() as other:
         other.execute("DROP TABLE pdp_sessions.labels; DROP TABLE pdp_sessions.steps")
         other.execute("UPDATE pdp_sessions.meta SET schema_version = 11, revision = 7")

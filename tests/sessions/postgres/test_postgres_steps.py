@@ -134,7 +134,7 @@ def refusal(call: Callable[[], object]) -> str:
 
 
 def test_a_new_program_prepares_an_old_database_and_uses_nothing_of_it(tables: Tables) -> None:
-    """Servers of before go on, and say in their way that they are there."""
+    """Earlier servers go on, and say in their way that they are there."""
     tables.make_as_before()
     store = tables.store()
     tables.connection.execute("INSERT INTO bundle_servers (id, name, beats) VALUES ('1', 'older', 1)")
@@ -148,7 +148,7 @@ def test_a_new_program_prepares_an_old_database_and_uses_nothing_of_it(tables: T
 
 
 def test_new_tables_have_all_that_a_program_knows(tables: Tables) -> None:
-    """No server of before has seen them."""
+    """No earlier server has seen them."""
     tables.store(ADDITIVE)
 
     assert (NEXT, NEXT, NEXT) == tables.numbers
@@ -283,8 +283,8 @@ def report(has: int) -> StoreReport:
 @pytest.mark.parametrize(
     ("has", "there", "expected"),
     [
-        pytest.param(BASE_VERSION - 1, BASE_VERSION - 1, "servers of before are refused", id="upgrades"),
-        pytest.param(BASE_VERSION, BASE_VERSION, "servers of before go on", id="prepares"),
+        pytest.param(BASE_VERSION - 1, BASE_VERSION - 1, "earlier servers are refused", id="upgrades"),
+        pytest.param(BASE_VERSION, BASE_VERSION, "earlier servers go on", id="prepares"),
         pytest.param(NOW, NEXT, f"a newer program has prepared schema {NEXT}", id="prepared by a newer one"),
         pytest.param(NOW, NOW, "sound to read", id="prepared"),
     ],

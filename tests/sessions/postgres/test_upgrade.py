@@ -41,7 +41,7 @@ NUMBERS = "SELECT schema_version, there, begun FROM pdp_sessions.meta, pdp_sessi
 MIXED = (BASE_VERSION, POSTGRES_SCHEMA_VERSION, BASE_VERSION)
 AFTER = (POSTGRES_SCHEMA_VERSION,) * 3
 REFUSAL = f"has schema `{POSTGRES_SCHEMA_VERSION}`, but this program knows only `{BASE_VERSION}`: upgrade the program"
-# It begins a minute after the last server of before was there.
+# It begins a minute after the last earlier server was there.
 PATIENCE = 180.0
 SECONDS = 20.0
 # Enough to see all that a server does in a third of its lease.
@@ -50,7 +50,7 @@ LEAST_ANSWERS = 100
 
 @pytest.fixture
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
-    """Give three servers of before, on a database of their own: alone, or one that fails over as the test says."""
+    """Give three earlier servers, on a database of their own: alone, or one that fails over as the test says."""
     replication = getattr(request, "param", "none")
     with replicated(VERSION, synchronous=replication == "quorum", alone=replication == "none") as cluster:
         replicas = started(tmp_path, cluster.servers, DATABASE, 3, replication=replication, program=older())
@@ -66,7 +66,7 @@ def numbers(setting: Setting) -> tuple[object, ...]:
 
 
 def require_begun(setting: Setting) -> None:
-    """Wait until what is new has begun; then a server of before is refused."""
+    """Wait until what is new has begun; then an earlier server is refused."""
     wait_until(lambda: numbers(setting) == AFTER, seconds=PATIENCE)
     last = setting.replicas[-1]
     last.kill()
@@ -146,7 +146,7 @@ def test_under_faults_an_upgrade_allows_nothing_that_was_revoked(setting: Settin
     with closing(HistoryFile(folder / f"history-upgrade-{setting.replication}-{seed}.jsonl")) as history:
         choices = random.Random(seed)  # noqa: S311 - no secret
         expected = campaign(setting, choices, history, rounds=2, seconds=SECONDS, first=upgrade)
-    # The program of before records nothing of a change after whose commit it was killed.
+    # The earlier program records nothing of a change after whose commit it was killed.
     seen, terms = figures(history), replace(TERMS, tell=False)
     (folder / f"figures-upgrade-{setting.replication}-{seed}.md").write_text(f"{seen}\n", encoding="utf-8")
     print(seen, flush=True)  # noqa: T201 - the figures of the proof
