@@ -107,13 +107,13 @@ class Admission:
     def admitted(self, asked: Presented, verified: Callable[[CallClaims], object]) -> Iterator[Admitted]:
         """Provide what is admitted. That the block raises an error is recorded as a refusal.
 
-        `verified` gets what the call token states. Raise `CallTokenRefusedError`, and `PDPError`.
+        `verified` gets what the call token states, and can refuse it. Raise `CallTokenRefusedError`, and `PDPError`.
         """
         rules = self.rules[asked.server]
         claims = self._verified(asked)
-        verified(claims)
         about = about_of(asked.presenter, claims)
         try:
+            verified(claims)
             _require_agreed(claims, rules)
             connection = self.connections.of_kind(claims.tenant, claims.environment, rules.kind, claims.user)
             _require_scopes(claims, connection)

@@ -18,7 +18,7 @@ from pdp.broker.admitting import Presented
 from pdp.broker.checkouts.desk import CheckoutDesk
 from pdp.broker.observing import Observed
 from pdp.broker.sending import Answer, UpstreamFailedError
-from pdp.broker.shares import Room, Shares
+from pdp.broker.shares import OfTenant, Room, Shares
 from pdp.broker.templates import Template, UnfitArgumentsError
 from pdp.broker.using import Asked, Broker
 from pdp.broker.v1 import broker_pb2
@@ -58,19 +58,19 @@ class CallFace:
 
     def call(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Make one call, or end the RPC with a status."""
-        with ending_on_error(context), self._open.taken(presenter_of(context)):
-            return self._called(read(broker_pb2.CallRequest, wire), context)
+        with ending_on_error(context), self._open.taken(presenter_of(context)) as of_tenant:
+            return self._called(read(broker_pb2.CallRequest, wire), context, of_tenant)
 
     def checkout(self, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         """Hand out one credential, or end the RPC with a status."""
-        with ending_on_error(context), self._open.taken(presenter_of(context)):
-            return self._checked_out(read(broker_pb2.CheckoutRequest, wire), context)
+        with ending_on_error(context), self._open.taken(presenter_of(context)) as of_tenant:
+            return self._checked_out(read(broker_pb2.CheckoutRequest, wire), context, of_tenant)
 
     def close(self) -> None:
         """End all requests to upstreams."""
         self._broker.under_way.close()
 
-    def _called(self, message: broker_pb2.CallRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    def _called(self, message: broker_pb2.CallRequest, context: Any, of_tenant: OfTenant) -> bytes:  # noqa: ANN401 - gRPC has no types
         template = self._template(message.server, message.tool)
         arguments = parse(message.arguments_json)
         if not isinstance(arguments, dict):
@@ -84,15 +84,15 @@ class CallFace:
             tool=message.tool,
             arguments=arguments,
         )
-        with Observed(self._observer, asked, _trace(context)) as seen:
+        with Observed(self._observer, asked, _trace(context), of_tenant) as seen:
             return self._broker.use(seen.placed(asked), self._response, verified=seen.verified)
 
-    def _checked_out(self, message: broker_pb2.CheckoutRequest, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    def _checked_out(self, message: broker_pb2.CheckoutRequest, context: Any, of_tenant: OfTenant) -> bytes:  # noqa: ANN401 - gRPC has no types
         if message.server not in self._broker.rules:
             raise InvalidRequestError("server", "the rules do not have it")
         presenter = presenter_of(context)
         asked = Presented(server=message.server, token=message.call_token, presenter=presenter, mode=Mode.CHECKOUT)
-        with Observed(self._observer, asked, _trace(context)) as seen:
+        with Observed(self._observer, asked, _trace(context), of_tenant) as seen:
             out = self._desk.check_out(asked, verified=seen.verified)
         answer = broker_pb2.CheckoutResponse(checkout_id=out.id, sealed=out.sealed)
         answer.expire_time.FromMicroseconds(int(out.ends_at * 1e6))

@@ -1,11 +1,13 @@
 """Who used a secret: the answer of a record to the question after a leak.
 
 The record is read once and in order of time. What is kept of it is bounded: of each list the first or last rows, and
-how much there is beyond them.
+how much there is beyond them. Uses from before the time that is asked about are not parsed, since most of a record is
+such uses.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +36,10 @@ ABOUT: Final[Mapping[str, Callable[[SecretUse], str]]] = {
     "presenters": lambda use: use.presenter,
 }
 _STORED: Final = (EventKind.SECRET_STORED, EventKind.SECRET_ROTATED)
+# Of lines as the log writes them, in which each quote within a text is escaped. Nothing but the facts ends in a brace
+# before the kind. Facts can have a time, too.
+_OF_USES: Final = re.compile(rb'\},"kind":"(?:calltoken\.used|calltoken\.answered|connection\.used)"')
+_TIMES: Final = re.compile(rb',"time":"([^"]*)"')
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,11 +109,12 @@ class Exposure:
     `calls` are those that are listed, and `calls_before` counts the ones before these. `answers` counts what came back,
     with the bytes that were handed on. `known` says whether the record names the connection, and the version, at any
     time. `gap` says from when to when uses may be missing, and is empty when the record reaches back as far as was
-    asked.
+    asked. `before_each` is called before each line about the secret; what it raises ends the reading.
     """
 
-    def __init__(self, asked: Question) -> None:
-        self._asked = asked
+    def __init__(self, asked: Question, before_each: Callable[[], object] = int) -> None:
+        self._asked, self._before_each = asked, before_each
+        self._since = asked.since.encode()
         self.uses = Uses()
         self.about = {name: Tally(asked.most_names) for name in ABOUT}
         self.calls: deque[SecretUse] = deque(maxlen=asked.most_calls)
@@ -118,7 +125,7 @@ class Exposure:
 
     def read(self, folder: Path) -> None:
         """Read a whole record. Raise `OSError` when it cannot be read."""
-        for located in read_records(folder, naming=self._asked.connection):
+        for located in read_records(folder, naming=self._asked.connection, wanted=self._wanted):
             self._take(located.record)
         self.gap = self._gap(folder)
 
@@ -127,6 +134,13 @@ class Exposure:
         """Return how many calls there are before those that are listed."""
         before = self._asked.before
         return (self.uses.count if before is None else min(before, self.uses.count)) - len(self.calls)
+
+    def _wanted(self, line: bytes) -> bool:
+        """Say whether a line must be parsed. Of uses before the time that is asked about, one says all."""
+        self._before_each()
+        if not self.known or not self._since or not _OF_USES.search(line):
+            return True
+        return any(time >= self._since for time in _TIMES.findall(line))
 
     def _take(self, record: Mapping[str, Any]) -> None:
         if not self._asked.is_about(record):
@@ -167,12 +181,21 @@ class Exposure:
         return ""
 
 
-def exposure_of(folder: Path, keys: PublicKeys, asked: Question, *, open_end: bool = False) -> tuple[Exposure, Report]:
+def exposure_of(
+    folder: Path,
+    keys: PublicKeys,
+    asked: Question,
+    *,
+    open_end: bool = False,
+    before_each: Callable[[], object] = int,
+) -> tuple[Exposure, Report]:
     """Verify a record, and return what it says about a secret. Raise `OSError` when it cannot be read.
 
-    `open_end` accepts a chain that is not closed, as in a copy of a record that is being written.
+    `open_end` accepts a chain that is not closed, as in a copy of a record that is being written. `before_each` is
+    called before each file and each line about the secret; what it raises ends the reading.
     """
-    report, found = verify(folder, keys, open_end=open_end), Exposure(asked)
+    report = verify(folder, keys, open_end=open_end, before_each=before_each)
+    found = Exposure(asked, before_each)
     found.read(folder)
     return found, report
 

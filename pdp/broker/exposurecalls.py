@@ -17,7 +17,14 @@ from pdp.broker.personalcalls import handlers_of
 from pdp.broker.persons import Person, Persons
 from pdp.broker.v1 import exposure_pb2 as messages
 from pdp.broker.words import UnknownConnectionError
-from pdp.errors import InvalidRequestError, OverloadedError, PermissionDeniedError, StoreUnavailableError, reason_of
+from pdp.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    PermissionDeniedError,
+    StoreUnavailableError,
+    UnavailableError,
+    reason_of,
+)
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.model import Role
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
@@ -68,10 +75,14 @@ class ExposureFace:
             most_calls=size,
             before=start[0] if start else None,
         )
+
+        def require_waiting() -> None:
+            if not person.waits():
+                raise UnavailableError("nobody waits for the answer any more")
+
         with self.reading():
-            found, report = exposure_of(
-                self.folder / RECORD_FOLDER, PublicKeys.load([self.folder / PUBLIC_KEY_FILE]), asked
-            )
+            keys = PublicKeys.load([self.folder / PUBLIC_KEY_FILE])
+            found, report = exposure_of(self.folder / RECORD_FOLDER, keys, asked, before_each=require_waiting)
         if not found.known:
             raise UnknownConnectionError(f"the record names no such connection or version: `{asked.connection}`")
         return _shown(found, len(report.findings) + report.more_findings)

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from pdp.broker.admitting import Presented
 from pdp.broker.sending import UpstreamFailedError
+from pdp.broker.shares import OfTenant
 from pdp.broker.using import Asked
 from pdp.calltokens.claims import CallClaims
 from pdp.calltokens.refusals import CallTokenRefusedError, Reason
@@ -26,11 +27,13 @@ _TRACE_ID, _SPAN_ID = slice(3, 35), slice(36, 52)
 class Observed:
     """One use, from its arrival to the end of its answer. Without an observer nothing is noted.
 
-    `trace` is the caller's `traceparent` and `tracestate`, or empty texts.
+    `trace` is the caller's `traceparent` and `tracestate`, or empty texts. `of_tenant` counts it as one of its tenant.
     """
 
-    def __init__(self, observer: DoorObserver | None, asked: Presented, trace: Mapping[str, str]) -> None:
-        self._observer = observer
+    def __init__(
+        self, observer: DoorObserver | None, asked: Presented, trace: Mapping[str, str], of_tenant: OfTenant
+    ) -> None:
+        self._observer, self._of_tenant = observer, of_tenant
         self._asked = asked
         given = trace["traceparent"]
         known = _TRACEPARENT.fullmatch(given) is not None
@@ -72,8 +75,9 @@ class Observed:
         )
 
     def verified(self, claims: CallClaims) -> None:
-        """Note whose call it is: the request to the upstream is next."""
+        """Note whose call it is: the request to the upstream is next. Raise `OverloadedError`."""
         self._claims = claims
+        self._of_tenant(claims.tenant)
         self._upstream_at = time.perf_counter()
 
     def placed(self, asked: Asked) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -42,7 +43,7 @@ def _handler(kind: type[Any], answer: Answer, persons: Persons, open_: Shares) -
     def answered(wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
         with ending_on_error(context):
             request = read(kind, wire)
-            person = persons(_token(context))
+            person = replace(persons(_token(context)), waits=context.is_active)
             with open_.taken_by(person.id):
                 return answer(request, person).SerializeToString()
 

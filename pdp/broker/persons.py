@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from pdp.client import Client
@@ -21,11 +21,15 @@ _SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """A person, by the id that sessions have for their user; with their roles, and the tenants they belong to."""
+    """A person, by the id that sessions have for their user; with their roles, and the tenants they belong to.
+
+    `waits` says whether they still wait for an answer.
+    """
 
     id: str
     roles: Collection[str]
     tenants: Collection[str]
+    waits: Callable[[], bool] = field(default=lambda: True, compare=False)
 
     def require_tenant(self, tenant: str) -> None:
         """Raise `PermissionDeniedError` for a tenant to which the person does not belong."""

@@ -20,7 +20,7 @@ from pdp.broker.headers import HeadersError, of_request
 from pdp.broker.observing import Observed
 from pdp.broker.replies import ClientGoneError, Reply
 from pdp.broker.sending import UpstreamFailedError
-from pdp.broker.shares import Shares
+from pdp.broker.shares import OfTenant, Shares
 from pdp.broker.templates import METHODS, UpstreamRequest
 from pdp.broker.underway import Running
 from pdp.broker.upstream import ForeignTargetError, required_target
@@ -116,25 +116,33 @@ class ProxyFace:
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         presenter = self._presenter(scope)
         try:
-            with self._open.taken(presenter):
+            with self._open.taken(presenter) as of_tenant:
                 request = await self._read(scope, receive)
                 asked, greets = self._asked(request, presenter)
-                await self._pass(asked, greets, receive, reply, request)
+                await self._pass(asked, greets, receive, reply, request, of_tenant)
         except OverloadedError as error:
             self._refused(Refusal.TOO_MANY)
             raise _RefusedError(_UNAVAILABLE, str(error)) from None
 
-    async def _pass(self, asked: Asked, greets: bool, receive: Receive, reply: Reply, request: _Request) -> None:  # noqa: FBT001 - whether, and what
+    async def _pass(
+        self,
+        asked: Asked,
+        greets: bool,  # noqa: FBT001 - whether, and what
+        receive: Receive,
+        reply: Reply,
+        request: _Request,
+        of_tenant: OfTenant,
+    ) -> None:
         loop = asyncio.get_running_loop()
         running = Running()
         watching = asyncio.ensure_future(running.until_gone(receive))
         trace = {name: request.header(name) for name in ("traceparent", "tracestate")}
 
         def work() -> None:
-            with Observed(self._observer, asked, trace) as seen:
+            with Observed(self._observer, asked, trace, of_tenant) as seen:
                 sent, take = seen.placed(asked), partial(reply.stream, loop)
                 if greets:
-                    self._broker.greet(sent, take, opened=running.opened)
+                    self._broker.greet(sent, take, of_tenant=of_tenant, opened=running.opened)
                 else:
                     self._broker.use(sent, take, verified=seen.verified, opened=running.opened)
 

@@ -85,15 +85,24 @@ class Broker:
             self._admission.note_use(EventKind.CALL_TOKEN_USED, about)
             return self._sent(send, take, opened, about, running)
 
-    def greet(self, asked: Asked, take: Callable[[Answer], T], *, opened: Callable[[Egress], object] = id) -> T:
+    def greet(
+        self,
+        asked: Asked,
+        take: Callable[[Answer], T],
+        *,
+        of_tenant: Callable[[str], object] = id,
+        opened: Callable[[Egress], object] = id,
+    ) -> T:
         """Send what calls no tool of a server of MCP, such as `initialize`, with the secret that the rules name for it.
 
-        Raise `PermissionDeniedError` for a presenter that they do not name, and what `use` raises.
+        `of_tenant` gets the tenant that they name. Raise `PermissionDeniedError` for a presenter that they do not name,
+        and what `use` raises.
         """
         rules = self.rules[asked.server]
         mcp = rules.proxy.mcp if rules.proxy else None
         if mcp is None or shown(asked.presenter) not in mcp.presenters:
             raise PermissionDeniedError("without a call token, and `mcp.presenters` does not name who presents it")
+        of_tenant(mcp.tenant)
         connection = self._admission.connections.connection(
             mcp.connection, tenant=mcp.tenant, compartment=mcp.compartment
         )

@@ -22,16 +22,23 @@ class Located(NamedTuple):
 
 
 def read_records(
-    folder: Path, *, naming: str = "", on_broken: Callable[[Path, int], None] | None = None
+    folder: Path,
+    *,
+    naming: str = "",
+    wanted: Callable[[bytes], object] | None = None,
+    on_broken: Callable[[Path, int], None] | None = None,
 ) -> Iterator[Located]:
     """Yield the records of all segments in a folder, chains merged by time.
 
     Within a chain the order is that of writing. Nothing is verified: a line that is not a record is skipped and
     reported to `on_broken`; text after the last newline is still being written and is left out. Raise `OSError` when
-    the folder cannot be read. With `naming`, lines that do not hold this text are passed over unread.
+    the folder cannot be read. With `naming`, lines that do not hold this text are passed over unread, and so are those
+    of the others that are not `wanted`.
     """
     chains = [
-        chain.from_iterable(read_segment(segment.path, naming=naming, on_broken=on_broken) for segment in segments)
+        chain.from_iterable(
+            read_segment(segment.path, naming=naming, wanted=wanted, on_broken=on_broken) for segment in segments
+        )
         for segments in segments_by_chain(folder).values()
     ]
     if len(chains) == 1:
@@ -40,14 +47,18 @@ def read_records(
 
 
 def read_segment(
-    path: Path, *, naming: str = "", on_broken: Callable[[Path, int], None] | None = None
+    path: Path,
+    *,
+    naming: str = "",
+    wanted: Callable[[bytes], object] | None = None,
+    on_broken: Callable[[Path, int], None] | None = None,
 ) -> Iterator[Located]:
     """Yield the records of one file in order, as `read_records` does."""
     # What JSON could write in several ways is looked for in no line.
     named = naming.encode() if naming.isascii() and json.dumps(naming) == f'"{naming}"' else b""
     with open_segment(path) as file:
         for number, line in enumerate(lines_of(file), start=1):
-            if named not in line:
+            if named not in line or (wanted is not None and not wanted(line)):
                 continue
             record = parse_line(line) if line.endswith(b"\n") else None
             if record is not None:

@@ -5,7 +5,7 @@ Each chain is read once from its beginning, line by line: memory does not grow w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -76,12 +76,14 @@ def verify(
     open_end: bool = False,
     missing_start: bool = False,
     known: Mapping[Path, Mapping[str, Head]] | None = None,
+    before_each: Callable[[], object] = int,
 ) -> Report:
     """Verify all chains in a folder.
 
     `open_end` accepts a chain that ends without being closed, as in a copy of a record that is being written.
     `missing_start` accepts that the oldest segments, or whole chains, have been removed. `known` is a record of each
-    chain, from files elsewhere, that the chain must still hold. Raise `OSError`.
+    chain, from files elsewhere, that the chain must still hold. `before_each` is called before each segment; what it
+    raises ends the reading. Raise `OSError`.
     """
     chains = segments_by_chain(folder)
     findings = Findings()
@@ -94,7 +96,7 @@ def verify(
     reports = []
     for chain, segments in chains.items():
         reader = ChainReader(chain, keys, findings, named.get(chain, {}), missing_start=missing_start)
-        reports.append(reader.read(segments, live=held(folder, chain), open_end=open_end))
+        reports.append(reader.read(segments, live=held(folder, chain), open_end=open_end, before_each=before_each))
     if not missing_start:
         for chain in sorted(named.keys() - chains.keys()):
             by = next(iter(named[chain].values()))
@@ -184,10 +186,13 @@ class ChainReader:
         self._at = _Position(named=dict(named))
         self._file, self._line = Path(), 0
 
-    def read(self, segments: tuple[Segment, ...], *, live: bool, open_end: bool) -> ChainReport:
+    def read(
+        self, segments: tuple[Segment, ...], *, live: bool, open_end: bool, before_each: Callable[[], object] = int
+    ) -> ChainReport:
         """Read all segments of the chain."""
         at, number = self._at, 0
         for segment in segments:
+            before_each()
             self._file, self._line = segment.path, 0
             if segment.number != number + 1:
                 self._missing(number + 1, segment.number - 1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pdp.broker.cli.root import root
-from pdp.broker.exposure import Question, exposure_of
+from pdp.broker.exposure import Exposure, Question, exposure_of
 from pdp.broker.exposurecalls import ExposureFace
 from pdp.broker.opening import RECORD_FOLDER, opened_record
 from pdp.broker.persons import Person
@@ -22,7 +24,7 @@ from pdp.broker.v1.exposure_pb2 import GetExposureRequest
 from pdp.broker.words import Mode
 from pdp.calltokens.claims import Presenter
 from pdp.clock import utc_text
-from pdp.errors import NotFoundError, OverloadedError
+from pdp.errors import NotFoundError, OverloadedError, UnavailableError
 from pdp.observer import Event, EventKind
 from pdp.record import reader
 from pdp.record.envelope import parse_line
@@ -277,6 +279,42 @@ def test_the_calls_can_be_read_from_the_last_to_the_first(tmp_path: Path) -> Non
 
     assert [["d23.0", "d24.0"], ["d21.0", "d22.0"], ["d20.0"]] == pages
     assert 7 == found.uses.count
+
+
+@pytest.mark.parametrize(("since_at", "parsed"), [(0.0, 32), (30.0, 4)])
+def test_uses_from_before_the_time_that_is_asked_about_are_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since_at: float, parsed: int
+) -> None:
+    """A record of years is asked about a week. One says that the secret is known, and all that is stored is parsed."""
+    uses = [about(USED, float(at), session_id=f"s{at}") for at in range(1, 31)]
+    written(tmp_path, uses[0], about(STORED, 2), about(ROTATED, 3, 2), *uses[1:])
+    seen: list[bytes] = []
+
+    def parsing(line: bytes) -> Any:
+        seen.append(line)
+        return parse_line(line)
+
+    monkeypatch.setattr(reader, "parse_line", parsing)
+    found = Exposure(Question(connection="github", since_at=since_at, most_names=9, most_calls=9))
+    found.read(tmp_path / RECORD_FOLDER)
+
+    # The beginning of the file is looked at once more.
+    assert parsed + 1 == len(seen)
+    assert (1 if since_at else 30, "") == (found.uses.count, found.gap)
+
+
+def test_nothing_is_read_for_who_has_left(tmp_path: Path) -> None:
+    """Others may ask at once, and a broker that stops does not wait for the end of a long record."""
+    written(tmp_path, about(STORED, 10), about(USED, 20), about(USED, 30))
+    request, auditor = GetExposureRequest(connection_id="github"), Person(id="a", roles=["auditor"], tenants=["acme"])
+    face = ExposureFace(persons=lambda _: auditor, folder=tmp_path)
+
+    for looks in (0, 2):
+        # So often it is still waited for.
+        waits = partial(next, iter([True] * looks + [False]))
+        with pytest.raises(UnavailableError, match="nobody waits"):
+            face.show(request, replace(auditor, waits=waits))
+        assert 2 == face.show(request, auditor).uses.count
 
 
 def test_nothing_is_told_of_another_tenant(tmp_path: Path) -> None:

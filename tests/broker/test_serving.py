@@ -96,14 +96,16 @@ class Site:
         answer = client.authorize(handle, server, "read", {"path": path}, call_tokens=(wanted,))
         return session_id, answer.call_tokens[0].token
 
-    def call(self, token: str, path: str = "n", by: Identity | None = None) -> Any:
+    def call(
+        self, token: str, path: str = "n", by: Identity | None = None, options: tuple[tuple[str, int], ...] = ()
+    ) -> Any:
         """Call over gRPC with a certificate, by default that of the gateway."""
         port = self.addresses[0].rpartition(":")[2]
         credentials = (by or self.gateway).credentials(self.roots)
         request = broker_pb2.CallRequest(
             call_token=token, server="notes", tool="read", arguments_json=json.dumps({"path": path}).encode()
         )
-        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+        with grpc.secure_channel(f"localhost:{port}", credentials, options) as channel:
             stub = broker_pb2_grpc.BrokerServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
             return stub.Call(request, timeout=PATIENCE, metadata=(("traceparent", TRACE),))
 
@@ -185,6 +187,19 @@ def test_a_call_that_was_allowed_is_made_with_the_secret(site: Site) -> None:
     assert (CallOutcome.ALLOW, session_id, "alice", "read") == (seen.outcome, seen.session_id, seen.user, seen.tool)
     assert TRACE[3:35] == seen.trace_id
     assert session_id == site.record.events[-1].session_id
+
+
+def test_a_client_must_be_told_to_take_a_large_answer(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the page says it does; without, the call was made, and the client looks as if it had been refused."""
+    monkeypatch.setattr(site.upstream, "pieces", lambda: iter([b"x" * 1024 * 1024] * 16))
+    site.upstream.got.clear()
+    tokens = [site.token(presenter_of(site.gateway))[1] for _ in range(2)]
+
+    code, problem = site.status(tokens[0])
+    answer = site.call(tokens[1], options=(("grpc.max_receive_message_length", 17 * 1024 * 1024),))
+
+    assert ("RESOURCE_EXHAUSTED", True) == (code, "larger than max" in problem)
+    assert (16 * 1024 * 1024, 2) == (len(answer.body), len(site.upstream.got))
 
 
 def test_a_request_over_http_is_known_by_its_certificate(site: Site) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from threading import Event
 from typing import Any, NoReturn
@@ -16,13 +17,14 @@ import pytest
 from pdp.broker.calls import CallFace
 from pdp.broker.personalcalls import handlers_of
 from pdp.broker.persons import Person
+from pdp.broker.proxy import ProxyFace
 from pdp.broker.sending import Answer, UpstreamFailedError
 from pdp.broker.shares import Room, Shares
 from pdp.broker.v1 import broker_pb2
 from pdp.broker.v1.connection_pb2 import EndConnectionRequest, EndConnectionResponse
 from pdp.calltokens.claims import Presenter
 from pdp.errors import OverloadedError
-from tests.broker.worlds import World, world
+from tests.broker.worlds import ARGUMENTS, World, request, token, world
 from tests.machinery.calltokens import PRESENTER
 from tests.machinery.servers.running import PATIENCE
 
@@ -59,6 +61,10 @@ class Context:
     def set_trailing_metadata(self, _: Any) -> None:
         """Forget it."""
 
+    def is_active(self) -> bool:
+        """Say that the client waits."""
+        return True
+
     def abort(self, code: grpc.StatusCode, _: str) -> NoReturn:
         """End the RPC."""
         raise EndedError(code)
@@ -76,6 +82,65 @@ def test_one_presenter_has_half() -> None:
             pass
     with shares.taken(local), shares.taken(local):
         pass
+
+
+def test_one_tenant_leaves_a_quarter_to_others() -> None:
+    """Through however many presenters it comes, and what was given back is there again."""
+    shares = Shares(8)
+    with ExitStack() as opened:
+        for one in "aaabbb":
+            opened.enter_context(shares.taken_by(one))("acme")
+        with shares.taken_by("c") as of_tenant, pytest.raises(OverloadedError):
+            of_tenant("acme")
+        with shares.taken_by("c") as of_tenant:
+            of_tenant("other")
+    with shares.taken_by("c") as of_tenant:
+        of_tenant("acme")
+
+
+@contextmanager
+def _taken_up(shares: Shares, places: int) -> Iterator[None]:
+    """Have so many requests open of the tenant of the tests, each of another presenter."""
+    with ExitStack() as opened:
+        for one in range(places):
+            opened.enter_context(shares.taken_by(f"{one}"))("acme")
+        yield
+
+
+def test_a_call_beyond_the_share_of_its_tenant_is_refused(here: World) -> None:
+    """Nothing is sent, and it is recorded; one more has a place."""
+    face, wanted = CallFace(here.broker, None), broker_pb2.CallRequest  # type: ignore[arg-type]  # no desk is asked
+    arguments = json.dumps(ARGUMENTS).encode()
+
+    def called() -> bytes:
+        asked = wanted(call_token=token(presenter=None), server="github", tool="create_issue", arguments_json=arguments)
+        return face.call(asked.SerializeToString(), Context())
+
+    here.upstream.got.clear()
+    here.record.events.clear()
+    with _taken_up(face._open, 72), pytest.raises(EndedError) as refused:
+        called()
+    kinds = here.record.kinds
+    with _taken_up(face._open, 71):
+        called()
+
+    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, 1) == (refused.value.args[0], len(here.upstream.got))
+    assert ["calltoken.refused"] == kinds
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_request_beyond_the_share_of_its_tenant_is_refused(here: World, greets: bool) -> None:  # noqa: FBT001 - a row of the table
+    """Over HTTP, too, also of what calls no tool: the stream of a session of MCP can be open for long."""
+    face, statuses = ProxyFace(here.broker, presenter=lambda _: Presenter(), most_open=8), list[int]()
+    try:
+        for places in (6, 5):
+            with _taken_up(face._open, places):
+                headers = {} if greets else {"pdp-call-token": token(presenter=None)}
+                statuses.append(request(face, "GET", "/remote/mcp" if greets else "/github/user", headers).status)
+    finally:
+        face.close()
+
+    assert [503, 200] == statuses
 
 
 def test_answers_that_are_held_have_so_much_room(here: World) -> None:

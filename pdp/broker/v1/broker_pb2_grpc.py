@@ -56,7 +56,8 @@ class BrokerServiceServicer:
 
         For whoever presents the call token of exactly this call, by the certificate to which it is bound; over a Unix
         socket also one that is bound to nothing. A token counts once. `UNKNOWN` means that the request left and no whole
-        answer came: do not try again.
+        answer came: do not try again. By default clients take answers of 4 MiB, and the rules of the broker let more pass:
+        set `grpc.max_receive_message_length`, or its like.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
