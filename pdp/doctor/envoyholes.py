@@ -69,6 +69,11 @@ def _filters(listener: str, manager: Node, document: Node) -> Iterator[Finding]:
         )
         if on("disabled")(filters[number]):
             yield problem(f"filter {name}", "the filter is disabled: nothing is asked about", "take `disabled` out")
+        if on("is_optional")(filters[number]):
+            told = (
+                "`is_optional`: an Envoy that does not have the filter sends everything on, and nothing is asked about"
+            )
+            yield problem(f"filter {name}", told, "take `is_optional` out")
         if any(kind.endswith(_CACHES) for kind in kinds[:number]):
             yield problem(
                 f"filter {name}", "a cache comes before it, and answers without asking", "have the cache after it"
@@ -223,9 +228,18 @@ def _sent_on(check: str, config: Node, host: Node, route: Node) -> Iterator[Find
         if changed := sorted(_changed_by(one)):
             told = f"the header `{changed[0]}` is changed after the decision: the server may run another call"
             yield problem(check, told, "leave headers by which servers decide as they are")
+    yield from _host_for(check, host, chosen)
+
+
+def _host_for(check: str, host: Node, chosen: Node) -> Iterator[Finding]:
+    """Yield the ways by which the agent chooses a host that the server could go by."""
+    open_to_all = any("*" in str(one) for one in host.get("domains", ()))
+    if on("append_x_forwarded_host")(chosen) and open_to_all:
+        told = "`append_x_forwarded_host`: the server gets the agent's `Host`, which some take for the one to go by"
+        yield warning(check, told, "take it out, or name all `domains` in full")
     if given := sorted(_CHOSEN_HOSTS & chosen.keys()):
         yield problem(check, f"`{given[0]}`: the agent chooses the `Host`", "set `host_rewrite_literal`")
-    elif not _HOST_REWRITES & chosen.keys() and any("*" in str(one) for one in host.get("domains", ())):
+    elif not _HOST_REWRITES & chosen.keys() and open_to_all:
         yield warning(
             check,
             "the agent chooses the `Host` that the server gets, by which it could take the call for another one",

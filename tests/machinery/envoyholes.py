@@ -116,6 +116,12 @@ HOLES: dict[str, tuple[tuple[str, str], Level, str]] = {
         PROBLEM,
         "`host_rewrite_path_regex`",
     ),
+    "a host beside the one that is set": (
+        (_CHOSEN, f"{_CHOSEN}, append_x_forwarded_host: true"),
+        WARNING,
+        "`append_x_forwarded_host`",
+    ),
+    "a filter that need not be there": (_beside(_FILTER, "  is_optional: true", 18), PROBLEM, "`is_optional`"),
     "a plugin that chooses": (
         (
             "{cluster: git",

@@ -105,10 +105,12 @@ class HTTPDoor:
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = http.read(scope["headers"])
         self._doorstep.check(headers)
-        if scope["method"] == "GET" and (resource := self._resource_at(scope["path"])) is not None:
+        # As it was sent: by an escape, a path would not be what a proxy before this door has looked at.
+        path = scope["raw_path"].decode("latin-1")
+        if scope["method"] == "GET" and (resource := self._resource_at(path)) is not None:
             await reply.message(resource.metadata)
             return
-        site = self._sites.get(scope["path"])
+        site = self._sites.get(path)
         if site is None:
             raise RefusedRequestError(NOT_FOUND)
         await site.answer(scope["method"], headers, receive, reply)

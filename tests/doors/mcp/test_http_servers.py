@@ -39,12 +39,12 @@ async def test_a_server_is_the_one_of_its_path(desk_pdp: RunningServer) -> None:
         denied = await depot.call("echo", {"text": "there"}, handle=handle)
         missing = [
             await here.at(here.url.replace("/desk/mcp", path)).call("echo", {"text": "x"}, handle=handle)
-            for path in ("/mcp", "/desk", "/desk/mcp/", "/Desk/mcp")
+            for path in ("/mcp", "/desk", "/desk/mcp/", "/Desk/mcp", "/d%65sk/mcp")
         ]
 
         assert "here" == message_of(ran)["result"]["content"][0]["text"]
         assert "the call of `depot/echo` did not run" in denied.text
-        assert [404] * 4 == [one.status_code for one in missing]
+        assert [404] * 5 == [one.status_code for one in missing]
         assert ["here"] == here.desk.texts
 
 
