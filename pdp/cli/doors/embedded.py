@@ -53,8 +53,12 @@ def data_folder(policies: Path, environ: Mapping[str, str]) -> Path:
 def embedded_settings(folder: Path, policies: Path) -> Settings:
     """Write the settings of the embedded server, and return them.
 
-    Raise `ConfigurationError` when the folder is that of other policies, or others could write to it.
+    Raise `ConfigurationError` when there are no such policies, the folder is that of other policies, or others could
+    write to it.
     """
+    # INVARIANT: before anything is written. Else a mistyped name would take the data folder from the right policies.
+    if not policies.is_dir():
+        raise ConfigurationError(f"`{policies}` is no folder of policies; `pdp new` creates one")
     folder = folder.absolute()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own(folder, "others could answer instead of the server")

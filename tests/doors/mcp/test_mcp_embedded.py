@@ -94,6 +94,23 @@ def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: 
     assert "is the data folder of other policies: pass another --data-dir" in done.stderr
 
 
+def test_policies_that_are_not_there_take_no_data_folder(tmp_path: Path) -> None:
+    """A mistyped name is told, and the next start with the right one finds the data folder free."""
+    options = ("--embedded", "--policies", str(tmp_path / "polices"), "--data-dir", str(tmp_path / "a b"), *WISH)
+    done = subprocess.run(
+        [*PDP, "mcp", *options, "--server", "files", "--", "true"],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert f"`{tmp_path / 'polices'}` is no folder of policies" in done.stderr
+    assert not (tmp_path / "a b").exists()
+
+
 def test_policies_that_do_not_load_end_the_proxy(tmp_path: Path) -> None:
     """With the line of the mistake, as every command says it."""
     write_folder(tmp_path / "policies", FILES | {"files.cedar": b"permit;"})
