@@ -139,8 +139,13 @@ class Connection:
         token = self.token()
         return (("authorization", f"Bearer {token}"),) if token else ()
 
+    @property
+    def forked(self) -> bool:
+        """Say whether this process was forked from the one that made the connection."""
+        return os.getpid() != self.process
+
     def _require_own_process(self) -> None:
-        if os.getpid() != self.process:
+        if self.forked:
             raise PDPClientError(FORKED)
 
 

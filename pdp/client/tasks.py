@@ -161,6 +161,10 @@ class Exchange:
         self._describe = describe
         self._call = begin()
 
+    def unusable(self) -> str:
+        """Return why there can be no answer here; empty otherwise."""
+        return ""
+
     async def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
         """Return the next message, or the reason why there is none."""
         try:

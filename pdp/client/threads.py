@@ -189,10 +189,12 @@ class Exchange:
         self._reader = threading.Thread(target=self._read, name="pdp-stream", daemon=True)
         self._reader.start()
 
+    def unusable(self) -> str:
+        """Return why there can be no answer here; empty otherwise. A process that was forked since has no turn."""
+        return FORKED if os.getpid() != self._process else ""
+
     def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
         """Return the next message, or the reason why there is none."""
-        if os.getpid() != self._process:
-            return FORKED
         self._outgoing.put(request)
         try:
             return self._incoming.get(timeout=self._timeout)
@@ -206,6 +208,8 @@ class Exchange:
 
     def close(self) -> None:
         """End the stream after the question in progress, and wait for its thread to end."""
+        if self.unusable():
+            return
         with self.turn:
             self.cancel()
         self._reader.join()

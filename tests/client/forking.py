@@ -32,9 +32,13 @@ def main(address: str) -> None:
         wait_until(lambda: any(queue.under_way for queue in queues.values()))
         asked["a"] = threads.submit(client.ask, _call("a"))
         wait_until(lambda: any(queue.waiting for queue in queues.values()))
+        assert stream._exchange is not None
+        # As if another thread were asking.
+        stream._exchange.turn.acquire()
         child = os.fork()
         if not child:
             _ask_anew(address, client, stream)
+        stream._exchange.turn.release()
         os.waitpid(child, 0)
         print(json.dumps({name: one.result().allowed for name, one in asked.items()}), flush=True)  # noqa: T201 - read by the test
 
@@ -61,6 +65,8 @@ def after_asyncio(address: str) -> None:
 
 def _ask_anew(address: str, copied: Client, stream: AuthorizationStream) -> None:
     denied, on_stream = copied.ask(_call("b")), stream.ask(_call("b"))
+    stream.__exit__(None, None, None)
+    copied.close()
     with Client(address, timeout=_SECONDS) as client:
         answer = client.ask(_call("b"))
     found = {"copied": [denied.allowed, denied.error], "stream": on_stream.error, "new": [answer.allowed, answer.error]}

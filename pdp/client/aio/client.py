@@ -140,7 +140,12 @@ class AsyncClient(
         return self._calls.revision
 
     async def close(self) -> None:
-        """Close the connection; calls in progress and later ones are denied."""
+        """Close the connection; calls in progress and later ones are denied.
+
+        A process that was forked since closes nothing: there gRPC would wait for threads that only the other one has.
+        """
+        if self._connection.forked:
+            return
         await self._answers.close()
         await self._under_way.close()
         await self._calls.close()

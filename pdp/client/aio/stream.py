@@ -91,6 +91,8 @@ class AsyncAuthorizationStream:
             return prepared
         if self._exchange is None:
             return prepared.refused(self._fault)
+        if fault := self._exchange.unusable():
+            return prepared.refused(fault)
         async with self._exchange.turn:
             if self._fault:
                 return prepared.refused(self._fault)

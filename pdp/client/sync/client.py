@@ -139,7 +139,12 @@ class Client(SessionCalls, AccessCalls, FreezeCalls, RecordCalls, PolicyCalls, C
         return self._calls.revision
 
     def close(self) -> None:
-        """Close the connection; calls in progress and later ones are denied."""
+        """Close the connection; calls in progress and later ones are denied.
+
+        A process that was forked since closes nothing: there gRPC would wait for threads that only the other one has.
+        """
+        if self._connection.forked:
+            return
         self._answers.close()
         self._under_way.close()
         self._calls.close()

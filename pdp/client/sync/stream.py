@@ -93,6 +93,8 @@ class AuthorizationStream:
             return prepared
         if self._exchange is None:
             return prepared.refused(self._fault)
+        if fault := self._exchange.unusable():
+            return prepared.refused(fault)
         with self._exchange.turn:
             if self._fault:
                 return prepared.refused(self._fault)
