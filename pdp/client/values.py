@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pdp.model import Basis, Outcome, Visibility
@@ -165,7 +165,23 @@ class ListedTool:
     definition_digest: str
 
 
-class ToolResultWithheld(Exception):  # noqa: N818 - the call was made; only what it returned must not be handed on
+class _AboutAnswer(Exception):  # noqa: N818 - the classes below have names of their own
+    """What is raised about an answer. Copied, or in another process, it is as it was, without secrets of the answer."""
+
+    answer: Answer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        answer = replace(self.answer, outcome_token="", result_reading=None, call_tokens=())
+        return _restored, (type(self), self.args, {**vars(self), "answer": answer})
+
+
+def _restored(kind: type[_AboutAnswer], args: tuple[Any, ...], state: dict[str, Any]) -> _AboutAnswer:
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
+
+
+class ToolResultWithheld(_AboutAnswer):
     """A call was allowed and made, and its result must not be handed on: show the agent `why`. `answer` allowed it.
 
     The text of the exception also has `detail`, what went wrong elsewhere.
@@ -178,7 +194,7 @@ class ToolResultWithheld(Exception):  # noqa: N818 - the call was made; only wha
         self.why = why
 
 
-class ToolCallStopped(Exception):  # noqa: N818 - no error of the tool: the session of its call is over
+class ToolCallStopped(_AboutAnswer):
     """A call that was allowed was stopped under way: tell the agent `why`. `answer` allowed it.
 
     The tool may have done all of it, or a part.
@@ -190,7 +206,7 @@ class ToolCallStopped(Exception):  # noqa: N818 - no error of the tool: the sess
         self.why = why
 
 
-class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it
+class ToolCallDenied(_AboutAnswer):
     """A guarded function was not called: show the agent the deny, and go on. `answer` says why."""
 
     def __init__(self, answer: Answer) -> None:

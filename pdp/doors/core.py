@@ -54,6 +54,10 @@ class DenyLoopError(Exception):
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(f"the same call was denied again and again: {refusal.text}")
+        self._refusal = refusal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._refusal,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

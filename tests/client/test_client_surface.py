@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
 
 import pdp.client
+from pdp.client import Answer, CallToken, NotFoundError, ToolCallDenied, ToolCallStopped, ToolResultWithheld
+from pdp.doors.admissions import Refusal
+from pdp.doors.core import DenyLoopError
+from pdp.model import Outcome
 
 PAIRS = [
     (pdp.client.Client, pdp.client.AsyncClient),
@@ -51,6 +60,50 @@ def test_both_clients_are_documented_alike(threaded: type, awaited: type) -> Non
         assert theirs
         if name not in ("guard", "stream"):  # what opens a stream and what can be guarded differs
             assert theirs.replace("AsyncClient", "Client") == ours
+
+
+def _sent(error: Exception) -> Any:
+    return pickle.loads(pickle.dumps(error))  # noqa: S301 - of this process
+
+
+SECRET = "sesame"  # noqa: S105 - a word to look for
+ALLOWED = Answer(
+    outcome=Outcome.ALLOW,
+    basis="permit",
+    server="git",
+    tool="log",
+    request_id="r",
+    outcome_token=SECRET,
+    call_tokens=(CallToken(audience="a", token=SECRET),),
+)
+RAISED = [
+    ToolCallDenied(replace(ALLOWED, outcome=Outcome.DENY, policies=("git/log",), advice=("ask",))),
+    ToolCallStopped(ALLOWED, "its session is over"),
+    ToolResultWithheld(ALLOWED, "it is too large", detail="more"),
+    NotFoundError("no such session", grpc.StatusCode.NOT_FOUND, "NO_SESSION", 3.0),
+    DenyLoopError(Refusal(text="denied")),
+]
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, _sent])
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+def test_an_error_reaches_another_process(error: Exception, again: Callable[[Exception], Exception]) -> None:
+    """As it was raised: a pool whose worker raised what cannot be read again would break, or wait for ever."""
+    arrived: Any = again(error)
+
+    assert (type(error), str(error)) == (type(arrived), str(arrived))
+    assert getattr(error, "why", "") == getattr(arrived, "why", "")
+    assert getattr(error, "reason", "") == getattr(arrived, "reason", "")
+
+
+@pytest.mark.parametrize("error", RAISED[:3], ids=lambda error: type(error).__name__)
+def test_an_error_takes_no_secret_to_another_process(error: Exception) -> None:
+    """Only the process that has asked reports what came of the call, and makes it."""
+    sent = pickle.dumps(error)
+    arrived: Any = _sent(error)
+
+    assert SECRET.encode() not in sent
+    assert (error.answer.basis, error.answer.policies) == (arrived.answer.basis, arrived.answer.policies)  # type: ignore[attr-defined]
 
 
 def test_every_public_name_exists() -> None:
