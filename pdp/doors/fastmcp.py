@@ -16,11 +16,17 @@ from mcp_types import CallToolRequestParams, CallToolResult, ListToolsRequest
 from pdp.client import AsyncClient, Client
 from pdp.doors.admissions import Form, Refusal
 from pdp.doors.core import Door, FrameworkCall, Session
+from pdp.doors.refusals import NO_RETRY
 from pdp.errors import ConfigurationError
 
 SESSION_HEADER = "x-pdp-session"
 
 _CHOSEN = "The call did not run: it may not choose a version of the tool (`_meta.fastmcp`). Call the tool without one."
+
+_TASK = (
+    "The call was made as a task in the background, and its result is withheld: it cannot be looked at there; "
+    f"{NO_RETRY}."
+)
 
 
 def session_of_header(client: Client | AsyncClient) -> Callable[[object], Session]:
@@ -63,6 +69,8 @@ class PDPMiddleware(Middleware):
             result = await call_next(context.copy(message=asked))
             if isinstance(result, InputRequiredToolResult):
                 raise _InputRequiredError(result)
+            if not isinstance(result, ToolResult):
+                raise _TaskError
             return result
 
         call = FrameworkCall(name=message.name, arguments=message.arguments or {}, run=context)
@@ -70,6 +78,8 @@ class PDPMiddleware(Middleware):
             result = await self._door.run_async(call, tool, _RESULTS)
         except _InputRequiredError as asking:
             return asking.result
+        except _TaskError:
+            return ToolResult(content=_TASK, is_error=True)
         # A server ends no run of its client: one that repeats a denied call is told the same each time.
         return ToolResult(content=result.text, is_error=True) if isinstance(result, Refusal) else result
 
@@ -79,6 +89,10 @@ class PDPMiddleware(Middleware):
         """List the tools that the session sees. This hides tools; calls are asked about anyway."""
         visible = await self._door.visible(context)
         return [tool for tool in await call_next(context) if tool.name in visible]
+
+
+class _TaskError(Exception):
+    """An extension of the server runs the call in the background: what comes of it passes no middleware."""
 
 
 class _InputRequiredError(Exception):

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from fastmcp import Client, Context, FastMCP
+from fastmcp.server.extensions import ServerExtension
+from fastmcp.server.middleware import Middleware
 from fastmcp.tools.base import Tool, ToolResult
 from fastmcp.utilities.tests import asgi_server
 from mcp_types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
+from pydantic import BaseModel
 
 from pdp.client import AsyncClient
 from pdp.doors.core import Door
@@ -21,6 +24,12 @@ from pdp.v1.authorization_pb2 import CALL_STATUS_FAILED, CALL_STATUS_SUCCEEDED
 from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import COROUTINES, DoorConformance, opened
 from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
+
+
+class Submitted(BaseModel):
+    """What an extension that runs tools in the background answers a call with."""
+
+    task_id: str
 
 
 class CountedTool(Tool):
@@ -217,3 +226,37 @@ def test_what_a_tool_asks_the_client_tells_no_more_than_a_result(obligations: An
             one.status for one in server.sent("ReportOutcome")
         ]
         assert 1 + (not told) == len(asked(server))
+
+
+@pytest.mark.parametrize("obligations", [{"redact_result": {"fields": ["[].email"]}}, {}])
+def test_a_call_that_becomes_a_task_hands_nothing_on(obligations: Any) -> None:
+    """Its result would come later, past every middleware: not reported, and as the tool returned it."""
+    came_out: list[Any] = []
+
+    class Tasks(ServerExtension):  # type: ignore[misc,unused-ignore]
+        identifier = "com.example/tasks"
+
+        async def intercept_tool_call(self, params: Any, context: Any, call_next: Any) -> Any:  # noqa: ARG002 - a hook
+            return Submitted(task_id="task_1")
+
+    class Outside(Middleware):  # type: ignore[misc,unused-ignore]
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            came_out.append(await call_next(context))
+            return came_out[-1]
+
+    async def run(session: Any) -> None:
+        desk: FastMCP[Any] = FastMCP("desk")
+        desk.add_tool(CountedTool(name=f"{PREFIX}note", parameters={"type": "object"}, function=CountedTools()))
+        desk.add_extension(Tasks())
+        desk.add_middleware(Outside())
+        desk.add_middleware(PDPMiddleware(Door(session, MAPPED)))
+        async with Client(desk) as client:
+            await client.call_tool(f"{PREFIX}note", {}, raise_on_error=False)
+
+    with example("python fastmcp") as (_, session, server):
+        obliged(server, **obligations)
+        asyncio.run(run(session))
+
+        assert ["task_1" in str(one) for one in came_out] == [False]
+        assert "its result is withheld" in str(came_out[0].content)
+        assert [CALL_STATUS_FAILED] == [one.status for one in server.sent("ReportOutcome")]
