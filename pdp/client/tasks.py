@@ -32,9 +32,6 @@ R = TypeVar("R")
 # How long what was cancelled may take to be undone.
 _UNDO_SECONDS: Final = 5.0
 
-# What leaves a channel unfit for use: here nothing, since no task is interrupted within gRPC.
-INTERRUPTED: Final[tuple[type[BaseException], ...]] = ()
-
 sleep = asyncio.sleep
 Lock = asyncio.Lock
 # What does not wait is not interrupted by another task.
@@ -104,6 +101,11 @@ async def undone_if_cancelled(work: Callable[[], Awaitable[R]], undo: Callable[[
         if not task.cancelled():
             await completed(undone)
         raise
+
+
+def interrupted(_: BaseException) -> bool:
+    """Say whether an error leaves a channel unfit for use: none does, since no task is interrupted within gRPC."""
+    return False
 
 
 def abandon(channel: Any, *, after: float) -> None:  # noqa: ANN401 - gRPC has no types

@@ -26,6 +26,7 @@ from pdp.client.errors import deadline_exceeded
 from pdp.client.fulfilling import met_ids
 from pdp.client.guard import BoundCall, GuardedSignature
 from pdp.client.values import ToolCall
+from pdp.errors import PDPError
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -39,9 +40,6 @@ R = TypeVar("R")
 _UNDO_SECONDS: Final = 5.0
 # How often the main thread looks whether it is interrupted: on Windows, what waits for a lock does not learn of it.
 _LOOK_SECONDS: Final = 0.2
-
-# What leaves a channel unfit for use: Ctrl+C can leave a lock of gRPC held for ever.
-INTERRUPTED: Final[tuple[type[BaseException], ...]] = (KeyboardInterrupt,)
 
 sleep = time.sleep
 Lock = threading.Lock
@@ -69,9 +67,9 @@ def completed(work: Callable[[], object]) -> None:
 
 
 def undone_if_cancelled(work: Callable[[], R], undo: Callable[[R], object]) -> R:
-    """Return what `work` returns. If Ctrl+C interrupts this thread meanwhile, undo it first, within a few seconds."""
+    """Return what `work` returns. If a signal such as Ctrl+C interrupts it, undo it first, within a few seconds."""
     if threading.current_thread() is not threading.main_thread():
-        return work()  # only the main thread is interrupted
+        return work()  # signals are handled in the main thread alone
     # INVARIANT: `work` is done on another thread: an interrupt would lose its result.
     results: list[R] = []
     errors: list[BaseException] = []
@@ -95,16 +93,23 @@ def undone_if_cancelled(work: Callable[[], R], undo: Callable[[R], object]) -> R
         worker.start()
         while not over.acquire(timeout=_LOOK_SECONDS):
             pass
-        if errors:
-            raise errors[0]
-        return results[0]
-    except Exception:
-        raise
+        if not errors:
+            return results[0]
     except BaseException:
         last = _aside(undoing)
         last.start()
         last.join(_UNDO_SECONDS)
         raise
+    raise errors[0]
+
+
+def interrupted(error: BaseException) -> bool:
+    """Say whether an error leaves a channel unfit for use: what a signal raises can leave a lock of gRPC held for ever.
+
+    Such as Ctrl+C, or the end of a task's time. Signals are handled in the main thread alone.
+    """
+    own = isinstance(error, grpc.RpcError | PDPError | ValueError)
+    return threading.current_thread() is threading.main_thread() and not own
 
 
 def abandon(channel: Any, *, after: float) -> None:  # noqa: ANN401 - gRPC has no types
@@ -314,7 +319,7 @@ class Stopping:
             self._stopped = True
             stop = self._stop
         if stop is not None:
-            with suppress(Exception):  # it is up to the gateway, and others must stop too
+            with suppress(BaseException):  # it is up to the gateway, and others must stop too
                 stop()
 
     def interrupted(self, kind: type[BaseException] | None) -> bool:

@@ -96,14 +96,26 @@ both = pytest.mark.parametrize("hold", [_hold, _hold_async], ids=["sync", "async
 REQUESTED, ACTIVE = session_pb2.SESSION_STATE_REQUESTED, session_pb2.SESSION_STATE_ACTIVE
 
 
+class OutOfTimeError(Exception):
+    """What the handler of a signal raises for a task that takes too long, in workers of queues."""
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Take Ctrl+C as a program does, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def interrupted_by(kind: type[BaseException]) -> Iterator[None]:
+    """Expect that a signal raises an error, also where the tests run in the background."""
+
+    def handle(*_: object) -> None:
+        raise kind
+
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        yield
+        with pytest.raises(kind):
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+by_signal = pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, OutOfTimeError])
 
 
 def _methods(server: ScriptedServer) -> list[str]:
@@ -316,8 +328,11 @@ def test_a_request_of_a_task_that_is_cancelled_is_withdrawn(
     assert server.sent("EndSession")[0].session_handle == "pdps_secret"
 
 
-def test_a_request_of_a_thread_that_is_interrupted_is_withdrawn(server: ScriptedServer, address: str) -> None:
-    """After Ctrl+C, too."""
+@by_signal
+def test_a_request_of_a_thread_that_is_interrupted_is_withdrawn(
+    server: ScriptedServer, address: str, kind: type[BaseException]
+) -> None:
+    """By Ctrl+C, or by what else the handler of a signal raises."""
     Life(server)
     answer = server.scripts["RequestSession"]
 
@@ -326,7 +341,7 @@ def test_a_request_of_a_thread_that_is_interrupted_is_withdrawn(server: Scripted
         return answer(request, context)
 
     server.scripts["RequestSession"] = interrupt
-    with Client(address) as client, interruptible(), pytest.raises(KeyboardInterrupt):
+    with Client(address) as client, interrupted_by(kind):
         client.request_session(**WANTED)
 
     assert _methods(server) == ["RequestSession", "EndSession"]
@@ -346,7 +361,7 @@ def test_a_request_without_an_answer_holds_up_no_interrupt(
 
     server.scripts["RequestSession"] = hang
     start = time.monotonic()
-    with Client(address) as client, interruptible(), pytest.raises(KeyboardInterrupt):
+    with Client(address) as client, interrupted_by(KeyboardInterrupt):
         client.request_session(**WANTED)
 
     assert time.monotonic() - start < PATIENCE / 2
@@ -380,9 +395,12 @@ def test_a_request_without_an_answer_holds_up_no_cancelling(
     assert _methods(server) == ["RequestSession"]
 
 
-@pytest.mark.parametrize("interrupted", ["Authorize", "GetSession"])
+@pytest.mark.parametrize(
+    ("interrupted", "kind"),
+    [("Authorize", KeyboardInterrupt), ("Authorize", SystemExit), ("GetSession", OutOfTimeError)],
+)
 def test_what_an_interrupt_breaks_in_grpc_holds_up_nothing_later(
-    server: ScriptedServer, address: str, interrupted: str
+    server: ScriptedServer, address: str, interrupted: str, kind: type[BaseException]
 ) -> None:
     """It can leave the lock of a channel held for ever: the session is ended, and the client used, over another one."""
     Life(server)
@@ -415,7 +433,7 @@ def test_what_an_interrupt_breaks_in_grpc_holds_up_nothing_later(
         client.close()
         return hold_anew.allowed
 
-    with interruptible(), pytest.raises(KeyboardInterrupt):
+    with interrupted_by(kind):
         hold()
     server.scripts[interrupted] = answer
     later = ThreadPoolExecutor(1).submit(go_on)

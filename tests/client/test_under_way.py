@@ -168,6 +168,19 @@ def test_what_is_set_too_late_is_called_at_once(stopping: type[Stopping | thread
     assert ["stop"] == told
 
 
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit])
+def test_what_a_gateway_raises_stops_no_thread_of_the_client(raised: type[BaseException]) -> None:
+    """`sys.exit()` would end only the thread that has other calls stop as well."""
+
+    def stop() -> None:
+        raise raised
+
+    stopping = threads.Stopping()
+    stopping.set(stop)
+
+    stopping.stop()
+
+
 def test_a_call_that_ends_before_is_not_stopped(server: RunningServer) -> None:
     """Nor is one whose session only has fewer tools, and other sessions do not matter."""
     (answer, _), (other, _) = allowed(server), allowed(server)

@@ -69,9 +69,10 @@ class AsyncCalls:
         self._together = AsyncTogether(authorize, self._batch_authorize, clock=self._clock, off=self._off)
         self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
 
-    def _connect_anew(self) -> None:
-        tasks.abandon(self._channel, after=self._management_timeout)
-        self._connect()
+    def _connect_anew_after(self, error: BaseException) -> None:
+        if tasks.interrupted(error):
+            tasks.abandon(self._channel, after=self._management_timeout)
+            self._connect()
 
     async def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
         """Ask about one call, together with others that are asked about now; retry where that helps."""
@@ -94,13 +95,13 @@ class AsyncCalls:
             try:
                 # The same request with the same id: the server answers it once, even if it arrives twice.
                 return await ask(deadline)
-            except tasks.INTERRUPTED:
-                self._connect_anew()
-                raise
             except grpc.RpcError as error:
                 pause = retry_pause(error, deadline - self._clock(), retries=retries)
                 if pause is None:
                     raise
+            except BaseException as error:
+                self._connect_anew_after(error)
+                raise
             await self._sleep(pause)
             retries += 1
 
@@ -171,9 +172,6 @@ class AsyncCalls:
             try:
                 reply: Reply = await ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
-            except tasks.INTERRUPTED:
-                self._connect_anew()
-                raise
             except grpc.RpcError as error:
                 pause = repeat_pause(
                     error,
@@ -184,6 +182,9 @@ class AsyncCalls:
                 # Closing cancels the calls in progress, and a closed channel takes no more.
                 if pause is None or not left or self._closed:
                     raise from_status(error, self._connection.diagnosis) from error
+            except BaseException as error:
+                self._connect_anew_after(error)
+                raise
             await self._sleep(pause)
         return reply
 

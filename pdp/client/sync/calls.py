@@ -71,9 +71,10 @@ class Calls:
         self._together = Together(authorize, self._batch_authorize, clock=self._clock, off=self._off)
         self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
 
-    def _connect_anew(self) -> None:
-        threads.abandon(self._channel, after=self._management_timeout)
-        self._connect()
+    def _connect_anew_after(self, error: BaseException) -> None:
+        if threads.interrupted(error):
+            threads.abandon(self._channel, after=self._management_timeout)
+            self._connect()
 
     def authorize(self, request: AuthorizeRequest, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - what holds the decision
         """Ask about one call, together with others that are asked about now; retry where that helps."""
@@ -96,13 +97,13 @@ class Calls:
             try:
                 # The same request with the same id: the server answers it once, even if it arrives twice.
                 return ask(deadline)
-            except threads.INTERRUPTED:
-                self._connect_anew()
-                raise
             except grpc.RpcError as error:
                 pause = retry_pause(error, deadline - self._clock(), retries=retries)
                 if pause is None:
                     raise
+            except BaseException as error:
+                self._connect_anew_after(error)
+                raise
             self._sleep(pause)
             retries += 1
 
@@ -173,9 +174,6 @@ class Calls:
             try:
                 reply: Reply = ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
-            except threads.INTERRUPTED:
-                self._connect_anew()
-                raise
             except grpc.RpcError as error:
                 pause = repeat_pause(
                     error,
@@ -186,6 +184,9 @@ class Calls:
                 # Closing cancels the calls in progress, and a closed channel takes no more.
                 if pause is None or not left or self._closed:
                     raise from_status(error, self._connection.diagnosis) from error
+            except BaseException as error:
+                self._connect_anew_after(error)
+                raise
             self._sleep(pause)
         return reply
 
