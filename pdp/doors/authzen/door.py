@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
@@ -45,7 +46,9 @@ EVALUATION, EVALUATIONS, REQUESTS, OUTCOME = (
     f"/access/v1/{name}" for name in ("evaluation", "evaluations", "requests", "outcome")
 )
 # Requests whose bodies are whole. A caller has at most twice as many as are left for all others: two thirds, alone.
+# Callers about whom the server has not answered yet count as one for each address: anyone can send any token.
 MOST_OPEN: Final = 96
+_MOST_KNOWN: Final = 1024
 _SECONDS: Final = 10.0
 # For decisions. The rest is for the answer: a call whose request is given up would be taken for one that is taken back.
 _OF_THE_TIME: Final = 0.9
@@ -104,6 +107,8 @@ class AuthZENDoor:
         self._evaluations = Evaluations(client=client, mapped=mapped, endpoint=base + REQUESTS, observer=observer)
         self._access = AccessRequests(mapped=mapped, endpoint=base + REQUESTS)
         self._open: Counter[str] = Counter()
+        # Digests of headers `authorization` with which the server has answered; those that were used last are kept.
+        self._known: OrderedDict[bytes, None] = OrderedDict()
         self._posts: Mapping[str, Callable[[Asked], Coroutine[Any, Any, Reply]]] = {
             EVALUATION: self._evaluation,
             EVALUATIONS: self._several,
@@ -131,7 +136,7 @@ class AuthZENDoor:
             headers = read_headers(scope["headers"], _ONCE)
             self._doorstep.check(headers)
             # As it was sent: by an escape, a path would not be what a proxy before this door has looked at.
-            return await self._routed(scope["method"], scope["raw_path"].decode("latin-1"), headers, receive)
+            return await self._routed(scope, scope["raw_path"].decode("latin-1"), headers, receive)
         except InvalidQuestionError as error:
             self._refused(Refusal.MALFORMED)
             return failed(BAD_REQUEST, str(error))
@@ -157,13 +162,13 @@ class AuthZENDoor:
             return failed(INTERNAL, UNDECIDED)
         return failed(UNAUTHORIZED, str(error), www_authenticate="Bearer")
 
-    async def _routed(self, method: str, path: str, headers: Headers, receive: Receive) -> Reply:
+    async def _routed(self, scope: Scope, path: str, headers: Headers, receive: Receive) -> Reply:
         begin, _, task = path.partition(f"{REQUESTS}/")
         is_task = not begin and bool(task)
         if path not in (DISCOVERY, *self._posts) and not is_task:
             raise RefusedRequestError(NOT_FOUND, "there is no such endpoint; search is not offered")
         expected = "POST" if path in self._posts else "GET"
-        if method != expected:
+        if scope["method"] != expected:
             self._refused(Refusal.METHOD)
             return failed(NOT_ALLOWED, f"this endpoint takes {expected}", allow=expected, connection="close")
         if path == DISCOVERY:
@@ -174,21 +179,32 @@ class AuthZENDoor:
             self._caller.take(headers)
         handles = Handles.read(headers.get(HANDLE, ""))
         if is_task:
-            return await self._bounded(lambda: self._task(task, handles), headers, receive)
+            return await self._bounded(lambda: self._task(task, handles), self._part_of(scope, headers), receive)
         require_plain_json(headers)
         asked = Asked(
             body=read_json(await read_body(headers, receive, most=MOST_BYTES)),
             handles=handles,
             headers=headers,
             until=asyncio.get_running_loop().time() + self._seconds * _OF_THE_TIME,
+            accepted=lambda: self._know(headers),
         )
-        return await self._bounded(lambda: self._posts[path](asked), headers, receive)
+        return await self._bounded(lambda: self._posts[path](asked), self._part_of(scope, headers), receive)
 
-    async def _bounded(
-        self, work: Callable[[], Coroutine[Any, Any, Reply]], headers: Headers, receive: Receive
-    ) -> Reply:
+    def _part_of(self, scope: Scope, headers: Headers) -> str:
+        """Return whose part of what is open a request belongs to: that of its caller, or of its address."""
+        if self._caller is not None and _digest(headers) in self._known:
+            return headers["authorization"]
+        return scope["client"][0] if scope.get("client") else ""
+
+    def _know(self, headers: Headers) -> None:
+        """Note that the server has answered a caller."""
+        self._known[_digest(headers)] = None
+        self._known.move_to_end(_digest(headers))
+        if len(self._known) > _MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    async def _bounded(self, work: Callable[[], Coroutine[Any, Any, Reply]], caller: str, receive: Receive) -> Reply:
         """Do work while the client is there, for so long at most, and beside so much other work at most."""
-        caller = headers.get("authorization", "")
         if self._open[caller] >= 2 * (MOST_OPEN - self._open.total()):
             self._refused(Refusal.TOO_MANY)
             return failed(_BUSY, "too many requests are open", retry_after="1")
@@ -236,3 +252,7 @@ class AuthZENDoor:
             "access_request_endpoint": self._base + REQUESTS,
             "capabilities": ["urn:openid:authzen:capability:access-request"],
         }
+
+
+def _digest(headers: Headers) -> bytes:
+    return hashlib.sha256(headers.get("authorization", "").encode("latin-1")).digest()

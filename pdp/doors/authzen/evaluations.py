@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -64,13 +64,15 @@ _UNREPORTED: Final[Mapping[type[PDPClientError], tuple[int, str]]] = {
 class Asked:
     """The body of a request, the sessions that it brings, and its headers.
 
-    `until` is the time of the event loop until which there must be decisions.
+    `until` is the time of the event loop until which there must be decisions. `accepted` is called when the server has
+    made one, and so knows the caller.
     """
 
     body: Mapping[str, Any] = field(repr=False)
     handles: Handles
     headers: Mapping[str, str] = field(repr=False)
     until: float
+    accepted: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +147,13 @@ class Evaluations:
         )
         with under_way:
             async with asyncio.timeout_at(asked.until):
-                found = await self._verdict(question, call, under_way)
+                found = await self._verdict(question, call, under_way, asked.accepted)
             under_way.over(found.outcome)
         return found
 
-    async def _verdict(self, question: Question, call: ToolCall | None, under_way: CallUnderWay) -> Verdict:
+    async def _verdict(
+        self, question: Question, call: ToolCall | None, under_way: CallUnderWay, accepted: Callable[[], None]
+    ) -> Verdict:
         if call is None:
             return denied(Basis.UNKNOWN_TOOL.value)
         if not call.session_handle:
@@ -162,6 +166,7 @@ class Evaluations:
         except NoDecisionError:
             _LOG.warning("there is no decision about a call: %s", answer.error)
             raise
+        accepted()
         if answer.outcome_token and not found.decision:
             # The server has allowed a call that will not be made.
             with suppress(PDPClientError):

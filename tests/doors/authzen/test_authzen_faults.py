@@ -185,8 +185,12 @@ def test_a_fault_of_the_door_allows_nothing(scripted: ScriptedServer, caplog: py
     assert "LookupError" in caplog.text
 
 
-def test_more_requests_than_can_be_open_are_told_to_wait(scripted: ScriptedServer) -> None:
-    """The others are answered as before, and so are those of another caller."""
+@pytest.mark.parametrize("known", [True, False])
+def test_more_requests_than_can_be_open_are_told_to_wait(scripted: ScriptedServer, *, known: bool) -> None:
+    """The others are answered as before, and so are those of another caller that the server has answered before.
+
+    Callers that it has not answered count as one, with whatever tokens.
+    """
     most = 2 * MOST_OPEN // 3
     arrived = threading.Semaphore(0)
 
@@ -195,9 +199,11 @@ def test_more_requests_than_can_be_open_are_told_to_wait(scripted: ScriptedServe
         scripted.released.wait(30)
         return scripted.honest(request)
 
-    scripted.decide = hold
     statuses: list[int] = []
     with door(None, HANDLE, address=scripted.start()) as gateway:
+        for name in ("Bearer other", *(["Bearer own"] if known else [])):
+            assert 200 == gateway.post(EVALUATION, call_of("desk/note"), authorization=name).status_code
+        scripted.decide = hold
         limits = httpx2.Limits(max_connections=2 * MOST_OPEN)
         with httpx2.Client(base_url=gateway.url, timeout=60, limits=limits) as http:
             gateway.http, old = http, gateway.http
@@ -205,7 +211,8 @@ def test_more_requests_than_can_be_open_are_told_to_wait(scripted: ScriptedServe
             def ask(**headers: str) -> None:
                 statuses.append(gateway.post(EVALUATION, call_of("desk/note"), **headers).status_code)
 
-            threads = [threading.Thread(target=ask) for _ in range(most + 1)]
+            tokens = ["Bearer own" if known else f"Bearer {number}" for number in range(most + 1)]
+            threads = [threading.Thread(target=ask, kwargs={"authorization": one}) for one in tokens]
             for thread in threads:
                 thread.start()
             while not statuses:
