@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -226,6 +229,26 @@ def test_watch_prints_each_change(approvals: Approvals, desk: Desk) -> None:
     assert line.startswith(f"{request.id}  open  coder for ada: git/log  until ")
     assert line.endswith(f"{QUESTION}\n")
     assert ("open", request.id) == (as_json["state"], as_json["access_request_id"])
+
+
+def test_ctrl_c_ends_a_watch(desk: Desk, tmp_path: Path) -> None:
+    """It is the way to end one, and no error."""
+    request = desk.wait()
+    token = tmp_path / "lead.token"
+    token.write_text(desk.server.token("lead"))
+    token.chmod(0o600)
+    command = [sys.executable, "-m", "pdp.cli", "approvals", "watch", "--session", request.call.session_id]
+    command += ["--address", desk.server.address, "--plaintext", "--token-file", str(token)]
+    # A run in the background may have been started with SIGINT ignored, which a child would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(request.id)
+        process.send_signal(signal.SIGINT)
+        _, problems = process.communicate(timeout=30)
+
+    assert (0, "") == (process.returncode, problems)
 
 
 def test_session_show_lists_what_waits(approvals: Approvals, desk: Desk) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 
 import click
@@ -185,10 +186,11 @@ def watch(*, client: Client, session_id: str, user: str, count: int | None, as_j
 
     With --json each line is one JSON object.
     """
-    for request in islice(_changes(client, session_id, user), count):
-        # One line each, which no text from others can break.
-        line = json.dumps(plain_access(request)) if as_json else visible("  ".join(_words(request)))
-        click.echo(line)
+    with suppress(KeyboardInterrupt):
+        for request in islice(_changes(client, session_id, user), count):
+            # One line each, which no text from others can break.
+            line = json.dumps(plain_access(request)) if as_json else visible("  ".join(_words(request)))
+            click.echo(line)
 
 
 def _approved_session(client: Client, review: GetAccessRequestResponse) -> Session | None:
