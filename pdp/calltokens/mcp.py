@@ -3,7 +3,7 @@
     server = MCPServer("notes")
     server.middleware.append(CallTokens(verifier, server="notes"))
 
-Over HTTP, `pdp.calltokens.asgi` stands before the application instead. Nothing here imports the SDK.
+Over HTTP, `pdp.calltokens.asgi` stands in front of the application instead. Nothing here imports the SDK.
 """
 
 from __future__ import annotations

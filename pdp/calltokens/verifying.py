@@ -1,4 +1,4 @@
-"""Verify call tokens, for tool servers and whatever else stands before one.
+"""Verify call tokens, for tool servers and whatever else stands in front of one.
 
     verifier = Verifier(issuer="pdp", audience="https://git.example", keys=PublishedKeys(fetch), uses=MemoryUses())
     claims = verifier.verify(token, server="git", tool="git_commit", arguments=parsed, presenter=presenter)

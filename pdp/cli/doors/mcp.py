@@ -83,7 +83,7 @@ def mcp(
     Takes the place of the server's command in the configuration of an MCP client. Only what the session allows reaches
     the server, and of its list of tools only what the session can see is shown. Exits as the server does.
 
-    With --upstream and --listen it does the same over HTTP, before a server at a URL; with --servers, before several.
+    With --upstream and --listen it does the same over HTTP, in front of a server at a URL; with --servers, of several.
     Each request brings the handle of its own session in the header X-PDP-Session.
     """
     if web.given:

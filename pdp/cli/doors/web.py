@@ -95,7 +95,7 @@ def web_options(function: C) -> Callable[..., Any]:
         ("--upstream-tls-certificate", "FILE", "Present this certificate to the server."),
         ("--upstream-tls-key", "FILE", "The certificate's private key."),
         ("--headers-file", "FILE", "Send the server these headers: lines `Name: value`, for you alone."),
-        ("--servers", "FILE", "Stand before each of the servers in this file, instead of the one at --upstream."),
+        ("--servers", "FILE", "Stand in front of each of the servers in this file, instead of the one at --upstream."),
         ("--access-tokens", "FILE", "Take access tokens, too: this file says whose they are. Needs `jwt.*`."),
     )
     listening = listen_options(

@@ -1,1 +1,1 @@
-"""The MCP proxy: stands before one MCP server, and asks the PDP before every tool call."""
+"""The MCP proxy: stands in front of one MCP server, and asks the PDP before every tool call."""
