@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -92,6 +93,7 @@ class Bounded(click.Command):
 
         `PDP_DEBUG=1` adds their tracebacks.
         """
+        _escape_what_cannot_be_shown()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -112,6 +114,16 @@ class Bounded(click.Command):
 
 class Root(Bounded, CommandTable):
     """The program: the table of all commands."""
+
+
+def _escape_what_cannot_be_shown() -> None:
+    """Have letters escaped that a terminal lacks, such as Greek ones in Windows-1252: else output ends at the first.
+
+    In UTF-8 only what is no text cannot be written, and that is an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def error_lines(error: Exception) -> Iterable[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pdp.cli.output import paragraphs, print_fields, print_json, print_table, pr
 from pdp.cli.sessions.view import duration_text, print_session
 from pdp.foundation.printable import visible
 from pdp.v1.session_pb2 import Session
+from tests.machinery.servers.commandline import clean_environment, write_bundle
 from tests.machinery.terminal import on_terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -32,6 +35,24 @@ ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 def test_hidden_characters_are_shown(text: str, expected: str) -> None:
     """Control, bidi and zero-width characters are printed as escapes, everything else as it is."""
     assert expected == visible(text)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp437"])
+def test_a_terminal_of_few_letters_shows_the_others_as_escapes(tmp_path: Path, encoding: str) -> None:
+    """No output ends at a letter that it lacks."""
+    write_bundle(tmp_path)
+    (tmp_path / "directory.yaml").write_text("users: {λ: {groups: [none]}}\n", encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", "check", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        env=clean_environment() | {"PYTHONIOENCODING": encoding},
+    )
+
+    assert 1 == done.returncode, done.stderr
+    assert b"users: {\\u03bb: {" in done.stdout
+    assert b"this bundle does not load" in done.stdout
 
 
 @pytest.mark.parametrize(
