@@ -17,7 +17,8 @@ from pdp.v1.caller_pb2 import Caller
 
 T = TypeVar("T")
 
-MOST_LOGINS = 4096
+# Of all people, and of one.
+MOST_LOGINS, MOST_OF_ONE = 4096, 64
 _MOST_DRAFTS = 16
 _MOST_FENCES = 8
 _SECRET_BYTES = 32
@@ -93,17 +94,25 @@ class Login:
 
 
 class Logins:
-    """All log-ins, at most `most`: the one that was idle longest goes first. For one thread.
+    """All log-ins, at most `most`, and `each` of one person: the one that was idle longest goes first. For one thread.
 
     A log-in ends when it was not used for `idle_seconds`, and at the latest after `longest_seconds`. Its secret is in
     the browser's cookie alone; here is only a digest of it.
     """
 
-    def __init__(self, clock: Clock, *, idle_seconds: float, longest_seconds: float, most: int = MOST_LOGINS) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        idle_seconds: float,
+        longest_seconds: float,
+        most: int = MOST_LOGINS,
+        each: int = MOST_OF_ONE,
+    ) -> None:
         self._clock = clock
         self._idle_seconds = idle_seconds
         self._longest_seconds = longest_seconds
-        self._most = most
+        self._most, self._each = most, each
         self._by_digest: OrderedDict[bytes, Login] = OrderedDict()
 
     def begin(self, caller: Caller, credential: Credential, earlier: Login | None = None) -> str:
@@ -119,6 +128,10 @@ class Logins:
         if earlier is not None and earlier.credential.subject == credential.subject:
             login.drafts = earlier.drafts
         self._by_digest[digest_of(secret)] = login
+        # In the order of their last use.
+        own = [digest for digest, one in self._by_digest.items() if one.credential.subject == credential.subject]
+        for digest in own[: -self._each]:
+            del self._by_digest[digest]
         while len(self._by_digest) > self._most:
             self._by_digest.popitem(last=False)
         return secret

@@ -60,6 +60,19 @@ def test_the_log_in_that_was_idle_longest_makes_room(logins: Logins) -> None:
     assert logins.find(first, used=True)
 
 
+def test_one_person_ends_no_log_in_of_others(clock: FakeClock) -> None:
+    """However often they log in: of theirs, the one that was idle longest makes room."""
+    logins = Logins(clock, idle_seconds=600, longest_seconds=3600, most=4, each=2)
+    other, first, second = begin(logins, "bob"), begin(logins), begin(logins)
+    logins.find(first, used=True)
+    begin(logins)
+
+    assert 3 == len(logins)
+    assert logins.find(second, used=True) is None
+    assert logins.find(other, used=True)
+    assert logins.find(first, used=True)
+
+
 def test_a_new_log_in_of_the_same_person_keeps_what_they_chose(logins: Logins) -> None:
     """So a detour to the provider costs nothing; another person at the same browser gets none of it."""
     earlier = logins.find(begin(logins), used=True)
