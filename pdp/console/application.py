@@ -25,6 +25,8 @@ from pdp.console.problems import Problem, problem_of
 from pdp.console.reach import Reach
 from pdp.console.record import Records
 from pdp.console.requests import Requests
+from pdp.console.revoking import PATH as REVOKED
+from pdp.console.revoking import Revocations
 from pdp.console.shell import Shell
 from pdp.console.visits import Answer, Desk, Entry, Visit
 from pdp.console.waiting import Waiting
@@ -53,6 +55,7 @@ class _Console:
             "/approvals/{request_id}": calls.show,
             "/now": now.show,
             "/revoke": now.preview,
+            REVOKED: Revocations(desk).show,
             "/freeze": freezes.show,
             "/reach": Reach(desk).show,
             "/record": record.show,

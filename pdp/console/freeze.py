@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from pdp.client import AsyncClient, PermissionDeniedError
 from pdp.client.fencing import Fence, fence_of
-from pdp.console.revoking import revoked_page
+from pdp.console.revoking import revoke
 from pdp.console.visits import Desk, Visit
 from pdp.console.words import may
 from pdp.v1.freeze_pb2 import Freeze
@@ -37,7 +37,7 @@ class Freezes:
         await client.set_freeze(reason=reason, tenant=tenant, all_tenants=not tenant, on_fence=fences.append)
         if tenant and visit.form.one("then") == "revoke":
             # INVARIANT: after the freeze, so that no session is requested between the two.
-            return await revoked_page(self._desk, visit, reason, {"tenant": tenant})
+            return await revoke(self._desk, visit, reason, {"tenant": tenant})
         return self._desk.done(visit, "/freeze", fences[-1])
 
     async def lift(self, visit: Visit) -> Response:

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pdp.clock import Clock
 from pdp.console.drafts import Draft
@@ -21,6 +21,8 @@ T = TypeVar("T")
 MOST_LOGINS, MOST_OF_ONE = 4096, 64
 _MOST_DRAFTS = 16
 _MOST_FENCES = 8
+# A revocation can name many sessions.
+_MOST_REVOKED = 1
 _SECRET_BYTES = 32
 
 
@@ -71,13 +73,20 @@ class Credential:
         return self.id_token if now_at < self.id_token_ends_at else ""
 
 
+class Revoked(NamedTuple):
+    """Which sessions a person has revoked, and what that has waited for."""
+
+    session_ids: Sequence[str]
+    waited: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Login:
     """One person in one browser.
 
     `form_token` is in every form of theirs, so that no other site can send one. `caller` is what the server knows of
-    the person. `drafts` hold what they chose of requests, for as long as they decide, and `fences` what their last
-    changes have waited for.
+    the person. `drafts` hold what they chose of requests, for as long as they decide, `fences` what their last changes
+    have waited for, and `revoked` what they revoked last.
     """
 
     caller: Caller
@@ -87,6 +96,7 @@ class Login:
     used_at: float
     drafts: Recent[Draft] = field(default_factory=lambda: Recent(_MOST_DRAFTS))
     fences: Recent[str] = field(default_factory=lambda: Recent(_MOST_FENCES))
+    revoked: Recent[Revoked] = field(default_factory=lambda: Recent(_MOST_REVOKED))
     streams: int = 0
     # When the person logged in because an approval wanted that, on the boot clock.
     proved_at: float = float("-inf")

@@ -16,7 +16,7 @@ from pdp.console.drafts import InvalidChoiceError, draft_of
 from pdp.console.freeze import freezes_of
 from pdp.console.onesession import session_page
 from pdp.console.paging import part_of
-from pdp.console.revoking import revoked_page
+from pdp.console.revoking import revoke
 from pdp.console.visits import Desk, Visit
 from pdp.console.waiting import first
 
@@ -68,7 +68,7 @@ class Now:
         reason = visit.form.one("reason")
         if not reason:
             return await self._preview(visit, selected, "say why, for the record")
-        return await revoked_page(self._desk, visit, reason, selected)
+        return await revoke(self._desk, visit, reason, selected)
 
     async def narrow(self, visit: Visit) -> Response:
         """Leave a live session fewer tools or an earlier end."""

@@ -320,6 +320,26 @@ def test_a_revocation_is_seen_before_it_is_made(person: Browser, server: Running
     assert not server.client("pep").authorize(handle, "crm", "find_customer").allowed
 
 
+def test_what_is_loaded_again_revokes_nothing_more(world: World, server: RunningServer) -> None:
+    """The page after a revocation is one of its own: what has begun meanwhile lives on. It is no other person's."""
+    person, other = world.person(), world.person()
+    session_id, _ = live(server, user="bob")
+    person.open("/revoke?user=bob")
+    own = {"origin": world.place.origin, "sec-fetch-site": "same-origin"}
+    answer = person.fetch("POST", "/revoke", own, data={**person.form("/revoke"), "user": "bob", "reason": "strange"})
+    page = answer.headers["location"]
+    later, _ = live(server, user="bob")
+    for _ in range(2):
+        person.open(page)
+        assert session_id in person.text
+        assert later not in person.text
+    other.open(page)
+
+    assert 303 == answer.status_code
+    assert session_id not in other.text
+    assert "ACTIVE" in str(server.client("approver").get_session(later))
+
+
 def test_a_revocation_says_what_it_has_waited_for(
     person: Browser, server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
