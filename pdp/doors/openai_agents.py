@@ -109,9 +109,14 @@ class PDPGuardrails:
         return ToolGuardrailFunctionOutput.reject_content(text)
 
 
-def _key(data: ToolInputGuardrailData) -> tuple[int, str]:
-    """Return what the two guardrails of one call share: its context, which is there until it is over."""
-    return id(data.context), data.context.tool_call_id
+def _key(data: ToolInputGuardrailData) -> tuple[int, int, str, str, str]:
+    """Return what the two guardrails of one call share: its run, by what all contexts of that hold, and the call.
+
+    In a realtime session each of the two has a context of its own.
+    """
+    context = data.context
+    run = id(context.usage), id(context.context)
+    return *run, context.tool_call_id, context.qualified_tool_name, context.tool_arguments
 
 
 def _freeze(text: str) -> tuple[str, bytes]:

@@ -26,12 +26,15 @@ from agents import (
 )
 from agents.items import TResponseStreamEvent
 from agents.mcp import MCPServerStdio
+from agents.realtime import RealtimeAgent, RealtimeModel
+from agents.realtime.model_events import RealtimeModelToolCallEvent
+from agents.realtime.session import RealtimeSession
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 
 from pdp.doors.core import Door
 from pdp.doors.openai_agents import PDPGuardrails
 from pdp.errors import ConfigurationError
-from tests.doors.adapters.page import asked, example
+from tests.doors.adapters.page import asked, example, obliged
 from tests.doors.conformance import COROUTINES, DoorConformance
 from tests.doors.desk import MAPPED, NAMES, PEOPLE, PREFIX, SCHEMA, CountedTools, Driver, Step
 
@@ -100,6 +103,49 @@ class TestOpenAIAgents(DoorConformance):
 
     driver = OpenAIAgentsDriver()
     ways = COROUTINES
+
+
+class SilentModel(RealtimeModel):  # type: ignore[misc,unused-ignore]
+    """The connection of a realtime session, which keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    async def connect(self, options: Any) -> None:
+        """Do nothing."""
+
+    async def send_event(self, event: Any) -> None:
+        """Keep an event."""
+        self.sent.append(event)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def add_listener(self, listener: Any) -> None:
+        """Tell it nothing."""
+
+    def remove_listener(self, listener: Any) -> None:
+        """Do nothing."""
+
+
+def test_a_call_of_a_realtime_session_is_asked_about_and_handed_on() -> None:
+    """There each guardrail gets a context of its own."""
+    tools, model = CountedTools(returns=PEOPLE), SilentModel()
+
+    async def run(session: Any) -> None:
+        guarded = PDPGuardrails(Door(session, MAPPED)).guarded([_tool(Step().name, tools)])
+        realtime = RealtimeSession(model, RealtimeAgent(name="desk", tools=guarded), None)
+        await realtime._handle_tool_call(
+            RealtimeModelToolCallEvent(name=Step().name, call_id="call_1", arguments='{"text": "a"}')
+        )
+
+    with example("python openai-agents") as (_, session, server):
+        obliged(server, redact_result={"fields": ["[].email"]})
+        asyncio.run(run(session))
+
+        assert [("note", {"text": "a"})] == tools.runs
+        assert [("desk", "note")] == asked(server)
+        assert [PEOPLE.replace("ann@example.com", "[redacted]")] == [one.output for one in model.sent]
 
 
 def test_the_page_does_what_it_says() -> None:
