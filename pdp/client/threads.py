@@ -100,7 +100,7 @@ def undone_if_cancelled(work: Callable[[], R], undo: Callable[[R], object]) -> R
         last.start()
         last.join(_UNDO_SECONDS)
         raise
-    raise errors[0]
+    raise errors.pop()
 
 
 def interrupted(error: BaseException) -> bool:
