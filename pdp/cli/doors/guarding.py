@@ -14,10 +14,10 @@ from pdp.doors.tasks import Task
 @contextmanager
 def guarded(task: Task, options: Sequence[str]) -> Iterator[None]:
     """Run a guardian beside the `with` block; `options` are those by which `pdp` reaches the server."""
-    end = ["-m", "pdp.cli", "session", "end", "--session-handle-file", str(task.handle_file), *options]
+    end = ["-m", "pdp.cli", "session", "end", "--session-handle-file", "/dev/stdin", *options]
     # In a session of its own: what kills all processes of the door's group leaves it alone.
     with subprocess.Popen(  # noqa: S603 - this program, with words of its own
-        [sys.executable, "-I", guardian.__file__, str(task.members_file), sys.executable, *end],
+        [sys.executable, "-I", guardian.__file__, str(task.folder), sys.executable, *end],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
