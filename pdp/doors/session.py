@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from pdp.client import (
@@ -37,11 +38,12 @@ _MOST_START_SECONDS, _MOST_END_SECONDS = 20.0, 5.0
 class NoSessionError(NotMadeError):
     """There is no session to ask in now. The message is for the agent.
 
-    `tools` are those that were asked for while a person has not answered yet, as `server/tool`. `away` says that the
-    PDP has not answered.
+    `tools` are those that were asked for while a person has not answered yet, as `server/tool`. Each has the digest of
+    the definition to approve, empty where a downstream connection is approved with it. `away` says that the PDP has not
+    answered.
     """
 
-    def __init__(self, text: str, tools: frozenset[str] = frozenset(), *, away: bool = False) -> None:
+    def __init__(self, text: str, tools: Mapping[str, str] = MappingProxyType({}), *, away: bool = False) -> None:
         super().__init__(text)
         self.tools = tools
         self.away = away
@@ -223,7 +225,10 @@ class RequestedSession:
             self._missing = NoSessionError(
                 "Waiting for approval: a person must approve this task before any tool may be called. "
                 f"Tell the user to {how}, and call the tool again after that.",
-                frozenset(f"{tool.server}/{tool.tool}" for tool in session.tools),
+                {
+                    f"{tool.server}/{tool.tool}": "" if tool.connection_kind else tool.definition_digest
+                    for tool in session.tools
+                },
             )
             self._answered.set()
             await heard(changed, _LOOK_SECONDS)

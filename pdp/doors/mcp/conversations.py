@@ -14,8 +14,9 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.gate import Gate
 from pdp.doors.mcp.load import Load
-from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
+from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import PROTOCOL_VERSION
+from pdp.doors.mcp.serverasks import ServerAsks
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.doors.session import DoorSession
 from pdp.observer import DoorObserver
@@ -84,11 +85,13 @@ class Conversation:
         self.mcp_session = mcp_session
         self.background = background
         self.version = ""
-        self.open: dict[MessageId, Cancellable] = {}
         # INVARIANT: what the server may still answer has an id that no other request gets: servers find by it the
-        # stream on which they answer.
-        self.given_up: set[MessageId] = set()
-        self.server_asks: set[MessageId] = set()
+        # stream on which they answer, some of them by its text, which is the same for `1` and `"1"`.
+        self.open: dict[str, Cancellable] = {}
+        self.given_up: set[str] = set()
+        self.server_asks = ServerAsks()
+        # The tasks that hand on what the server says besides its answers.
+        self.listening: set[asyncio.Task[None]] = set()
         self._told = 0
         self._upstream = upstream
         self._load = load
@@ -104,6 +107,13 @@ class Conversation:
             observer=observer,
             transport="tcp",
         )
+
+    def end(self) -> None:
+        """Answer what is open as taken back, and end the streams."""
+        for request in tuple(self.open.values()):
+            request.take_back()
+        for task in tuple(self.listening):
+            task.cancel()
 
     def headers(self, of_client: http.Headers) -> dict[str, str]:
         """Return the headers with which a client's request is sent on."""

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from pdp.calltokens.claims import HEADER
 from pdp.client import Answer
 from pdp.doors import refusals
+from pdp.doors.feeds import heard
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.apart import apart
@@ -29,6 +30,7 @@ from pdp.serving.web import BAD_REQUEST, NOT_FOUND, ClientGoneError, is_json
 _LOG = logging.getLogger(__name__)
 
 _OK = 200
+_ACKNOWLEDGED_SECONDS = 2.0
 # What a client of MCP acts on: other methods or revisions, and a session of MCP that is over. The credentials that the
 # server misses are the proxy's.
 _HANDED_ON = frozenset({400, 404, 405, 406, 409, 413, 415, 429})
@@ -64,7 +66,8 @@ class Exchange:
         self._sent = False
         self._ended = False
         self._task: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        # Of a subscription: whether the server has said something.
+        self._acknowledged = asyncio.Event()
         self.taken_back = False
 
     @property
@@ -119,11 +122,13 @@ class Exchange:
         if self._allowed is not None and self._allowed.token:
             sent[HEADER] = self._allowed.token
         self._sent = True
-        if self._allowed is None:
+        if request.method == methods.LISTEN:
+            # It tells of the end of its session.
             await self._send_on(request, sent)
-        else:
-            self._answer = self._allowed.call.answer
-            await while_it_lives(self._party, heard_of, self._send_on(self._allowed.request, sent))
+            return
+        if self._allowed is not None:
+            self._answer, request = self._allowed.call.answer, self._allowed.request
+        await while_it_lives(self._party, heard_of, self._send_on(request, sent))
 
     async def _send_on(self, request: Message, headers: http.Headers) -> None:
         async with self._upstream.exchange("POST", headers, request.raw, load=self._load) as answer:
@@ -153,6 +158,9 @@ class Exchange:
         """Hand on that the server has refused the request, if that is what a client can act on."""
         if answer.status not in _HANDED_ON:
             raise UpstreamError(f"The server behind this proxy answers with the status {answer.status}.")
+        if answer.status == NOT_FOUND and self._conversation.mcp_session:
+            # The server does not know the session of MCP: it can begin another one by the same id.
+            self._party.end(self._conversation.mcp_session)
         error = await apart(error_in, await answer.body()) if is_json(answer.headers) else None
         told = answers.error(self._request.id, answers.INTERNAL_ERROR, f"The server answers {answer.status}.")
         if error is not None:
@@ -176,10 +184,12 @@ class Exchange:
         if self._request.method == methods.INITIALIZE:
             headers |= self._begun(answer)
         await self._reply.stream(headers)
+        # All else ends with its session anyway.
+        watching = asyncio.ensure_future(self._watch()) if self._request.method == methods.LISTEN else None
         try:
             await self._to_the_answer(answer)
         finally:
-            await ended(self._watching)
+            await ended(watching)
 
     async def _to_the_answer(self, answer: UpstreamAnswer) -> None:
         """Hand on the events of a stream, and of the rest of it, until the answer is among them."""
@@ -209,21 +219,24 @@ class Exchange:
                     return True
                 else:
                     await passing(message, self._conversation, self._reply, request=self._request)
-                # A call ends with its session anyway. A subscription is acknowledged first.
-                if message is not None and self._answer is None and self._watching is None:
-                    self._watching = asyncio.ensure_future(self._watch())
+                    self._acknowledged.set()
         return False
 
     async def _watch(self) -> None:
+        # A client must know first that its subscription has begun. A server that does not say so holds up nothing.
+        await heard(self._acknowledged, _ACKNOWLEDGED_SECONDS)
         changed = answers.tools_changed(self._request.id) if wants_tools_changed(self._request) else ""
         with suppress(ClientGoneError):
             await watch(self._party, self._reply, changed)
         self.take_back()
 
     async def _stop(self, why: str) -> None:
-        if self._answer is not None and not self._reply.ended:
-            told = refusals.stopped(self._answer, why)
-            await self._reply.message(answers.refusal(self._request, told, answers.decision_of(self._answer)))
+        if self._reply.ended:
+            return
+        told, decision = f"The request was stopped: {why}.", None
+        if self._answer is not None:
+            told, decision = refusals.stopped(self._answer, why), answers.decision_of(self._answer)
+        await self._reply.message(answers.refusal(self._request, told, decision))
 
     async def _fail(self, why: str) -> None:
         if not self._reply.ended:

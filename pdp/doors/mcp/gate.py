@@ -31,6 +31,7 @@ from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import (
     CALL,
+    CANCELLED,
     GREETINGS,
     LIST,
     LOGGED,
@@ -38,6 +39,7 @@ from pdp.doors.mcp.methods import (
     PING,
     PROGRESS,
     ROOTS,
+    SAID,
     SERVER_ASKS,
     STATED,
     TOLD,
@@ -179,6 +181,15 @@ class Gate:
         """Tell the observer that a message of the client is refused."""
         refuse(self._observer, why)
 
+    def lets_say(self, message: Message) -> bool:
+        """Say whether a notification of the client may reach the server.
+
+        Some readers take `1.0` or `true` for the id 1: it would take a request back that the proxy takes for open.
+        """
+        return message.method in SAID and (
+            message.method != CANCELLED or message.taken_back is not None or "requestId" not in message.params
+        )
+
     def lets_pass(self, method: str) -> bool:
         """Say whether the client's requests of this method reach the server unasked."""
         return method in PASSED or method in self._passes
@@ -203,8 +214,9 @@ class Gate:
     async def visible(self) -> Mapping[str, str]:
         """Return the tools that the session can see; those that it asked for while it waits for a person.
 
-        Each has the digest of its approved definition, which is empty while the session waits. Raise `PDPClientError`
-        when the PDP does not say.
+        Each has the digest of its approved definition. While the session waits, it is that of the one which a person is
+        asked to approve, and empty for a tool with a downstream connection. Raise `PDPClientError` when the PDP does
+        not say.
         """
         return await self.seen() or {}
 
@@ -214,7 +226,7 @@ class Gate:
             session = await self._session.current()
         except NoSessionError as missing:
             mine = f"{self._server}/"
-            return {name.removeprefix(mine): "" for name in missing.tools if name.startswith(mine)}
+            return {name.removeprefix(mine): digest for name, digest in missing.tools.items() if name.startswith(mine)}
         try:
             listed = await session.list_tools()
         except (WrongStateError, NotFoundError):

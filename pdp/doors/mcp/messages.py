@@ -128,6 +128,12 @@ class Message:
         return found if isinstance(found, dict) else {}
 
     @property
+    def taken_back(self) -> MessageId | None:
+        """Return the id of the request that a notification takes back; None for what is no id."""
+        number = self.params.get("requestId")
+        return number if isinstance(number, int | str) and not isinstance(number, bool) else None
+
+    @property
     def modern(self) -> bool:
         """Say whether a request is of the era without a handshake."""
         return any(name in self.meta for name in STATED)

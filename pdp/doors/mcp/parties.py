@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
+from weakref import WeakValueDictionary
 
 from pdp.client import PDPClientError
 from pdp.doors.mcp.conversations import Conversation
@@ -31,11 +32,15 @@ ConversationOf: TypeAlias = Callable[[DoorSession, Load, str], Conversation]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A server as clients find it: its name, what access tokens must be for, and how conversations with it begin."""
+    """A server as clients find it: its name, what access tokens must be for, and how conversations with it begin.
+
+    `holders` has the party of each session of MCP, by its id.
+    """
 
     server: str
     conversation_of: ConversationOf
     resource: ProtectedResource | None = None
+    holders: WeakValueDictionary[str, Party] = field(default_factory=WeakValueDictionary)
 
 
 class Visitor:
@@ -50,25 +55,33 @@ class Visitor:
     def at(self, place: Place) -> Party:
         """Return what the session does at one server."""
         if place.server not in self._parties:
-            self._parties[place.server] = Party(self, place.conversation_of)
+            self._parties[place.server] = Party(self, place)
         return self._parties[place.server]
 
 
 class Party:
     """One session of the PDP at one server, and its conversations."""
 
-    def __init__(self, visitor: Visitor, conversation_of: ConversationOf) -> None:
+    def __init__(self, visitor: Visitor, place: Place) -> None:
         self.visitor = visitor
         self.session = visitor.session
-        self._make = partial(conversation_of, visitor.session, visitor.load)
+        self._make = partial(place.conversation_of, visitor.session, visitor.load)
+        self._holders = place.holders
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self.plain = self._make("")
 
     def begin(self, mcp_session: str) -> None:
-        """Take up a session of MCP that the server has begun for this party, or begins again by the same id."""
+        """Take up a session of MCP that the server has begun for this party, or begins again by the same id.
+
+        INVARIANT: a session of MCP is of one party. A server that was restarted can give the id of another one anew.
+        """
+        before = self._holders.get(mcp_session)
+        if before is not None and before is not self:
+            before.end(mcp_session, now=True)
+        self._holders[mcp_session] = self
         self._conversations.setdefault(mcp_session, self._make(mcp_session))
         while len(self._conversations) > MOST_CONVERSATIONS:
-            self._conversations.popitem(last=False)
+            self.end(next(iter(self._conversations)))
 
     def conversation(self, mcp_session: str) -> Conversation | None:
         """Return the conversation of a session of MCP; None for one that is not this party's, or no longer."""
@@ -80,13 +93,17 @@ class Party:
 
     def give_up(self, conversation: Conversation, message_id: MessageId) -> None:
         """Keep the id of a request that the server may still answer. Beyond a bound the session of MCP is over."""
-        conversation.given_up.add(message_id)
-        if len(conversation.given_up) >= MOST_GIVEN_UP:
+        conversation.given_up.add(str(message_id))
+        if len(conversation.given_up) >= MOST_GIVEN_UP and self.conversation(conversation.mcp_session) is conversation:
             self.end(conversation.mcp_session)
 
-    def end(self, mcp_session: str) -> None:
-        """Forget a session of MCP."""
-        self._conversations.pop(mcp_session, None)
+    def end(self, mcp_session: str, *, now: bool = False) -> None:
+        """Forget a session of MCP; when `now`, end what is open in it, too."""
+        ended = self._conversations.pop(mcp_session, None)
+        if self._holders.get(mcp_session) is self:
+            del self._holders[mcp_session]
+        if ended is not None and now:
+            ended.end()
 
     async def lives(self) -> bool:
         """Say whether the session lives. Raise `PDPClientError` when the PDP does not say.

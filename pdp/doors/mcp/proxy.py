@@ -6,21 +6,23 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pdp.client import CallTokenRequest, FrozenError, PDPClientError
 from pdp.doors import refusals
 from pdp.doors.feeds import heard
-from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import answers, ending, methods
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.calltokens import with_call_token
 from pdp.doors.mcp.credentials import Credentials
-from pdp.doors.mcp.gate import AllowedCall, Gate
+from pdp.doors.mcp.ending import Ending
+from pdp.doors.mcp.gate import Gate
 from pdp.doors.mcp.lines import TooLong, ends_of
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
+from pdp.doors.mcp.openrequest import OpenRequest
 from pdp.doors.mcp.questions import RefusedError
+from pdp.doors.mcp.serverasks import ServerAsks
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
 from pdp.observer import DoorObserver, Refusal
@@ -41,22 +43,6 @@ _END_SECONDS = 1.0
 
 _SHOWN = 64
 _UNHANDLED = "this proxy could not handle the message"
-
-
-@dataclass(eq=False)
-class _Open:
-    """A request of the client that has no answer yet.
-
-    `asking` is set while the PDP is asked about it, and `late` if its session was found over meanwhile; `sending` until
-    the server takes it, and `acknowledged` once a subscription has begun.
-    """
-
-    request: Message
-    asking: asyncio.Task[None] | None = None
-    late: bool = False
-    sending: asyncio.Task[None] | None = None
-    allowed: AllowedCall | None = None
-    acknowledged: bool = False
 
 
 class Proxy:
@@ -90,10 +76,11 @@ class Proxy:
         )
         self._to_client = to_client
         self._to_server = to_server
-        self._open: dict[MessageId, _Open] = {}
+        self._open: dict[MessageId, OpenRequest] = {}
         self._given_up: set[MessageId] = set()
         self._own: dict[str, asyncio.Future[Message]] = {}
-        self._server_asks: set[MessageId] = set()
+        self._server_asks = ServerAsks()
+        self._ending = Ending()
         self._tasks: set[asyncio.Task[None]] = set()
         # Has the proxy look at once how the session is.
         self._look = asyncio.Event()
@@ -131,14 +118,13 @@ class Proxy:
             await self._client_asked(message)
 
     async def _client_answered(self, message: Message) -> None:
-        if message.id in self._server_asks:
-            self._server_asks.discard(message.id)
+        if self._server_asks.close(message.id):
             await self._to_server(message.raw)
 
     async def _client_said(self, message: Message) -> None:
-        if message.method not in methods.SAID:
+        if not self.gate.lets_say(message):
             return
-        if message.method == methods.CANCELLED and (found := self._named(message)) is not None:
+        if message.method == methods.CANCELLED and (found := self._open_by(message.taken_back)) is not None:
             if found.asking is not None:
                 # It has not reached the server, and will not.
                 self._closed(found.request.id)
@@ -164,17 +150,20 @@ class Proxy:
             self.gate.refused(Refusal.TOO_MANY)
             await self._to_client(answers.refusal(request, "Too many requests are open: wait for their answers."))
         elif request.method == methods.CALL or request.method in methods.ASKED:
-            found = self._open[request.id] = _Open(request=request)
+            found = self._open[request.id] = OpenRequest(request=request)
             found.asking = self._start(self._ask(found))
-        elif self.gate.lets_pass(request.method):
-            self._open[request.id] = _Open(request=request)
-            await self._to_server(request.raw)
-        else:
+        elif not self.gate.lets_pass(request.method):
             self.gate.refused(Refusal.METHOD)
             unknown = f"`{request.method[:_SHOWN]}` is not let pass"
             await self._to_client(answers.error(request.id, answers.METHOD_NOT_FOUND, unknown))
+        elif self._ending.closes(request.method):
+            self.gate.refused(Refusal.SESSION)
+            await self._to_client(ending.in_place_of(request))
+        else:
+            self._open[request.id] = OpenRequest(request=request)
+            await self._to_server(request.raw)
 
-    async def _ask(self, found: _Open) -> None:
+    async def _ask(self, found: OpenRequest) -> None:
         try:
             found.allowed = await self.gate.ask(found.request)
         except RefusedError as refused:
@@ -187,10 +176,6 @@ class Proxy:
             self._look.set()
         await self._to_server(with_call_token(found.allowed.request, found.allowed.token).raw)
         found.sending = None
-
-    def _named(self, message: Message) -> _Open | None:
-        named = message.params.get("requestId")
-        return self._open.get(named) if isinstance(named, int | str) else None
 
     # From the server.
 
@@ -231,34 +216,36 @@ class Proxy:
             if not own.done():
                 own.set_result(message)
             return
-        found = self._open.get(message.id) if message.id is not None else None
+        found = self._open_by(message.id)
         if found is None or found.asking is not None:
             _LOG.warning("an answer of the server is dropped, because nobody waits for it")
             self._given_up -= {message.id}
         elif found.allowed is None and found.request.method != methods.LIST:
             self._closed(message.id)
-            await self._to_client(self.gate.passed(found.request, message))
+            await self._to_client(self._unless_over(found, self.gate.passed(found.request, message)))
         else:
             self._closed(message.id)
             self._start(self._hand_on(found, message))
 
-    async def _hand_on(self, found: _Open, said: Message) -> None:
-        await self._to_client(await self.gate.answered(found.request, found.allowed, said))
+    async def _hand_on(self, found: OpenRequest, said: Message) -> None:
+        await self._to_client(self._unless_over(found, await self.gate.answered(found.request, found.allowed, said)))
+
+    def _unless_over(self, found: OpenRequest, text: str) -> str:
+        return found.without_answer(refusals.IS_OVER) if self._ending.closes(found.request.method) else text
 
     async def _server_told(self, message: Message) -> None:
         told = self.gate.told(message)
-        if told is None:
+        if told is None or self._ending.over:
             return
         if told.method == methods.CANCELLED:
-            number = told.params.get("requestId")
-            self._server_asks -= {one for one in self._server_asks if one == number}
+            self._server_asks.close(told.taken_back)
         if told.method == methods.ACKNOWLEDGED:
             told = self._acknowledged(told)
         await self._to_client(told.raw)
 
     def _acknowledged(self, message: Message) -> Message:
         number = message.meta.get(methods.SUBSCRIPTION_ID)
-        found = self._open.get(number) if isinstance(number, int | str) else None
+        found = self._open_by(number) if isinstance(number, int | str) else None
         if found is None:
             return message
         found.acknowledged = True
@@ -267,18 +254,21 @@ class Proxy:
     async def _server_asked(self, message: Message) -> None:
         if message.id is None:
             return
-        if not self.gate.lets_server_ask(message):
-            self._refuse_server(message.id, answers.METHOD_NOT_FOUND, f"`{message.method[:_SHOWN]}` is not let pass")
-        elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
-            self._refuse_server(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")
+        if self._ending.over:
+            self._answer_server(ending.to_server(message))
+        elif not self.gate.lets_server_ask(message):
+            told = f"`{message.method[:_SHOWN]}` is not let pass"
+            self._answer_server(answers.error(message.id, answers.METHOD_NOT_FOUND, told))
+        elif not self._server_asks.ask(message.id):
+            told = "too many requests are open, or one with this id"
+            self._answer_server(answers.error(message.id, answers.INVALID_REQUEST, told))
         else:
-            self._server_asks.add(message.id)
             await self._to_client(message.raw)
 
-    def _refuse_server(self, message_id: MessageId, code: int, text: str) -> None:
+    def _answer_server(self, text: str) -> None:
         """Answer a request of the server, without waiting until it reads: it may first write until we read."""
         if len(self._tasks) < MOST_OPEN:
-            self._start(self._to_server(answers.error(message_id, code, text)))
+            self._start(self._to_server(text))
 
     # Of its own.
 
@@ -308,37 +298,43 @@ class Proxy:
                 try:
                     now = await self.gate.seen()
                     pause = _AGAIN_SECONDS if told else _LOOK_SECONDS
+                    self._ending.saw(alive=now is not None)
                     if now is None:
-                        self._stop_calls(refusals.IS_OVER)
+                        self._stop(refusals.IS_OVER)
                     before, self.gate.shown = self.gate.shown, now or {}
                     # A client that has not read the word before it lists the tools after both changes.
                     if before not in (None, self.gate.shown) and (self._telling is None or self._telling.done()):
                         self._telling = self._start(self._tell_tools_changed())
                 except FrozenError:
-                    self._stop_calls(refusals.IS_FROZEN)
+                    self._stop(refusals.IS_FROZEN)
                 except PDPClientError:
                     # What is under way goes on: each further call is asked about anyway.
                     pass
                 told = await heard(changed, pause)
 
-    def _stop_calls(self, why: str) -> None:
+    def _stop(self, why: str) -> None:
         """Answer the calls that are under way, and tell the server that nobody waits for them any more.
 
+        So too, when the session is over, all other requests but subscriptions, and what the server has asked.
         Waits for neither until it reads: the one that does not must keep no call from being stopped.
         """
         for found in tuple(self._open.values()):
             found.late = found.asking is not None
-            if found.allowed is None or found.late:
+            method = found.request.method
+            unasked = found.allowed is None and (not self._ending.closes(method) or method == methods.LISTEN)
+            if unasked or found.late:
                 continue
             self._give_up(found)
             if found.sending is not None:
                 # What has not been written yet is not.
                 found.sending.cancel()
-            answer = found.allowed.call.answer
-            told = refusals.stopped(answer, why)
-            self._start(self.gate.lost(found.allowed))
+            if found.allowed is not None:
+                self._start(self.gate.lost(found.allowed))
             self._start(self._to_server(answers.cancelled(found.request.id, why)))
-            self._start(self._to_client(answers.refusal(found.request, told, answers.decision_of(answer))))
+            self._start(self._to_client(found.without_answer(why)))
+        for number in self._server_asks.close_all() if self._ending.over else ():
+            self._start(self._to_client(answers.cancelled(number, why)))
+            self._start(self._to_server(answers.error(number, answers.DENIED, why)))
 
     async def _tell_tools_changed(self) -> None:
         if self._initialized:
@@ -376,7 +372,7 @@ class Proxy:
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ConnectionError):
             _LOG.error("a message could not be handled: %s", type(error).__name__)
 
-    def _give_up(self, found: _Open) -> None:
+    def _give_up(self, found: OpenRequest) -> None:
         """Have what the server still answers to a request shown to nobody.
 
         INVARIANT: its id is that of no other request meanwhile, as whose result it would be handed on.
@@ -384,6 +380,9 @@ class Proxy:
         self._closed(found.request.id)
         if found.request.id is not None:
             self._given_up.add(found.request.id)
+
+    def _open_by(self, message_id: MessageId | None) -> OpenRequest | None:
+        return None if message_id is None else self._open.get(message_id)
 
     def _closed(self, message_id: MessageId | None) -> None:
         if message_id is not None:

@@ -162,13 +162,12 @@ class Site:
         if not modern:
             conversation.version = headers.get(http.VERSION, conversation.version)
         if not message.method:
-            if message.id not in conversation.server_asks:
+            if not conversation.server_asks.close(message.id):
                 raise RefusedRequestError(BAD_REQUEST, "an answer to what was not asked")
-            conversation.server_asks.discard(message.id)
             await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
         elif message.id is None:
             await self._said(conversation, message, headers, reply)
-        elif message.id in conversation.open or message.id in conversation.given_up:
+        elif str(message.id) in conversation.open.keys() | conversation.given_up:
             refuse(self._observer, Refusal.MALFORMED)
             told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
             await reply.message(told)
@@ -185,11 +184,11 @@ class Site:
                 reply=reply,
             )
             if conversation.mcp_session:
-                conversation.open[message.id] = exchange
+                conversation.open[str(message.id)] = exchange
             try:
                 await self._while_there(exchange, message, receive, reply)
             finally:
-                conversation.open.pop(message.id, None)
+                conversation.open.pop(str(message.id), None)
                 if conversation.mcp_session and exchange.unanswered:
                     party.give_up(conversation, message.id)
 
@@ -205,13 +204,13 @@ class Site:
 
     async def _said(self, conversation: Conversation, message: Message, headers: http.Headers, reply: Reply) -> None:
         if message.method == methods.CANCELLED:
-            named = message.params.get("requestId")
-            found = conversation.open.get(named) if isinstance(named, int | str) else None
+            named = message.taken_back
+            found = None if named is None else conversation.open.get(str(named))
             if found is not None and not found.take_back():
                 # It has not reached the server, and will not.
                 await reply.nothing(_ACCEPTED)
                 return
-        if message.method not in methods.SAID:
+        if not conversation.gate.lets_say(message):
             await reply.nothing(_ACCEPTED)
             return
         await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)

@@ -28,8 +28,6 @@ _OK, BAD_GATEWAY = 200, 502
 # how long it waits after a change, which another machine of the PDP may not know yet, and after a look that failed,
 # because the change that it heard of may be the last one.
 _LOOK_SECONDS, _AGAIN_SECONDS = 15.0, 2.0
-# Requests of a server in one session of MCP that have no answer yet.
-_MOST_ASKED = 256
 _HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
 
 
@@ -47,7 +45,10 @@ async def listen(
                 await reply.nothing(status_of(answer.status) if answer.status != _OK else BAD_GATEWAY)
                 return
             await reply.stream(http.to_client(answer.headers))
-            watching = asyncio.ensure_future(_end_with_session(party, reply, asyncio.current_task()))
+            stream = asyncio.current_task()
+            watching = asyncio.ensure_future(_end_with_session(party, reply, stream))
+            if stream is not None:
+                conversation.listening.add(stream)
             try:
                 async with aclosing(answer.messages()) as messages:
                     async for message in messages:
@@ -56,6 +57,7 @@ async def listen(
                         else:
                             await passing(message, conversation, reply)
             finally:
+                conversation.listening.discard(stream)
                 await ended(watching)
     except UpstreamError as error:
         if not reply.begun:
@@ -88,8 +90,8 @@ async def passing(
     elif (told := gate.told(message)) is not None:
         if told.method == methods.ACKNOWLEDGED and request is not None:
             told = acknowledging(request, told)
-        if told.method == methods.CANCELLED and isinstance(taken_back := told.params.get("requestId"), int | str):
-            conversation.server_asks.discard(taken_back)
+        if told.method == methods.CANCELLED:
+            conversation.server_asks.close(told.taken_back)
         await reply.event(told.text)
 
 
@@ -100,9 +102,8 @@ async def _asking(message: Message, conversation: Conversation, reply: Reply) ->
     if (
         conversation.gate.lets_server_ask(message)
         and conversation.mcp_session
-        and len(conversation.server_asks) < _MOST_ASKED
+        and conversation.server_asks.ask(message.id)
     ):
-        conversation.server_asks.add(message.id)
         await reply.event(message.text)
     elif conversation.mcp_session:
         told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")

@@ -16,21 +16,23 @@ from pdp.client import PDPClientError
 from pdp.doors.mcp import load, parties, streams
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
-from tests.doors.mcp.webworld import HANDLE, Desk, KeptEvents, World, behind, message_of, text_of, world
+from tests.doors.mcp.webworld import (
+    ACCEPT,
+    GREETING,
+    HANDLE,
+    Desk,
+    KeptEvents,
+    World,
+    behind,
+    message_of,
+    text_of,
+    world,
+)
 
 pytestmark = pytest.mark.anyio
 
 CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "slow"}
 ACKNOWLEDGED, TOOLS_CHANGED = "notifications/subscriptions/acknowledged", "notifications/tools/list_changed"
-ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-
-
-GREETING = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}},
-}
 
 
 def slow_call(steps: int = 1) -> dict[str, Any]:

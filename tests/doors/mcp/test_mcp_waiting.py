@@ -154,7 +154,7 @@ async def test_a_late_answer_is_not_that_of_a_request_with_the_same_id(pdp: Runn
         it.seen.clear()
         again = await it.ask("ping", number="it")
         await it.write(server.answer(held[0], {"content": [{"type": "text", "text": "ann@example.com"}]}))
-        await it.ask("ping")
+        await it.until(lambda: "it" not in it.proxy._given_up)
         late = b"".join(it.seen)
         it.seen.clear()
         free = await it.ask("ping", number="it")

@@ -41,7 +41,7 @@ from pdp.serving.web import Doorstep
 from pdp.serving.weblistener import Listener
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
+from tests.doors.mcp.conversation import LEGACY, MODERN, PATIENCE, STATED
 from tests.machinery.credentials.issuer import ISSUER
 
 HANDLE = "X-PDP-Session"
@@ -50,6 +50,13 @@ ORIGIN = "https://door.example.org"
 ROOTLESS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 RESOURCE = f"{ORIGIN}/mcp"
 SECRET = "tok-8e1f0a6c5b"  # noqa: S105 - of a test
+ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+GREETING = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}},
+}
 _DIRECTORY = """
 users: {alice: {}, bob: {}, approver: {}}
 agents: {coder: {ceiling: ["desk/*"]}}
