@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -14,13 +15,16 @@ from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.gate import Gate
 from pdp.doors.mcp.load import Load
-from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.messages import InvalidMessageError, Message, error_in
 from pdp.doors.mcp.methods import PROTOCOL_VERSION
 from pdp.doors.mcp.serverasks import ServerAsks
 from pdp.doors.mcp.upstream import Upstream, UpstreamError
 from pdp.doors.session import DoorSession
 from pdp.observer import DoorObserver
+from pdp.serving.web import NOT_FOUND
 
+# What the client of a session of MCP is told that is over.
+IS_OVER = "this session of MCP is over: initialize again"
 # How long a definition is taken for what the server does.
 _FRESH_SECONDS = 10.0
 _LIST_SECONDS, _END_SECONDS = 30.0, 5.0
@@ -85,6 +89,8 @@ class Conversation:
         self.mcp_session = mcp_session
         self.background = background
         self.version = ""
+        # Whether the server does not know this session of MCP any more.
+        self.forgotten = False
         # INVARIANT: what the server may still answer has an id that no other request gets: servers find by it the
         # stream on which they answer, some of them by its text, which is the same for `1` and `"1"`.
         self.open: dict[str, Cancellable] = {}
@@ -107,6 +113,14 @@ class Conversation:
             observer=observer,
             transport="tcp",
         )
+
+    def look(self, status: int, error: str | None) -> None:
+        """Take note of the status of an answer, and of the error in it: they can say that the server has forgotten.
+
+        Some servers answer a method that they do not know with the same status.
+        """
+        if self.mcp_session and status == NOT_FOUND:
+            self.forgotten |= json.loads(error or "{}").get("code") != answers.METHOD_NOT_FOUND
 
     def end(self) -> None:
         """Answer what is open as taken back, and end the streams."""
@@ -153,7 +167,9 @@ class Conversation:
                         if message is not None and message.id == number and not message.method:
                             return message
                 else:
-                    message = await apart(Message.read, await answer.body())
+                    body = await answer.body()
+                    self.look(answer.status, error_in(body))
+                    message = await apart(Message.read, body)
                     if message.id == number and not message.method:
                         return message
         except UpstreamError as error:

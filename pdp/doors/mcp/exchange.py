@@ -11,7 +11,7 @@ from pdp.calltokens.claims import HEADER
 from pdp.client import Answer
 from pdp.doors import refusals
 from pdp.doors.feeds import heard
-from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import answers, conversations, methods
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.apart import apart
 from pdp.doors.mcp.conversations import Conversation
@@ -93,6 +93,8 @@ class Exchange:
         except SessionOverError as over:
             await self._stop(str(over))
         finally:
+            if self._conversation.forgotten:
+                self._party.leave(self._conversation)
             if self._allowed is not None:
                 await self._conversation.background.to_the_end(self._gate.lost(self._allowed))
 
@@ -102,7 +104,7 @@ class Exchange:
             try:
                 self._allowed = await self._gate.ask(request, self._headers)
             except RefusedError as refused:
-                await self._reply.message(refused.answer)
+                await self._refuse(refused)
                 return
         elif not self._gate.lets_pass(request.method):
             self._gate.refused(Refusal.METHOD)
@@ -129,6 +131,13 @@ class Exchange:
         if self._allowed is not None:
             self._answer, request = self._allowed.call.answer, self._allowed.request
         await while_it_lives(self._party, heard_of, self._send_on(request, sent))
+
+    async def _refuse(self, refused: RefusedError) -> None:
+        if self._conversation.forgotten:
+            told = answers.error(self._request.id, answers.INVALID_REQUEST, conversations.IS_OVER)
+            await self._reply.message(told, status=NOT_FOUND)
+        else:
+            await self._reply.message(refused.answer)
 
     async def _send_on(self, request: Message, headers: http.Headers) -> None:
         async with self._upstream.exchange("POST", headers, request.raw, load=self._load) as answer:
@@ -158,10 +167,8 @@ class Exchange:
         """Hand on that the server has refused the request, if that is what a client can act on."""
         if answer.status not in _HANDED_ON:
             raise UpstreamError(f"The server behind this proxy answers with the status {answer.status}.")
-        if answer.status == NOT_FOUND and self._conversation.mcp_session:
-            # The server does not know the session of MCP: it can begin another one by the same id.
-            self._party.end(self._conversation.mcp_session)
         error = await apart(error_in, await answer.body()) if is_json(answer.headers) else None
+        self._conversation.look(answer.status, error)
         told = answers.error(self._request.id, answers.INTERNAL_ERROR, f"The server answers {answer.status}.")
         if error is not None:
             told = f'{{"jsonrpc":"2.0","id":{json.dumps(self._request.id)},"error":{error}}}'

@@ -94,7 +94,12 @@ class Party:
     def give_up(self, conversation: Conversation, message_id: MessageId) -> None:
         """Keep the id of a request that the server may still answer. Beyond a bound the session of MCP is over."""
         conversation.given_up.add(str(message_id))
-        if len(conversation.given_up) >= MOST_GIVEN_UP and self.conversation(conversation.mcp_session) is conversation:
+        if len(conversation.given_up) >= MOST_GIVEN_UP:
+            self.leave(conversation)
+
+    def leave(self, conversation: Conversation) -> None:
+        """Forget a session of MCP, and not the next one that has its id."""
+        if self._conversations.get(conversation.mcp_session) is conversation:
             self.end(conversation.mcp_session)
 
     def end(self, mcp_session: str, *, now: bool = False) -> None:

@@ -11,7 +11,7 @@ from pdp.doors.mcp import answers, methods, sessionless
 from pdp.doors.mcp import headers as http
 from pdp.doors.mcp.admission import Admission
 from pdp.doors.mcp.apart import apart
-from pdp.doors.mcp.conversations import Background, Conversation
+from pdp.doors.mcp.conversations import IS_OVER, Background, Conversation
 from pdp.doors.mcp.exchange import Exchange
 from pdp.doors.mcp.load import Load, OverloadedError, Share
 from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
@@ -156,7 +156,7 @@ class Site:
         conversation = party.conversation("" if begins or modern else headers.get(http.SESSION, ""))
         if conversation is None:
             refuse(self._observer, Refusal.SESSION)
-            told = answers.error(message.id, answers.INVALID_REQUEST, "this session of MCP is over: initialize again")
+            told = answers.error(message.id, answers.INVALID_REQUEST, IS_OVER)
             await reply.message(told, status=NOT_FOUND)
             return
         if not modern:
@@ -226,7 +226,7 @@ class Site:
             raise RefusedRequestError(NOT_ALLOWED)
         conversation = party.conversation(mcp_session)
         if conversation is None:
-            raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
+            raise RefusedRequestError(NOT_FOUND, IS_OVER)
         with _counted(party.visitor.load):
             if method == "GET":
                 await self._listen(party, conversation, headers, receive, reply)

@@ -53,7 +53,10 @@ class Counting:
         elif message["method"] == "prompts/list":
             self.asked.set()
             await self._until_left(receive)
-        answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {}}).encode()
+        said: dict[str, Any] = {"result": {}}
+        if message["method"] == "resources/list":
+            status, said = 404, {"error": {"code": -32601, "message": "unknown"}}
+        answer = json.dumps({"jsonrpc": "2.0", "id": message["id"], **said}).encode()
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
@@ -171,8 +174,29 @@ async def test_a_session_of_mcp_whose_id_is_given_to_another_is_over(desk_pdp: R
     assert {first: 404, second: 200} == {name: answer.status_code for name, answer in later.items()}
 
 
-async def test_a_session_of_mcp_that_its_server_has_forgotten_is_over(desk_pdp: RunningServer) -> None:
-    """The next one by the same id takes the ids of requests that the former one never answered."""
+async def test_a_method_that_a_server_does_not_know_ends_no_session_of_mcp(desk_pdp: RunningServer) -> None:
+    """Some servers answer it with the same status."""
+    server = Counting()
+    async with behind(Desk(), server) as url, world(desk_pdp, upstream=url) as here:
+        _, handle = here.session()
+        await here.post(GREETING, handle=handle)
+        unknown = await here.post(request("resources/list", 2), ONE, handle=handle)
+        after = await here.post(request("ping", 3), ONE, handle=handle)
+
+    assert (404, -32601) == (unknown.status_code, message_of(unknown)["error"]["code"])
+    assert 200 == after.status_code
+
+
+@pytest.mark.parametrize(
+    "how", [request("ping", 3), {**request("tools/call", 3), "params": {"name": "echo", "arguments": {"text": "x"}}}]
+)
+async def test_a_session_of_mcp_that_its_server_has_forgotten_is_over(
+    desk_pdp: RunningServer, how: dict[str, Any]
+) -> None:
+    """Its client must learn it, also from a call, before which the proxy lists the tools.
+
+    The next one by the same id takes the ids of requests that the former one never answered.
+    """
     server = Counting()
     async with behind(Desk(), server) as url, world(desk_pdp, upstream=url) as here:
         _, handle = here.session()
@@ -183,7 +207,7 @@ async def test_a_session_of_mcp_that_its_server_has_forgotten_is_over(desk_pdp: 
             await server.left.wait()
         again = message_of(await here.post(request("ping", 2), ONE, handle=handle))
         server.begun = 0
-        forgotten = await here.post(request("ping", 3), ONE, handle=handle)
+        forgotten = await here.post(how, ONE, handle=handle)
         await here.post(GREETING, handle=handle)
         anew = message_of(await here.post(request("ping", 2), ONE, handle=handle))
 
