@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from typing import Final, TypeVar
 
 from pdp.clock import SystemClock
-from pdp.errors import ConflictError, StoreUnavailableError, reason_of
+from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError, reason_of
 from pdp.model import Head, Session, SessionState
 from pdp.sessions.acknowledged import Acknowledged, Known
 from pdp.sessions.closings import Note, cut_off, frozen, narrowed, over
@@ -45,7 +46,11 @@ T = TypeVar("T")
 NAME: Final = "session store"
 # One row orders all writes: revisions are in the order of commits, so that no reader passes over one.
 _LOCK: Final = "SELECT revision FROM meta FOR NO KEY UPDATE"
-_BEGIN: Final = f"BEGIN; {_LOCK}"
+# A write that ends no authority waits so long at a time, and then lets an ending of its process pass.
+_PATIENCE_SECONDS: Final = 0.25
+_BEGIN: Final = f"""
+BEGIN; SET LOCAL lock_timeout = {round(_PATIENCE_SECONDS * 1000)}; {_LOCK}; SET LOCAL lock_timeout TO DEFAULT
+"""
 
 # INVARIANT: no write pushes the high-water mark further than this beyond the time of the database. It never falls, and
 # a mark that is a day ahead would expire the sessions of all servers.
@@ -133,7 +138,7 @@ class PostgresSessionStore(SQLSessionStore):
             )
 
         self._foreseeing_lock, self._foreseer = BoundedLock(busy_seconds, NAME), connection()
-        self._turns = turns = Turns(most=MOST_WAITING, seconds=busy_seconds)
+        self._busy_seconds, self._turns = busy_seconds, Turns(most=MOST_WAITING, seconds=busy_seconds)
         self._acknowledged = Acknowledged(known_revision, reads_count=not _is_quorum(failover))
         # What only reads waits for no writer.
         fencing, labelling, watching = connection(0.0), connection(), connection(0.0)
@@ -203,7 +208,7 @@ class PostgresSessionStore(SQLSessionStore):
             ended_at="CAST(CAST(session_json AS json) ->> 'ended_at' AS double precision)",
             reader=LabelledReader,
         )
-        self._precedence = PostgresPrecedence(writing, turns, seen=watcher.ask)
+        self._precedence = PostgresPrecedence(writing, self._turns, seen=watcher.ask)
         self.unrecorded = PostgresUnrecorded(writing, known=known_rows or KnownRows(), holding=self._reading)
         if waited_for:
             self._begin(version, revision)
@@ -368,11 +373,30 @@ class PostgresSessionStore(SQLSessionStore):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         first = self._precedence.first
-        # Each statement has its own wait for others.
-        with self._connection.transaction(f"BEGIN; {first}" if first else _BEGIN):
+        with ExitStack() as held:
             if first:
+                # Each statement has its own wait for others.
+                held.enter_context(self._connection.transaction(f"BEGIN; {first}"))
                 self._connection.execute(_LOCK)
+            else:
+                self._wait_in_turn(held)
             yield
+
+    def _wait_in_turn(self, held: ExitStack) -> None:
+        """Begin a transaction; `OverloadedError` where that takes too long, or an ending waits for the connection.
+
+        An activation gives way only to what waits at the database.
+        """
+        ends_at = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                with self._connection.answering():
+                    held.enter_context(self._connection.transaction(_BEGIN))
+            except OverloadedError:
+                if self._turns.pressed or time.monotonic() >= ends_at:
+                    raise
+            else:
+                return
 
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:  # noqa: ARG002 - nothing is reserved

@@ -1,4 +1,4 @@
-"""Let one thread write at a time, in order of arrival: under load no thread is passed over."""
+"""Let one thread write at a time, in order of arrival: under load no thread is passed over, but by what presses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FOR_EVER = -1.0
 class Turns:
     """A lock that passes to the waiting threads in order of arrival. Safe for threads.
 
-    At most `most` threads wait for it, and none longer than `seconds`.
+    Those that press come before all others. At most `most` threads of either kind wait, and none longer than `seconds`.
     """
 
     def __init__(self, *, most: int, seconds: float) -> None:
@@ -28,7 +28,7 @@ class Turns:
         self._lock = Lock()
         self._taken = False
         self._waiting: deque[Lock] = deque()
-        self._pressing = 0
+        self._pressing: deque[Lock] = deque()
 
     @contextmanager
     def turn(self, *, last: bool = False, presses: bool = False) -> Iterator[None]:
@@ -36,13 +36,7 @@ class Turns:
 
         The `last` turn waits without a limit. Who waits for one that `presses` is seen by `pressed`.
         """
-        with self._lock:
-            self._pressing += presses
-        try:
-            self._take(_FOR_EVER if last else self._seconds)
-        finally:
-            with self._lock:
-                self._pressing -= presses
+        self._take(self._pressing if presses else self._waiting, _FOR_EVER if last else self._seconds)
         try:
             yield
         finally:
@@ -52,29 +46,30 @@ class Turns:
     def pressed(self) -> bool:
         """Say whether a thread waits that presses: who has the lock for long had better pass it on."""
         with self._lock:
-            return self._pressing > 0
+            return bool(self._pressing)
 
-    def _take(self, seconds: float) -> None:
+    def _take(self, waiting: deque[Lock], seconds: float) -> None:
         own = Lock()
         with self._lock:
             if not self._taken:
                 self._taken = True
                 return
-            if len(self._waiting) >= self._most and seconds != _FOR_EVER:
+            if len(waiting) >= self._most and seconds != _FOR_EVER:
                 raise _busy()
             own.acquire()
-            self._waiting.append(own)
+            waiting.append(own)
         # INVARIANT: a thread that passes the lock on has first removed the next waiter from the queue.
         if not own.acquire(timeout=seconds):
             with self._lock:
-                if own in self._waiting:
-                    self._waiting.remove(own)
+                if own in waiting:
+                    waiting.remove(own)
                     raise _busy()
 
     def _pass_on(self) -> None:
         with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
+            waiting = self._pressing or self._waiting
+            if waiting:
+                waiting.popleft().release()
             else:
                 self._taken = False
 

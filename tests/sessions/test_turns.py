@@ -73,3 +73,22 @@ def test_who_presses_is_seen_while_it_waits() -> None:
     waits.join()
 
     assert [False, False, False] == [*seen, turns.pressed]
+
+
+def test_who_presses_is_next() -> None:
+    """Before all others that wait, and after those that press for longer."""
+    turns, order = Turns(most=9, seconds=60.0), list[int]()
+
+    def write(number: int) -> None:
+        with turns.turn(presses=number >= 2):
+            order.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    with turns.turn():
+        for count, thread in enumerate(threads, start=1):
+            thread.start()
+            wait_until(lambda count=count: len(turns._waiting) + len(turns._pressing) == count)  # type: ignore[misc]  # bound in the loop
+    for thread in threads:
+        thread.join()
+
+    assert [2, 3, 0, 1] == order

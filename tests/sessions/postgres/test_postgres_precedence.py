@@ -59,11 +59,19 @@ class World:
         self.ended.append(self.thread.submit(end, at))
         wait_until(self.waits)
 
-    def waits(self) -> bool:
-        """Say whether an ending waits, or was refused."""
+    def waits_at_database(self) -> bool:
+        """Say whether a process waits for a lock."""
         with self.server.connect() as other:
             ((waiting,),) = other.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-        return bool(waiting) or bool(self.here._turns._waiting) or self.ended[-1].done()
+        return bool(waiting)
+
+    def waits(self) -> bool:
+        """Say whether an ending waits, or was refused."""
+        return (
+            self.waits_at_database()
+            or bool(self.here._turns._waiting or self.here._turns._pressing)
+            or self.ended[-1].done()
+        )
 
     def activate(self) -> tuple[Session, ...]:
         """Activate a bundle that changes each session."""
@@ -187,6 +195,47 @@ def test_endings_do_not_keep_an_activation_from_being_made(world: World, monkeyp
 
     assert [1, 1, 1] == [len(changed) for changed in revocations]
     assert SESSIONS - 2 == len(written)
+
+
+def test_an_ending_passes_what_waits_before_it_on_another_machine(
+    conninfo: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gives authority waits at the database for long; it is refused when an ending of its process waits for it."""
+    monkeypatch.setattr(postgresprecedence, "GIVES_WAY_AFTER", (0.0,))
+    with (
+        closing(PostgresSessionStore(conninfo, **PATIENT)) as there,
+        ThreadPoolExecutor(max_workers=3) as others,
+    ):
+        opened: list[Future[Any]] = []
+
+        def between(pieces: int) -> None:
+            if pieces == 2:
+                opened.append(others.submit(there.insert, make_session("new"), wall_at=1001.0))
+                wait_until(world.waits_at_database)
+                opened.append(others.submit(there.insert, make_session("next"), wall_at=1001.0))
+                wait_until(lambda: bool(there._turns._waiting))
+                world.ended.append(world.thread.submit(there.change_tree, ONE, revoked, wall_at=1001.0))
+                wait_until(opened[0].done, seconds=10)
+            if pieces == 3:
+                world.ended[0].result(timeout=60)
+
+        world.here.between = between
+        world.activate()
+
+        with pytest.raises(OverloadedError, match="nothing was written"):
+            opened[0].result(timeout=60)
+        opened[1].result(timeout=60)
+
+
+def test_what_waits_for_a_moment_only_is_not_refused(conninfo: str, server: PostgresServer) -> None:
+    """As long as no ending of its process waits."""
+    with closing(PostgresSessionStore(conninfo, **PATIENT)) as store, ThreadPoolExecutor(max_workers=1) as thread:
+        with server.connect() as other:
+            other.execute("BEGIN; SELECT 1 FROM pdp_sessions.meta FOR UPDATE")
+            opened = thread.submit(store.insert, make_session("new"), wall_at=1001.0)
+            with pytest.raises(TimeoutError):
+                opened.result(timeout=0.8)
+        opened.result(timeout=60)
 
 
 def test_others_than_endings_are_refused_as_before(world: World) -> None:
