@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Final
 
 from pdp.model import Session
 from pdp.sessions.scopes import ScopePool
@@ -22,6 +24,9 @@ from pdp.sessions.values import Captured, Change
 Foreseen = Mapping[str, tuple[int, Session | None]]
 
 Row = tuple[str, int, str, str, str]
+
+# Sessions that are read together.
+_AT_ONCE: Final = 500
 
 
 class Foresight:
@@ -59,12 +64,14 @@ class Foresight:
 def _seen(
     rows: Iterable[Row], reader: RowReader, change: Change, concerns: Callable[[Row], bool]
 ) -> Iterator[tuple[str, tuple[int, Session | None]]]:
-    for row in rows:
-        session_id, epoch, *_ = row
-        if not concerns(row):
-            yield session_id, (epoch, None)
-        elif (session := reader.by_id(session_id)) is not None:
-            yield session_id, (session.epoch, successor_of(session, change))
+    rest = iter(rows)
+    while some := list(islice(rest, _AT_ONCE)):
+        concerned = dict.fromkeys(row[0] for row in some if concerns(row))
+        found = {one.id: one for one in reader.by_ids(concerned)}
+        yield from ((row[0], (row[1], None)) for row in some if row[0] not in concerned)
+        # In the order of the rows: ancestors first.
+        for one in filter(None, map(found.get, concerned)):
+            yield one.id, (one.epoch, successor_of(one, change))
 
 
 _FAMILIES = f"{FAMILY}SELECT id, epoch, '', '', ''{OF_FAMILY}"

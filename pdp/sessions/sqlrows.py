@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from pdp.errors import StoreUnavailableError
@@ -17,6 +17,7 @@ from pdp.sessions.values import ActiveBundle, Cut
 Chain = tuple[Session, ...]
 
 BY_ID: Final = "SELECT session_json FROM sessions WHERE id = ?"
+_BY_IDS: Final = "SELECT session_json FROM sessions WHERE id IN ({})"
 BY_HANDLE: Final = "SELECT session_json FROM sessions WHERE handle_digest = ?"
 
 
@@ -37,6 +38,12 @@ class RowReader:
         """Return the session with this id, or None."""
         found = self.all(BY_ID, (session_id,))
         return found[0] if found else None
+
+    def by_ids(self, session_ids: Collection[str]) -> Chain:
+        """Return the sessions with these ids, in any order, without those that are not stored."""
+        if not session_ids:
+            return ()
+        return self.all(_BY_IDS.format(", ".join("?" * len(session_ids))), tuple(session_ids))
 
     def _scope(self, scope_id: str) -> Scope:
         known = self._scopes.find(scope_id)

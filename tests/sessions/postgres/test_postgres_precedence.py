@@ -254,6 +254,22 @@ def test_others_than_endings_are_refused_as_before(world: World) -> None:
         world.ended[0].result()
 
 
+def test_many_sessions_are_computed_by_a_few_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would be a round trip to the database, for a bundle and for a revocation of many."""
+    asked, execute = list[str](), world.here._foreseer.execute
+
+    def heard(statements: str, bindings: Any = None) -> Any:
+        asked.append(statements)
+        return execute(statements, bindings)
+
+    monkeypatch.setattr(world.here._foreseer, "execute", heard)
+    written = world.activate()
+    revocations = world.here.change_where(SessionFilter(user="ada"), revoked, wall_at=1001.0)
+
+    assert [SESSIONS, SESSIONS] == [len(written), len(revocations)]
+    assert 2 + 2 * SESSIONS // 500 == len(asked)
+
+
 def test_a_change_of_many_sessions_reads_the_changes_once(world: World, server: PostgresServer) -> None:
     """Also with the statistics of an empty table: else each row takes longer than the one before."""
     with server.connect() as other:
