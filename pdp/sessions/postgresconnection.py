@@ -149,12 +149,14 @@ class PostgresConnection:
         self.opened = 0
 
     def execute(self, statements: str, bindings: Bindings | None = None) -> PostgresRows:
-        """Run a statement. Without `bindings` there may be several."""
+        """Run a statement. Without `bindings` there may be several, of which the last one counts."""
         connection = self._live()
         try:
             cursor = connection.cursor()
             if bindings is None:
                 cursor.execute(statements)
+                while cursor.nextset():
+                    pass
             else:
                 cursor.execute(_translated(statements), bindings)
             self._changes = max(cursor.rowcount, 0)
@@ -403,6 +405,9 @@ def _completed(conninfo: str, settings: Mapping[str, str], seconds: float) -> st
             raise ConfigurationError(
                 "not a connection string of PostgreSQL: in a URL, write `@` and `/` in a password as `%40` and `%2F`"
             )
+        if given.get("service"):
+            # The library would look its host up by itself, for as long as that takes.
+            raise ConfigurationError("name the service of PostgreSQL in `PGSERVICE`, not in its connection string")
         return make_conninfo(
             conninfo,
             # The last one counts.
@@ -425,8 +430,7 @@ def _place_of(conninfo: str) -> str:
 
 def _with_environment(given: dict[str, Any]) -> dict[str, Any]:
     """Return parameters with where the environment says that a server is, such as `PGHOST`."""
-    if {"host", "service"} & given.keys():
-        # What a service says in its file counts before the environment, and the library alone reads it.
+    if "host" in given:
         return given
     named = {one.keyword.decode(): one.val for one in Conninfo.get_defaults()}
     return {**{name: value.decode() for name in ("host", "hostaddr", "port") if (value := named.get(name))}, **given}

@@ -15,6 +15,7 @@ from pdp.sessions.calltokenkeys import is_withdrawn
 from pdp.sessions.closings import Note, refused, withdrawn
 from pdp.sessions.postgresconnection import IDLE_SECONDS, SECONDS, BoundedLock, PostgresConnection, Primary
 from pdp.sessions.postgrestables import HISTORY_VERSION, prepare_history
+from pdp.sessions.sql import required
 from pdp.sessions.sqlaccess import request_on
 from pdp.sessions.sqlhistory import SQLSessionHistory
 from pdp.sessions.sqlslices import IDLE_SLICE_SECONDS, SQLSlices
@@ -37,7 +38,7 @@ _BEGIN: Final = f"BEGIN; {_SOON}; {_LOCK}"
 # What sessions of different trees take is written at the same time, since each commit waits for the disk. The lock ends
 # with its transaction, which the server ends when its holder has stopped. A move keeps others out of the table.
 _BEGIN_TREE: Final = (
-    "BEGIN; LOCK TABLE history IN ROW SHARE MODE; SELECT pg_advisory_xact_lock(CAST('{number}' AS bigint))"
+    "BEGIN; {soon}LOCK TABLE history IN ROW SHARE MODE; SELECT pg_advisory_xact_lock(CAST('{number}' AS bigint))"
 )
 
 
@@ -174,11 +175,14 @@ class PostgresSessionHistory(SQLSessionHistory):
 
     def _returning(self, tree_id: str) -> AbstractContextManager[None]:
         # What is not given back in the end costs a call, and grants nothing.
-        return self._transaction(f"{_begin_in_turn(tree_id)}; {_SOON}")
+        return self._transaction(_begin_in_turn(tree_id, f"{_SOON}; "))
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         with self._answering(), self._connection.transaction(begin):
+            # INVARIANT: the last statement of `begin` holds something. Without the row it holds nothing, and others
+            # write meanwhile.
+            required(self._connection.changes() or None, "history")
             yield
 
     @contextmanager
@@ -229,10 +233,10 @@ def _no_timeline() -> None:
     return None
 
 
-def _begin_in_turn(tree_id: str) -> str:
+def _begin_in_turn(tree_id: str, soon: str = "") -> str:
     """Return what begins a transaction in the turn of a tree, in one round trip.
 
     The number of the lock can be that of another tree too: then the two wait for each other.
     """
     number = int.from_bytes(hashlib.sha256(tree_id.encode()).digest()[:8], signed=True)
-    return _BEGIN_TREE.format(number=number)
+    return _BEGIN_TREE.format(number=number, soon=soon)

@@ -27,7 +27,7 @@ from pdp.sessions.postgreshistory import PostgresSessionHistory
 from pdp.sessions.postgressettling import SettlingStore
 from pdp.sessions.rows import row_of
 from pdp.sessions.sqlrows import BY_ID
-from pdp.sessions.values import Cut, SessionFilter
+from pdp.sessions.values import Cut, Report, SessionFilter
 from pdp.testing.stores.access import at, request
 from pdp.testing.stores.samples import make_session, revoked
 from pdp.testing.waiting import wait_until
@@ -49,6 +49,7 @@ _SETTINGS = {
 }
 
 LONG = "a long answer " * 5
+REPORT = Report(decision_id="dec_a", digest=b"d" * 32, reported_at=1.0)
 connected = partial(PostgresConnection, namespace="pdp", name="session store")
 
 
@@ -277,6 +278,13 @@ def test_a_database_that_is_being_restored_is_unavailable(
         pytest.param("pdp_sessions.steps", lambda two: two.reopened(), id="a start"),
         pytest.param("pdp_history.history", lambda two: two.reopened(), id="a start of the history"),
         pytest.param("pdp_history.history", lambda two: two.history.key(), id="the secret"),
+        pytest.param("pdp_history.history", lambda two: two.history.keep_report(REPORT), id="a report"),
+        pytest.param(
+            "pdp_history.history", lambda two: two.history.forget_reports(reported_before=9.0), id="old reports"
+        ),
+        pytest.param(
+            "pdp_history.history", lambda two: two.history.access().ask(request(), b"{}", at(1.0)), id="requests"
+        ),
         pytest.param("pdp_history.counting", lambda two: two.history.counts(["ses_a"], ["git/log"]), id="counts"),
         pytest.param("pdp_history.access_revision", lambda two: two.history.access().revision(), id="approvals"),
         pytest.param(
@@ -389,6 +397,13 @@ def test_a_host_that_is_not_known_is_said_at_once(monkeypatch: pytest.MonkeyPatc
         for _ in range(2):
             with pytest.raises(StoreUnavailableError, match="its host is not known"), connection.answering():
                 connection.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("string", ["service=ours", "postgresql:///?service=ours"])
+def test_a_service_is_named_in_the_environment(string: str) -> None:
+    """In the string the library alone reads it, and looks up its host without a limit."""
+    with pytest.raises(ConfigurationError, match="name the service of PostgreSQL in `PGSERVICE`"):
+        PostgresSessionStore(string, **PATIENT)
 
 
 @pytest.mark.parametrize("url", ["postgresql://pdp:x@secret@host/db", "postgresql://pdp:x/secret@host/db"])
