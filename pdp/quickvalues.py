@@ -12,7 +12,7 @@ T = TypeVar("T")
 def quickly_made(frozen: type[T]) -> type[T]:
     """Give a frozen dataclass with slots and keyword-only fields an `__init__` that takes less than half the time.
 
-    Nothing else about it changes, but that no class can inherit from it. The `__init__` of `dataclasses` calls
+    Nothing else about it changes, except that no class can inherit from it. The `__init__` of `dataclasses` calls
     `object.__setattr__` for each field; here a new value is of a twin class that is not frozen until its fields are
     set. Raise `TypeError` for a class that has no slots, that has fields without a place in its `__init__` or with a
     default that is made anew, or that has a `__post_init__`.

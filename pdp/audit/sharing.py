@@ -32,7 +32,7 @@ class SharedCopies:
 
     def __init__(self, folder: Path, shared: Path, *, most_bytes: int = MOST_BYTES) -> None:
         self._folder, self._shared, self._most_bytes = folder, shared, most_bytes
-        # The names of segments that are there and grow no more.
+        # The names of segments that are there and no longer grow.
         self._whole: set[str] = set()
 
     def bring(self, chain: str, reached: Reached | None = None) -> bool:

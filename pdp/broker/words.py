@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pdp.errors import ConflictError, NotFoundError, PDPError, UnavailableError, WrongStateError
 
-# Ids and kinds are typed by people and stand in paths and records.
+# Ids and kinds are typed by people and appear in paths and records.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # The longest secret: a private key in PEM, or an access token with many claims.
 MOST_SECRET_BYTES: Final = 64 * 1024

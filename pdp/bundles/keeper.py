@@ -249,7 +249,7 @@ class BundleKeeper:
         return self._activations.activate(self._bundles.load(verified), how)
 
     def written(self, write: Write) -> tuple[str, ...] | None:
-        """Return the version that the caller has activated before, and behind it that of the bundle before, if any.
+        """Return the version that the caller has activated before, followed by that of the bundle before it, if any.
 
         None when that is not known. Raise `RequestIdConflictError` when something else was asked for under the same
         request id.

@@ -49,7 +49,7 @@ class Rotation:
 class Reached(NamedTuple):
     """How far a chain has come: its latest record, the number of its segment, and the size of that in bytes.
 
-    `ended` says that its writer writes no more.
+    `ended` says that its writer no longer writes.
     """
 
     chain: str

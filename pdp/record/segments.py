@@ -66,7 +66,7 @@ def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
 
 
 def open_segment(path: Path) -> BinaryIO:
-    """Open a segment for reading. Raise `OSError` for what is no file.
+    """Open a segment for reading. Raise `OSError` for what is not a file.
 
     In a folder from others, a pipe would never answer and a device never end.
     """

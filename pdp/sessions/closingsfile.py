@@ -6,7 +6,7 @@ before is missed, and what it had noted is not taken for written again.
 
 Threads and processes note what they have closed in any order, since each does so after its commit. So notes are taken
 in the order of the changes that made them: what was frozen twice is frozen as it was last. And of the notes that are
-kept no more, the latest change counts, which need not be that of the last note.
+no longer kept, the latest change counts, which need not be that of the last note.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ CREATE INDEX IF NOT EXISTS notes_by_age ON notes (at);
 class Noted:
     """All notes of a machine, each with the change that made the closing, in the order of these.
 
-    `dropped` is the latest change whose notes are kept no more.
+    `dropped` is the latest change whose notes are no longer kept.
     """
 
     machine: str

@@ -1,8 +1,8 @@
 """Have steps of the tables begin, once all servers on a database of PostgreSQL know them.
 
-Servers say what they know while they say that they are there. One that says nothing for a minute counts no more: it has
-ended, or is refused when it is back. To begin too early has servers refused that could have gone on, and makes no
-answer wrong.
+Servers say what they know while they say that they are there. One that says nothing for a minute no longer counts: it
+has ended, or is refused when it is back. To begin too early makes no answer wrong, but has servers refused that could
+have gone on.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class SettlingStore(PostgresSessionStore):
     def write_again(self, noted: Noted, *, wall_at: float, seen: Standing) -> ClosedAgain:
         """Close again what a machine has closed, and note that it has done so.
 
-        It is not noted where the server lacks changes whose notes are kept no more, until all was revoked there.
+        It is not noted where the server lacks changes whose notes are no longer kept, until all was revoked there.
         """
         notes = [note for _, note in noted.notes if note.closing in (Closing.OVER, Closing.NARROWED)]
         cuts = [closings.cut_in(note) for _, note in noted.notes if note.closing is Closing.CUT]

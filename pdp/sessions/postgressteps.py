@@ -10,7 +10,7 @@ Three numbers say how far a database is:
 
 An additive step leaves `schema_version` as it is, so earlier servers go on. When all servers that are there know it,
 one of them has it begin (`postgresbeginning.py`). That decides only who is refused: a server that was overlooked gives
-no wrong answer. Any other step begins at once, and earlier servers answer no more.
+no wrong answer. Any other step begins at once, and earlier servers no longer answer.
 
 To add an additive step:
 

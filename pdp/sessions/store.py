@@ -355,7 +355,7 @@ class BundleHistory(HighWaterMark, Fencing, Protocol):
         is counted; its times are set in the transaction, by `ActiveBundle.counting_on`. Raise `ConflictError` when
         another version is active than the `expected` one, and `BundleUnavailableError` when its turn is over. After a
         conflict `active_bundle` returns what it was about. With a `write` the activation is remembered like a change of
-        sessions: its version, and behind it that of the bundle before, if there was one. Return the successors that
+        sessions: its version, followed by that of the bundle before it, if there was one. Return the successors that
         were written.
         """
         ...

@@ -58,7 +58,7 @@ _LOGGED_EVERY_SECONDS: Final = 10.0
 _OK, _ACCEPTED, _TOO_MANY = 200, 202, 429
 _INVALID: Final = "invalid_request"
 _UNAUTHENTICATED: Final = "authentication_failed"
-# The words of the RFC, section 2.4, and what a transmitter is told; the reason stands in the log.
+# The words of the RFC, section 2.4, and what a transmitter is told; the reason is in the log.
 _ERRORS: Final[Mapping[type[Exception], tuple[str, str]]] = {
     UnknownKeyError: ("invalid_key", "no key of the sender has this id"),
     WrongSignatureError: (_UNAUTHENTICATED, "the signature is wrong"),

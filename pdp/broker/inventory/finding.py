@@ -54,7 +54,7 @@ _PROC = Path("/proc")
 class Find:
     """A secret in a place. `number` is that of the secret: equal secrets have one number.
 
-    `place` is where it stands in the file. `user` owns the file or process. `since` is unix seconds: since when it has
+    `place` is where in the file it is. `user` owns the file or process. `since` is unix seconds: since when it has
     been there at least. `readers` says who can read it. In a git working tree it may be in the history as well.
     """
 

@@ -62,7 +62,7 @@ def _seconds_of(said: Mapping[str, Any], permissions: Mapping[str, str], reposit
 
 
 def end_installation_token(source: TokenSource, token: Secret, roots: Roots) -> bool:
-    """End a token with itself, and say whether its provider proves that: it took it for that, and takes it no more.
+    """End a token with itself, and say whether its provider proves that: it took it for that, and no longer takes it.
 
     Raise `TokenRefusedError` and `TokensUnavailableError`: then try again.
     """

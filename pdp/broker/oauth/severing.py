@@ -70,7 +70,7 @@ class Severing:
     def end(self, connection_id: str, *, by: str) -> Ended:
         """Disconnect, and say what became of the tokens. `by` is who wants it.
 
-        Raise `UnknownConnectionError` for what is no person's connection, and `TokensUnavailableError` while the
+        Raise `UnknownConnectionError` for a connection that is not a person's, and `TokensUnavailableError` while the
         connection is being refreshed, or a token is being got with it for a session. Raise `StoreUnavailableError` when
         nothing can be written, as on a full disk: the provider was asked to end the tokens all the same.
         """

@@ -54,7 +54,7 @@ def new_kek_id(tenant: str, compartment: str) -> str:
 
 
 def required_id(kek_id: str) -> str:
-    """Return the id of a key as it is. Raise `UnknownKeyError` for any other text: it stands in paths."""
+    """Return the id of a key as it is. Raise `UnknownKeyError` for any other text: it becomes part of paths."""
     if not _KEK_ID.fullmatch(kek_id):
         raise UnknownKeyError(f"`{kek_id}` is no id of a key")
     return kek_id

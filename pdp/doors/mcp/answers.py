@@ -75,7 +75,7 @@ def request(message_id: str, method: str, params: Mapping[str, Any]) -> str:
 
 
 def cancelled(request_id: MessageId | None, why: str) -> str:
-    """Return the notification that the answer to a request is wanted no more."""
+    """Return the notification that the answer to a request is no longer wanted."""
     return _written({"jsonrpc": "2.0", "method": CANCELLED, "params": {"requestId": request_id, "reason": why}})
 
 
