@@ -61,7 +61,8 @@ def explain(
     """Explain why a tool call is allowed or denied.
 
     Shows every policy that could match the tool, with the value of each of its conditions for this call.
-    Decides and records nothing. A server explains only to authors and auditors, not to gateways and agents.
+    Decides nothing: exit code 0 means that there is an answer, whichever it is. A server explains only to authors and
+    auditors, not to gateways and agents, and records who asked.
     """
     question = _question(**asked)
     with terms_named(asked["terms"], field="supposed.terms_json"):
