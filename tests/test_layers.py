@@ -312,6 +312,8 @@ def test_tests_mirror_the_houses() -> None:
         ("import pdp.doors.core", "cedarpy"),
         ("import pdp.cli", "cedarpy"),
         ("sys.modules['prometheus_client'] = None; import pdp.cli.operate.worker, pdp.app.server", "rich"),
+        ("import pdp.cli.operate.worker, pdp.app.server", "opentelemetry.sdk.metrics"),
+        ("import pdp.cli.operate.worker, pdp.app.server", "opentelemetry.proto"),
     ],
 )
 def test_part_works_without_library(statement: str, blocked: str) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from pdp import __version__
 from pdp.errors import ConfigurationError
 from pdp.telemetry import names, wire
-from pdp.telemetry.console import record_writer, span_writer, write_metrics
 from pdp.telemetry.encoder import Item, RecordEncoder, SpanEncoder
-from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.observer import Closing, Sink, Telemetry
 from pdp.telemetry.pipeline import Pipeline, QueueSettings
-from pdp.telemetry.reporting import MetricReporter
 from pdp.telemetry.settings import Signal, TelemetrySettings
-from pdp.telemetry.transport import open_sender
+
+if TYPE_CHECKING:
+    from pdp.telemetry.metrics import Metrics
+    from pdp.telemetry.transport import RetryingSender
 
 _SERVICE = "pdp"
 
@@ -45,7 +46,10 @@ def build_telemetry(
 
 
 class _Parts:
-    """The parts of telemetry for some settings."""
+    """The parts of telemetry for some settings.
+
+    What only one of them needs is imported where it is built: a server that sends nothing starts without it.
+    """
 
     def __init__(
         self, settings: TelemetrySettings, digest_key: bytes, worker: int, scraped: tuple[str, int] | None
@@ -57,16 +61,14 @@ class _Parts:
         self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
         self.ahead: list[Callable[[], None]] = []
         self.closing: list[Closing] = []
-        self.metrics = (
-            None
-            if settings.metrics == "none" and scraped is None
-            else Metrics(self._resource, __version__, temporality=settings.temporality, exemplars=settings.exemplars)
-        )
+        self.metrics = self._metrics()
 
     def spans(self) -> Sink | None:
         """Return the sink that shows decisions and refused requests as spans."""
         settings, key = self._settings, self._digest_key
         if settings.traces == "console":
+            from pdp.telemetry.console import span_writer  # noqa: PLC0415 - see above
+
             return span_writer(key, settings.span_limits, self._resource)
         if settings.traces == "otlp":
             return self._queue("traces", "spans", SpanEncoder(key, settings.span_limits), settings.span_queue)
@@ -76,6 +78,8 @@ class _Parts:
         """Return the sink that shows decisions as log records."""
         settings, key = self._settings, self._digest_key
         if settings.logs == "console":
+            from pdp.telemetry.console import record_writer  # noqa: PLC0415 - see above
+
             return record_writer(key, settings.log_limits)
         if settings.logs == "otlp":
             return self._queue("logs", "log records", RecordEncoder(key, settings.log_limits), settings.log_queue)
@@ -85,12 +89,15 @@ class _Parts:
         """Return the reporter of the metrics, if it is wanted."""
         if self.metrics is None or self._settings.metrics == "none":
             return ()
+        from pdp.telemetry.console import write_metrics  # noqa: PLC0415 - see above
+        from pdp.telemetry.reporting import MetricReporter  # noqa: PLC0415 - see above
+
         sent = self._settings.metrics == "otlp"
         return (
             MetricReporter(
                 self.metrics.collect,
                 interval=self._settings.metric_interval,
-                sender=open_sender(self._settings.endpoints["metrics"]) if sent else None,
+                sender=self._sender("metrics") if sent else None,
                 write=None if sent else write_metrics,
             ),
         )
@@ -104,13 +111,26 @@ class _Parts:
                 "`telemetry.prometheus_address` needs totals: with it, "
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE must be `cumulative`"
             )
-        from pdp.telemetry.scraping import PrometheusEndpoint  # noqa: PLC0415 - most servers do without its library
+        from pdp.telemetry.scraping import PrometheusEndpoint  # noqa: PLC0415 - see above
 
         host, first = self._scraped
         return (PrometheusEndpoint(self.metrics.peek, host=host, port=first + max(self._worker - 1, 0)),)
 
+    def _metrics(self) -> Metrics | None:
+        settings = self._settings
+        if settings.metrics == "none" and self._scraped is None:
+            return None
+        from pdp.telemetry.metrics import Metrics  # noqa: PLC0415 - see above
+
+        return Metrics(self._resource, __version__, temporality=settings.temporality, exemplars=settings.exemplars)
+
+    def _sender(self, signal: Signal) -> RetryingSender:
+        from pdp.telemetry.transport import open_sender  # noqa: PLC0415 - see above
+
+        return open_sender(self._settings.endpoints[signal])
+
     def _queue(self, signal: Signal, what: str, encode: Callable[[Item], bytes], queue: QueueSettings) -> Sink:
-        pipeline = Pipeline(what, encode, self._source, open_sender(self._settings.endpoints[signal]), queue)
+        pipeline = Pipeline(what, encode, self._source, self._sender(signal), queue)
         self.ahead.append(pipeline.encode_ahead)
         self.closing.append(pipeline)
         if self.metrics is not None:

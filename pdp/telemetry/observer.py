@@ -14,15 +14,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Thread
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pdp.model import Caller, Decision, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import SHOWN_LISTS, TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item
-from pdp.telemetry.metrics import CountSessions, LookAtMessages, Metrics, RecordStanding
 from pdp.telemetry.parent import carried, is_believed, new_span_id, new_trace_id, read_parent
+
+if TYPE_CHECKING:
+    from pdp.telemetry.metrics import CountSessions, LookAtMessages, Metrics, RecordStanding
 
 Sink = Callable[[Item], None]
 
