@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pdp.testing.waiting import wait_until
 from tests.cli.conftest import Run
 from tests.machinery.credentials.certificates import write_certificate
-from tests.machinery.servers.commandline import Server, start_server, stop_server
+from tests.machinery.servers.commandline import Server, start_server, stop_server, write_bundle
 
 # On a busy machine an answer takes longer than the usual five seconds.
 PATIENTLY = ("--timeout", "1m")
@@ -65,17 +66,24 @@ def test_an_unknown_service(ask: Run) -> None:
     assert (2, True) == (done.exit_code, "not_found" in done.stderr)
 
 
-@pytest.mark.parametrize(("roots", "code"), [("tls.crt", 0), ("other/tls.crt", 2)])
-def test_over_tls(run: Run, policies: Path, roots: str, code: int) -> None:
-    """With TLS the probe trusts the roots that it is given, and no other server."""
-    folder = policies.parent
+@pytest.fixture(scope="module")
+def with_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server with a certificate; beside it lies one of another."""
+    folder = tmp_path_factory.mktemp("tls")
+    write_bundle(folder / "policies")
     (folder / "other").mkdir()
     write_certificate(folder / "other")
     certificate, key = write_certificate(folder)
-    server = start_server(folder, "--server-tls-certificate", str(certificate), "--server-tls-key", str(key))
+    running = start_server(folder, "--server-tls-certificate", str(certificate), "--server-tls-key", str(key))
+    yield running
+    stop_server(running)
 
-    port = server.address.rpartition(":")[2]
-    done = run("health", "--address", f"localhost:{port}", "--tls-roots", roots, *PATIENTLY)
-    stop_server(server)
+
+@pytest.mark.parametrize(("roots", "code"), [("tls.crt", 0), ("other/tls.crt", 2)])
+def test_over_tls(run: Run, with_tls: Server, roots: str, code: int) -> None:
+    """With TLS the probe trusts the roots that it is given, and no other server."""
+    port = with_tls.address.rpartition(":")[2]
+
+    done = run("health", "--address", f"localhost:{port}", "--tls-roots", str(with_tls.folder / roots), *PATIENTLY)
 
     assert code == done.exit_code, done.output
