@@ -32,7 +32,7 @@ SPREAD := --numprocesses $(shell echo $$(($(CORES) * 2))) --dist worksteal
 # PYTEST_OPTIONS="-x -k NAME": what pytest is told besides.
 PYTEST := $(BIN)/python -m pytest $(SPREAD) $(PYTEST_OPTIONS)
 test: $(VENV)/ready  ## run all tests except the proofs
-	$(PYTEST) -m "not long and not proof and not doors and not credentials and not replicas"
+	$(PYTEST) --ignore tests/proofs -m "not long and not proof and not doors and not credentials and not replicas"
 
 proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long" tests/proofs
