@@ -1,8 +1,8 @@
-"""Opens, approves, narrows and closes sessions: applies the rules, asks the policies and reports each change."""
+"""Opens, approves, denies and narrows sessions: applies the rules, asks the policies and reports each change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from math import inf, isfinite
@@ -11,9 +11,7 @@ from pdp.clock import Clock, Deadline, Instant
 from pdp.errors import (
     ConflictError,
     InvalidRequestError,
-    NotFoundError,
     OverloadedError,
-    PermissionDeniedError,
     RequestIdConflictError,
     UnavailableError,
     WrongStateError,
@@ -28,12 +26,13 @@ from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 from pdp.registry.approvers import require_another, require_approver, require_presence
 from pdp.registry.drafting import Drafting
-from pdp.registry.events import approved_event, closed_event, narrowed_event, opened_event, presence
+from pdp.registry.ending import SessionEnding
+from pdp.registry.events import approved_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
 from pdp.registry.narrowing import Narrowing
 from pdp.registry.outwaiting import outwaiting
 from pdp.registry.policies import SessionPolicies, SessionQuestion
-from pdp.registry.requirements import require_active, require_endable, require_waiting
+from pdp.registry.requirements import require_active, require_waiting
 from pdp.registry.scope import (
     expansion,
     has_too_many,
@@ -44,29 +43,20 @@ from pdp.registry.scope import (
     scoped_tools,
 )
 from pdp.registry.usergroups import owned, require_few
-from pdp.registry.views import SessionViews
-from pdp.registry.words import Revocable, Selector, SessionRequest, SessionView
+from pdp.registry.words import SessionRequest, SessionView
 from pdp.sessions import lifecycle
 from pdp.sessions.freezes import require_unfrozen
 from pdp.sessions.historycontract import SessionHistory
-from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
+from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import Sessions
-from pdp.sessions.unrecorded import Account
 from pdp.sessions.valuekeys import key_of, sealed_for
-from pdp.sessions.values import Cut, SessionFilter
 from pdp.sessions.writes import Write
-
-# The number of sessions that are written at a time when many are revoked.
-_AT_ONCE = 500
-_MOST_REVOCABLE = 100
-# Longer than it takes to revoke many sessions.
-_UNFINISHED_SECONDS = 60.0
 
 # The approver of a tool with this risk must have authenticated recently.
 _HIGH_RISK = "destructive"
 
 
-class Registrar(SessionViews):
+class Registrar(SessionEnding):
     """The only way to create and change sessions, beside their views. Safe for threads.
 
     A change is reported to the observer once it is stored, before the wait for servers that do not know it yet.
@@ -253,77 +243,6 @@ class Registrar(SessionViews):
             self._tell(events)
         return self._shown((denied, *chain[1:]), now, caller)
 
-    def end(self, handle: str, *, caller: Caller, write: Write | None = None) -> SessionView:
-        """End a session and all below it. Raise `WrongStateError` when it is already over.
-
-        Who has opened it in one of its tenants can end it, also when it may no longer ask for its user or agent.
-        """
-        now = self._now()
-        chain = self._endable(self._sessions.find(handle_digest(handle)), caller)
-        with outwaiting(self._sessions, chain[0].id):
-            require_endable(chain[0], now)
-        change = lifecycle.end(now, by=caller.id)
-        account = _closed(EventKind.SESSION_ENDED, caller, now)
-        with self._sessions.fencing(account):
-            self._tell(account(self._sessions.change_tree(chain[0].id, change, wall_at=now.wall_at, write=write)))
-        return self.again(chain[0].id, caller=caller)
-
-    def revoke(self, selector: Selector, *, reason: str, caller: Caller, write: Write | None = None) -> tuple[str, ...]:
-        """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
-
-        Raise `NotFoundError` for an unknown session id, `PermissionDeniedError` for a foreign tenant, and
-        `InvalidRequestError` when a caller of several tenants does not say of which one a user or agent is.
-        """
-        now = self._now()
-        account = _closed(EventKind.SESSION_REVOKED, caller, now)
-        if selector.kind == "session":
-            session, change = self._named(selector, caller), lifecycle.revoke(now, by=caller.id, reason=reason)
-            with self._sessions.fencing(account):
-                changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at, write=write)
-                self._tell(account(changed))
-            return tuple(sorted(session.id for session in changed))
-        which = _selected(selector, caller)
-        cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
-        with self._sessions.fencing(account):
-            # At once by one row, and then each session: thousands take seconds.
-            self._sessions.cut(cut)
-            return self._carry_out(cut, account, now, write)
-
-    def finish_revocations(self) -> int:
-        """Finish what processes began to revoke, and were killed; return how many sessions they had left.
-
-        All read these sessions as revoked already; now they are stored and recorded as that.
-        """
-        count, now_at = 0, self._now().wall_at
-        for cut in self._sessions.cuts():
-            if now_at - cut.at < _UNFINISHED_SECONDS:
-                continue
-            account = _closed(EventKind.SESSION_REVOKED, Caller(id=cut.by, kind="", roles=frozenset()), cut.made)
-            with self._sessions.fencing(account):
-                count += len(self._carry_out(cut, account, cut.made))
-        return count
-
-    def revocable(self, selector: Selector, *, caller: Caller) -> Revocable:
-        """Return what `revoke` would revoke, and change nothing. Raise what that raises."""
-        now = self._now()
-        if selector.kind == "session":
-            which = SessionFilter(id=self._named(selector, caller).id)
-        else:
-            which = replace(_selected(selector, caller), ends_after=now.wall_at, requested_until=now.wall_at)
-        count, newest = self._sessions.live_families(which, wall_at=now.wall_at, limit=_MOST_REVOCABLE)
-        return Revocable(count=count, newest=tuple(self._summary(session, now) for session in newest))
-
-    def _carry_out(self, cut: Cut, account: Account, now: Instant, write: Write | None = None) -> tuple[str, ...]:
-        """Revoke each session of a cut and all below them, and lift it; return their ids, sorted."""
-        # Later requests are not included: otherwise a gateway that keeps requesting would keep this loop running.
-        live, ids = cut.live(), list[str]()
-        change = lifecycle.revoke(now, by=cut.by, reason=cut.reason)
-        while changed := self._sessions.change_where(live, change, wall_at=cut.at, limit=_AT_ONCE):
-            self._tell(account(changed))
-            ids += [session.id for session in changed]
-        self._sessions.lift(cut, write=write, session_ids=tuple(sorted(ids)))
-        return tuple(sorted(ids))
-
     def written(self, write: Write) -> tuple[str, ...] | None:
         """Return the ids of the sessions of a change that was made before; None when it was not, or is forgotten.
 
@@ -451,24 +370,6 @@ class Registrar(SessionViews):
         ruling, decided = self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION))
         return ruling.allowed, (decided,)
 
-    # Visibility to the caller.
-
-    def _named(self, selector: Selector, caller: Caller) -> Session:
-        session = self._chain(selector.value, caller)[0]
-        # INVARIANT: one of another tenant than is said gets the error of an unknown one.
-        if selector.of_tenant not in ("", session.tenant):
-            raise NotFoundError("no such session")
-        return session
-
-    def _tell(self, events: Iterable[Event]) -> None:
-        for event in events:
-            self._observer.event(event)
-
-
-def _closed(kind: EventKind, caller: Caller, now: Instant) -> Account:
-    """Return what says of each session that it is over."""
-    return lambda sessions: [closed_event(kind, session, caller, now.wall_at) for session in sessions]
-
 
 def _kept_of(session: Session, tool_patterns: tuple[str, ...], now: Instant) -> Scope:
     """Return the tools that patterns keep; all without any. Raise `WrongStateError` when it was never active."""
@@ -487,25 +388,3 @@ def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant
 
 def _unchanged(_: Session) -> None:
     """Leave a session as it is."""
-
-
-def _selected(selector: Selector, caller: Caller) -> SessionFilter:
-    states = LIVE
-    match selector.kind:
-        case "user":
-            return SessionFilter(tenant=_tenant(selector.of_tenant, caller), user=selector.value, states=states)
-        case "agent":
-            return SessionFilter(tenant=_tenant(selector.of_tenant, caller), agent=selector.value, states=states)
-        case _:
-            return SessionFilter(tenant=_tenant(selector.value, caller), states=states)
-
-
-def _tenant(named: str, caller: Caller) -> str:
-    """Return the tenant that is named, or else the caller's only one."""
-    # The same user can be in many tenants, as many people.
-    if not named and len(caller.tenants) > 1:
-        raise InvalidRequestError("selector.of_tenant", "is required, because this caller has several tenants")
-    tenant = named or caller.tenant
-    if tenant not in caller.tenants:
-        raise PermissionDeniedError("another tenant's sessions cannot be revoked")
-    return tenant

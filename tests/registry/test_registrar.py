@@ -755,7 +755,7 @@ def test_many_sessions_are_revoked_at_once(pdp: Embedded, evidence: Evidence) ->
         seen.extend(basis(pdp, handle) for handle in handles)
         return change(*args, **more)
 
-    with patch.object(pdp.sessions, "change_where", look), patch("pdp.registry.registrar._AT_ONCE", 3):
+    with patch.object(pdp.sessions, "change_where", look), patch("pdp.registry.ending._AT_ONCE", 3):
         revoked = pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="enough", caller=APPROVER)
 
     assert ["session_revoked"] * 28 == seen
