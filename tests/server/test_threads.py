@@ -49,6 +49,7 @@ ELSEWHERE = {
     "pdp-peers",
     "pdp-alive",  # of workers
     "pdp-answers",  # of clients
+    "pdp-interrupted",  # the same
     "pdp-stream",  # the same
     "pdp-first-message",  # the same
     "pdp-embedded",  # of doors
