@@ -110,6 +110,7 @@ async def _serve(address: str, token: str, told: Connection) -> None:
             place = Place(f"http://{local_name()}:{listener.port}")
             app, entry = local_console(client, connect, place, SystemClock())
             caller = await client.get_caller()
-            secrets = [entry._desk.logins.begin(caller, Credential()) for _ in range(_BROWSERS)]
+            people = [Credential(subject=f"person-{number}") for number in range(_BROWSERS)]
+            secrets = [entry._desk.logins.begin(caller, one) for one in people]
             told.send((place, listener.port, secrets))
             await weblistener.serve(app, listener)
