@@ -205,12 +205,11 @@ def test_who_watches_the_source_is_replaced(server: ServerProcess, folder: Path)
     assert watcher != workers_of(server)[1]
 
 
-@pytest.mark.long  # for as long as a worker waits for another one
+@pytest.mark.long  # until a worker that is silent is replaced
 def test_a_worker_that_stands_still_holds_nobody_up(server: ServerProcess, folder: Path) -> None:
-    """After a bounded wait a bundle becomes active although one worker is stopped; that one catches up by itself."""
+    """A bundle becomes active although one worker is stopped, and that one is replaced."""
     stopped = workers_of(server)[3]
-    wanted = notes_bundle("one")
-    write_folder(folder / "policies", wanted)
+    write_folder(folder / "policies", notes_bundle("one"))
 
     with ExitStack() as clients:
         # One worker is to reload that is not the one that stands still.
@@ -220,10 +219,7 @@ def test_a_worker_that_stands_still_holds_nobody_up(server: ServerProcess, folde
         os.kill(stopped, signal.SIGSTOP)
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             done = [one.result() for one in [threads.submit(reloaded, admin) for admin in admins]]
-        os.kill(stopped, signal.SIGCONT)
+    wait_until(lambda: 3 in workers_of(server) and stopped != workers_of(server)[3], seconds=PATIENCE)
 
-        wait_until(
-            lambda: all(admin.get_bundle().bundle.version == version_of(notes_bundle("one")) for admin in admins)
-        )
     assert True in done
-    assert "not all workers have confirmed a change within 10 s" in server.log.read_text()
+    assert {True} == {runs(server, notes_bundle("one")) for _ in range(CONNECTIONS)}
