@@ -71,13 +71,10 @@ class _Reading:
         who = frozenset(name.decode("utf-8", "replace") for name in names) if names else frozenset({context.peer()})
         part = self._parts.get(who) or self._load.part()
         self._parts[who] = part
-        if part.open >= 2 * part.left and not self._turns.end_one_for(who):
+        if part.full and not self._turns.end_one_for(who):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, _TOO_MUCH)
-        part.count(1)
-        try:
+        with part.counted():
             return await self._answered(method, context, who, part)
-        finally:
-            part.count(-1)
 
     async def _answered(self, method: Method, context: Any, who: frozenset[str], part: Load) -> bytes:  # noqa: ANN401 - gRPC has no types
         try:

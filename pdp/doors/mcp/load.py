@@ -44,11 +44,22 @@ class Load:
         """Say whether a session has more open requests than are left for all others."""
         return self.open > self.left
 
+    @property
+    def full(self) -> bool:
+        """Say whether a session has so many open requests that not even a deny has room."""
+        return self.open >= 2 * self.left
+
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count an open request. Raise `OverloadedError` when there are so many that not even a deny has room."""
-        if self.open >= 2 * self.left:
+        """Count an open request. Raise `OverloadedError` when it is full."""
+        if self.full:
             raise OverloadedError
+        with self.counted():
+            yield
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count an open request, also when it is full."""
         self.count(1)
         try:
             yield
