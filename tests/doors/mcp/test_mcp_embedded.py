@@ -74,14 +74,10 @@ def test_another_takes_over_from_a_proxy_that_was_killed(tmp_path: Path, embedde
             two.until("read", "ran read")
 
 
-def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: tuple[str, ...]) -> None:
-    """Sessions of one bundle are not continued with another."""
-    with DoorProcess(tmp_path / "one", *embedded) as one:
-        one.asked_of_person()
-        one.end()
-    write_folder(tmp_path / "others", FILES)
-    options = ("--embedded", "--policies", str(tmp_path / "others"), "--data-dir", str(tmp_path / "a b"), *WISH)
-    done = subprocess.run(
+def started(policies: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """Return how a start with these folders has ended."""
+    options = ("--embedded", "--policies", str(policies), "--data-dir", str(data), *WISH)
+    return subprocess.run(
         [*PDP, "mcp", *options, "--server", "files", "--", "true"],
         env=environment(),
         stdin=subprocess.PIPE,
@@ -89,6 +85,15 @@ def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: 
         text=True,
         check=False,
     )
+
+
+def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: tuple[str, ...]) -> None:
+    """Sessions of one bundle are not continued with another."""
+    with DoorProcess(tmp_path / "one", *embedded) as one:
+        one.asked_of_person()
+        one.end()
+    write_folder(tmp_path / "others", FILES)
+    done = started(tmp_path / "others", tmp_path / "a b")
 
     assert done.returncode == 2
     assert "is the data folder of other policies: pass another --data-dir" in done.stderr
@@ -96,15 +101,7 @@ def test_the_data_folder_of_other_policies_is_refused(tmp_path: Path, embedded: 
 
 def test_policies_that_are_not_there_take_no_data_folder(tmp_path: Path) -> None:
     """A mistyped name is told, and the next start with the right one finds the data folder free."""
-    options = ("--embedded", "--policies", str(tmp_path / "polices"), "--data-dir", str(tmp_path / "a b"), *WISH)
-    done = subprocess.run(
-        [*PDP, "mcp", *options, "--server", "files", "--", "true"],
-        env=environment(),
-        stdin=subprocess.PIPE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = started(tmp_path / "polices", tmp_path / "a b")
 
     assert done.returncode == 2
     assert f"`{tmp_path / 'polices'}` is no folder of policies" in done.stderr
